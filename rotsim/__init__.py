@@ -1,0 +1,70 @@
+"""rotsim: rotational equilibrium under weight decay: predict, simulate, measure, compare.
+
+Public names are loaded when first used, so that ``import rotsim`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rotsim.comparison import Report as Report
+    from rotsim.comparison import compare as compare
+    from rotsim.dataset import load as load
+    from rotsim.dataset import save as save
+    from rotsim.errors import DatasetError as DatasetError
+    from rotsim.errors import InvalidInput as InvalidInput
+    from rotsim.errors import NoEquilibrium as NoEquilibrium
+    from rotsim.gradients import Isotropic as Isotropic
+    from rotsim.gradients import Replay as Replay
+    from rotsim.gradients import ScaleInvariant as ScaleInvariant
+    from rotsim.optimizers import OPTIMIZERS as OPTIMIZERS
+    from rotsim.optimizers import SGDM as SGDM
+    from rotsim.optimizers import AdamL2 as AdamL2
+    from rotsim.optimizers import AdamW as AdamW
+    from rotsim.optimizers import Lion as Lion
+    from rotsim.simulation import simulate as simulate
+    from rotsim.theory.equilibrium import Equilibrium as Equilibrium
+    from rotsim.theory.equilibrium import equilibrium as equilibrium
+
+_HOME = {
+    "compare": "rotsim.comparison",
+    "Report": "rotsim.comparison",
+    "load": "rotsim.dataset",
+    "save": "rotsim.dataset",
+    "DatasetError": "rotsim.errors",
+    "InvalidInput": "rotsim.errors",
+    "NoEquilibrium": "rotsim.errors",
+    "Isotropic": "rotsim.gradients",
+    "ScaleInvariant": "rotsim.gradients",
+    "Replay": "rotsim.gradients",
+    "OPTIMIZERS": "rotsim.optimizers",
+    "AdamW": "rotsim.optimizers",
+    "AdamL2": "rotsim.optimizers",
+    "SGDM": "rotsim.optimizers",
+    "Lion": "rotsim.optimizers",
+    "simulate": "rotsim.simulation",
+    "equilibrium": "rotsim.theory.equilibrium",
+    "Equilibrium": "rotsim.theory.equilibrium",
+}
+
+__all__ = sorted([*_HOME, "__version__"])
+
+try:
+    __version__ = version("rotsim")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rotsim' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOME))

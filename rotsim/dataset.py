@@ -1,0 +1,231 @@
+"""The one dataset schema shared by predictions, simulations and traces of real networks.
+
+An `xarray.Dataset` with dimensions ``(neuron, step)``; ``step`` is the last step of a record
+window (steps count from 1: step t turns w_{t-1} into w_t).
+
+========================  ==================  =====================================================
+name                      dims                meaning
+========================  ==================  =====================================================
+``norm``                  (neuron, step)      RMS of ‖w_t‖ over the window
+``rotation``              (neuron, step)      RMS of the angle between w_{t-1} and w_t, radians
+``update_rms``            (neuron, step)      RMS of ‖w_t - w_{t-1}‖ over the window
+``gradient_norm``         (neuron, step)      RMS of ‖g_t‖ (traces)
+``gradient_scale``        (neuron, step)      RMS of ‖g_t‖·‖w_{t-1}‖, i.e. ‖g̃‖ at unit norm (traces)
+``active``                (neuron, step)      share of sampled steps with a nonzero gradient (traces)
+``layer``, ``fan_in``     (neuron,)           coordinates: parameter name, length of the weight vector
+========================  ==================  =====================================================
+
+One NetCDF-4 file per dataset, written to a temporary name and renamed, so a file is either
+complete or absent. Attributes are strings and JSON; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from rotsim.errors import DatasetError, InvalidInput
+
+if TYPE_CHECKING:
+    from rotsim.optimizers.base import Optimizer
+
+SCHEMA = 1
+SOURCES = ("prediction", "simulation", "trace")
+QUANTITIES = ("norm", "rotation", "update_rms")
+LABELS = {
+    "norm": ("RMS weight norm", "1"),
+    "rotation": ("RMS angle between consecutive weights", "rad"),
+    "update_rms": ("RMS norm of the weight change", "1"),
+    "gradient_norm": ("RMS gradient norm", "1"),
+    "gradient_scale": ("RMS gradient norm times weight norm", "1"),
+    "active": ("share of sampled steps with a nonzero gradient", "1"),
+}
+
+
+def provenance(**extra: Any) -> dict[str, Any]:
+    """Versions, platform and time: what is needed to tell two runs apart."""
+    versions = {}
+    for package in ("rotsim", "numpy", "numba", "xarray", "torch"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **extra,
+    }
+
+
+def build(
+    source: str,
+    *,
+    step: np.ndarray,
+    variables: Mapping[str, np.ndarray],
+    optimizer: Optimizer,
+    layer: np.ndarray | None = None,
+    fan_in: np.ndarray | int,
+    spec: Mapping[str, Any],
+    provenance_extra: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Assemble a dataset in the schema above.
+
+    Parameters
+    ----------
+    source : {"prediction", "simulation", "trace"}
+    step : ndarray of int, shape (windows,)
+        Last step of each window, increasing.
+    variables : mapping of name to ndarray, each of shape (neurons, windows)
+        At least ``norm``, ``rotation`` and ``update_rms``.
+    optimizer : Optimizer
+        The spec in force.
+    layer : ndarray of str, shape (neurons,), optional
+    fan_in : int or ndarray of int, shape (neurons,)
+    spec : mapping
+        Everything else that determines the numbers (gradient, seed, window, ...); JSON-serialisable.
+    provenance_extra : mapping, optional
+        Anything worth keeping that does not determine the numbers (device, command, ...).
+    """
+    neurons = next(iter(variables.values())).shape[0]
+    data = {
+        name: (("neuron", "step"), values, dict(zip(("long_name", "units"), LABELS[name], strict=True)))
+        for name, values in variables.items()
+    }
+    coords: dict[str, Any] = {
+        "neuron": np.arange(neurons),
+        "step": np.asarray(step, dtype=np.int64),
+        "fan_in": ("neuron", np.broadcast_to(np.asarray(fan_in, dtype=np.int64), (neurons,)).copy()),
+    }
+    if layer is not None:
+        coords["layer"] = ("neuron", np.asarray(layer, dtype=str))
+    attrs = {
+        "rotsim_schema": SCHEMA,
+        "source": source,
+        "optimizer": json.dumps(optimizer.to_dict()),
+        "spec": json.dumps(dict(spec)),
+        "provenance": json.dumps(provenance(**(provenance_extra or {}))),
+    }
+    dataset = xr.Dataset(data, coords=coords, attrs=attrs)
+    validate(dataset)
+    return dataset
+
+
+def validate(dataset: xr.Dataset) -> xr.Dataset:
+    """Return `dataset` if it follows the schema, else raise `DatasetError` with what is missing."""
+    if dataset.attrs.get("rotsim_schema") is None:
+        raise DatasetError(
+            "this is not a rotsim dataset: it has no `rotsim_schema` attribute; "
+            "write datasets with rotsim.save, rotsim simulate --output or Recorder.save"
+        )
+    if int(dataset.attrs["rotsim_schema"]) > SCHEMA:
+        raise DatasetError(
+            f"the dataset has schema {dataset.attrs['rotsim_schema']}, this rotsim reads up to {SCHEMA}; upgrade rotsim"
+        )
+    missing = [name for name in QUANTITIES if name not in dataset] + [
+        name for name in ("neuron", "step", "fan_in") if name not in dataset.coords
+    ]
+    if missing:
+        raise DatasetError(f"the dataset lacks {', '.join(missing)}; a rotsim dataset has them all")
+    if dataset.attrs.get("source") not in SOURCES:
+        raise DatasetError(f"`source` must be one of {', '.join(SOURCES)}; got {dataset.attrs.get('source')!r}")
+    return dataset
+
+
+def optimizer_of(dataset: xr.Dataset) -> Optimizer:
+    """The optimizer spec that a dataset was made with."""
+    from rotsim.optimizers import optimizer_from_dict
+
+    return optimizer_from_dict(json.loads(dataset.attrs["optimizer"]))
+
+
+def spec_of(dataset: xr.Dataset) -> dict[str, Any]:
+    """Everything besides the optimizer that determined a dataset's numbers."""
+    return dict(json.loads(dataset.attrs["spec"]))
+
+
+def check_writable(path: str | os.PathLike[str]) -> Path:
+    """Return `path` if a file can be created there; raise `InvalidInput` before long work starts otherwise."""
+    target = Path(path)
+    folder = target.parent
+    if target.is_dir():
+        raise InvalidInput(f"output {str(target)!r} is a directory; name a file in it")
+    if not folder.is_dir():
+        raise InvalidInput(f"output folder {str(folder)!r} does not exist; create it or choose another --output")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InvalidInput(
+            f"output folder {str(folder)!r} is not writable ({error.strerror}); choose another --output"
+        ) from None
+    return target
+
+
+def write_atomically(path: str | os.PathLike[str], write: Any) -> Path:
+    """Call ``write(temporary_path)`` and rename the result to `path`: complete or absent, never half."""
+    target = check_writable(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def save(dataset: xr.Dataset, path: str | os.PathLike[str]) -> Path:
+    """Write a dataset as one NetCDF-4 file, atomically.
+
+    Raises
+    ------
+    DatasetError
+        If `dataset` does not follow the schema.
+    InvalidInput
+        If `path` cannot be written.
+    """
+    validate(dataset)
+    encoding = {
+        str(name): {"zlib": True, "complevel": 4, "shuffle": True}
+        for name, variable in dataset.data_vars.items()
+        if variable.dtype.kind == "f"
+    }
+    return write_atomically(
+        path, lambda temporary: dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+    )
+
+
+def load(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Read a dataset that `save` wrote, fully into memory.
+
+    Raises
+    ------
+    DatasetError
+        If the file is absent, truncated, of another format, or not in the schema.
+    """
+    target = Path(path)
+    if not target.is_file():
+        raise DatasetError(f"no dataset at {str(target)!r}; check the path")
+    try:
+        with xr.open_dataset(target, engine="h5netcdf") as handle:
+            dataset = handle.load()
+    except Exception as error:  # h5py and xarray raise many kinds for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DatasetError(
+            f"{str(target)!r} is not a readable NetCDF-4 file ({reason}); it is truncated or of another format"
+        ) from None
+    try:
+        return validate(dataset)
+    except DatasetError as error:
+        raise DatasetError(f"{str(target)!r}: {error}") from None

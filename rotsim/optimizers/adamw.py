@@ -1,0 +1,86 @@
+"""AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019), as in torch.optim.AdamW."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import njit
+
+from rotsim.errors import positive, real
+from rotsim.optimizers.base import Method, Moments, Optimizer, beta_pair, check_decoupled_decay
+from rotsim.theory import closed_forms
+
+if TYPE_CHECKING:
+    from rotsim.gradients import GradientPower
+
+
+@njit(inline="always")
+def _update(w, m, v, g, c):  # type: ignore[no-untyped-def]
+    decay, step_size, beta1, beta2, root_correction, eps = c
+    m = g + beta1 * (m - g)
+    v = g * g + beta2 * (v - g * g)
+    return -decay * w - step_size * m / (np.sqrt(v) * root_correction + eps), m, v
+
+
+@dataclass(frozen=True)
+class AdamW(Optimizer):
+    r"""AdamW with the decay multiplied by the learning rate, as PyTorch has it.
+
+    .. math::
+        m_t &= \beta_1 m_{t-1} + (1-\beta_1) g_t, \qquad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2 \\
+        w_t &= (1 - \eta\lambda)\, w_{t-1}
+               - \eta\, \frac{m_t/(1-\beta_1^t)}{\sqrt{v_t/(1-\beta_2^t)} + \epsilon}
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate η > 0.
+    weight_decay : float
+        λ ≥ 0 with ``lr * weight_decay`` < 1.
+    betas : (float, float)
+        (β1, β2), each in [0, 1).
+    eps : float
+        ε ≥ 0.
+
+    Notes
+    -----
+    Rotation and norm in equilibrium do not depend on the gradient's scale
+    (Kosson et al. 2024, table 1; derivations.adamw).
+    """
+
+    name = "adamw"
+    label = "AdamW"
+    update = staticmethod(_update)
+
+    lr: float
+    weight_decay: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        self._set("lr", positive("lr", self.lr))
+        self._set("weight_decay", real("weight_decay", self.weight_decay, "be finite and >= 0", low=0.0))
+        self._set("betas", beta_pair(self.betas))
+        self._set("eps", real("eps", self.eps, "be finite and >= 0", low=0.0))
+        check_decoupled_decay(self.lr, self.weight_decay)
+
+    def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
+        beta1, beta2 = self.betas
+        step_size = lr / (1 - beta1**step)
+        root_correction = 1 / np.sqrt(1 - beta2**step)
+        return lr * weight_decay, step_size, beta1, beta2, root_correction, self.eps
+
+    def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
+        lr, weight_decay, beta1, beta2 = self.lr, self.weight_decay, *self.betas
+        relaxation = closed_forms.adamw_relaxation_steps(lr, weight_decay)
+        if method == "leading":
+            rotation = closed_forms.adamw_leading_rotation(lr, weight_decay, beta1)
+            norm = closed_forms.adamw_leading_norm(lr, weight_decay, dim)
+            # neglected: finite lr·wd against the momentum window, and the spread of v
+            error = lr * weight_decay / (1 - beta1) + (1 - beta2)
+            return Moments(norm**2, rotation**2 / 2, relaxation, error)
+        norm_squared = closed_forms.adamw_exact_norm_squared(lr, weight_decay, beta1, dim)
+        one_minus_cosine = closed_forms.adamw_exact_one_minus_cosine(lr, weight_decay, beta1)
+        return Moments(norm_squared, one_minus_cosine, relaxation, 1 - beta2)

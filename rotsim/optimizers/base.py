@@ -1,0 +1,109 @@
+"""What every optimizer spec provides: hyperparameters, update rule, and the closed forms that apply."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from rotsim.errors import InvalidInput, require
+
+if TYPE_CHECKING:
+    from rotsim.gradients import GradientPower
+
+N_COEFFICIENTS = 6
+
+Method = Literal["exact", "leading"]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Steady state of the random walk of one neuron.
+
+    Attributes
+    ----------
+    norm_squared : float
+        E‖w‖².
+    one_minus_cosine : float
+        1 - E⟨w_{t-1}, w_t⟩ / E‖w‖², computed without cancellation.
+    relaxation_steps : float
+        Steps in which a small deviation of ‖w‖² from equilibrium shrinks by a factor e.
+    model_error : float
+        Declared relative error of norm and rotation from what the formula neglects
+        (not from 1/dim, which `rotsim.equilibrium` adds).
+    """
+
+    norm_squared: float
+    one_minus_cosine: float
+    relaxation_steps: float
+    model_error: float
+
+
+@dataclass(frozen=True)
+class Optimizer(ABC):
+    """Frozen, validated hyperparameters of one optimizer.
+
+    A subclass sets the class attributes, `update` (one coordinate, one step, jitted) and
+    `coefficients` (the scalars `update` needs at each step), and names its closed forms in
+    `moments`. ``lr`` and ``weight_decay`` are common to all.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    #: ``update(w, m, v, g, c) -> (change, m, v)``; works on floats in the kernel, on arrays in the NumPy twin.
+    update: ClassVar[Callable[..., Any]]
+
+    lr: float
+    weight_decay: float
+
+    @abstractmethod
+    def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
+        """Scalars for `update` at steps ``step`` (counted from 1), each a float or an array like ``step``."""
+
+    @abstractmethod
+    def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
+        """Steady state for fan-in `dim` and gradients with E‖g‖² = G·(E‖w‖²)^p."""
+
+    def coefficient_table(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> np.ndarray:
+        """`coefficients` as one float64 array of shape (len(step), N_COEFFICIENTS), zero-padded."""
+        table = np.zeros((len(step), N_COEFFICIENTS))
+        for column, values in enumerate(self.coefficients(step, lr, weight_decay)):
+            table[:, column] = values
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and hyperparameters, JSON-serialisable."""
+        return {"name": self.name, **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}}
+
+    def describe(self) -> str:
+        """One line: ``AdamW(lr=0.001, weight_decay=0.1, ...)``."""
+        values = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
+        return f"{self.label}({values})"
+
+    def _set(self, name: str, value: Any) -> None:
+        """Store a normalised value during ``__post_init__`` of a frozen dataclass."""
+        object.__setattr__(self, name, value)
+
+
+def beta_pair(value: Any) -> tuple[float, float]:
+    """Validate ``betas``: two numbers in [0, 1)."""
+    from rotsim.errors import real
+
+    if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
+        raise InvalidInput(f"`betas` must be two numbers in [0, 1); got {value!r}")
+    first, second = (real(f"betas[{i}]", value[i], "be in [0, 1)", low=0.0, high=1.0) for i in (0, 1))
+    return first, second
+
+
+def check_decoupled_decay(lr: float, weight_decay: float) -> None:
+    """Decoupled decay multiplies w by 1 - lr·wd: refuse values that flip its sign or blow it up."""
+    require(
+        lr * weight_decay < 1,
+        "lr * weight_decay",
+        "be < 1 (each step multiplies the weights by 1 - lr * weight_decay)",
+        lr * weight_decay,
+        f"Use weight_decay < {1 / lr:g} or a smaller lr",
+    )

@@ -1,0 +1,72 @@
+"""SGD with momentum and coupled weight decay, as in torch.optim.SGD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import njit
+
+from rotsim.errors import positive, real, require
+from rotsim.optimizers.base import Method, Moments, Optimizer
+
+if TYPE_CHECKING:
+    from rotsim.gradients import GradientPower
+
+
+@njit(inline="always")
+def _update(w, m, v, g, c):  # type: ignore[no-untyped-def]
+    lr, weight_decay, momentum, _, _, _ = c
+    m = momentum * m + (g + weight_decay * w)
+    return -lr * m, m, v
+
+
+@dataclass(frozen=True)
+class SGDM(Optimizer):
+    r"""SGD with heavy-ball momentum; the decay enters the gradient and so the momentum.
+
+    .. math::
+        m_t = \alpha m_{t-1} + (g_t + \lambda w_{t-1}), \qquad w_t = w_{t-1} - \eta\, m_t
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate η > 0.
+    weight_decay : float
+        λ ≥ 0 with ``lr * weight_decay`` < 2 (1 + momentum), beyond which the recurrence diverges.
+    momentum : float
+        α in [0, 1). No dampening, no Nesterov, PyTorch's defaults.
+
+    Notes
+    -----
+    With scale-invariant weights rotation does not depend on the gradient's scale, the norm grows as
+    its square root (Kosson et al. 2024, table 1; derivations.sgdm).
+    """
+
+    name = "sgdm"
+    label = "SGDM"
+    update = staticmethod(_update)
+
+    lr: float
+    weight_decay: float
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        self._set("lr", positive("lr", self.lr))
+        self._set("weight_decay", real("weight_decay", self.weight_decay, "be finite and >= 0", low=0.0))
+        self._set("momentum", real("momentum", self.momentum, "be in [0, 1)", low=0.0, high=1.0))
+        limit = 2 * (1 + self.momentum)
+        require(
+            self.lr * self.weight_decay < limit,
+            "lr * weight_decay",
+            f"be < 2 * (1 + momentum) = {limit:g}, beyond which SGDM diverges",
+            self.lr * self.weight_decay,
+            f"Use weight_decay < {limit / self.lr:g} or a smaller lr",
+        )
+
+    def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
+        return lr, weight_decay, self.momentum
+
+    def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
+        raise NotImplementedError
