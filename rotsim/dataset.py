@@ -201,9 +201,7 @@ def save(dataset: xr.Dataset, path: str | os.PathLike[str]) -> Path:
         for name, variable in dataset.data_vars.items()
         if variable.dtype.kind == "f"
     }
-    return write_atomically(
-        path, lambda temporary: dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
-    )
+    return write_atomically(path, lambda temporary: dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding))
 
 
 def load(path: str | os.PathLike[str]) -> xr.Dataset:

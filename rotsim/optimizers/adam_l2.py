@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
+from numba.extending import register_jitable
 from scipy.optimize import brentq
 
-from rotsim.errors import positive, real
+from rotsim.errors import NoEquilibrium, positive, real
 from rotsim.optimizers.base import Method, Moments, Optimizer, beta_pair
 from rotsim.theory import closed_forms
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
 
-@njit(inline="always")
+@register_jitable(fastmath={"contract", "nsz", "arcp"})
 def _update(w, m, v, g, c):  # type: ignore[no-untyped-def]
     weight_decay, step_size, beta1, beta2, root_correction, eps = c
     g = g + weight_decay * w
@@ -68,6 +68,10 @@ class AdamL2(Optimizer):
         self._set("betas", beta_pair(self.betas))
         self._set("eps", real("eps", self.eps, "be finite and >= 0", low=0.0))
 
+    @classmethod
+    def examples(cls) -> tuple[AdamL2, AdamL2]:
+        return cls(lr=1e-3, weight_decay=0.05), cls(lr=1e-2, weight_decay=0.1)
+
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         beta1, beta2 = self.betas
         step_size = lr / (1 - beta1**step)
@@ -75,4 +79,32 @@ class AdamL2(Optimizer):
         return weight_decay, step_size, beta1, beta2, root_correction, self.eps
 
     def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
-        raise NotImplementedError
+        lr, weight_decay, beta1, beta2 = self.lr, self.weight_decay, *self.betas
+        law = (power.scale_squared, power.homogeneity)
+        leading_norm = closed_forms.adam_l2_leading_norm(lr, weight_decay, dim, *law)
+        if method == "leading":
+            rotation = closed_forms.adam_l2_leading_rotation(lr, weight_decay, beta1, dim, *law)
+            v = closed_forms.adam_l2_second_moment(0.0, dim, leading_norm**2, *law)
+            relaxation = closed_forms.adam_l2_relaxation_steps(lr, weight_decay, v, power.homogeneity)
+            # neglected: finite effective decay, and λw beside g in the second moment
+            error = 1 / relaxation / (1 - beta1) + (1 - beta2) + weight_decay**2 * leading_norm**2 / (v * dim)
+            return Moments(leading_norm**2, rotation**2 / 2, relaxation, error)
+
+        def excess(log_norm_squared: float) -> float:
+            w2 = np.exp(log_norm_squared)
+            image = closed_forms.adam_l2_exact_norm_squared_map(lr, weight_decay, beta1, dim, w2, *law)
+            # a negative image means that the step overshoots: the norm would grow without bound
+            return float(np.log(image) - log_norm_squared) if image > 0 else np.inf
+
+        start = 2 * np.log(leading_norm)
+        try:
+            norm_squared = float(np.exp(brentq(excess, start - 5, start + 5, xtol=1e-14, rtol=1e-14)))
+        except ValueError:
+            raise NoEquilibrium(
+                f"{self.describe()} has no stable equilibrium at dim={dim}: the effective decay per step exceeds "
+                "what momentum can follow; use a smaller lr or weight_decay"
+            ) from None
+        v = closed_forms.adam_l2_second_moment(weight_decay, dim, norm_squared, *law)
+        one_minus_cosine = closed_forms.adam_l2_exact_one_minus_cosine(lr, weight_decay, beta1, v)
+        relaxation = closed_forms.adam_l2_relaxation_steps(lr, weight_decay, v, power.homogeneity)
+        return Moments(norm_squared, one_minus_cosine, relaxation, 1 - beta2)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
+from numba.extending import register_jitable
 
 from rotsim.errors import positive, real
 from rotsim.optimizers.base import Method, Moments, Optimizer, beta_pair, check_decoupled_decay
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
 
-@njit(inline="always")
+@register_jitable(fastmath={"contract", "nsz", "arcp"})
 def _update(w, m, v, g, c):  # type: ignore[no-untyped-def]
     decay, step_size, beta1, beta2, root_correction, eps = c
     m = g + beta1 * (m - g)
@@ -65,6 +65,10 @@ class AdamW(Optimizer):
         self._set("betas", beta_pair(self.betas))
         self._set("eps", real("eps", self.eps, "be finite and >= 0", low=0.0))
         check_decoupled_decay(self.lr, self.weight_decay)
+
+    @classmethod
+    def examples(cls) -> tuple[AdamW, AdamW]:
+        return cls(lr=1e-2, weight_decay=0.1), cls(lr=0.05, weight_decay=0.8)
 
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         beta1, beta2 = self.betas

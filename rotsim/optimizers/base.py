@@ -53,6 +53,8 @@ class Optimizer(ABC):
 
     name: ClassVar[str]
     label: ClassVar[str]
+    #: True if the closed forms hold for gradients uncorrelated in time only (else: for any, if orthogonal to w).
+    needs_white_gradients: ClassVar[bool] = False
     #: ``update(w, m, v, g, c) -> (change, m, v)``; works on floats in the kernel, on arrays in the NumPy twin.
     update: ClassVar[Callable[..., Any]]
 
@@ -66,6 +68,11 @@ class Optimizer(ABC):
     @abstractmethod
     def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
         """Steady state for fan-in `dim` and gradients with E‖g‖² = G·(E‖w‖²)^p."""
+
+    @classmethod
+    @abstractmethod
+    def examples(cls) -> tuple[Optimizer, Optimizer]:
+        """A gentle and a strong setting that settle within some thousand steps; what `rotsim verify` runs."""
 
     def coefficient_table(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> np.ndarray:
         """`coefficients` as one float64 array of shape (len(step), N_COEFFICIENTS), zero-padded."""

@@ -6,20 +6,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
+from numba.extending import register_jitable
 
 from rotsim.errors import positive, real
 from rotsim.optimizers.base import Method, Moments, Optimizer, beta_pair, check_decoupled_decay
+from rotsim.theory import closed_forms
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
 
-@njit(inline="always")
+@register_jitable(fastmath={"contract", "nsz", "arcp"})
 def _update(w, m, v, g, c):  # type: ignore[no-untyped-def]
     decay, lr, beta1, beta2, _, _ = c
     direction = np.sign(g + beta1 * (m - g))
     return -decay * w - lr * direction, g + beta2 * (m - g), v
+
+
+def _discounted_sum(a: float, beta1: float, beta2: float) -> float:
+    """Σ_{k≥1} a^k s_k of the sign correlations s_k: term by term while asin bends, then as a geometric tail."""
+    linear = 1e-5  # below this correlation asin(x) = x to 2e-11
+    lags = 1 if beta2 == 0 else max(1, int(np.ceil(np.log(linear) / np.log(beta2))))
+    k = np.arange(1, lags + 1)
+    head = np.sum(a**k * closed_forms.lion_sign_correlation(beta1, beta2, k))
+    tail = a ** (lags + 1) * closed_forms.lion_sign_correlation(beta1, beta2, lags + 1) / (1 - a * beta2)
+    return float(head + tail)
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,7 @@ class Lion(Optimizer):
 
     name = "lion"
     label = "Lion"
+    needs_white_gradients = True
     update = staticmethod(_update)
 
     lr: float
@@ -60,9 +72,23 @@ class Lion(Optimizer):
         self._set("betas", beta_pair(self.betas))
         check_decoupled_decay(self.lr, self.weight_decay)
 
+    @classmethod
+    def examples(cls) -> tuple[Lion, Lion]:
+        return cls(lr=1e-3, weight_decay=1.0), cls(lr=0.01, weight_decay=2.5)
+
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         beta1, beta2 = self.betas
         return lr * weight_decay, lr, beta1, beta2
 
     def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
-        raise NotImplementedError
+        lr, weight_decay, (beta1, beta2) = self.lr, self.weight_decay, self.betas
+        relaxation = closed_forms.lion_relaxation_steps(lr, weight_decay)
+        if method == "leading":
+            rotation = closed_forms.lion_leading_rotation(lr, weight_decay, beta1, beta2)
+            norm = closed_forms.lion_leading_norm(lr, weight_decay, beta1, beta2, dim)
+            # neglected: lr·wd against the momentum window, and the sign's own noise (1 - 2/π of its variance)
+            window = closed_forms.lion_variance(beta1, beta2)
+            return Moments(norm**2, rotation**2 / 2, relaxation, lr * weight_decay / (1 - beta2) + window)
+        sum_ = _discounted_sum(1 - lr * weight_decay, beta1, beta2)
+        norm_squared = closed_forms.lion_exact_norm_squared(lr, weight_decay, dim, sum_)
+        return Moments(norm_squared, closed_forms.lion_exact_one_minus_cosine(lr, weight_decay, sum_), relaxation, 0.0)

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
+from numba.extending import register_jitable
 
 from rotsim.errors import positive, real, require
 from rotsim.optimizers.base import Method, Moments, Optimizer
+from rotsim.theory import closed_forms
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
 
-@njit(inline="always")
+@register_jitable(fastmath={"contract", "nsz", "arcp"})
 def _update(w, m, v, g, c):  # type: ignore[no-untyped-def]
     lr, weight_decay, momentum, _, _, _ = c
     m = momentum * m + (g + weight_decay * w)
@@ -65,8 +66,20 @@ class SGDM(Optimizer):
             f"Use weight_decay < {limit / self.lr:g} or a smaller lr",
         )
 
+    @classmethod
+    def examples(cls) -> tuple[SGDM, SGDM]:
+        return cls(lr=0.1, weight_decay=1e-2), cls(lr=0.5, weight_decay=0.1)
+
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         return lr, weight_decay, self.momentum
 
     def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
-        raise NotImplementedError
+        hyper = (self.lr, self.weight_decay, self.momentum)
+        law = (power.scale_squared, power.homogeneity)
+        relaxation = closed_forms.sgdm_relaxation_steps(*hyper, power.homogeneity)
+        if method == "leading":
+            rotation = closed_forms.sgdm_leading_rotation(*hyper)
+            norm = closed_forms.sgdm_leading_norm(*hyper, *law)
+            return Moments(norm**2, rotation**2 / 2, relaxation, self.lr * self.weight_decay / (1 + self.momentum))
+        norm_squared = closed_forms.sgdm_exact_norm_squared(*hyper, *law)
+        return Moments(norm_squared, closed_forms.sgdm_exact_one_minus_cosine(*hyper), relaxation, 0.0)

@@ -1,0 +1,67 @@
+"""The proofs behind rotsim's predictions, step by step, in sympy; and the source of its closed forms."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sympy import Eq
+
+from derivations import adam_l2, adamw, generate, lion, sgdm
+from derivations.render import render_step
+
+DERIVATIONS = {"adamw": adamw, "adam_l2": adam_l2, "sgdm": sgdm, "lion": lion}
+
+
+class WalkthroughStep(NamedTuple):
+    """One step of the argument: what it is called, why it holds, what it yields."""
+
+    title: str
+    explanation: str
+    equations: tuple[Eq, ...]
+
+
+def walkthrough(name: str) -> list[WalkthroughStep]:
+    """The steps of one derivation, in the order of the argument."""
+    steps = []
+    for step in _derivation(name).STEPS:
+        result = step()
+        equations = result if isinstance(result, tuple) else (result,)
+        steps.append(WalkthroughStep(step.__name__.replace("_", " ").capitalize(), step.__doc__ or "", equations))
+    return steps
+
+
+def render(name: str, style: str = "text") -> str:
+    """One derivation as a page to read.
+
+    Parameters
+    ----------
+    name : str
+        A key of `DERIVATIONS`.
+    style : {"text", "markdown"}
+        Unicode for a terminal of 100 columns, or Markdown with LaTeX equations.
+    """
+    headline = (_derivation(name).__doc__ or "").strip()
+    pages = [render_step(number, *step, style=style) for number, step in enumerate(walkthrough(name), start=1)]
+    return "\n".join([f"# {headline}\n" if style == "markdown" else f"{headline}\n", *pages])
+
+
+def closed_forms() -> str:
+    """Source of ``rotsim/theory/closed_forms.py`` as the derivations give it."""
+    return generate.closed_forms(formula for module in DERIVATIONS.values() for formula in module.FORMULAS)
+
+
+def check() -> list[tuple[str, bool]]:
+    """Every statement that can be checked without numbers, and whether it holds."""
+    path = generate.committed_path()
+    unchanged = path.exists() and path.read_text(encoding="utf-8") == closed_forms()
+    proofs = [
+        (f"{name}: {statement}", holds) for name, module in DERIVATIONS.items() for statement, holds in module.checks()
+    ]
+    return [*proofs, ("closed_forms.py is what the derivations generate", unchanged)]
+
+
+def _derivation(name: str):  # type: ignore[no-untyped-def]
+    try:
+        return DERIVATIONS[name]
+    except KeyError:
+        raise ValueError(f"no derivation is called {name!r}; choose from {', '.join(DERIVATIONS)}") from None

@@ -1,0 +1,93 @@
+r"""Second moments of a linear recursion driven by noise.
+
+Every optimizer here but Lion is, per coordinate and for frozen second moments, a linear map of
+the state x = (w, m) plus fresh noise: x_t = A x_{t-1} + b g_t, with E[g_t | past] = 0. Its second
+moments obey a linear map too, whose fixed point is the equilibrium; nothing about the
+distribution of the noise is used beyond its variance.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sympy import Eq, Expr, MatAdd, MatMul, Matrix, eye, factor, symbols
+
+from derivations.algebra import tidy, vanishes
+from derivations.symbols import E, equation, m_, t, w_
+
+_w, _m, _g = symbols("w m g")
+_ww, _wm, _mm = symbols("w^2 wm m^2")
+
+
+class Recursion(NamedTuple):
+    """x_t = transition · x_{t-1} + entry · g_t for the state x = (w, m)."""
+
+    transition: Matrix
+    entry: Matrix
+
+
+class MomentMap(NamedTuple):
+    """(E w², E wm, E m²)_t = matrix · (E w², E wm, E m²)_{t-1} + drive, per coordinate."""
+
+    matrix: Matrix
+    drive: Matrix
+
+
+def recursion(next_m: Expr, next_w: Expr, old_w: Expr, old_m: Expr, new_m: Expr, noise: Expr) -> Recursion:
+    """Read A and b off the two update rules as written in the walk-through.
+
+    `next_w` may use the new momentum `new_m`; it is replaced by its own rule first.
+    """
+    names = {old_w: _w, old_m: _m, noise: _g}
+    rule_m = next_m.subs(names)
+    rule_w = next_w.subs(new_m, next_m).subs(names)
+    rules = Matrix([rule_w, rule_m])
+    return Recursion(rules.jacobian([_w, _m]), rules.jacobian([_g]))
+
+
+def moment_map(rec: Recursion, variance: Expr) -> MomentMap:
+    """The map of the second moments: x xᵀ → A x xᵀ Aᵀ + b bᵀ σ², since the noise is uncorrelated with the past."""
+    old = Matrix([[_ww, _wm], [_wm, _mm]])
+    new = rec.transition * old * rec.transition.T + rec.entry * rec.entry.T * variance
+    stacked = Matrix([new[0, 0], new[0, 1], new[1, 1]]).expand()
+    state = Matrix([_ww, _wm, _mm])
+    matrix = stacked.jacobian(state)
+    return MomentMap(matrix.applyfunc(factor), (stacked - matrix * state).applyfunc(factor))
+
+
+def stationary(moments: MomentMap) -> Matrix:
+    """(E w², E wm, E m²) at the fixed point: solve (I - K) x = drive."""
+    solution = (eye(3) - moments.matrix).LUsolve(moments.drive)
+    return solution.applyfunc(tidy)
+
+
+def lag_one(rec: Recursion, moments: Matrix) -> Expr:
+    """E[w_{t-1} w_t] per coordinate: the first row of A against the stationary (E w², E wm)."""
+    return rec.transition[0, 0] * moments[0] + rec.transition[0, 1] * moments[1]
+
+
+def one_minus_cosine(rec: Recursion, moments: Matrix) -> Expr:
+    """1 - E[w_{t-1} w_t] / E w², as a product so that it keeps its digits when it is tiny."""
+    return tidy((moments[0] - lag_one(rec, moments)) / moments[0])
+
+
+def map_equation(moments: MomentMap) -> Eq:
+    """The moment map as an equation between the moments after and before a step."""
+    after, before = (Matrix([E(w_[i] ** 2), E(w_[i] * m_[i]), E(m_[i] ** 2)]) for i in (t, t - 1))
+    return equation(after, MatAdd(MatMul(moments.matrix, before), moments.drive))
+
+
+def moment_equations(moments: Matrix) -> tuple[Eq, ...]:
+    """The stationary moments, one equation each."""
+    names = (E(w_[t] ** 2), E(w_[t] * m_[t]), E(m_[t] ** 2))
+    return tuple(equation(name, value) for name, value in zip(names, moments, strict=True))
+
+
+def fixed_by(moments: MomentMap, point: Matrix) -> bool:
+    """True when sympy proves that one step of the map leaves `point` where it is."""
+    return all(vanishes(part) for part in moments.matrix * point + moments.drive - point)
+
+
+def substitute(rec: Recursion, part: Expr, value: Expr) -> Recursion:
+    """The recursion with one part of it written differently."""
+    return Recursion(rec.transition.subs(part, value), rec.entry.subs(part, value))

@@ -1,0 +1,104 @@
+"""The table that ties every symbol of the derivations to its name in the code."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sympy import Basic, Eq, Expr, Function, IndexedBase, Symbol
+
+
+class Entry(NamedTuple):
+    """What the generated code calls a symbol, what it means and where it may lie."""
+
+    code: str
+    meaning: str
+    valid: str
+
+
+def _positive(name: str) -> Symbol:
+    return Symbol(name, positive=True)
+
+
+eta = _positive("eta")
+lamda = _positive("lambda")
+alpha = _positive("alpha")
+beta1 = _positive("beta1")
+beta2 = _positive("beta2")
+C = _positive("C")
+W = _positive("W")
+v = _positive("v")
+G = _positive("G")
+p = Symbol("p", real=True)
+k = Symbol("k", integer=True, positive=True)
+S = _positive("S")
+
+delta = _positive("delta")
+a = _positive("a")
+eta_step = _positive("etaprime")
+A = _positive("A")
+gamma_k = _positive("gamma_k")
+gamma_0 = _positive("gamma_0")
+
+#: Arguments of generated functions, in the order in which those functions take them.
+ARGUMENTS: dict[Symbol, Entry] = {
+    eta: Entry("lr", "learning rate", "lr > 0"),
+    lamda: Entry("weight_decay", "weight decay, multiplied by the learning rate", "weight_decay > 0"),
+    alpha: Entry("momentum", "heavy-ball momentum of SGDM", "0 <= momentum < 1"),
+    beta1: Entry("beta1", "decay of the average that makes the update", "0 <= beta1 < 1"),
+    beta2: Entry("beta2", "decay of Adam's second moment, of Lion's momentum", "0 <= beta2 < 1"),
+    C: Entry("dim", "fan-in: the number of weights of one neuron", "dim >= 1"),
+    W: Entry("norm_squared", "mean square norm of the weights, E‖w‖²", "norm_squared > 0"),
+    v: Entry("second_moment", "Adam's second moment of one coordinate", "second_moment > 0"),
+    G: Entry("gradient_power", "G in E‖g‖² = G·W^p", "gradient_power > 0"),
+    p: Entry("homogeneity", "p in E‖g‖² = G·W^p: 0 isotropic, -1 scale-invariant", "homogeneity < 1"),
+    k: Entry("lag", "distance in steps", "whole lag >= 1"),
+    S: Entry("discounted_sum", "sum over k >= 1 of (1 - lr·weight_decay)^k s_k", "discounted_sum >= 0"),
+}
+
+#: Names for parts of a formula; generated functions compute them on a line of their own.
+PARTS: dict[Symbol, Entry] = {
+    delta: Entry("decay", "share of the weights that decays in one step", "0 < decay < 1"),
+    a: Entry("kept", "share of the weights that survives one step", "0 < kept < 1"),
+    eta_step: Entry("step_size", "learning rate of the equivalent SGDM", "step_size > 0"),
+    A: Entry("gain", "W in units of E‖g‖²", "gain > 0"),
+    gamma_k: Entry("covariance", "autocovariance of Lion's update direction", "covariance >= 0"),
+    gamma_0: Entry("variance", "variance of Lion's update direction", "variance > 0"),
+}
+
+TABLE: dict[Symbol, Entry] = ARGUMENTS | PARTS
+
+# Quantities that the equations define or mention but no generated function takes.
+sigma = _positive("sigma")
+theta = _positive("theta")
+W_0 = _positive("W_0")
+theta_0 = _positive("theta_0")
+W_new = _positive("Wprime")
+rho_new = _positive("rhoprime")
+rho = _positive("rho")
+eta_e = _positive("eta_e")
+kappa = _positive("kappa")
+tau = _positive("tau")
+c = _positive("c")
+t = Symbol("t", integer=True)
+j = Symbol("j", integer=True, nonnegative=True)
+n = Symbol("n", integer=True, nonnegative=True)
+
+w_, m_, g_, u_, c_ = (IndexedBase(name) for name in ("w", "m", "g", "u", "c"))
+E = Function("E")
+Wt = Function("W")
+
+
+def equation(left: Expr, right: Expr) -> Eq:
+    """An equation that stays one: sympy would turn ``Eq(x, x)`` into ``True``."""
+    return Eq(left, right, evaluate=False)
+
+
+#: δ = ηλ is the small parameter; a = 1 - δ is kept apart from it so that 1 - a is never computed as a difference.
+SHORTHAND: tuple[Eq, ...] = (equation(delta, eta * lamda), equation(a, 1 - delta))
+
+
+def expand_parts(expression: Expr, definitions: tuple[Basic, ...] = ()) -> Expr:
+    """Replace every named part by its definition, so that only arguments are left."""
+    for definition in (*reversed(definitions), *reversed(SHORTHAND)):
+        expression = expression.subs(definition.lhs, definition.rhs)
+    return expression

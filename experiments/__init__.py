@@ -1,0 +1,1 @@
+"""Experiments behind the claims: one module or folder each, run with `python -m`."""

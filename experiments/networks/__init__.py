@@ -1,0 +1,1 @@
+"""Training small real networks with the recorder attached: `python -m experiments.networks`."""

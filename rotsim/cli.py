@@ -1,0 +1,284 @@
+"""The `rotsim` command: thin; every command parses, calls one public function, prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rotsim import __version__
+from rotsim.errors import DatasetError, InvalidInput, NoEquilibrium
+
+_HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
+_HYPERPARAMETER_HELP = {
+    "lr": "Learning rate.",
+    "weight_decay": "Weight decay λ (multiplied by lr, as PyTorch has it).",
+    "momentum": "Momentum α in [0, 1).",
+    "betas": "β1 and β2, each in [0, 1).",
+    "eps": "ε in the denominator.",
+}
+_EXAMPLES = {
+    "equilibrium": "rotsim equilibrium adamw --lr 1e-3 --weight-decay 0.1 --dim 1024",
+    "simulate": "rotsim simulate lion --lr 1e-3 --weight-decay 1 --steps 20000 --output lion.nc",
+}
+
+
+@click.group(context_settings=_HELP_SETTINGS)
+@click.version_option(__version__, prog_name="rotsim")
+def cli() -> None:
+    """Rotational equilibrium under weight decay.
+
+    Weight decay and gradient noise push a neuron's weights to a steady state: their norm settles
+    and they turn by the same angle every step. rotsim predicts that state, simulates it,
+    measures it in real networks and says whether the three agree.
+
+    \b
+    Start with:
+      rotsim verify --quick
+      rotsim equilibrium adamw --lr 1e-3 --weight-decay 0.1 --dim 1024
+      rotsim simulate adamw --lr 1e-2 --weight-decay 0.1 --output walk.nc
+      rotsim compare walk.nc
+      rotsim derive adamw
+    """
+
+
+class PerOptimizer(click.Group):
+    """A group with one subcommand per registered optimizer, its options read off the spec's fields."""
+
+    def __init__(self, run: Callable[..., None], options: list[click.Parameter], **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.run, self.options = run, options
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        from rotsim.optimizers import OPTIMIZERS
+
+        return list(OPTIMIZERS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        from rotsim.optimizers import optimizer_class
+
+        spec = optimizer_class(name.replace("-", "_"))
+        names = [field.name for field in fields(spec)]
+
+        def callback(**values: Any) -> None:
+            self.run(spec(**{name: values.pop(name) for name in names}), **values)
+
+        hyperparameters: list[click.Parameter] = []
+        for field in fields(spec):
+            required = field.default is MISSING
+            pair = isinstance(field.default, tuple)
+            hyperparameters.append(
+                click.Option(
+                    ["--" + field.name.replace("_", "-")],
+                    type=float,
+                    nargs=2 if pair else 1,
+                    required=required,
+                    default=None if required else field.default,
+                    help=_HYPERPARAMETER_HELP.get(field.name, ""),
+                )
+            )
+        help_text = (spec.__doc__ or "").strip().splitlines()[0]
+        return click.Command(
+            name,
+            callback=callback,
+            params=[*hyperparameters, *self.options],
+            help=help_text,
+            short_help=help_text,
+            context_settings=_HELP_SETTINGS,
+        )
+
+
+_GRADIENT_OPTIONS: list[click.Parameter] = [
+    click.Option(["--dim"], type=int, default=1024, help="Fan-in C: length of the neuron's weight vector."),
+    click.Option(
+        ["--gradient"],
+        type=click.Choice(["isotropic", "scale_invariant"]),
+        default="scale_invariant",
+        help="White noise, or noise orthogonal to w and scaled by 1/‖w‖ as normalisation layers make it.",
+    ),
+    click.Option(["--scale"], type=float, default=1.0, help="Gradient scale: see rotsim.Isotropic, ScaleInvariant."),
+]
+
+
+def _gradient(name: str, scale: float) -> Any:
+    from rotsim.gradients import GRADIENTS
+
+    return GRADIENTS[name](scale=scale)  # type: ignore[call-arg]
+
+
+def _equilibrium(optimizer: Any, dim: int, gradient: str, scale: float, output: str | None) -> None:
+    from rich.console import Console
+
+    from rotsim.dataset import check_writable, provenance, write_atomically
+    from rotsim.terminal import equilibrium_table
+    from rotsim.theory.equilibrium import equilibrium
+
+    if output:
+        check_writable(output)
+    model = _gradient(gradient, scale)
+    exact, leading = (equilibrium(optimizer, dim, model, method) for method in ("exact", "leading"))
+    Console().print(
+        equilibrium_table(optimizer, exact, leading, f"{optimizer.describe()}, dim {dim}, {gradient} gradients")
+    )
+    if output:
+        content = {
+            "optimizer": optimizer.to_dict(),
+            "dim": dim,
+            "gradient": model.to_dict(),
+            "exact": exact.to_dict(),
+            "leading": leading.to_dict(),
+            "provenance": provenance(),
+        }
+        write_atomically(output, lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
+        click.echo(f"saved {output}")
+
+
+def _simulate(
+    optimizer: Any,
+    dim: int,
+    gradient: str,
+    scale: float,
+    output: str | None,
+    resume: str | None,
+    keep_state: bool,
+    **run: Any,
+) -> None:
+    from rich.console import Console
+
+    from rotsim import dataset
+    from rotsim.comparison import compare
+    from rotsim.simulation import simulate
+    from rotsim.terminal import progress_bar, report_table
+    from rotsim.theory.equilibrium import equilibrium
+
+    if output:
+        dataset.check_writable(output)
+    elif keep_state:
+        raise InvalidInput("`--keep-state` needs --output FILE, the file to keep the state in")
+    earlier = dataset.load(resume) if resume else None
+    model = _gradient(gradient, scale)
+    console = Console()
+    with progress_bar(Console(stderr=True), f"{optimizer.label} walk, steps") as progress:
+        result = simulate(
+            optimizer, dim=dim, gradient=model, resume=earlier, keep_state=keep_state, progress=progress, **run
+        )
+    if output:
+        dataset.save(result, output)
+    if optimizer.weight_decay > 0:
+        report = compare(result, equilibrium(optimizer, dim, model))
+        console.print(report_table(report, f"{optimizer.describe()}, dim {dim}, {gradient} gradients"))
+    else:
+        final = float((result["norm"].values[:, -1] ** 2).mean() ** 0.5)
+        console.print(f"RMS norm after {run['steps']} steps without weight decay: {final:.6g} (no equilibrium exists)")
+    if output:
+        console.print(f"saved {output}")
+
+
+_OUTPUT_JSON = click.Option(["--output"], type=str, default=None, help="Also write the numbers to this JSON file.")
+
+cli.add_command(
+    PerOptimizer(
+        _equilibrium,
+        [*_GRADIENT_OPTIONS, _OUTPUT_JSON],
+        name="equilibrium",
+        help=f"Predict norm, rotation, time scale: exact and the paper's.\n\nExample: {_EXAMPLES['equilibrium']}",
+    )
+)
+cli.add_command(
+    PerOptimizer(
+        _simulate,
+        [
+            *_GRADIENT_OPTIONS,
+            click.Option(["--neurons"], type=int, default=64, help="Independent neurons."),
+            click.Option(["--steps"], type=int, default=20_000, help="Optimizer steps in all."),
+            click.Option(["--seed"], type=int, default=0, help="Seed of the noise and the initial weights."),
+            click.Option(["--initial-norm"], type=float, default=1.0, help="Norm of the initial weights."),
+            click.Option(["--record-every"], type=int, default=100, help="Steps per record window."),
+            click.Option(["--dtype"], type=click.Choice(["float32", "float64"]), default="float32"),
+            click.Option(
+                ["--threads"], type=int, default=None, help="Worker threads; changes no number. [default: all]"
+            ),
+            click.Option(["--output"], type=str, default=None, help="Save the dataset to this NetCDF file."),
+            click.Option(["--keep-state"], is_flag=True, help="Keep weights and optimizer state in the file."),
+            click.Option(["--resume"], type=str, default=None, help="Continue from a file made with --keep-state."),
+        ],
+        name="simulate",
+        help=f"Simulate the random walk and hold it against the prediction.\n\nExample: {_EXAMPLES['simulate']}",
+    )
+)
+
+
+@cli.command()
+@click.argument("file")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def compare(file: str, as_json: bool) -> None:
+    """Compare a saved simulation or trace with theory; exit code 1 if they disagree."""
+    from rich.console import Console
+
+    from rotsim import dataset
+    from rotsim.terminal import report_table
+    from rotsim.theory.traces import compare_with_theory
+
+    data = dataset.load(file)
+    report = compare_with_theory(data)
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), indent=2))
+    else:
+        title = f"{file}: {data.attrs['source']}, {dataset.optimizer_of(data).describe()}"
+        Console().print(report_table(report, title, "measured"))
+    if not report.passed:
+        raise SystemExit(1)
+
+
+@cli.command()
+@click.argument("names", nargs=-1)
+@click.option(
+    "--style", type=click.Choice(["text", "markdown"]), default="text", help="Terminal text or LaTeX Markdown."
+)
+def derive(names: tuple[str, ...], style: str) -> None:
+    """Print the derivation of the closed forms, step by step (default: all optimizers)."""
+    import derivations
+
+    for name in names or tuple(derivations.DERIVATIONS):
+        if name not in derivations.DERIVATIONS:
+            raise InvalidInput(f"derivation {name!r} is unknown; choose from {', '.join(derivations.DERIVATIONS)}")
+        click.echo(derivations.render(name, style))
+
+
+@cli.command()
+@click.option("--quick", is_flag=True, help="A smaller version, about ten seconds.")
+@click.option("--output", type=str, default=None, help="Folder for verify.json and verify.png (created if absent).")
+@click.option("--seed", type=int, default=0, help="Seed of the simulations.")
+def verify(quick: bool, output: str | None, seed: int) -> None:
+    """Derive, simulate, compare, and validate on real networks; exit code 1 on any disagreement."""
+    from rotsim.verify import run
+
+    if not run(quick=quick, output=Path(output) if output else None, seed=seed):
+        raise SystemExit(1)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point: exit code 0, 1 for a disagreement, 2 for bad input, 130 for Ctrl-C."""
+    try:
+        cli.main(args=arguments, prog_name="rotsim", standalone_mode=False)
+    except click.ClickException as error:
+        print(f"rotsim: {error.format_message()} (see rotsim --help)", file=sys.stderr)
+        return 2
+    except (InvalidInput, DatasetError, NoEquilibrium, ArithmeticError) as error:
+        print(f"rotsim: {error}", file=sys.stderr)
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        print("rotsim: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""`compare`: a measured dataset against a prediction, as a table of verdicts.
+
+Two tolerances are kept apart: k standard errors of the measurement, and the prediction's declared
+model error. A run that is not in equilibrium, or too noisy to tell, is said to be so; it never
+passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from rotsim import dataset
+from rotsim.errors import InvalidInput, positive
+from rotsim.statistics import Equilibration, Estimate, autocorrelation_time, equilibration, root_mean_square
+from rotsim.theory.equilibrium import Equilibrium
+
+Verdict = Literal["PASS", "FAIL", "NOT EQUILIBRATED", "UNRESOLVED"]
+
+TRACE_DRIFT = 0.04  # last half against first third of what is averaged: real networks always drift a little
+_ENOUGH_RESOLUTION = 0.05  # k standard errors above 5 % of the prediction decide nothing
+
+
+@dataclass(frozen=True)
+class Check:
+    """One quantity of one group of neurons, predicted and measured.
+
+    Attributes
+    ----------
+    group : str
+        What was measured: "simulation" or a layer's name.
+    quantity : {"norm", "rotation", "update_rms"}
+    predicted, measured, standard_error : float
+    z : float
+        (measured - predicted) / standard error.
+    relative_error : float
+        measured / predicted - 1.
+    tolerance : float
+        Relative model error allowed on top of the statistical one.
+    verdict : {"PASS", "FAIL", "NOT EQUILIBRATED", "UNRESOLVED"}
+    note : str
+        Why, or from which step on the average was taken.
+    """
+
+    group: str
+    quantity: str
+    predicted: float
+    measured: float
+    standard_error: float
+    z: float
+    relative_error: float
+    tolerance: float
+    verdict: Verdict
+    note: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks of one comparison."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """True if there is at least one check and every one passed."""
+        return bool(self.checks) and all(check.verdict == "PASS" for check in self.checks)
+
+    def __iter__(self) -> Iterator[Check]:
+        return iter(self.checks)
+
+    def table(self) -> str:
+        """The checks as aligned plain text, one line each."""
+        head = ("group", "quantity", "predicted", "measured", "std. error", "z", "error", "allowed", "verdict", "note")
+        rows = [head] + [
+            (
+                c.group,
+                c.quantity,
+                f"{c.predicted:.6g}",
+                f"{c.measured:.6g}",
+                f"{c.standard_error:.1g}",
+                f"{c.z:+.1f}",
+                f"{c.relative_error:+.2%}",
+                f"{c.tolerance:.2%}",
+                c.verdict,
+                c.note,
+            )
+            for c in self.checks
+        ]
+        width = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, width, strict=True)).rstrip() for row in rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-serialisable."""
+        return {"passed": self.passed, "checks": [asdict(check) for check in self.checks]}
+
+
+def compare(
+    measured: xr.Dataset,
+    predicted: Equilibrium | xr.Dataset,
+    *,
+    quantities: tuple[str, ...] | None = None,
+    tolerance: float | dict[str, float] | None = None,
+    k: float = 4.0,
+) -> Report:
+    """Hold measured norm, rotation and update size against a predicted equilibrium.
+
+    Parameters
+    ----------
+    measured : Dataset
+        From `rotsim.simulate` or a `rotsim.measure.Recorder`.
+    predicted : Equilibrium or Dataset
+        From `rotsim.equilibrium`, or a prediction per neuron such as
+        `rotsim.theory.traces.predict_trace` makes (dims (neuron, step), one step).
+    quantities : tuple of str, optional
+        Default: all of norm, rotation and update_rms that are predicted.
+    tolerance : float or mapping from quantity to float, optional
+        Relative model error to allow; default what the prediction declares.
+    k : float
+        Standard errors to allow.
+
+    Returns
+    -------
+    Report
+        One check per quantity; for a trace with layers, one per layer and quantity, on the median
+        over neurons of measured/predicted.
+
+    Raises
+    ------
+    InvalidInput, DatasetError
+        If the arguments are not of these kinds or do not fit each other.
+    """
+    if not isinstance(measured, xr.Dataset):
+        raise InvalidInput(f"`measured` must be a dataset from simulate or Recorder; got {type(measured).__name__}")
+    dataset.validate(measured)
+    k = positive("k", k)
+    chosen = dataset.QUANTITIES if quantities is None else tuple(quantities)
+    if unknown := [q for q in chosen if q not in dataset.QUANTITIES]:
+        raise InvalidInput(f"`quantities` must be among {', '.join(dataset.QUANTITIES)}; got {', '.join(unknown)}")
+    if isinstance(predicted, Equilibrium):
+        return Report(tuple(_compare_ensemble(measured, predicted, chosen, tolerance, k)))
+    if isinstance(predicted, xr.Dataset):
+        dataset.validate(predicted)
+        if predicted.sizes["neuron"] != measured.sizes["neuron"]:
+            raise InvalidInput(
+                f"`predicted` has {predicted.sizes['neuron']} neurons and `measured` {measured.sizes['neuron']}; "
+                "predict for the same trace"
+            )
+        return Report(tuple(_compare_layers(measured, predicted, chosen, tolerance, k)))
+    raise InvalidInput(f"`predicted` must be an Equilibrium or a dataset; got {type(predicted).__name__}")
+
+
+def _compare_ensemble(
+    measured: xr.Dataset,
+    predicted: Equilibrium,
+    quantities: tuple[str, ...],
+    tolerance: float | dict[str, float] | None,
+    k: float,
+) -> Iterator[Check]:
+    """Independent identical neurons against one equilibrium."""
+    independent = measured.attrs["source"] == "simulation"
+    series = {name: measured[name].values for name in dataset.QUANTITIES}
+    settled = equilibration(
+        measured.step.values,
+        [x**2 for x in series.values()],
+        independent,
+        0.0 if independent else TRACE_DRIFT,
+    )
+    for name in quantities:
+        estimate = root_mean_square(series[name][:, settled.start :], independent)
+        allowed = _allowed(tolerance, name, predicted.model_error)
+        yield _judge(measured.attrs["source"], name, getattr(predicted, name), estimate, allowed, k, settled)
+
+
+def _compare_layers(
+    measured: xr.Dataset,
+    predicted: xr.Dataset,
+    quantities: tuple[str, ...],
+    tolerance: float | dict[str, float] | None,
+    k: float,
+) -> Iterator[Check]:
+    """Neurons of a real network, each with its own prediction, summarised by layer."""
+    layers = measured["layer"].values if "layer" in measured.coords else np.full(measured.sizes["neuron"], "all")
+    declared = float(dataset.spec_of(predicted).get("model_error", 0.0))
+    for layer in dict.fromkeys(layers):
+        rows = layers == layer
+        if "active" in measured:
+            rows &= measured["active"].values.mean(axis=1) > 0.5
+        rows &= np.isfinite(predicted["rotation"].values[:, -1])
+        if not rows.any():
+            continue
+        ratio = {q: measured[q].values[rows] / predicted[q].values[rows][:, -1:] for q in dataset.QUANTITIES}
+        settled = equilibration(
+            measured.step.values, [ratio["norm"], ratio["rotation"]], independent=False, drift_tolerance=TRACE_DRIFT
+        )
+        # a trace always has a transient of its own; never average its first half
+        start = max(settled.start, measured.sizes["step"] // 2)
+        settled = Equilibration(settled.reached, start, settled.steps_needed, settled.reason)
+        for name in quantities:
+            kept = ratio[name][:, start:]
+            reference = float(np.median(predicted[name].values[rows][:, -1]))
+            estimate = _median_ratio(kept)
+            estimate = Estimate(estimate.value * reference, estimate.standard_error * reference)
+            yield _judge(str(layer), name, reference, estimate, _allowed(tolerance, name, declared), k, settled)
+
+
+def _median_ratio(ratio: np.ndarray) -> Estimate:
+    """Median over neurons of the RMS over windows; error from the spread over neurons or over time, the larger."""
+    per_neuron = np.sqrt((ratio**2).mean(axis=1))
+    across = 1.2533 * per_neuron.std() / np.sqrt(len(per_neuron))  # of a median, for near-normal spread
+    over_time = np.median(ratio, axis=0)
+    along = np.sqrt(over_time.var() * autocorrelation_time(over_time) / len(over_time))
+    return Estimate(float(np.median(per_neuron)), float(max(across, along)))
+
+
+def _allowed(tolerance: float | dict[str, float] | None, quantity: str, declared: float) -> float:
+    if tolerance is None:
+        return declared
+    return float(tolerance.get(quantity, declared) if isinstance(tolerance, dict) else tolerance)
+
+
+def _judge(
+    group: str,
+    quantity: str,
+    predicted: float,
+    estimate: Estimate,
+    allowed: float,
+    k: float,
+    settled: Equilibration,
+) -> Check:
+    error, noise = estimate.value - predicted, estimate.standard_error
+    note = settled.reason
+    verdict: Verdict
+    if not settled.reached:
+        verdict = "NOT EQUILIBRATED"
+        if settled.steps_needed is not None:
+            note += f"; about {settled.steps_needed:.2g} steps needed"
+    elif not np.isfinite(noise) or k * noise > _ENOUGH_RESOLUTION * predicted:
+        verdict = "UNRESOLVED"
+        note = f"noise of {k:g} standard errors exceeds {_ENOUGH_RESOLUTION:.0%} of the prediction; run longer"
+    else:
+        verdict = "PASS" if abs(error) <= k * noise + allowed * predicted else "FAIL"
+    z = error / noise if noise > 0 else float("nan")
+    return Check(group, quantity, predicted, estimate.value, noise, z, error / predicted, allowed, verdict, note)

@@ -1,0 +1,44 @@
+"""Measuring real PyTorch networks in the dataset schema of `rotsim.dataset`.
+
+`Recorder`, `Lion` and `optimizer_spec` need PyTorch (``pip install 'rotsim[torch]'``);
+`shipped_traces` and `load_shipped` read recorded runs without it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rotsim.measure.lion import Lion as Lion
+    from rotsim.measure.recorder import Recorder as Recorder
+    from rotsim.measure.shipped import load_shipped as load_shipped
+    from rotsim.measure.shipped import shipped_traces as shipped_traces
+    from rotsim.measure.spec import optimizer_spec as optimizer_spec
+
+_HOME = {
+    "Lion": "rotsim.measure.lion",
+    "Recorder": "rotsim.measure.recorder",
+    "load_shipped": "rotsim.measure.shipped",
+    "optimizer_spec": "rotsim.measure.spec",
+    "shipped_traces": "rotsim.measure.shipped",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rotsim.measure' has no attribute {name!r}")
+    try:
+        value = getattr(import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(f"rotsim.measure.{name} needs PyTorch; install rotsim[torch]", name="torch") from None
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOME))

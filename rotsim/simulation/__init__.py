@@ -1,0 +1,4 @@
+"""The random walk: jitted kernel, its readable NumPy twin, and the public function that runs them."""
+
+from rotsim.simulation.run import Diverged as Diverged
+from rotsim.simulation.run import simulate as simulate

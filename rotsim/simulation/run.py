@@ -1,0 +1,208 @@
+"""`simulate`: validate, allocate, run the kernel chunk by chunk on all cores, return the dataset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+
+from rotsim import dataset
+from rotsim.errors import InvalidInput, integer, require
+from rotsim.gradients import Gradient, Isotropic
+from rotsim.noise import GRADIENT_STREAM, neuron_keys
+from rotsim.optimizers.base import Optimizer
+from rotsim.simulation import twin, walk
+from rotsim.simulation.start import Schedule, State, fresh, initial_description, resumed, shape_of_run
+
+Progress = Callable[[int, int], None]
+Engine = Literal["numba", "numpy"]
+
+_COORDINATE_STEPS_PER_CHUNK = 3e8  # a few tenths of a second per core between two looks at progress and Ctrl-C
+_MAX_CHUNK = 1 << 16
+
+
+class Diverged(ArithmeticError):
+    """The weights left the range of the floating-point format."""
+
+
+def simulate(
+    optimizer: Optimizer,
+    dim: int | None = None,
+    neurons: int | None = None,
+    steps: int = 20_000,
+    gradient: Gradient | None = None,
+    seed: int = 0,
+    initial_norm: float | np.ndarray = 1.0,
+    initial_weights: np.ndarray | None = None,
+    record_every: int = 100,
+    lr_schedule: np.ndarray | Callable[[np.ndarray], np.ndarray] | None = None,
+    dtype: str = "float32",
+    *,
+    keep_state: bool = False,
+    resume: xr.Dataset | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    engine: Engine = "numba",
+) -> xr.Dataset:
+    """Evolve independent neurons under an optimizer and idealised gradients.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        AdamW, AdamL2, SGDM or Lion.
+    dim : int
+        Length C >= 2 of a neuron's weight vector (its fan-in); default 1024, or what the given
+        arrays have.
+    neurons : int
+        Number of independent neurons; default 64, or what the given arrays have.
+    steps : int
+        Total number of optimizer steps, < 2³². With `resume`, this counts the steps already done.
+    gradient : Gradient
+        Isotropic (default), ScaleInvariant or Replay.
+    seed : int
+        In [0, 2⁶⁴). A draw depends on (seed, neuron, step, coordinate) alone.
+    initial_norm : float or array_like, shape (neurons,)
+        ‖w_0‖ > 0; directions are uniform on the sphere.
+    initial_weights : array_like, shape (neurons, dim), optional
+        Overrides `initial_norm`. No row may be zero.
+    record_every : int
+        Steps per record window; the last window may be shorter.
+    lr_schedule : array_like of shape (steps,) or callable, optional
+        Factor on ``optimizer.lr`` at each step, or a function from an array of step numbers
+        (counted from 1) to the factors. Finite and >= 0.
+    dtype : {"float32", "float64"}
+        Format of weights and optimizer state. Records are summed in float64.
+    keep_state : bool
+        Also return weights and optimizer state, from which `resume` continues.
+    resume : Dataset, optional
+        A dataset made with ``keep_state=True`` and the same arguments; its records are kept and
+        the walk goes on, bit for bit as if it had never stopped.
+    threads : int, optional
+        Worker threads; default all cores. Changes no number.
+    progress : callable, optional
+        ``progress(steps_done, steps)``, called after every chunk.
+    engine : {"numba", "numpy"}
+        The jitted kernel or the readable NumPy twin (the same numbers up to rounding, slower).
+
+    Returns
+    -------
+    Dataset
+        ``norm``, ``rotation`` (radians) and ``update_rms`` with dims (neuron, step): RMS over each
+        window; see `rotsim.dataset`.
+
+    Raises
+    ------
+    InvalidInput
+        For any argument out of range, with the value and the rule.
+    Diverged
+        If the weights become infinite or NaN.
+    """
+    gradient = Isotropic() if gradient is None else gradient
+    if not isinstance(optimizer, Optimizer):
+        raise InvalidInput(f"`optimizer` must be a spec such as rotsim.AdamW(...); got {optimizer!r}")
+    if not isinstance(gradient, Gradient):
+        raise InvalidInput(f"`gradient` must be a spec such as rotsim.Isotropic(); got {gradient!r}")
+    steps = integer("steps", steps, low=1)
+    require(steps < 2**32, "steps", "be < 2**32", steps)
+    window = integer("record_every", record_every, low=1)
+    seed = integer("seed", seed, low=0)
+    require(seed < 2**64, "seed", "be < 2**64", seed)
+    require(dtype in ("float32", "float64"), "dtype", "be 'float32' or 'float64'", dtype)
+    require(engine in ("numba", "numpy"), "engine", "be 'numba' or 'numpy'", engine)
+    workers = integer("threads", threads, low=1) if threads is not None else os.cpu_count() or 1
+    neurons, dim = shape_of_run(neurons, dim, steps, gradient, initial_weights)
+    schedule = Schedule(lr_schedule, steps)
+    spec = {
+        "dim": dim,
+        "neurons": neurons,
+        "steps": steps,
+        "gradient": gradient.to_dict(),
+        "seed": seed,
+        "record_every": window,
+        "dtype": dtype,
+        "engine": engine,
+        "lr_schedule": schedule.digest(steps),
+        "initial": initial_description(initial_norm, initial_weights),
+    }
+    if resume is None:
+        state = fresh(neurons, dim, seed, initial_norm, initial_weights, np.dtype(dtype))
+    else:
+        state = resumed(resume, optimizer, spec, steps, schedule)
+
+    first_window, windows = state.done // window, -(-steps // window)
+    records = np.zeros((neurons, windows - first_window, 3))
+    _advance(state, steps, optimizer, gradient, schedule, seed, window, records, workers, progress, engine)
+
+    last_step = np.minimum(np.arange(first_window + 1, windows + 1) * window, steps)
+    length = last_step - np.arange(first_window, windows) * window
+    rms = np.sqrt(records / length[:, None])
+    result = dataset.build(
+        "simulation",
+        step=last_step,
+        variables={name: rms[:, :, column] for column, name in enumerate(dataset.QUANTITIES)},
+        optimizer=optimizer,
+        fan_in=dim,
+        spec=spec,
+    )
+    if resume is not None:
+        attrs = result.attrs
+        result = xr.concat([resume[list(dataset.QUANTITIES)], result], dim="step", join="exact").assign_attrs(attrs)
+    if keep_state:
+        result["state"] = (("neuron", "slot", "coordinate"), state.slots)
+        result["norm_squared"] = (("neuron",), state.norm_squared)
+    return result
+
+
+def _advance(
+    state: State,
+    steps: int,
+    optimizer: Optimizer,
+    gradient: Gradient,
+    schedule: Schedule,
+    seed: int,
+    window: int,
+    records: np.ndarray,
+    workers: int,
+    progress: Progress | None,
+    engine: Engine,
+) -> None:
+    """Bring `state` to `steps` in chunks, neurons spread over the workers, adding to `records`."""
+    neurons, _, dim = state.slots.shape
+    real = state.slots.dtype
+    make_kernel = walk.kernel if engine == "numba" else twin.kernel
+    kernel = make_kernel(type(optimizer), type(gradient))
+    keys = neuron_keys(seed, neurons, GRADIENT_STREAM)
+    blocks = np.unique(np.linspace(0, neurons, min(neurons, 4 * workers) + 1).astype(int)).tolist()
+    chunk = int(np.clip(_COORDINATE_STEPS_PER_CHUNK * workers / (neurons * dim), 1, _MAX_CHUNK))
+    first_window = state.done // window
+
+    def advance(start: int, stop: int, first: int, table: np.ndarray, data: np.ndarray) -> None:
+        scratch = np.zeros(dim + dim % 2, real)
+        kernel(
+            (start, stop), state.slots, state.norm_squared, keys, first, table, gradient.parameter, data,
+            window, first_window, scratch, records,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(workers) as pool, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        while state.done < steps:
+            step = np.arange(state.done + 1, min(state.done + chunk, steps) + 1)
+            lr, weight_decay = optimizer.lr * schedule(step), np.full(len(step), optimizer.weight_decay)
+            table = optimizer.coefficient_table(step, lr, weight_decay).astype(real)
+            data = gradient.chunk(step, real)
+            jobs = [pool.submit(advance, *block, int(step[0]), table, data) for block in pairwise(blocks)]
+            for job in jobs:
+                job.result()
+            state.done = int(step[-1])
+            lost = ~np.isfinite(state.norm_squared)
+            if lost.any():
+                raise Diverged(
+                    f"the weights of {lost.sum()} of {neurons} neurons became infinite or NaN by step {state.done}; "
+                    "lower lr or weight_decay, or use dtype='float64'"
+                )
+            if progress is not None:
+                progress(state.done, steps)

@@ -1,0 +1,157 @@
+"""What a run starts from: its shape, its schedule, its initial weights or the state of an earlier run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from rotsim import dataset
+from rotsim.errors import InvalidInput, integer, require
+from rotsim.gradients import Gradient, Replay
+from rotsim.noise import INITIAL_WEIGHTS_STREAM, neuron_keys, normals
+from rotsim.optimizers.base import Optimizer
+
+DEFAULT_DIM, DEFAULT_NEURONS = 1024, 64
+SLOTS = 3  # weights, first and second moment
+
+
+@dataclass
+class State:
+    """Everything the walk carries from step to step."""
+
+    done: int
+    slots: np.ndarray  # (neurons, SLOTS, dim)
+    norm_squared: np.ndarray  # (neurons,) float64
+
+
+def shape_of_run(
+    neurons: int | None, dim: int | None, steps: int, gradient: Gradient, initial_weights: np.ndarray | None
+) -> tuple[int, int]:
+    """(neurons, dim) from the arguments and from whatever arrays were given; they must agree."""
+    found: dict[str, tuple[int, int]] = {}
+    if initial_weights is not None:
+        if np.ndim(initial_weights) != 2:
+            raise InvalidInput(f"`initial_weights` must have shape (neurons, dim); got {np.shape(initial_weights)}")
+        found["initial_weights"] = np.shape(initial_weights)
+    if isinstance(gradient, Replay):
+        available, *rest = gradient.gradients.shape
+        found["gradient"] = (rest[0], rest[1])
+        require(
+            steps <= available,
+            "steps",
+            f"be <= {available}, the steps that the replayed gradients have",
+            steps,
+        )
+    for source, (n, c) in found.items():
+        if neurons not in (None, n) or dim not in (None, c):
+            raise InvalidInput(f"`{source}` has {n} neurons of dim {c}, which contradicts neurons={neurons}, dim={dim}")
+        neurons, dim = n, c
+    return (
+        integer("neurons", DEFAULT_NEURONS if neurons is None else neurons, low=1),
+        integer("dim", DEFAULT_DIM if dim is None else dim, low=2),
+    )
+
+
+class Schedule:
+    """Factor on the learning rate at each step: constant 1, an array, or a function of the step number."""
+
+    def __init__(self, given: Any, steps: int) -> None:
+        self.given = given
+        if given is None or callable(given):
+            return
+        self.given = np.asarray(given, dtype=np.float64)
+        if self.given.shape != (steps,):
+            raise InvalidInput(
+                f"`lr_schedule` must have shape (steps,) = ({steps},) or be a function; got shape {self.given.shape}"
+            )
+
+    def __call__(self, step: np.ndarray) -> np.ndarray:
+        """Factors at `step` (counted from 1), checked."""
+        if self.given is None:
+            return np.ones(len(step))
+        if callable(self.given):
+            factor = np.broadcast_to(np.asarray(self.given(step), dtype=np.float64), step.shape)
+        else:
+            factor = self.given[step - 1]
+        if not (np.isfinite(factor) & (factor >= 0)).all():
+            where = int(step[~(np.isfinite(factor) & (factor >= 0))][0])
+            raise InvalidInput(f"`lr_schedule` must give finite factors >= 0; it does not at step {where}")
+        return factor
+
+    def digest(self, steps: int) -> str:
+        """Identifies the factors of the first `steps` steps."""
+        if self.given is None:
+            return "constant"
+        hashed = sha256()
+        for first in range(1, steps + 1, 1 << 16):
+            hashed.update(self(np.arange(first, min(first + (1 << 16), steps + 1))).tobytes())
+        return hashed.hexdigest()
+
+
+def fresh(
+    neurons: int,
+    dim: int,
+    seed: int,
+    initial_norm: Any,
+    initial_weights: Any,
+    dtype: np.dtype[Any],
+) -> State:
+    """State before the first step: given weights, or uniform directions of the given norms."""
+    if initial_weights is not None:
+        weights = np.asarray(initial_weights, dtype=np.float64)
+        norm = np.linalg.norm(weights, axis=1)
+        if not (np.isfinite(norm) & (norm > 0)).all():
+            raise InvalidInput("`initial_weights` must be finite with no zero row; a zero vector has no direction")
+    else:
+        norm = np.asarray(initial_norm, dtype=np.float64)
+        if norm.shape not in ((), (neurons,)) or not (np.isfinite(norm) & (norm > 0)).all():
+            raise InvalidInput(
+                f"`initial_norm` must be finite and > 0, one number or one per neuron ({neurons}); got {initial_norm!r}"
+            )
+        direction = normals(neuron_keys(seed, neurons, INITIAL_WEIGHTS_STREAM), 0, dim).astype(np.float64)
+        weights = direction * (norm / np.linalg.norm(direction, axis=1).T).reshape(-1, 1)
+    slots = np.zeros((neurons, SLOTS, dim), dtype)
+    slots[:, 0] = weights
+    return State(0, slots, (slots[:, 0].astype(np.float64) ** 2).sum(axis=1))
+
+
+def initial_description(initial_norm: Any, initial_weights: Any) -> str:
+    """Identifies the initial weights in a dataset's spec."""
+    if initial_weights is not None:
+        return "weights " + sha256(np.ascontiguousarray(initial_weights, dtype=np.float64).tobytes()).hexdigest()
+    norm = np.asarray(initial_norm, dtype=np.float64)
+    return f"norm {float(norm)!r}" if norm.ndim == 0 else "norms " + sha256(norm.tobytes()).hexdigest()
+
+
+def resumed(earlier: xr.Dataset, optimizer: Optimizer, spec: dict[str, Any], steps: int, schedule: Schedule) -> State:
+    """State saved in an earlier dataset, after checking that it belongs to the same run."""
+    dataset.validate(earlier)
+    if "state" not in earlier:
+        raise InvalidInput("`resume` needs a dataset made with keep_state=True; this one holds records only")
+    done = int(earlier.step[-1])
+    was = dataset.spec_of(earlier)
+    now = {**spec, "lr_schedule": schedule.digest(was["steps"])}
+    if dataset.optimizer_of(earlier) != optimizer:
+        raise InvalidInput(
+            f"`resume` was run with {dataset.optimizer_of(earlier).describe()}, not {optimizer.describe()}; "
+            "continue it with the same optimizer"
+        )
+    for name in now:
+        if name != "steps" and json.dumps(now[name]) != json.dumps(was.get(name)):
+            raise InvalidInput(
+                f"`resume` was run with {name}={was.get(name)!r}, not {now[name]!r}; give the same {name}"
+            )
+    require(steps > done, "steps", f"be > {done}, the steps that the resumed run has done", steps)
+    require(
+        done % spec["record_every"] == 0,
+        "resume",
+        f"end on a full record window (a multiple of {spec['record_every']} steps)",
+        done,
+        "Run it again with such a number of steps",
+    )
+    return State(done, earlier["state"].values.copy(), earlier["norm_squared"].values.copy())

@@ -1,0 +1,106 @@
+"""The only hot loop: one neuron's state stays in cache for many steps.
+
+`kernel` compiles `_walk` for one optimizer and one gradient model. The kernel validates nothing,
+allocates nothing per step and holds no lock; which neurons and how many steps it gets changes
+nothing in the numbers.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numba.extending import register_jitable
+
+from rotsim import gradients, noise
+from rotsim.optimizers.base import Optimizer
+
+_FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging walk must show as NaN
+
+_update = _sample = None  # what `kernel` binds to the optimizer's update and the gradient's sampler
+
+
+@register_jitable
+def squared_angle(chord_squared):  # type: ignore[no-untyped-def]
+    """Square of the angle whose chord on the unit circle has this squared length."""
+    if chord_squared < 1e-3:  # series of (2 asin(c/2))², next term c¹⁰/3150
+        c = chord_squared
+        return c * (1.0 + c * (1.0 / 12.0 + c * (1.0 / 90.0 + c / 560.0)))
+    angle = 2.0 * np.arcsin(min(1.0, 0.5 * np.sqrt(chord_squared)))
+    return angle * angle
+
+
+def _walk(  # type: ignore[no-untyped-def]
+    neurons, state, norm_squared, keys, first_step, coefficients, parameter, data, window, first_window, z, records
+):
+    """Advance ``neurons`` = (start, stop) by ``len(coefficients)`` steps; step numbers start at `first_step`.
+
+    state : (neurons, 3, dim); norm_squared : (neurons,) float64, carried so that a chunk boundary
+    changes no rounding; coefficients : (steps, 6); data : (steps, neurons, dim) or (0, 0, 0);
+    z : (dim rounded up to even,) scratch; records : (neurons, windows, 3) float64, to which
+    ‖w‖², the squared angle and ‖Δw‖² of every step are added.
+    """
+    real = state.dtype.type
+    for i in range(neurons[0], neurons[1]):
+        w, m, v = state[i, 0], state[i, 1], state[i, 2]
+        dim = w.size
+        key0, key1 = keys[i, 0], keys[i, 1]
+        before = norm_squared[i]
+        for t in range(coefficients.shape[0]):
+            step = first_step + t
+            scale_z, scale_w = _sample(z, w, before, key0, key1, step, parameter, data, t, i)
+            a, b = real(scale_z), real(scale_w)
+            c = coefficients[t]
+            c = (c[0], c[1], c[2], c[3], c[4], c[5])
+            after, along, moved = real(0), real(0), real(0)
+            for j in range(dim):
+                old = w[j]
+                change, m[j], v[j] = _update(old, m[j], v[j], a * z[j] + b * old, c)
+                new = old + change
+                w[j] = new
+                after += new * new
+                along += old * change
+                moved += change * change
+            norm_old, norm_new = np.sqrt(before), np.sqrt(np.float64(after))
+            # the radial part from the sums, not from norm_new - norm_old, which cancels
+            radial = (2.0 * along + moved) / (norm_old + norm_new)
+            chord_squared = max(moved - radial * radial, 0.0) / (norm_old * norm_new)
+            record = records[i, (step - 1) // window - first_window]
+            record[0] += after
+            record[1] += squared_angle(chord_squared)
+            record[2] += moved
+            before = np.float64(after)
+        norm_squared[i] = before
+
+
+@cache
+def _source_digest() -> str:
+    """Digest of every source the kernels are built from: numba's cache looks at this file only."""
+    package = Path(__file__).resolve().parents[1]
+    files = [Path(__file__), Path(noise.__file__), Path(gradients.__file__)]
+    files += sorted((package / "optimizers").glob("*.py"))
+    return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+
+
+@cache
+def kernel(optimizer: type[Optimizer], gradient: type[gradients.Gradient]) -> Callable[..., None]:
+    """`_walk` compiled (at first call) for one optimizer and gradient model, cached on disk where possible.
+
+    The function gets a name of its own, made of both models and the sources' digest, so that
+    numba's on-disk cache keeps the specialisations apart and never serves a stale one.
+    """
+    name = f"walk_{optimizer.name}_{gradient.name}_{_source_digest()}"
+    scope = {**globals(), "_update": optimizer.update, "_sample": gradient.sample}
+    function = types.FunctionType(_walk.__code__, scope, name)
+    function.__qualname__ = name
+    options: dict[str, Any] = {"nogil": True, "fastmath": _FASTMATH, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # no writable cache directory anywhere: compile in memory
+        return njit(**options)(function)  # type: ignore[no-any-return]

@@ -1,0 +1,171 @@
+"""Estimates from correlated series: autocorrelation time, standard errors, and when equilibrium began.
+
+Record windows of one neuron are correlated over a relaxation time, so a standard error that counts
+windows as independent is too small. Two honest routes are used: many independent neurons give the
+error from their spread; few neurons, or neurons of one network, give it from the autocorrelation
+time of the series (Sokal's automatic window, as in emcee).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+ENOUGH_NEURONS = 16  # from here on the spread over independent neurons gives the standard error
+_Z_DRIFT = 3.0
+_LATEST_START = 0.6
+_MIN_WINDOWS = 8
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean (or root mean square) with its standard error."""
+
+    value: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class Equilibration:
+    """Whether and from where on a set of series is stationary.
+
+    Attributes
+    ----------
+    reached : bool
+    start : int
+        Index of the first window to use; 0 if not reached.
+    steps_needed : int or None
+        If not reached: estimated total number of steps until the remaining transient is below
+        1 %, from an exponential fit; None if the series is too short to tell.
+    reason : str
+        One clause for a person.
+    """
+
+    reached: bool
+    start: int
+    steps_needed: int | None
+    reason: str
+
+
+def autocorrelation_time(series: np.ndarray, window_factor: float = 5.0) -> float:
+    """Integrated autocorrelation time τ = 1 + 2 Σ ρ_k, in samples.
+
+    Parameters
+    ----------
+    series : ndarray, shape (replicates, samples) or (samples,)
+        The autocorrelation is averaged over independent replicates.
+    window_factor : float
+        Summation stops at the first lag k >= window_factor · τ(k) (Sokal 1997).
+
+    Returns
+    -------
+    float
+        At least 1; at most the number of samples.
+    """
+    x = np.atleast_2d(np.asarray(series, dtype=np.float64))
+    samples = x.shape[1]
+    if samples < 2:
+        return 1.0
+    x = x - x.mean()  # one mean for all replicates: a replicate's own mean would hide slow modes
+    spectrum = np.fft.rfft(x, n=2 * samples, axis=1)
+    correlation = np.fft.irfft(np.abs(spectrum) ** 2, axis=1)[:, :samples].mean(axis=0)
+    correlation /= np.arange(samples, 0, -1)
+    if correlation[0] <= 0:
+        return 1.0
+    tau = 2 * np.cumsum(correlation / correlation[0]) - 1
+    enough = np.arange(samples) >= window_factor * tau
+    chosen = tau[np.argmax(enough)] if enough.any() else tau[-1]
+    return float(np.clip(chosen, 1.0, samples))
+
+
+def mean(series: np.ndarray, independent: bool) -> Estimate:
+    """Mean over neurons and windows with its standard error.
+
+    Parameters
+    ----------
+    series : ndarray, shape (neurons, windows)
+    independent : bool
+        True if neurons are independent replicates (a simulation); False if they share one
+        network's history.
+    """
+    x = np.asarray(series, dtype=np.float64)
+    neurons, windows = x.shape
+    value = float(x.mean())
+    if independent and neurons >= ENOUGH_NEURONS:
+        return Estimate(value, float(x.mean(axis=1).std(ddof=1) / np.sqrt(neurons)))
+    if not independent:
+        x = x.mean(axis=0, keepdims=True)
+    samples = x.size
+    if windows < 2:
+        return Estimate(value, float("nan"))
+    return Estimate(value, float(np.sqrt(x.var() * autocorrelation_time(x) / samples)))
+
+
+def root_mean_square(series: np.ndarray, independent: bool) -> Estimate:
+    """RMS over neurons and windows of a series of RMS values, with its standard error (delta method)."""
+    square = mean(np.asarray(series, dtype=np.float64) ** 2, independent)
+    value = float(np.sqrt(square.value))
+    return Estimate(value, square.standard_error / (2 * value) if value > 0 else float("nan"))
+
+
+def equilibration(
+    step: np.ndarray, series: list[np.ndarray], independent: bool, drift_tolerance: float = 0.0
+) -> Equilibration:
+    """Find where several series over the same windows become stationary together.
+
+    The start is moved forward until, in what remains, the first third and the last half of every
+    series agree within 3 standard errors plus `drift_tolerance`; then it is doubled, since the
+    transient that hides in the noise at t has decayed to its square at 2t.
+
+    Parameters
+    ----------
+    step : ndarray of int, shape (windows,)
+    series : list of ndarray, each of shape (neurons, windows)
+    independent : bool
+        As in `mean`.
+    drift_tolerance : float
+        Relative drift that counts as stationary (0 for simulations; real networks always drift).
+    """
+    windows = len(step)
+    if windows < _MIN_WINDOWS:
+        return Equilibration(False, 0, None, f"only {windows} record windows, at least {_MIN_WINDOWS} are needed")
+    latest = int(_LATEST_START * windows)
+    for start in np.unique(np.linspace(0, latest, 25).astype(int)):
+        if windows - start >= _MIN_WINDOWS and all(
+            _stationary(x[:, start:], independent, drift_tolerance) for x in series
+        ):
+            margin = min(2 * int(start), latest)
+            return Equilibration(True, margin, None, f"stationary from step {int(step[margin])}")
+    needed = max((_steps_needed(step, x.mean(axis=0)) for x in series), default=0)
+    if needed <= step[-1]:
+        # the slow mode is not a simple exponential; all that is known is that this was too short
+        needed = 2 * int(step[-1])
+    return Equilibration(False, 0, needed, f"still drifting at step {int(step[-1])}")
+
+
+def _stationary(x: np.ndarray, independent: bool, drift_tolerance: float) -> bool:
+    windows = x.shape[1]
+    early, late = x[:, : windows // 3], x[:, windows // 2 :]
+    drift = late.mean() - early.mean()
+    if independent and len(x) >= ENOUGH_NEURONS:
+        noise = mean((late.mean(axis=1) - early.mean(axis=1))[:, None], independent).standard_error
+    else:
+        noise = float(np.hypot(mean(early, independent).standard_error, mean(late, independent).standard_error))
+    return bool(abs(drift) <= _Z_DRIFT * noise + drift_tolerance * abs(late.mean()))
+
+
+def _steps_needed(step: np.ndarray, y: np.ndarray) -> int:
+    """Steps until an exponential fit A + B exp(-t/τ) is within 1 % of A."""
+    best = (np.inf, 0.0, 0.0, 1.0)
+    span = float(step[-1] - step[0]) or 1.0
+    for tau in span * np.geomspace(0.05, 20, 60):
+        basis = np.stack([np.ones(len(step)), np.exp(-(step - step[0]) / tau)], axis=1)
+        coefficients, *_ = np.linalg.lstsq(basis, y, rcond=None)
+        error = float(((basis @ coefficients - y) ** 2).sum())
+        if error < best[0] and coefficients[0] > 0:
+            best = (error, *coefficients, tau)
+    _, limit, amplitude, tau = best
+    if limit <= 0 or amplitude == 0:
+        return 0
+    return int(step[0] + tau * max(0.0, np.log(abs(amplitude) / (0.01 * limit))))

@@ -1,0 +1,106 @@
+"""`equilibrium`: where the random walk of one neuron settles, and how fast."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import asin, sqrt
+from typing import Any
+
+from rotsim.errors import InvalidInput, NoEquilibrium, integer
+from rotsim.gradients import Gradient, Isotropic
+from rotsim.optimizers.base import Method, Optimizer
+
+
+@dataclass(frozen=True)
+class Equilibrium:
+    """Predicted steady state of a neuron's weight vector.
+
+    Attributes
+    ----------
+    norm : float
+        RMS of ‖w‖.
+    rotation : float
+        RMS angle between consecutive weights, radians per step.
+    update_rms : float
+        RMS of ‖w_t - w_{t-1}‖, decay included.
+    relaxation_steps : float
+        Steps in which a small deviation of ‖w‖² shrinks by a factor e.
+    model_error : float
+        Declared relative error of the formulas: what they neglect, in order of magnitude. It is
+        kept apart from any statistical error.
+    method : {"exact", "leading"}
+    """
+
+    norm: float
+    rotation: float
+    update_rms: float
+    relaxation_steps: float
+    model_error: float
+    method: Method
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, JSON-serialisable."""
+        return asdict(self)
+
+
+def equilibrium(
+    optimizer: Optimizer, dim: int = 1024, gradient: Gradient | None = None, method: Method = "exact"
+) -> Equilibrium:
+    """Predict norm, rotation and update size in equilibrium.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        With ``weight_decay`` > 0; without decay the norm grows for ever.
+    dim : int
+        Fan-in C > 2 of the neuron.
+    gradient : Gradient
+        Isotropic (default) or ScaleInvariant.
+    method : {"exact", "leading"}
+        "exact": finite-step second moments of the random walk. "leading": the paper's formulas,
+        the limit of lr·weight_decay → 0 (Kosson, Messmer, Jaggi 2024, table 1).
+
+    Returns
+    -------
+    Equilibrium
+
+    Raises
+    ------
+    InvalidInput
+        If an argument is out of range.
+    NoEquilibrium
+        If ``weight_decay`` is 0.
+
+    Examples
+    --------
+    >>> import rotsim
+    >>> eq = rotsim.equilibrium(rotsim.AdamW(lr=1e-3, weight_decay=0.1), dim=1024, method="leading")
+    >>> f"{eq.norm:.4f} {eq.rotation:.6f}"
+    '2.2627 0.003244'
+    """
+    gradient = Isotropic() if gradient is None else gradient
+    if not isinstance(optimizer, Optimizer):
+        raise InvalidInput(f"`optimizer` must be a spec such as rotsim.AdamW(...); got {optimizer!r}")
+    if not isinstance(gradient, Gradient):
+        raise InvalidInput(f"`gradient` must be a spec such as rotsim.Isotropic(); got {gradient!r}")
+    if method not in ("exact", "leading"):
+        raise InvalidInput(f"`method` must be 'exact' or 'leading'; got {method!r}")
+    dim = integer("dim", dim, low=3)
+    if optimizer.weight_decay == 0:
+        raise NoEquilibrium(
+            "`weight_decay` must be > 0 for an equilibrium to exist; with 0.0 the norm grows without bound"
+        )
+    moments = optimizer.moments(dim, gradient.power(dim), method)
+    half_chord = sqrt(moments.one_minus_cosine / 2)
+    if method == "leading":
+        rotation = 2 * half_chord
+    else:
+        rotation = 2 * asin(min(1.0, half_chord)) * sqrt(gradient.angle_spread(dim))
+    return Equilibrium(
+        norm=sqrt(moments.norm_squared),
+        rotation=rotation,
+        update_rms=2 * half_chord * sqrt(moments.norm_squared),
+        relaxation_steps=moments.relaxation_steps,
+        model_error=moments.model_error + 1 / dim,
+        method=method,
+    )

@@ -1,0 +1,30 @@
+"""Fixtures shared by all tests."""
+
+import matplotlib
+import pytest
+
+matplotlib.use("Agg")
+
+from rotsim.gradients import Isotropic, ScaleInvariant
+from rotsim.optimizers import OPTIMIZERS, SGDM, AdamL2, AdamW, Lion
+
+# One moderate setting per registered optimizer: lr·wd = 1e-3 or the equivalent, so that a few
+# thousand steps reach equilibrium. A new optimizer must be added here: the protocol tests insist.
+EXAMPLES = {
+    "adamw": AdamW(lr=1e-2, weight_decay=0.1),
+    "adam_l2": AdamL2(lr=1e-3, weight_decay=0.05),
+    "sgdm": SGDM(lr=0.1, weight_decay=1e-2),
+    "lion": Lion(lr=1e-3, weight_decay=1.0),
+}
+
+
+@pytest.fixture(params=list(OPTIMIZERS))
+def optimizer(request):
+    """Every registered optimizer in turn."""
+    return EXAMPLES[request.param]
+
+
+@pytest.fixture(params=[Isotropic(0.7), ScaleInvariant(1.3)], ids=lambda g: g.name)
+def gradient(request):
+    """Both noise models in turn."""
+    return request.param

@@ -1,0 +1,89 @@
+"""The generator: published known answers, the right distribution, independence across every index."""
+
+import numpy as np
+import pytest
+from numba import njit
+from scipy import stats
+
+from rotsim import noise
+
+U = np.uint32
+
+# Random123 kat_vectors, threefry2x32 with 13 rounds: key, counter, output
+KNOWN_ANSWERS = [
+    ((0, 0), (0, 0), (0x9D1C5EC6, 0x8BD50731)),
+    ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0xFD36D048, 0x2D17272C)),
+    ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xBA3E4725, 0xF27D669E)),
+]
+
+
+@njit
+def threefry_scalar(k0, k1, c0, c1):
+    return noise.threefry2x32(k0, k1, c0, c1)
+
+
+@njit
+def fill(z, key0, key1, step):
+    noise.fill_normals(z, key0, key1, step)
+
+
+def drawn(dim, seed=0, neuron=0, step=1, stream=noise.GRADIENT_STREAM):
+    keys = noise.neuron_keys(seed, neuron + 1, stream)[neuron:]
+    return noise.normals(keys, step, dim)[0].astype(np.float64)
+
+
+@pytest.mark.parametrize(("key", "counter", "answer"), KNOWN_ANSWERS)
+def test_known_answers(key, counter, answer):
+    words = [U(x) for x in (*key, *counter)]
+    assert threefry_scalar(*words) == answer
+    assert tuple(int(x[0]) for x in noise.threefry2x32(*(np.array([x]) for x in words))) == answer
+
+
+def test_kernel_and_numpy_draw_the_same_bits():
+    z = np.empty(10_000, np.float32)
+    key = noise.neuron_keys(2**63 + 5, 3, 0)[2]
+    fill(z, key[0], key[1], 77)
+    assert np.array_equal(z, noise.normals(key[None], 77, z.size)[0])
+
+
+def test_normals_match_box_muller_in_double_precision():
+    word = np.random.default_rng(1).integers(0, 2**32, (2, 200_000), dtype=np.uint32)
+    word[0, :3], word[1, :3] = [0, 2**32 - 1, 2**31], [0, 2**31, 2**32 - 1]
+    even, odd = noise.box_muller(word[0], word[1])
+    radius = np.sqrt(-2 * np.log(((word[0] >> 1) + 0.5) * 2.0**-31))
+    angle = word[1] * (2 * np.pi / 2**32)
+    for got, expected in ((even, radius * np.cos(angle)), (odd, radius * np.sin(angle))):
+        # 2^-24 in the uniform moves a small radius most: |dr| = dx / r
+        assert np.abs(got - expected).max() < 3e-4
+        assert np.quantile(np.abs(got - expected), 0.999) < 2e-6
+    assert radius.max() == pytest.approx(6.66, abs=0.01)
+
+
+def test_distribution():
+    z = drawn(2_000_000, seed=3)
+    n = z.size
+    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96), (6, 15, 10170)):
+        assert abs((z**power).mean() - moment) < 4.5 * np.sqrt(variance / n), power
+    assert stats.kstest(z, "norm").pvalue > 1e-3
+    tail = np.abs(np.concatenate([drawn(2_000_000, step=s) for s in range(1, 11)]))
+    for sigma in (3, 4, 5):
+        expected = 2 * stats.norm.sf(sigma) * tail.size
+        assert abs((tail > sigma).sum() - expected) < 4.5 * np.sqrt(expected), sigma
+
+
+@pytest.mark.parametrize("index", ["seed", "neuron", "step", "stream", "coordinate"])
+def test_independent_along(index):
+    n = 400_000
+    a = drawn(n)
+    b = drawn(n + 1)[1:] if index == "coordinate" else drawn(n, **{index: 2 if index == "step" else 1})
+    for x, y in ((a, b), (a**2, b**2), (np.abs(a), b)):
+        assert abs(np.corrcoef(x, y)[0, 1]) < 4.5 / np.sqrt(n)
+
+
+def test_a_draw_does_not_depend_on_how_many_are_drawn():
+    assert np.array_equal(drawn(1001)[:77], drawn(77))
+
+
+def test_keys_differ():
+    keys = np.concatenate([noise.neuron_keys(seed, 5000, s) for seed in (0, 1, 2**40) for s in (0, 1)])
+    assert len(np.unique(keys, axis=0)) == len(keys)
