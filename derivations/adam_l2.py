@@ -155,7 +155,7 @@ def second_moment() -> Eq:
 
 
 def equivalent_step_size() -> Eq:
-    """With m/(1-β1) as momentum the recursion is SGDM's, with α = β1 and the learning rate η'.
+    """Call m/(1-β1) the momentum, and the recursion is SGDM's with α = β1 and the learning rate η'.
 
     Everything that was proved for SGDM holds with this η', for given v.
     """
@@ -165,14 +165,17 @@ def equivalent_step_size() -> Eq:
 @cache
 def _recursion() -> linear.Recursion:
     _, rule_m, rule_w = random_walk()
-    rec = linear.recursion(rule_m.rhs, rule_w.rhs, w_[t - 1], m_[t - 1], m_[t], g_[t])
+    grown = (1 - beta1) * m_[t]
+    next_m = rule_m.rhs.subs(m_[t - 1], grown.subs(t, t - 1)) / (1 - beta1)
+    next_w = rule_w.rhs.subs(m_[t], grown)
+    rec = linear.recursion(simplify(next_m), next_w, w_[t - 1], m_[t - 1], m_[t], g_[t])
     # v is named through η', so that the moments are rational functions
     return linear.substitute(rec, sqrt(v), eta * (1 - beta1) / eta_step)
 
 
-def transient() -> Eq:
-    """For given v the second moments follow a linear map, at any ηλ."""
-    return linear.map_equation(linear.moment_map(_recursion(), sigma**2))
+def transient() -> tuple[Eq, ...]:
+    """For given v the second moments x = (E w², E wm, E m²) follow a linear map, with m the rescaled momentum."""
+    return linear.map_equations(linear.moment_map(_recursion(), sigma**2))
 
 
 @cache

@@ -133,14 +133,14 @@ def _recursion() -> linear.Recursion:
     return linear.recursion(rule_m.rhs, rule_w.rhs, w_[t - 1], m_[t - 1], m_[t], u_[t])
 
 
-def transient() -> Eq:
+def transient() -> tuple[Eq, ...]:
     """Nothing so far needed small ηλ except convenience: the recursion is linear, so second moments are exact.
 
-    The noise is uncorrelated with the past, so E w², E wm and E m² of a coordinate follow a linear
+    The noise is uncorrelated with the past, so x = (E w², E wm, E m²) of a coordinate follows a linear
     map with a constant drive. Iterating the map gives the exact transient, from any initial norm
     and under any schedule of η and λ.
     """
-    return linear.map_equation(linear.moment_map(_recursion(), _unit_variance()))
+    return linear.map_equations(linear.moment_map(_recursion(), _unit_variance()))
 
 
 def _unit_variance() -> Expr:
@@ -238,11 +238,15 @@ STEPS: tuple[Step, ...] = (
     change_of_units,
 )
 
+LIMIT = "lr * weight_decay < 1"
+
 FORMULAS: tuple[Formula, ...] = (
     Formula("adamw_leading_rotation", leading_rotation, "RMS angle per step of AdamW, to leading order in ηλ."),
     Formula("adamw_leading_norm", leading_norm, "RMS norm of the weights under AdamW, to leading order in ηλ."),
-    Formula("adamw_exact_norm_squared", exact_norm_squared, "E‖w‖² of AdamW at any ηλ, for constant v."),
-    Formula("adamw_exact_one_minus_cosine", exact_one_minus_cosine, "1 - ρ of AdamW at any ηλ, for constant v."),
+    Formula("adamw_exact_norm_squared", exact_norm_squared, "E‖w‖² of AdamW at any ηλ, for constant v.", limit=LIMIT),
+    Formula(
+        "adamw_exact_one_minus_cosine", exact_one_minus_cosine, "1 - ρ of AdamW at any ηλ, for constant v.", limit=LIMIT
+    ),
     Formula("adamw_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold."),
 )
 

@@ -25,12 +25,15 @@ class Formula(NamedTuple):
         One line for the docstring.
     where : tuple of callables
         Steps whose equations define the parts that the formula names, in order of use.
+    limit : str
+        A bound that ties several arguments together, in code names.
     """
 
     name: str
     step: Callable[[], Eq]
     meaning: str
     where: tuple[Callable[[], Eq], ...] = ()
+    limit: str = ""
 
     @property
     def definitions(self) -> tuple[Eq, ...]:

@@ -75,7 +75,11 @@ def _product(expression: Expr) -> str:
         inverse = exponent.could_extract_minus_sign()
         (under if inverse else over).append(_power(base, -exponent if inverse else exponent))
     if radicand != 1:
-        over.append(f"np.sqrt({source(radicand)})")
+        top, bottom = radicand.as_numer_denom()
+        if top == 1:
+            under.append(f"np.sqrt({source(bottom)})")
+        else:
+            over.append(f"np.sqrt({source(radicand)})")
     numerator = " * ".join(over) or "1"
     if not under:
         return numerator
@@ -96,7 +100,7 @@ def function(formula: Formula) -> str:
     arguments = [TABLE[symbol] for symbol in formula.arguments]
     signature = ", ".join(f"{entry.code}: Any" for entry in arguments)
     valid = textwrap.fill(
-        f"Valid for {', '.join(entry.valid for entry in arguments)}.",
+        f"Valid for {', '.join(filter(None, [*(entry.valid for entry in arguments), formula.limit]))}.",
         LINE_LENGTH - 10,
         initial_indent="    ",
         subsequent_indent="    ",

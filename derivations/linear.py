@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sympy import Eq, Expr, MatAdd, MatMul, Matrix, eye, factor, symbols
+from sympy import Eq, Expr, Matrix, Symbol, eye, symbols
 
 from derivations.algebra import tidy, vanishes
-from derivations.symbols import E, equation, m_, t, w_
+from derivations.symbols import E, equation, m_, t, w_, x_
 
 _w, _m, _g = symbols("w m g")
 _ww, _wm, _mm = symbols("w^2 wm m^2")
@@ -52,7 +52,7 @@ def moment_map(rec: Recursion, variance: Expr) -> MomentMap:
     stacked = Matrix([new[0, 0], new[0, 1], new[1, 1]]).expand()
     state = Matrix([_ww, _wm, _mm])
     matrix = stacked.jacobian(state)
-    return MomentMap(matrix.applyfunc(factor), (stacked - matrix * state).applyfunc(factor))
+    return MomentMap(matrix.applyfunc(tidy), (stacked - matrix * state).applyfunc(tidy))
 
 
 def stationary(moments: MomentMap) -> Matrix:
@@ -71,10 +71,14 @@ def one_minus_cosine(rec: Recursion, moments: Matrix) -> Expr:
     return tidy((moments[0] - lag_one(rec, moments)) / moments[0])
 
 
-def map_equation(moments: MomentMap) -> Eq:
-    """The moment map as an equation between the moments after and before a step."""
-    after, before = (Matrix([E(w_[i] ** 2), E(w_[i] * m_[i]), E(m_[i] ** 2)]) for i in (t, t - 1))
-    return equation(after, MatAdd(MatMul(moments.matrix, before), moments.drive))
+def map_equations(moments: MomentMap) -> tuple[Eq, ...]:
+    """The moment map for x = (E w², E wm, E m²): x_t = K x_{t-1} + d."""
+    matrix, drive = Symbol("K"), Symbol("d")
+    return (
+        equation(x_[t], matrix * x_[t - 1] + drive),
+        equation(matrix, moments.matrix.as_immutable()),
+        equation(drive, moments.drive.as_immutable()),
+    )
 
 
 def moment_equations(moments: Matrix) -> tuple[Eq, ...]:

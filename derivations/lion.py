@@ -332,6 +332,8 @@ STEPS: tuple[Step, ...] = (
     change_of_units,
 )
 
+LIMIT = "lr * weight_decay < 1"
+
 FORMULAS: tuple[Formula, ...] = (
     Formula("lion_leading_rotation", leading_rotation, "RMS angle per step of Lion, sign linearised.", (variance,)),
     Formula("lion_leading_norm", leading_norm, "RMS norm of the weights under Lion, sign linearised.", (variance,)),
@@ -343,8 +345,15 @@ FORMULAS: tuple[Formula, ...] = (
         "Correlation s_k of the signs of update directions `lag` steps apart, for Gaussian gradients.",
         (covariance, variance),
     ),
-    Formula("lion_exact_norm_squared", exact_norm_squared, "E‖w‖² of Lion at any ηλ, from the sum of a^k s_k."),
-    Formula("lion_exact_one_minus_cosine", exact_one_minus_cosine, "1 - ρ of Lion at any ηλ, from the sum of a^k s_k."),
+    Formula(
+        "lion_exact_norm_squared", exact_norm_squared, "E‖w‖² of Lion at any ηλ, from the sum of a^k s_k.", limit=LIMIT
+    ),
+    Formula(
+        "lion_exact_one_minus_cosine",
+        exact_one_minus_cosine,
+        "1 - ρ of Lion at any ηλ, from the sum of a^k s_k.",
+        limit=LIMIT,
+    ),
     Formula("lion_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold."),
 )
 

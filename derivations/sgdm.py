@@ -138,13 +138,13 @@ def _recursion() -> linear.Recursion:
     return linear.substitute(rec, lamda, delta / eta)
 
 
-def transient() -> Eq:
-    """The recursion is linear, so its second moments follow a linear map, for any ηλ.
+def transient() -> tuple[Eq, ...]:
+    """The recursion is linear, so its second moments x = (E w², E wm, E m²) follow a linear map, for any ηλ.
 
     For p = 0 the drive is constant. For other p it follows the norm, and the map is iterated with
     σ² = G·W^p/C taken anew in every step.
     """
-    return linear.map_equation(linear.moment_map(_recursion(), sigma**2))
+    return linear.map_equations(linear.moment_map(_recursion(), sigma**2))
 
 
 @cache
@@ -245,11 +245,13 @@ STEPS: tuple[Step, ...] = (
     change_of_units,
 )
 
+LIMIT = "lr * weight_decay < 2 * (1 + momentum)"
+
 FORMULAS: tuple[Formula, ...] = (
     Formula("sgdm_leading_rotation", leading_rotation, "RMS angle per step of SGDM, to leading order in ηλ."),
     Formula("sgdm_leading_norm", leading_norm, "RMS norm of the weights under SGDM, to leading order in ηλ."),
-    Formula("sgdm_exact_norm_squared", exact_norm_squared, "E‖w‖² of SGDM at any ηλ.", (gain,)),
-    Formula("sgdm_exact_one_minus_cosine", exact_one_minus_cosine, "1 - ρ of SGDM at any ηλ."),
+    Formula("sgdm_exact_norm_squared", exact_norm_squared, "E‖w‖² of SGDM at any ηλ.", (gain,), LIMIT),
+    Formula("sgdm_exact_one_minus_cosine", exact_one_minus_cosine, "1 - ρ of SGDM at any ηλ.", limit=LIMIT),
     Formula("sgdm_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold."),
 )
 

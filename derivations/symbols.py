@@ -83,7 +83,7 @@ t = Symbol("t", integer=True)
 j = Symbol("j", integer=True, nonnegative=True)
 n = Symbol("n", integer=True, nonnegative=True)
 
-w_, m_, g_, u_, c_ = (IndexedBase(name) for name in ("w", "m", "g", "u", "c"))
+w_, m_, g_, u_, c_, x_ = (IndexedBase(name) for name in ("w", "m", "g", "u", "c", "x"))
 E = Function("E")
 Wt = Function("W")
 

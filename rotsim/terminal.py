@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -13,51 +15,75 @@ from rotsim.comparison import Report
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.equilibrium import Equilibrium
 
-STYLE = {"PASS": "green", "FAIL": "bold red", "NOT EQUILIBRATED": "yellow", "UNRESOLVED": "yellow", "OUTSIDE": "dim"}
-QUANTITY = {"norm": "norm", "rotation": "rotation (rad/step)", "update_rms": "update RMS"}
+_STYLE = {"PASS": "green", "FAIL": "bold red", "NOT EQUILIBRATED": "yellow", "UNRESOLVED": "yellow", "OUTSIDE": "dim"}
+QUANTITY = {"norm": "norm", "rotation": "rotation", "update_rms": "update"}
+
+
+_LABEL = {
+    "norm": "norm ‖w‖",
+    "rotation": "rotation, rad per step",
+    "update_rms": "update size ‖Δw‖",
+    "relaxation_steps": "relaxation of ‖w‖², steps",
+}
 
 
 def verdict_text(verdict: str) -> str:
     """A verdict in its colour."""
-    return f"[{STYLE.get(verdict, 'white')}]{verdict}[/]"
+    return f"[{_STYLE.get(verdict, 'white')}]{verdict}[/]"
+
+
+def plus_minus(value: float, error: float) -> str:
+    """Value to the digit its standard error reaches, and the error to one digit: 5.038 ±0.005."""
+    if not (np.isfinite(error) and error > 0 and value > 0):
+        return f"{value:.5g} ±{error:.1g}"
+    digits = int(np.clip(np.floor(np.log10(value)) - np.floor(np.log10(error)) + 1, 2, 7))
+    return f"{value:.{digits}g} ±{error:.0e}" if error < 1e-3 else f"{value:.{digits}g} ±{error:.1g}"
+
+
+def plain_table(title: str, *columns: str, numbers: tuple[str, ...] = (), caption: str = "") -> Table:
+    """A table that fits 80 columns: few rules, numbers right-aligned."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left", box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    for column in columns:
+        right = column in numbers
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "verdict", overflow="fold")
+    return table
 
 
 def equilibrium_table(optimizer: Optimizer, exact: Equilibrium, leading: Equilibrium, title: str) -> Table:
     """Exact prediction beside the paper's leading-order one."""
-    table = Table(title=title, title_justify="left", caption_justify="left")
-    table.add_column("quantity")
-    table.add_column("exact", justify="right")
-    table.add_column("leading order (paper)", justify="right")
-    table.add_column("paper / exact - 1", justify="right")
+    numbers = ("exact", "leading order", "leading / exact - 1")
+    table = plain_table(title, "quantity", *numbers, numbers=numbers)
     for name in ("norm", "rotation", "update_rms", "relaxation_steps"):
         a, b = getattr(exact, name), getattr(leading, name)
-        label = QUANTITY.get(name, "relaxation of ‖w‖² (steps)")
+        label = _LABEL[name]
         table.add_row(label, f"{a:.6g}", f"{b:.6g}", f"{b / a - 1:+.2%}")
-    table.caption = f"declared relative model error: exact {exact.model_error:.1g}, leading {leading.model_error:.1g}"
+    table.caption = (
+        f"Leading order: the paper's formulas. Relative error from what each neglects: "
+        f"exact about {exact.model_error:.1g}, leading {leading.model_error:.1g}."
+    )
     return table
 
 
 def report_table(report: Report, title: str, measured: str = "simulated") -> Table:
     """A comparison, one row per check."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("group")
-    table.add_column("quantity")
-    for column in ("predicted", f"{measured} ± SE", "z", "error", "allowed"):
-        table.add_column(column, justify="right")
-    table.add_column("verdict")
-    table.add_column("note", style="dim")
+    numbers = ("predicted", f"{measured} ±SE", "error", "allowed")
+    notes = set()
+    table = plain_table(title, "group", "quantity", *numbers, "verdict", numbers=numbers)
     for check in report:
         table.add_row(
             check.group,
             QUANTITY[check.quantity],
             f"{check.predicted:.5g}",
-            f"{check.measured:.5g} ± {check.standard_error:.1g}",
-            f"{check.z:+.1f}",
+            plus_minus(check.measured, check.standard_error),
             f"{check.relative_error:+.2%}",
             f"{check.tolerance:.1%}",
             verdict_text(check.verdict),
-            check.note,
         )
+        notes.add(f"{check.group}: {check.note}" if len({c.group for c in report}) > 1 else check.note)
+    table.caption = "\n".join(sorted(notes))
     return table
 
 

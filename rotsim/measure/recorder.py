@@ -164,10 +164,11 @@ class Recorder:
         if (self._seen_step + 1) % self.interval:
             return
         self._note_hyperparameters()
-        closure = kwargs.get("closure", args[0] if args else None)
+        # torch counts the optimizer itself among `args`
+        closure = kwargs.get("closure", next((argument for argument in args if argument is not optimizer), None))
         for entry in self._entries:
             # read before the step: some foreach and fused kernels reuse the gradient's memory
-            gradient_norm = None if closure else self._gradient_norm(entry.parameter)
+            gradient_norm = None if closure is not None else self._gradient_norm(entry.parameter)
             self._before.append((entry.parameter.detach().clone(), gradient_norm))
 
     @torch.no_grad()

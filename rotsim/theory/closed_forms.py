@@ -32,7 +32,7 @@ def adamw_exact_norm_squared(lr: Any, weight_decay: Any, beta1: Any, dim: Any) -
     """E‖w‖² of AdamW at any ηλ, for constant v.
 
     Derived in `derivations.adamw.exact_norm_squared`.
-    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, dim >= 1.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, dim >= 1, lr * weight_decay < 1.
     """
     decay = lr * weight_decay
     kept = 1 - decay
@@ -43,7 +43,7 @@ def adamw_exact_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any) -> Any:
     """1 - ρ of AdamW at any ηλ, for constant v.
 
     Derived in `derivations.adamw.exact_one_minus_cosine`.
-    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, lr * weight_decay < 1.
     """
     decay = lr * weight_decay
     kept = 1 - decay
@@ -99,7 +99,7 @@ def adam_l2_exact_norm_squared_map(
     homogeneity < 1.
     """
     second_moment = (gradient_power * norm_squared**homogeneity + norm_squared * weight_decay**2) / dim
-    step_size = lr * (1 - beta1) * np.sqrt(1 / second_moment)
+    step_size = lr * (1 - beta1) / np.sqrt(second_moment)
     gain = step_size * (1 + beta1) / (weight_decay * (1 - beta1) * (2 + 2 * beta1 - step_size * weight_decay))
     return gain * gradient_power * norm_squared**homogeneity
 
@@ -110,7 +110,7 @@ def adam_l2_exact_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any, secon
     Derived in `derivations.adam_l2.exact_one_minus_cosine`.
     Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, second_moment > 0.
     """
-    step_size = lr * (1 - beta1) * np.sqrt(1 / second_moment)
+    step_size = lr * (1 - beta1) / np.sqrt(second_moment)
     return step_size * weight_decay / (1 + beta1)
 
 
@@ -145,7 +145,8 @@ def sgdm_exact_norm_squared(lr: Any, weight_decay: Any, momentum: Any, gradient_
     """E‖w‖² of SGDM at any ηλ.
 
     Derived in `derivations.sgdm.exact_norm_squared`.
-    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, gradient_power > 0, homogeneity < 1.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, gradient_power > 0, homogeneity < 1, lr *
+    weight_decay < 2 * (1 + momentum).
     """
     decay = lr * weight_decay
     gain = lr**2 * (1 + momentum) / (decay * (1 - momentum) * (2 + 2 * momentum - decay))
@@ -156,7 +157,7 @@ def sgdm_exact_one_minus_cosine(lr: Any, weight_decay: Any, momentum: Any) -> An
     """1 - ρ of SGDM at any ηλ.
 
     Derived in `derivations.sgdm.exact_one_minus_cosine`.
-    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, lr * weight_decay < 2 * (1 + momentum).
     """
     decay = lr * weight_decay
     return decay / (1 + momentum)
@@ -224,7 +225,7 @@ def lion_exact_norm_squared(lr: Any, weight_decay: Any, dim: Any, discounted_sum
     """E‖w‖² of Lion at any ηλ, from the sum of a^k s_k.
 
     Derived in `derivations.lion.exact_norm_squared`.
-    Valid for lr > 0, weight_decay > 0, dim >= 1, discounted_sum >= 0.
+    Valid for lr > 0, weight_decay > 0, dim >= 1, discounted_sum >= 0, lr * weight_decay < 1.
     """
     decay = lr * weight_decay
     kept = 1 - decay
@@ -235,7 +236,7 @@ def lion_exact_one_minus_cosine(lr: Any, weight_decay: Any, discounted_sum: Any)
     """1 - ρ of Lion at any ηλ, from the sum of a^k s_k.
 
     Derived in `derivations.lion.exact_one_minus_cosine`.
-    Valid for lr > 0, weight_decay > 0, discounted_sum >= 0.
+    Valid for lr > 0, weight_decay > 0, discounted_sum >= 0, lr * weight_decay < 1.
     """
     decay = lr * weight_decay
     kept = 1 - decay

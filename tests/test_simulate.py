@@ -1,0 +1,165 @@
+"""The walk: same bits however it is cut up, same numbers as its NumPy twin, clear refusals."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import rotsim
+from rotsim.dataset import QUANTITIES
+from rotsim.simulation import run as run_module
+from rotsim.simulation.run import Diverged
+
+SMALL = dict(dim=33, neurons=5, steps=600, record_every=50, initial_norm=2.0, seed=11)
+
+
+def same_bits(a: xr.Dataset, b: xr.Dataset) -> bool:
+    return a.drop_attrs().identical(b.drop_attrs())
+
+
+def test_same_bits_for_any_threads_and_chunks(optimizer, gradient, monkeypatch):
+    reference = rotsim.simulate(optimizer, gradient=gradient, keep_state=True, threads=1, **SMALL)
+    assert same_bits(reference, rotsim.simulate(optimizer, gradient=gradient, keep_state=True, threads=3, **SMALL))
+    for longest in (1, 7, 64):
+        monkeypatch.setattr(run_module, "_MAX_CHUNK", longest)
+        again = rotsim.simulate(optimizer, gradient=gradient, keep_state=True, **SMALL)
+        assert same_bits(reference, again), f"chunks of {longest}"
+
+
+def test_same_bits_when_resumed_through_a_file(optimizer, gradient, tmp_path):
+    whole = rotsim.simulate(optimizer, gradient=gradient, keep_state=True, **SMALL)
+    part = rotsim.simulate(optimizer, gradient=gradient, keep_state=True, **{**SMALL, "steps": 250})
+    path = rotsim.save(part, tmp_path / "part.nc")
+    resumed = rotsim.simulate(optimizer, gradient=gradient, keep_state=True, resume=rotsim.load(path), **SMALL)
+    assert same_bits(whole, resumed)
+
+
+def test_another_seed_neuron_or_step_is_other_noise(optimizer):
+    """Negative control of the two tests above: they could not pass on constants."""
+    a = rotsim.simulate(optimizer, **SMALL)
+    b = rotsim.simulate(optimizer, **{**SMALL, "seed": 12})
+    assert not np.isclose(a["norm"], b["norm"], rtol=1e-6).any()
+    assert len(np.unique(a["rotation"])) == a["rotation"].size
+
+
+def test_first_neurons_do_not_depend_on_how_many_there_are(optimizer):
+    many = rotsim.simulate(optimizer, **SMALL)
+    few = rotsim.simulate(optimizer, **{**SMALL, "neurons": 2})
+    for name in QUANTITIES:
+        assert np.array_equal(many[name][:2], few[name])
+
+
+@pytest.mark.parametrize("dim", [2, 3, 64, 257])
+def test_numpy_twin(optimizer, gradient, dim):
+    options = {**SMALL, "dim": dim, "steps": 200, "dtype": "float64"}
+    kernel = rotsim.simulate(optimizer, gradient=gradient, **options)
+    twin = rotsim.simulate(optimizer, gradient=gradient, engine="numpy", **options)
+    for name in QUANTITIES:
+        np.testing.assert_allclose(kernel[name], twin[name], rtol=1e-10, err_msg=name)
+
+
+def test_float32_follows_float64_on_the_same_noise(optimizer, gradient):
+    single, double = (
+        rotsim.simulate(optimizer, gradient=gradient, **{**SMALL, "dim": 256}, dtype=dtype)
+        for dtype in ("float32", "float64")
+    )
+    for name in QUANTITIES:
+        ratio = single[name].values / double[name].values
+        # Lion's sign of a near-zero momentum can differ by rounding, and then that coordinate's step does
+        assert np.abs(ratio - 1).max() < (2e-3 if optimizer.name == "lion" else 2e-4), name
+
+
+def test_rotations_of_a_microradian_are_right_in_float32():
+    optimizer = rotsim.AdamW(lr=1e-6, weight_decay=1e-3)
+    options = dict(dim=512, neurons=4, steps=2000, record_every=100, initial_norm=8.0)
+    single, double = (rotsim.simulate(optimizer, dtype=dtype, **options) for dtype in ("float32", "float64"))
+    assert 2e-7 < double["rotation"].values[:, -1].mean() < 2e-6
+    np.testing.assert_allclose(single["rotation"], double["rotation"], rtol=0.01)
+
+
+def test_initial_weights_and_norm():
+    weights = np.random.default_rng(0).normal(size=(3, 10))
+    optimizer = rotsim.AdamW(lr=1e-9, weight_decay=0.0)
+    given = rotsim.simulate(optimizer, steps=1, initial_weights=weights, dtype="float64")
+    np.testing.assert_allclose(given["norm"].values[:, 0], np.linalg.norm(weights, axis=1), rtol=1e-6)
+    drawn = rotsim.simulate(optimizer, dim=10, neurons=3, steps=1, initial_norm=[1.0, 2.0, 3.0], dtype="float64")
+    np.testing.assert_allclose(drawn["norm"].values[:, 0], [1, 2, 3], rtol=1e-6)
+
+
+def test_schedule_scales_the_learning_rate(optimizer):
+    constant = rotsim.simulate(optimizer, **SMALL)
+    ones = rotsim.simulate(optimizer, lr_schedule=np.ones(SMALL["steps"]), **SMALL)
+    function = rotsim.simulate(optimizer, lr_schedule=lambda step: np.where(step > 300, 0.0, 1.0), **SMALL)
+    for name in QUANTITIES:
+        assert np.array_equal(constant[name], ones[name])
+        assert np.array_equal(constant[name][:, :6], function[name][:, :6])
+    assert (function["update_rms"][:, 6:] == 0).all() and (function["rotation"][:, 6:] == 0).all()
+
+
+def test_weight_decay_zero_grows_without_bound():
+    data = rotsim.simulate(rotsim.AdamW(lr=0.01, weight_decay=0.0), dim=64, neurons=32, steps=4000, initial_norm=0.1)
+    growth = (data["norm"].values[:, -1] ** 2).mean() / (data["norm"].values[:, 19] ** 2).mean()
+    assert growth == pytest.approx(2.0, rel=0.1)  # ‖w‖² grows in proportion to time
+
+
+def test_progress_counts_to_the_end():
+    seen = []
+    rotsim.simulate(rotsim.SGDM(0.1, 0.01), progress=lambda done, total: seen.append((done, total)), **SMALL)
+    assert seen[-1] == (600, 600)
+
+
+def test_divergence_is_an_error():
+    explosive = rotsim.AdamL2(lr=10.0, weight_decay=0.0)
+    with pytest.raises(Diverged, match=r"infinite or NaN by step"):
+        rotsim.simulate(explosive, lr_schedule=lambda step: np.full(step.shape, 1e300), dtype="float64", **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dim": 1}, r"`dim` must be >= 2; got 1"),
+        ({"dim": 2.5}, r"`dim` must be a whole number; got 2.5"),
+        ({"neurons": 0}, r"`neurons` must be >= 1"),
+        ({"steps": 0}, r"`steps` must be >= 1"),
+        ({"steps": 2**32}, r"`steps` must be < 2\*\*32"),
+        ({"seed": -1}, r"`seed` must be >= 0"),
+        ({"record_every": 0}, r"`record_every` must be >= 1"),
+        ({"dtype": "float16"}, r"`dtype` must be 'float32' or 'float64'; got 'float16'"),
+        ({"initial_norm": 0.0}, r"`initial_norm` must be finite and > 0"),
+        ({"initial_norm": float("nan")}, r"`initial_norm` must be finite and > 0"),
+        ({"initial_norm": [1.0, 2.0]}, r"one number or one per neuron \(5\)"),
+        ({"initial_weights": np.zeros((5, 33))}, r"no zero row"),
+        ({"initial_weights": np.ones(33)}, r"shape \(neurons, dim\)"),
+        ({"initial_weights": np.ones((4, 33))}, r"contradicts neurons=5"),
+        ({"lr_schedule": np.ones(3)}, r"`lr_schedule` must have shape \(steps,\) = \(600,\)"),
+        ({"lr_schedule": lambda step: -1.0}, r"`lr_schedule` must give finite factors >= 0; it does not at step 1"),
+        ({"gradient": rotsim.Replay(np.ones((10, 5, 33)))}, r"`steps` must be <= 10"),
+        ({"gradient": 3}, r"`gradient` must be a spec"),
+        ({"engine": "cuda"}, r"`engine` must be"),
+        ({"threads": 0}, r"`threads` must be >= 1"),
+    ],
+)
+def test_bad_input(options, message):
+    with pytest.raises(rotsim.InvalidInput, match=message):
+        rotsim.simulate(rotsim.SGDM(0.1, 0.01), **{**SMALL, **options})
+
+
+def test_resume_refuses_another_run():
+    optimizer = rotsim.SGDM(0.1, 0.01)
+    part = rotsim.simulate(optimizer, keep_state=True, **{**SMALL, "steps": 300})
+    with pytest.raises(rotsim.InvalidInput, match="seed=11, not 12"):
+        rotsim.simulate(optimizer, resume=part, **{**SMALL, "seed": 12})
+    with pytest.raises(rotsim.InvalidInput, match="momentum=0.8"):
+        rotsim.simulate(rotsim.SGDM(0.1, 0.01, 0.8), resume=part, **SMALL)
+    with pytest.raises(rotsim.InvalidInput, match="`steps` must be > 300"):
+        rotsim.simulate(optimizer, resume=part, **{**SMALL, "steps": 300})
+    with pytest.raises(rotsim.InvalidInput, match="keep_state=True"):
+        rotsim.simulate(optimizer, resume=part.drop_vars("state"), **SMALL)
+    ragged = rotsim.simulate(optimizer, keep_state=True, **{**SMALL, "steps": 310})
+    with pytest.raises(rotsim.InvalidInput, match="full record window"):
+        rotsim.simulate(optimizer, resume=ragged, **SMALL)
+
+
+@pytest.mark.parametrize("array", [np.ones((3, 4)), np.full((2, 2, 2), np.nan), "text", np.ones((0, 2, 2))])
+def test_replay_refuses(array):
+    with pytest.raises(rotsim.InvalidInput, match="`gradients` must"):
+        rotsim.Replay(array)
