@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 from sympy import Eq
 
 from derivations import adam_l2, adamw, generate, lion, sgdm
-from derivations.render import render_step
+from derivations.render import render_head, render_step
+from derivations.symbols import TABLE
 
 DERIVATIONS = {"adamw": adamw, "adam_l2": adam_l2, "sgdm": sgdm, "lion": lion}
 
@@ -41,10 +43,14 @@ def render(name: str, style: str = "text") -> str:
         Unicode for a terminal of 100 columns, or Markdown with LaTeX equations.
     """
     headline = (_derivation(name).__doc__ or "").strip()
-    pages = [render_step(number, *step, style=style) for number, step in enumerate(walkthrough(name), start=1)]
-    return "\n".join([f"# {headline}\n" if style == "markdown" else f"{headline}\n", *pages])
+    steps = walkthrough(name)
+    used = {symbol for step in steps for item in step.equations for symbol in item.free_symbols}
+    legend = [(symbol, entry) for symbol, entry in TABLE.items() if symbol in used]
+    pages = [render_step(number, *step, style=style) for number, step in enumerate(steps, start=1)]
+    return "\n".join([render_head(headline, legend, style=style), *pages])
 
 
+@cache
 def closed_forms() -> str:
     """Source of ``rotsim/theory/closed_forms.py`` as the derivations give it."""
     return generate.closed_forms(formula for module in DERIVATIONS.values() for formula in module.FORMULAS)

@@ -1,4 +1,4 @@
-"""Adam with L2 regularisation: the same walk as SGDM's, with a learning rate that depends on the gradient."""
+"""Adam with L2 regularisation: SGDM's walk, with a learning rate that the gradient sets."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from derivations.algebra import (
 )
 from derivations.formula import Formula, Step
 from derivations.symbols import (
+    W_,
     W_0,
     A,
     C,
@@ -27,7 +28,6 @@ from derivations.symbols import (
     G,
     W,
     W_new,
-    Wt,
     alpha,
     beta1,
     c,
@@ -88,7 +88,7 @@ def orthogonal_growth() -> Eq:
     Its length is η√C for every neuron, because Adam normalises it: growth is the same as for AdamW.
     Loss is 2η_eλW, and η_e depends on the gradient's size.
     """
-    return equation(Wt(t), (W - _loss() + _growth()).subs(W, Wt(t - 1)))
+    return equation(W_[t], (W - _loss() + _growth()).subs(W, W_[t - 1]))
 
 
 def _growth() -> Expr:
@@ -184,7 +184,7 @@ def _stationary() -> Matrix:
 
 
 def gain() -> Eq:
-    """SGDM's gain A = W/E‖g‖², with η' in the place of η."""
+    """SGDM's gain A = W/E‖g‖², with η' in the place of η and β1 in that of α."""
     by_step = sgdm.gain().rhs.subs(delta, eta_step * lamda)
     return equation(A, by_step.subs({eta: eta_step, alpha: beta1}))
 
@@ -198,13 +198,13 @@ def exact_norm_squared_map() -> Eq:
 
 
 def exact_one_minus_cosine() -> Eq:
-    """SGDM's cosine with η' in the place of η."""
+    """SGDM's cosine with η' in the place of η. For given v it is exact, and v is all that the gradient enters by."""
     cosine = sgdm.exact_one_minus_cosine().rhs.subs(delta, eta_step * lamda).subs(alpha, beta1)
     return equation(1 - rho, cosine)
 
 
 def decay_share() -> tuple[Eq, ...]:
-    """The small parameter is κ = η_eλ; it tells apart the equilibria that the hyperparameters can produce.
+    """What has to be small here is κ = η_eλ, the decay per step, and not ηλ itself.
 
     At the leading-order balance G and C can be expressed by κ, λ, η and W. The share of v that comes from
     the decay then turns out to be κ/2: as small as the other terms that are neglected.
@@ -234,7 +234,7 @@ def series_in_decay() -> tuple[Eq, ...]:
     """
     angle_ratio = 2 * exact_one_minus_cosine().rhs / leading_rotation().rhs ** 2
     return (
-        equation(Wt(W_0) / W_0, expansion(_at_balance(exact_norm_squared_map().rhs / W), kappa, 2)),
+        equation(Function("F")(W_0) / W_0, expansion(_at_balance(exact_norm_squared_map().rhs / W), kappa, 2)),
         equation(2 * (1 - rho) / theta_0**2, expansion(_at_balance(angle_ratio), kappa, 2)),
     )
 
@@ -290,13 +290,13 @@ FORMULAS: tuple[Formula, ...] = (
     Formula(
         "adam_l2_exact_norm_squared_map",
         exact_norm_squared_map,
-        "F(W), whose fixed point W = F(W) is E‖w‖² of Adam+L2 at any ηλ, for constant v.",
+        "F(W), whose fixed point W = F(W) is E‖w‖² of Adam+L2, for constant v.",
         (second_moment, equivalent_step_size, gain),
     ),
     Formula(
         "adam_l2_exact_one_minus_cosine",
         exact_one_minus_cosine,
-        "1 - ρ of Adam+L2 at any ηλ, for constant v.",
+        "1 - ρ of Adam+L2, for constant v.",
         (equivalent_step_size,),
     ),
     Formula("adam_l2_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold."),
@@ -313,6 +313,7 @@ def checks() -> list[tuple[str, bool]]:
     norm_series, angle_series = (step.rhs for step in series_in_decay())
     moments = linear.moment_map(_recursion(), sigma**2)
     still_angle = without_momentum()[1].rhs
+    alone = scaling_factor(_rotation(), *sgdm.UNITS[:2])
     return [
         ("growth per step is η²C, as for AdamW", vanishes(_growth() - eta**2 * C)),
         ("p = -1: leading norm³ = η√(CG)/(2λ)",
@@ -326,6 +327,8 @@ def checks() -> list[tuple[str, bool]]:
         ("F(W_0)/W_0 → 1 as κ → 0", vanishes(norm_series.subs(kappa, 0) - 1)),
         ("exact 2(1-ρ) → leading θ² = 2η_eλ(1-β1)/(1+β1) as κ → 0", vanishes(angle_series.subs(kappa, 0) - 1)),
         ("β1 = 0: 1-ρ = η'λ", vanishes(still_angle - eta_step * lamda)),
+        ("under η → cη, λ → λ/c alone the leading rotation changes by c^(-p/(2-p))",
+         vanishes(c * alone.diff(c) / alone + p / (2 - p))),
         ("units: rotation is invariant, norm scales as c under η → cη, λ → λ/c, G → G/c^(2p)",
          change_of_units() == (equation(W_new, c**2 * W), equation(1 - rho_new, 1 - rho))),
     ]  # fmt: skip

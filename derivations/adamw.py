@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sympy import Eq, Expr, Integer, Matrix, Sum, oo, simplify, sqrt
+from sympy import Eq, Expr, Integer, Matrix, S, Sum, oo, simplify, sqrt
 
 from derivations import linear
 from derivations.algebra import (
@@ -19,12 +19,12 @@ from derivations.algebra import (
 )
 from derivations.formula import Formula, Step
 from derivations.symbols import (
+    W_,
     W_0,
     C,
     E,
     W,
     W_new,
-    Wt,
     a,
     beta1,
     c,
@@ -35,6 +35,7 @@ from derivations.symbols import (
     j,
     lamda,
     m_,
+    norm_m,
     rho,
     rho_new,
     t,
@@ -79,7 +80,7 @@ def orthogonal_growth() -> Eq:
     1 - ηλ and so removes 2ηλ of the squared norm, to first order in ηλ. Growth is constant and loss
     is proportional to W: a balance exists and it is stable.
     """
-    return equation(Wt(t), Wt(t - 1) - _loss().subs(W, Wt(t - 1)) + _growth())
+    return equation(W_[t], W_[t - 1] - _loss().subs(W, W_[t - 1]) + _growth())
 
 
 def _growth() -> Expr:
@@ -180,6 +181,17 @@ def exact_one_minus_cosine() -> Eq:
     return equation(1 - rho, linear.one_minus_cosine(_recursion(), _stationary()))
 
 
+def correlated_gradients() -> tuple[Eq, ...]:
+    """Real gradients resemble those of neighbouring steps. The rotation does not care, if they are orthogonal to w.
+
+    Scale invariance makes them so. Then the new gradient drops out of E w_{t-1}·m_t, and stationarity
+    of E w·m and E‖w‖² gives both in units of E‖m‖². The norm follows E‖m‖², which autocorrelation changes;
+    the cosine is the one found for white noise, at any ηλ.
+    """
+    norm, angle = linear.with_correlated_noise(a, S.Zero, beta1)
+    return equation(W / E(norm_m**2), norm), equation(1 - rho, angle)
+
+
 def series_in_decay() -> tuple[Eq, ...]:
     """Expanding the exact results in δ = ηλ shows what the paper's formulas, W_0 and θ_0, leave out.
 
@@ -233,6 +245,7 @@ STEPS: tuple[Step, ...] = (
     stationary_moments,
     exact_norm_squared,
     exact_one_minus_cosine,
+    correlated_gradients,
     series_in_decay,
     without_momentum,
     change_of_units,
@@ -243,10 +256,8 @@ LIMIT = "lr * weight_decay < 1"
 FORMULAS: tuple[Formula, ...] = (
     Formula("adamw_leading_rotation", leading_rotation, "RMS angle per step of AdamW, to leading order in ηλ."),
     Formula("adamw_leading_norm", leading_norm, "RMS norm of the weights under AdamW, to leading order in ηλ."),
-    Formula("adamw_exact_norm_squared", exact_norm_squared, "E‖w‖² of AdamW at any ηλ, for constant v.", limit=LIMIT),
-    Formula(
-        "adamw_exact_one_minus_cosine", exact_one_minus_cosine, "1 - ρ of AdamW at any ηλ, for constant v.", limit=LIMIT
-    ),
+    Formula("adamw_exact_norm_squared", exact_norm_squared, "E‖w‖² of AdamW, for constant v.", limit=LIMIT),
+    Formula("adamw_exact_one_minus_cosine", exact_one_minus_cosine, "1 - ρ of AdamW, for constant v.", limit=LIMIT),
     Formula("adamw_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold."),
 )
 
@@ -268,6 +279,10 @@ def checks() -> list[tuple[str, bool]]:
          vanishes(leading_rotation().rhs ** 2 - 2 * eta * lamda * (1 - beta1) / (1 + beta1))),
         ("the stationary moments are the fixed point of the transient", linear.fixed_by(moments, _stationary())),
         ("ρ = (a+β1)/(1+aβ1)", vanishes(1 - expand_parts(angle) - expand_parts((a + beta1) / (1 + a * beta1)))),
+        (
+            "ρ is the same for gradients correlated in time, if they are orthogonal to w",
+            vanishes(correlated_gradients()[1].rhs - angle),
+        ),
         ("exact W → leading W as ηλ → 0", vanishes(norm_series.subs(delta, 0) - 1)),
         ("exact 2(1-ρ) → leading θ² as ηλ → 0", vanishes(angle_series.subs(delta, 0) - 1)),
         ("β1 = 0: W = η²C/(1-a²)", vanishes(still - expand_parts(eta**2 * C / (1 - a**2)))),

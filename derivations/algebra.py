@@ -1,4 +1,4 @@
-"""The three pieces of school algebra that every derivation uses: geometric sums, fixed points, tidy products."""
+"""The school algebra that every derivation uses: geometric sums, balances, tidy products, units."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from sympy import Add, Expr, Mul, Pow, S, asin, pi
 
 from derivations.formula import Formula
+from derivations.render import reading_order
 from derivations.symbols import TABLE
 
 LINE_LENGTH = 120
@@ -44,11 +45,8 @@ def source(expression: Expr) -> str:
 
 
 def _sum(expression: Add) -> str:
-    # 1 - x reads better than -x + 1: numbers first, then positive terms
-    def place(term: Expr) -> tuple[bool, bool, str]:
-        return (term.could_extract_minus_sign(), not term.is_number, str(term))
-
-    first, *rest = sorted(expression.args, key=place)
+    # sorting by name first makes the order the same in every run
+    first, *rest = sorted(sorted(expression.args, key=str), key=reading_order)
     text = source(first)
     for term in rest:
         negative = term.could_extract_minus_sign()

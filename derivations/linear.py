@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sympy import Eq, Expr, Matrix, Symbol, eye, symbols
+from sympy import Eq, Expr, Matrix, Symbol, eye, solve, symbols
 
 from derivations.algebra import tidy, vanishes
-from derivations.symbols import E, equation, m_, t, w_, x_
+from derivations.symbols import E, equation, eta, m_, t, w_, x_
 
 _w, _m, _g = symbols("w m g")
 _ww, _wm, _mm = symbols("w^2 wm m^2")
@@ -90,6 +90,23 @@ def moment_equations(moments: Matrix) -> tuple[Eq, ...]:
 def fixed_by(moments: MomentMap, point: Matrix) -> bool:
     """True when sympy proves that one step of the map leaves `point` where it is."""
     return all(vanishes(part) for part in moments.matrix * point + moments.drive - point)
+
+
+def with_correlated_noise(keep: Expr, from_w: Expr, from_m: Expr) -> tuple[Expr, Expr]:
+    """W/E‖m‖² and 1 - ρ when only g_t ⟂ w_{t-1} is known and gradients may be correlated in time.
+
+    For w_t = keep·w_{t-1} - η m_t and m_t = from_w·w_{t-1} + from_m·m_{t-1} + (gradient), the
+    gradient drops out of y = E w_{t-1}·m_t, and y, x = E w_t·m_t and W = E‖w‖² follow in units of E‖m‖².
+    """
+    square, inner = symbols("square inner")
+    ahead = from_w * square + from_m * inner
+    [solution] = solve(
+        [keep * ahead - eta - inner, keep**2 * square - 2 * keep * eta * ahead + eta**2 - square],
+        [square, inner],
+        dict=True,
+    )
+    cosine = keep - eta * ahead / square
+    return tidy(solution[square]), tidy((1 - cosine).subs(solution))
 
 
 def substitute(rec: Recursion, part: Expr, value: Expr) -> Recursion:

@@ -6,10 +6,53 @@ import inspect
 import textwrap
 from collections.abc import Iterable
 
-from sympy import Add, Eq, Expr, Mul, Pow, S, latex, pretty
+from sympy import Add, Eq, Expr, Mul, Pow, S, Symbol
+from sympy.printing.latex import LatexPrinter
+from sympy.printing.pretty.pretty import PrettyPrinter
+from sympy.printing.pretty.pretty_symbology import pretty_use_unicode
+
+from derivations.symbols import Entry
 
 WIDTH = 96
 INDENT = "    "
+
+
+def reading_order(term: Expr) -> tuple[bool, bool]:
+    """Sort key for the terms of a sum: positive before negative, numbers first, so 1 - x and not -x + 1."""
+    return term.could_extract_minus_sign(), not term.is_number
+
+
+class _ReadingOrder:
+    """Printer in which the terms of a sum stand in `reading_order`."""
+
+    def _as_ordered_terms(self, expr: Add, order: str | None = None) -> list[Expr]:
+        return sorted(super()._as_ordered_terms(expr, order=order), key=reading_order)
+
+
+class _Pretty(_ReadingOrder, PrettyPrinter):
+    pass
+
+
+class _Latex(_ReadingOrder, LatexPrinter):
+    pass
+
+
+def _draw(item: Expr) -> str:
+    """Unicode, whatever the terminal claims to be able to show."""
+    before = pretty_use_unicode(True)
+    try:
+        return _Pretty({"num_columns": WIDTH - len(INDENT), "use_unicode": True}).doprint(item)
+    finally:
+        pretty_use_unicode(before)
+
+
+def render_head(headline: str, legend: Iterable[tuple[Symbol, Entry]], *, style: str) -> str:
+    """Headline, and what every symbol is called in the code."""
+    if style == "markdown":
+        rows = [f"| ${_Latex().doprint(symbol)}$ | `{code}` | {meaning} |" for symbol, (code, meaning, _) in legend]
+        return "\n".join([f"# {headline}", "", "| symbol | in the code | meaning |", "|---|---|---|", *rows, ""])
+    rows = [f"    {_draw(symbol):3} {code:16} {meaning}" for symbol, (code, meaning, _) in legend]
+    return "\n".join([headline, "", *rows, ""])
 
 
 def render_step(number: int, title: str, explanation: str, equations: Iterable[Eq], *, style: str) -> str:
@@ -26,14 +69,13 @@ def _as_text(number: int, title: str, explanation: str, equations: Iterable[Eq])
     parts = [f"{heading}\n{'─' * len(heading)}"]
     parts += [textwrap.fill(paragraph, WIDTH) for paragraph in _paragraphs(explanation)]
     for item in equations:
-        drawn = pretty(_one_root(item), use_unicode=True, num_columns=WIDTH - len(INDENT))
-        parts.append("\n".join((INDENT + line).rstrip() for line in drawn.splitlines()))
+        parts.append("\n".join((INDENT + line).rstrip() for line in _draw(_one_root(item)).splitlines()))
     return "\n\n".join(parts) + "\n"
 
 
 def _as_markdown(number: int, title: str, explanation: str, equations: Iterable[Eq]) -> str:
     parts = [f"## {number}. {title}", *_paragraphs(explanation)]
-    parts += [f"$$\n{latex(_one_root(item))}\n$$" for item in equations]
+    parts += [f"$$\n{_Latex().doprint(_one_root(item))}\n$$" for item in equations]
     return "\n\n".join(parts) + "\n"
 
 

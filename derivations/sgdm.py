@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sympy import Eq, Expr, Integer, Matrix, Rational, Sum, oo, simplify, sqrt
+from sympy import Eq, Expr, Integer, Matrix, Rational, S, Sum, oo, simplify, sqrt
 
 from derivations import linear
 from derivations.algebra import (
@@ -20,6 +20,7 @@ from derivations.algebra import (
 )
 from derivations.formula import Formula, Step
 from derivations.symbols import (
+    W_,
     W_0,
     A,
     C,
@@ -27,7 +28,6 @@ from derivations.symbols import (
     G,
     W,
     W_new,
-    Wt,
     alpha,
     c,
     delta,
@@ -38,6 +38,7 @@ from derivations.symbols import (
     j,
     lamda,
     m_,
+    norm_m,
     p,
     rho,
     rho_new,
@@ -81,7 +82,7 @@ def orthogonal_growth() -> Eq:
     Loss is again twice the total decay of a step times W. For p = -1 growth now falls as the
     weights grow: the balance is reached faster.
     """
-    return equation(Wt(t), (W - _loss() + _growth()).subs(W, Wt(t - 1)))
+    return equation(W_[t], (W - _loss() + _growth()).subs(W, W_[t - 1]))
 
 
 def _growth() -> Expr:
@@ -187,10 +188,20 @@ def exact_one_minus_cosine() -> Eq:
     return equation(1 - rho, linear.one_minus_cosine(_recursion(), _stationary()))
 
 
+def correlated_gradients() -> tuple[Eq, ...]:
+    """Let gradients of neighbouring steps resemble each other, as long as each is orthogonal to the weights.
+
+    The new gradient drops out of E w_{t-1}·m_t, and stationarity gives the norm in units of E‖m‖².
+    The cosine is the one found for white noise: autocorrelation changes the norm, not the rotation.
+    """
+    norm, angle = linear.with_correlated_noise(S.One, delta / eta, alpha)
+    return equation(W / E(norm_m**2), norm), equation(1 - rho, angle)
+
+
 def series_in_decay() -> tuple[Eq, ...]:
     """Expanding in δ = ηλ: both series start with 1, which proves the leading order.
 
-    The rotation has no correction at all. That of the norm stays below δ/2 for every α, unlike AdamW's,
+    The rotation has no correction at all. That of the norm is at most δ/2 for every α, unlike AdamW's,
     because here the decay passes through the same momentum as the gradients.
     """
     norm_ratio = _norm_power() / raised(leading_norm().rhs, 2 * (1 - p))
@@ -240,6 +251,7 @@ STEPS: tuple[Step, ...] = (
     gain,
     exact_norm_squared,
     exact_one_minus_cosine,
+    correlated_gradients,
     series_in_decay,
     without_momentum,
     change_of_units,
@@ -250,8 +262,8 @@ LIMIT = "lr * weight_decay < 2 * (1 + momentum)"
 FORMULAS: tuple[Formula, ...] = (
     Formula("sgdm_leading_rotation", leading_rotation, "RMS angle per step of SGDM, to leading order in ηλ."),
     Formula("sgdm_leading_norm", leading_norm, "RMS norm of the weights under SGDM, to leading order in ηλ."),
-    Formula("sgdm_exact_norm_squared", exact_norm_squared, "E‖w‖² of SGDM at any ηλ.", (gain,), LIMIT),
-    Formula("sgdm_exact_one_minus_cosine", exact_one_minus_cosine, "1 - ρ of SGDM at any ηλ.", limit=LIMIT),
+    Formula("sgdm_exact_norm_squared", exact_norm_squared, "E‖w‖² of SGDM.", (gain,), LIMIT),
+    Formula("sgdm_exact_one_minus_cosine", exact_one_minus_cosine, "1 - ρ of SGDM.", limit=LIMIT),
     Formula("sgdm_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold."),
 )
 
@@ -277,6 +289,10 @@ def checks() -> list[tuple[str, bool]]:
         ("E w² = ησ²(1+α)/((1-α)λ(2(1+α)-ηλ))", vanishes(_stationary()[0] - variance)),
         ("p = -1: exact W² = W·C·E w² with Cσ² = G/W",
          vanishes(_norm_power().subs(p, -1) - W * C * variance.subs(sigma, sqrt(G / (C * W))))),
+        (
+            "ρ is the same for gradients correlated in time, if they are orthogonal to w",
+            vanishes(correlated_gradients()[1].rhs - exact_one_minus_cosine().rhs),
+        ),
         ("exact W → leading W as ηλ → 0", vanishes(norm_series.subs(delta, 0) - 1)),
         ("2(1-ρ) = leading θ² at every ηλ", vanishes(angle_series - 1)),
         ("α = 0: W^(1-p) = ηG/(λ(2-ηλ))", vanishes(still_gain * G - eta * G / (lamda * (2 - eta * lamda)))),

@@ -79,13 +79,13 @@ eta_e = _positive("eta_e")
 kappa = _positive("kappa")
 tau = _positive("tau")
 c = _positive("c")
+norm_m = Symbol("‖m‖", positive=True)
 t = Symbol("t", integer=True)
 j = Symbol("j", integer=True, nonnegative=True)
 n = Symbol("n", integer=True, nonnegative=True)
 
-w_, m_, g_, u_, c_, x_ = (IndexedBase(name) for name in ("w", "m", "g", "u", "c", "x"))
+w_, m_, g_, u_, c_, x_, W_ = (IndexedBase(name) for name in ("w", "m", "g", "u", "c", "x", "W"))
 E = Function("E")
-Wt = Function("W")
 
 
 def equation(left: Expr, right: Expr) -> Eq:

@@ -70,15 +70,14 @@ class PerOptimizer(click.Group):
 
         hyperparameters: list[click.Parameter] = []
         for field in fields(spec):
-            required = field.default is MISSING
+            default = {"required": True} if field.default is MISSING else {"default": field.default}
             pair = isinstance(field.default, tuple)
             hyperparameters.append(
                 click.Option(
                     ["--" + field.name.replace("_", "-")],
                     type=float,
                     nargs=2 if pair else 1,
-                    required=required,
-                    default=None if required else field.default,
+                    **default,
                     help=_HYPERPARAMETER_HELP.get(field.name, ""),
                 )
             )

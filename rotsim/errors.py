@@ -46,5 +46,6 @@ def integer(name: str, value: Any, *, low: int) -> int:
     """Return `value` as an int after checking that it is a whole number >= low."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InvalidInput(f"`{name}` must be a whole number; got {value!r} ({type(value).__name__})")
-    require(value >= low, name, f"be >= {low}", int(value))
-    return int(value)
+    number = int(value)
+    require(number >= low, name, f"be >= {low}", number)
+    return number

@@ -89,7 +89,7 @@ def report_table(report: Report, title: str, measured: str = "simulated") -> Tab
 
 @contextmanager
 def progress_bar(console: Console, label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and time left, driven by ``callback(done, total)``."""
+    """A bar with rate and time left, driven by ``callback(done, total)``; silent where there is no terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -98,7 +98,7 @@ def progress_bar(console: Console, label: str) -> Iterator[Callable[[int, int], 
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"{label} (compiling)", total=None)
 
         def update(done: int, total: int) -> None:

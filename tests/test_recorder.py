@@ -383,9 +383,9 @@ def test_a_bad_argument_is_named(arguments, message):
 
 def test_a_wrong_model_or_optimizer_is_named():
     model = mlp()
-    with pytest.raises(InvalidInput, match="`model` must be a torch.nn.Module; got dict"):
+    with pytest.raises(InvalidInput, match=r"`model` must be a torch\.nn\.Module; got dict"):
         Recorder({}, sgd(model))
-    with pytest.raises(InvalidInput, match="`optimizer` must be a torch.optim.Optimizer; got str"):
+    with pytest.raises(InvalidInput, match=r"`optimizer` must be a torch\.optim\.Optimizer; got str"):
         Recorder(model, "sgd")
     with pytest.raises(InvalidInput, match="share no trainable parameter"):
         Recorder(mlp(), sgd(model))

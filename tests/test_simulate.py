@@ -148,7 +148,7 @@ def test_resume_refuses_another_run():
     part = rotsim.simulate(optimizer, keep_state=True, **{**SMALL, "steps": 300})
     with pytest.raises(rotsim.InvalidInput, match="seed=11, not 12"):
         rotsim.simulate(optimizer, resume=part, **{**SMALL, "seed": 12})
-    with pytest.raises(rotsim.InvalidInput, match="momentum=0.8"):
+    with pytest.raises(rotsim.InvalidInput, match=r"momentum=0\.8"):
         rotsim.simulate(rotsim.SGDM(0.1, 0.01, 0.8), resume=part, **SMALL)
     with pytest.raises(rotsim.InvalidInput, match="`steps` must be > 300"):
         rotsim.simulate(optimizer, resume=part, **{**SMALL, "steps": 300})

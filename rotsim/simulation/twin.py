@@ -40,9 +40,9 @@ def angle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def kernel(optimizer: type[Optimizer], gradient: type[Gradient]) -> Callable[..., None]:
     """A function with the arguments of the jitted kernel and the same effect on them."""
 
-    def walk(
+    def walk(  # type: ignore[no-untyped-def]
         neurons, state, norm_squared, keys, first_step, coefficients, parameter, data, window, first_window, z, records
-    ):  # type: ignore[no-untyped-def]
+    ):
         chosen = slice(*neurons)
         for t, c in enumerate(coefficients):
             step = first_step + t

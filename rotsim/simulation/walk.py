@@ -101,6 +101,6 @@ def kernel(optimizer: type[Optimizer], gradient: type[gradients.Gradient]) -> Ca
     function.__qualname__ = name
     options: dict[str, Any] = {"nogil": True, "fastmath": _FASTMATH, "error_model": "numpy"}
     try:
-        return njit(cache=True, **options)(function)  # type: ignore[no-any-return]
+        return njit(cache=True, **options)(function)
     except RuntimeError:  # no writable cache directory anywhere: compile in memory
-        return njit(**options)(function)  # type: ignore[no-any-return]
+        return njit(**options)(function)

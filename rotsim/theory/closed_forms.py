@@ -29,7 +29,7 @@ def adamw_leading_norm(lr: Any, weight_decay: Any, dim: Any) -> Any:
 
 
 def adamw_exact_norm_squared(lr: Any, weight_decay: Any, beta1: Any, dim: Any) -> Any:
-    """E‖w‖² of AdamW at any ηλ, for constant v.
+    """E‖w‖² of AdamW, for constant v.
 
     Derived in `derivations.adamw.exact_norm_squared`.
     Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, dim >= 1, lr * weight_decay < 1.
@@ -40,7 +40,7 @@ def adamw_exact_norm_squared(lr: Any, weight_decay: Any, beta1: Any, dim: Any) -
 
 
 def adamw_exact_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any) -> Any:
-    """1 - ρ of AdamW at any ηλ, for constant v.
+    """1 - ρ of AdamW, for constant v.
 
     Derived in `derivations.adamw.exact_one_minus_cosine`.
     Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, lr * weight_decay < 1.
@@ -92,7 +92,7 @@ def adam_l2_second_moment(weight_decay: Any, dim: Any, norm_squared: Any, gradie
 def adam_l2_exact_norm_squared_map(
     lr: Any, weight_decay: Any, beta1: Any, dim: Any, norm_squared: Any, gradient_power: Any, homogeneity: Any
 ) -> Any:
-    """F(W), whose fixed point W = F(W) is E‖w‖² of Adam+L2 at any ηλ, for constant v.
+    """F(W), whose fixed point W = F(W) is E‖w‖² of Adam+L2, for constant v.
 
     Derived in `derivations.adam_l2.exact_norm_squared_map`.
     Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, dim >= 1, norm_squared > 0, gradient_power > 0,
@@ -105,7 +105,7 @@ def adam_l2_exact_norm_squared_map(
 
 
 def adam_l2_exact_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any, second_moment: Any) -> Any:
-    """1 - ρ of Adam+L2 at any ηλ, for constant v.
+    """1 - ρ of Adam+L2, for constant v.
 
     Derived in `derivations.adam_l2.exact_one_minus_cosine`.
     Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, second_moment > 0.
@@ -142,7 +142,7 @@ def sgdm_leading_norm(lr: Any, weight_decay: Any, momentum: Any, gradient_power:
 
 
 def sgdm_exact_norm_squared(lr: Any, weight_decay: Any, momentum: Any, gradient_power: Any, homogeneity: Any) -> Any:
-    """E‖w‖² of SGDM at any ηλ.
+    """E‖w‖² of SGDM.
 
     Derived in `derivations.sgdm.exact_norm_squared`.
     Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, gradient_power > 0, homogeneity < 1, lr *
@@ -154,7 +154,7 @@ def sgdm_exact_norm_squared(lr: Any, weight_decay: Any, momentum: Any, gradient_
 
 
 def sgdm_exact_one_minus_cosine(lr: Any, weight_decay: Any, momentum: Any) -> Any:
-    """1 - ρ of SGDM at any ηλ.
+    """1 - ρ of SGDM.
 
     Derived in `derivations.sgdm.exact_one_minus_cosine`.
     Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, lr * weight_decay < 2 * (1 + momentum).
@@ -222,7 +222,7 @@ def lion_sign_correlation(beta1: Any, beta2: Any, lag: Any) -> Any:
 
 
 def lion_exact_norm_squared(lr: Any, weight_decay: Any, dim: Any, discounted_sum: Any) -> Any:
-    """E‖w‖² of Lion at any ηλ, from the sum of a^k s_k.
+    """E‖w‖² of Lion, from the sum of a^k s_k.
 
     Derived in `derivations.lion.exact_norm_squared`.
     Valid for lr > 0, weight_decay > 0, dim >= 1, discounted_sum >= 0, lr * weight_decay < 1.
@@ -233,7 +233,7 @@ def lion_exact_norm_squared(lr: Any, weight_decay: Any, dim: Any, discounted_sum
 
 
 def lion_exact_one_minus_cosine(lr: Any, weight_decay: Any, discounted_sum: Any) -> Any:
-    """1 - ρ of Lion at any ηλ, from the sum of a^k s_k.
+    """1 - ρ of Lion, from the sum of a^k s_k.
 
     Derived in `derivations.lion.exact_one_minus_cosine`.
     Valid for lr > 0, weight_decay > 0, discounted_sum >= 0, lr * weight_decay < 1.

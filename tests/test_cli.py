@@ -1,0 +1,130 @@
+"""The command line as a person uses it: output, files, exit codes, one clear line for bad input."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import rotsim
+from rotsim.cli import main
+
+ADAMW = ["adamw", "--lr", "1e-2", "--weight-decay", "0.1"]
+SGDM = ["sgdm", "--lr", "0.1", "--weight-decay", "0.05"]
+SMALL = ["--dim", "64", "--neurons", "32", "--steps", "4000"]
+
+
+@pytest.mark.parametrize("name", [*rotsim.OPTIMIZERS, "adam-l2"])
+def test_equilibrium(name, capsys):
+    assert main(["equilibrium", name, "--lr", "1e-3", "--weight-decay", "0.1", "--dim", "1024"]) == 0
+    out = capsys.readouterr().out
+    assert "rotation" in out and "leading order" in out and "relaxation" in out
+
+
+def test_equilibrium_output(tmp_path, capsys):
+    path = tmp_path / "eq.json"
+    assert main(["equilibrium", *ADAMW, "--betas", "0.8", "0.99", "--output", str(path)]) == 0
+    content = json.loads(path.read_text())
+    assert content["optimizer"]["betas"] == [0.8, 0.99]
+    assert content["exact"]["rotation"] == pytest.approx(
+        rotsim.equilibrium(rotsim.AdamW(1e-2, 0.1, (0.8, 0.99)), 1024, rotsim.ScaleInvariant()).rotation
+    )
+
+
+def test_simulate_save_compare_resume(tmp_path, capsys):
+    first, whole, resumed = (str(tmp_path / name) for name in ("first.nc", "whole.nc", "resumed.nc"))
+    assert main(["simulate", *SGDM, *SMALL, "--output", whole, "--keep-state"]) == 0
+    assert "PASS" in capsys.readouterr().out
+    assert main(["simulate", *SGDM, *SMALL[:-1], "2000", "--output", first, "--keep-state"]) == 0
+    assert main(["simulate", *SGDM, *SMALL, "--output", resumed, "--keep-state", "--resume", first]) == 0
+    assert rotsim.load(whole).drop_attrs().identical(rotsim.load(resumed).drop_attrs())
+    assert main(["compare", whole]) == 0
+    capsys.readouterr()
+    assert main(["compare", whole, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["passed"] is True
+
+
+def test_compare_exit_code_1_when_not_equilibrated(tmp_path, capsys):
+    path = str(tmp_path / "short.nc")
+    slow = ["adamw", "--lr", "1e-3", "--weight-decay", "0.01"]
+    assert main(["simulate", *slow, *SMALL, "--initial-norm", "0.1", "--output", path]) == 0
+    assert main(["compare", path]) == 1
+    assert "steps needed" in capsys.readouterr().out
+
+
+def test_simulate_without_decay(capsys):
+    assert main(["simulate", "lion", "--lr", "1e-3", "--weight-decay", "0", *SMALL]) == 0
+    assert "no equilibrium exists" in capsys.readouterr().out
+
+
+def test_help_teaches(capsys):
+    assert main(["--help"]) == 0
+    assert "rotsim verify --quick" in capsys.readouterr().out
+    assert main(["simulate", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("adamw", "lion", "Example: rotsim simulate"))
+    assert main(["equilibrium", "lion", "--help"]) == 0
+    assert "--weight-decay" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("style", ["text", "markdown"])
+def test_derive(style, capsys):
+    assert main(["derive", "sgdm", "--style", style]) == 0
+    assert len(capsys.readouterr().out) > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["equilibrium", "adamw", "--lr", "1", "--weight-decay", "1"], "`lr * weight_decay` must be < 1"),
+        (["equilibrium", *ADAMW, "--betas", "0.9", "1.0"], "`betas[1]` must be in [0, 1); got 1.0"),
+        (["equilibrium", *ADAMW, "--dim", "1"], "`dim` must be >= 3; got 1"),
+        (["simulate", *ADAMW, "--dim", "1"], "`dim` must be >= 2; got 1"),
+        (["equilibrium", "adamw", "--lr", "nan", "--weight-decay", "0.1"], "`lr` must be finite and > 0; got nan"),
+        (["equilibrium", "adamw", "--lr", "x", "--weight-decay", "0.1"], "'x' is not a valid float"),
+        (["equilibrium", "adamw", "--lr", "1e-3"], "Missing option '--weight-decay'"),
+        (["equilibrium", "adamw", "--lr", "1e-3", "--weight-decay", "0"], "`weight_decay` must be > 0"),
+        (["equilibrium", "rmsprop", "--lr", "1e-3"], "optimizer 'rmsprop' is unknown; choose from adamw"),
+        (["equilibrium", *ADAMW, "--output", "/no/such/folder/x.json"], "does not exist"),
+        (["simulate", *ADAMW, "--scale", "-1"], "`scale` must be finite and > 0"),
+        (["simulate", *ADAMW, "--keep-state"], "needs --output"),
+        (["simulate", *ADAMW, "--output", "/proc/x.nc"], "not writable"),
+        (["compare", "/no/such/file.nc"], "no dataset at"),
+        (["derive", "rmsprop"], "derivation 'rmsprop' is unknown"),
+        (["verify", "--seed", "-1"], "`seed` must be >= 0"),
+        (["measure"], "No such command 'measure'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1 and error.startswith("rotsim: ")
+
+
+def test_bad_input_writes_nothing(tmp_path, capsys):
+    bad = tmp_path / "bad.nc"
+    bad.write_bytes(b"junk")
+    assert main(["compare", str(bad)]) == 2
+    assert "not a readable NetCDF-4 file" in capsys.readouterr().err
+    out = tmp_path / "out.nc"
+    assert main(["simulate", *ADAMW, *SMALL, "--resume", str(bad), "--output", str(out)]) == 2
+    assert main(["simulate", *ADAMW, *SMALL, "--initial-norm", "0", "--output", str(out)]) == 2
+    assert os.listdir(tmp_path) == ["bad.nc"]
+
+
+def test_as_a_process():
+    """The installed entry point: exit codes reach the shell, no traceback."""
+    command = [sys.executable, "-m", "rotsim.cli", "equilibrium", "adamw", "--lr", "-1", "--weight-decay", "0.1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "rotsim: `lr` must be finite and > 0; got -1.0\n"
+
+
+def test_import_is_light():
+    """`import rotsim` loads none of the heavy packages."""
+    heavy = ("numba", "xarray", "sympy", "matplotlib", "torch")
+    code = f"import sys, rotsim; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

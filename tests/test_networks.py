@@ -1,0 +1,194 @@
+"""Real networks: the shipped traces and one fresh run against formulas written out here."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from math import sqrt
+
+import numpy as np
+import pytest
+
+from rotsim.dataset import optimizer_of, spec_of
+from rotsim.errors import InvalidInput
+from rotsim.measure.shipped import load_shipped, shipped_traces
+
+NAMES = [f"{data}_{optimizer}" for data in ("digits", "fashion") for optimizer in ("adam_l2", "adamw", "lion", "sgdm")]
+
+
+def layer_ratios(trace, rotation: float) -> dict[str, np.ndarray]:
+    """RMS rotation of each neuron over the last half of a trace, divided by `rotation`."""
+    half = trace.isel(step=slice(trace.sizes["step"] // 2, None))
+    measured = np.sqrt((half["rotation"].astype(float) ** 2).mean("step")).values
+    return {layer: measured[trace["layer"].values == layer] / rotation for layer in np.unique(trace["layer"].values)}
+
+
+def test_eight_traces_ship_in_less_than_a_megabyte():
+    assert sorted(shipped_traces()) == NAMES
+    assert sum(path.stat().st_size for path in shipped_traces().values()) < 1_000_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_trace_says_where_it_comes_from(name):
+    trace = load_shipped(name)
+    spec = spec_of(trace)
+    data, kind = name.split("_", 1)
+    assert optimizer_of(trace).name == kind
+    assert (spec["data"], spec["seed"], spec["steps"], spec["lr_changed"]) == (data, 0, 4000, False)
+    assert spec["scale_invariant_layers"] == [f"hidden{i}.weight" for i in range(3)]
+    assert set(spec["layers"]) == set(trace["layer"].values) == {*spec["scale_invariant_layers"], "head.weight"}
+    window = {"digits": 200, "fashion": 400}[data]
+    assert trace["step"].values.tolist() == list(range(window, 4001, window))
+    for variable in trace.data_vars.values():
+        assert variable.dtype == np.float32 and np.isfinite(variable.values).all()
+    source = json.loads(trace.attrs["provenance"])
+    assert source["command"] == f"python -m experiments.networks record --only {name} --seed 0"
+    assert source["device"] == "cpu" and "torch" in source["versions"]
+    assert source["test_accuracy"] > 0.8
+
+
+def test_an_unknown_trace_is_answered_with_the_names():
+    with pytest.raises(InvalidInput, match="no shipped trace is called 'imagenet'; choose from digits_adam_l2, "):
+        load_shipped("imagenet")
+
+
+# Medians over a layer's neurons; digits over six (SGDM) or three (AdamW) seeds, Fashion-MNIST over two:
+# digits 0.984-1.039 and 0.931-1.057, Fashion-MNIST 0.999-1.010 and 0.944-1.023.
+GATES = {
+    "digits_sgdm": (0.95, 1.05),
+    "digits_adamw": (0.90, 1.10),
+    "fashion_sgdm": (0.97, 1.03),
+    "fashion_adamw": (0.92, 1.05),
+}
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_scale_invariant_layers_rotate_as_predicted_and_the_head_does_not(name):
+    low, high = GATES[name]
+    predicted = sqrt(2 * 0.1 * 2e-3 / 1.9) if name.endswith("sgdm") else sqrt(2 * 2e-3 * 0.5 * 0.1 / 1.9)
+    ratios = layer_ratios(load_shipped(name), predicted)
+    head = np.median(ratios.pop("head.weight"))
+    for layer, values in ratios.items():
+        assert low < np.median(values) < high, layer
+    assert head < low  # the negative control: a gate that the scale-sensitive layer passed would show nothing
+
+
+@pytest.mark.parametrize("data", ["digits", "fashion"])
+def test_adam_l2_rotates_its_neurons_less_evenly_than_adamw(data):
+    spreads = {}
+    for kind in ("adamw", "adam_l2"):
+        ratios = layer_ratios(load_shipped(f"{data}_{kind}"), 1.0)
+        ratios.pop("head.weight")
+        spreads[kind] = np.mean([values.std() / values.mean() for values in ratios.values()])
+    assert spreads["adam_l2"] > 2 * spreads["adamw"]
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")
+
+
+def test_a_fresh_network_reaches_the_predicted_rotation(torch):
+    pytest.importorskip("sklearn")
+    from experiments.networks.data import load_images
+    from experiments.networks.train import Run, train
+
+    run = Run((64, 128, 128, 128, 10), batch=64, steps=3000, optimizer="sgdm", lr=0.1, weight_decay=2e-3)
+    recorder, results = train(run, load_images("digits"), interval=5, window=100)
+    ratios = layer_ratios(recorder.dataset(), sqrt(2 * 0.1 * 2e-3 / 1.9))
+    head = ratios.pop("head.weight")
+    assert len(ratios) == 3
+    for layer, values in ratios.items():  # 0.983 to 1.030 over six seeds
+        assert abs(np.median(values) - 1) < 0.05, layer
+        assert np.mean(np.abs(values - 1) < 0.1) > 0.85, layer
+    assert np.median(head) < 0.8
+    assert results["test_accuracy"] > 0.85
+
+
+def test_a_run_is_reproducible_and_leaves_the_random_state_alone(torch):
+    pytest.importorskip("sklearn")
+    from experiments.networks.data import load_images
+    from experiments.networks.train import Run, train
+
+    images = load_images("digits")
+    traces = []
+    for seed in (0, 0, 1):
+        state = torch.get_rng_state()
+        run = Run((64, 16, 10), batch=8, steps=20, optimizer="lion", lr=1e-3, weight_decay=0.1, seed=seed)
+        traces.append(train(run, images, interval=1, window=10)[0].dataset())
+        assert torch.equal(torch.get_rng_state(), state)
+    assert traces[0].equals(traces[1])
+    assert not traces[0].equals(traces[2])
+
+
+def test_hidden_rows_are_scale_invariant_and_the_head_is_not(torch):
+    from experiments.networks.models import bn_mlp, scale_invariant_layers
+
+    torch.manual_seed(0)
+    model = bn_mlp((12, 10, 9, 4)).double()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.eps = 0.0
+    x = torch.randn(16, 12, dtype=torch.float64)
+    before = model(x).detach()
+    parameters = dict(model.named_parameters())
+    assert scale_invariant_layers(model) == ["hidden0.weight", "hidden1.weight"]
+    with torch.no_grad():
+        for name in scale_invariant_layers(model):
+            parameters[name].mul_(torch.linspace(0.5, 3, len(parameters[name]), dtype=torch.float64)[:, None])
+    torch.testing.assert_close(model(x).detach(), before, rtol=1e-9, atol=1e-9)
+    with torch.no_grad():
+        parameters["head.weight"].mul_(2)
+    assert (model(x) - before).abs().max() > 0.1
+
+
+def test_only_matrices_are_decayed(torch):
+    from experiments.networks.models import bn_mlp
+    from experiments.networks.train import Run, make_optimizer
+
+    model = bn_mlp((12, 10, 4))
+    for kind in ("adamw", "adam_l2", "sgdm", "lion"):
+        optimizer = make_optimizer(Run((12, 10, 4), 8, 1, kind, lr=0.1, weight_decay=0.2), model)
+        decays = {p.ndim: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+        assert decays == {2: 0.2, 1: 0.0}
+    with pytest.raises(InvalidInput, match="optimizer 'adam' is unknown; choose from adamw"):
+        make_optimizer(Run((12, 10, 4), 8, 1, "adam", lr=0.1, weight_decay=0.2), model)
+
+
+def test_mantissas_are_rounded_to_the_stated_precision(torch):
+    from experiments.networks.record import round_mantissa
+
+    values = np.random.default_rng(0).lognormal(0, 5, 10_000).astype(np.float32)
+    values = np.concatenate([values, -values, np.float32([0, 1, 0.5, 1.99999])])
+    rounded = round_mantissa(values, 12)
+    assert (np.abs(rounded - values) <= np.abs(values) * 2.0**-13).all()
+    assert not (rounded.view(np.uint32) & (2**11 - 1)).any()
+    assert (round_mantissa(rounded, 12) == rounded).all()
+
+
+def test_missing_or_damaged_fashion_mnist_says_how_to_get_it(torch, tmp_path, monkeypatch):
+    from experiments.networks import data
+
+    monkeypatch.delenv("ROTSIM_DATA", raising=False)
+    monkeypatch.setattr(data, "INSTALLED", tmp_path / "nowhere")
+    with pytest.raises(InvalidInput, match="apt-get install dataset-fashion-mnist"):
+        data.load_images("fashion", tmp_path)
+    for file in data.SHA256:
+        (tmp_path / file).write_bytes(gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x01\x05"))
+    with pytest.raises(InvalidInput, match=r"train-images-idx3-ubyte\.gz has SHA-256 .*, not b0564c3eedab"):
+        data.load_images("fashion", tmp_path)
+    with pytest.raises(InvalidInput, match="image set 'cifar' is unknown; choose from digits, fashion"):
+        data.load_images("cifar")
+
+
+def test_an_idx_file_is_read_by_its_header(torch, tmp_path):
+    import hashlib
+
+    from experiments.networks.data import _read_idx
+
+    values = np.arange(2 * 3 * 2, dtype=np.uint8)
+    header = b"\x00\x00\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (2, 3, 2))
+    path = tmp_path / "images.gz"
+    path.write_bytes(gzip.compress(header + values.tobytes()))
+    read = _read_idx(path, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert (read == values.reshape(2, 6)).all()
