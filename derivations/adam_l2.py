@@ -6,7 +6,7 @@ from functools import cache
 
 from sympy import Derivative, Eq, Expr, Function, Integer, Matrix, Rational, Sum, oo, simplify, sqrt
 
-from derivations import linear, sgdm
+from derivations import lag, linear, sgdm
 from derivations.algebra import (
     expansion,
     fixed_point,
@@ -30,6 +30,7 @@ from derivations.symbols import (
     W_new,
     alpha,
     beta1,
+    beta2,
     c,
     delta,
     equation,
@@ -121,6 +122,21 @@ def relaxation_steps() -> Eq:
     """
     time = relaxation_time(_growth(), _loss(), W)
     return equation(tau, tidy(simplify(time.subs(G, C * v / W**p))))
+
+
+def lagging_second_moment() -> tuple[Eq, Eq]:
+    """v needs 1/(1-β2) steps to follow a change of the norm, as for AdamW, and here it sets the decay as well.
+
+    Linearising W and v around their balance gives two modes, with T the sum and D the product of their rates.
+    """
+    growth = eta**2 * G * W**p / v
+    loss = 2 * eta * lamda * W / sqrt(v)
+    return lag.rates(growth, loss, 2 * lamda * W / (eta * sqrt(v)))
+
+
+def lagged_relaxation_steps() -> Eq:
+    """The slower of the two modes is what an observer sees; with fast v it is the relaxation found above."""
+    return lag.slow_time()
 
 
 def leading_rotation() -> Eq:
@@ -264,6 +280,8 @@ STEPS: tuple[Step, ...] = (
     balance,
     leading_norm,
     relaxation_steps,
+    lagging_second_moment,
+    lagged_relaxation_steps,
     leading_rotation,
     gradient_imbalance,
     second_moment,
@@ -299,7 +317,17 @@ FORMULAS: tuple[Formula, ...] = (
         "1 - ρ of Adam+L2, for constant v.",
         (equivalent_step_size,),
     ),
-    Formula("adam_l2_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold."),
+    Formula(
+        "adam_l2_relaxation_steps",
+        relaxation_steps,
+        "Steps in which a deviation of ‖w‖² shrinks e-fold, v following at once.",
+    ),
+    Formula(
+        "adam_l2_lagged_relaxation_steps",
+        lagged_relaxation_steps,
+        "Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.",
+        (lagging_second_moment,),
+    ),
 )
 
 
@@ -313,6 +341,8 @@ def checks() -> list[tuple[str, bool]]:
     norm_series, angle_series = (step.rhs for step in series_in_decay())
     moments = linear.moment_map(_recursion(), sigma**2)
     still_angle = without_momentum()[1].rhs
+    rate_sum, rate_product = (step.rhs for step in lagging_second_moment())
+    at_once = (rate_sum / rate_product).subs(beta2, -1 / c).limit(c, 0)
     alone = scaling_factor(_rotation(), *sgdm.UNITS[:2])
     return [
         ("growth per step is η²C, as for AdamW", vanishes(_growth() - eta**2 * C)),
@@ -322,6 +352,8 @@ def checks() -> list[tuple[str, bool]]:
          vanishes(gradient_imbalance().rhs.subs(p, -1) + Rational(1, 3))),
         ("Adam+L2 is SGDM with η' = η(1-β1)/√v", vanishes(_stationary()[0] / sigma**2 - gain().rhs)),
         ("the stationary moments are the fixed point of the transient", linear.fixed_by(moments, _stationary())),
+        ("β2 → -∞ (v follows at once): T/D is the relaxation time of W alone",
+         vanishes(at_once - relaxation_steps().rhs)),
         ("the decay's share of v is η_eλ/2", vanishes(_at_balance(lamda**2 * W / (G * W**p)) - kappa / 2)),
         ("κ parametrises the leading balance", vanishes(_at_balance(balance().rhs / W) - 1)),
         ("F(W_0)/W_0 → 1 as κ → 0", vanishes(norm_series.subs(kappa, 0) - 1)),

@@ -6,7 +6,7 @@ from functools import cache
 
 from sympy import Eq, Expr, Integer, Matrix, S, Sum, oo, simplify, sqrt
 
-from derivations import linear
+from derivations import lag, linear
 from derivations.algebra import (
     expansion,
     fixed_point,
@@ -23,10 +23,13 @@ from derivations.symbols import (
     W_0,
     C,
     E,
+    G,
+    T,
     W,
     W_new,
     a,
     beta1,
+    beta2,
     c,
     delta,
     equation,
@@ -36,6 +39,7 @@ from derivations.symbols import (
     lamda,
     m_,
     norm_m,
+    p,
     rho,
     rho_new,
     t,
@@ -43,6 +47,7 @@ from derivations.symbols import (
     theta,
     theta_0,
     u_,
+    v,
     w_,
 )
 
@@ -106,6 +111,26 @@ def relaxation_steps() -> Eq:
     training run forgets its initialisation on this scale.
     """
     return equation(tau, relaxation_time(_growth(), _loss(), W))
+
+
+def lagging_second_moment() -> tuple[Eq, Eq]:
+    """In front of a normalisation layer a shrinking norm makes the gradient grow, E‖g‖² = G·W^p, and v notices late.
+
+    Until v has caught up, over 1/(1-β2) steps, the normalised gradient is too long and growth too
+    large: the norm cannot settle faster than v. Linearising both around the balance gives two modes, with
+    T the sum and D the product of their rates.
+    """
+    growth = eta**2 * G * W**p / v
+    return lag.rates(growth, _loss(), 2 * lamda * W / eta)
+
+
+def lagged_relaxation_steps() -> Eq:
+    """The slower mode is what an observer sees.
+
+    The times of both modes add up to T/D, which for p = -1 is 1/(2ηλ) + 2/(1-β2), and nearly all of it is the
+    slow one's: with β2 = 0.999 the second moment adds up to 2000 steps to the memory of a normalised layer.
+    """
+    return lag.slow_time()
 
 
 def update_size() -> Eq:
@@ -239,6 +264,8 @@ STEPS: tuple[Step, ...] = (
     orthogonal_growth,
     leading_norm,
     relaxation_steps,
+    lagging_second_moment,
+    lagged_relaxation_steps,
     update_size,
     leading_rotation,
     transient,
@@ -258,7 +285,15 @@ FORMULAS: tuple[Formula, ...] = (
     Formula("adamw_leading_norm", leading_norm, "RMS norm of the weights under AdamW, to leading order in ηλ."),
     Formula("adamw_exact_norm_squared", exact_norm_squared, "E‖w‖² of AdamW, for constant v.", limit=LIMIT),
     Formula("adamw_exact_one_minus_cosine", exact_one_minus_cosine, "1 - ρ of AdamW, for constant v.", limit=LIMIT),
-    Formula("adamw_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold."),
+    Formula(
+        "adamw_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold, for fixed v."
+    ),
+    Formula(
+        "adamw_lagged_relaxation_steps",
+        lagged_relaxation_steps,
+        "Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.",
+        (lagging_second_moment,),
+    ),
 )
 
 
@@ -273,6 +308,7 @@ def checks() -> list[tuple[str, bool]]:
     norm_series, angle_series = (step.rhs for step in series_in_decay())
     still, still_angle = (expand_parts(step.rhs) for step in without_momentum())
     moments = linear.moment_map(_recursion(), _unit_variance())
+    rate_sum, rate_product = (step.rhs for step in lagging_second_moment())
     return [
         ("one gradient contributes η in total", vanishes(total_update_contribution().rhs - eta)),
         ("leading rotation = RMS update / leading norm = sqrt(2ηλ(1-β1)/(1+β1))",
@@ -283,6 +319,10 @@ def checks() -> list[tuple[str, bool]]:
             "ρ is the same for gradients correlated in time, if they are orthogonal to w",
             vanishes(correlated_gradients()[1].rhs - angle),
         ),
+        ("p = -1: the times of both modes add up to T/D = 1/(2ηλ) + 2/(1-β2)",
+         vanishes((rate_sum / rate_product).subs(p, -1) - 1 / (2 * eta * lamda) - 2 / (1 - beta2))),
+        ("p = 0: the modes decouple, with the rates 2ηλ and 1-β2",
+         vanishes((T**2 - rate_sum * T + rate_product).subs(p, 0) - (T - 2 * eta * lamda) * (T - 1 + beta2))),
         ("exact W → leading W as ηλ → 0", vanishes(norm_series.subs(delta, 0) - 1)),
         ("exact 2(1-ρ) → leading θ² as ηλ → 0", vanishes(angle_series.subs(delta, 0) - 1)),
         ("β1 = 0: W = η²C/(1-a²)", vanishes(still - expand_parts(eta**2 * C / (1 - a**2)))),

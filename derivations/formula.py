@@ -32,13 +32,13 @@ class Formula(NamedTuple):
     name: str
     step: Callable[[], Eq]
     meaning: str
-    where: tuple[Callable[[], Eq], ...] = ()
+    where: tuple[Step, ...] = ()
     limit: str = ""
 
     @property
     def definitions(self) -> tuple[Eq, ...]:
         """Equations of the parts that the formula uses, each before its first use."""
-        available = (*SHORTHAND, *(step() for step in self.where))
+        available = (*SHORTHAND, *self._named_parts())
         needed = set(self.step().rhs.free_symbols)
         used = []
         for definition in reversed(available):
@@ -47,10 +47,14 @@ class Formula(NamedTuple):
                 needed |= definition.rhs.free_symbols
         return tuple(reversed(used))
 
+    def _named_parts(self) -> tuple[Eq, ...]:
+        results = (step() for step in self.where)
+        return tuple(part for result in results for part in (result if isinstance(result, tuple) else (result,)))
+
     @property
     def expression(self) -> Expr:
         """The right-hand side in terms of the function's arguments alone."""
-        return expand_parts(self.step().rhs, tuple(step() for step in self.where))
+        return expand_parts(self.step().rhs, self._named_parts())
 
     @property
     def arguments(self) -> tuple[Symbol, ...]:

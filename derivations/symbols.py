@@ -36,6 +36,8 @@ delta = _positive("delta")
 a = _positive("a")
 eta_step = _positive("etaprime")
 A = _positive("A")
+T = _positive("T")
+D = _positive("D")
 gamma_k = _positive("gamma_k")
 gamma_0 = _positive("gamma_0")
 
@@ -61,6 +63,8 @@ PARTS: dict[Symbol, Entry] = {
     a: Entry("kept", "share of the weights that survives one step", "0 < kept < 1"),
     eta_step: Entry("step_size", "learning rate of the equivalent SGDM", "step_size > 0"),
     A: Entry("gain", "W in units of E‖g‖²", "gain > 0"),
+    T: Entry("rate_sum", "sum of the rates at which W and v relax", "rate_sum > 0"),
+    D: Entry("rate_product", "product of these rates", "rate_product > 0"),
     gamma_k: Entry("covariance", "autocovariance of Lion's update direction", "covariance >= 0"),
     gamma_0: Entry("variance", "variance of Lion's update direction", "variance > 0"),
 }

@@ -28,6 +28,7 @@ adamw_leading_norm(lr, weight_decay, dim)
 adamw_exact_norm_squared(lr, weight_decay, beta1, dim)
 adamw_exact_one_minus_cosine(lr, weight_decay, beta1)
 adamw_relaxation_steps(lr, weight_decay)
+adamw_lagged_relaxation_steps(lr, weight_decay, beta2, homogeneity)
 sgdm_leading_rotation(lr, weight_decay, momentum)
 sgdm_leading_norm(lr, weight_decay, momentum, gradient_power, homogeneity)
 sgdm_exact_norm_squared(lr, weight_decay, momentum, gradient_power, homogeneity)
@@ -39,6 +40,7 @@ adam_l2_second_moment(weight_decay, dim, norm_squared, gradient_power, homogenei
 adam_l2_exact_norm_squared_map(lr, weight_decay, beta1, dim, norm_squared, gradient_power, homogeneity)
 adam_l2_exact_one_minus_cosine(lr, weight_decay, beta1, second_moment)
 adam_l2_relaxation_steps(lr, weight_decay, second_moment, homogeneity)
+adam_l2_lagged_relaxation_steps(lr, weight_decay, beta2, second_moment, homogeneity)
 lion_leading_rotation(lr, weight_decay, beta1, beta2)
 lion_leading_norm(lr, weight_decay, beta1, beta2, dim)
 lion_variance(beta1, beta2)
@@ -478,6 +480,43 @@ def test_adam_l2_relaxation_steps_are_those_of_the_slowest_mode(homogeneity):
     time = slowest_time(moments_step(at, dim), point)
     assert agrees(forms.adam_l2_relaxation_steps(lr, weight_decay, second_moment, homogeneity), time, 1e-4)
     assert not agrees(forms.adam_l2_relaxation_steps(lr, weight_decay, second_moment, -1 - homogeneity), time, 0.3)
+
+
+@pytest.mark.parametrize("beta2", [0.9, 0.999, 0.99999])
+@pytest.mark.parametrize("homogeneity", [0, -1])
+def test_a_lagging_second_moment_slows_relaxation(homogeneity, beta2):
+    """The mean-field map of (W, v), iterated: its slowest mode, from the eigenvalues of its Jacobian."""
+    lr, weight_decay, dim, power = 2e-4, 0.5, 16, 16.0
+
+    def slowest(step, point):
+        jacobian = np.empty((2, 2))
+        for i in range(2):
+            moved = point.astype(complex)
+            moved[i] += 1e-30j
+            jacobian[:, i] = step(moved).imag / 1e-30
+        return -1 / np.log(np.max(np.abs(np.linalg.eigvals(jacobian))))
+
+    def follow(w, v):
+        return beta2 * v + (1 - beta2) * power * w**homogeneity / dim
+
+    def adamw(x):
+        w, v = x
+        return np.array([w - 2 * lr * weight_decay * w + lr**2 * power * w**homogeneity / v, follow(w, v)])
+
+    def adam_l2(x):
+        w, v = x
+        effective = lr / np.sqrt(v)
+        return np.array([w - 2 * effective * weight_decay * w + effective**2 * power * w**homogeneity, follow(w, v)])
+
+    norm = forms.adamw_leading_norm(lr, weight_decay, dim) ** 2
+    time = slowest(adamw, np.array([norm, power * norm**homogeneity / dim]))
+    assert agrees(forms.adamw_lagged_relaxation_steps(lr, weight_decay, beta2, homogeneity), time, 0.06)
+    norm = forms.adam_l2_leading_norm(lr, weight_decay, dim, power, homogeneity) ** 2
+    v = power * norm**homogeneity / dim
+    time = slowest(adam_l2, np.array([norm, v]))
+    assert agrees(forms.adam_l2_lagged_relaxation_steps(lr, weight_decay, beta2, v, homogeneity), time, 0.06)
+    if beta2 > 0.9999:  # negative control: without the lag both are far too fast
+        assert not agrees(forms.adamw_relaxation_steps(lr, weight_decay), time, 0.9)
 
 
 # --- numerics ----------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def main() -> None:
 @click.option("--output", type=Folder, default=TRACES, help="Folder for the .nc files.  [default: the package's]")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder (or .deb) that holds Fashion-MNIST.")
 def record_command(only: tuple[str, ...], seed: int, output: Path, data: Path | None) -> None:
-    """Record the traces that ship with rotsim (about 4 minutes on one core)."""
+    """Record the traces that ship with rotsim (two minutes on one core)."""
     output.mkdir(parents=True, exist_ok=True)
     names = only or tuple(SHIPPED)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())

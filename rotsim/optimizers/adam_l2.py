@@ -101,4 +101,6 @@ class AdamL2(Optimizer):
         v = closed_forms.adam_l2_second_moment(weight_decay, dim, norm_squared, *law)
         one_minus_cosine = closed_forms.adam_l2_exact_one_minus_cosine(lr, weight_decay, beta1, v)
         relaxation = closed_forms.adam_l2_relaxation_steps(lr, weight_decay, v, power.homogeneity)
+        if power.homogeneity:  # the gradient follows the norm, and v follows the gradient
+            relaxation = closed_forms.adam_l2_lagged_relaxation_steps(lr, weight_decay, beta2, v, power.homogeneity)
         return Moments(norm_squared, one_minus_cosine, relaxation, 1 - beta2)

@@ -79,6 +79,8 @@ class AdamW(Optimizer):
     def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
         lr, weight_decay, beta1, beta2 = self.lr, self.weight_decay, *self.betas
         relaxation = closed_forms.adamw_relaxation_steps(lr, weight_decay)
+        if power.homogeneity and method == "exact":  # the gradient follows the norm, and v follows the gradient
+            relaxation = closed_forms.adamw_lagged_relaxation_steps(lr, weight_decay, beta2, power.homogeneity)
         if method == "leading":
             rotation = closed_forms.adamw_leading_rotation(lr, weight_decay, beta1)
             norm = closed_forms.adamw_leading_norm(lr, weight_decay, dim)

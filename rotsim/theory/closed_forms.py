@@ -51,12 +51,23 @@ def adamw_exact_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any) -> Any:
 
 
 def adamw_relaxation_steps(lr: Any, weight_decay: Any) -> Any:
-    """Steps in which a deviation of ‖w‖² shrinks e-fold.
+    """Steps in which a deviation of ‖w‖² shrinks e-fold, for fixed v.
 
     Derived in `derivations.adamw.relaxation_steps`.
     Valid for lr > 0, weight_decay > 0.
     """
     return 1 / (2 * lr * weight_decay)
+
+
+def adamw_lagged_relaxation_steps(lr: Any, weight_decay: Any, beta2: Any, homogeneity: Any) -> Any:
+    """Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.
+
+    Derived in `derivations.adamw.lagged_relaxation_steps`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta2 < 1, homogeneity < 1.
+    """
+    rate_sum = 1 + 2 * lr * weight_decay * (1 - homogeneity) - beta2
+    rate_product = 2 * lr * weight_decay * (1 - beta2)
+    return (rate_sum + np.sqrt(rate_sum**2 - 4 * rate_product)) / (2 * rate_product)
 
 
 def adam_l2_leading_norm(lr: Any, weight_decay: Any, dim: Any, gradient_power: Any, homogeneity: Any) -> Any:
@@ -115,12 +126,25 @@ def adam_l2_exact_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any, secon
 
 
 def adam_l2_relaxation_steps(lr: Any, weight_decay: Any, second_moment: Any, homogeneity: Any) -> Any:
-    """Steps in which a deviation of ‖w‖² shrinks e-fold.
+    """Steps in which a deviation of ‖w‖² shrinks e-fold, v following at once.
 
     Derived in `derivations.adam_l2.relaxation_steps`.
     Valid for lr > 0, weight_decay > 0, second_moment > 0, homogeneity < 1.
     """
     return np.sqrt(second_moment) / (lr * weight_decay * (2 - homogeneity))
+
+
+def adam_l2_lagged_relaxation_steps(
+    lr: Any, weight_decay: Any, beta2: Any, second_moment: Any, homogeneity: Any
+) -> Any:
+    """Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.
+
+    Derived in `derivations.adam_l2.lagged_relaxation_steps`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta2 < 1, second_moment > 0, homogeneity < 1.
+    """
+    rate_sum = 1 + 2 * lr * weight_decay * (1 - homogeneity) / np.sqrt(second_moment) - beta2
+    rate_product = lr * weight_decay * (1 - beta2) * (2 - homogeneity) / np.sqrt(second_moment)
+    return (rate_sum + np.sqrt(rate_sum**2 - 4 * rate_product)) / (2 * rate_product)
 
 
 def sgdm_leading_rotation(lr: Any, weight_decay: Any, momentum: Any) -> Any:
