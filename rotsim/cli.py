@@ -96,9 +96,9 @@ _GRADIENT_OPTIONS: list[click.Parameter] = [
     click.Option(["--dim"], type=int, default=1024, help="Fan-in C: length of the neuron's weight vector."),
     click.Option(
         ["--gradient"],
-        type=click.Choice(["isotropic", "scale_invariant"]),
-        default="scale_invariant",
-        help="White noise, or noise orthogonal to w and scaled by 1/‖w‖ as normalisation layers make it.",
+        type=click.Choice(["scale-invariant", "isotropic"]),
+        default="scale-invariant",
+        help="Noise orthogonal to w and scaled by 1/‖w‖, as normalisation layers make it, or white noise.",
     ),
     click.Option(["--scale"], type=float, default=1.0, help="Gradient scale: see rotsim.Isotropic, ScaleInvariant."),
 ]
@@ -107,7 +107,7 @@ _GRADIENT_OPTIONS: list[click.Parameter] = [
 def _gradient(name: str, scale: float) -> Any:
     from rotsim.gradients import GRADIENTS
 
-    return GRADIENTS[name](scale=scale)  # type: ignore[call-arg]
+    return GRADIENTS[name.replace("-", "_")](scale=scale)  # type: ignore[call-arg]
 
 
 def _equilibrium(optimizer: Any, dim: int, gradient: str, scale: float, output: str | None) -> None:

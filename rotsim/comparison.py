@@ -22,7 +22,7 @@ from rotsim.theory.equilibrium import Equilibrium
 Verdict = Literal["PASS", "FAIL", "NOT EQUILIBRATED", "UNRESOLVED"]
 
 TRACE_DRIFT = 0.04  # last half against first third of what is averaged: real networks always drift a little
-_ENOUGH_RESOLUTION = 0.05  # k standard errors above 5 % of the prediction decide nothing
+_ENOUGH_RESOLUTION = 0.05  # k standard errors above 5 % of the prediction, or above what is allowed, decide nothing
 
 
 @dataclass(frozen=True)
@@ -238,9 +238,9 @@ def _judge(
         verdict = "NOT EQUILIBRATED"
         if settled.steps_needed is not None:
             note += f"; about {settled.steps_needed:.2g} steps needed"
-    elif not np.isfinite(noise) or k * noise > _ENOUGH_RESOLUTION * predicted:
+    elif not np.isfinite(noise) or k * noise > max(allowed, _ENOUGH_RESOLUTION) * predicted:
         verdict = "UNRESOLVED"
-        note = f"noise of {k:g} standard errors exceeds {_ENOUGH_RESOLUTION:.0%} of the prediction; run longer"
+        note = f"{k:g} standard errors exceed {max(allowed, _ENOUGH_RESOLUTION):.0%} of the prediction; run longer"
     else:
         verdict = "PASS" if abs(error) <= k * noise + allowed * predicted else "FAIL"
     z = error / noise if noise > 0 else float("nan")

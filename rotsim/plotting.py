@@ -121,7 +121,9 @@ def verify_figure(cases: Sequence[Case], traces: Sequence[TraceCase]) -> Figure:
                     continue
                 spec = dataset.spec_of(found[0].data)
                 plot_layers(ax, found[0].data, spec["scale_invariant_layers"])
-                ax.set(title=f"{case.optimizer.label}: {spec['network']} on {spec['data']}", ylim=(0.18, 2.2))
+                ax.set(
+                    title=f"{case.optimizer.label}: {spec['network'].split()[0]} on {spec['data']}", ylim=(0.18, 2.2)
+                )
                 ax.set_xlabel("layer")
         for row in range(1, rows):
             axes[row, 0].set_ylabel("rotation measured / predicted")

@@ -15,7 +15,7 @@ from rotsim.comparison import Report
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.equilibrium import Equilibrium
 
-_STYLE = {"PASS": "green", "FAIL": "bold red", "NOT EQUILIBRATED": "yellow", "UNRESOLVED": "yellow", "OUTSIDE": "dim"}
+_STYLE = {"PASS": "green", "FAIL": "bold red", "NOT EQUILIBRATED": "yellow", "UNRESOLVED": "yellow"}
 QUANTITY = {"norm": "norm", "rotation": "rotation", "update_rms": "update"}
 
 

@@ -18,7 +18,9 @@ from rotsim.measure import Lion, Recorder
 class Run:
     """Everything that determines a run besides the images.
 
-    ``optimizer`` is one of adamw, adam_l2, sgdm, lion; ``widths`` are those of `bn_mlp`.
+    ``optimizer`` is one of adamw, adam_l2, sgdm, lion; ``widths`` are those of `bn_mlp`; ``input_noise`` is
+    the standard deviation of fresh Gaussian noise on every standardised pixel of every batch. A network that
+    memorises its images has gradients that vanish and burst; noise on the images keeps them stationary.
     """
 
     widths: tuple[int, ...]
@@ -27,6 +29,7 @@ class Run:
     optimizer: str
     lr: float
     weight_decay: float
+    input_noise: float = 0.0
     seed: int = 0
 
 
@@ -89,7 +92,10 @@ def train(
         with recorder:
             for step in range(run.steps):
                 chosen = torch.randint(len(images.train_x), (run.batch,), generator=draw).to(device)
-                loss = nn.functional.cross_entropy(model(images.train_x[chosen]), images.train_y[chosen])
+                x = images.train_x[chosen]
+                if run.input_noise:
+                    x = x + run.input_noise * torch.randn(x.shape, generator=draw).to(device)
+                loss = nn.functional.cross_entropy(model(x), images.train_y[chosen])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -109,6 +115,7 @@ def _note(run: Run, images: Images, model: nn.Module) -> dict[str, object]:
         "network": f"BN-MLP {'-'.join(map(str, run.widths))}",
         "data": images.name,
         "batch": run.batch,
+        "input_noise": run.input_noise,
         "seed": run.seed,
         "scale_invariant_layers": scale_invariant_layers(model),
     }

@@ -53,8 +53,6 @@ class Optimizer(ABC):
 
     name: ClassVar[str]
     label: ClassVar[str]
-    #: True if the closed forms hold for gradients uncorrelated in time only (else: for any, if orthogonal to w).
-    needs_white_gradients: ClassVar[bool] = False
     #: ``update(w, m, v, g, c) -> (change, m, v)``; works on floats in the kernel, on arrays in the NumPy twin.
     update: ClassVar[Callable[..., Any]]
 

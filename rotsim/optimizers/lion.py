@@ -59,7 +59,6 @@ class Lion(Optimizer):
 
     name = "lion"
     label = "Lion"
-    needs_white_gradients = True
     update = staticmethod(_update)
 
     lr: float

@@ -13,7 +13,7 @@ import xarray as xr
 
 from rotsim import dataset
 from rotsim.errors import InvalidInput, integer, require
-from rotsim.gradients import Gradient, Isotropic
+from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation import twin, walk
@@ -63,7 +63,7 @@ def simulate(
     steps : int
         Total number of optimizer steps, < 2³². With `resume`, this counts the steps already done.
     gradient : Gradient
-        Isotropic (default), ScaleInvariant or Replay.
+        ScaleInvariant (default), Isotropic or Replay.
     seed : int
         In [0, 2⁶⁴). A draw depends on (seed, neuron, step, coordinate) alone.
     initial_norm : float or array_like, shape (neurons,)
@@ -102,11 +102,11 @@ def simulate(
     Diverged
         If the weights become infinite or NaN.
     """
-    gradient = Isotropic() if gradient is None else gradient
+    gradient = ScaleInvariant() if gradient is None else gradient
     if not isinstance(optimizer, Optimizer):
         raise InvalidInput(f"`optimizer` must be a spec such as rotsim.AdamW(...); got {optimizer!r}")
     if not isinstance(gradient, Gradient):
-        raise InvalidInput(f"`gradient` must be a spec such as rotsim.Isotropic(); got {gradient!r}")
+        raise InvalidInput(f"`gradient` must be a spec such as rotsim.ScaleInvariant(); got {gradient!r}")
     steps = integer("steps", steps, low=1)
     require(steps < 2**32, "steps", "be < 2**32", steps)
     window = integer("record_every", record_every, low=1)

@@ -7,7 +7,7 @@ from math import asin, sqrt
 from typing import Any
 
 from rotsim.errors import InvalidInput, NoEquilibrium, integer
-from rotsim.gradients import Gradient, Isotropic
+from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.optimizers.base import Method, Optimizer
 
 
@@ -55,7 +55,7 @@ def equilibrium(
     dim : int
         Fan-in C > 2 of the neuron.
     gradient : Gradient
-        Isotropic (default) or ScaleInvariant.
+        ScaleInvariant (default, the paper's setting) or Isotropic.
     method : {"exact", "leading"}
         "exact": finite-step second moments of the random walk. "leading": the paper's formulas,
         the limit of lr·weight_decay → 0 (Kosson, Messmer, Jaggi 2024, table 1).
@@ -78,11 +78,11 @@ def equilibrium(
     >>> f"{eq.norm:.4f} {eq.rotation:.6f}"
     '2.2627 0.003244'
     """
-    gradient = Isotropic() if gradient is None else gradient
+    gradient = ScaleInvariant() if gradient is None else gradient
     if not isinstance(optimizer, Optimizer):
         raise InvalidInput(f"`optimizer` must be a spec such as rotsim.AdamW(...); got {optimizer!r}")
     if not isinstance(gradient, Gradient):
-        raise InvalidInput(f"`gradient` must be a spec such as rotsim.Isotropic(); got {gradient!r}")
+        raise InvalidInput(f"`gradient` must be a spec such as rotsim.ScaleInvariant(); got {gradient!r}")
     if method not in ("exact", "leading"):
         raise InvalidInput(f"`method` must be 'exact' or 'leading'; got {method!r}")
     dim = integer("dim", dim, low=3)

@@ -1,0 +1,107 @@
+"""`rotsim verify`: passes on the right theory, fails on a wrong one, and writes what it found."""
+
+import io
+import json
+import os
+from dataclasses import replace
+
+import matplotlib.image
+import numpy as np
+import pytest
+from rich.console import Console
+
+import rotsim
+from rotsim import verify
+from rotsim.cli import main
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """One quick run: exit code, printed text, folder."""
+    folder = tmp_path_factory.mktemp("verify") / "new" / "folder"
+    console = Console(file=io.StringIO(), width=80)
+    passed = verify.run(quick=True, output=folder, console=console)
+    return passed, console.file.getvalue(), folder
+
+
+def test_passes(found):
+    passed, text, _ = found
+    assert passed, text
+    assert "FAIL" not in text
+
+
+def test_table_names_every_optimizer_quantity_and_network(found):
+    _, text, _ = found
+    for spec in rotsim.OPTIMIZERS.values():
+        assert spec.label in text and f"digits {spec.name}" in text
+    for word in ("norm", "rotation", "update", "predicted", "simulated ±SE", "paper", "verdict", "head", "no claim"):
+        assert word in text, word
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+
+
+def test_files(found):
+    _, _, folder = found
+    assert sorted(os.listdir(folder)) == ["verify.json", "verify.png"]
+    content = json.loads((folder / "verify.json").read_text())
+    assert content["passed"] is True
+    assert {case["optimizer"]["name"] for case in content["simulations"]} == set(rotsim.OPTIMIZERS)
+    assert all(np.isfinite(check["z"]) for case in content["simulations"] for check in case["checks"])
+    assert len(content["networks"]) == 4 and content["provenance"]["versions"]["numpy"]
+    assert any(statement["statement"].startswith("lion") for statement in content["derivations"])
+    picture = matplotlib.image.imread(folder / "verify.png")
+    assert picture.shape[0] > 400 and picture.std() > 0.01
+
+
+@pytest.mark.parametrize("name", rotsim.OPTIMIZERS)
+def test_a_wrong_formula_fails(name, monkeypatch):
+    """Negative control: 2 % on one optimizer's rotation turns its verdicts, and the whole, into FAIL."""
+
+    def wrong(optimizer, dim, gradient, method):
+        right = rotsim.equilibrium(optimizer, dim, gradient, method)
+        return replace(right, rotation=1.02 * right.rotation) if optimizer.name == name else right
+
+    monkeypatch.setattr(verify, "OPTIMIZERS", {name: rotsim.OPTIMIZERS[name]})
+    monkeypatch.setattr(verify, "_derivations", lambda bar: [("skipped", True)])
+    console = Console(file=io.StringIO(), width=80)
+    assert not verify.run(quick=True, predict=wrong, console=console)
+    text = console.file.getvalue()
+    assert text.count("FAIL") == 3  # two settings and the summary
+
+
+def test_every_stage_can_turn_the_verdict(found):
+    console = Console(file=io.StringIO(), width=80)
+    trace = rotsim.load(verify_trace())
+    scaled = trace.copy(deep=True)
+    scaled["rotation"] *= 1.2
+    from rotsim.theory.traces import compare_with_theory
+
+    for data, expected in ((trace, True), (scaled, False)):
+        report = compare_with_theory(data)
+        gated = tuple(check.group != "head.weight" for check in report)
+        case = verify.TraceCase("x", data, report, gated)
+        assert verify.verdict([("a", True)], [], [case]) is expected
+        # layers outside the theory never decide
+        assert verify.verdict([("a", True)], [], [replace(case, gated=(False,) * len(gated))])
+    assert not verify.verdict([("a", True), ("b", False)], [], [])
+    console.print(verify._derivation_line([("b", False)]))
+    assert "FAIL" in console.file.getvalue()
+
+
+def verify_trace():
+    from rotsim.measure.shipped import shipped_traces
+
+    return shipped_traces()["digits_sgdm"]
+
+
+def test_exit_code(monkeypatch, capsys):
+    monkeypatch.setattr(verify, "run", lambda **_: False)
+    assert main(["verify", "--quick"]) == 1
+    monkeypatch.setattr(verify, "run", lambda **_: True)
+    assert main(["verify", "--quick"]) == 0
+
+
+def test_unwritable_output(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["verify", "--quick", "--output", str(tmp_path / "file")]) == 2
+    assert "cannot be created" in capsys.readouterr().err
