@@ -96,7 +96,9 @@ def test_schedule_scales_the_learning_rate(optimizer):
 
 
 def test_weight_decay_zero_grows_without_bound():
-    data = rotsim.simulate(rotsim.AdamW(lr=0.01, weight_decay=0.0), dim=64, neurons=32, steps=4000, initial_norm=0.1)
+    optimizer = rotsim.AdamW(lr=0.01, weight_decay=0.0)
+    white = rotsim.Isotropic()
+    data = rotsim.simulate(optimizer, dim=64, neurons=32, steps=4000, gradient=white, initial_norm=0.1)
     growth = (data["norm"].values[:, -1] ** 2).mean() / (data["norm"].values[:, 19] ** 2).mean()
     assert growth == pytest.approx(2.0, rel=0.1)  # ‖w‖² grows in proportion to time
 
