@@ -188,7 +188,7 @@ def _compare_layers(
     for layer in dict.fromkeys(layers):
         rows = layers == layer
         if "active" in measured:
-            rows &= measured["active"].values.mean(axis=1) > 0.5
+            rows &= measured["active"].values[:, measured.sizes["step"] // 2 :].mean(axis=1) > 0.5
         rows &= np.isfinite(predicted["rotation"].values[:, -1])
         if not rows.any():
             continue

@@ -112,7 +112,7 @@ def verify_figure(cases: Sequence[Case], traces: Sequence[TraceCase]) -> Figure:
         for column, name in enumerate(columns):
             case = next(case for case in cases if case.optimizer.name == name)
             ax = plot_walk(axes[0, column], case.data, case.exact)
-            ax.set(title=f"{case.optimizer.label}: random walk", xlim=(0, 12), ylim=(0.4, 2.1))
+            ax.set(title=f"{case.optimizer.label}: random walk", xlim=(0, 12), ylim=(0.15, 2.1))
             for row, data_name in enumerate(datasets, start=1):
                 ax = axes[row, column]
                 found = [t for t in traces if t.name == f"{data_name}_{name}"]
@@ -122,7 +122,7 @@ def verify_figure(cases: Sequence[Case], traces: Sequence[TraceCase]) -> Figure:
                 spec = dataset.spec_of(found[0].data)
                 plot_layers(ax, found[0].data, spec["scale_invariant_layers"])
                 ax.set(
-                    title=f"{case.optimizer.label}: {spec['network'].split()[0]} on {spec['data']}", ylim=(0.18, 2.2)
+                    title=f"{case.optimizer.label}: {spec['network'].split()[0]} on {spec['data']}", ylim=(0.28, 1.6)
                 )
                 ax.set_xlabel("layer")
         for row in range(1, rows):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from math import sqrt
+from math import pi, sqrt
 
 import numpy as np
 import pytest
@@ -34,11 +34,13 @@ def test_a_shipped_trace_says_where_it_comes_from(name):
     spec = spec_of(trace)
     data, kind = name.split("_", 1)
     assert optimizer_of(trace).name == kind
-    assert (spec["data"], spec["seed"], spec["steps"], spec["lr_changed"]) == (data, 0, 4000, False)
+    steps, window = {"digits": (6000, 250), "fashion": (9000, 375)}[data]
+    assert (spec["data"], spec["seed"], spec["steps"], spec["lr_changed"]) == (data, 0, steps, False)
+    assert spec["input_noise"] == 1.0
     assert spec["scale_invariant_layers"] == [f"hidden{i}.weight" for i in range(3)]
     assert set(spec["layers"]) == set(trace["layer"].values) == {*spec["scale_invariant_layers"], "head.weight"}
-    window = {"digits": 200, "fashion": 400}[data]
-    assert trace["step"].values.tolist() == list(range(window, 4001, window))
+    assert trace["step"].values.tolist() == list(range(window, steps + 1, window))
+    assert all((trace["layer"] == layer).sum() == 64 for layer in spec["scale_invariant_layers"])
     for variable in trace.data_vars.values():
         assert variable.dtype == np.float32 and np.isfinite(variable.values).all()
     source = json.loads(trace.attrs["provenance"])
@@ -52,20 +54,21 @@ def test_an_unknown_trace_is_answered_with_the_names():
         load_shipped("imagenet")
 
 
-# Medians over a layer's neurons; digits over six (SGDM) or three (AdamW) seeds, Fashion-MNIST over two:
-# digits 0.984-1.039 and 0.931-1.057, Fashion-MNIST 0.999-1.010 and 0.944-1.023.
+# Medians over a layer's neurons. digits over three seeds: SGDM 0.996-1.002, AdamW 0.964-1.010, Lion 0.938-1.039;
+# Fashion-MNIST, one seed: SGDM 0.998-1.006, AdamW 0.983-1.009. Against the paper's formula; for Lion, at
+# these betas, it is 2.8 % below the exact one.
 GATES = {
-    "digits_sgdm": (0.95, 1.05),
-    "digits_adamw": (0.90, 1.10),
-    "fashion_sgdm": (0.97, 1.03),
-    "fashion_adamw": (0.92, 1.05),
+    "digits_sgdm": (0.98, 1.02, sqrt(2 * 0.1 * 2e-3 / 1.9)),
+    "digits_adamw": (0.94, 1.04, sqrt(2 * 2e-3 * 0.5 * 0.1 / 1.9)),
+    "digits_lion": (0.90, 1.10, sqrt(pi * 2e-4 * 5.0) * sqrt(0.1**2 + 0.9**2 * 0.01 / 1.99)),
+    "fashion_sgdm": (0.98, 1.02, sqrt(2 * 0.1 * 2e-3 / 1.9)),
+    "fashion_adamw": (0.96, 1.04, sqrt(2 * 2e-3 * 0.5 * 0.1 / 1.9)),
 }
 
 
 @pytest.mark.parametrize("name", GATES)
 def test_scale_invariant_layers_rotate_as_predicted_and_the_head_does_not(name):
-    low, high = GATES[name]
-    predicted = sqrt(2 * 0.1 * 2e-3 / 1.9) if name.endswith("sgdm") else sqrt(2 * 2e-3 * 0.5 * 0.1 / 1.9)
+    low, high, predicted = GATES[name]
     ratios = layer_ratios(load_shipped(name), predicted)
     head = np.median(ratios.pop("head.weight"))
     for layer, values in ratios.items():
@@ -93,15 +96,15 @@ def test_a_fresh_network_reaches_the_predicted_rotation(torch):
     from experiments.networks.data import load_images
     from experiments.networks.train import Run, train
 
-    run = Run((64, 128, 128, 128, 10), batch=64, steps=3000, optimizer="sgdm", lr=0.1, weight_decay=2e-3)
+    run = Run((64, 128, 128, 128, 10), 64, 3000, "sgdm", lr=0.1, weight_decay=2e-3, input_noise=1.0)
     recorder, results = train(run, load_images("digits"), interval=5, window=100)
     ratios = layer_ratios(recorder.dataset(), sqrt(2 * 0.1 * 2e-3 / 1.9))
     head = ratios.pop("head.weight")
     assert len(ratios) == 3
-    for layer, values in ratios.items():  # 0.983 to 1.030 over six seeds
-        assert abs(np.median(values) - 1) < 0.05, layer
-        assert np.mean(np.abs(values - 1) < 0.1) > 0.85, layer
-    assert np.median(head) < 0.8
+    for layer, values in ratios.items():
+        assert abs(np.median(values) - 1) < 0.03, layer
+        assert np.mean(np.abs(values - 1) < 0.1) > 0.9, layer
+    assert np.median(head) < 0.95
     assert results["test_accuracy"] > 0.85
 
 

@@ -81,8 +81,8 @@ def test_every_stage_can_turn_the_verdict(found):
         gated = tuple(check.group != "head.weight" for check in report)
         case = verify.TraceCase("x", data, report, gated)
         assert verify.verdict([("a", True)], [], [case]) is expected
-        # layers outside the theory never decide
-        assert verify.verdict([("a", True)], [], [replace(case, gated=(False,) * len(gated))])
+        # layers outside the theory never decide, but nor can they stand for an optimizer
+        assert not verify.verdict([("a", True)], [], [replace(case, gated=(False,) * len(gated))])
     assert not verify.verdict([("a", True), ("b", False)], [], [])
     console.print(verify._derivation_line([("b", False)]))
     assert "FAIL" in console.file.getvalue()

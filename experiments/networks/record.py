@@ -21,7 +21,7 @@ INPUT_NOISE = 1.0  # see `Run`
 _HYPERPARAMETERS = {  # lr·wd = 1e-3 for AdamW and Lion: relaxation of the norm in 500 steps, AdamW's v adds up to 2000
     "adamw": (2e-3, 0.5),
     "sgdm": (0.1, 2e-3),
-    "adam_l2": (2e-3, 1e-3),
+    "adam_l2": (1e-3, 1e-3),
     "lion": (2e-4, 5.0),
 }
 # widths, batch, steps, steps per record window
