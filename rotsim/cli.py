@@ -168,12 +168,12 @@ def _simulate(
         )
     if output:
         dataset.save(result, output)
-    if optimizer.weight_decay > 0:
+    try:
         report = compare(result, equilibrium(optimizer, dim, model))
         console.print(report_table(report, f"{optimizer.describe()}, dim {dim}, {gradient} gradients"))
-    else:
+    except (InvalidInput, NoEquilibrium) as reason:
         final = float((result["norm"].values[:, -1] ** 2).mean() ** 0.5)
-        console.print(f"RMS norm after {run['steps']} steps without weight decay: {final:.6g} (no equilibrium exists)")
+        console.print(f"RMS norm after {run['steps']} steps: {final:.6g}. No prediction to compare with: {reason}")
     if output:
         console.print(f"saved {output}")
 

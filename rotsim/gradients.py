@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numba.extending import register_jitable
 
-from rotsim.errors import InvalidInput, positive
+from rotsim.errors import InvalidInput, positive, require
 from rotsim.noise import fill_normals
 
 _OPTIONS = {"fastmath": {"contract", "nsz", "reassoc"}}
@@ -94,8 +94,9 @@ class Isotropic(Gradient):
         return GradientPower(dim * self.scale**2, 0)
 
     def angle_spread(self, dim: int) -> float:
+        require(dim >= 3, "dim", "be >= 3 for isotropic noise, where E[1/‖w‖²] diverges at 2", dim)
         # w and the noise across it are independent: E[χ²_{C-1}] E[1/χ²_C] = (C-1)/(C-2)
-        return (dim - 1) / (dim - 2) if dim > 2 else float("inf")
+        return (dim - 1) / (dim - 2)
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name, "scale": self.scale}

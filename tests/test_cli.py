@@ -55,7 +55,14 @@ def test_compare_exit_code_1_when_not_equilibrated(tmp_path, capsys):
 
 def test_simulate_without_decay(capsys):
     assert main(["simulate", "lion", "--lr", "1e-3", "--weight-decay", "0", *SMALL]) == 0
-    assert "no equilibrium exists" in capsys.readouterr().out
+    assert "`weight_decay` must be > 0" in capsys.readouterr().out
+
+
+def test_simulate_where_nothing_is_predicted(capsys, tmp_path):
+    path = str(tmp_path / "two.nc")
+    assert main(["simulate", *SGDM, "--gradient", "isotropic", "--dim", "2", "--steps", "500", "--output", path]) == 0
+    assert "No prediction to compare with" in capsys.readouterr().out
+    assert rotsim.load(path).sizes["step"] == 5
 
 
 def test_help_teaches(capsys):
@@ -79,7 +86,7 @@ def test_derive(style, capsys):
     [
         (["equilibrium", "adamw", "--lr", "1", "--weight-decay", "1"], "`lr * weight_decay` must be < 1"),
         (["equilibrium", *ADAMW, "--betas", "0.9", "1.0"], "`betas[1]` must be in [0, 1); got 1.0"),
-        (["equilibrium", *ADAMW, "--dim", "1"], "`dim` must be >= 3; got 1"),
+        (["equilibrium", *ADAMW, "--dim", "1"], "`dim` must be >= 2; got 1"),
         (["simulate", *ADAMW, "--dim", "1"], "`dim` must be >= 2; got 1"),
         (["equilibrium", "adamw", "--lr", "nan", "--weight-decay", "0.1"], "`lr` must be finite and > 0; got nan"),
         (["equilibrium", "adamw", "--lr", "x", "--weight-decay", "0.1"], "'x' is not a valid float"),

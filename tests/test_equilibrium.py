@@ -162,7 +162,12 @@ def test_adam_l2_fixed_point_exists_however_strong_the_decay():
     ("call", "error", "message"),
     [
         (lambda: rotsim.equilibrium(rotsim.AdamW(1e-3, 0.0)), rotsim.NoEquilibrium, "`weight_decay` must be > 0"),
-        (lambda: rotsim.equilibrium(rotsim.AdamW(1e-3, 0.1), dim=2), rotsim.InvalidInput, "`dim` must be >= 3; got 2"),
+        (lambda: rotsim.equilibrium(rotsim.AdamW(1e-3, 0.1), dim=1), rotsim.InvalidInput, "`dim` must be >= 2; got 1"),
+        (
+            lambda: rotsim.equilibrium(rotsim.AdamW(1e-3, 0.1), 2, Isotropic()),
+            rotsim.InvalidInput,
+            "`dim` must be >= 3 for isotropic noise",
+        ),
         (lambda: rotsim.equilibrium("adamw"), rotsim.InvalidInput, "`optimizer` must be a spec"),
         (lambda: rotsim.equilibrium(rotsim.AdamW(1e-3, 0.1), method="best"), rotsim.InvalidInput, "`method` must be"),
         (

@@ -53,7 +53,7 @@ def equilibrium(
     optimizer : Optimizer
         With ``weight_decay`` > 0; without decay the norm grows for ever.
     dim : int
-        Fan-in C > 2 of the neuron.
+        Fan-in C >= 2 of the neuron (>= 3 for isotropic noise).
     gradient : Gradient
         ScaleInvariant (default, the paper's setting) or Isotropic.
     method : {"exact", "leading"}
@@ -85,7 +85,7 @@ def equilibrium(
         raise InvalidInput(f"`gradient` must be a spec such as rotsim.ScaleInvariant(); got {gradient!r}")
     if method not in ("exact", "leading"):
         raise InvalidInput(f"`method` must be 'exact' or 'leading'; got {method!r}")
-    dim = integer("dim", dim, low=3)
+    dim = integer("dim", dim, low=2)
     if optimizer.weight_decay == 0:
         raise NoEquilibrium(
             "`weight_decay` must be > 0 for an equilibrium to exist; with 0.0 the norm grows without bound"

@@ -36,7 +36,7 @@ def predict_trace(trace: xr.Dataset) -> xr.Dataset:
     -------
     Dataset
         ``norm``, ``rotation``, ``update_rms`` with dims (neuron, step), one step. NaN where there
-        is no equilibrium: no weight decay, no gradient, or fan-in below 3.
+        is no equilibrium: no weight decay, no gradient, or fan-in below 2.
     """
     dataset.validate(trace)
     optimizer = dataset.optimizer_of(trace)
@@ -59,7 +59,7 @@ def predict_trace(trace: xr.Dataset) -> xr.Dataset:
 def _predict_neuron(
     optimizer: Optimizer, scale: float, fan_in: float, lr: float, weight_decay: float
 ) -> tuple[float, ...]:
-    if not (weight_decay > 0 and scale > 0 and fan_in >= 3):
+    if not (weight_decay > 0 and scale > 0 and fan_in >= 2):
         return (np.nan,) * len(dataset.QUANTITIES)
     # only the norm feels the scale, smoothly: a grid of 0.1 % serves every neuron of a layer
     rounded = float(np.exp(np.round(np.log(scale) * 1000) / 1000))
