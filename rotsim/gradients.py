@@ -62,6 +62,23 @@ class Gradient(ABC):
         """Name and parameters, JSON-serialisable."""
 
 
+@dataclass(frozen=True)
+class _Noise(Gradient):
+    """What noise models share: one scale > 0."""
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", positive("scale", self.scale))
+
+    @property
+    def parameter(self) -> float:
+        return self.scale
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "scale": self.scale}
+
+
 @register_jitable(**_OPTIONS)
 def _sample_isotropic(z, w, norm_squared, key0, key1, step, parameter, data, t, i):  # type: ignore[no-untyped-def]
     fill_normals(z, key0, key1, step)
@@ -69,7 +86,7 @@ def _sample_isotropic(z, w, norm_squared, key0, key1, step, parameter, data, t, 
 
 
 @dataclass(frozen=True)
-class Isotropic(Gradient):
+class Isotropic(_Noise):
     """White noise: g ~ N(0, scale² I).
 
     Parameters
@@ -81,15 +98,6 @@ class Isotropic(Gradient):
     name = "isotropic"
     sample = staticmethod(_sample_isotropic)
 
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", positive("scale", self.scale))
-
-    @property
-    def parameter(self) -> float:
-        return self.scale
-
     def power(self, dim: int) -> GradientPower:
         return GradientPower(dim * self.scale**2, 0)
 
@@ -97,9 +105,6 @@ class Isotropic(Gradient):
         require(dim >= 3, "dim", "be >= 3 for isotropic noise, where E[1/‖w‖²] diverges at 2", dim)
         # w and the noise across it are independent: E[χ²_{C-1}] E[1/χ²_C] = (C-1)/(C-2)
         return (dim - 1) / (dim - 2)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "scale": self.scale}
 
 
 @register_jitable(**_OPTIONS)
@@ -113,7 +118,7 @@ def _sample_scale_invariant(z, w, norm_squared, key0, key1, step, parameter, dat
 
 
 @dataclass(frozen=True)
-class ScaleInvariant(Gradient):
+class ScaleInvariant(_Noise):
     """Noise as scale invariance shapes it: g = P_w⊥ z / ‖w‖ with z ~ N(0, scale²/C · I).
 
     Parameters
@@ -125,23 +130,11 @@ class ScaleInvariant(Gradient):
     name = "scale_invariant"
     sample = staticmethod(_sample_scale_invariant)
 
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", positive("scale", self.scale))
-
-    @property
-    def parameter(self) -> float:
-        return self.scale
-
     def power(self, dim: int) -> GradientPower:
         return GradientPower(self.scale**2 * (1 - 1 / dim), -1)
 
     def angle_spread(self, dim: int) -> float:
         return 1.0
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "scale": self.scale}
 
 
 @register_jitable(**_OPTIONS)

@@ -9,8 +9,7 @@ import numpy as np
 from numba.extending import register_jitable
 from scipy.optimize import brentq
 
-from rotsim.errors import positive, real
-from rotsim.optimizers.base import Method, Moments, Optimizer, beta_pair
+from rotsim.optimizers.base import Method, Moments, Optimizer
 from rotsim.theory import closed_forms
 
 if TYPE_CHECKING:
@@ -61,12 +60,6 @@ class AdamL2(Optimizer):
     weight_decay: float
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-
-    def __post_init__(self) -> None:
-        self._set("lr", positive("lr", self.lr))
-        self._set("weight_decay", real("weight_decay", self.weight_decay, "be finite and >= 0", low=0.0))
-        self._set("betas", beta_pair(self.betas))
-        self._set("eps", real("eps", self.eps, "be finite and >= 0", low=0.0))
 
     @classmethod
     def examples(cls) -> tuple[AdamL2, AdamL2]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from rotsim.errors import InvalidInput, require
+from rotsim.errors import InvalidInput, positive, real, require
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
@@ -59,6 +59,14 @@ class Optimizer(ABC):
     lr: float
     weight_decay: float
 
+    def __post_init__(self) -> None:
+        """Validate what is common, by name; a subclass calls this first and adds its own bounds."""
+        self._set("lr", positive("lr", self.lr))
+        self._set("weight_decay", real("weight_decay", self.weight_decay, "be finite and >= 0", low=0.0))
+        for name, normalise in _COMMON.items():
+            if hasattr(self, name):
+                self._set(name, normalise(getattr(self, name)))
+
     @abstractmethod
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         """Scalars for `update` at steps ``step`` (counted from 1), each a float or an array like ``step``."""
@@ -95,12 +103,17 @@ class Optimizer(ABC):
 
 def beta_pair(value: Any) -> tuple[float, float]:
     """Validate ``betas``: two numbers in [0, 1)."""
-    from rotsim.errors import real
-
     if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
         raise InvalidInput(f"`betas` must be two numbers in [0, 1); got {value!r}")
     first, second = (real(f"betas[{i}]", value[i], "be in [0, 1)", low=0.0, high=1.0) for i in (0, 1))
     return first, second
+
+
+_COMMON: dict[str, Callable[[Any], Any]] = {
+    "betas": beta_pair,
+    "eps": lambda value: real("eps", value, "be finite and >= 0", low=0.0),
+    "momentum": lambda value: real("momentum", value, "be in [0, 1)", low=0.0, high=1.0),
+}
 
 
 def check_decoupled_decay(lr: float, weight_decay: float) -> None:

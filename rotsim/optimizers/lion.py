@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba.extending import register_jitable
 
-from rotsim.errors import positive, real
-from rotsim.optimizers.base import Method, Moments, Optimizer, beta_pair, check_decoupled_decay
+from rotsim.optimizers.base import Method, Moments, Optimizer, check_decoupled_decay
 from rotsim.theory import closed_forms
 
 if TYPE_CHECKING:
@@ -66,9 +65,7 @@ class Lion(Optimizer):
     betas: tuple[float, float] = (0.9, 0.99)
 
     def __post_init__(self) -> None:
-        self._set("lr", positive("lr", self.lr))
-        self._set("weight_decay", real("weight_decay", self.weight_decay, "be finite and >= 0", low=0.0))
-        self._set("betas", beta_pair(self.betas))
+        super().__post_init__()
         check_decoupled_decay(self.lr, self.weight_decay)
 
     @classmethod

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba.extending import register_jitable
 
-from rotsim.errors import positive, real, require
+from rotsim.errors import require
 from rotsim.optimizers.base import Method, Moments, Optimizer
 from rotsim.theory import closed_forms
 
@@ -54,9 +54,7 @@ class SGDM(Optimizer):
     momentum: float = 0.9
 
     def __post_init__(self) -> None:
-        self._set("lr", positive("lr", self.lr))
-        self._set("weight_decay", real("weight_decay", self.weight_decay, "be finite and >= 0", low=0.0))
-        self._set("momentum", real("momentum", self.momentum, "be in [0, 1)", low=0.0, high=1.0))
+        super().__post_init__()
         limit = 2 * (1 + self.momentum)
         require(
             self.lr * self.weight_decay < limit,
