@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from rotsim.simulation import simulate as simulate
     from rotsim.theory.equilibrium import Equilibrium as Equilibrium
     from rotsim.theory.equilibrium import equilibrium as equilibrium
+    from rotsim.theory.planning import Plan as Plan
+    from rotsim.theory.planning import plan as plan
+    from rotsim.theory.planning import transfer as transfer
 
 _HOME = {
     "compare": "rotsim.comparison",
@@ -48,6 +51,9 @@ _HOME = {
     "simulate": "rotsim.simulation",
     "equilibrium": "rotsim.theory.equilibrium",
     "Equilibrium": "rotsim.theory.equilibrium",
+    "Plan": "rotsim.theory.planning",
+    "plan": "rotsim.theory.planning",
+    "transfer": "rotsim.theory.planning",
 }
 
 __all__ = sorted([*_HOME, "__version__"])

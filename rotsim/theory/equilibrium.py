@@ -98,9 +98,9 @@ def equilibrium(
         rotation = 2 * asin(min(1.0, half_chord)) * sqrt(gradient.angle_spread(dim))
     return Equilibrium(
         norm=sqrt(moments.norm_squared),
-        rotation=rotation,
+        rotation=float(rotation),
         update_rms=2 * half_chord * sqrt(moments.norm_squared),
-        relaxation_steps=moments.relaxation_steps,
-        model_error=moments.model_error + 1 / dim,
+        relaxation_steps=float(moments.relaxation_steps),
+        model_error=float(moments.model_error + 1 / dim),
         method=method,
     )

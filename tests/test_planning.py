@@ -1,0 +1,161 @@
+"""Inverse design: the plan's own equilibrium is the target, and impossible targets are refused."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import rotsim
+from rotsim.gradients import Isotropic, ScaleInvariant
+
+OPTIMIZERS = list(rotsim.OPTIMIZERS)
+
+
+@pytest.mark.parametrize("gradient", [ScaleInvariant(), Isotropic(0.05)], ids=lambda g: g.name)
+@pytest.mark.parametrize("family", OPTIMIZERS)
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(rotation=st.floats(1e-4, 0.05), norm=st.floats(0.05, 50.0))
+def test_rotation_and_norm(family, gradient, rotation, norm):
+    found = rotsim.plan(family, rotation=rotation, norm=norm, dim=512, gradient=gradient)
+    again = rotsim.equilibrium(found.optimizer, 512, gradient)
+    assert again == found.equilibrium
+    assert again.rotation == pytest.approx(rotation, rel=1e-8)
+    assert again.norm == pytest.approx(norm, rel=1e-8)
+
+
+@pytest.mark.parametrize("family", OPTIMIZERS)
+def test_time_scale_at_given_lr(family):
+    found = rotsim.plan(family, relaxation_steps=4000, lr=1e-3)
+    assert found.optimizer.lr == 1e-3
+    assert found.equilibrium.relaxation_steps == pytest.approx(4000, rel=1e-8)
+
+
+@pytest.mark.parametrize(("family", "fixed"), [("adamw", {"betas": (0.9, 0.99)}), ("sgdm", {}), ("lion", {})])
+def test_rotation_and_time_scale_determine_momentum(family, fixed):
+    found = rotsim.plan(family, rotation=0.01, relaxation_steps=2000, lr=1e-2, **fixed)
+    assert found.equilibrium.rotation == pytest.approx(0.01, rel=1e-8)
+    assert found.equilibrium.relaxation_steps == pytest.approx(2000, rel=1e-8)
+
+
+def test_a_plan_simulates_as_planned():
+    found = rotsim.plan("lion", rotation=0.03, norm=2.0, dim=256)
+    data = rotsim.simulate(found.optimizer, dim=256, neurons=48, steps=6000, initial_norm=2.0)
+    report = rotsim.compare(data, found.equilibrium)
+    assert report.passed, report.table()
+
+
+@pytest.mark.parametrize("family", OPTIMIZERS)
+def test_transfer_keeps_the_pace(family):
+    start = rotsim.OPTIMIZERS[family].examples()[0]
+    before = rotsim.equilibrium(start)
+    slower = rotsim.transfer(start, momentum=0.8)
+    assert (slower.optimizer.to_dict().get("momentum") or slower.optimizer.betas[0]) == 0.8
+    assert slower.equilibrium.rotation == pytest.approx(before.rotation, rel=1e-8)
+    assert slower.equilibrium.norm == pytest.approx(before.norm, rel=1e-8)
+    larger = rotsim.transfer(start, batch_factor=4)
+    assert larger.equilibrium.rotation == pytest.approx(2 * before.rotation, rel=1e-8)
+    if family == "sgdm":  # θ² is proportional to lr·wd at any size, and no second moment slows relaxation
+        ratio = larger.equilibrium.relaxation_steps / before.relaxation_steps
+        assert ratio == pytest.approx(0.25, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(rotation=0.01), "1 targets .rotation. cannot determine 2 unknowns .lr, weight_decay."),
+        (dict(rotation=0.01, norm=1.0, lr=0.1), "2 targets .* cannot determine 1 unknowns"),
+        (dict(), "0 targets .none."),
+        (dict(rotation=-1.0, norm=1.0), "`rotation` must be finite and > 0"),
+        (dict(rotation=2.5, norm=1.0), "no AdamW reaches rotation=2.5"),
+        (dict(rotation=0.1, relaxation_steps=5000, lr=1e-3), "no AdamW reaches .* Momentum trades the two"),
+        (dict(rotation=0.01, norm=1.0, momentum=0.9), "AdamW has no hyperparameter 'momentum'"),
+    ],
+)
+def test_refusals(arguments, message):
+    with pytest.raises(rotsim.InvalidInput, match=message):
+        rotsim.plan("adamw", **arguments)
+
+
+def test_unknown_family():
+    with pytest.raises(rotsim.InvalidInput, match="optimizer 'rmsprop' is unknown"):
+        rotsim.plan("rmsprop", rotation=0.01, norm=1.0)
+
+
+# --- symmetries and monotonicity of the equilibrium ---------------------------------------------
+
+rates = st.floats(1e-4, 1e-2)
+decays = st.floats(1e-3, 1.0)
+factors = st.floats(0.1, 10.0)
+
+
+@pytest.mark.parametrize("method", ["exact", "leading"])
+@pytest.mark.parametrize("family", ["adamw", "sgdm", "lion"])
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(lr=rates, weight_decay=decays, c=factors)
+def test_equal_products_rotate_equally(family, method, lr, weight_decay, c):
+    """(lr, wd) -> (c lr, wd/c): rotation unchanged, norm times c, or its root for scale-invariant SGDM."""
+    spec = rotsim.OPTIMIZERS[family]
+    before, after = (
+        rotsim.equilibrium(spec(lr=a, weight_decay=b), 256, method=method)
+        for a, b in ((lr, weight_decay), (c * lr, weight_decay / c))
+    )
+    assert after.rotation == pytest.approx(before.rotation, rel=1e-9)
+    assert after.norm == pytest.approx(before.norm * (c**0.5 if family == "sgdm" else c), rel=1e-9)
+
+
+def test_adam_l2_rotation_does_change_with_lr_over_wd():
+    """Negative control of the symmetry: only the product counts for the others, not for Adam+L2."""
+    one, other = (rotsim.equilibrium(rotsim.AdamL2(*v), 256).rotation for v in ((1e-3, 0.1), (1e-2, 0.01)))
+    assert abs(other / one - 1) > 0.5
+
+
+@pytest.mark.parametrize("family", OPTIMIZERS)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(lr=rates, weight_decay=decays, more=st.floats(1.01, 3.0))
+def test_more_decay_turns_faster_and_shrinks(family, lr, weight_decay, more):
+    spec = rotsim.OPTIMIZERS[family]
+    less, stronger = (rotsim.equilibrium(spec(lr=lr, weight_decay=w), 256) for w in (weight_decay, more * weight_decay))
+    assert stronger.rotation > less.rotation
+    assert stronger.norm < less.norm
+    assert stronger.relaxation_steps < less.relaxation_steps
+
+
+@pytest.mark.parametrize("family", ["adamw", "sgdm"])
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(lr=rates, weight_decay=decays, beta=st.floats(0.0, 0.9))
+def test_more_momentum_turns_more_slowly(family, lr, weight_decay, beta):
+    spec = rotsim.OPTIMIZERS[family]
+
+    def rotation(b):
+        more = {"momentum": b} if family == "sgdm" else {"betas": (b, 0.999)}
+        return rotsim.equilibrium(spec(lr=lr, weight_decay=weight_decay, **more), 256).rotation
+
+    assert rotation(beta + 0.05) < rotation(beta)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(scale=st.floats(1e-2, 1e2))
+def test_gradient_scale(scale):
+    """d log rotation / d log scale: 0 for AdamW, SGDM, Lion; -1/3 for Adam+L2; norms follow their own powers."""
+    powers = {"adamw": (0, 0), "lion": (0, 0), "sgdm": (0, 0.5), "adam_l2": (-1 / 3, 1 / 3)}
+    for family, (on_rotation, on_norm) in powers.items():
+        optimizer = rotsim.OPTIMIZERS[family](lr=1e-4, weight_decay=1e-3)
+        one, scaled = (rotsim.equilibrium(optimizer, 256, ScaleInvariant(s), "leading") for s in (1.0, scale))
+        assert scaled.rotation / one.rotation == pytest.approx(scale**on_rotation, rel=1e-9)
+        assert scaled.norm / one.norm == pytest.approx(scale**on_norm, rel=1e-9)
+
+
+@pytest.mark.parametrize("family", OPTIMIZERS)
+def test_gradient_scale_by_simulation(family):
+    """The same four statements from walks over four decades of gradient scale."""
+    optimizer = rotsim.OPTIMIZERS[family].examples()[0]
+    scales = np.array([1e-2, 1.0, 1e2])
+    seen = []
+    for scale in scales:
+        gradient = ScaleInvariant(scale)
+        eq = rotsim.equilibrium(optimizer, 128, gradient)
+        steps = int(min(max(4000, 4 * eq.relaxation_steps), 20_000))
+        data = rotsim.simulate(optimizer, dim=128, neurons=16, steps=steps, gradient=gradient, initial_norm=eq.norm)
+        seen.append(np.sqrt((data["rotation"].values[:, data.sizes["step"] // 2 :] ** 2).mean()))
+    slope = np.polyfit(np.log(scales), np.log(seen), 1)[0]
+    assert slope == pytest.approx(-1 / 3 if family == "adam_l2" else 0.0, abs=0.01)
