@@ -5,6 +5,7 @@ Functions that draw take an Axes and return it; those that compose return a Figu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,12 @@ def style() -> Iterator[None]:
     """rotsim's matplotlib style, for the duration of a block."""
     with plt.style.context(_STYLE):
         yield
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a figure as PNG, atomically, in rotsim's style (matplotlib resolves colours only when drawing)."""
+    with style():
+        return dataset.write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
 
 
 def plot_walk(

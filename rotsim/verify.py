@@ -96,12 +96,11 @@ def run(
         console.print(_network_table(traces))
     passed = verdict(proofs, cases, traces)
     if output is not None:
-        from rotsim.plotting import verify_figure
+        from rotsim.plotting import save_figure, verify_figure
 
-        dataset.write_atomically(
-            output / "verify.json", lambda p: p.write_text(_json(passed, seed, proofs, cases, traces))
-        )
-        dataset.write_atomically(output / "verify.png", lambda p: verify_figure(cases, traces).savefig(p, format="png"))
+        text = _json(passed, seed, proofs, cases, traces)
+        dataset.write_atomically(output / "verify.json", lambda path: path.write_text(text))
+        save_figure(verify_figure(cases, traces), output / "verify.png")
         console.print(f"wrote {output / 'verify.json'} and {output / 'verify.png'}")
     console.print(_summary(passed, proofs, cases, traces))
     return passed

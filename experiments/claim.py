@@ -1,0 +1,110 @@
+"""What every claim script shares: a verdict with its numbers, a figure, provenance, one command line.
+
+A claim script has a docstring (the claim, its section, what would refute it) and a function
+``examine(quick) -> Finding``; its last line is ``main(__doc__, examine)``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any
+
+import click
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from rotsim.dataset import check_writable, provenance, write_atomically
+from rotsim.plotting import save_figure
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One statement with the numbers that decide it: it holds if ``low <= value <= high``.
+
+    The interval is part of the claim, fixed before the numbers are seen; `standard_error` says how well
+    the value is known (NaN for a single recorded network).
+    """
+
+    statement: str
+    value: float
+    standard_error: float
+    low: float
+    high: float = inf
+
+    @property
+    def holds(self) -> bool:
+        """Whether the value lies in the claimed interval."""
+        return self.low <= self.value <= self.high
+
+    def line(self) -> str:
+        """One line for the terminal."""
+        colour = "[green]holds  [/]" if self.holds else "[bold red]REFUTED[/]"
+        claimed = f"at least {self.low:.3g}" if self.high == inf else f"{self.low:.3g} to {self.high:.3g}"
+        noise = f" ±{self.standard_error:.1g}" if isfinite(self.standard_error) else ""
+        return f"{colour} {self.statement}: {self.value:.4g}{noise} (claimed: {claimed})"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one script found."""
+
+    checks: list[Check]
+    figure: Figure
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def holds(self) -> bool:
+        """Whether every statement does."""
+        return bool(self.checks) and all(check.holds for check in self.checks)
+
+
+def write(name: str, claim: str, finding: Finding, folder: Path, quick: bool) -> None:
+    """Write ``name.json`` and ``name.png`` into `folder`, atomically."""
+    content = {
+        "claim": claim,
+        "holds": finding.holds,
+        "quick": quick,
+        "checks": [_record(check) for check in finding.checks],
+        "numbers": finding.numbers,
+        "provenance": provenance(command=f"python -m experiments.{name}{' --quick' if quick else ''}"),
+    }
+    text = json.dumps(content, indent=1) + "\n"
+    write_atomically(folder / f"{name}.json", lambda path: path.write_text(text))
+    save_figure(finding.figure, folder / f"{name}.png")
+
+
+def _record(check: Check) -> dict[str, Any]:
+    # JSON has no infinity or NaN
+    numbers = {
+        key: value if not isinstance(value, float) or isfinite(value) else None for key, value in vars(check).items()
+    }
+    return {**numbers, "holds": check.holds}
+
+
+def main(name: str, documentation: str | None, examine: Callable[[bool], Finding]) -> None:
+    """Command line of a claim script; exit code 1 if the claim is refuted."""
+
+    @click.command(help=documentation, context_settings={"help_option_names": ["-h", "--help"]})
+    @click.option("--quick", is_flag=True, help="Smaller version, seconds; written to --output only if that is given.")
+    @click.option("--output", type=click.Path(path_type=Path), help="Folder for JSON and figure.  [default: results/]")
+    def command(quick: bool, output: Path | None) -> None:
+        folder = output or (None if quick else RESULTS)
+        if folder is not None:
+            check_writable(folder / f"{name}.json")
+        finding = examine(quick)
+        console = Console(soft_wrap=True)
+        for check in finding.checks:
+            console.print(check.line())
+        if folder is not None:
+            write(name, (documentation or "").strip().splitlines()[0], finding, folder, quick)
+            console.print(f"wrote {folder / name}.json and .png")
+        sys.exit(0 if finding.holds else 1)
+
+    command()
