@@ -162,7 +162,7 @@ def adam_covariance(beta1: float, beta2: float) -> UpdateCovariance:
     else:
         chebyshev = Chebyshev.interpolate(decorrelation, _DEGREE, domain=[0, 1], args=(beta1, beta2))
         fit = chebyshev.trim(1e-11 * abs(chebyshev.coef[0])).convert(kind=Polynomial)
-    probe = beta2 ** np.array(_PROBES, dtype=float)
+    probe = beta2 ** np.array(_PROBES if beta1 > 0 else [0.0], dtype=float)  # without momentum only lag 0 counts
     check = decorrelation(probe, beta1, beta2, step=_STEP / 2)
     error = float(np.max(np.abs(fit(probe) / check - 1)))
     roots = beta1 * beta2 ** np.arange(len(fit.coef), dtype=float)
