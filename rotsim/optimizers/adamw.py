@@ -10,6 +10,7 @@ from numba.extending import register_jitable
 
 from rotsim.optimizers.base import Method, Moments, Optimizer, check_decoupled_decay
 from rotsim.theory import closed_forms
+from rotsim.theory.second_moment import adam_covariance, mean_inverse_root
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
@@ -46,7 +47,8 @@ class AdamW(Optimizer):
     Notes
     -----
     Rotation and norm in equilibrium do not depend on the gradient's scale
-    (Kosson et al. 2024, table 1; derivations.adamw).
+    (Kosson et al. 2024, table 1; derivations.adamw). The exact equilibrium keeps the fluctuations of
+    v (`rotsim.theory.second_moment`); what it leaves out, ε, is in its declared error.
     """
 
     name = "adamw"
@@ -83,6 +85,13 @@ class AdamW(Optimizer):
             # neglected: finite lr·wd against the momentum window, and the spread of v
             error = lr * weight_decay / (1 - beta1) + (1 - beta2)
             return Moments(norm**2, rotation**2 / 2, relaxation, error)
-        norm_squared = closed_forms.adamw_exact_norm_squared(lr, weight_decay, beta1, dim)
-        one_minus_cosine = closed_forms.adamw_exact_one_minus_cosine(lr, weight_decay, beta1)
-        return Moments(norm_squared, one_minus_cosine, relaxation, 1 - beta2)
+        covariance = adam_covariance(beta1, beta2)
+        total = covariance.discounted_sum(1 - lr * weight_decay)
+        # Lion's forms hold for any update with given autocorrelation, here in units of E[u²]
+        norm_squared = closed_forms.lion_exact_norm_squared(lr, weight_decay, dim * covariance.lag_0, total)
+        one_minus_cosine = closed_forms.lion_exact_one_minus_cosine(lr, weight_decay, total)
+        error = covariance.error
+        if self.eps > 0:  # to first order it shrinks every update by the share ε E[1/√v]
+            deviation = np.sqrt(power.scale_squared * norm_squared**power.homogeneity / dim)
+            error += self.eps * (mean_inverse_root(beta2) if beta2 > 0 else np.inf) / deviation
+        return Moments(norm_squared, one_minus_cosine, relaxation, error)

@@ -1,0 +1,188 @@
+r"""Adam's update with its second moment left random: exact autocovariance for Gaussian gradients.
+
+With g_t ~ N(0, σ²) independent, m_t = Σ c_j g_{t-j} and v_t = Σ d_j g_{t-j}², where
+c_j = (1-β1) β1^j and d_j = (1-β2) β2^j, the update u = m/√v has the autocovariance
+
+.. math:: K_k = E\left[\frac{m_t m_{t+k}}{\sqrt{v_t v_{t+k}}}\right] = \beta_1^k\, D(\beta_2^k),
+
+which does not depend on σ, the learning rate or the decay. Steps of the argument:
+
+1. 1/√v = π^(-1/2) ∫ s^(-1/2) e^(-sv) ds turns K_k into an integral over (s, r) of a Gaussian
+   expectation, Π q_i^(-1/2) · Σ c_i c_{i+k}/q_i with q_i = 1 + 2(s d_i + r d_{i+k}) for gradients
+   seen at both times and q_j = 1 + 2 r d_j for those seen at t + k only.
+2. d_{i+k} = β2^k d_i and c_{i+k} = β1^k c_i, so everything is made of two functions of one variable,
+   P(σ) = Π (1 + 2σ d_i)^(-1/2) and S(σ) = Σ c_i²/(1 + 2σ d_i):
+
+   .. math:: D(b) = \frac1\pi \iint \frac{ds\,dr}{\sqrt{s r}}\, (PS)(s + b r)\, \frac{P(r)}{P(b r)}.
+
+3. s = sinh²y, r = sinh²z make both integrands analytic and doubly exponential in decay, where the
+   trapezoidal rule converges geometrically.
+4. D is smooth in b = β2^k: a polynomial of low degree in b. Hence K_k = Σ_n p_n (β1 β2^n)^k for all
+   lags at once: a sum of decaying modes, which sums over k and recursions in time can use directly.
+
+Source: shared derivation of this project (theory notes, section 2); no publication is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.polynomial import Chebyshev, Polynomial
+
+from rotsim.errors import NoEquilibrium
+
+_STEP = 0.125  # of y and z; the integrands are analytic within about 0.78 of the real axis: error e^(-2π·0.78/0.125)
+_NEGLIGIBLE = 36.0  # e^-36 of the integrand is left out
+_SERIES = 0.2  # below this, log(1 + x) and 1/(1 + x) are summed over i as power series of 20 terms, to 1e-14
+_DEGREE = 16
+_GEOMETRIC = 0.6  # below this β2, lags are so far apart in b that D is fitted at the lags themselves
+_CONDITION = 1e8  # of the polynomial fit at geometrically spaced nodes, which amplifies rounding by so much
+_PROBES = (*range(14), 21, 34, 55, 144, 377, 987, np.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateCovariance:
+    """Autocovariance of a coordinate's update: ``lag_0``, then Σ_n weights[n] · roots[n]^k at lags k >= 1.
+
+    Attributes
+    ----------
+    lag_0 : float
+        E[u²] of one coordinate.
+    weights, roots : ndarray, shape (modes,)
+        Roots are in [0, 1).
+    error : float
+        Estimated relative error of quadrature and fit.
+    """
+
+    lag_0: float
+    weights: np.ndarray
+    roots: np.ndarray
+    error: float
+
+    def __call__(self, lag: np.ndarray | int) -> np.ndarray:
+        """Covariance at whole lags >= 0."""
+        lag = np.asarray(lag)
+        modes = (self.weights * self.roots ** lag[..., None]).sum(axis=-1)
+        return np.where(lag == 0, self.lag_0, modes)
+
+    def discounted_sum(self, kept: float) -> float:
+        """Σ_{k>=1} kept^k · covariance(k) / lag_0, for 0 <= kept <= 1."""
+        ratio = kept * self.roots
+        return float((self.weights * ratio / (1 - ratio)).sum() / self.lag_0)
+
+
+def log_product_and_sum(sigma: np.ndarray, beta1: float, beta2: float) -> tuple[np.ndarray, np.ndarray]:
+    """log P(σ) and S(σ) of the module docstring, for σ >= 0 and 0 < β2 < 1.
+
+    The first factors are taken one by one, until 2σd_i < 0.2; the rest as power series in it, each
+    of whose terms is a geometric series in i. At β2 = 0.9999 no factor at all is taken by itself.
+    """
+    x, c = 2 * (1 - beta2) * np.asarray(sigma, dtype=np.float64), (1 - beta1) ** 2
+    log_product, total = np.zeros_like(x), np.zeros_like(x)
+    largest = float(x.max(initial=0.0))
+    for _ in range(max(0, int(np.ceil(np.log(max(largest, _SERIES) / _SERIES) / -np.log(beta2))))):
+        log_product += np.log1p(x)
+        total += c / (1 + x)
+        x, c = x * beta2, c * beta1**2
+    power = np.ones_like(x)
+    total += c / (1 - beta1**2)
+    for n in range(1, 21):
+        power = -power * x
+        log_product -= power / (n * (1 - beta2**n))
+        total += c * power / (1 - beta1**2 * beta2**n)
+    return -log_product / 2, total
+
+
+def _nodes(beta1: float, beta2: float, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """s = sinh²y on an even grid of y up to where the integrand has vanished, and weights for ∫ ds/√s."""
+    end, first = 1.0, None
+    while True:
+        log_product, total = log_product_and_sum(np.array([np.sinh(end) ** 2]), beta1, beta2)
+        size = float(log_product[0] + np.log(total[0])) + end
+        first = size if first is None else first
+        if size < first - _NEGLIGIBLE:
+            break
+        end += 0.5
+    y = np.arange(0.0, end + step, step)
+    weight = 2 * step * np.cosh(y)
+    weight[0] /= 2
+    return np.sinh(y) ** 2, weight
+
+
+def decorrelation(b: np.ndarray, beta1: float, beta2: float, step: float = _STEP) -> np.ndarray:
+    """D(b) = K_k/β1^k at b = β2^k, for b in [0, 1], 0 <= β1 < 1 and 0 < β2 < 1; same shape as `b`.
+
+    `step` is the spacing of the trapezoidal rule. For constant v, D would be (1-β1)/(1+β1) at all b.
+    """
+    s, weight = _nodes(beta1, beta2, step)
+    log_p, _ = log_product_and_sum(s, beta1, beta2)
+    values = []
+    for ratio in np.ravel(b):
+        shared, total = log_product_and_sum(s[:, None] + ratio * s, beta1, beta2)
+        seen, _ = log_product_and_sum(ratio * s, beta1, beta2)
+        values.append(weight @ (total * np.exp(shared + log_p - seen)) @ weight / np.pi)
+    return np.reshape(values, np.shape(b))
+
+
+@lru_cache(maxsize=256)
+def adam_covariance(beta1: float, beta2: float) -> UpdateCovariance:
+    """Autocovariance of u = m/√v at all lags, for independent Gaussian gradients of constant variance.
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        In [0, 1). The result depends on nothing else and is cached.
+
+    Returns
+    -------
+    UpdateCovariance
+        ``error`` is the largest relative disagreement at any lag with a quadrature of
+        half the step, hence an upper estimate for every discounted sum; below 2e-5 for β2 >= 0.5
+        and 2e-4 for β2 >= 0.1.
+
+    Raises
+    ------
+    NoEquilibrium
+        For β2 = 0 < β1: u = m/|g| has infinite variance.
+    """
+    if beta2 == 0:
+        if beta1 > 0:
+            raise NoEquilibrium(
+                f"`betas[1]` must be > 0 when betas[0] is; with betas = ({beta1:g}, 0) the update m/|g| has infinite "
+                "variance. Use method='leading' to ignore it"
+            )
+        return UpdateCovariance(1.0, np.zeros(1), np.zeros(1), 0.0)  # sign(g)
+    if beta2 < _GEOMETRIC:
+        exponent = np.log(_CONDITION) / -np.log(beta2)  # n(n+1)/2 for the largest n allowed
+        lags = max(1, int(np.sqrt(2 * exponent + 0.25) - 0.5))
+        b = np.append(beta2 ** np.arange(lags + 1.0), 0.0)
+        fit = _newton(b, decorrelation(b, beta1, beta2))
+    else:
+        chebyshev = Chebyshev.interpolate(decorrelation, _DEGREE, domain=[0, 1], args=(beta1, beta2))
+        fit = chebyshev.trim(1e-11 * abs(chebyshev.coef[0])).convert(kind=Polynomial)
+    probe = beta2 ** np.array(_PROBES if beta1 > 0 else [0.0], dtype=float)  # without momentum only lag 0 counts
+    check = decorrelation(probe, beta1, beta2, step=_STEP / 2)
+    error = float(np.max(np.abs(fit(probe) / check - 1)))
+    roots = beta1 * beta2 ** np.arange(len(fit.coef), dtype=float)
+    return UpdateCovariance(float(fit(1.0)), fit.coef, roots, error)
+
+
+def _newton(x: np.ndarray, y: np.ndarray) -> Polynomial:
+    """The polynomial through all points, by divided differences: stable for points that fall geometrically."""
+    divided = y.copy()
+    for order in range(1, len(x)):
+        divided[order:] = (divided[order:] - divided[order - 1 : -1]) / (x[order:] - x[:-order])
+    result = Polynomial([divided[-1]])
+    for node, coefficient in zip(x[-2::-1], divided[-2::-1], strict=True):
+        result = result * Polynomial([-node, 1.0]) + coefficient
+    return result
+
+
+@lru_cache(maxsize=256)
+def mean_inverse_root(beta2: float) -> float:
+    """E[σ/√v] for gradients of variance σ², 0 < β2 < 1: how strongly ε is felt, since m/(√v + ε) ≈ u (1 - ε/√v)."""
+    s, weight = _nodes(0.0, beta2, _STEP)
+    log_p, _ = log_product_and_sum(s, 0.0, beta2)
+    return float(weight @ np.exp(log_p) / np.sqrt(np.pi))

@@ -1,0 +1,116 @@
+"""Adam's update with v left random: quadrature against Monte Carlo, one-dimensional integrals and walks."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.signal import lfilter
+
+import rotsim
+from rotsim.theory import closed_forms, second_moment
+
+BETAS = [(0.9, 0.5), (0.5, 0.5), (0.9, 0.9), (0.95, 0.95), (0.9, 0.99), (0.0, 0.6)]
+LAGS = np.array([0, 1, 3, 8])
+
+
+def frozen(beta1, lag):
+    return (1 - beta1) / (1 + beta1) * beta1**lag
+
+
+@pytest.mark.parametrize("betas", BETAS, ids=str)
+def test_covariance_agrees_with_monte_carlo(betas):
+    """7 million updates a case, errors from 1000 independent chains; constant v must fail at lag 0."""
+    beta1, beta2 = betas
+    g = np.random.default_rng(5).standard_normal((1000, 9000))
+    m = lfilter([1 - beta1], [1, -beta1], g)
+    v = lfilter([1 - beta2], [1, -beta2], g * g)
+    u = (m / np.sqrt(v))[:, 1500:]
+    predicted = second_moment.adam_covariance(beta1, beta2)(LAGS)
+    for lag, value in zip(LAGS, predicted, strict=True):
+        product = (u[:, : u.shape[1] - lag] * u[:, lag:]).mean(axis=1)
+        error = product.std(ddof=1) / np.sqrt(len(product))
+        assert abs(product.mean() - value) < 4 * error
+        if lag == 0:
+            assert abs(product.mean() - frozen(beta1, 0)) > 4 * error
+
+
+@pytest.mark.parametrize("betas", [*BETAS, (0.98, 0.999), (0.9, 0.9999)], ids=str)
+def test_lag_zero_is_the_one_dimensional_integral(betas):
+    """E[m²/v] = ∫ P S dσ, factor by factor and by adaptive quadrature: no series, no grid, no fit in common."""
+    beta1, beta2 = betas
+    i = np.arange(int(np.ceil(np.log(1e-13) / np.log(max(betas)))))
+    c, d = (1 - beta1) * beta1**i, (1 - beta2) * beta2**i
+
+    def integrand(y):
+        q = 1 + 2 * np.exp(y) * d
+        return np.exp(y - np.log(q).sum() / 2) * (c * c / q).sum()
+
+    expected = quad(integrand, -30, 12, epsrel=1e-8, epsabs=0, limit=300)[0]
+    assert second_moment.adam_covariance(beta1, beta2).lag_0 == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("beta2", [0.1, 0.5, 0.599, 0.6, 0.9, 0.99, 0.999, 0.9999])
+@pytest.mark.parametrize("beta1", [0.0, 0.5, 0.9, 0.98, 0.9999])
+def test_declared_error_is_small_and_covers_a_finer_quadrature(beta1, beta2):
+    covariance = second_moment.adam_covariance(beta1, beta2)
+    assert covariance.error < (2e-5 if beta2 >= 0.5 else 2e-4)
+    lags = np.array([0, 1, 2, 4, 7, 13, 40])
+    fine = beta1**lags * second_moment.decorrelation(beta2 ** lags.astype(float), beta1, beta2, step=0.05)
+    assert (np.abs(covariance(lags) - fine) <= (covariance.error + 1e-8) * fine).all()
+
+
+def test_constant_second_moment_is_the_limit():
+    """As β2 → 1 the covariance tends to that of the momentum alone, linearly in 1 - β2."""
+    gap = [second_moment.adam_covariance(0.9, b)(LAGS) / frozen(0.9, LAGS) - 1 for b in (0.999, 0.9999)]
+    assert np.abs(gap[1]).max() < 2e-4
+    assert np.allclose(gap[1], gap[0] / 10, rtol=0.02)
+    opt = rotsim.AdamW(1e-2, 0.1, betas=(0.9, 0.9999), eps=0)
+    assert rotsim.equilibrium(opt, 10**9).norm ** 2 == pytest.approx(
+        closed_forms.adamw_exact_norm_squared(1e-2, 0.1, 0.9, 10**9), rel=3e-4
+    )
+
+
+def test_modes_sum_like_the_covariance():
+    covariance = second_moment.adam_covariance(0.95, 0.8)
+    lags = np.arange(1, 2000)
+    assert covariance.discounted_sum(0.99) == pytest.approx((0.99**lags * covariance(lags)).sum() / covariance.lag_0)
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.5), (0.5, 0.9), (0.9, 0.95), (0.9, 0.99)], ids=str)
+def test_walks_agree_where_constant_v_fails(betas):
+    """Full simulations: exact within the noise, constant v rejected by the same comparison."""
+    dim, gradient = 256, rotsim.Isotropic()
+    opt = rotsim.AdamW(lr=0.1, weight_decay=0.2, betas=betas)
+    eq = rotsim.equilibrium(opt, dim, gradient)
+    walk = rotsim.simulate(
+        opt, dim=dim, neurons=256, steps=6000, gradient=gradient, initial_norm=eq.norm, seed=3, record_every=20
+    )
+    report = rotsim.compare(walk, eq, k=5, tolerance=1 / dim**2)
+    assert report.passed, "\n" + report.table()
+    wrong = replace(
+        eq,
+        norm=float(np.sqrt(closed_forms.adamw_exact_norm_squared(0.1, 0.2, betas[0], dim))),
+        rotation=float(np.sqrt(2 * closed_forms.adamw_exact_one_minus_cosine(0.1, 0.2, betas[0]))),
+    )
+    assert {c.verdict for c in rotsim.compare(walk, wrong, k=5, tolerance=1 / dim**2)} >= {"FAIL"}
+
+
+def test_eps_is_declared():
+    """ε is not in the formula; its declared effect is what a simulation with a large ε shows."""
+    opt = rotsim.AdamW(lr=0.1, weight_decay=0.2, eps=0.03)
+    eq = rotsim.equilibrium(opt, 256, rotsim.Isotropic())
+    assert eq.model_error == pytest.approx(0.03 + 1 / 256, rel=0.01)
+    walk = rotsim.simulate(opt, dim=256, neurons=64, steps=3000, gradient=rotsim.Isotropic(), initial_norm=eq.norm)
+    assert rotsim.compare(walk, eq).passed
+    assert not rotsim.compare(walk, eq, tolerance=1 / 256).passed
+    gap = {c.quantity: c.relative_error for c in rotsim.compare(walk, eq)}
+    assert gap["norm"] == pytest.approx(-0.03 / 1.03, rel=0.1)
+
+
+def test_sign_of_a_single_gradient_has_no_finite_variance_beside_momentum():
+    assert rotsim.equilibrium(rotsim.AdamW(0.01, 0.1, (0.0, 0.0), eps=0)).rotation == pytest.approx(
+        rotsim.equilibrium(rotsim.Lion(0.01, 0.1, (0.0, 0.0))).rotation
+    )
+    with pytest.raises(rotsim.NoEquilibrium, match=r"`betas\[1\]` must be > 0"):
+        rotsim.equilibrium(rotsim.AdamW(0.01, 0.1, (0.9, 0.0)))
