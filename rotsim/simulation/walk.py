@@ -47,35 +47,44 @@ def _walk(  # type: ignore[no-untyped-def]
     ‖w‖², the squared angle and ‖Δw‖² of every step are added.
     """
     real = state.dtype.type
+    words = np.empty((2, noise.BLOCK), np.uint32)
+    steps = coefficients.shape[0]
     for i in range(neurons[0], neurons[1]):
         w, m, v = state[i, 0], state[i, 1], state[i, 2]
         dim = w.size
         key0, key1 = keys[i, 0], keys[i, 1]
         before = norm_squared[i]
-        for t in range(coefficients.shape[0]):
-            step = first_step + t
-            scale_z, scale_w = _sample(z, w, before, key0, key1, step, parameter, data, t, i)
-            a, b = real(scale_z), real(scale_w)
-            c = coefficients[t]
-            c = (c[0], c[1], c[2], c[3], c[4], c[5])
-            after, along, moved = real(0), real(0), real(0)
-            for j in range(dim):
-                old = w[j]
-                change, m[j], v[j] = _update(old, m[j], v[j], a * z[j] + b * old, c)
-                new = old + change
-                w[j] = new
-                after += new * new
-                along += old * change
-                moved += change * change
-            norm_old, norm_new = np.sqrt(before), np.sqrt(np.float64(after))
-            # the radial part from the sums, not from norm_new - norm_old, which cancels
-            radial = (2.0 * along + moved) / (norm_old + norm_new)
-            chord_squared = max(moved - radial * radial, 0.0) / (norm_old * norm_new)
-            record = records[i, (step - 1) // window - first_window]
-            record[0] += after
-            record[1] += squared_angle(chord_squared)
-            record[2] += moved
-            before = np.float64(after)
+        norm_before = np.sqrt(before)
+        start = 0
+        while start < steps:  # the steps that fall into one record window, summed in registers
+            record = records[i, (first_step + start - 1) // window - first_window]
+            stop = min(steps, start + window - (first_step + start - 1) % window)
+            sum_norm, sum_angle, sum_moved = record[0], record[1], record[2]
+            for t in range(start, stop):
+                scale_z, scale_w = _sample(z, words, w, before, key0, key1, first_step + t, parameter, data, t, i)
+                a, b = real(scale_z), real(scale_w)
+                c = coefficients[t]
+                c = (c[0], c[1], c[2], c[3], c[4], c[5])
+                after, along, moved = real(0), real(0), real(0)
+                for j in range(dim):
+                    old = w[j]
+                    change, m[j], v[j] = _update(old, m[j], v[j], a * z[j] + b * old, c)
+                    new = old + change
+                    w[j] = new
+                    after += new * new
+                    along += old * change
+                    moved += change * change
+                before = np.float64(after)
+                norm_after = np.sqrt(before)
+                # the radial part from the sums, not from norm_after - norm_before, which cancels
+                radial = (2.0 * along + moved) / (norm_before + norm_after)
+                chord_squared = max(moved - radial * radial, 0.0) / (norm_before * norm_after)
+                sum_norm += before
+                sum_angle += squared_angle(chord_squared)
+                sum_moved += moved
+                norm_before = norm_after
+            record[0], record[1], record[2] = sum_norm, sum_angle, sum_moved
+            start = stop
         norm_squared[i] = before
 
 
