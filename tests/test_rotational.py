@@ -282,21 +282,22 @@ def test_any_optimizer_gets_a_chosen_rotation_where_its_own_differs():
         parameter = weights(32, 100)
         optimizer = make([parameter])
         draw, squares = torch.Generator().manual_seed(0), []
-        for step in range(150):
+        for step in range(450):
             before = rows(parameter)
             parameter.grad = scale * torch.randn(32, 100, generator=draw)
             optimizer.step()
-            if step >= 50:
+            if step >= 250:
                 squares.append(angles(before, rows(parameter)) ** 2)
         return np.sqrt(np.mean(squares, axis=0)) / KINDS["adamw"][2]
 
+    # the first 250 steps are left out: where L2 dominates, v and with it the update norm still change by e
     def adam(p):
         return torch.optim.Adam(p, lr=1e-2, weight_decay=0.1)
 
     ratio = rotations(lambda p: Rotated(adam(p), rotsim.AdamW(lr=1e-2, weight_decay=0.1)))
     noisy = scale[:, 0].numpy() > 1  # where the gradient outweighs the L2 term, so that update norms are steady
     assert abs(ratio[noisy].mean() - 1) < 0.01
-    assert np.abs(ratio - 1).max() < 0.05  # each neuron: 100 correlated samples, standard error about 0.013
+    assert np.abs(ratio - 1).max() < 0.05  # each neuron: 200 correlated samples, standard error about 0.01
     control = rotations(adam)
     assert np.abs(control - 1).max() > 0.2 and control.std() > 10 * ratio.std()
 
