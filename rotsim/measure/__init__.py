@@ -1,7 +1,7 @@
 """Measuring real PyTorch networks in the dataset schema of `rotsim.dataset`.
 
-`Recorder`, `Lion` and `optimizer_spec` need PyTorch (``pip install 'rotsim[torch]'``);
-`shipped_traces` and `load_shipped` read recorded runs without it.
+`Recorder`, `optimizer_spec` and the optimizers (`Lion`, the rotational variants, `Rotated`) need PyTorch
+(``pip install 'rotsim[torch]'``); `shipped_traces` and `load_shipped` read recorded runs without it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rotsim.measure.lion import Lion as Lion
     from rotsim.measure.recorder import Recorder as Recorder
+    from rotsim.measure.rotated import Rotated as Rotated
+    from rotsim.measure.rotational import RotationalAdamW as RotationalAdamW
+    from rotsim.measure.rotational import RotationalLion as RotationalLion
+    from rotsim.measure.rotational import RotationalSGDM as RotationalSGDM
     from rotsim.measure.shipped import load_shipped as load_shipped
     from rotsim.measure.shipped import shipped_traces as shipped_traces
     from rotsim.measure.spec import optimizer_spec as optimizer_spec
@@ -19,6 +23,10 @@ if TYPE_CHECKING:
 _HOME = {
     "Lion": "rotsim.measure.lion",
     "Recorder": "rotsim.measure.recorder",
+    "Rotated": "rotsim.measure.rotated",
+    "RotationalAdamW": "rotsim.measure.rotational",
+    "RotationalLion": "rotsim.measure.rotational",
+    "RotationalSGDM": "rotsim.measure.rotational",
     "load_shipped": "rotsim.measure.shipped",
     "optimizer_spec": "rotsim.measure.spec",
     "shipped_traces": "rotsim.measure.shipped",

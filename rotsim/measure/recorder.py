@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,23 +18,24 @@ import numpy as np
 import torch
 import xarray as xr
 
-from rotsim.dataset import build, save
+from rotsim.dataset import build, check_writable, save
 from rotsim.errors import InvalidInput, integer
+from rotsim.measure.coordinates import CoordinateSampler
+from rotsim.measure.sample import VARIABLES, rows, sample, window_means
+from rotsim.measure.selection import Selection, Split, ends_in, row_labels, select
 from rotsim.measure.spec import optimizer_spec
 from rotsim.optimizers.base import Optimizer
 
-#: Per-neuron results of a window, in the order of the rows of the running sums.
-VARIABLES = ("norm", "rotation", "update_rms", "gradient_norm", "gradient_scale", "active")
-
-Selection = Iterable[str] | Callable[[str, torch.nn.Parameter], bool] | None
+_AUTOCORRELATION = {"long_name": "autocorrelation of sampled gradient coordinates", "units": "1"}
 
 
 @dataclass
 class _Entry:
-    """One recorded parameter, with the hyperparameters last seen in force for it."""
+    """One recorded parameter, the names of its rows, and the hyperparameters last seen in force for it."""
 
     name: str
     parameter: torch.nn.Parameter
+    labels: list[str]
     group: int
     lr: float
     weight_decay: float
@@ -64,6 +65,15 @@ class Recorder:
         dimensions that requires a gradient and that the optimizer updates.
     spec : Optimizer, optional
         The rotsim spec that stands for the optimizer in the dataset; read off the optimizer by default.
+    split : mapping, optional
+        How rows of fused weights fall into layers of their own: ``{"attn.qkv.weight": ("q", "k", "v")}`` for
+        equal blocks, ``{"attn.qkv.weight": {"q": 64, "k": 16, "v": 16}}`` for unequal ones. A key stands for every
+        parameter whose name ends in it; the blocks are called ``name[q]``.
+    lags : int
+        Longest lag, in steps, of the gradients' autocorrelation; 0 turns it off. It reads 64 coordinates per
+        parameter at every step, and needs 4 · lags steps.
+    path : str or Path, optional
+        Where to `save` when the ``with`` block ends, also if training raised.
     note : str or mapping, optional
         Anything else that determines the numbers (network, data, seed, ...). A mapping is merged into the
         dataset's spec, a string is kept there under ``note``; JSON-serialisable.
@@ -78,11 +88,14 @@ class Recorder:
     -----
     A neuron is a row of the weight viewed as (shape[0], -1): an output feature of a linear layer, an
     output channel of a convolution, a row of an embedding. (Transposed convolutions store input channels
-    first: their rows are input channels.) A weight shared by several modules is one entry.
+    first: their rows are input channels.) A weight shared by several modules is one entry. Parameters with fewer
+    dimensions, frozen ones and those of other optimizers are left out; `skipped` says which and why. A parameter
+    that joins later (unfrozen, or `add_param_group`) is recorded from the next window on; before, it is NaN.
 
     Angles come from ``2·atan2(‖u - v‖, ‖u + v‖)`` of the rows, scaled to equal length, in float64, so
     1e-6 rad between float32 weights keeps its digits. All sums are float64 on the parameter's device; per
-    window and neuron six float32 numbers are kept.
+    window and neuron eight float32 numbers are kept. A sample with a NaN or infinity counts for nothing in its
+    neurons; a window without any other is NaN.
 
     With ``step(closure)`` gradients are read after the step, since the closure computes them. A gradient
     that a GradScaler leaves to a fused optimizer to unscale is recorded unscaled.
@@ -97,6 +110,9 @@ class Recorder:
         parameters: Selection = None,
         *,
         spec: Optimizer | None = None,
+        split: Split | None = None,
+        lags: int = 128,
+        path: str | os.PathLike[str] | None = None,
         note: str | Mapping[str, Any] | None = None,
     ) -> None:
         self.interval = integer("interval", interval, low=1)
@@ -114,7 +130,17 @@ class Recorder:
             raise InvalidInput(f"`spec` must be a rotsim optimizer, e.g. rotsim.SGDM(...); got {spec!r}")
         self.optimizer = optimizer
         self._note = _checked_note(note)
-        self._entries = _select(model, optimizer, parameters)
+        self._path = None if path is None else check_writable(path)
+        self._model, self._selection, self._split = model, parameters, dict(split or {})
+        self.skipped: dict[str, str] = {}
+        self._entries: list[_Entry] = []
+        self._select()
+        if unused := [key for key in self._split if not any(ends_in(e.name, key) for e in self._entries)]:
+            raise InvalidInput(
+                f"`split` names {', '.join(map(repr, unused))}, which no recorded parameter ends in; "
+                f"choose from {', '.join(entry.name for entry in self._entries)}"
+            )
+        self._sampler = CoordinateSampler(lags) if integer("lags", lags, low=0) else None
         self._given_spec = spec
         first = self._entries[0]
         if spec is None:  # say now, not after the training, that there is none; a warm-up may start at lr 0
@@ -123,6 +149,7 @@ class Recorder:
         self._seen_step = 0
         self._sampled_step = 0
         self._samples = 0
+        self._has_closure = False
         self._before: list[tuple[torch.Tensor, torch.Tensor | None]] = []
         self._sums: list[torch.Tensor] = []
         self._window_ends: list[int] = []
@@ -157,33 +184,48 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if self._path is not None and (self._samples or self._records):
+            self.save(self._path)
 
     @torch.no_grad()
     def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._before = []  # a step that raised may have left its copies
-        if (self._seen_step + 1) % self.interval:
-            return
-        self._note_hyperparameters()
         # torch counts the optimizer itself among `args`
         closure = kwargs.get("closure", next((argument for argument in args if argument is not optimizer), None))
+        self._has_closure = closure is not None
+        if not self._has_closure:  # with one, gradients exist after the step only
+            self._sample_coordinates()
+        if (self._seen_step + 1) % self.interval:
+            return
+        if not self._sums:
+            self._select()  # parameters may have joined; a window holds the same ones throughout
+        self._note_hyperparameters()
         for entry in self._entries:
-            # read before the step: some foreach and fused kernels reuse the gradient's memory
-            gradient_norm = None if closure is not None else self._gradient_norm(entry.parameter)
-            self._before.append((entry.parameter.detach().clone(), gradient_norm))
+            # copied before the step: some foreach and fused kernels reuse the gradient's memory
+            gradient = None if self._has_closure else self._gradient(entry.parameter, clone=True)
+            self._before.append((entry.parameter.detach().clone(), gradient))
 
     @torch.no_grad()
     def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._seen_step += 1
+        if self._has_closure:
+            self._sample_coordinates()
         if self._before:
             if not self._sums:
                 self._sums = [
-                    torch.zeros(len(VARIABLES), entry.neurons, dtype=torch.float64, device=entry.parameter.device)
+                    torch.zeros(len(VARIABLES) + 1, entry.neurons, dtype=torch.float64, device=entry.parameter.device)
                     for entry in self._entries
                 ]
-            for entry, (before, gradient_norm), sums in zip(self._entries, self._before, self._sums, strict=True):
-                if gradient_norm is None:
-                    gradient_norm = self._gradient_norm(entry.parameter)
-                sums += _squares(_rows(before), _rows(entry.parameter.detach()), gradient_norm)
+            for entry, (before, gradient), sums in zip(self._entries, self._before, self._sums, strict=True):
+                if self._has_closure:
+                    gradient = self._gradient(entry.parameter)
+                sums += sample(
+                    rows(before),
+                    rows(entry.parameter.detach()),
+                    None if gradient is None else rows(gradient),
+                    self.optimizer.state.get(entry.parameter, {}),
+                    self.optimizer.param_groups[entry.group],
+                )
             self._before = []
             self._samples += 1
             self._sampled_step = self._seen_step
@@ -192,14 +234,32 @@ class Recorder:
             self._records.append(self._window_record())
             self._sums, self._samples = [], 0
 
-    def _gradient_norm(self, parameter: torch.nn.Parameter) -> torch.Tensor:
-        gradient = parameter.grad
-        if gradient is None:
-            return torch.zeros(parameter.shape[0], dtype=torch.float64, device=parameter.device)
-        dense = gradient.detach() if gradient.layout is torch.strided else gradient.detach().to_dense()
-        norm = torch.linalg.vector_norm(_rows(dense), dim=1)
+    def _gradient(self, parameter: torch.nn.Parameter, clone: bool = False) -> torch.Tensor | None:
+        if parameter.grad is None:
+            return None
+        gradient = parameter.grad.detach()
         scale = getattr(self.optimizer, "grad_scale", None)  # set by GradScaler around a fused step
-        return norm if scale is None else norm / scale
+        if scale is not None:
+            return gradient / scale
+        return gradient.clone() if clone else gradient
+
+    def _sample_coordinates(self) -> None:
+        if self._sampler is not None:
+            self._sampler.add(
+                [entry.parameter.grad for entry in self._entries],
+                [entry.parameter.shape for entry in self._entries],
+                self._entries[0].parameter.device,
+            )
+
+    def _select(self) -> None:
+        """Append to the entries what the model and the optimizer now share and the selection names."""
+        known = {id(entry.parameter) for entry in self._entries}
+        found, self.skipped = select(self._model, self.optimizer, self._selection)
+        for name, (parameter, group) in found.items():
+            if id(parameter) not in known:
+                labels = row_labels(name, parameter.shape[0], self._split)
+                values = self.optimizer.param_groups[group]
+                self._entries.append(_Entry(name, parameter, labels, group, *_hyperparameters(values)))
 
     def _note_hyperparameters(self) -> None:
         for entry in self._entries:
@@ -211,9 +271,9 @@ class Recorder:
 
     def _window_record(self) -> np.ndarray:
         """The running window as float32, shape (len(VARIABLES), neurons)."""
-        means = torch.cat([sums.cpu() for sums in self._sums], dim=1) / self._samples
-        means[:-1] = means[:-1].sqrt()
-        return means.numpy().astype(np.float32)
+        means = window_means(torch.cat([sums.cpu() for sums in self._sums], dim=1))
+        with np.errstate(over="ignore"):
+            return means.numpy().astype(np.float32)
 
     def dataset(self, **provenance: Any) -> xr.Dataset:
         """What was recorded so far, in the schema of `rotsim.dataset`.
@@ -248,29 +308,33 @@ class Recorder:
                 f"nothing was recorded: {self._seen_step} optimizer steps were seen and the first sample is step "
                 f"{self.interval}; train longer or use a smaller `interval`"
             )
-        values = np.stack(records, axis=-1)
-        first, counts = self._entries[0], [entry.neurons for entry in self._entries]
+        neurons = records[-1].shape[1]  # parameters that joined later are absent, at the end, from earlier windows
+        absent = [np.full((len(VARIABLES), neurons - record.shape[1]), np.nan, np.float32) for record in records]
+        values = np.stack([np.hstack(pair) for pair in zip(records, absent, strict=True)], axis=-1)
+        entries = self._entries[: np.searchsorted(np.cumsum([entry.neurons for entry in self._entries]), neurons) + 1]
+        first, counts = entries[0], [entry.neurons for entry in entries]
 
         def per_neuron(what: Callable[[_Entry], Any]) -> np.ndarray:
-            return np.repeat([what(entry) for entry in self._entries], counts)
+            return np.repeat([what(entry) for entry in entries], counts)
 
         spec = self._given_spec or optimizer_spec(
             self.optimizer, first.group, lr=first.lr, weight_decay=first.weight_decay
         )
         device = first.parameter.device
-        return build(
+        result = build(
             "trace",
             step=np.array(ends),
             variables=dict(zip(VARIABLES, values, strict=True)),
             optimizer=spec,
-            layer=per_neuron(lambda entry: entry.name),
+            layer=np.concatenate([entry.labels for entry in entries]),
             fan_in=per_neuron(lambda entry: entry.parameter[0].numel()),
             spec={
                 **self._note,
                 "interval": self.interval,
                 "window": self.window,
                 "steps": self._seen_step,
-                "layers": {entry.name: list(entry.parameter.shape) for entry in self._entries},
+                "layers": {entry.name: list(entry.parameter.shape) for entry in entries},
+                "skipped": self.skipped,
                 **{f"{name}_changed": changed for name, changed in self._changed.items()},
             },
             provenance_extra={
@@ -282,73 +346,25 @@ class Recorder:
             lr=("neuron", per_neuron(lambda entry: entry.lr)),
             weight_decay=("neuron", per_neuron(lambda entry: entry.weight_decay)),
         )
+        if self._sampler is None:
+            return result
+        correlation = self._sampler.autocorrelation()[: len(entries)].astype(np.float32)
+        return result.assign_coords(
+            parameter=[entry.name for entry in entries], lag=np.arange(correlation.shape[1])
+        ).assign(gradient_autocorrelation=(("parameter", "lag"), correlation, _AUTOCORRELATION))
 
     def save(self, path: str | os.PathLike[str], **provenance: Any) -> Path:
         """Write `dataset` as one NetCDF-4 file, atomically; return its path."""
         return save(self.dataset(**provenance), path)
 
 
-def _rows(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.reshape(tensor.shape[0], -1).to(torch.float64)
-
-
-def _squares(before: torch.Tensor, after: torch.Tensor, gradient_norm: torch.Tensor) -> torch.Tensor:
-    """What one sample adds to the sums: squares of the first five `VARIABLES`, then the activity."""
-    norm_before = torch.linalg.vector_norm(before, dim=1)
-    norm = torch.linalg.vector_norm(after, dim=1)
-    update = torch.linalg.vector_norm(after - before, dim=1)
-    # scaled to equal length; a zero row gives atan2(0, 0) = 0, where the angle has no meaning
-    u, v = before * norm[:, None], after * norm_before[:, None]
-    rotation = 2 * torch.atan2(torch.linalg.vector_norm(v - u, dim=1), torch.linalg.vector_norm(u + v, dim=1))
-    quantities = torch.stack([norm, rotation, update, gradient_norm, gradient_norm * norm_before])
-    return torch.cat([quantities**2, (gradient_norm != 0).to(torch.float64)[None]])
-
-
 def _hyperparameters(group: Mapping[str, Any]) -> tuple[float, float]:
     return float(group.get("lr", 0.0)), float(group.get("weight_decay", 0.0))
 
 
-def _select(model: torch.nn.Module, optimizer: torch.optim.Optimizer, selection: Selection) -> list[_Entry]:
-    group_of = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
-    candidates = {
-        name: parameter
-        for name, parameter in model.named_parameters()  # a tied weight appears once
-        if parameter.ndim >= 2
-        and parameter.requires_grad
-        and parameter.is_floating_point()
-        and id(parameter) in group_of
-    }
-    if not candidates:
-        raise InvalidInput(
-            "nothing to record: `model` and `optimizer` share no trainable parameter with 2 or more dimensions; "
-            "pass the optimizer that trains this model"
-        )
-    if selection is None:
-        names = list(candidates)
-    elif callable(selection):
-        names = [name for name, parameter in candidates.items() if selection(name, parameter)]
-    else:
-        wanted = [selection] if isinstance(selection, str) else list(selection)
-        unknown = [name for name in wanted if name not in candidates]
-        if unknown:
-            raise InvalidInput(
-                f"`parameters` names {', '.join(map(repr, unknown))}, which cannot be recorded; "
-                f"choose from {', '.join(candidates)}"
-            )
-        names = [name for name in candidates if name in wanted]
-    if not names:
-        raise InvalidInput(f"`parameters` selects nothing; choose from {', '.join(candidates)}")
-    entries = []
-    for name in names:
-        group = group_of[id(candidates[name])]
-        values = optimizer.param_groups[group]
-        entries.append(_Entry(name, candidates[name], group, *_hyperparameters(values)))
-    return entries
-
-
 def _checked_note(note: str | Mapping[str, Any] | None) -> dict[str, Any]:
     entries = {} if note is None else {"note": note} if isinstance(note, str) else dict(note)
-    reserved = {"interval", "window", "steps", "layers", "lr_changed", "weight_decay_changed"} & set(entries)
+    reserved = {"interval", "window", "steps", "layers", "skipped", "lr_changed", "weight_decay_changed"} & set(entries)
     if reserved:
         raise InvalidInput(f"`note` may not set {', '.join(sorted(reserved))}, which the recorder writes; rename it")
     try:

@@ -1,0 +1,71 @@
+"""Training time with the recorder over training time without it: `python -m benchmarks.recorder`."""
+
+from __future__ import annotations
+
+import time
+
+import click
+import torch
+from torch.nn import functional as F
+
+from experiments.networks.gpt import GPT, GPTSize
+from rotsim.measure import Recorder
+
+
+class Trainer:
+    """One GPT, trained on random bytes; what they are makes no difference to the time."""
+
+    def __init__(self, size: GPTSize, batch: int, device: str, interval: int | None, lags: int) -> None:
+        torch.manual_seed(0)
+        self.model = GPT(size, normalised=False).to(device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=0.1)
+        self.tokens = torch.randint(size.vocabulary, (batch, size.context + 1), device=device)
+        self.device = device
+        if interval is not None:
+            self.recorder = Recorder(self.model, self.optimizer, interval, 10 * interval, lags=lags).start()
+
+    def seconds(self, steps: int) -> float:
+        """Seconds per step over a block."""
+        wait = torch.cuda.synchronize if self.device.startswith("cuda") else lambda: None
+        wait()
+        start = time.perf_counter()
+        for _ in range(steps):
+            logits = self.model(self.tokens[:, :-1])
+            loss = F.cross_entropy(logits.flatten(0, 1), self.tokens[:, 1:].flatten())
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        wait()
+        return (time.perf_counter() - start) / steps
+
+
+@click.command()
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--width", default=64, show_default=True)
+@click.option("--layers", default=2, show_default=True)
+@click.option("--batch", default=16, show_default=True)
+@click.option("--steps", default=50, show_default=True, help="Steps per block.")
+@click.option("--blocks", default=7, show_default=True, help="Blocks, taken in turn; the median counts.")
+@click.option("--threads", default=1, show_default=True)
+def main(device: str, width: int, layers: int, batch: int, steps: int, blocks: int, threads: int) -> None:
+    """Print milliseconds per step and the overhead."""
+    torch.set_num_threads(threads)
+    size = GPTSize(layers=layers, width=width)
+    settings = {
+        "no recorder": (None, 0),
+        "interval 10": (10, 128),
+        "interval 10, lags 0": (10, 0),
+        "interval 1": (1, 128),
+    }
+    trainers = {name: Trainer(size, batch, device, *setting) for name, setting in settings.items()}
+    print(f"GPT of {layers} layers, width {width}, batch {batch}, {device}, torch {torch.__version__}")
+    for trainer in trainers.values():
+        trainer.seconds(5)
+    times = [[trainer.seconds(steps) for trainer in trainers.values()] for _ in range(blocks)]
+    medians = torch.tensor(times).median(dim=0).values
+    for name, seconds in zip(trainers, medians.tolist(), strict=True):
+        print(f"{name:22s} {1e3 * seconds:8.2f} ms/step   {seconds / medians[0].item() - 1:+7.1%}")
+
+
+if __name__ == "__main__":
+    main()

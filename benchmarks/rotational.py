@@ -1,0 +1,61 @@
+"""Step time of the rotational optimizers over torch.optim.AdamW(foreach=True): `python -m benchmarks.rotational`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import click
+import torch
+
+from benchmarks.parameters import gpt_parameters
+from rotsim.measure import Rotated, RotationalAdamW, RotationalLion, RotationalSGDM
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "AdamW(foreach=True)": lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.1, foreach=True),
+    "RotationalAdamW": lambda p: RotationalAdamW(p, lr=1e-3, weight_decay=0.1),
+    "RotationalAdamW, zero_mean=False": lambda p: RotationalAdamW(p, lr=1e-3, weight_decay=0.1, zero_mean=False),
+    "RotationalAdamW, per_neuron=False": lambda p: RotationalAdamW(p, lr=1e-3, weight_decay=0.1, per_neuron=False),
+    "RotationalSGDM": lambda p: RotationalSGDM(p, lr=1e-1, weight_decay=1e-3),
+    "RotationalLion": lambda p: RotationalLion(p, lr=1e-4, weight_decay=1.0),
+    "Rotated(AdamW(foreach=True))": lambda p: Rotated(
+        torch.optim.AdamW(p, lr=1e-3, weight_decay=0.1, foreach=True), 0.003
+    ),
+}
+
+
+def step_seconds(optimizer: torch.optim.Optimizer, steps: int, device: str) -> float:
+    """Seconds per step over one block of `steps`."""
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    wait()
+    start = time.perf_counter()
+    for _ in range(steps):
+        optimizer.step()
+    wait()
+    return (time.perf_counter() - start) / steps
+
+
+@click.command()
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--width", default=256, show_default=True)
+@click.option("--layers", default=4, show_default=True)
+@click.option("--steps", default=10, show_default=True, help="Steps per block.")
+@click.option("--blocks", default=9, show_default=True, help="Blocks, taken in turn; the median counts.")
+@click.option("--threads", default=1, show_default=True)
+def main(device: str, width: int, layers: int, steps: int, blocks: int, threads: int) -> None:
+    """Print milliseconds per step and the ratio to AdamW."""
+    torch.set_num_threads(threads)
+    optimizers = {name: make(gpt_parameters(layers, width, device=device)) for name, make in OPTIMIZERS.items()}
+    parameters = sum(p.numel() for group in next(iter(optimizers.values())).param_groups for p in group["params"])
+    print(f"{layers} layers, width {width}, {parameters / 1e6:.2f} M parameters, {device}, torch {torch.__version__}")
+    for optimizer in optimizers.values():
+        step_seconds(optimizer, 3, device)
+    # in turn, so that a machine that slows down for a while slows all of them
+    times = [[step_seconds(optimizer, steps, device) for optimizer in optimizers.values()] for _ in range(blocks)]
+    medians = torch.tensor(times).median(dim=0).values
+    for name, seconds in zip(optimizers, medians.tolist(), strict=True):
+        print(f"{name:34s} {1e3 * seconds:8.2f} ms/step   {seconds / medians[0].item():5.2f} x")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Any optimizer's directions with any rotation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from rotsim.errors import InvalidInput, real, require
+from rotsim.measure.rotation_step import batches, can_rotate, rotate_
+from rotsim.optimizers.base import Optimizer
+from rotsim.theory.equilibrium import equilibrium
+
+
+class Rotated(torch.optim.Optimizer):
+    """Take the direction from an inner optimizer and the angle from elsewhere; norms stay constant.
+
+    This is the paper's control experiment: ``Rotated(torch.optim.Adam(..., weight_decay=...), 0.01)``
+    moves along Adam+L2's directions and turns every neuron equally, which Adam+L2 does not
+    (Kosson, Messmer, Jaggi 2024, section 6).
+
+    Parameters
+    ----------
+    inner : torch.optim.Optimizer
+        Its parameter groups are this optimizer's: a scheduler on either drives both.
+    rotation : float, Optimizer spec or callable
+        Angle per step in radians ≥ 0; or a spec such as ``rotsim.AdamW(lr=1e-3, weight_decay=0.1)``, for its
+        leading-order rotation (SGDM, AdamW, Lion: not Adam+L2, whose rotation depends on the gradient); or
+        ``f(group) -> float``, called at every step, to follow a schedule. A number and a spec do not follow one.
+    per_neuron, zero_mean, update_norm_decay
+        As in `rotsim.measure.RotationalAdamW`, for all groups.
+
+    Raises
+    ------
+    InvalidInput
+        If an argument is not of these kinds or out of range.
+
+    Notes
+    -----
+    Rotated are parameters with at least two dimensions in groups with ``weight_decay`` > 0; the inner
+    optimizer alone moves the others. The update is the difference of the weights before and after the inner
+    step, divided by lr so that schedules do not disturb its running norm: weights are copied once per
+    step, and where ``lr`` is below 1e-6 of the weights' size float32 differences lose digits (the
+    Rotational... classes do not).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from rotsim.measure import Rotated
+    >>> model = torch.nn.Linear(8, 4)
+    >>> optimizer = Rotated(torch.optim.Adam(model.parameters(), weight_decay=0.1), rotation=0.01)
+    """
+
+    def __init__(
+        self,
+        inner: torch.optim.Optimizer,
+        rotation: float | Optimizer | Callable[[dict[str, Any]], float],
+        *,
+        per_neuron: bool = True,
+        zero_mean: bool = True,
+        update_norm_decay: float = 0.9,
+    ) -> None:
+        if not isinstance(inner, torch.optim.Optimizer):
+            raise InvalidInput(f"`inner` must be a torch.optim.Optimizer; got {type(inner).__name__}")
+        if isinstance(rotation, Optimizer):
+            if rotation.name == "adam_l2":
+                raise InvalidInput("the rotation of Adam+L2 depends on the gradient; give `rotation` as a number")
+            rotation = equilibrium(rotation, method="leading").rotation
+        if not callable(rotation):
+            rotation = real("rotation", rotation, "be finite and >= 0", low=0.0)
+        for name, value in (("per_neuron", per_neuron), ("zero_mean", zero_mean)):
+            require(isinstance(value, bool), name, "be True or False", value)
+        self._options: dict[str, Any] = {
+            "per_neuron": per_neuron,
+            "zero_mean": zero_mean,
+            "update_norm_decay": real("update_norm_decay", update_norm_decay, "be in [0, 1)", low=0.0, high=1.0),
+        }
+        self.inner = inner
+        self._rotation = rotation
+        super().__init__(inner.param_groups, dict(inner.defaults))
+        self.param_groups = inner.param_groups  # the same list: groups added to either belong to both
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the inner optimizer."""
+        if any(group is param_group for group in self.inner.param_groups):
+            return  # the constructor of Optimizer passes the inner groups on
+        self.inner.add_param_group(param_group)
+
+    def rotation(self, group: dict[str, Any]) -> float:
+        """Angle per step, in radians, that `group` now gets."""
+        return self._rotation(group) if callable(self._rotation) else float(self._rotation)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; return what `closure` returns, if one is given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        groups = [(group, batches(self._rotating(group))) for group in self.param_groups]
+        before = [[[p.clone() for p in batch] for batch in turning] for _, turning in groups]
+        self.inner.step()
+        for (group, turning), copies in zip(groups, before, strict=True):
+            lr = float(group["lr"])
+            for batch, old in zip(turning, copies, strict=True):
+                updates = list(torch._foreach_sub(old, batch))
+                torch._foreach_copy_(batch, old)
+                if lr > 0:  # else nothing moved: there is no direction, and the average must not see zeros
+                    torch._foreach_mul_(updates, 1 / lr)
+                    states = [self.state[p] for p in batch]
+                    rotate_(batch, updates, states, self.rotation(group), **self._options)
+        return loss
+
+    def _rotating(self, group: dict[str, Any]) -> list[torch.Tensor]:
+        if not group.get("weight_decay", 0.0) > 0:
+            return []
+        per_neuron, zero_mean = self._options["per_neuron"], self._options["zero_mean"]
+        return [p for p in group["params"] if p.grad is not None and can_rotate(p, per_neuron, zero_mean)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The inner optimizer's state under ``inner`` beside the norms and running averages kept here."""
+        return {**super().state_dict(), "inner": self.inner.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        if "inner" not in state_dict:
+            raise InvalidInput("the state has no 'inner' part; it was not made by Rotated.state_dict()")
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "inner"})
+        self.inner.load_state_dict(state_dict["inner"])
+        self.param_groups = self.inner.param_groups

@@ -1,0 +1,356 @@
+"""Rotational variants of AdamW, SGDM and Lion: equilibrium rotation from the first step, constant norms."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from rotsim.errors import InvalidInput, real, require
+from rotsim.measure.rotation_step import batches, can_rotate, rotate_
+from rotsim.optimizers.base import beta_pair, check_decoupled_decay
+from rotsim.theory import closed_forms
+
+
+class _Rotational(torch.optim.Optimizer):
+    """Shared loop: which parameters rotate, which follow the plain rule, and the options common to all."""
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        per_neuron: bool,
+        zero_mean: bool,
+        update_norm_decay: float,
+        **hyperparameters: Any,
+    ) -> None:
+        options = {"per_neuron": per_neuron, "zero_mean": zero_mean, "update_norm_decay": update_norm_decay}
+        super().__init__(params, {**hyperparameters, **options})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; what it does not set comes from the constructor."""
+        group = {**self.defaults, **param_group}
+        real("lr", group["lr"], "be finite and >= 0", low=0.0)
+        real("weight_decay", group["weight_decay"], "be finite and >= 0", low=0.0)
+        real("update_norm_decay", group["update_norm_decay"], "be in [0, 1)", low=0.0, high=1.0)
+        for name in ("per_neuron", "zero_mean"):
+            require(isinstance(group[name], bool), name, "be True or False", group[name])
+        self._check(group)
+        super().add_param_group(param_group)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; return what `closure` returns, if one is given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            rotated: list[torch.Tensor] = []
+            plain: list[torch.Tensor] = []
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                if parameter.grad.layout is not torch.strided:
+                    raise InvalidInput(
+                        f"{type(self).__name__} takes dense gradients only; build the embedding with sparse=False"
+                    )
+                turns = group["weight_decay"] > 0 and can_rotate(parameter, group["per_neuron"], group["zero_mean"])
+                (rotated if turns else plain).append(parameter)
+            for batch in batches(rotated):
+                states = [self.state[p] for p in batch]
+                rotate_(
+                    batch,
+                    self._updates(group, batch, [_gradient(p) for p in batch], states),
+                    states,
+                    self.rotation(group),
+                    per_neuron=group["per_neuron"],
+                    zero_mean=group["zero_mean"],
+                    update_norm_decay=group["update_norm_decay"],
+                )
+            for batch in batches(plain):
+                self._plain_step(group, batch, [self.state[p] for p in batch])
+        return loss
+
+    def _plain_step(self, group: dict[str, Any], parameters: list[torch.Tensor], states: list[dict[str, Any]]) -> None:
+        """The ordinary optimizer's step, with decoupled decay."""
+        updates = self._updates(group, parameters, [_gradient(p) for p in parameters], states)
+        if group["weight_decay"]:
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+
+    @staticmethod
+    @abstractmethod
+    def rotation(group: dict[str, Any]) -> float:
+        """Angle per step, in radians, at the learning rate and weight decay now in force in `group`."""
+
+    @abstractmethod
+    def _check(self, group: dict[str, Any]) -> None:
+        """Raise `InvalidInput` if a hyperparameter of its own is out of range."""
+
+    @abstractmethod
+    def _updates(
+        self,
+        group: dict[str, Any],
+        parameters: list[torch.Tensor],
+        gradients: list[torch.Tensor],
+        states: list[dict[str, Any]],
+    ) -> list[torch.Tensor]:
+        """Advance the optimizer's averages; the new tensors to descend along (times lr, in the plain step)."""
+
+
+class RotationalAdamW(_Rotational):
+    r"""AdamW whose weight vectors turn by the equilibrium angle from the first step, at constant norm.
+
+    The update direction is AdamW's; the angle is √(2ηλ(1-β1)/(1+β1)) in RMS, with the learning rate in
+    force (Kosson, Messmer, Jaggi 2024, table 1 and section 5; `rotsim.measure.rotation_step.rotate_`).
+
+    Parameters
+    ----------
+    params : iterable of Tensor, of dict, or of (str, Tensor)
+        Parameters or parameter groups, as for any `torch.optim.Optimizer`. Every option may differ by group.
+    lr : float
+        Learning rate η ≥ 0.
+    betas : (float, float)
+        (β1, β2), each in [0, 1).
+    eps : float
+        ε ≥ 0.
+    weight_decay : float
+        λ ≥ 0 with ``lr * weight_decay`` < 1: together with lr it sets the angle.
+    per_neuron : bool
+        Rotate every row of a weight (True) or every weight as one vector (False).
+    zero_mean : bool
+        Also remove the mean of the update, so that a row's mean keeps its share of the norm.
+    update_norm_decay : float
+        In [0, 1): decay per step of the running mean of the squared update norm.
+
+    Raises
+    ------
+    InvalidInput
+        If a hyperparameter is out of range, a gradient is sparse or a weight to be rotated is all zeros.
+
+    Notes
+    -----
+    Rotated are parameters with at least two dimensions in groups with ``weight_decay`` > 0 whose vectors
+    are longer than 1 (2 with `zero_mean`); all others take the plain optimizer's step. Norms stay at
+    their initial value: give each layer a normalisation or a learnable gain, or the network cannot choose
+    its scales.
+
+    Examples
+    --------
+    >>> from rotsim.measure import RotationalAdamW
+    >>> import torch
+    >>> optimizer = RotationalAdamW(torch.nn.Linear(8, 4).parameters(), lr=1e-3, weight_decay=0.1)
+    >>> f"{optimizer.rotation(optimizer.param_groups[0]):.6f}"
+    '0.003244'
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        *,
+        per_neuron: bool = True,
+        zero_mean: bool = True,
+        update_norm_decay: float = 0.9,
+    ) -> None:
+        super().__init__(
+            params, per_neuron, zero_mean, update_norm_decay, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay
+        )
+
+    def _check(self, group: dict[str, Any]) -> None:
+        beta_pair(group["betas"])
+        real("eps", group["eps"], "be finite and >= 0", low=0.0)
+        check_decoupled_decay_if_moving(group)
+
+    @staticmethod
+    def rotation(group: dict[str, Any]) -> float:
+        """√(2ηλ(1-β1)/(1+β1)), radians per step."""
+        return float(closed_forms.adamw_leading_rotation(group["lr"], group["weight_decay"], group["betas"][0]))
+
+    def _updates(
+        self,
+        group: dict[str, Any],
+        parameters: list[torch.Tensor],
+        gradients: list[torch.Tensor],
+        states: list[dict[str, Any]],
+    ) -> list[torch.Tensor]:
+        beta1, beta2 = group["betas"]
+        for parameter, state in zip(parameters, states, strict=True):
+            if "exp_avg" not in state:
+                state["step"] = 0
+                state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state["step"] += 1
+        averages = [state["exp_avg"] for state in states]
+        powers = [state["exp_avg_sq"] for state in states]
+        torch._foreach_lerp_(averages, gradients, 1 - beta1)
+        torch._foreach_mul_(powers, beta2)
+        torch._foreach_addcmul_(powers, gradients, gradients, value=1 - beta2)
+        denominators = torch._foreach_sqrt(powers)
+        # (m / b1) / (sqrt(v / b2) + eps), with both corrections on the denominator
+        first = [1 - beta1 ** state["step"] for state in states]
+        second = [(1 - beta2 ** state["step"]) ** 0.5 for state in states]
+        torch._foreach_mul_(denominators, [a / b for a, b in zip(first, second, strict=True)])
+        torch._foreach_add_(denominators, [group["eps"] * a for a in first])
+        return list(torch._foreach_div(averages, denominators))
+
+
+class RotationalSGDM(_Rotational):
+    r"""SGD with momentum whose weight vectors turn by the equilibrium angle from the first step.
+
+    The update direction is the momentum m = α m + g; the angle is √(2ηλ/(1+α)) in RMS, with the learning
+    rate in force (Kosson, Messmer, Jaggi 2024, table 1 and section 5).
+
+    Parameters
+    ----------
+    params : iterable of Tensor, of dict, or of (str, Tensor)
+    lr : float
+        Learning rate η ≥ 0.
+    momentum : float
+        α in [0, 1).
+    weight_decay : float
+        λ ≥ 0 with ``lr * weight_decay`` < 1.
+    per_neuron, zero_mean, update_norm_decay
+        As in `RotationalAdamW`, as is what is rotated.
+
+    Raises
+    ------
+    InvalidInput
+        As `RotationalAdamW`.
+
+    Notes
+    -----
+    Parameters that are not rotated follow `torch.optim.SGD`, whose decay enters the gradient. For rotated
+    ones the decay is radial: it only sets the angle.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        *,
+        per_neuron: bool = True,
+        zero_mean: bool = True,
+        update_norm_decay: float = 0.9,
+    ) -> None:
+        super().__init__(
+            params, per_neuron, zero_mean, update_norm_decay, lr=lr, momentum=momentum, weight_decay=weight_decay
+        )
+
+    def _check(self, group: dict[str, Any]) -> None:
+        real("momentum", group["momentum"], "be in [0, 1)", low=0.0, high=1.0)
+        check_decoupled_decay_if_moving(group)
+
+    @staticmethod
+    def rotation(group: dict[str, Any]) -> float:
+        """√(2ηλ/(1+α)), radians per step."""
+        return float(closed_forms.sgdm_leading_rotation(group["lr"], group["weight_decay"], group["momentum"]))
+
+    def _plain_step(self, group: dict[str, Any], parameters: list[torch.Tensor], states: list[dict[str, Any]]) -> None:
+        gradients = [_gradient(p) for p in parameters]
+        if group["weight_decay"]:
+            gradients = list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
+        torch._foreach_add_(parameters, self._updates(group, parameters, gradients, states), alpha=-group["lr"])
+
+    def _updates(
+        self,
+        group: dict[str, Any],
+        parameters: list[torch.Tensor],
+        gradients: list[torch.Tensor],
+        states: list[dict[str, Any]],
+    ) -> list[torch.Tensor]:
+        if not group["momentum"]:
+            return list(gradients)
+        for parameter, state in zip(parameters, states, strict=True):
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        buffers = [state["momentum_buffer"] for state in states]
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, gradients)
+        return buffers
+
+
+class RotationalLion(_Rotational):
+    r"""Lion whose weight vectors turn by the equilibrium angle from the first step.
+
+    The update direction is sign(β1 m + (1-β1) g); the angle is
+    √(πηλ((1-β1)² + β1²(1-β2)/(1+β2))) in RMS, with the learning rate in force
+    (Kosson, Messmer, Jaggi 2024, table 1 and section 5).
+
+    Parameters
+    ----------
+    params : iterable of Tensor, of dict, or of (str, Tensor)
+    lr : float
+        Learning rate η ≥ 0.
+    betas : (float, float)
+        (β1, β2), each in [0, 1).
+    weight_decay : float
+        λ ≥ 0 with ``lr * weight_decay`` < 1.
+    per_neuron, zero_mean, update_norm_decay
+        As in `RotationalAdamW`, as is what is rotated; the rest follows `rotsim.measure.Lion`.
+
+    Raises
+    ------
+    InvalidInput
+        As `RotationalAdamW`.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        *,
+        per_neuron: bool = True,
+        zero_mean: bool = True,
+        update_norm_decay: float = 0.9,
+    ) -> None:
+        super().__init__(
+            params, per_neuron, zero_mean, update_norm_decay, lr=lr, betas=betas, weight_decay=weight_decay
+        )
+
+    def _check(self, group: dict[str, Any]) -> None:
+        beta_pair(group["betas"])
+        check_decoupled_decay_if_moving(group)
+
+    @staticmethod
+    def rotation(group: dict[str, Any]) -> float:
+        """√(πηλ((1-β1)² + β1²(1-β2)/(1+β2))), radians per step."""
+        return float(closed_forms.lion_leading_rotation(group["lr"], group["weight_decay"], *group["betas"]))
+
+    def _updates(
+        self,
+        group: dict[str, Any],
+        parameters: list[torch.Tensor],
+        gradients: list[torch.Tensor],
+        states: list[dict[str, Any]],
+    ) -> list[torch.Tensor]:
+        beta1, beta2 = group["betas"]
+        for parameter, state in zip(parameters, states, strict=True):
+            if "exp_avg" not in state:
+                state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        averages = [state["exp_avg"] for state in states]
+        directions = list(torch._foreach_mul(averages, beta1))
+        torch._foreach_add_(directions, gradients, alpha=1 - beta1)
+        torch._foreach_lerp_(averages, gradients, 1 - beta2)
+        return list(torch._foreach_sign(directions))
+
+
+def check_decoupled_decay_if_moving(group: dict[str, Any]) -> None:
+    """``lr * weight_decay`` < 1; a schedule may start at lr 0."""
+    if group["lr"] > 0:
+        check_decoupled_decay(group["lr"], group["weight_decay"])
+
+
+def _gradient(parameter: torch.Tensor) -> torch.Tensor:
+    gradient = parameter.grad
+    assert gradient is not None
+    return gradient

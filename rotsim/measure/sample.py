@@ -1,0 +1,108 @@
+"""What one recorded step says about every neuron of one parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+#: Per-neuron results of a window, in the order of the rows of the running sums.
+VARIABLES = (
+    "norm",
+    "rotation",
+    "update_rms",
+    "gradient_norm",
+    "gradient_scale",
+    "gradient_burst",
+    "active",
+    "radial",
+)
+_SCALE, _BURST = VARIABLES.index("gradient_scale"), VARIABLES.index("gradient_burst")
+
+
+def rows(tensor: torch.Tensor) -> torch.Tensor:
+    """A weight or gradient as float64 rows, one per neuron."""
+    dense = tensor if tensor.layout is torch.strided else tensor.to_dense()
+    return dense.reshape(dense.shape[0], -1).to(torch.float64)
+
+
+def sample(
+    before: torch.Tensor,
+    after: torch.Tensor,
+    gradient: torch.Tensor | None,
+    state: Mapping[str, Any],
+    group: Mapping[str, Any],
+) -> torch.Tensor:
+    """What one step adds to the sums, shape (len(VARIABLES) + 1, neurons), float64.
+
+    Parameters
+    ----------
+    before, after : Tensor, shape (neurons, dim)
+        Rows of the weight around the step.
+    gradient : Tensor, shape (neurons, dim), or None
+    state : mapping
+        The optimizer's state of the parameter, after the step.
+    group : mapping
+        Its parameter group.
+
+    Returns
+    -------
+    Tensor
+        The first five `VARIABLES` squared, ‖g̃‖⁴, the activity, the radial projection, and last a one. A neuron with
+        any number that is not finite adds zeros alone, so that the ones count what is averaged.
+    """
+    norm_before = torch.linalg.vector_norm(before, dim=1)
+    norm = torch.linalg.vector_norm(after, dim=1)
+    update = torch.linalg.vector_norm(after - before, dim=1)
+    # scaled to equal length; a zero row gives atan2(0, 0) = 0, where the angle has no meaning
+    u, v = before * norm[:, None], after * norm_before[:, None]
+    rotation = 2 * torch.atan2(torch.linalg.vector_norm(v - u, dim=1), torch.linalg.vector_norm(u + v, dim=1))
+    if gradient is None:
+        gradient_norm = radial = torch.zeros_like(norm)
+    else:
+        gradient_norm = torch.linalg.vector_norm(gradient, dim=1)
+        radial = _radial(before, norm_before, gradient, state, group)
+    scale = gradient_norm * norm_before
+    sums = torch.stack(
+        [
+            *(x**2 for x in (norm, rotation, update, gradient_norm, scale)),
+            scale**4,
+            (gradient_norm != 0).to(torch.float64),
+            radial,
+            torch.ones_like(norm),
+        ]
+    )
+    return torch.where(torch.isfinite(sums[:-2]).all(0), sums, 0.0)
+
+
+def window_means(sums: torch.Tensor) -> torch.Tensor:
+    """From the sums of a window to its `VARIABLES`, shape (len(VARIABLES), neurons); NaN where nothing was finite."""
+    means = sums[:-1] / sums[-1]
+    square = means[_SCALE]
+    means[_BURST] /= torch.where(square > 0, square**2, torch.nan)
+    means[:_BURST] = means[:_BURST].sqrt()
+    return means
+
+
+def _radial(
+    w: torch.Tensor, norm: torch.Tensor, gradient: torch.Tensor, state: Mapping[str, Any], group: Mapping[str, Any]
+) -> torch.Tensor:
+    r"""Radial projection P = ⟨w, ĝ⟩ / ‖w‖² of the gradient that the optimizer averages.
+
+    .. math::
+        \hat g = \frac{g}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon} \ \text{(Adam, AdamW)}, \qquad
+        \hat g = g \ \text{(SGD)}
+
+    For `torch.optim.Adam` with coupled decay, g includes λw. NaN for optimizers that take the sign, Lion:
+    their steps are not linear in g. A step that averages ĝ feels P as additional weight decay.
+    """
+    if "exp_avg_sq" in state:
+        coupled = "decoupled_weight_decay" in group and not group["decoupled_weight_decay"]
+        if coupled and group["weight_decay"]:
+            gradient = gradient + group["weight_decay"] * w
+        correction = 1 - group["betas"][1] ** float(state["step"])
+        gradient = gradient / ((rows(state["exp_avg_sq"]) / correction).sqrt() + group["eps"])
+    elif "momentum" not in group:
+        return torch.full_like(norm, torch.nan)
+    return torch.where(norm > 0, torch.linalg.vecdot(w, gradient) / norm**2, torch.nan)

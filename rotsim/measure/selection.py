@@ -1,0 +1,79 @@
+"""Which parameters a recorder takes, and what it calls their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+
+from rotsim.errors import InvalidInput
+
+Selection = Iterable[str] | Callable[[str, torch.nn.Parameter], bool] | None
+Split = Mapping[str, Sequence[str] | Mapping[str, int]]
+
+
+def select(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, selection: Selection
+) -> tuple[dict[str, tuple[torch.nn.Parameter, int]], dict[str, str]]:
+    """Parameters to record by name, with their group; and what is left out, with the reason."""
+    group_of = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
+    candidates: dict[str, tuple[torch.nn.Parameter, int]] = {}
+    skipped: dict[str, str] = {}
+    for name, parameter in model.named_parameters():  # a tied weight appears once
+        if reason := _unfit(parameter, id(parameter) in group_of):
+            skipped[name] = reason
+        else:
+            candidates[name] = parameter, group_of[id(parameter)]
+    if not candidates:
+        raise InvalidInput(
+            "nothing to record: `model` and `optimizer` share no trainable parameter with 2 or more dimensions; "
+            "pass the optimizer that trains this model"
+        )
+    if selection is None:
+        names = list(candidates)
+    elif callable(selection):
+        names = [name for name, (parameter, _) in candidates.items() if selection(name, parameter)]
+    else:
+        wanted = [selection] if isinstance(selection, str) else list(selection)
+        unknown = [name for name in wanted if name not in candidates]
+        if unknown:
+            raise InvalidInput(
+                f"`parameters` names {', '.join(map(repr, unknown))}, which cannot be recorded; "
+                f"choose from {', '.join(candidates)}"
+            )
+        names = [name for name in candidates if name in wanted]
+    if not names:
+        raise InvalidInput(f"`parameters` selects nothing; choose from {', '.join(candidates)}")
+    return {name: candidates[name] for name in names}, skipped
+
+
+def _unfit(parameter: torch.nn.Parameter, optimized: bool) -> str:
+    """Why a parameter cannot be recorded, or an empty string."""
+    if parameter.ndim < 2:
+        return f"{parameter.ndim}-D: not a weight of neurons"
+    if not parameter.numel():
+        return "empty"
+    if not parameter.is_floating_point():
+        return "complex" if parameter.is_complex() else "not floating point"
+    if not parameter.requires_grad:
+        return "frozen"
+    return "" if optimized else "not updated by this optimizer"
+
+
+def ends_in(name: str, key: str) -> bool:
+    return name == key or name.endswith(f".{key}")
+
+
+def row_labels(name: str, neurons: int, split: Split) -> list[str]:
+    """The layer name of every row."""
+    for key, blocks in split.items():
+        if not ends_in(name, key):
+            continue
+        counts = blocks if isinstance(blocks, Mapping) else {block: neurons // len(blocks) for block in blocks}
+        if sum(counts.values()) != neurons or min(counts.values()) < 1:
+            raise InvalidInput(
+                f"`split[{key!r}]` must add up to the {neurons} rows of {name}; got {blocks!r}. "
+                "Give the rows of each block: {'q': ..., 'k': ..., 'v': ...}"
+            )
+        return [f"{name}[{block}]" for block, count in counts.items() for _ in range(count)]
+    return [name] * neurons

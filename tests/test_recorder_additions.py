@@ -1,0 +1,247 @@
+"""Radial projection, bursts, autocorrelation, fused weights, and what training throws at a recorder."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from rotsim.dataset import load, spec_of  # noqa: E402
+from rotsim.errors import InvalidInput  # noqa: E402
+from rotsim.measure import Lion, Recorder  # noqa: E402
+
+nn = torch.nn
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def noise_steps(model, optimizer, steps, make=None, seed=0):
+    """Steps on gradients that are not from a loss: white noise, or ``make(step, parameter, draw)``."""
+    draw = torch.Generator().manual_seed(seed)
+    for step in range(1, steps + 1):
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                white = torch.randn(parameter.shape, generator=draw)
+                parameter.grad = white if make is None else make(step, parameter, white)
+        optimizer.step()
+
+
+def linear(inputs=6, outputs=5, seed=0) -> nn.Linear:
+    torch.manual_seed(seed)
+    return nn.Linear(inputs, outputs, bias=False)
+
+
+ADAMS = {
+    "adamw": (lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0.3, betas=(0.9, 0.8)), 0.0),
+    "adam": (lambda p: torch.optim.Adam(p, lr=1e-2, weight_decay=0.3, betas=(0.9, 0.8)), 0.3),
+    "adamw fused": (lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0.3, betas=(0.9, 0.8), fused=True), 0.0),
+}
+
+
+@pytest.mark.parametrize("kind", ADAMS)
+def test_the_radial_projection_of_adam_is_that_of_numpy(kind):
+    make, coupled = ADAMS[kind]
+    model = linear()
+    optimizer = make(model.parameters())
+    v, expected = np.zeros((5, 6)), []
+
+    def gradient(step, parameter, white):
+        nonlocal v
+        w, g = parameter.detach().double().numpy(), white.double().numpy()
+        g = g + coupled * w
+        v = 0.8 * v + 0.2 * g**2
+        preconditioned = g / (np.sqrt(v / (1 - 0.8**step)) + 1e-8)
+        expected.append((w * preconditioned).sum(1) / (w * w).sum(1))
+        return white
+
+    with Recorder(model, optimizer, interval=2, window=6, lags=0) as recorder:
+        noise_steps(model, optimizer, 6, gradient)
+    np.testing.assert_allclose(recorder.dataset()["radial"].values[:, 0], np.mean(expected[1::2], axis=0), rtol=1e-4)
+
+
+def test_the_radial_projection_of_sgd_has_its_sign_and_lion_has_none():
+    model = linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with Recorder(model, optimizer, interval=1, window=1, lags=0) as recorder:
+        noise_steps(model, optimizer, 1, lambda step, p, white: -2.5 * p.detach())
+    np.testing.assert_allclose(recorder.dataset()["radial"].values, -2.5, rtol=1e-6)
+    optimizer = Lion(model.parameters(), lr=1e-3, weight_decay=0.1)
+    with Recorder(model, optimizer, interval=1, window=1, lags=0) as recorder:
+        noise_steps(model, optimizer, 1)
+    assert np.isnan(recorder.dataset()["radial"].values).all()
+
+
+def test_lambda_eff_predicts_the_rotation_of_scale_sensitive_weights():
+    """A radial pull as strong as the decay doubles λ: rotation √2 larger, and P says so."""
+    model = linear(200, 16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.05)
+    with Recorder(model, optimizer, interval=2, window=50, lags=0) as recorder:
+        noise_steps(model, optimizer, 1500, lambda step, p, white: 0.1 * white + 0.05 * p.detach())
+    late = recorder.dataset().isel(step=slice(15, None))
+    rotation = np.sqrt((late["rotation"] ** 2).mean()).item()
+    decay = 0.05 + late["radial"].mean().item()
+    assert abs(rotation / np.sqrt(2 * 0.1 * decay / 1.9) - 1) < 0.02
+    assert abs(rotation / np.sqrt(2 * 0.1 * 0.05 / 1.9) - 1) > 0.3  # negative control: λ alone
+
+
+def test_bursts_are_the_fourth_moment_of_the_gradient_scale():
+    model = linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-12)  # weights stand still: only g varies
+    sizes = [1.0, 3.0, 1.0, 1.0]
+    with Recorder(model, optimizer, interval=1, window=4, lags=0) as recorder:
+        noise_steps(model, optimizer, 4, lambda step, p, white: sizes[step - 1] * torch.ones_like(white))
+    squares = np.square(sizes)
+    np.testing.assert_allclose(
+        recorder.dataset()["gradient_burst"].values, np.mean(squares**2) / np.mean(squares) ** 2, rtol=1e-6
+    )
+
+
+def test_autocorrelation_of_an_ar1_gradient_and_of_white_noise():
+    model = nn.Sequential(linear(20, 20), linear(20, 20))
+    state = {}
+
+    def gradient(step, parameter, white):
+        if parameter is model[1].weight:
+            return white
+        state["g"] = 0.6 * state.get("g", white) + 0.8 * white
+        return state["g"]
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with Recorder(model, optimizer, interval=10, window=100, lags=8) as recorder:
+        noise_steps(model, optimizer, 32 * 60 + 5, gradient)
+    trace = recorder.dataset()
+    assert trace["parameter"].values.tolist() == ["0.weight", "1.weight"]
+    found = trace["gradient_autocorrelation"].values
+    assert found.shape == (2, 9) and (found[:, 0] == 1).all()
+    # 64 coordinates and 1920 steps: standard error about 0.003 (0.01 where correlated); normalising a block of 32
+    # steps by its own mean square biases a correlated one by a few per cent
+    np.testing.assert_allclose(found[1, 1:], 0, atol=0.015)
+    np.testing.assert_allclose(found[0, 1:], 0.6 ** np.arange(1, 9), atol=0.05)
+    assert len(recorder._sampler._block) == 5  # bounded memory: one open block
+
+
+def test_fused_rows_fall_into_named_layers():
+    model = nn.ModuleDict({"attn": nn.ModuleDict({"qkv": linear(4, 12)}), "out": linear(4, 3)})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def layers(split):
+        with Recorder(model, optimizer, interval=1, window=1, split=split, lags=0) as recorder:
+            noise_steps(model, optimizer, 1)
+        return recorder.dataset()["layer"].values.tolist()
+
+    name = "attn.qkv.weight"
+    thirds = [f"{name}[{x}]" for x in "qkv" for _ in range(4)]
+    assert layers({"qkv.weight": ("q", "k", "v")}) == [*thirds, *["out.weight"] * 3]
+    grouped = [f"{name}[q]"] * 8 + [f"{name}[k]"] * 2 + [f"{name}[v]"] * 2
+    assert layers({name: {"q": 8, "k": 2, "v": 2}})[:12] == grouped
+    with pytest.raises(InvalidInput, match=r"`split\['qkv.weight'\]` must add up to the 12 rows"):
+        layers({"qkv.weight": "qkvgh"})
+    with pytest.raises(InvalidInput, match=r"`split` names 'kv.weight', which no recorded parameter ends in"):
+        layers({"kv.weight": ("k", "v")})
+
+
+def test_what_is_left_out_is_said_and_why():
+    model = nn.ModuleDict(
+        {"a": nn.Linear(3, 2), "b": linear(3, 2), "c": linear(3, 2), "d": nn.ParameterDict({"w": torch.ones(0, 3)})}
+    )
+    model["b"].weight.requires_grad = False
+    optimizer = torch.optim.SGD([p for n, p in model.named_parameters() if not n.startswith("c")], lr=0.1)
+    recorder = Recorder(model, optimizer, interval=1, window=1)
+    assert recorder.skipped == {
+        "a.bias": "1-D: not a weight of neurons",
+        "b.weight": "frozen",
+        "c.weight": "not updated by this optimizer",
+        "d.w": "empty",
+    }
+    with recorder:
+        noise_steps(model, optimizer, 1)
+    assert spec_of(recorder.dataset())["skipped"] == recorder.skipped
+
+
+def test_a_layer_that_is_unfrozen_or_added_is_recorded_from_the_next_window():
+    model = nn.ModuleDict({"first": linear(6, 5), "frozen": linear(6, 4)})
+    model["frozen"].weight.requires_grad = False
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    with Recorder(model, optimizer, interval=1, window=4, lags=2) as recorder:
+        noise_steps(model, optimizer, 6)
+        model["frozen"].weight.requires_grad = True
+        model["late"] = linear(3, 2)
+        optimizer.add_param_group({"params": model["late"].parameters(), "lr": 0.5, "weight_decay": 0.25})
+        noise_steps(model, optimizer, 26)
+    trace = recorder.dataset()
+    assert trace["step"].values.tolist() == [4, 8, 12, 16, 20, 24, 28, 32]
+    norms = {name: trace["norm"].values[trace["layer"].values == f"{name}.weight"] for name in model}
+    assert np.isfinite(norms["first"]).all()
+    for name in ("frozen", "late"):
+        assert np.isnan(norms[name][:, :2]).all() and np.isfinite(norms[name][:, 2:]).all()
+    assert trace["lr"].values[-1] == 0.5 and trace["weight_decay"].values[-1] == 0.25
+    assert trace["gradient_autocorrelation"].sizes == {"parameter": 3, "lag": 3}
+    assert recorder.skipped == {}
+
+
+def test_samples_that_are_not_finite_count_for_nothing():
+    traces = []
+    for poisoned in (False, True):
+        model = linear()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-12)
+
+        def gradient(step, parameter, white, poisoned=poisoned):
+            white[2] = 1.0
+            if poisoned and step in (2, 3):
+                white[2, 0] = [torch.nan, torch.inf][step - 2]
+            return white
+
+        with Recorder(model, optimizer, interval=1, window=6, lags=1) as recorder:
+            # NaN and inf reach the weights: put the weights back as a GradScaler would have kept them
+            keep = model.weight.detach().clone()
+            optimizer.register_step_post_hook(lambda *a, keep=keep, model=model: model.weight.data.copy_(keep))
+            noise_steps(model, optimizer, 6, gradient)
+        traces.append(recorder.dataset())
+    for name in traces[0].data_vars:
+        if "neuron" in traces[0][name].dims:
+            np.testing.assert_allclose(traces[1][name].values, traces[0][name].values, rtol=1e-6, err_msg=name)
+
+
+def test_weights_lost_to_nan_leave_a_dataset_that_says_so():
+    model = linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Recorder(model, optimizer, interval=1, window=2) as recorder:
+        noise_steps(model, optimizer, 4, lambda step, p, white: white * (torch.nan if step > 2 else 1))
+    norm = recorder.dataset()["norm"].values
+    assert np.isfinite(norm[:, 0]).all() and np.isnan(norm[:, 1]).all()
+
+
+def test_a_crash_leaves_the_file(tmp_path):
+    model = linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with (
+        pytest.raises(ZeroDivisionError),
+        Recorder(model, optimizer, interval=1, window=2, path=tmp_path / "trace.nc"),
+    ):
+        noise_steps(model, optimizer, 5)
+        raise ZeroDivisionError
+    assert load(tmp_path / "trace.nc")["step"].values.tolist() == [2, 4, 5]
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (7, 1), (2, 1, 1, 3), (1, 1), (3, 2, 0 + 1)])
+def test_odd_shapes(shape):
+    model = nn.ParameterDict({"w": nn.Parameter(torch.ones(shape))})
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    with Recorder(model, optimizer, interval=1, window=1, lags=1) as recorder:
+        noise_steps(model, optimizer, 5)
+    trace = recorder.dataset()
+    assert trace.sizes["neuron"] == shape[0]
+    assert all(np.isfinite(variable.values).all() for variable in trace.data_vars.values())
+
+
+def test_lags_must_be_a_whole_number():
+    model = linear()
+    with pytest.raises(InvalidInput, match="`lags` must be >= 0; got -1"):
+        Recorder(model, torch.optim.SGD(model.parameters(), lr=0.1), lags=-1)

@@ -1,0 +1,336 @@
+"""Rotational optimizers: constant norm, the angle of theory, and everything torch.optim promises."""
+
+from __future__ import annotations
+
+import copy
+from math import pi, sqrt
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import rotsim  # noqa: E402
+from rotsim.errors import InvalidInput  # noqa: E402
+from rotsim.measure import Lion, Rotated, RotationalAdamW, RotationalLion, RotationalSGDM  # noqa: E402
+
+nn = torch.nn
+
+# the optimizer, torch's plain one with the same hyperparameters, and the paper's angle written out
+KINDS = {
+    "adamw": (
+        lambda p, **k: RotationalAdamW(p, lr=1e-2, weight_decay=0.1, **k),
+        lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0.1),
+        sqrt(2 * 1e-3 * 0.1 / 1.9),
+    ),
+    "sgdm": (
+        lambda p, **k: RotationalSGDM(p, lr=0.1, momentum=0.8, weight_decay=1e-2, **k),
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.8, weight_decay=1e-2),
+        sqrt(2 * 1e-3 / 1.8),
+    ),
+    "lion": (
+        lambda p, **k: RotationalLion(p, lr=1e-3, weight_decay=1.0, **k),
+        lambda p: Lion(p, lr=1e-3, weight_decay=1.0),
+        sqrt(pi / 2) * sqrt(2e-3) * sqrt(0.1**2 + 0.9**2 * 0.01 / 1.99),
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def weights(*shape: int, seed: int = 0, dtype=torch.float32) -> nn.Parameter:
+    return nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype))
+
+
+def walk(optimizer, parameters, steps: int, seed: int = 1, after=lambda: None) -> None:
+    """Steps on white noise."""
+    draw = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        for parameter in parameters:
+            parameter.grad = torch.randn(parameter.shape, generator=draw).to(parameter.dtype)
+        optimizer.step()
+        after()
+
+
+def rows(parameter) -> np.ndarray:
+    return parameter.detach().double().reshape(parameter.shape[0], -1).numpy().copy()
+
+
+def angles(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    u, v = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (before, after))
+    return 2 * np.arctan2(np.linalg.norm(u - v, axis=1), np.linalg.norm(u + v, axis=1))
+
+
+def measured_rotation(optimizer, parameter, steps: int = 300, skip: int = 100) -> float:
+    """RMS angle per step on white noise, over rows and steps, once the momentum has filled."""
+    last, squares = [rows(parameter)], []
+
+    def measure() -> None:
+        now = rows(parameter)
+        squares.append(angles(last[0], now) ** 2)
+        last[0] = now
+
+    walk(optimizer, [parameter], steps, after=measure)
+    return float(np.sqrt(np.mean(squares[skip:])))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("zero_mean", [True, False])
+def test_rotation_is_that_of_theory_and_norms_never_move(kind, zero_mean):
+    make, plain, theory = KINDS[kind]
+    parameter = weights(24, 160)
+    norms = np.linalg.norm(rows(parameter), axis=1)
+    optimizer = make([parameter], zero_mean=zero_mean)
+    assert optimizer.rotation(optimizer.param_groups[0]) == pytest.approx(theory, rel=1e-12)
+    assert abs(measured_rotation(optimizer, parameter) / theory - 1) < 0.01
+    np.testing.assert_allclose(np.linalg.norm(rows(parameter), axis=1), norms, rtol=1e-6)
+    # negative control: the plain optimizer, started at the same weights, does neither
+    control = weights(24, 160)
+    assert abs(measured_rotation(plain([control]), control) / theory - 1) > 0.02
+    assert np.abs(np.linalg.norm(rows(control), axis=1) / norms - 1).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_angle_is_the_leading_equilibrium_of_the_spec(kind):
+    spec = {
+        "adamw": rotsim.AdamW(lr=1e-2, weight_decay=0.1),
+        "sgdm": rotsim.SGDM(lr=0.1, momentum=0.8, weight_decay=1e-2),
+        "lion": rotsim.Lion(lr=1e-3, weight_decay=1.0),
+    }[kind]
+    assert rotsim.equilibrium(spec, method="leading").rotation == pytest.approx(KINDS[kind][2], rel=1e-12)
+
+
+def test_ten_thousand_steps_leave_the_norm_where_it_was():
+    parameter = weights(4, 16)
+    norms = np.linalg.norm(rows(parameter), axis=1)
+    walk(RotationalSGDM([parameter], lr=0.1, weight_decay=0.1), [parameter], 10_000)
+    np.testing.assert_allclose(np.linalg.norm(rows(parameter), axis=1), norms, rtol=1e-6)
+
+
+@pytest.mark.parametrize("zero_mean", [True, False])
+@pytest.mark.parametrize("per_neuron", [True, False])
+def test_one_step_equals_the_formula_in_numpy(per_neuron, zero_mean):
+    parameter = weights(3, 5, 2, dtype=torch.float64)
+    optimizer = RotationalSGDM(
+        [parameter], lr=0.2, momentum=0.0, weight_decay=0.3, per_neuron=per_neuron, zero_mean=zero_mean
+    )
+    power = 0.0
+    for step in (1, 2, 3):
+        w = rows(parameter) if per_neuron else rows(parameter).reshape(1, -1)
+        parameter.grad = torch.randn(3, 5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
+        u = rows(parameter.grad).reshape(w.shape)
+        basis = [np.ones_like(w), w] if zero_mean else [w]
+        for row in range(len(w)):  # project with a QR factorisation, not with the code's algebra
+            q, _ = np.linalg.qr(np.stack([b[row] for b in basis], axis=1))
+            u[row] -= q @ (q.T @ u[row])
+        size = np.linalg.norm(u, axis=1)
+        power = 0.9 * power + 0.1 * size**2
+        theta = sqrt(2 * 0.2 * 0.3) * size / np.sqrt(power / (1 - 0.9**step))
+        norm = np.linalg.norm(w, axis=1, keepdims=True)
+        expected = w * np.cos(theta)[:, None] - u * (norm[:, 0] * np.sin(theta) / size)[:, None]
+        optimizer.step()
+        np.testing.assert_allclose(rows(parameter).reshape(w.shape), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vectors_undecayed_matrices_and_thin_rows_follow_the_plain_optimizer(kind):
+    make, plain, _ = KINDS[kind]
+
+    def groups():
+        shared = [weights(7), weights(4, 2, seed=1), weights(300, seed=2)]  # a vector and rows of fan-in 2
+        return [{"params": shared}, {"params": [weights(3, 6, seed=3)], "weight_decay": 0.0}]
+
+    ends = []
+    for optimizer in (make(groups()), plain(groups())):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        walk(optimizer, parameters, 20)
+        ends.append(parameters)
+    for ours, theirs in zip(*ends, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-6, atol=1e-7)
+    rotated, unrotated = weights(3, 6, seed=3), ends[1][-1]
+    walk(make([rotated]), [rotated], 20)
+    assert (rotated - unrotated).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "rotated"])
+def test_a_state_dict_resumes_bit_for_bit(kind):
+    def make(p):
+        if kind == "rotated":
+            return Rotated(torch.optim.Adam(p, lr=1e-2, weight_decay=0.1), 0.01)
+        return KINDS[kind][0](p)
+
+    straight = [weights(6, 8), weights(5)]
+    optimizer = make(straight)
+    walk(optimizer, straight, 5)
+    resumed = [nn.Parameter(p.detach().clone()) for p in straight]
+    saved = copy.deepcopy(optimizer.state_dict())
+    walk(optimizer, straight, 5, seed=2)
+    forgetful = [nn.Parameter(p.detach().clone()) for p in resumed]
+    again = make(resumed)
+    again.load_state_dict(saved)
+    walk(again, resumed, 5, seed=2)
+    for a, b in zip(straight, resumed, strict=True):
+        assert torch.equal(a, b)
+    walk(make(forgetful), forgetful, 5, seed=2)  # negative control: the state matters
+    assert not torch.equal(forgetful[0], straight[0])
+
+
+def test_a_schedule_sets_the_angle_at_once():
+    parameter = weights(16, 128)
+    optimizer = RotationalAdamW([parameter], lr=1e-2, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0 if step < 10 else 0.25)
+    start = rows(parameter)
+    walk(optimizer, [parameter], 10, after=schedule.step)
+    assert (rows(parameter) == start).all() or angles(start, rows(parameter)).max() < 1e-6  # lr 0 turns nothing
+    assert abs(measured_rotation(optimizer, parameter) / (KINDS["adamw"][2] / 2) - 1) < 0.01
+
+
+def test_closure_and_gradients_that_are_missing():
+    used, unused = weights(3, 4), weights(3, 4, seed=1)
+    optimizer = RotationalLion([used, unused], lr=1e-2, weight_decay=1.0)
+    before = unused.detach().clone()
+
+    def closure():
+        optimizer.zero_grad()
+        loss = used.square().sum() + used.sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == pytest.approx((weights(3, 4) ** 2 + weights(3, 4)).sum().item(), rel=1e-6)
+    assert torch.equal(unused, before)
+    assert angles(rows(weights(3, 4)), rows(used)).min() > 1e-3
+
+
+def test_dead_rows_and_zero_rows_stay_and_an_all_zero_weight_is_refused():
+    table = weights(5, 8)
+    with torch.no_grad():
+        table[2] = 0.0
+    start = rows(table)
+    optimizer = RotationalAdamW([table], lr=1e-2, weight_decay=0.1)
+    for step in range(30):
+        table.grad = torch.randn(5, 8, generator=torch.Generator().manual_seed(step))
+        table.grad[2:4] = 0.0
+        optimizer.step()
+    assert torch.isfinite(table).all()
+    assert (rows(table)[2] == 0).all()
+    np.testing.assert_allclose(rows(table)[3], start[3], rtol=1e-6)
+    assert (np.abs(rows(table)[[0, 1, 4]] - start[[0, 1, 4]]).max(axis=1) > 1e-2).all()
+    zero = nn.Parameter(torch.zeros(3, 4))
+    zero.grad = torch.ones(3, 4)
+    with pytest.raises(InvalidInput, match=r"all zeros and has no direction.*weight_decay=0"):
+        RotationalAdamW([zero], weight_decay=0.1).step()
+
+
+def test_rows_of_equal_weights_turn_without_trouble():
+    parameter = nn.Parameter(torch.full((4, 300), 0.7))
+    optimizer = RotationalSGDM([parameter], lr=0.1, weight_decay=1e-2)
+    assert abs(measured_rotation(optimizer, parameter) / sqrt(2e-3 / 1.9) - 1) < 0.01
+
+
+def test_convolutions_in_channels_last_and_half_precision():
+    contiguous, last = (
+        weights(6, 4, 3, 3),
+        nn.Parameter(weights(6, 4, 3, 3).detach().to(memory_format=torch.channels_last)),
+    )
+    for parameter in (contiguous, last):
+        walk(RotationalAdamW([parameter], lr=1e-2, weight_decay=0.1), [parameter], 5)
+    torch.testing.assert_close(last, contiguous, rtol=1e-5, atol=1e-6)
+    assert (contiguous - weights(6, 4, 3, 3)).abs().max() > 1e-2
+    half = weights(6, 64, dtype=torch.bfloat16)
+    norms = np.linalg.norm(rows(half), axis=1)
+    walk(RotationalAdamW([half], lr=1e-2, weight_decay=0.5), [half], 50)
+    assert half.dtype == torch.bfloat16
+    np.testing.assert_allclose(np.linalg.norm(rows(half), axis=1), norms, rtol=4e-3)  # bfloat16 keeps 3 digits
+
+
+def test_stacking_changes_nothing(monkeypatch):
+    """The GPU path takes all weights of a width at once; on CPU small ones do too."""
+    from rotsim.measure import rotation_step
+
+    ends = []
+    for small in (0, 1 << 30):
+        monkeypatch.setattr(rotation_step, "_CPU_BATCH", small)
+        parameters = [weights(3, 8), weights(5, 8, seed=1), weights(2, 9, seed=2), weights(4, seed=3)]
+        walk(RotationalLion(parameters, lr=1e-3, weight_decay=1.0), parameters, 10)
+        ends.append(parameters)
+    for alone, stacked in zip(*ends, strict=True):
+        torch.testing.assert_close(alone, stacked, rtol=1e-6, atol=1e-7)
+
+
+def test_a_parameter_added_later_starts_its_own_clock():
+    first, second = weights(8, 128), weights(8, 128, seed=1)
+    optimizer = RotationalAdamW([first], lr=1e-2, weight_decay=0.1)
+    walk(optimizer, [first], 50)
+    optimizer.add_param_group({"params": [second], "weight_decay": 0.4})
+    start = rows(second)
+    walk(optimizer, [first, second], 1)
+    # the first update of AdamW is ±1 in every coordinate: the angle is the theory's to rounding
+    np.testing.assert_allclose(angles(start, rows(second)), 2 * KINDS["adamw"][2], rtol=1e-4)
+
+
+def test_any_optimizer_gets_a_chosen_rotation_where_its_own_differs():
+    """The paper's experiment: Adam+L2's directions, with the rotation of AdamW, evenly for every neuron."""
+    scale = torch.logspace(-2, 2, 32)[:, None]  # neurons with gradients of very different size
+
+    def rotations(make) -> np.ndarray:
+        parameter = weights(32, 100)
+        optimizer = make([parameter])
+        draw, squares = torch.Generator().manual_seed(0), []
+        for step in range(450):
+            before = rows(parameter)
+            parameter.grad = scale * torch.randn(32, 100, generator=draw)
+            optimizer.step()
+            if step >= 250:
+                squares.append(angles(before, rows(parameter)) ** 2)
+        return np.sqrt(np.mean(squares, axis=0)) / KINDS["adamw"][2]
+
+    # the first 250 steps are left out: where L2 dominates, v and with it the update norm still change by e
+    def adam(p):
+        return torch.optim.Adam(p, lr=1e-2, weight_decay=0.1)
+
+    ratio = rotations(lambda p: Rotated(adam(p), rotsim.AdamW(lr=1e-2, weight_decay=0.1)))
+    noisy = scale[:, 0].numpy() > 1  # where the gradient outweighs the L2 term, so that update norms are steady
+    assert abs(ratio[noisy].mean() - 1) < 0.01
+    assert np.abs(ratio - 1).max() < 0.05  # each neuron: 200 correlated samples, standard error about 0.01
+    control = rotations(adam)
+    assert np.abs(control - 1).max() > 0.2 and control.std() > 10 * ratio.std()
+
+
+def test_rotated_around_adamw_is_rotational_adamw():
+    ends = []
+    for make in (
+        lambda p: RotationalAdamW(p, lr=1e-2, weight_decay=0.1),
+        lambda p: Rotated(torch.optim.AdamW(p, lr=1e-2, weight_decay=0.1), lambda group: sqrt(group["lr"] * 0.2 / 19)),
+    ):
+        parameters = [weights(6, 40), weights(5)]
+        optimizer = make(parameters)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 5, 0.5)
+        walk(optimizer, parameters, 20, after=schedule.step)
+        ends.append(parameters)
+    for ours, theirs in zip(*ends, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: RotationalAdamW(p, lr=-1.0), "`lr` must be finite and >= 0; got -1.0"),
+        (lambda p: RotationalAdamW(p, betas=(0.9, 1.0)), r"`betas\[1\]` must be in \[0, 1\); got 1.0"),
+        (lambda p: RotationalSGDM(p, momentum=1.0), r"`momentum` must be in \[0, 1\); got 1.0"),
+        (lambda p: RotationalLion(p, lr=1.0, weight_decay=2.0), "`lr \\* weight_decay` must be < 1"),
+        (lambda p: RotationalLion(p, update_norm_decay=1.0), r"`update_norm_decay` must be in \[0, 1\); got 1.0"),
+        (lambda p: RotationalLion(p, per_neuron=1), "`per_neuron` must be True or False; got 1"),
+        (lambda p: Rotated(p, 0.1), "`inner` must be a torch.optim.Optimizer; got list"),
+        (lambda p: Rotated(torch.optim.SGD(p), -0.1), "`rotation` must be finite and >= 0; got -0.1"),
+        (lambda p: Rotated(torch.optim.SGD(p), rotsim.AdamL2(lr=0.1, weight_decay=0.1)), "depends on the gradient"),
+    ],
+)
+def test_bad_arguments_are_answered_in_a_line(make, message):
+    with pytest.raises(InvalidInput, match=message):
+        make([weights(3, 4)])
