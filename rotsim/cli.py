@@ -173,7 +173,7 @@ def _simulate(
         console.print(report_table(report, f"{optimizer.describe()}, dim {dim}, {gradient} gradients"))
     except (InvalidInput, NoEquilibrium) as reason:
         final = float((result["norm"].values[:, -1] ** 2).mean() ** 0.5)
-        console.print(f"RMS norm after {run['steps']} steps: {final:.6g}. No prediction to compare with: {reason}")
+        click.echo(f"RMS norm after {run['steps']} steps: {final:.6g}. No prediction to compare with: {reason}")
     if output:
         console.print(f"saved {output}")
 

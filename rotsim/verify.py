@@ -21,7 +21,7 @@ from rich.table import Table
 
 from rotsim import dataset
 from rotsim.comparison import Check, Report, compare
-from rotsim.errors import InvalidInput
+from rotsim.errors import InvalidInput, integer
 from rotsim.gradients import Gradient, Isotropic, ScaleInvariant
 from rotsim.optimizers import OPTIMIZERS
 from rotsim.optimizers.base import Optimizer
@@ -80,6 +80,7 @@ def run(
     console : rich Console, optional
     """
     console = console or Console()
+    seed = integer("seed", seed, low=0)
     if output is not None:
         try:
             output.mkdir(parents=True, exist_ok=True)
