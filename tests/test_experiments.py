@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from experiments import balance
+from experiments import balance, product
 from experiments.claim import Check, Finding, write
 
-SCRIPTS = [balance]
+SCRIPTS = [balance, product]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.__name__)
