@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
 from rotsim import dataset
-from rotsim.errors import InvalidInput, integer, require
+from rotsim.errors import InvalidInput, integer, positive, require
 from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation import twin, walk
-from rotsim.simulation.start import Schedule, State, fresh, initial_description, resumed, shape_of_run
+from rotsim.simulation.interrupt import Interrupted, stop_requested
+from rotsim.simulation.memory import check_fits
+from rotsim.simulation.start import SLOTS, Schedule, State, fresh, initial_description, resumed, shape_of_run
 
 Progress = Callable[[int, int], None]
 Engine = Literal["numba", "numpy"]
@@ -47,6 +50,8 @@ def simulate(
     resume: xr.Dataset | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 300.0,
     engine: Engine = "numba",
 ) -> xr.Dataset:
     """Evolve independent neurons under an optimizer and idealised gradients.
@@ -81,11 +86,17 @@ def simulate(
         Also return weights and optimizer state, from which `resume` continues.
     resume : Dataset, optional
         A dataset made with ``keep_state=True`` and the same arguments; its records are kept and
-        the walk goes on, bit for bit as if it had never stopped.
+        the walk goes on, bit for bit as if it had never stopped. A last window that was cut short
+        is taken up where it broke off.
     threads : int, optional
         Worker threads; default all cores. Changes no number.
     progress : callable, optional
         ``progress(steps_done, steps)``, called after every chunk.
+    checkpoint : path, optional
+        File that gets the walk so far, state included, from time to time; it is replaced
+        atomically and continues with `resume`.
+    checkpoint_seconds : float
+        Least time between two checkpoints, > 0.
     engine : {"numba", "numpy"}
         The jitted kernel or the readable NumPy twin (the same numbers up to rounding, slower).
 
@@ -98,9 +109,12 @@ def simulate(
     Raises
     ------
     InvalidInput
-        For any argument out of range, with the value and the rule.
+        For any argument out of range, with the value and the rule, and for a run that would not
+        fit in memory, with the estimate.
     Diverged
         If the weights become infinite or NaN.
+    Interrupted
+        On Ctrl-C, a `KeyboardInterrupt` that carries the dataset so far.
     """
     gradient = ScaleInvariant() if gradient is None else gradient
     if not isinstance(optimizer, Optimizer):
@@ -115,6 +129,9 @@ def simulate(
     require(dtype in ("float32", "float64"), "dtype", "be 'float32' or 'float64'", dtype)
     require(engine in ("numba", "numpy"), "engine", "be 'numba' or 'numpy'", engine)
     workers = integer("threads", threads, low=1) if threads is not None else os.cpu_count() or 1
+    checkpoint_seconds = positive("checkpoint_seconds", checkpoint_seconds)
+    if checkpoint is not None:
+        checkpoint = dataset.check_writable(checkpoint)
     neurons, dim = shape_of_run(neurons, dim, steps, gradient, initial_weights)
     schedule = Schedule(lr_schedule, steps)
     spec = {
@@ -129,33 +146,65 @@ def simulate(
         "lr_schedule": schedule.digest(steps),
         "initial": initial_description(initial_norm, initial_weights),
     }
+    check_fits(neurons * SLOTS * dim * np.dtype(dtype).itemsize, 3 * neurons * -(-steps // window) * 24)
     if resume is None:
         state = fresh(neurons, dim, seed, initial_norm, initial_weights, np.dtype(dtype))
     else:
         state = resumed(resume, optimizer, spec, steps, schedule)
 
-    first_window, windows = state.done // window, -(-steps // window)
-    records = np.zeros((neurons, windows - first_window, 3))
-    _advance(state, steps, optimizer, gradient, schedule, seed, window, records, workers, progress, engine)
+    first_window = state.done // window
+    records = np.zeros((neurons, -(-steps // window) - first_window, len(dataset.QUANTITIES)))
+    records[:, 0] = state.open_window
 
-    last_step = np.minimum(np.arange(first_window + 1, windows + 1) * window, steps)
+    def so_far(with_state: bool) -> xr.Dataset:
+        """The dataset of the steps done: what a run of that many steps returns."""
+        reached = {**spec, "steps": state.done, "lr_schedule": schedule.digest(state.done)}
+        result = _dataset(state, records, first_window, window, optimizer, reached, resume)
+        if with_state:
+            unfinished = state.done % window > 0
+            state.open_window = records[:, state.done // window - first_window] if unfinished else 0.0
+            state.store_in(result)
+        return result
+
+    saved = time.monotonic()
+    with stop_requested() as stop:
+        for done in _advance(state, steps, optimizer, gradient, schedule, seed, window, records, workers, engine):
+            if progress is not None:
+                progress(done, steps)
+            if stop.is_set() and done < steps:
+                raise Interrupted(so_far(with_state=True))
+            if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
+                dataset.save(so_far(with_state=True), checkpoint)
+                saved = time.monotonic()
+    return so_far(with_state=keep_state)
+
+
+def _dataset(
+    state: State,
+    records: np.ndarray,
+    first_window: int,
+    window: int,
+    optimizer: Optimizer,
+    spec: dict[str, Any],
+    resume: xr.Dataset | None,
+) -> xr.Dataset:
+    """RMS of every window up to ``state.done``, after those of the run that was resumed."""
+    windows = -(-state.done // window)
+    last_step = np.minimum(np.arange(first_window + 1, windows + 1) * window, state.done)
     length = last_step - np.arange(first_window, windows) * window
-    rms = np.sqrt(records / length[:, None])
+    rms = np.sqrt(records[:, : windows - first_window] / length[:, None])
     result = dataset.build(
         "simulation",
         step=last_step,
         variables={name: rms[:, :, column] for column, name in enumerate(dataset.QUANTITIES)},
         optimizer=optimizer,
-        fan_in=dim,
+        fan_in=spec["dim"],
         spec=spec,
     )
-    if resume is not None:
-        attrs = result.attrs
-        result = xr.concat([resume[list(dataset.QUANTITIES)], result], dim="step", join="exact").assign_attrs(attrs)
-    if keep_state:
-        result["state"] = (("neuron", "slot", "coordinate"), state.slots)
-        result["norm_squared"] = (("neuron",), state.norm_squared)
-    return result
+    if resume is None:
+        return result
+    earlier = resume[list(dataset.QUANTITIES)].isel(step=slice(0, first_window))
+    return xr.concat([earlier, result], dim="step", join="exact").assign_attrs(result.attrs)
 
 
 def _advance(
@@ -168,10 +217,9 @@ def _advance(
     window: int,
     records: np.ndarray,
     workers: int,
-    progress: Progress | None,
     engine: Engine,
-) -> None:
-    """Bring `state` to `steps` in chunks, neurons spread over the workers, adding to `records`."""
+) -> Iterator[int]:
+    """Bring `state` to `steps` in chunks, neurons spread over the workers, adding to `records`; yields steps done."""
     neurons, _, dim = state.slots.shape
     real = state.slots.dtype
     make_kernel = walk.kernel if engine == "numba" else twin.kernel
@@ -204,5 +252,4 @@ def _advance(
                     f"the weights of {lost.sum()} of {neurons} neurons became infinite or NaN by step {state.done}; "
                     "lower lr or weight_decay, or use dtype='float64'"
                 )
-            if progress is not None:
-                progress(state.done, steps)
+            yield state.done
