@@ -212,6 +212,12 @@ cli.add_command(
             click.Option(
                 ["--threads"], type=int, default=None, help="Worker threads; changes no number. [default: all]"
             ),
+            click.Option(
+                ["--engine"],
+                type=click.Choice(["auto", "numba", "numpy", "gram"]),
+                default="auto",
+                help="gram: SGDM reduced exactly to three numbers per neuron, for any dim.",
+            ),
             click.Option(["--output"], type=str, default=None, help="Save the dataset to this NetCDF file."),
             click.Option(["--keep-state"], is_flag=True, help="Keep weights and optimizer state in the file."),
             click.Option(

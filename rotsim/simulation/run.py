@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
@@ -17,15 +17,29 @@ from rotsim.errors import InvalidInput, integer, positive, require
 from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
 from rotsim.optimizers.base import Optimizer
-from rotsim.simulation import twin, walk
+from rotsim.simulation import gram, twin, walk
 from rotsim.simulation.interrupt import Interrupted, stop_requested
 from rotsim.simulation.memory import check_fits
-from rotsim.simulation.start import SLOTS, Schedule, State, fresh, initial_description, resumed, shape_of_run
+from rotsim.simulation.start import (
+    SLOTS,
+    Schedule,
+    State,
+    fresh,
+    fresh_norms,
+    initial_description,
+    resumed,
+    shape_of_run,
+)
 
 Progress = Callable[[int, int], None]
-Engine = Literal["numba", "numpy"]
+Engine = Literal["auto", "numba", "numpy", "gram"]
+
+# Beyond this dim the walk's state leaves a core's L2 cache (1 MiB); up to it the walk is quick and its draws are
+# those of every other optimizer on the same seed, which common random numbers need.
+_GRAM_DIM = 1 << 16
 
 _COORDINATE_STEPS_PER_CHUNK = 3e8  # a few tenths of a second per core between two looks at progress and Ctrl-C
+_LEAST_COST = 64  # a step costs at least as much as that of so many coordinates
 _MAX_CHUNK = 1 << 16
 
 
@@ -52,7 +66,7 @@ def simulate(
     progress: Progress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 300.0,
-    engine: Engine = "numba",
+    engine: Engine = "auto",
 ) -> xr.Dataset:
     """Evolve independent neurons under an optimizer and idealised gradients.
 
@@ -97,8 +111,12 @@ def simulate(
         atomically and continues with `resume`.
     checkpoint_seconds : float
         Least time between two checkpoints, > 0.
-    engine : {"numba", "numpy"}
-        The jitted kernel or the readable NumPy twin (the same numbers up to rounding, slower).
+    engine : {"auto", "numba", "numpy", "gram"}
+        "numba": the jitted walk. "numpy": its readable twin (the same numbers up to rounding,
+        slower). "gram": SGDM under noise, reduced to three numbers per neuron
+        (`rotsim.simulation.gram`): any dim at the same cost, equal to the walk in distribution
+        but on draws of its own, always in float64. "auto": "gram" where it is valid and
+        dim > 65536, else "numba".
 
     Returns
     -------
@@ -127,12 +145,16 @@ def simulate(
     seed = integer("seed", seed, low=0)
     require(seed < 2**64, "seed", "be < 2**64", seed)
     require(dtype in ("float32", "float64"), "dtype", "be 'float32' or 'float64'", dtype)
-    require(engine in ("numba", "numpy"), "engine", "be 'numba' or 'numpy'", engine)
+    require(engine in get_args(Engine), "engine", f"be one of {', '.join(get_args(Engine))}", engine)
     workers = integer("threads", threads, low=1) if threads is not None else os.cpu_count() or 1
     checkpoint_seconds = positive("checkpoint_seconds", checkpoint_seconds)
     if checkpoint is not None:
         checkpoint = dataset.check_writable(checkpoint)
     neurons, dim = shape_of_run(neurons, dim, steps, gradient, initial_weights)
+    if engine == "auto":
+        engine = "gram" if dim > _GRAM_DIM and gram.valid(optimizer, gradient) else "numba"
+    if engine == "gram":
+        gram.require_valid(optimizer, gradient)
     schedule = Schedule(lr_schedule, steps)
     spec = {
         "dim": dim,
@@ -146,11 +168,14 @@ def simulate(
         "lr_schedule": schedule.digest(steps),
         "initial": initial_description(initial_norm, initial_weights),
     }
-    check_fits(neurons * SLOTS * dim * np.dtype(dtype).itemsize, 3 * neurons * -(-steps // window) * 24)
-    if resume is None:
-        state = fresh(neurons, dim, seed, initial_norm, initial_weights, np.dtype(dtype))
-    else:
+    carried = 1 if engine == "gram" else dim  # coordinates that the state holds
+    check_fits(neurons * SLOTS * carried * np.dtype(dtype).itemsize, 3 * neurons * -(-steps // window) * 24)
+    if resume is not None:
         state = resumed(resume, optimizer, spec, steps, schedule)
+    elif engine == "gram":
+        state = fresh_norms(neurons, initial_norm, initial_weights)
+    else:
+        state = fresh(neurons, dim, seed, initial_norm, initial_weights, np.dtype(dtype))
 
     first_window = state.done // window
     records = np.zeros((neurons, -(-steps // window) - first_window, len(dataset.QUANTITIES)))
@@ -166,9 +191,13 @@ def simulate(
             state.store_in(result)
         return result
 
+    if engine == "gram":
+        kernel = gram.kernel(gradient, dim)
+    else:
+        kernel = (walk if engine == "numba" else twin).kernel(type(optimizer), type(gradient))
     saved = time.monotonic()
     with stop_requested() as stop:
-        for done in _advance(state, steps, optimizer, gradient, schedule, seed, window, records, workers, engine):
+        for done in _advance(kernel, state, steps, optimizer, gradient, schedule, seed, window, records, workers):
             if progress is not None:
                 progress(done, steps)
             if stop.is_set() and done < steps:
@@ -208,6 +237,7 @@ def _dataset(
 
 
 def _advance(
+    kernel: Callable[..., None],
     state: State,
     steps: int,
     optimizer: Optimizer,
@@ -217,16 +247,13 @@ def _advance(
     window: int,
     records: np.ndarray,
     workers: int,
-    engine: Engine,
 ) -> Iterator[int]:
     """Bring `state` to `steps` in chunks, neurons spread over the workers, adding to `records`; yields steps done."""
     neurons, _, dim = state.slots.shape
     real = state.slots.dtype
-    make_kernel = walk.kernel if engine == "numba" else twin.kernel
-    kernel = make_kernel(type(optimizer), type(gradient))
     keys = neuron_keys(seed, neurons, GRADIENT_STREAM)
     blocks = np.unique(np.linspace(0, neurons, min(neurons, 4 * workers) + 1).astype(int)).tolist()
-    chunk = int(np.clip(_COORDINATE_STEPS_PER_CHUNK * workers / (neurons * dim), 1, _MAX_CHUNK))
+    chunk = int(np.clip(_COORDINATE_STEPS_PER_CHUNK * workers / (neurons * max(dim, _LEAST_COST)), 1, _MAX_CHUNK))
     first_window = state.done // window
 
     def advance(start: int, stop: int, first: int, table: np.ndarray, data: np.ndarray) -> None:

@@ -102,6 +102,21 @@ class Schedule:
         return hashed.hexdigest()
 
 
+def _given_norms(neurons: int, initial_norm: Any, initial_weights: Any) -> np.ndarray:
+    """‖w_0‖ of every neuron, checked."""
+    if initial_weights is not None:
+        norm: np.ndarray = np.linalg.norm(np.asarray(initial_weights, dtype=np.float64), axis=1)
+        if not (np.isfinite(norm) & (norm > 0)).all():
+            raise InvalidInput("`initial_weights` must be finite with no zero row; a zero vector has no direction")
+        return norm
+    norm = np.asarray(initial_norm, dtype=np.float64)
+    if norm.shape not in ((), (neurons,)) or not (np.isfinite(norm) & (norm > 0)).all():
+        raise InvalidInput(
+            f"`initial_norm` must be finite and > 0, one number or one per neuron ({neurons}); got {initial_norm!r}"
+        )
+    return np.broadcast_to(norm, (neurons,))
+
+
 def fresh(
     neurons: int,
     dim: int,
@@ -111,29 +126,25 @@ def fresh(
     dtype: np.dtype[Any],
 ) -> State:
     """State before the first step: given weights, or uniform directions of the given norms."""
-    if initial_weights is not None:
-        weights = np.asarray(initial_weights, dtype=np.float64)
-        norm = np.linalg.norm(weights, axis=1)
-        if not (np.isfinite(norm) & (norm > 0)).all():
-            raise InvalidInput("`initial_weights` must be finite with no zero row; a zero vector has no direction")
-    else:
-        norm = np.asarray(initial_norm, dtype=np.float64)
-        if norm.shape not in ((), (neurons,)) or not (np.isfinite(norm) & (norm > 0)).all():
-            raise InvalidInput(
-                f"`initial_norm` must be finite and > 0, one number or one per neuron ({neurons}); got {initial_norm!r}"
-            )
-        weights = None
+    norm = _given_norms(neurons, initial_norm, initial_weights)
+    keys = neuron_keys(seed, neurons, INITIAL_WEIGHTS_STREAM)
     slots, norm_squared = np.zeros((neurons, SLOTS, dim), dtype), np.zeros(neurons)
-    keys, norms = neuron_keys(seed, neurons, INITIAL_WEIGHTS_STREAM), np.broadcast_to(norm, (neurons,))
     rows = max(1, (1 << 20) // dim)  # a few at a time: the temporaries of a draw are larger than its result
     for block in (slice(first, first + rows) for first in range(0, neurons, rows)):
-        if weights is None:
+        if initial_weights is None:
             direction = normals(keys[block], 0, dim).astype(np.float64)
-            slots[block, 0] = direction * (norms[block] / np.linalg.norm(direction, axis=1))[:, None]
+            slots[block, 0] = direction * (norm[block] / np.linalg.norm(direction, axis=1))[:, None]
         else:
-            slots[block, 0] = weights[block]
+            slots[block, 0] = np.asarray(initial_weights)[block]
         norm_squared[block] = (slots[block, 0].astype(np.float64) ** 2).sum(axis=1)
     return State(0, slots, norm_squared)
+
+
+def fresh_norms(neurons: int, initial_norm: Any, initial_weights: Any) -> State:
+    """State of the Gram chain (`rotsim.simulation.gram`) before the first step: the norm, no momentum."""
+    slots = np.zeros((neurons, SLOTS, 1))
+    slots[:, 0, 0] = _given_norms(neurons, initial_norm, initial_weights)
+    return State(0, slots, slots[:, 0, 0] ** 2)
 
 
 def initial_description(initial_norm: Any, initial_weights: Any) -> str:
