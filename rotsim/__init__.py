@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rotsim.optimizers import AdamL2 as AdamL2
     from rotsim.optimizers import AdamW as AdamW
     from rotsim.optimizers import Lion as Lion
+    from rotsim.simulation import Interrupted as Interrupted
     from rotsim.simulation import simulate as simulate
     from rotsim.theory.equilibrium import Equilibrium as Equilibrium
     from rotsim.theory.equilibrium import equilibrium as equilibrium
@@ -48,6 +49,7 @@ _HOME = {
     "AdamL2": "rotsim.optimizers",
     "SGDM": "rotsim.optimizers",
     "Lion": "rotsim.optimizers",
+    "Interrupted": "rotsim.simulation",
     "simulate": "rotsim.simulation",
     "equilibrium": "rotsim.theory.equilibrium",
     "Equilibrium": "rotsim.theory.equilibrium",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields
@@ -145,27 +146,36 @@ def _simulate(
     output: str | None,
     resume: str | None,
     keep_state: bool,
+    checkpoint_seconds: float | None,
     **run: Any,
 ) -> None:
     from rich.console import Console
 
     from rotsim import dataset
     from rotsim.comparison import compare
-    from rotsim.simulation import simulate
+    from rotsim.simulation import Interrupted, simulate
     from rotsim.terminal import progress_bar, report_table
     from rotsim.theory.equilibrium import equilibrium
 
     if output:
         dataset.check_writable(output)
-    elif keep_state:
-        raise InvalidInput("`--keep-state` needs --output FILE, the file to keep the state in")
+    elif keep_state or checkpoint_seconds is not None:
+        option = "--keep-state" if keep_state else "--checkpoint-seconds"
+        raise InvalidInput(f"`{option}` needs --output FILE, the file to keep the state in")
+    if checkpoint_seconds is not None:
+        run.update(checkpoint=output, checkpoint_seconds=checkpoint_seconds)
     earlier = dataset.load(resume) if resume else None
     model = _gradient(gradient, scale)
     console = Console()
     with progress_bar(Console(stderr=True), f"{optimizer.label} walk, steps") as progress:
-        result = simulate(
-            optimizer, dim=dim, gradient=model, resume=earlier, keep_state=keep_state, progress=progress, **run
-        )
+        try:
+            result = simulate(
+                optimizer, dim=dim, gradient=model, resume=earlier, keep_state=keep_state, progress=progress, **run
+            )
+        except Interrupted as stopped:
+            if output:
+                stopped.saved_in = dataset.save(stopped.dataset, output)
+            raise
     if output:
         dataset.save(result, output)
     try:
@@ -202,9 +212,20 @@ cli.add_command(
             click.Option(
                 ["--threads"], type=int, default=None, help="Worker threads; changes no number. [default: all]"
             ),
+            click.Option(
+                ["--engine"],
+                type=click.Choice(["auto", "numba", "numpy", "gram"]),
+                default="auto",
+                help="gram: SGDM reduced exactly to three numbers per neuron, for any dim.",
+            ),
             click.Option(["--output"], type=str, default=None, help="Save the dataset to this NetCDF file."),
             click.Option(["--keep-state"], is_flag=True, help="Keep weights and optimizer state in the file."),
-            click.Option(["--resume"], type=str, default=None, help="Continue from a file made with --keep-state."),
+            click.Option(
+                ["--checkpoint-seconds"], type=float, default=None, help="Save to --output so often while running."
+            ),
+            click.Option(
+                ["--resume"], type=str, default=None, help="Continue from a file with state: --keep-state, Ctrl-C."
+            ),
         ],
         name="simulate",
         help=f"Simulate the random walk and hold it against the prediction.\n\nExample: {_EXAMPLES['simulate']}",
@@ -261,6 +282,16 @@ def verify(quick: bool, output: str | None, seed: int) -> None:
         raise SystemExit(1)
 
 
+def _after_interrupt(stopped: BaseException, arguments: list[str]) -> str:
+    """What was saved and the command that goes on from it."""
+    saved = getattr(stopped, "saved_in", None)
+    if saved is None:
+        return "interrupted; nothing was written"
+    given = [a for i, a in enumerate(arguments) if a != "--resume" and arguments[i - 1 : i] != ["--resume"]]
+    command = shlex.join(["rotsim", *(a for a in given if not a.startswith("--resume=")), "--resume", str(saved)])
+    return f"{stopped}; saved {saved}. Continue with:\n{command}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point: exit code 0, 1 for a disagreement, 2 for bad input, 130 for Ctrl-C."""
     try:
@@ -271,8 +302,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (InvalidInput, DatasetError, NoEquilibrium, ArithmeticError) as error:
         print(f"rotsim: {error}", file=sys.stderr)
         return 2
-    except (click.Abort, KeyboardInterrupt):
-        print("rotsim: interrupted; nothing was written", file=sys.stderr)
+    except (click.Abort, KeyboardInterrupt) as stopped:
+        cause = stopped.__cause__ or stopped  # click turns KeyboardInterrupt into Abort
+        print(f"rotsim: {_after_interrupt(cause, sys.argv[1:] if arguments is None else arguments)}", file=sys.stderr)
         return 130
     except SystemExit as end:
         return int(end.code or 0)

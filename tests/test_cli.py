@@ -1,14 +1,23 @@
 """The command line as a person uses it: output, files, exit codes, one clear line for bad input."""
 
+import io
 import json
 import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 
 import pytest
+from rich.console import Console
 
 import rotsim
 from rotsim.cli import main
+from rotsim.simulation import run as run_module
+from rotsim.terminal import progress_bar
 
 ADAMW = ["adamw", "--lr", "1e-2", "--weight-decay", "0.1"]
 SGDM = ["sgdm", "--lr", "0.1", "--weight-decay", "0.05"]
@@ -51,6 +60,39 @@ def test_compare_exit_code_1_when_not_equilibrated(tmp_path, capsys):
     assert main(["simulate", *slow, *SMALL, "--initial-norm", "0.1", "--output", path]) == 0
     assert main(["compare", path]) == 1
     assert "steps needed" in capsys.readouterr().out
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(run_module, "_MAX_CHUNK", 500)
+    path = str(tmp_path / "walk with space.nc")
+    command = ["simulate", *SGDM, *SMALL, "--output", path]
+
+    @contextmanager
+    def interrupting(console, label):
+        yield lambda done, total: signal.raise_signal(signal.SIGINT) if done == 1500 else None
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rotsim.terminal.progress_bar", interrupting)
+        assert main(command) == 130
+        *_, first, advice = capsys.readouterr().err.splitlines()
+        assert "interrupted after 1500 steps; saved" in first
+        assert main(["simulate", *SGDM, *SMALL]) == 130
+        assert "nothing was written" in capsys.readouterr().err
+    assert rotsim.load(path).step[-1] == 1500
+    assert main(shlex.split(advice)[1:]) == 0
+    whole = str(tmp_path / "whole.nc")
+    assert main([*command[:-1], whole]) == 0
+    assert rotsim.load(whole).drop_attrs().identical(rotsim.load(path).drop_attrs())
+
+
+def test_progress_shows_rate_and_time_left():
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, color_system=None, width=120)
+    with progress_bar(console, "walk, steps") as progress:
+        for done in (1000, 2000, 3000):
+            progress(done, 4000)
+            time.sleep(0.15)  # the bar redraws ten times a second
+    assert re.search(r"walk, steps.*3000/4000.* [\d,]+/s .*left.* \d:\d\d:\d\d", screen.getvalue())
 
 
 def test_simulate_without_decay(capsys):
@@ -96,6 +138,7 @@ def test_derive(style, capsys):
         (["equilibrium", *ADAMW, "--output", "/no/such/folder/x.json"], "does not exist"),
         (["simulate", *ADAMW, "--scale", "-1"], "`scale` must be finite and > 0"),
         (["simulate", *ADAMW, "--keep-state"], "needs --output"),
+        (["simulate", *ADAMW, "--checkpoint-seconds", "5"], "needs --output"),
         (["simulate", *ADAMW, "--output", "/proc/x.nc"], "not writable"),
         (["compare", "/no/such/file.nc"], "no dataset at"),
         (["derive", "rmsprop"], "derivation 'rmsprop' is unknown"),

@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
 
 from rotsim import dataset
-from rotsim.errors import InvalidInput, integer, require
+from rotsim.errors import InvalidInput, integer, positive, require
 from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
 from rotsim.optimizers.base import Optimizer
-from rotsim.simulation import twin, walk
-from rotsim.simulation.start import Schedule, State, fresh, initial_description, resumed, shape_of_run
+from rotsim.simulation import gram, twin, walk
+from rotsim.simulation.interrupt import Interrupted, stop_requested
+from rotsim.simulation.memory import check_fits
+from rotsim.simulation.start import (
+    SLOTS,
+    Schedule,
+    State,
+    fresh,
+    fresh_norms,
+    initial_description,
+    resumed,
+    shape_of_run,
+)
 
 Progress = Callable[[int, int], None]
-Engine = Literal["numba", "numpy"]
+Engine = Literal["auto", "numba", "numpy", "gram"]
+
+# Beyond this dim the walk's state leaves a core's L2 cache (1 MiB); up to it the walk is quick and its draws are
+# those of every other optimizer on the same seed, which common random numbers need.
+_GRAM_DIM = 1 << 16
 
 _COORDINATE_STEPS_PER_CHUNK = 3e8  # a few tenths of a second per core between two looks at progress and Ctrl-C
+_LEAST_COST = 64  # a step costs at least as much as that of so many coordinates
 _MAX_CHUNK = 1 << 16
 
 
@@ -47,7 +64,9 @@ def simulate(
     resume: xr.Dataset | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
-    engine: Engine = "numba",
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 300.0,
+    engine: Engine = "auto",
 ) -> xr.Dataset:
     """Evolve independent neurons under an optimizer and idealised gradients.
 
@@ -81,13 +100,23 @@ def simulate(
         Also return weights and optimizer state, from which `resume` continues.
     resume : Dataset, optional
         A dataset made with ``keep_state=True`` and the same arguments; its records are kept and
-        the walk goes on, bit for bit as if it had never stopped.
+        the walk goes on, bit for bit as if it had never stopped. A last window that was cut short
+        is taken up where it broke off.
     threads : int, optional
         Worker threads; default all cores. Changes no number.
     progress : callable, optional
         ``progress(steps_done, steps)``, called after every chunk.
-    engine : {"numba", "numpy"}
-        The jitted kernel or the readable NumPy twin (the same numbers up to rounding, slower).
+    checkpoint : path, optional
+        File that gets the walk so far, state included, from time to time; it is replaced
+        atomically and continues with `resume`.
+    checkpoint_seconds : float
+        Least time between two checkpoints, > 0.
+    engine : {"auto", "numba", "numpy", "gram"}
+        "numba": the jitted walk. "numpy": its readable twin (the same numbers up to rounding,
+        slower). "gram": SGDM under noise, reduced to three numbers per neuron
+        (`rotsim.simulation.gram`): any dim at the same cost, equal to the walk in distribution
+        but on draws of its own, always in float64. "auto": "gram" where it is valid and
+        dim > 65536, else "numba".
 
     Returns
     -------
@@ -98,9 +127,12 @@ def simulate(
     Raises
     ------
     InvalidInput
-        For any argument out of range, with the value and the rule.
+        For any argument out of range, with the value and the rule, and for a run that would not
+        fit in memory, with the estimate.
     Diverged
         If the weights become infinite or NaN.
+    Interrupted
+        On Ctrl-C, a `KeyboardInterrupt` that carries the dataset so far.
     """
     gradient = ScaleInvariant() if gradient is None else gradient
     if not isinstance(optimizer, Optimizer):
@@ -113,9 +145,16 @@ def simulate(
     seed = integer("seed", seed, low=0)
     require(seed < 2**64, "seed", "be < 2**64", seed)
     require(dtype in ("float32", "float64"), "dtype", "be 'float32' or 'float64'", dtype)
-    require(engine in ("numba", "numpy"), "engine", "be 'numba' or 'numpy'", engine)
+    require(engine in get_args(Engine), "engine", f"be one of {', '.join(get_args(Engine))}", engine)
     workers = integer("threads", threads, low=1) if threads is not None else os.cpu_count() or 1
+    checkpoint_seconds = positive("checkpoint_seconds", checkpoint_seconds)
+    if checkpoint is not None:
+        checkpoint = dataset.check_writable(checkpoint)
     neurons, dim = shape_of_run(neurons, dim, steps, gradient, initial_weights)
+    if engine == "auto":
+        engine = "gram" if dim > _GRAM_DIM and gram.valid(optimizer, gradient) else "numba"
+    if engine == "gram":
+        gram.require_valid(optimizer, gradient)
     schedule = Schedule(lr_schedule, steps)
     spec = {
         "dim": dim,
@@ -129,36 +168,76 @@ def simulate(
         "lr_schedule": schedule.digest(steps),
         "initial": initial_description(initial_norm, initial_weights),
     }
-    if resume is None:
-        state = fresh(neurons, dim, seed, initial_norm, initial_weights, np.dtype(dtype))
-    else:
+    carried = 1 if engine == "gram" else dim  # coordinates that the state holds
+    check_fits(neurons * SLOTS * carried * np.dtype(dtype).itemsize, 3 * neurons * -(-steps // window) * 24)
+    if resume is not None:
         state = resumed(resume, optimizer, spec, steps, schedule)
+    elif engine == "gram":
+        state = fresh_norms(neurons, initial_norm, initial_weights)
+    else:
+        state = fresh(neurons, dim, seed, initial_norm, initial_weights, np.dtype(dtype))
 
-    first_window, windows = state.done // window, -(-steps // window)
-    records = np.zeros((neurons, windows - first_window, 3))
-    _advance(state, steps, optimizer, gradient, schedule, seed, window, records, workers, progress, engine)
+    first_window = state.done // window
+    records = np.zeros((neurons, -(-steps // window) - first_window, len(dataset.QUANTITIES)))
+    records[:, 0] = state.open_window
 
-    last_step = np.minimum(np.arange(first_window + 1, windows + 1) * window, steps)
+    def so_far(with_state: bool) -> xr.Dataset:
+        """The dataset of the steps done: what a run of that many steps returns."""
+        reached = {**spec, "steps": state.done, "lr_schedule": schedule.digest(state.done)}
+        result = _dataset(state, records, first_window, window, optimizer, reached, resume)
+        if with_state:
+            unfinished = state.done % window > 0
+            state.open_window = records[:, state.done // window - first_window] if unfinished else 0.0
+            state.store_in(result)
+        return result
+
+    if engine == "gram":
+        kernel = gram.kernel(gradient, dim)
+    else:
+        kernel = (walk if engine == "numba" else twin).kernel(type(optimizer), type(gradient))
+    saved = time.monotonic()
+    with stop_requested() as stop:
+        for done in _advance(kernel, state, steps, optimizer, gradient, schedule, seed, window, records, workers):
+            if progress is not None:
+                progress(done, steps)
+            if stop.is_set() and done < steps:
+                raise Interrupted(so_far(with_state=True))
+            if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
+                dataset.save(so_far(with_state=True), checkpoint)
+                saved = time.monotonic()
+    return so_far(with_state=keep_state)
+
+
+def _dataset(
+    state: State,
+    records: np.ndarray,
+    first_window: int,
+    window: int,
+    optimizer: Optimizer,
+    spec: dict[str, Any],
+    resume: xr.Dataset | None,
+) -> xr.Dataset:
+    """RMS of every window up to ``state.done``, after those of the run that was resumed."""
+    windows = -(-state.done // window)
+    last_step = np.minimum(np.arange(first_window + 1, windows + 1) * window, state.done)
     length = last_step - np.arange(first_window, windows) * window
-    rms = np.sqrt(records / length[:, None])
+    rms = np.sqrt(records[:, : windows - first_window] / length[:, None])
     result = dataset.build(
         "simulation",
         step=last_step,
         variables={name: rms[:, :, column] for column, name in enumerate(dataset.QUANTITIES)},
         optimizer=optimizer,
-        fan_in=dim,
+        fan_in=spec["dim"],
         spec=spec,
     )
-    if resume is not None:
-        attrs = result.attrs
-        result = xr.concat([resume[list(dataset.QUANTITIES)], result], dim="step", join="exact").assign_attrs(attrs)
-    if keep_state:
-        result["state"] = (("neuron", "slot", "coordinate"), state.slots)
-        result["norm_squared"] = (("neuron",), state.norm_squared)
-    return result
+    if resume is None:
+        return result
+    earlier = resume[list(dataset.QUANTITIES)].isel(step=slice(0, first_window))
+    return xr.concat([earlier, result], dim="step", join="exact").assign_attrs(result.attrs)
 
 
 def _advance(
+    kernel: Callable[..., None],
     state: State,
     steps: int,
     optimizer: Optimizer,
@@ -168,17 +247,13 @@ def _advance(
     window: int,
     records: np.ndarray,
     workers: int,
-    progress: Progress | None,
-    engine: Engine,
-) -> None:
-    """Bring `state` to `steps` in chunks, neurons spread over the workers, adding to `records`."""
+) -> Iterator[int]:
+    """Bring `state` to `steps` in chunks, neurons spread over the workers, adding to `records`; yields steps done."""
     neurons, _, dim = state.slots.shape
     real = state.slots.dtype
-    make_kernel = walk.kernel if engine == "numba" else twin.kernel
-    kernel = make_kernel(type(optimizer), type(gradient))
     keys = neuron_keys(seed, neurons, GRADIENT_STREAM)
     blocks = np.unique(np.linspace(0, neurons, min(neurons, 4 * workers) + 1).astype(int)).tolist()
-    chunk = int(np.clip(_COORDINATE_STEPS_PER_CHUNK * workers / (neurons * dim), 1, _MAX_CHUNK))
+    chunk = int(np.clip(_COORDINATE_STEPS_PER_CHUNK * workers / (neurons * max(dim, _LEAST_COST)), 1, _MAX_CHUNK))
     first_window = state.done // window
 
     def advance(start: int, stop: int, first: int, table: np.ndarray, data: np.ndarray) -> None:
@@ -204,5 +279,4 @@ def _advance(
                     f"the weights of {lost.sum()} of {neurons} neurons became infinite or NaN by step {state.done}; "
                     "lower lr or weight_decay, or use dtype='float64'"
                 )
-            if progress is not None:
-                progress(state.done, steps)
+            yield state.done

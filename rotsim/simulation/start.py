@@ -27,6 +27,15 @@ class State:
     done: int
     slots: np.ndarray  # (neurons, SLOTS, dim)
     norm_squared: np.ndarray  # (neurons,) float64
+    open_window: np.ndarray | float = 0.0  # (neurons, 3) sums of a record window cut short, else 0
+
+    def store_in(self, result: xr.Dataset) -> None:
+        """Add what `resumed` needs to a dataset."""
+        neurons = len(self.norm_squared)
+        result["state"] = (("neuron", "slot", "coordinate"), self.slots.copy())
+        result["norm_squared"] = (("neuron",), self.norm_squared.copy())
+        sums = np.broadcast_to(np.asarray(self.open_window, np.float64), (neurons, 3))
+        result["open_window"] = (("neuron", "quantity"), sums.copy())
 
 
 def shape_of_run(
@@ -93,6 +102,21 @@ class Schedule:
         return hashed.hexdigest()
 
 
+def _given_norms(neurons: int, initial_norm: Any, initial_weights: Any) -> np.ndarray:
+    """‖w_0‖ of every neuron, checked."""
+    if initial_weights is not None:
+        norm: np.ndarray = np.linalg.norm(np.asarray(initial_weights, dtype=np.float64), axis=1)
+        if not (np.isfinite(norm) & (norm > 0)).all():
+            raise InvalidInput("`initial_weights` must be finite with no zero row; a zero vector has no direction")
+        return norm
+    norm = np.asarray(initial_norm, dtype=np.float64)
+    if norm.shape not in ((), (neurons,)) or not (np.isfinite(norm) & (norm > 0)).all():
+        raise InvalidInput(
+            f"`initial_norm` must be finite and > 0, one number or one per neuron ({neurons}); got {initial_norm!r}"
+        )
+    return np.broadcast_to(norm, (neurons,))
+
+
 def fresh(
     neurons: int,
     dim: int,
@@ -102,22 +126,25 @@ def fresh(
     dtype: np.dtype[Any],
 ) -> State:
     """State before the first step: given weights, or uniform directions of the given norms."""
-    if initial_weights is not None:
-        weights = np.asarray(initial_weights, dtype=np.float64)
-        norm = np.linalg.norm(weights, axis=1)
-        if not (np.isfinite(norm) & (norm > 0)).all():
-            raise InvalidInput("`initial_weights` must be finite with no zero row; a zero vector has no direction")
-    else:
-        norm = np.asarray(initial_norm, dtype=np.float64)
-        if norm.shape not in ((), (neurons,)) or not (np.isfinite(norm) & (norm > 0)).all():
-            raise InvalidInput(
-                f"`initial_norm` must be finite and > 0, one number or one per neuron ({neurons}); got {initial_norm!r}"
-            )
-        direction = normals(neuron_keys(seed, neurons, INITIAL_WEIGHTS_STREAM), 0, dim).astype(np.float64)
-        weights = direction * (norm / np.linalg.norm(direction, axis=1).T).reshape(-1, 1)
-    slots = np.zeros((neurons, SLOTS, dim), dtype)
-    slots[:, 0] = weights
-    return State(0, slots, (slots[:, 0].astype(np.float64) ** 2).sum(axis=1))
+    norm = _given_norms(neurons, initial_norm, initial_weights)
+    keys = neuron_keys(seed, neurons, INITIAL_WEIGHTS_STREAM)
+    slots, norm_squared = np.zeros((neurons, SLOTS, dim), dtype), np.zeros(neurons)
+    rows = max(1, (1 << 20) // dim)  # a few at a time: the temporaries of a draw are larger than its result
+    for block in (slice(first, first + rows) for first in range(0, neurons, rows)):
+        if initial_weights is None:
+            direction = normals(keys[block], 0, dim).astype(np.float64)
+            slots[block, 0] = direction * (norm[block] / np.linalg.norm(direction, axis=1))[:, None]
+        else:
+            slots[block, 0] = np.asarray(initial_weights)[block]
+        norm_squared[block] = (slots[block, 0].astype(np.float64) ** 2).sum(axis=1)
+    return State(0, slots, norm_squared)
+
+
+def fresh_norms(neurons: int, initial_norm: Any, initial_weights: Any) -> State:
+    """State of the Gram chain (`rotsim.simulation.gram`) before the first step: the norm, no momentum."""
+    slots = np.zeros((neurons, SLOTS, 1))
+    slots[:, 0, 0] = _given_norms(neurons, initial_norm, initial_weights)
+    return State(0, slots, slots[:, 0, 0] ** 2)
 
 
 def initial_description(initial_norm: Any, initial_weights: Any) -> str:
@@ -147,11 +174,9 @@ def resumed(earlier: xr.Dataset, optimizer: Optimizer, spec: dict[str, Any], ste
                 f"`resume` was run with {name}={was.get(name)!r}, not {now[name]!r}; give the same {name}"
             )
     require(steps > done, "steps", f"be > {done}, the steps that the resumed run has done", steps)
-    require(
-        done % spec["record_every"] == 0,
-        "resume",
-        f"end on a full record window (a multiple of {spec['record_every']} steps)",
+    return State(
         done,
-        "Run it again with such a number of steps",
+        earlier["state"].values.copy(),
+        earlier["norm_squared"].values.copy(),
+        earlier["open_window"].values.copy(),
     )
-    return State(done, earlier["state"].values.copy(), earlier["norm_squared"].values.copy())

@@ -7,19 +7,15 @@ nothing in the numbers.
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from functools import cache
-from hashlib import sha256
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numba import njit
 from numba.extending import register_jitable
 
 from rotsim import gradients, noise
 from rotsim.optimizers.base import Optimizer
+from rotsim.simulation.compiled import compiled
 
 _FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging walk must show as NaN
 
@@ -89,27 +85,7 @@ def _walk(  # type: ignore[no-untyped-def]
 
 
 @cache
-def _source_digest() -> str:
-    """Digest of every source the kernels are built from: numba's cache looks at this file only."""
-    package = Path(__file__).resolve().parents[1]
-    files = [Path(__file__), Path(noise.__file__), Path(gradients.__file__)]
-    files += sorted((package / "optimizers").glob("*.py"))
-    return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
-
-
-@cache
 def kernel(optimizer: type[Optimizer], gradient: type[gradients.Gradient]) -> Callable[..., None]:
-    """`_walk` compiled (at first call) for one optimizer and gradient model, cached on disk where possible.
-
-    The function gets a name of its own, made of both models and the sources' digest, so that
-    numba's on-disk cache keeps the specialisations apart and never serves a stale one.
-    """
-    name = f"walk_{optimizer.name}_{gradient.name}_{_source_digest()}"
-    scope = {**globals(), "_update": optimizer.update, "_sample": gradient.sample}
-    function = types.FunctionType(_walk.__code__, scope, name)
-    function.__qualname__ = name
-    options: dict[str, Any] = {"nogil": True, "fastmath": _FASTMATH, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # no writable cache directory anywhere: compile in memory
-        return njit(**options)(function)
+    """`_walk` for one optimizer and gradient model."""
+    bound = {"_update": optimizer.update, "_sample": gradient.sample}
+    return compiled(_walk, f"walk_{optimizer.name}_{gradient.name}", bound, fastmath=_FASTMATH)
