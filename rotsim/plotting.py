@@ -16,8 +16,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from rotsim import dataset
+from rotsim.diagnosis import Diagnosis
 from rotsim.theory.equilibrium import Equilibrium
 from rotsim.theory.traces import predict_trace
 
@@ -142,5 +144,61 @@ def verify_figure(cases: Sequence[Case], traces: Sequence[TraceCase]) -> Figure:
             "layers of real networks (colour). Theory makes no claim for the scale-sensitive head (grey).",
             fontsize=13,
         )
+        plt.close(figure)
+    return figure
+
+
+_VERDICT_COLORS = {"applies": "C0", "scale-sensitive": "C1", "transient": "C3"}
+
+
+def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
+    """What `rotsim trace report` found: each layer's rotation over time, and its neurons, against the prediction.
+
+    Parameters
+    ----------
+    trace : Dataset
+        From `rotsim.measure.Recorder`.
+    diagnosis : Diagnosis
+        Of this trace.
+    """
+    layers = diagnosis.layers
+    with style():
+        figure, (over_time, spread) = plt.subplots(
+            1, 2, figsize=(12, max(4.2, 1.6 + 0.32 * len(layers))), width_ratios=(1.1, 1), layout="constrained"
+        )
+        prediction = predict_trace(trace)["rotation"].values
+        for position, layer in enumerate(reversed(layers)):
+            color = _VERDICT_COLORS.get(layer.verdict, "0.55")
+            rows = trace["layer"].values == layer.layer
+            ratio = trace["rotation"].values[rows] / prediction[rows]
+            ratio = ratio[(ratio[:, -1] > 0) & np.isfinite(ratio[:, -1])]
+            if not len(ratio):
+                continue
+            over_time.plot(trace["step"].values, np.median(ratio, axis=0), color=color, alpha=0.85, linewidth=1.4)
+            late = np.sqrt((ratio[:, ratio.shape[1] // 2 :] ** 2).mean(axis=1))
+            low, first, middle, third, high = np.nanquantile(late, [0.05, 0.25, 0.5, 0.75, 0.95])
+            spread.plot([low, high], [position] * 2, color=color, linewidth=1.2)
+            spread.plot([first, third], [position] * 2, color=color, linewidth=5, solid_capstyle="butt")
+            spread.plot(middle, position, "o", color="k", markersize=4)
+            corrected = layer.corrected_rotation / layer.predicted_rotation
+            if np.isfinite(corrected):
+                spread.plot(corrected, position, "|", color="k", markersize=14, markeredgewidth=1.6)
+        for verdict in dict.fromkeys(layer.verdict for layer in layers):
+            over_time.plot([], [], color=_VERDICT_COLORS.get(verdict, "0.55"), label=verdict)
+        over_time.axhline(1.0, color="k", linestyle="--", linewidth=1.3, label="prediction")
+        over_time.set(xlabel="step", ylabel="rotation measured / predicted", yscale="log", title="Layers over time")
+        over_time.legend(fontsize=10)
+        spread.axvline(1.0, color="k", linestyle="--", linewidth=1.3)
+        spread.set(xscale="log", xlabel="rotation measured / predicted", title="Neurons, last half of training")
+        spread.set_yticks(range(len(layers)), [layer.layer.replace(".weight", "") for layer in reversed(layers)])
+        spread.plot([], [], "o", color="k", markersize=4, label="median (bars: 50 %, 90 % of neurons)")
+        spread.plot([], [], "|", color="k", markersize=14, markeredgewidth=1.6, label="corrected prediction")
+        figure.legend(*spread.get_legend_handles_labels(), loc="outside lower right", fontsize=10, ncols=2)
+        for axis in (over_time.yaxis, spread.xaxis):
+            axis.set_major_locator(LogLocator(base=10, subs=(1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0), numticks=20))
+            axis.set_major_formatter(FormatStrFormatter("%g"))
+            axis.set_minor_locator(NullLocator())
+        spread.tick_params(axis="x", labelsize=9)
+        figure.suptitle(diagnosis.summary(), fontsize=13)
         plt.close(figure)
     return figure

@@ -1,4 +1,4 @@
-"""`python -m experiments.networks record` makes the shipped traces; `table` compares traces with theory."""
+"""`python -m experiments.networks --suite ci|cpu|gpu` runs a suite; `record` makes the shipped traces."""
 
 from __future__ import annotations
 
@@ -11,16 +11,67 @@ from rich.table import Table
 
 from experiments.networks.agreement import agreement
 from experiments.networks.record import SHIPPED, record
+from experiments.networks.suite import SUITES, choose_device, finished, run_one, runs_of, write_report
 from rotsim.dataset import load
 from rotsim.errors import DatasetError, InvalidInput
 from rotsim.measure.shipped import TRACES
 
+RESULTS = Path(__file__).parents[1] / "results"
 Folder = click.Path(file_okay=False, path_type=Path)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
-    """Train small real networks with the recorder attached."""
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.option("--suite", type=click.Choice(list(SUITES)), help="Run this suite and write its report.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--only", multiple=True, help="This run of the suite alone; may be repeated.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--steps", type=click.IntRange(min=400), help="Steps per run.  [default: the suite's]")
+@click.option("--output", type=Folder, help="Folder for traces and report.  [default: experiments/results/suite_SUITE]")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder (or .deb) that holds Fashion-MNIST.")
+@click.pass_context
+def main(
+    context: click.Context,
+    suite: str | None,
+    device: str,
+    only: tuple[str, ...],
+    seed: int,
+    steps: int | None,
+    output: Path | None,
+    data: Path | None,
+) -> None:
+    """Train small real networks with the recorder attached.
+
+    A suite resumes: runs whose traces are complete are not repeated. Runs whose data are missing are skipped.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if suite is None:
+        click.echo(context.get_help())
+        return
+    chosen = choose_device(device)
+    runs = runs_of(suite, only, seed, steps)
+    folder = output or RESULTS / f"suite_{suite}"
+    folder.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    done = []
+    with Progress(*columns, console=console) as progress:
+        for name, run in runs.items():
+            path = folder / f"{name}.nc"
+            if not finished(path, run):
+                bar = progress.add_task(name, total=run.steps)
+                try:
+                    run_one(name, run, folder, chosen, data, lambda bar=bar: progress.advance(bar))
+                except InvalidInput as error:
+                    progress.remove_task(bar)
+                    console.print(f"skipped {name}: {error}", markup=False)
+                    continue
+            done.append(name)
+    if not done:
+        raise InvalidInput("no run of the suite could be made; see the reasons above")
+    words = ["python -m experiments.networks", f"--suite {suite}", f"--device {device}"]
+    words += [f"--only {name}" for name in only] + [f"--seed {seed}"] + ([f"--steps {steps}"] if steps else [])
+    click.echo(f"wrote {write_report(suite, folder, done, ' '.join(words))}")
 
 
 @main.command("record")

@@ -1,0 +1,115 @@
+"""One language-model run with the recorder attached, reproducible from its seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn import functional as F
+
+from experiments.networks.corpus import Text
+from experiments.networks.gpt import GPT, GPTSize
+from rotsim.errors import InvalidInput
+from rotsim.measure import Lion, Recorder
+
+
+@dataclass(frozen=True)
+class TextRun:
+    """Everything that determines a run besides the text.
+
+    ``optimizer`` is one of adamw, adam_l2, sgdm, lion; ``normalised`` chooses the weight-normalised GPT.
+    """
+
+    optimizer: str
+    lr: float
+    weight_decay: float
+    steps: int
+    normalised: bool = True
+    size: GPTSize = field(default_factory=GPTSize)
+    batch: int = 16
+    beta2: float = 0.95
+    seed: int = 0
+
+
+def make_text_optimizer(run: TextRun, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """The run's optimizer; matrices are decayed, gains, biases and norms are not."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": run.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    if run.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=run.lr, betas=(0.9, run.beta2))
+    if run.optimizer == "adam_l2":
+        return torch.optim.Adam(groups, lr=run.lr, betas=(0.9, run.beta2))
+    if run.optimizer == "sgdm":
+        return torch.optim.SGD(groups, lr=run.lr, momentum=0.9)
+    if run.optimizer == "lion":
+        return Lion(groups, lr=run.lr)
+    raise InvalidInput(f"optimizer {run.optimizer!r} is unknown; choose from adamw, adam_l2, sgdm, lion")
+
+
+def train_text(
+    run: TextRun,
+    text: Text,
+    *,
+    interval: int = 10,
+    window: int = 100,
+    device: str | torch.device = "cpu",
+    on_step: Callable[[], object] = lambda: None,
+) -> tuple[Recorder, dict[str, float]]:
+    """Train at constant learning rate on windows drawn with replacement.
+
+    Parameters
+    ----------
+    run : TextRun
+    text : Text
+    interval, window : int
+        The recorder's.
+    device : str or torch.device
+    on_step : callable
+        Called after every step, for a progress bar.
+
+    Returns
+    -------
+    Recorder
+        Closed; ask it for the dataset.
+    dict
+        ``train_loss`` (mean over the last 100 steps) and ``validation_loss``, nats per byte.
+    """
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        model = GPT(run.size, run.normalised).to(device)
+    draw = torch.Generator().manual_seed(run.seed)
+    text = text.to(device)
+    optimizer = make_text_optimizer(run, model)
+    matrices = [name for name, p in model.named_parameters() if p.ndim >= 2]
+    kind = "WN-GPT" if run.normalised else "GPT"
+    note = {
+        "network": f"{kind} {run.size.layers}x{run.size.width}",
+        "data": text.name,
+        "batch": run.batch,
+        "context": run.size.context,
+        "seed": run.seed,
+        "scale_invariant_layers": matrices if run.normalised else [],
+    }
+    offsets = torch.arange(run.size.context + 1, device=device)
+
+    def loss(source: torch.Tensor) -> torch.Tensor:
+        start = torch.randint(len(source) - run.size.context - 1, (run.batch, 1), generator=draw).to(device)
+        tokens = source[start + offsets]
+        return F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+
+    losses = []
+    with Recorder(model, optimizer, interval, window, note=note) as recorder:
+        for step in range(run.steps):
+            value = loss(text.train)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            if step >= run.steps - 100:
+                losses.append(value.detach())
+            on_step()
+    with torch.no_grad():
+        validation = torch.stack([loss(text.validation) for _ in range(50)]).mean().item()
+    return recorder, {"train_loss": torch.stack(losses).mean().item(), "validation_loss": validation}

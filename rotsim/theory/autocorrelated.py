@@ -1,0 +1,60 @@
+"""What correlated gradients do to Lion's rotation.
+
+The rotation of an optimizer that averages gradients does not depend on their autocorrelation; Lion's
+does, since its sign feeds back through an average of other length.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def lion_rotation_factor(betas: tuple[float, float], autocorrelation: np.ndarray) -> float:
+    r"""Rotation of Lion under gradients with a given autocorrelation, over that under white noise.
+
+    Parameters
+    ----------
+    betas : (float, float)
+    autocorrelation : ndarray, shape (lags + 1,)
+        R_k, with R_0 = 1, of a gradient coordinate; 0 beyond.
+
+    Returns
+    -------
+    float
+        √(G_white / G); NaN if the correlations admit no walk (G ≤ 0).
+
+    Notes
+    -----
+    With c_t = Σ_k a_k g_{t-k}, a_0 = 1-β1, a_k = β1(1-β2)β2^{k-1}, gradients orthogonal to the weights and the sign
+    linearised (its covariance with g is √(2/π)/σ_c that of c), the growth of ‖w‖² by η²C·G per step balances its
+    decay, and θ² = 2ηλ/G with
+
+    .. math::
+        G = 1 + \frac{4}{\pi\sigma_c^2} \sum_k a_k \sum_{j=1}^{k} \sum_i a_i R_{k-j-i}, \qquad
+        \sigma_c^2 = \sum_{ik} a_i a_k R_{k-i}.
+
+    White noise at β = (0.9, 0.99) gives θ = √(2ηλ)·0.148, where the paper's formula has 0.149: it drops a
+    constant 1 - 2/π.
+    """
+    beta1, beta2 = betas
+    given = np.asarray(autocorrelation, dtype=float)
+    length = max(len(given), int(np.ceil(7 / (1 - beta2))))
+    weights = np.concatenate([[1 - beta1], beta1 * (1 - beta2) * beta2 ** np.arange(length - 1)])
+    white = np.zeros(length)
+    white[0] = 1.0
+    measured = np.zeros(length)
+    measured[: len(given)] = given
+    growth, reference = _growth(weights, measured), _growth(weights, white)
+    return float(np.sqrt(reference / growth)) if growth > 0 else float("nan")
+
+
+def _growth(weights: np.ndarray, correlation: np.ndarray) -> float:
+    length = len(weights)
+    two_sided = np.concatenate([correlation[:0:-1], correlation])
+    # b_n = Σ_i a_i R_{n-i} for n = 0 .. length-1
+    size = 1 << (3 * length).bit_length()
+    b = np.fft.irfft(np.fft.rfft(two_sided, size) * np.fft.rfft(weights, size), size)[length - 1 : 2 * length - 1]
+    variance = float(weights @ b)
+    # Σ_k a_k Σ_{n=0}^{k-1} b_n
+    inner = np.concatenate([[0.0], np.cumsum(b)[:-1]])
+    return 1 + 4 / np.pi * float(weights @ inner) / variance

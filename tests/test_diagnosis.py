@@ -1,0 +1,252 @@
+"""Verdicts from what a trace measured: each assumption broken on its own, and networks nobody tuned for."""
+
+from __future__ import annotations
+
+import json
+from math import sqrt
+
+import numpy as np
+import pytest
+
+import rotsim
+from rotsim import dataset
+from rotsim.balance import balance
+from rotsim.cli import main
+from rotsim.diagnosis import diagnose
+from rotsim.errors import InvalidInput
+from rotsim.theory.autocorrelated import lion_rotation_factor
+
+ADAMW = rotsim.AdamW(lr=2e-3, weight_decay=0.5, betas=(0.9, 0.95))
+LION = rotsim.Lion(lr=2e-4, weight_decay=5.0)
+
+
+def made(optimizer=ADAMW, windows=20, window=500, spec=(), correlation=None, **change):
+    """A trace of ten neurons in perfect equilibrium with 1 % noise; `change` replaces or scales variables."""
+    neurons, dim = 10, 64
+    theory = rotsim.equilibrium(optimizer, dim)
+    draw = np.random.default_rng(0)
+    shape = (neurons, windows)
+    variables = {
+        "norm": theory.norm * (1 + 0.01 * draw.standard_normal(shape)),
+        "rotation": theory.rotation * (1 + 0.01 * draw.standard_normal(shape)),
+        "update_rms": np.full(shape, theory.update_rms),
+        "gradient_norm": np.full(shape, 1 / theory.norm),
+        "gradient_scale": np.ones(shape),
+        "gradient_burst": np.full(shape, 1.3),
+        "active": np.ones(shape),
+        "radial": 0.02 * optimizer.weight_decay * draw.standard_normal(shape),
+    }
+    for name, value in change.items():
+        variables[name] = value(variables[name]) if callable(value) else np.full(shape, value)
+    trace = dataset.build(
+        "trace",
+        step=window * np.arange(1, windows + 1),
+        variables={k: v.astype(np.float32) for k, v in variables.items()},
+        optimizer=optimizer,
+        layer=np.full(neurons, "body.weight"),
+        fan_in=dim,
+        spec={"lr_changed": False, "weight_decay_changed": False, **dict(spec)},
+    ).assign_coords(
+        lr=("neuron", np.full(neurons, optimizer.lr)),
+        weight_decay=("neuron", np.full(neurons, optimizer.weight_decay)),
+    )
+    if correlation is not None:
+        values = np.asarray(correlation, dtype=np.float32)[None]
+        trace = trace.assign_coords(parameter=["body.weight"]).assign(
+            gradient_autocorrelation=(("parameter", "lag"), values)
+        )
+    return trace
+
+
+def only(trace):
+    (layer,) = diagnose(trace).layers
+    return layer
+
+
+WHITE = np.eye(1, 65)[0]
+
+
+def ramp(values):
+    return values * np.linspace(3, 1, values.shape[1])
+
+
+@pytest.mark.parametrize(
+    ("trace", "verdict", "words"),
+    [
+        (made(), "applies", "In equilibrium"),
+        (made(correlation=WHITE), "applies", "In equilibrium"),
+        (made(LION, correlation=WHITE, spec={"scale_invariant_layers": ["body.weight"]}), "applies", ""),
+        (made(LION, correlation=WHITE, spec={"scale_invariant_layers": []}), "scale-sensitive", "declares"),
+        (made(LION, correlation=WHITE), "unknown", "cannot be measured"),
+        (made(LION), "unknown", "record it anew"),
+        (made(norm=np.nan), "not finite", "NaN"),
+        (made(active=0.0), "dead", "No neuron receives gradients"),
+        (made(spec={"lr_changed": True}), "schedule", "lr changed"),
+        (made(norm=ramp), "transient", "still drifting"),
+        (made(window=20), "transient", "relaxes in 5"),
+        (made(radial=0.5), "scale-sensitive", "λ_eff = λ + P = 1 instead of λ = 0.5"),
+        (made(radial=-0.25), "scale-sensitive", "stretches them as negative weight decay"),
+        (made(update_rms=lambda x: 2 * x), "scale-sensitive", "75% of the squared update is along the weights"),
+        (made(gradient_burst=6.0), "bursty", "(E‖g̃‖⁴/(E‖g̃‖²)² = 6.0)"),
+        (made(correlation=np.full(65, 0.3) + 0.7 * WHITE), "signal", "30%"),
+        (made(LION, correlation=(-0.4) ** np.arange(65.0)), "autocorrelated", "anticorrelated gradients turn"),
+        (made(LION, correlation=0.6 ** np.arange(65.0)), "autocorrelated", "0.7"),
+    ],
+)
+def test_each_broken_assumption_has_its_verdict(trace, verdict, words):
+    layer = only(trace)
+    assert layer.verdict == verdict
+    assert words in layer.reason
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
+def test_the_verdict_does_not_look_at_agreement(factor):
+    """A rotation that is wrong throughout must fail, not be explained away."""
+    diagnosis = diagnose(made(rotation=lambda x: factor * x, update_rms=lambda x: factor * x))
+    assert diagnosis.layers[0].applies
+    assert diagnosis.layers[0].ratio == pytest.approx(factor, rel=0.01)
+    assert diagnosis.passed == (factor == 1.0)
+    assert diagnosis.layers[0].within == (1.0 if factor == 1.0 else 0.0)
+
+
+def test_no_layer_that_applies_is_no_pass():
+    assert not diagnose(made(gradient_burst=6.0)).passed
+
+
+def test_lambda_eff_corrects_the_rotation():
+    layer = only(made(radial=0.5))
+    assert layer.corrected_rotation == pytest.approx(sqrt(2) * layer.predicted_rotation, rel=1e-6)
+
+
+def test_bursts_between_windows_count_too():
+    def burst(scale):
+        scale[:, ::10] *= 5
+        return scale
+
+    layer = only(made(gradient_scale=burst))
+    square = np.array([25.0] + [1.0] * 9)
+    assert layer.burst == pytest.approx(1.3 * np.mean(square**2) / np.mean(square) ** 2, rel=1e-6)
+
+
+def test_older_traces_without_the_new_variables_are_read():
+    trace = made(spec={"scale_invariant_layers": ["body.weight"]}).drop_vars(["radial", "gradient_burst"])
+    assert only(trace).verdict == "applies"
+    assert np.isnan(only(trace).corrected_rotation)
+
+
+def test_a_simulation_is_refused():
+    walk = rotsim.simulate(ADAMW, dim=8, neurons=2, steps=200)
+    with pytest.raises(InvalidInput, match="diagnosis needs a recorded trace; got a simulation"):
+        diagnose(walk)
+
+
+# Random walks with AR(1) gradients, rotation over white noise (/work/shared/networks.md, section 5)
+@pytest.mark.parametrize(("rho", "walk"), [(-0.5, 1.416), (-0.2, 1.152), (0.2, 0.920), (0.5, 0.789)])
+def test_lions_correction_is_that_of_simulated_walks(rho, walk):
+    predicted = lion_rotation_factor((0.9, 0.99), rho ** np.arange(700.0))
+    assert abs(predicted / (walk / 1.025) - 1) < 0.02
+    assert abs(predicted - 1) > 0.08  # negative control: white noise gives 1
+
+
+def test_balance_is_ratio_across_and_spread_within():
+    trace = made(rotation=lambda x: np.outer([1, 1, 1, 1, 1, 3, 3, 3, 3, 3], np.ones(20)))
+    trace = trace.assign_coords(layer=("neuron", np.array(["a"] * 5 + ["b"] * 5)))
+    found = balance(trace)
+    assert found.rotation == {"a": 1.0, "b": 3.0}
+    assert found.across_layers == 3.0 and found.within_layers == 0.0
+    together = balance(trace.assign_coords(layer=("neuron", np.array(["a"] * 10))))
+    assert together.across_layers == 1.0 and together.within_layers == pytest.approx(0.5)
+
+
+def test_the_report_command_writes_what_it_says(tmp_path, capsys):
+    path = dataset.save(made(), tmp_path / "good.nc")
+    assert main(["trace", "report", str(path), "--output", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "applies" in printed and "within 10% in 1 of them" in " ".join(printed.split())
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert content["passed"] and content["layers"][0]["verdict"] == "applies"
+    assert (tmp_path / "out" / "report.png").read_bytes()[:4] == b"\x89PNG"
+    wrong = dataset.save(made(rotation=lambda x: 2 * x, update_rms=lambda x: 2 * x), tmp_path / "wrong.nc")
+    assert main(["trace", "report", str(wrong), "--json"]) == 1
+    assert not json.loads(capsys.readouterr().out)["passed"]
+    assert main(["trace", "compare", str(path), str(wrong)]) == 0
+    assert "2.00" in capsys.readouterr().out
+    assert main(["trace", "report", str(tmp_path / "absent.nc")]) == 2
+
+
+@pytest.mark.parametrize("learnable", [True, False])
+def test_a_network_nobody_tuned_for(tmp_path, learnable):
+    """LSTM, attention with fused in-projection, tied head, frozen table, depthwise convolution, one-neuron output."""
+    torch = pytest.importorskip("torch")
+    from rotsim.measure import Recorder
+
+    nn = torch.nn
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(30, 8, padding_idx=0)
+            self.position = nn.Embedding(12, 8)
+            self.position.weight.requires_grad = False
+            self.depthwise = nn.Conv1d(8, 8, 3, padding=1, groups=8)
+            self.lstm = nn.LSTM(8, 8, batch_first=True)
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.out = nn.Linear(8, 30, bias=False)
+            self.out.weight = self.table.weight
+            self.score = nn.Linear(8, 1)
+
+        def forward(self, tokens):
+            x = self.table(tokens) + self.position.weight
+            x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+            x, _ = self.lstm(x)
+            x, _ = self.attention(x, x, x)
+            return self.out(x), self.score(x.mean(1))
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        torch.manual_seed(0)
+        model = Mixed()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1.0, betas=(0.9, 0.95))
+        draw = torch.Generator().manual_seed(0)
+        with Recorder(
+            model,
+            optimizer,
+            interval=5,
+            window=50,
+            lags=16,
+            split={"in_proj_weight": "qkv"},
+            path=tmp_path / "mixed.nc",
+        ) as recorder:
+            for _ in range(900):
+                tokens = torch.randint(1, 25, (8, 12), generator=draw)
+                if learnable:  # else nothing can be learned and decay shrinks what the gradient does not hold
+                    tokens = 1 + (tokens.cumsum(1) * tokens[:, :1]) % 24
+                logits, score = model(tokens)
+                loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten()) + (score - 1).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    finally:
+        torch.set_num_threads(threads)
+    trace = dataset.load(tmp_path / "mixed.nc")
+    assert recorder.skipped["position.weight"] == "frozen" and "lstm.bias_ih_l0" in recorder.skipped
+    diagnosis = diagnose(trace)
+    verdicts = {layer.layer: layer.verdict for layer in diagnosis.layers}
+    assert {f"attention.in_proj_weight[{x}]" for x in "qkv"} <= set(verdicts)
+    assert "table.weight" in verdicts and "out.weight" not in verdicts  # tied: one entry
+    assert verdicts["depthwise.weight"] != "unknown" and len(verdicts) == 9
+    # nothing here is scale-invariant: the plain prediction may not be claimed for layers that it misses by far
+    for layer in diagnosis.layers:
+        assert np.isfinite(layer.measured_rotation) and layer.reason
+        assert not layer.applies or abs(layer.ratio - 1) < 0.25, layer
+    assert main(["trace", "report", str(tmp_path / "mixed.nc"), "--output", str(tmp_path)]) in (0, 1)
+    if not learnable:
+        return
+    # where λ_eff > 0 it explains a part of the deviation, in every layer
+    explained = [
+        (abs(np.log(layer.ratio)), abs(np.log(layer.measured_rotation / layer.corrected_rotation)))
+        for layer in diagnosis.layers
+        if layer.verdict == "scale-sensitive" and np.isfinite(layer.corrected_rotation)
+    ]
+    assert len(explained) >= 3 and all(corrected < 0.7 * plain for plain, corrected in explained)
