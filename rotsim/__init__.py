@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from rotsim.simulation import simulate as simulate
     from rotsim.theory.equilibrium import Equilibrium as Equilibrium
     from rotsim.theory.equilibrium import equilibrium as equilibrium
+    from rotsim.theory.prediction import predict as predict
+    from rotsim.theory.prediction import rotation_over as rotation_over
+    from rotsim.theory.prediction import steps_to_equilibrium as steps_to_equilibrium
 
 _HOME = {
     "compare": "rotsim.comparison",
@@ -48,6 +51,9 @@ _HOME = {
     "simulate": "rotsim.simulation",
     "equilibrium": "rotsim.theory.equilibrium",
     "Equilibrium": "rotsim.theory.equilibrium",
+    "predict": "rotsim.theory.prediction",
+    "rotation_over": "rotsim.theory.prediction",
+    "steps_to_equilibrium": "rotsim.theory.prediction",
 }
 
 __all__ = sorted([*_HOME, "__version__"])
