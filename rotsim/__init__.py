@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from rotsim.theory.planning import Plan as Plan
     from rotsim.theory.planning import plan as plan
     from rotsim.theory.planning import transfer as transfer
+    from rotsim.theory.prediction import predict as predict
+    from rotsim.theory.prediction import rotation_over as rotation_over
+    from rotsim.theory.prediction import steps_to_equilibrium as steps_to_equilibrium
 
 _HOME = {
     "compare": "rotsim.comparison",
@@ -56,6 +59,9 @@ _HOME = {
     "Plan": "rotsim.theory.planning",
     "plan": "rotsim.theory.planning",
     "transfer": "rotsim.theory.planning",
+    "predict": "rotsim.theory.prediction",
+    "rotation_over": "rotsim.theory.prediction",
+    "steps_to_equilibrium": "rotsim.theory.prediction",
 }
 
 __all__ = sorted([*_HOME, "__version__"])

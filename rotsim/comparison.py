@@ -22,7 +22,7 @@ from rotsim.theory.equilibrium import Equilibrium
 Verdict = Literal["PASS", "FAIL", "NOT EQUILIBRATED", "UNRESOLVED"]
 
 TRACE_DRIFT = 0.04  # last half against first third of what is averaged: real networks always drift a little
-_ENOUGH_RESOLUTION = 0.05  # k standard errors above 5 % of the prediction, or above what is allowed, decide nothing
+ENOUGH_RESOLUTION = 0.05  # k standard errors above 5 % of the prediction, or above what is allowed, decide nothing
 
 
 @dataclass(frozen=True)
@@ -113,20 +113,21 @@ def compare(
     measured : Dataset
         From `rotsim.simulate` or a `rotsim.measure.Recorder`.
     predicted : Equilibrium or Dataset
-        From `rotsim.equilibrium`, or a prediction per neuron such as
+        From `rotsim.equilibrium`; or from `rotsim.predict` with the same windows, compared one by
+        one, transients included; or a prediction per neuron such as
         `rotsim.theory.traces.predict_trace` makes (dims (neuron, step), one step).
     quantities : tuple of str, optional
         Default: all of norm, rotation and update_rms that are predicted.
     tolerance : float or mapping from quantity to float, optional
         Relative model error to allow; default what the prediction declares.
     k : float
-        Standard errors to allow.
+        Standard errors to allow; over many windows, more in each for the same rate of false alarms.
 
     Returns
     -------
     Report
         One check per quantity; for a trace with layers, one per layer and quantity, on the median
-        over neurons of measured/predicted.
+        over neurons of measured/predicted; against a course from `predict`, the worst window.
 
     Raises
     ------
@@ -144,6 +145,10 @@ def compare(
         return Report(tuple(_compare_ensemble(measured, predicted, chosen, tolerance, k)))
     if isinstance(predicted, xr.Dataset):
         dataset.validate(predicted)
+        from rotsim.windows import compare_windows, is_course
+
+        if is_course(predicted):
+            return Report(tuple(compare_windows(measured, predicted, chosen, tolerance, k)))
         if predicted.sizes["neuron"] != measured.sizes["neuron"]:
             raise InvalidInput(
                 f"`predicted` has {predicted.sizes['neuron']} neurons and `measured` {measured.sizes['neuron']}; "
@@ -171,7 +176,7 @@ def _compare_ensemble(
     )
     for name in quantities:
         estimate = root_mean_square(series[name][:, settled.start :], independent)
-        allowed = _allowed(tolerance, name, predicted.model_error)
+        allowed = allowed_error(tolerance, name, predicted.model_error)
         yield _judge(measured.attrs["source"], name, getattr(predicted, name), estimate, allowed, k, settled)
 
 
@@ -204,7 +209,7 @@ def _compare_layers(
             reference = float(np.median(predicted[name].values[rows][:, -1]))
             estimate = _median_ratio(kept)
             estimate = Estimate(estimate.value * reference, estimate.standard_error * reference)
-            yield _judge(str(layer), name, reference, estimate, _allowed(tolerance, name, declared), k, settled)
+            yield _judge(str(layer), name, reference, estimate, allowed_error(tolerance, name, declared), k, settled)
 
 
 def _median_ratio(ratio: np.ndarray) -> Estimate:
@@ -216,7 +221,7 @@ def _median_ratio(ratio: np.ndarray) -> Estimate:
     return Estimate(float(np.median(per_neuron)), float(max(across, along)))
 
 
-def _allowed(tolerance: float | dict[str, float] | None, quantity: str, declared: float) -> float:
+def allowed_error(tolerance: float | dict[str, float] | None, quantity: str, declared: float) -> float:
     if tolerance is None:
         return declared
     return float(tolerance.get(quantity, declared) if isinstance(tolerance, dict) else tolerance)
@@ -238,9 +243,9 @@ def _judge(
         verdict = "NOT EQUILIBRATED"
         if settled.steps_needed is not None:
             note += f"; about {settled.steps_needed:.2g} steps needed"
-    elif not np.isfinite(noise) or k * noise > max(allowed, _ENOUGH_RESOLUTION) * predicted:
+    elif not np.isfinite(noise) or k * noise > max(allowed, ENOUGH_RESOLUTION) * predicted:
         verdict = "UNRESOLVED"
-        note = f"{k:g} standard errors exceed {max(allowed, _ENOUGH_RESOLUTION):.0%} of the prediction; run longer"
+        note = f"{k:g} standard errors exceed {max(allowed, ENOUGH_RESOLUTION):.0%} of the prediction; run longer"
     else:
         verdict = "PASS" if abs(error) <= k * noise + allowed * predicted else "FAIL"
     z = error / noise if noise > 0 else float("nan")

@@ -89,7 +89,7 @@ def test_leading_order_fails_where_the_exact_theory_holds(name, walks):
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_leading_order_is_the_limit_of_the_exact(name, model):
-    """Their difference vanishes in proportion to the learning rate, halving for halving, except Lion's constant."""
+    """Their difference vanishes in proportion to the learning rate, except for a constant of Lion's and of AdamW's."""
     optimizer, gradient = OPTIMIZERS[name].examples()[0], MODELS[model]
 
     def gap(factor):
@@ -99,7 +99,9 @@ def test_leading_order_is_the_limit_of_the_exact(name, model):
 
     far, near = gap(1e-3), gap(1e-4)
     if name == "lion":  # the linearised sign leaves a constant: (π/2 - 1)·var c in norm²
-        assert 0.003 < abs(near[1]) < 0.02 and np.allclose(far, near, rtol=0.05)
+        assert 0.003 < abs(near[1]) < 0.02 and np.allclose(far, near, rtol=0.05, atol=1e-6)
+    elif name == "adamw":  # the fluctuation of v leaves one of order 1 - beta2
+        assert (np.abs(near) < 1 - optimizer.betas[1]).all() and np.allclose(far, near, rtol=0.05, atol=1e-6)
     else:
         assert (np.abs(near) < 1e-4).all()
         assert (np.abs(near) < 0.35 * np.abs(far) + 1e-10).all()

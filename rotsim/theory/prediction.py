@@ -1,0 +1,264 @@
+"""Expected norm and rotation in time: `predict`, `steps_to_equilibrium` and `rotation_over`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import asin, sqrt
+
+import numpy as np
+import xarray as xr
+
+from rotsim import dataset
+from rotsim.errors import InvalidInput, NoEquilibrium, integer, positive, real, require
+from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
+from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion
+from rotsim.optimizers.base import Optimizer
+from rotsim.simulation.start import Schedule, initial_description
+from rotsim.theory import closed_forms
+from rotsim.theory.equilibrium import equilibrium
+from rotsim.theory.recursion import advance, arcsine_modes
+from rotsim.theory.second_moment import UpdateCovariance, adam_covariance
+
+ScheduleLike = np.ndarray | Callable[[np.ndarray], np.ndarray] | None
+
+_RECORDS = 20_000  # resolution of steps_to_equilibrium
+
+
+def predict(
+    optimizer: Optimizer,
+    dim: int = 1024,
+    gradient: Gradient | None = None,
+    steps: int = 20_000,
+    initial_norm: float = 1.0,
+    lr_schedule: ScheduleLike = None,
+    wd_schedule: ScheduleLike = None,
+    record_every: int = 100,
+) -> xr.Dataset:
+    """Expected norm, rotation and update size at every step, for any schedule and initial norm.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        AdamW, AdamL2, SGDM or Lion; ``weight_decay`` may be 0.
+    dim : int
+        Fan-in C > 2 of the neuron.
+    gradient : Gradient
+        ScaleInvariant (default) or Isotropic.
+    steps : int
+        Optimizer steps, from a fresh optimizer state.
+    initial_norm : float
+        ‖w_0‖ > 0.
+    lr_schedule, wd_schedule : array_like of shape (steps,) or callable, optional
+        Factors on ``lr`` and ``weight_decay`` at each step, as in `rotsim.simulate`; see
+        `rotsim.theory.schedules`.
+    record_every : int
+        Steps per record window; the last window may be shorter.
+
+    Returns
+    -------
+    Dataset
+        ``norm``, ``rotation`` (radians) and ``update_rms`` with dims (neuron, step): one neuron,
+        the expectation; RMS over the same windows as `rotsim.simulate` records. ``norm_model_error``
+        and so on are the declared relative errors of each window; what each optimizer neglects is
+        in `rotsim.theory.recursion`.
+
+    Raises
+    ------
+    InvalidInput
+        If an argument is out of range, or the gradient follows no law.
+
+    Examples
+    --------
+    >>> import rotsim
+    >>> from rotsim.theory.schedules import cosine
+    >>> opt = rotsim.AdamW(lr=1e-2, weight_decay=0.1)
+    >>> ds = rotsim.predict(opt, dim=256, steps=4000, initial_norm=0.5, lr_schedule=cosine(4000))
+    >>> ds.sizes["step"]
+    40
+    """
+    gradient = ScaleInvariant() if gradient is None else gradient
+    dim, law = _checked(optimizer, dim, gradient)
+    steps, window = integer("steps", steps, low=1), integer("record_every", record_every, low=1)
+    start = positive("initial_norm", initial_norm)
+    number = np.arange(1, steps + 1)
+    lr, lr_digest = _factors("lr_schedule", lr_schedule, number)
+    wd, wd_digest = _factors("wd_schedule", wd_schedule, number)
+    lr, wd = optimizer.lr * lr, optimizer.weight_decay * wd
+    _check_stable(optimizer, lr * wd)
+    records, error = advance(optimizer, dim, law, start**2, lr, wd, window)
+    last = np.minimum(np.arange(1, len(records) + 1) * window, steps)
+    mean = records / np.diff(last, prepend=0)[:, None]
+    rms = np.sqrt(mean[:, :3])
+    if not np.isfinite(rms).all():
+        raise InvalidInput("the prediction left the range of floating-point numbers; lower `lr` or the schedule")
+    rms[:, 1] *= sqrt(gradient.angle_spread(dim))
+    result = dataset.build(
+        "prediction",
+        step=last,
+        variables={name: rms[None, :, column] for column, name in enumerate(dataset.QUANTITIES)},
+        optimizer=optimizer,
+        fan_in=dim,
+        spec={
+            "dim": dim,
+            "steps": steps,
+            "gradient": gradient.to_dict(),
+            "record_every": window,
+            "lr_schedule": lr_digest,
+            "wd_schedule": wd_digest,
+            "initial": initial_description(start, None),
+            "model_error": error + 1 / dim,
+        },
+    )
+    for name, extra in zip(dataset.QUANTITIES, mean[:, 3:].T, strict=True):
+        result[f"{name}_model_error"] = (("neuron", "step"), error + 1 / dim + extra[None])
+    return result
+
+
+def steps_to_equilibrium(
+    optimizer: Optimizer,
+    dim: int = 1024,
+    gradient: Gradient | None = None,
+    initial_norm: float = 1.0,
+    within: float = 0.01,
+) -> int:
+    """Steps after which norm and rotation stay within a share `within` of equilibrium.
+
+    Counted in the predicted expectation from a fresh optimizer state, so warming moments and, for
+    Adam, the lag of v behind the norm are included.
+
+    Parameters
+    ----------
+    within : float
+        In (0, 1).
+
+    Other parameters as in `predict`.
+
+    Raises
+    ------
+    InvalidInput, NoEquilibrium
+        If an argument is out of range, or ``weight_decay`` is 0.
+    """
+    gradient = ScaleInvariant() if gradient is None else gradient
+    share = real("within", within, "be in (0, 1)", low=0.0, high=1.0)
+    require(share > 0, "within", "be in (0, 1)", share)
+    start = positive("initial_norm", initial_norm)
+    settled = equilibrium(optimizer, dim, gradient)
+    # |ln ‖w‖²| off at the start fades at the relaxation rate; from far below or above at least as fast
+    length = settled.relaxation_steps * (5 + abs(2 * np.log(start / settled.norm)) - np.log(share)) + 100
+    while True:
+        steps = int(np.ceil(length))
+        window = max(1, steps // _RECORDS)
+        course = predict(optimizer, dim, gradient, steps, start, record_every=window)
+        off = np.zeros(course.sizes["step"], dtype=bool)
+        for name in ("norm", "rotation"):
+            values = course[name].values[0]
+            off |= np.abs(values / values[-1] - 1) > share
+        last_off = int(np.flatnonzero(off)[-1]) if off.any() else -1
+        if last_off < course.sizes["step"] / 2:
+            return (last_off + 1) * window
+        length *= 2
+
+
+def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient | None = None) -> float:
+    """Angle in radians between weights `lag` steps apart in equilibrium, from their autocorrelation.
+
+    It grows as the square root of the lag once momentum is forgotten, and saturates at π/2 when
+    the weights are.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        AdamW, AdamL2, SGDM or Lion, with ``weight_decay`` > 0.
+    dim : int
+        Fan-in C > 2.
+    lag : int
+        >= 0; the steps of one epoch give the rotation over an epoch.
+    gradient : Gradient
+        ScaleInvariant (default) or Isotropic.
+
+    Returns
+    -------
+    float
+        arccos of the correlation, without cancellation; relative error of order 1/dim. For
+        AdamL2, v is taken constant.
+    """
+    gradient = ScaleInvariant() if gradient is None else gradient
+    dim, law = _checked(optimizer, dim, gradient)
+    lag = integer("lag", lag, low=0)
+    if optimizer.weight_decay == 0:
+        raise NoEquilibrium("`weight_decay` must be > 0 for an equilibrium to exist; got 0.0")
+    if isinstance(optimizer, SGDM):
+        fallen = _fallen_linear(optimizer.lr * optimizer.weight_decay, optimizer.momentum, lag)
+    elif isinstance(optimizer, AdamL2):
+        w2 = equilibrium(optimizer, dim, gradient).norm ** 2
+        v = closed_forms.adam_l2_second_moment(optimizer.weight_decay, dim, w2, law.scale_squared, law.homogeneity)
+        beta1 = optimizer.betas[0]
+        fallen = _fallen_linear(optimizer.lr * (1 - beta1) * optimizer.weight_decay / sqrt(v), beta1, lag)
+    else:
+        if isinstance(optimizer, AdamW):
+            covariance = adam_covariance(*optimizer.betas)
+        elif isinstance(optimizer, Lion):
+            covariance = _sign_covariance(optimizer)
+        else:
+            raise InvalidInput(f"`optimizer` must be AdamW, AdamL2, SGDM or Lion; got {optimizer!r}")
+        fallen = _fallen_modes(optimizer.lr * optimizer.weight_decay, covariance, lag)
+    return 2 * asin(min(1.0, sqrt(max(fallen, 0.0) / 2)))
+
+
+def _fallen_linear(decay: float, momentum: float, lag: int) -> float:
+    """1 - ρ_lag of w_t = (1 + α - ηλ) w_{t-1} - α w_{t-2} + noise, as a recursion of 1 - ρ itself."""
+    step = np.array([[1 + momentum - decay, -momentum, decay], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    first = decay / (1 + momentum)  # 1 - ρ_1 = 1 - ρ_{-1}
+    return float((np.linalg.matrix_power(step, lag) @ [0.0, first, 1.0])[0])
+
+
+def _fallen_modes(decay: float, covariance: UpdateCovariance, lag: int) -> float:
+    """1 - ρ_lag of w_t = (1 - ηλ) w_{t-1} - η u_t: γ_k = a^k γ_0 + η² Σ_n p_n/(1 - aμ_n) Σ_{i<=k} a^{k-i} μ_n^i."""
+    kept = 1 - decay
+    weights, roots = covariance.weights / covariance.lag_0, covariance.roots
+    variance = (1 + 2 * covariance.discounted_sum(kept)) / (decay * (1 + kept))  # γ_0 / (η² lag_0)
+    distinct = np.abs(kept - roots) > 1e-9 * kept
+    gap = np.where(distinct, kept - roots, 1.0)
+    inner = np.where(distinct, roots * (kept**lag - roots**lag) / gap, lag * kept**lag)
+    return float(-np.expm1(lag * np.log1p(-decay)) - (weights / (1 - kept * roots) * inner).sum() / variance)
+
+
+def _sign_covariance(optimizer: Lion) -> UpdateCovariance:
+    """Lion's sign correlations as modes: odd powers of β2 from the arcsine series."""
+    beta1, beta2 = optimizer.betas[0], max(optimizer.betas[1], 1e-9)  # continuous at 0, where 0^0 would be needed
+    arcsine = arcsine_modes(beta1, beta2)
+    odd = 2 * np.arange(len(arcsine)) + 1
+    ratio = closed_forms.lion_covariance(beta1, beta2, 1) / closed_forms.lion_variance(beta1, beta2) / beta2
+    return UpdateCovariance(1.0, 2 / np.pi * arcsine * ratio**odd, beta2**odd, 0.0)
+
+
+def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[int, GradientPower]:
+    """Validate what all functions here share; the dimension and the law of the gradient."""
+    if not isinstance(optimizer, Optimizer):
+        raise InvalidInput(f"`optimizer` must be a spec such as rotsim.AdamW(...); got {optimizer!r}")
+    if not isinstance(gradient, Gradient):
+        raise InvalidInput(f"`gradient` must be a spec such as rotsim.ScaleInvariant(); got {gradient!r}")
+    dim = integer("dim", dim, low=3)
+    return dim, gradient.power(dim)
+
+
+def _factors(name: str, given: ScheduleLike, step: np.ndarray) -> tuple[np.ndarray, str]:
+    """Factors of a schedule at every step, and what identifies them."""
+    try:
+        schedule = Schedule(given, len(step))
+        return schedule(step), schedule.digest(len(step))
+    except InvalidInput as error:  # Schedule knows one name only
+        raise InvalidInput(str(error).replace("lr_schedule", name)) from None
+
+
+def _check_stable(optimizer: Optimizer, decay: np.ndarray) -> None:
+    """Schedules may push lr·wd past where the optimizer's spec would refuse it."""
+    limit = {AdamW: 1.0, Lion: 1.0, SGDM: 2 * (1 + getattr(optimizer, "momentum", 0.0))}.get(type(optimizer), np.inf)
+    largest = float(decay.max())
+    require(
+        largest < limit,
+        "lr_schedule",
+        f"keep lr * weight_decay < {limit:g} at every step",
+        largest,
+        "Lower its largest factor",
+    )

@@ -1,0 +1,225 @@
+r"""Second moments of the random walk, one step at a time: exact norm and rotation under any schedule.
+
+Each function advances (E‖w‖², overlaps of w with the optimizer's memory, E of its own moments) by
+a map that is affine in them, at O(1) a step. Only E[g_t | past] = 0 and E‖g_t‖² = G (E‖w‖²)^p are
+used; neglected is the spread of ‖w‖ over neurons, of order 1/C, and what each function names.
+
+* SGDM: nothing else.
+* AdamW: u = m/√v gets the stationary autocovariance of `rotsim.theory.second_moment`, mode by mode,
+  times the mean-field size √E[m²]/√E[v] of the moment, bias corrections included. It is exact where
+  v fluctuates as it does in equilibrium. Over the first 1/(1-β2) steps, and while the gradient's
+  scale changes within as many, v averages over fewer gradients; how much its relative variance then
+  differs from the stationary one is the declared error of the update, carried on to the norm.
+* Adam+L2: v at its mean. Neglected and declared: its whole relative variance, of order 1 - β2.
+* Lion: signs of jointly Gaussian c_t, correlated by the arcsine law with the variances in force at
+  both times, transients of m included. asin is expanded in odd powers, each of which is a mode.
+
+Derivation: the recursions of `derivations.adamw`, `.adam_l2`, `.sgdm`, `.lion`, before their fixed
+point is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numba import njit
+from numba.extending import register_jitable
+from numpy.polynomial import Chebyshev, Polynomial
+
+from rotsim.errors import InvalidInput
+from rotsim.gradients import GradientPower
+from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion
+from rotsim.optimizers.base import Optimizer
+from rotsim.simulation.walk import squared_angle
+from rotsim.theory import closed_forms
+from rotsim.theory.second_moment import adam_covariance
+
+_ARCSINE_DEGREE = 12
+
+
+@register_jitable
+def _record(record, before, along, moved, error=0.0, growth=0.0, kept=1.0, inherited=0.0):  # type: ignore[no-untyped-def]
+    """Add ‖w‖², squared angle and ‖Δw‖² of one step to a window, and their declared errors; return the new E‖w‖².
+
+    error: relative, of the update. growth: what noise adds to E‖w‖² a step. kept: the share of E‖w‖²
+    that decay leaves. inherited: error of E‖w‖² from before, whose new value is returned as well.
+    """
+    after = before + 2.0 * along + moved
+    norm_before, norm_after = np.sqrt(before), np.sqrt(after)
+    radial = (2.0 * along + moved) / (norm_before + norm_after)
+    record[0] += after
+    record[1] += squared_angle(max(moved - radial * radial, 0.0) / (norm_before * norm_after))
+    record[2] += moved
+    inherited = kept * inherited + 2 * error * growth
+    on_norm = inherited / (2 * after)
+    record[3] += on_norm
+    record[4] += on_norm + error
+    record[5] += error
+    return after, inherited
+
+
+@njit(cache=True)
+def _sgdm(momentum, power, homogeneity, w2, lr, weight_decay, window, records):  # type: ignore[no-untyped-def]
+    overlap, m2 = 0.0, 0.0  # E[w·m], E‖m‖²
+    for t in range(len(lr)):
+        decay = weight_decay[t]
+        m2 = momentum**2 * m2 + 2 * momentum * decay * overlap + decay**2 * w2 + power * w2**homogeneity
+        across = momentum * overlap + decay * w2  # E[w_{t-1}·m_t]
+        overlap = across - lr[t] * m2
+        w2, _ = _record(records[t // window], w2, -lr[t] * across, lr[t] ** 2 * m2)
+
+
+@njit(cache=True)
+def _adam_l2(  # type: ignore[no-untyped-def]
+    beta1, beta2, eps, dim, power, homogeneity, w2, lr, weight_decay, window, records
+):
+    overlap, m2, v, left1, left2 = 0.0, 0.0, 0.0, 1.0, 1.0
+    spread, inherited = 0.0, 0.0
+    for t in range(len(lr)):
+        left1, left2 = left1 * beta1, left2 * beta2
+        decay, fresh = weight_decay[t], 1 - beta1
+        gradient = power * w2**homogeneity + decay**2 * w2
+        m2 = beta1**2 * m2 + 2 * beta1 * fresh * decay * overlap + fresh**2 * gradient
+        v = beta2 * v + (1 - beta2) * gradient / dim
+        spread = beta2**2 * spread + ((1 - beta2) * gradient / dim) ** 2  # half the variance of v
+        error = 2 * spread / v**2
+        step = lr[t] / (1 - left1) / (np.sqrt(v / (1 - left2)) + eps)
+        across = beta1 * overlap + fresh * decay * w2
+        overlap = across - step * m2
+        kept, growth = (1 - step * fresh * decay) ** 2, step**2 * m2 * (1 + beta1) / fresh
+        w2, inherited = _record(records[t // window], w2, -step * across, step**2 * m2, error, growth, kept, inherited)
+
+
+@njit(cache=True)
+def _adamw(  # type: ignore[no-untyped-def]
+    beta1, beta2, eps, lag_0, weights, roots, dim, power, homogeneity, w2, lr, weight_decay, window, records
+):
+    overlap = np.zeros_like(weights)  # E[w·m], split into the modes of the covariance
+    m2, v, left1, left2 = 0.0, 0.0, 1.0, 1.0
+    spread, inherited = 0.0, 0.0
+    for t in range(len(lr)):
+        left1, left2 = left1 * beta1, left2 * beta2
+        decay = lr[t] * weight_decay[t]
+        gradient = power * w2**homogeneity
+        m2 = beta1**2 * m2 + (1 - beta1) ** 2 * gradient
+        v = beta2 * v + (1 - beta2) * gradient / dim
+        spread = beta2**2 * spread + ((1 - beta2) * gradient / dim) ** 2  # half the variance of v
+        error = abs(spread / v**2 - (1 - beta2) / (1 + beta2))
+        step = lr[t] / (1 - left1) / (np.sqrt(v / (1 - left2)) + eps)
+        across = 0.0
+        for n in range(len(weights)):
+            earlier = roots[n] * overlap[n]
+            across += earlier
+            overlap[n] = (1 - decay) * earlier - step * m2 * weights[n]
+        along = -decay * w2 - step * across
+        moved = decay**2 * w2 + 2 * decay * step * across + step**2 * m2 * lag_0
+        growth = step**2 * m2 * (1 + beta1) / (1 - beta1)
+        w2, inherited = _record(records[t // window], w2, along, moved, error, growth, (1 - decay) ** 2, inherited)
+
+
+@njit(cache=True)
+def _lion(  # type: ignore[no-untyped-def]
+    beta1, beta2, arcsine, dim, power, homogeneity, w2, lr, weight_decay, window, records
+):
+    past = np.zeros_like(arcsine)  # Σ_j lr_j (E[c_j m_t]/√var c_j)^(2n+1), decayed: what w remembers of each sign
+    m2 = 0.0
+    unit = power * w2**homogeneity  # the scale of the first gradient: signs know no other
+    for t in range(len(lr)):
+        decay = lr[t] * weight_decay[t]
+        gradient = power * w2**homogeneity / unit
+        deviation = np.sqrt(beta1**2 * m2 + (1 - beta1) ** 2 * gradient)
+        now = beta1 / deviation
+        then = (beta1 * beta2 * m2 + (1 - beta1) * (1 - beta2) * gradient) / deviation
+        across = 0.0  # E[w_{t-1}·u_t]
+        for n in range(len(arcsine)):
+            odd = 2 * n + 1
+            across -= 2 / np.pi * dim * arcsine[n] * now**odd * past[n]
+            past[n] = (1 - decay) * beta2**odd * past[n] + lr[t] * then**odd
+        m2 = beta2**2 * m2 + (1 - beta2) ** 2 * gradient
+        along = -decay * w2 - lr[t] * across
+        moved = decay**2 * w2 + 2 * decay * lr[t] * across + lr[t] ** 2 * dim
+        w2, _ = _record(records[t // window], w2, along, moved)
+
+
+def arcsine_modes(beta1: float, beta2: float) -> np.ndarray:
+    """a_n with asin(x) = Σ a_n x^(2n+1), near-minimax up to the largest correlation of two directions that occurs."""
+    first = beta1 * (1 - beta2) / np.hypot(beta1 * (1 - beta2), 1 - beta1)  # of steps 1 and 2
+    stationary = closed_forms.lion_covariance(beta1, beta2, 1) / closed_forms.lion_variance(beta1, beta2)
+    largest = min(1.0, 1.05 * max(first, stationary, 1e-3)) ** 2
+
+    def over_x(square: np.ndarray) -> np.ndarray:
+        x = np.sqrt(square)
+        return np.arcsin(x) / x
+
+    fit = Chebyshev.interpolate(over_x, _ARCSINE_DEGREE, domain=[0, largest])
+    return fit.trim(1e-12).convert(kind=Polynomial).coef
+
+
+def advance(
+    optimizer: Optimizer,
+    dim: int,
+    power: GradientPower,
+    norm_squared: float,
+    lr: np.ndarray,
+    weight_decay: np.ndarray,
+    window: int,
+) -> tuple[np.ndarray, float]:
+    """Second moments over ``len(lr)`` steps from a fresh optimizer state.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        AdamW, AdamL2, SGDM or Lion; its own lr and weight_decay are not used.
+    dim : int
+    power : GradientPower
+    norm_squared : float
+        ‖w_0‖² > 0.
+    lr, weight_decay : ndarray of float64, shape (steps,)
+    window : int
+        Steps per record.
+
+    Returns
+    -------
+    records : ndarray, shape (windows, 6)
+        Sums over each window of E‖w‖², E[angle²] and E‖Δw‖², and of the declared relative errors of
+        their square roots, apart from the next.
+    model_error : float
+        Declared relative error of all, apart from 1/dim.
+    """
+    records = np.zeros((-(-len(lr) // window), 6))
+    law = (power.scale_squared, float(power.homogeneity), norm_squared, lr, weight_decay, window, records)
+    try:
+        run, error = _RECURSIONS[type(optimizer)](optimizer)
+    except KeyError:
+        names = ", ".join(spec.__name__ for spec in _RECURSIONS)
+        raise InvalidInput(f"`optimizer` must be one of {names} to be predicted in time; got {optimizer!r}") from None
+    run(dim, law)
+    return records, error
+
+
+def _run_sgdm(o: SGDM) -> tuple[Callable[..., None], float]:
+    return lambda dim, law: _sgdm(o.momentum, *law), 0.0
+
+
+def _run_adam_l2(o: AdamL2) -> tuple[Callable[..., None], float]:
+    return lambda dim, law: _adam_l2(*o.betas, o.eps, float(dim), *law), 0.0
+
+
+def _run_adamw(o: AdamW) -> tuple[Callable[..., None], float]:
+    covariance = adam_covariance(*o.betas)
+    frozen = (1 - o.betas[0]) / (1 + o.betas[0])
+    modes = (covariance.lag_0 / frozen, covariance.weights / frozen, covariance.roots)
+    return lambda dim, law: _adamw(*o.betas, o.eps, *modes, float(dim), *law), covariance.error
+
+
+def _run_lion(o: Lion) -> tuple[Callable[..., None], float]:
+    return lambda dim, law: _lion(*o.betas, arcsine_modes(*o.betas), float(dim), *law), 0.0
+
+
+_RECURSIONS: dict[type[Optimizer], Callable[..., tuple[Callable[..., None], float]]] = {
+    SGDM: _run_sgdm,
+    AdamL2: _run_adam_l2,
+    AdamW: _run_adamw,
+    Lion: _run_lion,
+}

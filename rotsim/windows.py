@@ -1,0 +1,87 @@
+"""Window-by-window comparison of a measured course with a predicted one, transients included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+from scipy.stats import norm, t
+
+from rotsim.comparison import ENOUGH_RESOLUTION, Check, allowed_error
+from rotsim.errors import InvalidInput
+from rotsim.statistics import ENOUGH_NEURONS
+
+
+def is_course(predicted: xr.Dataset) -> bool:
+    """True for what `rotsim.predict` makes: the expectation at many steps, rather than one equilibrium per neuron."""
+    return predicted.attrs["source"] == "prediction" and "norm_model_error" in predicted
+
+
+def bonferroni(k: float, windows: int, neurons: int) -> float:
+    """Standard errors to allow in each of many windows for the false-alarm rate of one normal check at k.
+
+    Windows are counted as independent, which is on the safe side; the error of each comes from the
+    spread over neurons, hence Student's t.
+    """
+    return float(t.isf(norm.sf(k) / windows, neurons - 1))
+
+
+def compare_windows(
+    measured: xr.Dataset,
+    predicted: xr.Dataset,
+    quantities: tuple[str, ...],
+    tolerance: float | dict[str, float] | None,
+    k: float,
+) -> Iterator[Check]:
+    """One check per quantity, reported at the window that is furthest outside what is allowed.
+
+    Parameters
+    ----------
+    measured : Dataset
+        Independent neurons from `rotsim.simulate`, at least 16.
+    predicted : Dataset
+        From `rotsim.predict`, with the same windows.
+    quantities, tolerance, k
+        As in `rotsim.compare`; k holds for each quantity over all its windows together.
+    """
+    if not np.array_equal(measured.step, predicted.step):
+        raise InvalidInput(
+            f"`predicted` must have the windows of `measured`, which end at steps {_span(measured)}; "
+            f"got {_span(predicted)}. Use the same steps and record_every"
+        )
+    neurons = measured.sizes["neuron"]
+    if neurons < ENOUGH_NEURONS or measured.attrs["source"] != "simulation":
+        raise InvalidInput(
+            f"`measured` must be a simulation of at least {ENOUGH_NEURONS} neurons to be compared window by window; "
+            f"got a {measured.attrs['source']} of {neurons}"
+        )
+    per_window = bonferroni(k, measured.sizes["step"], neurons)
+    for name in quantities:
+        square = measured[name].values ** 2
+        value = np.sqrt(square.mean(axis=0))
+        noise = square.std(axis=0, ddof=1) / np.sqrt(neurons) / (2 * value)
+        expected = predicted[name].values[0]
+        allowed = np.array([allowed_error(tolerance, name, e) for e in predicted[f"{name}_model_error"].values[0]])
+        excess = np.abs(value - expected) - per_window * noise - allowed * expected
+        worst = int(np.argmax(np.where(np.isnan(excess), np.inf, excess)))
+        unresolved = per_window * noise > np.maximum(allowed, ENOUGH_RESOLUTION) * expected
+        error, se = value[worst] - expected[worst], noise[worst]
+        verdict = "FAIL" if not excess[worst] <= 0 else "UNRESOLVED" if unresolved.any() else "PASS"
+        yield Check(
+            measured.attrs["source"],
+            name,
+            float(expected[worst]),
+            float(value[worst]),
+            float(se),
+            float(error / se) if se > 0 else float("nan"),
+            float(error / expected[worst]),
+            float(allowed[worst]),
+            verdict,  # type: ignore[arg-type]
+            f"worst of {len(value)} windows, at step {int(measured.step[worst])}; {per_window:.1f} SE allowed in each",
+        )
+
+
+def _span(data: xr.Dataset) -> str:
+    step = data.step.values
+    return f"{step[0]} to {step[-1]} ({len(step)} windows)"
