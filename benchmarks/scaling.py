@@ -1,0 +1,91 @@
+"""Is the cost of the walk flat in dim and linear in neurons, steps and cores? One figure, one JSON.
+
+    python -m benchmarks.scaling [--output benchmarks/results]
+
+Each point is the best of several runs of the public `simulate`; within a panel the runs take turns,
+so that a busy machine bends no curve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import rotsim
+from rotsim.dataset import provenance
+
+OPTIMIZERS = {
+    "AdamW": rotsim.AdamW(1e-2, 0.1),
+    "Adam+L2": rotsim.AdamL2(1e-3, 0.05),
+    "SGDM": rotsim.SGDM(0.1, 1e-2),
+    "Lion": rotsim.Lion(1e-3, 1.0),
+}
+CORES = os.cpu_count() or 1
+WORK = 1 << 26  # coordinate-steps of one run: some 50 ms
+PANELS: dict[str, list[int]] = {
+    "dim": [64, 256, 1024, 4096, 16384],
+    "neurons": [CORES, 4 * CORES, 16 * CORES, 64 * CORES],
+    "steps": [2000, 8000, 32_000],
+    "threads": list(range(1, CORES + 1)),
+}
+
+
+def run(panel: str, value: int, optimizer: Any) -> float:
+    """Nanoseconds per coordinate-step of one run."""
+    options = {"dim": 1024, "neurons": 16, "threads": CORES, panel: value}
+    options.setdefault("steps", max(100, WORK // (options["dim"] * options["neurons"])))
+    start = time.perf_counter()
+    rotsim.simulate(optimizer, engine="numba", **options)
+    return (time.perf_counter() - start) / (options["dim"] * options["neurons"] * options["steps"]) * 1e9
+
+
+def measure(rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Best cost of every point: panel -> optimizer -> one value per point."""
+    result: dict[str, dict[str, list[float]]] = {}
+    for panel, values in PANELS.items():
+        best = {name: np.full(len(values), np.inf) for name in OPTIMIZERS}
+        for _ in range(rounds):
+            for name, optimizer in OPTIMIZERS.items():
+                for k, value in enumerate(values):
+                    best[name][k] = min(best[name][k], run(panel, value, optimizer))
+        result[panel] = {name: costs.round(4).tolist() for name, costs in best.items()}
+    return result
+
+
+def figure(result: dict[str, dict[str, list[float]]]) -> plt.Figure:
+    """Cost per coordinate-step against each quantity."""
+    fig, axes = plt.subplots(1, len(PANELS), figsize=(12, 3), sharey=True, layout="constrained")
+    for ax, (panel, values) in zip(axes, PANELS.items(), strict=True):
+        for name, costs in result[panel].items():
+            ax.plot(values, costs, "o-", label=name)
+        ax.set(xscale="log", xlabel=panel, xticks=values, xticklabels=values)
+        ax.minorticks_off()
+    axes[0].set(ylabel="ns per coordinate-step", ylim=(0, None))
+    axes[0].legend()
+    return fig
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    chosen = parser.parse_args()
+    result = measure(chosen.rounds)
+    for panel, values in PANELS.items():
+        print(f"{panel:<10}" + "".join(f"{value:>9}" for value in values))
+        for name, costs in result[panel].items():
+            print(f"  {name:<8}" + "".join(f"{cost:>9.3f}" for cost in costs))
+    content = {"ns_per_coordinate_step": result, "points": PANELS, "provenance": provenance(cores=CORES)}
+    (chosen.output / "scaling.json").write_text(json.dumps(content, indent=2) + "\n")
+    figure(result).savefig(chosen.output / "scaling.png", dpi=150)
+
+
+if __name__ == "__main__":
+    main()
