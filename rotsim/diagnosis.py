@@ -256,7 +256,7 @@ def _verdict(
         return "transient", f"Norm or rotation is {settled.reason}{more}."
     if along > ALONG:
         return "scale-sensitive", (
-            f"{along:.0%} of the squared update is along the weights: length changes more than direction."
+            f"{along:.0%} of the squared update is along the weights: it changes length more than direction."
         )
     declared = spec.get("scale_invariant_layers")
     linear = optimizer.name in ("adamw", "sgdm")
