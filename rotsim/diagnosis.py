@@ -38,7 +38,7 @@ Verdict = Literal[
     "unknown",
 ]
 
-RADIAL = 0.2  # |P|/λ above which weights count as scale-sensitive: rotation is off by about half of it
+RADIAL = 0.1  # |P|/λ that makes weights count as scale-sensitive: half the error allowed, since rotation goes as √λ
 ALONG = 0.5  # share of the squared update along the weights above which they change length more than direction
 BURST = 3.0  # E‖g̃‖⁴/(E‖g̃‖²)²: 1 for a steady gradient, 1.2 to 2 in ordinary training, 5 and more when it memorises
 SIGNAL = 0.1  # correlation left at the longest lags

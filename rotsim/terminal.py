@@ -40,7 +40,7 @@ _LABEL = {
 }
 
 
-_LAYER_WIDTH = 16  # what 80 columns leave for a layer's name beside its diagnosis
+_LAYER_WIDTH = 15  # what 80 columns leave for a layer's name beside its diagnosis
 
 
 def verdict_text(verdict: str) -> str:

@@ -57,7 +57,7 @@ def train_text(
     device: str | torch.device = "cpu",
     on_step: Callable[[], object] = lambda: None,
 ) -> tuple[Recorder, dict[str, float]]:
-    """Train at constant learning rate on windows drawn with replacement.
+    """Train at constant learning rate on windows drawn with replacement, on one thread.
 
     Parameters
     ----------
@@ -76,7 +76,17 @@ def train_text(
     dict
         ``train_loss`` (mean over the last 100 steps) and ``validation_loss``, nats per byte.
     """
-    device = torch.device(device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums split over threads round differently: one thread repeats everywhere
+    try:
+        return _train_text(run, text, interval, window, torch.device(device), on_step)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train_text(
+    run: TextRun, text: Text, interval: int, window: int, device: torch.device, on_step: Callable[[], object]
+) -> tuple[Recorder, dict[str, float]]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         model = GPT(run.size, run.normalised).to(device)
