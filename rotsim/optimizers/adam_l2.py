@@ -11,6 +11,8 @@ from scipy.optimize import brentq
 
 from rotsim.optimizers.base import Method, Moments, Optimizer
 from rotsim.theory import closed_forms
+from rotsim.theory.coupled import stationary
+from rotsim.theory.second_moment import adam_covariance, mean_inverse_root, mean_response
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
@@ -83,17 +85,29 @@ class AdamL2(Optimizer):
             error = 1 / relaxation / (1 - beta1) + (1 - beta2) + weight_decay**2 * leading_norm**2 / (v * dim)
             return Moments(leading_norm**2, rotation**2 / 2, relaxation, error)
 
+        covariance, response = adam_covariance(beta1, beta2), mean_response(beta1, beta2)
+
+        def walk(norm_squared: float) -> tuple[float, float, float]:
+            """Image of E‖w‖² under one round of noise against decay, 1 - ρ, and the second moment between them."""
+            v = closed_forms.adam_l2_second_moment(weight_decay, dim, norm_squared, *law)
+            image, one_minus_cosine = stationary(lr, weight_decay * response / np.sqrt(v), beta1, covariance)
+            share = power.scale_squared * norm_squared**power.homogeneity / (v * dim)  # of noise in v
+            return image * dim * share, one_minus_cosine, v
+
         def excess(log_norm_squared: float) -> float:
-            w2 = np.exp(log_norm_squared)
-            image = closed_forms.adam_l2_exact_norm_squared_map(lr, weight_decay, beta1, dim, w2, *law)
-            return float(np.log(image) - log_norm_squared) if image > 0 else 1e3
+            image = walk(np.exp(log_norm_squared))[0]
+            return float(np.log(image) - log_norm_squared) if 0 < image < np.inf else 1e3
 
         # from +inf (overshoot, or a step too large for so small a norm) it falls to -inf: one root
         start = 2 * np.log(leading_norm)
         norm_squared = float(np.exp(brentq(excess, start - 60, start + 60, xtol=1e-14, rtol=1e-14)))
-        v = closed_forms.adam_l2_second_moment(weight_decay, dim, norm_squared, *law)
-        one_minus_cosine = closed_forms.adam_l2_exact_one_minus_cosine(lr, weight_decay, beta1, v)
-        relaxation = closed_forms.adam_l2_relaxation_steps(lr, weight_decay, v, power.homogeneity)
+        _, one_minus_cosine, v = walk(norm_squared)
+        relaxation = closed_forms.adam_l2_relaxation_steps(lr, weight_decay * response, v, power.homogeneity)
         if power.homogeneity:  # the gradient follows the norm, and v follows the gradient
-            relaxation = closed_forms.adam_l2_lagged_relaxation_steps(lr, weight_decay, beta2, v, power.homogeneity)
-        return Moments(norm_squared, one_minus_cosine, relaxation, 1 - beta2)
+            relaxation = closed_forms.adam_l2_lagged_relaxation_steps(
+                lr, weight_decay * response, beta2, v, power.homogeneity
+            )
+        decay = lr * weight_decay / np.sqrt(v)
+        # neglected: finite decay together with the spread of v, λw beside g in it, and ε
+        error = covariance.error + decay * (1 - beta2) + self.eps * mean_inverse_root(beta2) / np.sqrt(v)
+        return Moments(norm_squared, one_minus_cosine, relaxation, error)

@@ -17,7 +17,7 @@ from rotsim.simulation.start import Schedule, initial_description
 from rotsim.theory import closed_forms
 from rotsim.theory.equilibrium import equilibrium
 from rotsim.theory.recursion import advance, arcsine_modes
-from rotsim.theory.second_moment import UpdateCovariance, adam_covariance
+from rotsim.theory.second_moment import UpdateCovariance, adam_covariance, mean_response
 
 ScheduleLike = np.ndarray | Callable[[np.ndarray], np.ndarray] | None
 
@@ -180,7 +180,7 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
     -------
     float
         arccos of the correlation, without cancellation; relative error of order 1/dim. For
-        AdamL2, v is taken constant.
+        AdamL2, v is taken constant but for its mean effect on the decay.
     """
     gradient = ScaleInvariant() if gradient is None else gradient
     dim, law = _checked(optimizer, dim, gradient)
@@ -193,7 +193,8 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
         w2 = equilibrium(optimizer, dim, gradient).norm ** 2
         v = closed_forms.adam_l2_second_moment(optimizer.weight_decay, dim, w2, law.scale_squared, law.homogeneity)
         beta1 = optimizer.betas[0]
-        fallen = _fallen_linear(optimizer.lr * (1 - beta1) * optimizer.weight_decay / sqrt(v), beta1, lag)
+        decay = optimizer.weight_decay * mean_response(*optimizer.betas) / sqrt(v)
+        fallen = _fallen_linear(optimizer.lr * (1 - beta1) * decay, beta1, lag)
     else:
         if isinstance(optimizer, AdamW):
             covariance = adam_covariance(*optimizer.betas)

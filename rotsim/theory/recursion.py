@@ -10,7 +10,8 @@ used; neglected is the spread of ‖w‖ over neurons, of order 1/C, and what ea
   v fluctuates as it does in equilibrium. Over the first 1/(1-β2) steps, and while the gradient's
   scale changes within as many, v averages over fewer gradients; how much its relative variance then
   differs from the stationary one is the declared error of the update, carried on to the norm.
-* Adam+L2: v at its mean. Neglected and declared: its whole relative variance, of order 1 - β2.
+* Adam+L2: as AdamW, and the momentum of λw beside that of the noise, see `rotsim.theory.coupled`.
+  Declared besides: the product of decay per step and 1 - β2.
 * Lion: signs of jointly Gaussian c_t, correlated by the arcsine law with the variances in force at
   both times, transients of m included. asin is expanded in odd powers, each of which is a mode.
 
@@ -33,7 +34,7 @@ from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.walk import squared_angle
 from rotsim.theory import closed_forms
-from rotsim.theory.second_moment import adam_covariance
+from rotsim.theory.second_moment import adam_covariance, mean_response
 
 _ARCSINE_DEGREE = 12
 
@@ -72,23 +73,38 @@ def _sgdm(momentum, power, homogeneity, w2, lr, weight_decay, window, records): 
 
 @njit(cache=True)
 def _adam_l2(  # type: ignore[no-untyped-def]
-    beta1, beta2, eps, dim, power, homogeneity, w2, lr, weight_decay, window, records
+    beta1, beta2, eps, response, lag_0, weights, roots, dim, power, homogeneity, w2, lr, weight_decay, window, records
 ):
-    overlap, m2, v, left1, left2 = 0.0, 0.0, 0.0, 1.0, 1.0
+    overlap, filtered = np.zeros_like(weights), np.zeros_like(weights)  # of w and of r with each mode of the noise
+    across, r2 = 0.0, 0.0  # E[w·r], E‖r‖², where r is the momentum of the decay term λw
+    m2, v, left1, left2 = 0.0, 0.0, 1.0, 1.0
     spread, inherited = 0.0, 0.0
+    fresh = 1 - beta1
     for t in range(len(lr)):
         left1, left2 = left1 * beta1, left2 * beta2
-        decay, fresh = weight_decay[t], 1 - beta1
-        gradient = power * w2**homogeneity + decay**2 * w2
-        m2 = beta1**2 * m2 + 2 * beta1 * fresh * decay * overlap + fresh**2 * gradient
-        v = beta2 * v + (1 - beta2) * gradient / dim
-        spread = beta2**2 * spread + ((1 - beta2) * gradient / dim) ** 2  # half the variance of v
-        error = 2 * spread / v**2
+        decay = weight_decay[t]
+        gradient = power * w2**homogeneity
+        total = (gradient + decay**2 * w2) / dim
+        m2 = beta1**2 * m2 + fresh**2 * gradient
+        v = beta2 * v + (1 - beta2) * total
+        spread = beta2**2 * spread + ((1 - beta2) * total) ** 2  # half the variance of v
         step = lr[t] / (1 - left1) / (np.sqrt(v / (1 - left2)) + eps)
-        across = beta1 * overlap + fresh * decay * w2
-        overlap = across - step * m2
-        kept, growth = (1 - step * fresh * decay) ** 2, step**2 * m2 * (1 + beta1) / fresh
-        w2, inherited = _record(records[t // window], w2, -step * across, step**2 * m2, error, growth, kept, inherited)
+        noise_w, noise_r = 0.0, 0.0  # E[w_{t-1}·n_t], E[r_t·n_t]
+        for n in range(len(weights)):
+            earlier = roots[n] * overlap[n]
+            filtered[n] = beta1 * roots[n] * filtered[n] + fresh * decay * earlier
+            noise_w += earlier
+            noise_r += filtered[n]
+            overlap[n] = earlier - step * (m2 * weights[n] + response * filtered[n])
+        r2 = beta1**2 * r2 + 2 * beta1 * fresh * decay * across + (fresh * decay) ** 2 * w2
+        across = beta1 * across + fresh * decay * w2  # E[w_{t-1}·r_t]
+        along = -step * (noise_w + response * across)
+        moved = step**2 * (m2 * lag_0 + 2 * response * noise_r + response**2 * r2)
+        across -= step * (noise_r + response * r2)
+        lost = step * decay
+        error = abs(spread / v**2 - (1 - beta2) / (1 + beta2)) + lost * (1 - beta2)
+        growth = step**2 * m2 * (1 + beta1) / fresh
+        w2, inherited = _record(records[t // window], w2, along, moved, error, growth, (1 - lost) ** 2, inherited)
 
 
 @njit(cache=True)
@@ -202,15 +218,21 @@ def _run_sgdm(o: SGDM) -> tuple[Callable[..., None], float]:
     return lambda dim, law: _sgdm(o.momentum, *law), 0.0
 
 
+def _modes(beta1: float, beta2: float) -> tuple[float, np.ndarray, np.ndarray]:
+    """Autocovariance of u in units of E[m²], as the recursions carry E[m²] themselves."""
+    covariance = adam_covariance(beta1, beta2)
+    frozen = (1 - beta1) / (1 + beta1)
+    return covariance.lag_0 / frozen, covariance.weights / frozen, covariance.roots
+
+
 def _run_adam_l2(o: AdamL2) -> tuple[Callable[..., None], float]:
-    return lambda dim, law: _adam_l2(*o.betas, o.eps, float(dim), *law), 0.0
+    fixed = (*o.betas, o.eps, mean_response(*o.betas), *_modes(*o.betas))
+    return lambda dim, law: _adam_l2(*fixed, float(dim), *law), adam_covariance(*o.betas).error
 
 
 def _run_adamw(o: AdamW) -> tuple[Callable[..., None], float]:
-    covariance = adam_covariance(*o.betas)
-    frozen = (1 - o.betas[0]) / (1 + o.betas[0])
-    modes = (covariance.lag_0 / frozen, covariance.weights / frozen, covariance.roots)
-    return lambda dim, law: _adamw(*o.betas, o.eps, *modes, float(dim), *law), covariance.error
+    fixed = (*o.betas, o.eps, *_modes(*o.betas))
+    return lambda dim, law: _adamw(*fixed, float(dim), *law), adam_covariance(*o.betas).error
 
 
 def _run_lion(o: Lion) -> tuple[Callable[..., None], float]:

@@ -73,25 +73,25 @@ class UpdateCovariance:
         return float((self.weights * ratio / (1 - ratio)).sum() / self.lag_0)
 
 
-def log_product_and_sum(sigma: np.ndarray, beta1: float, beta2: float) -> tuple[np.ndarray, np.ndarray]:
-    """log P(σ) and S(σ) of the module docstring, for σ >= 0 and 0 < β2 < 1.
+def log_product_and_sum(sigma: np.ndarray, beta1: float, beta2: float, power: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """log P(σ) and S(σ) of the module docstring, for σ >= 0 and 0 < β2 < 1; `power` 1 has c_i in S instead of c_i².
 
     The first factors are taken one by one, until 2σd_i < 0.2; the rest as power series in it, each
     of whose terms is a geometric series in i. At β2 = 0.9999 no factor at all is taken by itself.
     """
-    x, c = 2 * (1 - beta2) * np.asarray(sigma, dtype=np.float64), (1 - beta1) ** 2
+    x, c, fade = 2 * (1 - beta2) * np.asarray(sigma, dtype=np.float64), (1 - beta1) ** power, beta1**power
     log_product, total = np.zeros_like(x), np.zeros_like(x)
     largest = float(x.max(initial=0.0))
     for _ in range(max(0, int(np.ceil(np.log(max(largest, _SERIES) / _SERIES) / -np.log(beta2))))):
         log_product += np.log1p(x)
         total += c / (1 + x)
-        x, c = x * beta2, c * beta1**2
-    power = np.ones_like(x)
-    total += c / (1 - beta1**2)
+        x, c = x * beta2, c * fade
+    term = np.ones_like(x)
+    total += c / (1 - fade)
     for n in range(1, 21):
-        power = -power * x
-        log_product -= power / (n * (1 - beta2**n))
-        total += c * power / (1 - beta1**2 * beta2**n)
+        term = -term * x
+        log_product -= term / (n * (1 - beta2**n))
+        total += c * term / (1 - fade * beta2**n)
     return -log_product / 2, total
 
 
@@ -186,3 +186,17 @@ def mean_inverse_root(beta2: float) -> float:
     s, weight = _nodes(0.0, beta2, _STEP)
     log_p, _ = log_product_and_sum(s, 0.0, beta2)
     return float(weight @ np.exp(log_p) / np.sqrt(np.pi))
+
+
+@lru_cache(maxsize=256)
+def mean_response(beta1: float, beta2: float) -> float:
+    """Σ_j E[∂u_t/∂g_{t-j}] · σ: how strongly a lasting small shift of the gradient moves u = m/√v.
+
+    By Gaussian integration by parts E[∂u/∂g_j] = E[u g_j]/σ² = c_j E[g_j²/√v]/σ², so the sum is
+    π^(-1/2) ∫ s^(-1/2) P(s) Σ_j c_j/(1 + 2s d_j) ds. For constant v it is 1.
+    """
+    if beta2 == 0:
+        return float(np.sqrt(2 / np.pi)) if beta1 == 0 else 0.0  # of a sign; of m/|g|, whose variance is infinite
+    s, weight = _nodes(0.0, beta2, _STEP)
+    log_p, total = log_product_and_sum(s, beta1, beta2, power=1)
+    return float(weight @ (total * np.exp(log_p)) / np.sqrt(np.pi))
