@@ -4,7 +4,10 @@ The same work everywhere: AdamW, scale-invariant noise, float32, norm and angle 
 step. Every program runs once in each round, so that a busy machine slows all alike; the best round
 counts. The floor draws the walk's normals and does one square root and one division per coordinate.
 
-    python -m benchmarks.peers [--output benchmarks/results/peers.json]
+    python -m benchmarks.peers [--one-core] [--output benchmarks/results/peers.json]
+
+With --one-core every program has one thread and its CPU time counts, not the wall's: a fair
+comparison on a machine that others use too.
 
 JAX and PyTorch take part where they are installed.
 """
@@ -46,20 +49,21 @@ def _floor(key0, key1, dim, steps, arithmetic):
     return z[0] + u[0]
 
 
-def on_all_cores(arithmetic: bool) -> Program:
+def on_all_cores(arithmetic: bool, cores: int) -> Program:
     """The floor: one neuron after the other on every core."""
     keys = noise.neuron_keys(0, NEURONS, noise.GRADIENT_STREAM)
 
     def run(steps: int) -> None:
-        with ThreadPoolExecutor(CORES) as pool:
+        with ThreadPoolExecutor(cores) as pool:
             list(pool.map(lambda key: _floor(key[0], key[1], DIM, steps, arithmetic), keys))
 
     return run
 
 
-def rotsim_walk(steps: int) -> object:
+def rotsim_walk(cores: int) -> Program:
     optimizer = rotsim.AdamW(LR, DECAY, (BETA1, BETA2), EPS)
-    return rotsim.simulate(optimizer, dim=DIM, neurons=NEURONS, steps=steps, record_every=1)
+    options = dict(dim=DIM, neurons=NEURONS, record_every=1, threads=cores)
+    return lambda steps: rotsim.simulate(optimizer, steps=steps, **options)
 
 
 def numpy_walk(steps: int) -> object:
@@ -83,8 +87,10 @@ def numpy_walk(steps: int) -> object:
     return records
 
 
-def torch_walk(compiled: bool) -> Program:
+def torch_walk(compiled: bool, cores: int) -> Program:
     import torch
+
+    torch.set_num_threads(cores)
 
     def step(w, m, v, z, size, root):
         norm = w.norm(dim=1, keepdim=True)
@@ -142,17 +148,17 @@ def jax_walk() -> Program:
     return lambda steps: jax.block_until_ready(walk(jax.random.PRNGKey(0), jnp.arange(1, steps + 1)))
 
 
-def programs() -> dict[str, tuple[Program, int]]:
+def programs(cores: int) -> dict[str, tuple[Program, int]]:
     """Name -> (program, steps per round)."""
     found: dict[str, tuple[Program, int]] = {
-        "normals only": (on_all_cores(False), 20_000),
-        "floor": (on_all_cores(True), 20_000),
-        "rotsim": (rotsim_walk, 20_000),
+        "normals only": (on_all_cores(False, cores), 10_000),
+        "floor": (on_all_cores(True, cores), 10_000),
+        "rotsim": (rotsim_walk(cores), 10_000),
         "NumPy": (numpy_walk, 300),
     }
     makers = {
-        "PyTorch eager": lambda: torch_walk(False),
-        "torch.compile": lambda: torch_walk(True),
+        "PyTorch eager": lambda: torch_walk(False, cores),
+        "torch.compile": lambda: torch_walk(True, cores),
         "JAX jit + scan": jax_walk,
     }
     for name, make in makers.items():
@@ -163,17 +169,17 @@ def programs() -> dict[str, tuple[Program, int]]:
     return found
 
 
-def measure(rounds: int) -> dict[str, float]:
+def measure(rounds: int, cores: int, clock: Callable[[], float]) -> dict[str, float]:
     """Best ns per coordinate-step of each program."""
     best: dict[str, float] = {}
-    chosen = programs()
+    chosen = programs(cores)
     for program, steps in chosen.values():
         program(steps)  # compile
     for _ in range(rounds):
         for name, (program, steps) in chosen.items():
-            start = time.perf_counter()
+            start = clock()
             program(steps)
-            cost = (time.perf_counter() - start) / (steps * NEURONS * DIM) * 1e9
+            cost = (clock() - start) / (steps * NEURONS * DIM) * 1e9
             best[name] = min(cost, best.get(name, np.inf))
     return best
 
@@ -181,11 +187,15 @@ def measure(rounds: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--one-core", action="store_true")
     parser.add_argument("--output", type=Path)
     chosen = parser.parse_args()
-    best = measure(chosen.rounds)
+    cores, clock = (1, time.process_time) if chosen.one_core else (CORES, time.perf_counter)
+    if chosen.one_core and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # binds libraries with threads of their own too
+    best = measure(chosen.rounds, cores, clock)
     print(
-        f"{NEURONS} neurons, dim {DIM}, AdamW, scale-invariant noise, float32, {CORES} cores, best of {chosen.rounds}"
+        f"{NEURONS} neurons, dim {DIM}, AdamW, scale-invariant noise, float32, {cores} cores, best of {chosen.rounds}"
     )
     print(f"{'program':<16}{'ns / coordinate-step':>22}{'/ rotsim':>10}{'/ floor':>10}")
     for name, cost in best.items():
@@ -197,7 +207,13 @@ def main() -> None:
                 peers[package] = version(package)
             except ModuleNotFoundError:
                 continue
-        content = {"ns_per_coordinate_step": best, "cores": CORES, "peers": peers, "provenance": provenance()}
+        content = {
+            "ns_per_coordinate_step": best,
+            "cores": cores,
+            "clock": clock.__name__,
+            "peers": peers,
+            "provenance": provenance(),
+        }
         chosen.output.write_text(json.dumps(content, indent=2) + "\n")
 
 
