@@ -4,7 +4,8 @@
 lr·wd/√v at λw = 0) log-uniform in [1e-4, 0.1] and betas from a fixed list, simulates each from its
 predicted norm, drops the transient, and sets norm and rotation beside the exact and the paper's
 leading-order formulas. White Gaussian noise: there the exact formulas claim to be exact at any
-dimension, so nothing but Monte-Carlo error may be left. Writes experiments/results/exactness.json
+dimension, so nothing but Monte-Carlo error may be left; for Adam+L2 also a declared error of order
+lr·wd (1-β2)/(1-β1). Writes experiments/results/exactness.json
 and .png.
 
 A pooled error is the weighted mean of the relative errors of one optimizer within one decade of
@@ -52,9 +53,9 @@ def settings(name: str, count: int, seed: int = 2024) -> list[Optimizer]:
         decay = float(np.exp(generator.uniform(*np.log(DECAY))))
         betas = (float(generator.choice(BETA1)), float(generator.choice(BETA2)))
         if name == "adamw":
-            found.append(rotsim.AdamW(0.01, decay / 0.01, betas, eps=0.0))
+            found.append(rotsim.AdamW(0.01, decay / 0.01, betas))
         elif name == "adam_l2":
-            found.append(rotsim.AdamL2(0.01, decay / 0.01, betas, eps=0.0))
+            found.append(rotsim.AdamL2(0.01, decay / 0.01, betas))
         elif name == "sgdm":
             found.append(rotsim.SGDM(0.1, decay / 0.1, betas[0]))
         else:
@@ -97,6 +98,7 @@ def measure(optimizer: Optimizer, seed: int, budget: float = BUDGET) -> dict[str
             "standard_error": error / value,
             "z": float(np.copysign(stats.norm.isf(max(tail, 1e-300)), z)),
             "leading_error": value / getattr(leading, name) - 1,
+            "declared": exact.model_error - 1 / dim,
         }
     return row
 
@@ -107,9 +109,9 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for name in LABEL:
         for quantity in QUANTITIES:
             chosen = [row for row in rows if row["optimizer"]["name"] == name]
-            error, se, z, leading = (
+            error, se, z, leading, declared = (
                 np.array([row[quantity][key] for row in chosen])
-                for key in ("error", "standard_error", "z", "leading_error")
+                for key in ("error", "standard_error", "z", "leading_error", "declared")
             )
             pooled = {}
             for decade in range(-4, -1):
@@ -131,6 +133,8 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     "median_standard_error": float(np.median(se)),
                     "largest_error": float(np.abs(error).max()),
                     "largest_systematic_error": float(np.maximum(np.abs(error) - 3 * se, 0).max()),
+                    "largest_declared_error": float(declared.max()),
+                    "largest_undeclared_error": float(np.maximum(np.abs(error) - 4 * se - declared, 0).max()),
                     "largest_pooled_error": max(abs(p["error"]) for p in pooled.values()),
                     "largest_leading_error": float(np.abs(leading).max()),
                     "median_leading_error": float(np.median(np.abs(leading))),
@@ -143,6 +147,11 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def within_noise(line: dict[str, Any]) -> bool:
     """The bar: z-scores pass a normality test and stay below their Bonferroni bound, all at 5 % over the table."""
     return line["p_normal"] > 0.05 / (len(LABEL) * len(QUANTITIES)) and line["z_largest"] < line["z_allowed"]
+
+
+def holds(line: dict[str, Any]) -> bool:
+    """Within the noise; for Adam+L2, the one approximation here, within 4 standard errors and the declared error."""
+    return within_noise(line) or (line["optimizer"] == "adam_l2" and line["largest_undeclared_error"] == 0)
 
 
 def run(count: int, budget: float = BUDGET, seed: int = 1) -> dict[str, Any]:
@@ -199,22 +208,22 @@ def figure(rows: list[dict[str, Any]]) -> Any:
                 ax.plot(decay, paper, "x", color="0.6", label="paper, leading order")
                 ax.errorbar(decay, error, 2 * se, fmt="o", ms=3, lw=1, color="C0", label="exact (± 2 SE)")
                 ax.axhline(0, color="k", lw=0.8)
-                ax.set(xscale="log")
+                ax.set_xscale("log")
                 ax.set_yscale("symlog", linthresh=0.5)
                 ax.set_yticks([-30, -10, -3, -1, 0, 1, 3, 10, 30, 100])
                 ax.set_yticklabels(["-30", "-10", "-3", "-1", "0", "1", "3", "10", "30", "100"])
             axes[0, column].set_title(LABEL[name])
             axes[1, column].set_xlabel("lr · weight decay")
         for row, quantity in enumerate(QUANTITIES):
-            axes[row, 0].set_ylabel(f"{quantity}: simulated / theory - 1 (%)")
+            axes[row, 0].set_ylabel(f"{quantity}, error of theory (%)")
         axes[0, 0].legend(loc="upper left", fontsize=9)
-        fig.tight_layout()
+        fig.set_layout_engine("constrained")
         plt.close(fig)
     return fig
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run, print the table, write the results (the full run only); 1 if an optimizer is not within the noise."""
+    """Run, print the table, write the results (the full run only); 1 if a claim does not hold."""
     parser = argparse.ArgumentParser(prog="python -m experiments.exactness", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--quick", action="store_true", help="4 settings an optimizer, nothing written")
     quick = parser.parse_args(arguments).quick
@@ -227,7 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
             RESULTS / "exactness.png", lambda p: figure(result["settings"]).savefig(p, format="png")
         )
         print(f"{result['seconds']:g} s; wrote {RESULTS / 'exactness.json'} and exactness.png")
-    return 0 if all(within_noise(line) for line in result["summary"]) else 1
+    return 0 if all(holds(line) for line in result["summary"]) else 1
 
 
 def _rounded(value: Any) -> str:

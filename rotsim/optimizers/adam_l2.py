@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 
 from rotsim.optimizers.base import Method, Moments, Optimizer
 from rotsim.theory import closed_forms
-from rotsim.theory.coupled import stationary
+from rotsim.theory.coupled import COUPLING, stationary
 from rotsim.theory.second_moment import adam_covariance, mean_inverse_root, mean_response
 
 if TYPE_CHECKING:
@@ -85,12 +85,13 @@ class AdamL2(Optimizer):
             error = 1 / relaxation / (1 - beta1) + (1 - beta2) + weight_decay**2 * leading_norm**2 / (v * dim)
             return Moments(leading_norm**2, rotation**2 / 2, relaxation, error)
 
-        covariance, response = adam_covariance(beta1, beta2), mean_response(beta1, beta2)
+        covariance = adam_covariance(beta1, beta2)
+        response, memory = mean_response(beta1, beta2)
 
         def walk(norm_squared: float) -> tuple[float, float, float]:
             """Image of E‖w‖² under one round of noise against decay, 1 - ρ, and the second moment between them."""
             v = closed_forms.adam_l2_second_moment(weight_decay, dim, norm_squared, *law)
-            image, one_minus_cosine = stationary(lr, weight_decay * response / np.sqrt(v), beta1, covariance)
+            image, one_minus_cosine = stationary(lr, weight_decay * response / np.sqrt(v), memory, covariance)
             share = power.scale_squared * norm_squared**power.homogeneity / (v * dim)  # of noise in v
             return image * dim * share, one_minus_cosine, v
 
@@ -107,7 +108,7 @@ class AdamL2(Optimizer):
             relaxation = closed_forms.adam_l2_lagged_relaxation_steps(
                 lr, weight_decay * response, beta2, v, power.homogeneity
             )
-        decay = lr * weight_decay / np.sqrt(v)
-        # neglected: finite decay together with the spread of v, λw beside g in it, and ε
-        error = covariance.error + decay * (1 - beta2) + self.eps * mean_inverse_root(beta2) / np.sqrt(v)
+        # neglected: ε, and decay within the momentum's memory together with the spread of v
+        coupling = COUPLING * lr * weight_decay / np.sqrt(v) * (1 - beta2) / (1 - beta1)
+        error = covariance.error + coupling + self.eps * mean_inverse_root(beta2) / np.sqrt(v)
         return Moments(norm_squared, one_minus_cosine, relaxation, error)

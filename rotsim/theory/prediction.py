@@ -192,9 +192,9 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
     elif isinstance(optimizer, AdamL2):
         w2 = equilibrium(optimizer, dim, gradient).norm ** 2
         v = closed_forms.adam_l2_second_moment(optimizer.weight_decay, dim, w2, law.scale_squared, law.homogeneity)
-        beta1 = optimizer.betas[0]
-        decay = optimizer.weight_decay * mean_response(*optimizer.betas) / sqrt(v)
-        fallen = _fallen_linear(optimizer.lr * (1 - beta1) * decay, beta1, lag)
+        response, memory = mean_response(*optimizer.betas)
+        decay = optimizer.weight_decay * response / sqrt(v)
+        fallen = _fallen_linear(optimizer.lr * (1 - memory) * decay, memory, lag)
     else:
         if isinstance(optimizer, AdamW):
             covariance = adam_covariance(*optimizer.betas)

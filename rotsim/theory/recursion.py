@@ -11,7 +11,7 @@ used; neglected is the spread of ‖w‖ over neurons, of order 1/C, and what ea
   scale changes within as many, v averages over fewer gradients; how much its relative variance then
   differs from the stationary one is the declared error of the update, carried on to the norm.
 * Adam+L2: as AdamW, and the momentum of λw beside that of the noise, see `rotsim.theory.coupled`.
-  Declared besides: the product of decay per step and 1 - β2.
+  Declared besides: a tenth of decay per step times (1-β2)/(1-β1).
 * Lion: signs of jointly Gaussian c_t, correlated by the arcsine law with the variances in force at
   both times, transients of m included. asin is expanded in odd powers, each of which is a mode.
 
@@ -34,6 +34,7 @@ from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.walk import squared_angle
 from rotsim.theory import closed_forms
+from rotsim.theory.coupled import COUPLING
 from rotsim.theory.second_moment import adam_covariance, mean_response
 
 _ARCSINE_DEGREE = 12
@@ -73,13 +74,28 @@ def _sgdm(momentum, power, homogeneity, w2, lr, weight_decay, window, records): 
 
 @njit(cache=True)
 def _adam_l2(  # type: ignore[no-untyped-def]
-    beta1, beta2, eps, response, lag_0, weights, roots, dim, power, homogeneity, w2, lr, weight_decay, window, records
+    beta1,
+    beta2,
+    eps,
+    response,
+    memory,
+    lag_0,
+    weights,
+    roots,
+    dim,
+    power,
+    homogeneity,
+    w2,
+    lr,
+    weight_decay,
+    window,
+    records,
 ):
     overlap, filtered = np.zeros_like(weights), np.zeros_like(weights)  # of w and of r with each mode of the noise
-    across, r2 = 0.0, 0.0  # E[w·r], E‖r‖², where r is the momentum of the decay term λw
+    across, r2 = 0.0, 0.0  # E[w·r], E‖r‖², where r remembers the decay term λw
     m2, v, left1, left2 = 0.0, 0.0, 1.0, 1.0
     spread, inherited = 0.0, 0.0
-    fresh = 1 - beta1
+    fresh, new = 1 - beta1, 1 - memory
     for t in range(len(lr)):
         left1, left2 = left1 * beta1, left2 * beta2
         decay = weight_decay[t]
@@ -92,17 +108,17 @@ def _adam_l2(  # type: ignore[no-untyped-def]
         noise_w, noise_r = 0.0, 0.0  # E[w_{t-1}·n_t], E[r_t·n_t]
         for n in range(len(weights)):
             earlier = roots[n] * overlap[n]
-            filtered[n] = beta1 * roots[n] * filtered[n] + fresh * decay * earlier
+            filtered[n] = memory * roots[n] * filtered[n] + new * decay * earlier
             noise_w += earlier
             noise_r += filtered[n]
             overlap[n] = earlier - step * (m2 * weights[n] + response * filtered[n])
-        r2 = beta1**2 * r2 + 2 * beta1 * fresh * decay * across + (fresh * decay) ** 2 * w2
-        across = beta1 * across + fresh * decay * w2  # E[w_{t-1}·r_t]
+        r2 = memory**2 * r2 + 2 * memory * new * decay * across + (new * decay) ** 2 * w2
+        across = memory * across + new * decay * w2  # E[w_{t-1}·r_t]
         along = -step * (noise_w + response * across)
         moved = step**2 * (m2 * lag_0 + 2 * response * noise_r + response**2 * r2)
         across -= step * (noise_r + response * r2)
         lost = step * decay
-        error = abs(spread / v**2 - (1 - beta2) / (1 + beta2)) + lost * (1 - beta2)
+        error = abs(spread / v**2 - (1 - beta2) / (1 + beta2)) + COUPLING * lost * (1 - beta2) / fresh
         growth = step**2 * m2 * (1 + beta1) / fresh
         w2, inherited = _record(records[t // window], w2, along, moved, error, growth, (1 - lost) ** 2, inherited)
 
@@ -226,7 +242,7 @@ def _modes(beta1: float, beta2: float) -> tuple[float, np.ndarray, np.ndarray]:
 
 
 def _run_adam_l2(o: AdamL2) -> tuple[Callable[..., None], float]:
-    fixed = (*o.betas, o.eps, mean_response(*o.betas), *_modes(*o.betas))
+    fixed = (*o.betas, o.eps, *mean_response(*o.betas), *_modes(*o.betas))
     return lambda dim, law: _adam_l2(*fixed, float(dim), *law), adam_covariance(*o.betas).error
 
 

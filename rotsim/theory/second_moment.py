@@ -189,14 +189,24 @@ def mean_inverse_root(beta2: float) -> float:
 
 
 @lru_cache(maxsize=256)
-def mean_response(beta1: float, beta2: float) -> float:
-    """Σ_j E[∂u_t/∂g_{t-j}] · σ: how strongly a lasting small shift of the gradient moves u = m/√v.
+def mean_response(beta1: float, beta2: float) -> tuple[float, float]:
+    """How a small lasting shift of the gradient moves u = m/√v: its size κ and the root of its geometric memory.
 
-    By Gaussian integration by parts E[∂u/∂g_j] = E[u g_j]/σ² = c_j E[g_j²/√v]/σ², so the sum is
-    π^(-1/2) ∫ s^(-1/2) P(s) Σ_j c_j/(1 + 2s d_j) ds. For constant v it is 1.
+    By Gaussian integration by parts, σ E[∂u_t/∂g_{t-j}] = E[u g_j]/σ = c_j E[g_j²/√v]/σ =: h_j, so that
+    κ = Σ h_j = π^(-1/2) ∫ s^(-1/2) P(s) Σ_j c_j/(1 + 2s d_j) ds. The geometric sequence with the sum
+    and the mean lag of h_j stands for it. For constant v, κ = 1 and the root is β1.
     """
     if beta2 == 0:
-        return float(np.sqrt(2 / np.pi)) if beta1 == 0 else 0.0  # of a sign; of m/|g|, whose variance is infinite
+        return float(np.sqrt(2 / np.pi)), 0.0  # of a sign; with momentum u has no variance and is refused before
     s, weight = _nodes(0.0, beta2, _STEP)
-    log_p, total = log_product_and_sum(s, beta1, beta2, power=1)
-    return float(weight @ (total * np.exp(log_p)) / np.sqrt(np.pi))
+
+    def generating(root: float) -> float:  # Σ_j root^j h_j / c_j
+        log_p, total = log_product_and_sum(s, root, beta2, power=1)
+        return float(weight @ (total * np.exp(log_p)) / np.sqrt(np.pi) / (1 - root))
+
+    size = (1 - beta1) * generating(beta1)
+    if beta1 == 0:
+        return size, 0.0
+    step = 1e-4 * min(beta1, 1 - beta1)
+    lag = beta1 * np.log(generating(beta1 + step) / generating(beta1 - step)) / (2 * step)
+    return size, float(lag / (1 + lag))
