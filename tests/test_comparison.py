@@ -56,7 +56,8 @@ def test_too_noisy_is_unresolved():
     optimizer = rotsim.AdamW(lr=1e-2, weight_decay=0.1)
     eq = rotsim.equilibrium(optimizer, 4)
     data = rotsim.simulate(optimizer, dim=4, neurons=2, steps=3000, initial_norm=eq.norm)
-    verdicts = {c.quantity: c.verdict for c in rotsim.compare(data, eq)}
+    # an explicit tolerance: the model error of so small a dim is above any noise
+    verdicts = {c.quantity: c.verdict for c in rotsim.compare(data, eq, tolerance=0.01)}
     assert verdicts["norm"] in ("UNRESOLVED", "NOT EQUILIBRATED")
 
 
