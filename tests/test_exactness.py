@@ -45,7 +45,7 @@ def test_constant_v_is_rejected(monkeypatch):
         return true(near if method == "exact" else optimizer, dim, gradient, method=method)
 
     monkeypatch.setattr(rotsim, "equilibrium", frozen)
-    optimizer = rotsim.AdamW(0.01, 2.0, (0.9, 0.9))
+    optimizer = rotsim.AdamW(0.01, 2.0, (0.9, 0.5))
     wrong = exactness.measure(optimizer, 1)
     monkeypatch.setattr(rotsim, "equilibrium", true)
     right = exactness.measure(optimizer, 1)
