@@ -225,9 +225,9 @@ def figure(rows: list[dict[str, Any]]) -> Any:
 def main(arguments: list[str] | None = None) -> int:
     """Run, print the table, write the results (the full run only); 1 if a claim does not hold."""
     parser = argparse.ArgumentParser(prog="python -m experiments.exactness", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--quick", action="store_true", help="4 settings an optimizer, nothing written")
+    parser.add_argument("--quick", action="store_true", help="8 settings an optimizer, nothing written")
     quick = parser.parse_args(arguments).quick
-    result = run(4, BUDGET / 10) if quick else run(60)
+    result = run(8, BUDGET / 20) if quick else run(60)
     Console(width=100).print(table(result["summary"]))
     if not quick:
         RESULTS.mkdir(exist_ok=True)
