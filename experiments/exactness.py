@@ -32,7 +32,7 @@ from scipy import stats
 import rotsim
 from rotsim import dataset
 from rotsim.optimizers.base import Optimizer
-from rotsim.plotting import style
+from rotsim.plotting import save_figure, style
 from rotsim.terminal import plain_table
 
 RESULTS = Path(__file__).parent / "results"
@@ -232,9 +232,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not quick:
         RESULTS.mkdir(exist_ok=True)
         dataset.write_atomically(RESULTS / "exactness.json", lambda p: p.write_text(_rounded(result)))
-        dataset.write_atomically(
-            RESULTS / "exactness.png", lambda p: figure(result["settings"]).savefig(p, format="png")
-        )
+        save_figure(figure(result["settings"]), RESULTS / "exactness.png")
         print(f"{result['seconds']:g} s; wrote {RESULTS / 'exactness.json'} and exactness.png")
     return 0 if all(holds(line) for line in result["summary"]) else 1
 

@@ -273,13 +273,7 @@ def trace_report(file: str, output: str | None, as_json: bool) -> None:
     from rotsim.diagnosis import diagnose, to_json
     from rotsim.terminal import diagnosis_reasons, diagnosis_table
 
-    folder = Path(output) if output else None
-    if folder is not None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InvalidInput(f"output folder {output!r} cannot be created ({error.strerror})") from None
-        dataset.check_writable(folder / "report.json")
+    folder = dataset.output_folder(output, "report.json") if output else None
     data = dataset.load(file)
     diagnosis = diagnose(data)
     if as_json:
@@ -291,12 +285,10 @@ def trace_report(file: str, output: str | None, as_json: bool) -> None:
             console.print(reasons)
         console.print(diagnosis.summary())
     if folder is not None:
-        from rotsim.plotting import trace_figure
+        from rotsim.plotting import save_figure, trace_figure
 
         dataset.write_atomically(folder / "report.json", lambda p: p.write_text(to_json(diagnosis, data)))
-        dataset.write_atomically(
-            folder / "report.png", lambda p: trace_figure(data, diagnosis).savefig(p, format="png")
-        )
+        save_figure(trace_figure(data, diagnosis), folder / "report.png")
         if not as_json:
             click.echo(f"wrote {folder / 'report.json'} and {folder / 'report.png'}")
     if any(layer.applies for layer in diagnosis.layers) and not diagnosis.passed:

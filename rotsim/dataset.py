@@ -178,6 +178,17 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     return target
 
 
+def output_folder(path: str | os.PathLike[str], file: str) -> Path:
+    """Create `path` if absent and return it if `file` can be written there; raise `InvalidInput` otherwise."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"output folder {str(folder)!r} cannot be created ({error.strerror})") from None
+    check_writable(folder / file)
+    return folder
+
+
 def write_atomically(path: str | os.PathLike[str], write: Any) -> Path:
     """Call ``write(temporary_path)`` and rename the result to `path`: complete or absent, never half."""
     target = check_writable(path)

@@ -38,10 +38,10 @@ def style() -> Iterator[None]:
         yield
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
+def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | None = None) -> Path:
     """Write a figure as PNG, atomically, in rotsim's style (matplotlib resolves colours only when drawing)."""
     with style():
-        return dataset.write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
+        return dataset.write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=dpi))
 
 
 def plot_walk(
@@ -148,7 +148,14 @@ def verify_figure(cases: Sequence[Case], traces: Sequence[TraceCase]) -> Figure:
     return figure
 
 
-_VERDICT_COLORS = {"applies": "C0", "scale-sensitive": "C1", "transient": "C3"}
+_VERDICT_COLORS = {
+    "applies": "C0",
+    "scale-sensitive": "C1",
+    "transient": "C3",
+    "autocorrelated": "C2",
+    "bursty": "C4",
+    "signal": "C5",
+}  # a layer nothing can be said of stays grey
 
 
 def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:

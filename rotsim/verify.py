@@ -21,7 +21,7 @@ from rich.table import Table
 
 from rotsim import dataset
 from rotsim.comparison import Check, Report, compare
-from rotsim.errors import InvalidInput, integer
+from rotsim.errors import integer
 from rotsim.gradients import Gradient, Isotropic, ScaleInvariant
 from rotsim.optimizers import OPTIMIZERS
 from rotsim.optimizers.base import Optimizer
@@ -82,11 +82,7 @@ def run(
     console = console or Console()
     seed = integer("seed", seed, low=0)
     if output is not None:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InvalidInput(f"output folder {str(output)!r} cannot be created ({error.strerror})") from None
-        dataset.check_writable(output / "verify.json")
+        dataset.output_folder(output, "verify.json")
     bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
     with bar:
         proofs = _derivations(bar)

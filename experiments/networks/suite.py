@@ -21,7 +21,7 @@ from experiments.networks.train_text import TextRun, train_text
 from rotsim import dataset
 from rotsim.diagnosis import Diagnosis, diagnose
 from rotsim.errors import DatasetError, InvalidInput
-from rotsim.plotting import trace_figure
+from rotsim.plotting import save_figure, trace_figure
 
 ROWS_PER_LAYER = 64
 WINDOWS = 30
@@ -105,10 +105,7 @@ def write_report(suite: str, folder: Path, names: list[str], command: str) -> Pa
     for name in names:
         trace = dataset.load(folder / f"{name}.nc")
         diagnosis = diagnose(trace)
-        dataset.write_atomically(
-            folder / f"{name}.png",
-            lambda path, t=trace, d=diagnosis: trace_figure(t, d).savefig(path, format="png", dpi=80),  # type: ignore[misc]
-        )
+        save_figure(trace_figure(trace, diagnosis), folder / f"{name}.png", dpi=80)
         sections.append(_section(name, trace, diagnosis))
     text = (
         f"# Suite {suite}: predicted against measured\n\nCommand: `{command}`. Verdicts are decided from each layer's "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -33,15 +34,26 @@ class Run:
     seed: int = 0
 
 
-def make_optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
-    """The run's optimizer; matrices are decayed, biases and normalisation parameters are not."""
+class OptimizerChoice(Protocol):
+    """What `make_optimizer` reads off a run."""
+
+    @property
+    def optimizer(self) -> str: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+
+
+def make_optimizer(run: OptimizerChoice, model: nn.Module, beta2: float = 0.999) -> torch.optim.Optimizer:
+    """The run's optimizer; matrices are decayed, biases, gains and norms are not. `beta2` is the Adams'."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": run.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     if run.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=run.lr)
+        return torch.optim.AdamW(groups, lr=run.lr, betas=(0.9, beta2))
     if run.optimizer == "adam_l2":
-        return torch.optim.Adam(groups, lr=run.lr)
+        return torch.optim.Adam(groups, lr=run.lr, betas=(0.9, beta2))
     if run.optimizer == "sgdm":
         return torch.optim.SGD(groups, lr=run.lr, momentum=0.9)
     if run.optimizer == "lion":

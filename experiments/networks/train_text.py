@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from experiments.networks.corpus import Text
 from experiments.networks.gpt import GPT, GPTSize
-from rotsim.errors import InvalidInput
-from rotsim.measure import Lion, Recorder
+from experiments.networks.train import make_optimizer
+from rotsim.measure import Recorder
 
 
 @dataclass(frozen=True)
@@ -30,22 +30,6 @@ class TextRun:
     batch: int = 16
     beta2: float = 0.95
     seed: int = 0
-
-
-def make_text_optimizer(run: TextRun, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The run's optimizer; matrices are decayed, gains, biases and norms are not."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": run.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    if run.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=run.lr, betas=(0.9, run.beta2))
-    if run.optimizer == "adam_l2":
-        return torch.optim.Adam(groups, lr=run.lr, betas=(0.9, run.beta2))
-    if run.optimizer == "sgdm":
-        return torch.optim.SGD(groups, lr=run.lr, momentum=0.9)
-    if run.optimizer == "lion":
-        return Lion(groups, lr=run.lr)
-    raise InvalidInput(f"optimizer {run.optimizer!r} is unknown; choose from adamw, adam_l2, sgdm, lion")
 
 
 def train_text(
@@ -92,7 +76,7 @@ def _train_text(
         model = GPT(run.size, run.normalised).to(device)
     draw = torch.Generator().manual_seed(run.seed)
     text = text.to(device)
-    optimizer = make_text_optimizer(run, model)
+    optimizer = make_optimizer(run, model, run.beta2)
     matrices = [name for name, p in model.named_parameters() if p.ndim >= 2]
     kind = "WN-GPT" if run.normalised else "GPT"
     note = {
