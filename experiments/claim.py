@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -30,7 +31,7 @@ from rotsim.windows import bonferroni
 
 RESULTS = Path(__file__).parent / "results"
 OPTIMIZERS = {name: spec.label for name, spec in rotsim.OPTIMIZERS.items()}
-_DIGITS = 6
+_DIGITS = 5
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Check:
     @property
     def holds(self) -> bool:
         """Whether the value lies in the claimed interval."""
-        return self.low <= self.value <= self.high
+        return bool(self.low <= self.value <= self.high)
 
     def line(self) -> str:
         """One line for the terminal."""
@@ -139,12 +140,12 @@ def write(name: str, documentation: str, finding: Finding, folder: Path, quick: 
 
 
 def _plain(value: Any) -> Any:
-    """Six significant digits, and None for what JSON has no number for."""
+    """Five significant digits, and None for what JSON has no number for."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, float):
+    if isinstance(value, float | np.floating):
         return float(f"{value:.{_DIGITS}g}") if isfinite(value) else None
     return value
 

@@ -151,9 +151,7 @@ def _figure(numbers: dict[str, Any]) -> Figure:
                         alpha=0.2,
                         lw=0,
                     )
-                    ax.plot(
-                        course["time"], course[quantity], color=f"C{index}", lw=3, alpha=0.6, label=f"{start:.2g}"
-                    )
+                    ax.plot(course["time"], course[quantity], color=f"C{index}", lw=3, alpha=0.6, label=f"{start:.2g}")
                     ax.plot(course["time"], course[f"{quantity}_predicted"], "k--", lw=1.3)
             for ax in panels:
                 ax.set(yscale="log", xlabel="steps / relaxation steps", xlim=(0, 6), ylim=(0.1, 10))
