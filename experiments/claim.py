@@ -25,6 +25,8 @@ from rich.console import Console
 
 import rotsim
 from rotsim.dataset import output_folder, provenance, write_atomically
+from rotsim.gradients import Gradient
+from rotsim.noise import GRADIENT_STREAM, neuron_keys
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import save_figure
 from rotsim.windows import bonferroni
@@ -101,6 +103,15 @@ def memory_steps(optimizer: Optimizer) -> int:
     else:
         forgets = optimizer.betas[isinstance(optimizer, rotsim.Lion)]  # type: ignore[attr-defined]
     return round(1 / (1 - forgets))
+
+
+def gradient_scale(gradient: Gradient, dim: int, draws: int = 20_000) -> float:
+    """RMS of ‖g‖ at ‖w‖ = 1 over uniform directions of w, by Monte Carlo: the `scale` that a prediction needs."""
+    w = np.random.default_rng(0).standard_normal((draws, dim))
+    w /= np.linalg.norm(w, axis=1, keepdims=True)
+    keys, parameters = neuron_keys(0, draws, GRADIENT_STREAM), np.repeat(gradient.parameters()[:1], draws, axis=0)
+    g = gradient.at(w, keys, 1, parameters, np.zeros((draws, gradient.memory_slots, dim)), np.zeros((0, 0, 0)))
+    return float(np.sqrt((g**2).sum(axis=1).mean()))
 
 
 def conduct(
