@@ -27,6 +27,7 @@ CLAIMS = (
     "early",
     "product",
     "schedules",
+    "radial",
     "exactness",
 )
 
