@@ -70,12 +70,17 @@ class Check:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one script found; `result` is the sentence with numbers that stands in the table of claims."""
+    """What one script found.
+
+    `result` is the sentence with numbers that stands in the table of claims; `document`, if any, is Markdown that
+    is written beside figure and JSON.
+    """
 
     checks: list[Check]
     figure: Figure
     numbers: dict[str, Any] = field(default_factory=dict)
     result: str = ""
+    document: str = ""
 
     @property
     def holds(self) -> bool:
@@ -133,7 +138,7 @@ def conduct(
 
 
 def write(name: str, documentation: str, finding: Finding, folder: Path, quick: bool, seconds: float = nan) -> None:
-    """Write ``name.json`` and ``name.png`` into `folder`, atomically."""
+    """Write ``name.json``, ``name.png`` and what `finding` has of a document into `folder`, atomically."""
     content = {
         "claim": documentation.strip().splitlines()[0],
         "holds": finding.holds,
@@ -147,6 +152,8 @@ def write(name: str, documentation: str, finding: Finding, folder: Path, quick: 
     text = json.dumps(_plain(content), indent=1, ensure_ascii=False)
     text = re.sub(r"\[[^][{}]*\]", lambda numbers: " ".join(numbers[0].split()), text)  # a list on one line
     write_atomically(folder / f"{name}.json", lambda path: path.write_text(text + "\n"))
+    if finding.document:
+        write_atomically(folder / f"{name}.md", lambda path: path.write_text(finding.document))
     save_figure(finding.figure, folder / f"{name}.png")
 
 
