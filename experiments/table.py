@@ -14,7 +14,7 @@ from rotsim.dataset import write_atomically
 
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- claims: written by python -m experiments --table -->", "<!-- end of claims -->"
-_HEAD = "| claim | of | our result | verdict | command | time | figure |"
+_HEAD = "| claim | of | our result | verdict | command | CPU time | figure |"
 
 
 def committed(name: str) -> dict[str, Any] | None:
@@ -47,7 +47,7 @@ def row(name: str) -> str:
             content["result"],
             verdict(content),
             f"`python -m experiments.{name}`",
-            _duration(content["seconds"]),
+            _duration(content["cpu_seconds"]),
             f"[{name}](results/{name}.png)",
         ]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

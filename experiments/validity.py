@@ -179,7 +179,7 @@ def examine(quick: bool) -> Finding:
             for value in axis.values:
                 setting = axis.setting(name, value)
                 if setting is not None:
-                    rows.append(measure(setting, 0.5 if quick else 1.0))
+                    rows.append(measure(setting, 0.25 if quick else 1.0))
             numbers[axis.title][name] = {
                 quantity: {key: [row[quantity][key] for row in rows] for key in ("error", "standard_error", "paper")}
                 for quantity in QUANTITIES
