@@ -28,6 +28,7 @@ CLAIMS = (
     "product",
     "schedules",
     "radial",
+    "layerwise",
     "validity",
     "exactness",
 )

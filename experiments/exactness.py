@@ -221,7 +221,7 @@ def examine(quick: bool) -> Finding:
     result = (
         f"{len(rows)} random settings, white noise: AdamW, SGDM, Lion within Monte-Carlo error (pooled error at "
         f"most {largest('largest_pooled_error', *linear):.2%}), Adam+L2 up to "
-        f"{largest('largest_systematic_error', 'adam_l2'):.2%} beyond 3 standard errors, within the declared error; the "
+        f"{largest('largest_systematic_error', 'adam_l2'):.2%} beyond 3 standard errors, within the declared; the "
         f"paper's formulas up to {paper['largest_leading_error']:.0%} off ({OPTIMIZERS[paper['optimizer']]}); "
         "scale-invariant gradients: what is left falls as 1/dim"
     )
