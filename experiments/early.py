@@ -8,6 +8,9 @@ What would refute it: an early rotation below 1.5 times that of equilibrium when
 equilibrium norm without warm-up; a warm-up that leaves more than half of the peak; an excess of more than 20 % from
 the equilibrium norm itself (the norm would then not be the cause); courses that the random walk does not predict; a
 rotational variant whose early rotation is more than 5 % off that of equilibrium, from any norm and without warm-up.
+
+Lion's variant turns too slowly by more than that: it is set to the paper's leading-order rotation, which is not
+that of equilibrium at this lr·wd.
 """
 
 from __future__ import annotations

@@ -251,7 +251,7 @@ def _figure(rows: list[dict[str, Any]], rungs: dict[str, Any]) -> Figure:
                 ax.set_xscale("log")
                 ax.set_yscale("symlog", linthresh=1, linscale=1.5)
                 ax.set_yticks(ticks, [str(tick) for tick in ticks] if column == 0 else [])
-                ax.set(ylim=(-60, 700))
+                ax.set(ylim=(-100, 900))
             axes[0, column].set_title(label)
             axes[1, column].set_xlabel("lr · weight decay")
             ax, found = axes[2, column], rungs[name]
@@ -268,7 +268,7 @@ def _figure(rows: list[dict[str, Any]], rungs: dict[str, Any]) -> Figure:
             ax.set(xlabel="dim (scale-invariant)")
         for row, text in enumerate(("norm, error (%)", "rotation, error (%)", "error (%)")):
             axes[row, 0].set_ylabel(text)
-        axes[0, 0].legend(loc="upper left", fontsize=9)
+        axes[0, 2].legend(loc="upper left", fontsize=9)
         axes[2, 0].legend(fontsize=9)
         figure.suptitle(
             "The exact formulas leave nothing but noise (top); what they neglect falls as 1/dim (bottom, dashed: fit)"

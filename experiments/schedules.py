@@ -9,6 +9,9 @@ What would refute it: a simulated norm or rotation that leaves the predicted cou
 than its declared error and its noise; with corrected decay and from equilibrium, a norm that moves by more than 5 %
 or rotation not proportional to the rate within 10 %; without the correction, a norm that loses less than 10 % in the
 last third of a cosine; a published number missed by more than its own precision.
+
+Lion's norm does move with corrected decay, and is predicted to: its momentum remembers 1/(1-β2) steps, a good part
+of 1/(lr·wd), and what decay removes of that memory changes with lr·wd, not with their ratio.
 """
 
 from __future__ import annotations
@@ -199,7 +202,7 @@ def _figure(numbers: dict[str, Any]) -> Figure:
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
         figure.suptitle(
             "The norm shrinks as the learning rate falls, unless weight decay falls with it\n"
-            "(colour: simulated, dashed: predicted)"
+            "(Lion's then drifts upwards; colour: simulated, dashed: predicted)"
         )
         plt.close(figure)
     return figure
