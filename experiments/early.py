@@ -1,8 +1,8 @@
 """Weights that start below their equilibrium norm turn too fast at first, and learning-rate warm-up holds that down.
 
-Claim (Kosson et al. 2024, sections 3 and 4): the usual initial norm lies below equilibrium. There the same update
-turns the weights further, so that rotation early in training exceeds what the schedule asks for; warm-up hides
-that transient, and a variant without it has less need of warm-up.
+Claim (Kosson et al. 2024, on transients and the need for warm-up): the usual initial norm lies below equilibrium.
+There the same update turns the weights further, so that rotation early in training exceeds what the schedule asks
+for; warm-up hides that transient, and a variant without it has less need of warm-up.
 
 What would refute it: an early rotation below 1.5 times that of equilibrium when training starts from a quarter of the
 equilibrium norm without warm-up; a warm-up that leaves more than half of the peak; an excess of more than 20 % from

@@ -1,6 +1,6 @@
 """The exact formulas are exact: nothing but Monte-Carlo error is left between theory and random walk.
 
-Claim (ours; the formulas of Kosson et al. 2024, table 1, are examined beside it): for white Gaussian gradients the
+Claim (ours, beside table 1 of the paper): for white Gaussian gradients the
 finite-step equilibria of `rotsim.equilibrium` hold at any lr·wd, betas and dimension; for scale-invariant ones
 what is neglected is of order 1/dim. Settings are random, with lr·wd (for Adam+L2 the effective lr·wd/√v at
 λw = 0) log-uniform in [1e-4, 0.1] and betas from a list.

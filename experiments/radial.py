@@ -100,12 +100,12 @@ def examine(quick: bool) -> Finding:
     ]
     numbers["network"] = {y.layer: r.tolist() for y, r in zip(layers, ratio, strict=True)}
     walks = checks[:-2]
-    furthest = {d: max(abs(c.value) for c in walks if d in c.statement and c.holds) for d in ROTATIONS}
-    beyond = [f"{c.statement.split(':')[0]} {abs(c.value):.0%}" for c in walks[::2] if not c.holds]
+    within = max(abs(check.value) for check in walks if check.holds)
+    beyond = [c.statement.split(" over")[0].replace(":", ",") + f" {abs(c.value):.0%}" for c in walks if not c.holds]
     at_decay, with_radial = (f"{column.min():.2f} to {column.max():.2f}" for column in ratio.T)
     result = (
-        f"walks within {max(furthest.values()):.1%} of the prediction at λ + P, P from -λ/4 to 4 λ, "
-        + (f"except for rotation under {', '.join(beyond)}; " if beyond else "without exception; ")
+        f"walks within {within:.1%} of the prediction at λ + P, P from -λ/4 to 4 λ"
+        + (f" (except {'; '.join(beyond)}); " if beyond else "; ")
         + f"{len(layers)} layers of a plain GPT turn at {at_decay} of the prediction at λ, {with_radial} of that at λ+P"
     )
     return Finding(checks, _figure(numbers), numbers, result)

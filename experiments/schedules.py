@@ -1,6 +1,6 @@
 """Under a learning-rate schedule norm and rotation follow the prediction; decay that follows the rate keeps the norm.
 
-Claim (Kosson et al. 2024, section 4, and Defazio 2025, arXiv 2506.02285): equilibrium norm and rotation both depend
+Claim (Kosson et al. 2024, section 3.2; Defazio 2025, arXiv 2506.02285): equilibrium norm and rotation both depend
 on the learning rate, so both move with its schedule, late by a relaxation time: the norm shrinks towards the
 end, and gradients of scale-invariant weights grow with it. Scaling weight decay in proportion to the learning rate
 (AdamC) leaves the norm where it is, and makes rotation proportional to the rate itself.

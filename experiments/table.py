@@ -54,9 +54,12 @@ def row(name: str) -> str:
 
 
 def verdict(content: dict[str, Any]) -> str:
-    """Holds, or how many of the statements do not."""
-    refuted = [check for check in content["checks"] if not check["holds"]]
-    return "holds" if not refuted else f"{len(refuted)} of {len(content['checks'])} statements refuted"
+    """Holds, or how many of the statements do not, and of what."""
+    refuted = [check["statement"] for check in content["checks"] if not check["holds"]]
+    if not refuted:
+        return "holds"
+    subjects = dict.fromkeys(re.split("[,:]", statement)[0] for statement in refuted)
+    return f"{len(refuted)} of {len(content['checks'])} statements refuted ({', '.join(subjects)})"
 
 
 def text(claims: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ def small():
 
 
 def test_quick_version(small, tmp_path):
-    verdict, as_committed = judge(small, table.committed("exactness"))
+    verdict, as_committed = judge(small, table.committed("exactness"), quick=True)
     assert as_committed, verdict
     assert len(small.numbers["settings"]) == 44
     small.figure.savefig(tmp_path / "figure.png")
