@@ -122,7 +122,7 @@ def _figure(numbers: dict[str, Any]) -> Figure:
 def _rotation(optimizer: Optimizer, scale: float, quick: bool) -> tuple[float, float]:
     gradient = rotsim.ScaleInvariant(float(scale))
     eq = rotsim.equilibrium(optimizer, DIM, gradient)
-    steps = int(np.clip(6 * eq.relaxation_steps, 2000, 8_000 if quick else 60_000))
+    steps = int(np.clip(6 * eq.relaxation_steps, 2000, 4_000 if quick else 60_000))
     data = rotsim.simulate(
         optimizer, dim=DIM, neurons=16, steps=steps, gradient=gradient, initial_norm=eq.norm, record_every=50
     )

@@ -114,7 +114,7 @@ def _published(quick: bool) -> tuple[dict[str, Any], list[Check]]:
     leave out the spread of Adam's v and partly momentum: 2 % are allowed, and 3 % where he replaces a sum by its mean.
     Defazio's ratio holds in equilibrium at the rate in force, which a falling rate is always a little ahead of: 5 %.
     """
-    neurons, dim, steps = 4 if quick else 16, 10_000, 10_000
+    neurons, dim, steps = 2 if quick else 16, 10_000, 10_000
     sampled = 3 / np.sqrt(2 * dim)
     free = rotsim.simulate(
         rotsim.AdamW(1e-3, 0.0, (0.9, 0.95)), dim, neurons, 2000, rotsim.Isotropic(), record_every=500
