@@ -23,8 +23,11 @@ _HYPERPARAMETER_HELP = {
     "betas": "β1 and β2, each in [0, 1).",
     "eps": "ε in the denominator.",
 }
-_PLAIN_NOISE = ("scale-invariant", "isotropic")
-_OTHER_NOISE = ("signal", "autocorrelated", "student-t", "radial", "layer-invariant", "simple-system")
+# of rotsim.gradients, those without an array of data; named here so that importing this module needs no numba
+_GRADIENTS = (
+    "scale-invariant", "isotropic", "signal", "autocorrelated", "student-t", "radial", "layer-invariant",
+    "simple-system",
+)  # fmt: skip
 _EXAMPLES = {
     "equilibrium": "rotsim equilibrium adamw --lr 1e-3 --weight-decay 0.1 --dim 1024",
     "simulate": "rotsim simulate lion --lr 1e-3 --weight-decay 1 --steps 20000 --output lion.nc",
@@ -105,7 +108,7 @@ _GRADIENT_OPTIONS: list[click.Parameter] = [
     click.Option(["--dim"], type=int, default=1024, help="Fan-in C: length of the neuron's weight vector."),
     click.Option(
         ["--gradient"],
-        type=click.Choice([*_PLAIN_NOISE, *_OTHER_NOISE]),
+        type=click.Choice(_GRADIENTS),
         default="scale-invariant",
         help="Noise orthogonal to w and scaled by 1/‖w‖, as normalisation layers make it; white noise; "
         "or another model of rotsim.gradients, whose parameters --with sets.",
@@ -120,7 +123,7 @@ _GRADIENT_OPTIONS: list[click.Parameter] = [
     ),
 ]
 _ROTATIONAL = click.Option(
-    ["--rotational"], is_flag=True, help="The rotational variant: equilibrium rotation from the start, fixed norm."
+    ["--rotational"], is_flag=True, help="The rotational variant: equilibrium rotation at any norm, which it keeps."
 )
 
 

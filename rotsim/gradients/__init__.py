@@ -1,8 +1,7 @@
 """Idealised gradients: the registry. A new model is one file and one line here."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING
-from dataclasses import fields as dataclass_fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from rotsim.errors import InvalidInput
@@ -35,21 +34,19 @@ GRADIENTS: dict[str, type[Gradient]] = {
 }
 
 
-def gradient_from_dict(fields: Mapping[str, Any]) -> Gradient:
+def gradient_from_dict(description: Mapping[str, Any]) -> Gradient:
     """Rebuild a spec from `Gradient.to_dict`; `InvalidInput` for one that was made from an array of data."""
-    values = dict(fields)
+    values = dict(description)
     name = str(values.pop("name"))
     if name not in GRADIENTS:
         raise InvalidInput(f"gradient {name!r} is unknown; choose from {', '.join(GRADIENTS)}")
     model = GRADIENTS[name]
-    known = [field.name for field in dataclass_fields(model)]
+    known = [field.name for field in fields(model)]
     if unknown := [key for key in values if key not in known]:
         raise InvalidInput(f"gradient {name!r} takes {', '.join(known)}; got {', '.join(unknown)}")
-    try:
-        return model(**values)
-    except TypeError:
-        missing = [f.name for f in dataclass_fields(model) if f.default is MISSING and f.name not in values]
-        raise InvalidInput(f"gradient {name!r} needs a value for {', '.join(missing)}") from None
+    if missing := [field.name for field in fields(model) if field.default is MISSING and field.name not in values]:
+        raise InvalidInput(f"gradient {name!r} needs a value for {', '.join(missing)}")
+    return model(**values)
 
 
 __all__ = [

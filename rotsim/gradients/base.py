@@ -97,6 +97,8 @@ class Gradient(ABC):
 class Noise(Gradient):
     """What the two plain noise models share: one scale > 0, or one per neuron."""
 
+    scale_invariant: ClassVar[bool]
+
     scale: PerNeuron = 1.0
 
     def __post_init__(self) -> None:
@@ -104,6 +106,12 @@ class Noise(Gradient):
 
     def parameters(self) -> np.ndarray:
         return np.atleast_1d(self.scale)[:, None]
+
+    def at(
+        self, w: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
+    ) -> np.ndarray:
+        z = normals(keys, step, w.shape[1]).astype(w.dtype)
+        return shape_noise(z, w, parameters[:, 0], self.scale_invariant)
 
 
 @dataclass(frozen=True, kw_only=True)

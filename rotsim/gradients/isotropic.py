@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from numba.extending import register_jitable
 
 from rotsim.errors import require
-from rotsim.gradients.base import INLINED, GradientPower, Noise, one_scale, shape_noise
-from rotsim.noise import fill_normals, normals
+from rotsim.gradients.base import INLINED, GradientPower, Noise, one_scale
+from rotsim.noise import fill_normals
 
 
 @register_jitable(**INLINED)
@@ -30,11 +29,7 @@ class Isotropic(Noise):
 
     name = "isotropic"
     sample = staticmethod(_sample)
-
-    def at(
-        self, w: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
-    ) -> np.ndarray:
-        return shape_noise(normals(keys, step, w.shape[1]).astype(w.dtype), w, parameters[:, 0], False)
+    scale_invariant = False
 
     def power(self, dim: int) -> GradientPower:
         return GradientPower(dim * one_scale(self.scale) ** 2, 0)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba.extending import register_jitable
 
-from rotsim.gradients.base import INLINED, PerNeuron, Structured, finite, per_neuron, shape_noise, shaped
-from rotsim.noise import fill_normals, normals
+from rotsim.gradients.base import INLINED, PerNeuron, Structured, finite, per_neuron, shaped
+from rotsim.noise import fill_normals
 
 
 @register_jitable(**INLINED)
@@ -47,5 +47,4 @@ class Radial(Structured):
     def at(
         self, w: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
     ) -> np.ndarray:
-        noise = shape_noise(normals(keys, step, w.shape[1]).astype(w.dtype), w, parameters[:, 0], self.scale_invariant)
-        return noise + parameters[:, 2:].astype(w.dtype) * w
+        return super().at(w, keys, step, parameters, memory, data) + parameters[:, 2:].astype(w.dtype) * w

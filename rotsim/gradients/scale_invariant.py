@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from numba.extending import register_jitable
 
-from rotsim.gradients.base import INLINED, GradientPower, Noise, one_scale, shape_noise, shaped
-from rotsim.noise import fill_normals, normals
+from rotsim.gradients.base import INLINED, GradientPower, Noise, one_scale, shaped
+from rotsim.noise import fill_normals
 
 
 @register_jitable(**INLINED)
@@ -29,11 +28,7 @@ class ScaleInvariant(Noise):
 
     name = "scale_invariant"
     sample = staticmethod(_sample)
-
-    def at(
-        self, w: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
-    ) -> np.ndarray:
-        return shape_noise(normals(keys, step, w.shape[1]).astype(w.dtype), w, parameters[:, 0], True)
+    scale_invariant = True
 
     def power(self, dim: int) -> GradientPower:
         return GradientPower(one_scale(self.scale) ** 2 * (1 - 1 / dim), -1)

@@ -1,4 +1,4 @@
-"""The rotational variant of an optimizer: equilibrium rotation from the first step, at constant norm."""
+"""The rotational variant of an optimizer: equilibrium rotation at constant norm, without the norm's transient."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from rotsim import noise
 from rotsim.gradients.base import Gradient
 from rotsim.optimizers.rotational import Rotational
 from rotsim.simulation.compiled import compiled
-from rotsim.simulation.twin import angle
+from rotsim.simulation.twin import walk_by
 from rotsim.simulation.walk import FASTMATH, squared_angle
 
 _update = _sample = None  # what `kernel` binds to the inner optimizer's update and the gradient's sampler
@@ -40,14 +40,12 @@ def _walk(  # type: ignore[no-untyped-def]
                 z, words, w, before, keys[i, 0], keys[i, 1], step, parameters[i], memory, data, t, i
             )
             a, b = real(scale_z), real(scale_w)
-            c, theta, decay, age, zero_mean = (
-                (coefficients[t, 0], coefficients[t, 1], coefficients[t, 2], coefficients[t, 3], coefficients[t, 4],
-                 coefficients[t, 5]),
-                coefficients[t, 6], coefficients[t, 7], coefficients[t, 8], coefficients[t, 9],
-            )  # fmt: skip
+            c = coefficients[t]
+            theta, decay, age, zero_mean = c[6], c[7], c[8], c[9]
+            plain = (c[0], c[1], c[2], c[3], c[4], c[5])
             overlap, mean_u, mean_w = real(0), real(0), real(0)
             for j in range(dim):
-                u, m[j], v[j] = _update(w[j], m[j], v[j], a * z[j] + b * w[j], c)
+                u, m[j], v[j] = _update(w[j], m[j], v[j], a * z[j] + b * w[j], plain)
                 z[j] = u
                 overlap += w[j] * u
                 mean_u += u
@@ -98,34 +96,21 @@ def kernel(optimizer: Rotational, gradient: Gradient) -> Callable[..., None]:
 def twin(optimizer: Rotational, gradient: Gradient) -> Callable[..., None]:
     """The same walk in NumPy, as a person would write it (see `rotsim.simulation.twin`)."""
 
-    def walk(  # type: ignore[no-untyped-def]
-        neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, z, records
-    ):
-        chosen = slice(*neurons)
-        for t, c in enumerate(coefficients):
-            step = first_step + t
-            w, m, v = (state[chosen, slot] for slot in range(3))
-            if step == 1:
-                state[chosen, -1, 0], state[chosen, -1, 1] = 0, np.linalg.norm(w, axis=1)
-            given = data[t] if len(data) else data
-            given = given[chosen] if len(given) == len(keys) else given
-            g = gradient.at(w, keys[chosen], step, parameters[chosen], state[chosen, 3:], given)
-            u, m, v = optimizer.inner.update(w, m, v, g, c[:6])
-            theta, decay, age, zero_mean = c[6:]
-            if zero_mean:
-                u = u - u.mean(axis=1, keepdims=True)
-            centred = w - w.mean(axis=1, keepdims=True) if zero_mean else w
-            u = u - (u * centred).sum(axis=1, keepdims=True) / (centred**2).sum(axis=1, keepdims=True) * centred
-            size = np.linalg.norm(u, axis=1)
-            state[chosen, -1, 0] = decay * state[chosen, -1, 0] + (1 - decay) * size**2
-            turn = (theta * size / np.sqrt(state[chosen, -1, 0] / age))[:, None]
-            length, norm = state[chosen, -1, 1][:, None], np.linalg.norm(w, axis=1, keepdims=True)
-            new = length * (np.cos(turn) * w / norm + np.sin(turn) * u / size[:, None])
-            record = records[chosen, (step - 1) // window - first_window]
-            record[:, 0] += (new.astype(np.float64) ** 2).sum(axis=1)
-            record[:, 1] += angle(w, new) ** 2
-            record[:, 2] += ((new - w).astype(np.float64) ** 2).sum(axis=1)
-            state[chosen, 0], state[chosen, 1], state[chosen, 2] = new, m, v
-        norm_squared[chosen] = (state[chosen, 0].astype(np.float64) ** 2).sum(axis=1)
+    def move(slots: np.ndarray, g: np.ndarray, c: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+        w, kept = slots[:, 0], slots[:, -1]
+        if step == 1:
+            kept[:, 0], kept[:, 1] = 0, np.linalg.norm(w, axis=1)
+        u, slots[:, 1], slots[:, 2] = optimizer.inner.update(w, slots[:, 1], slots[:, 2], g, c[:6])
+        theta, decay, age, zero_mean = c[6:]
+        if zero_mean:
+            u = u - u.mean(axis=1, keepdims=True)
+        centred = w - w.mean(axis=1, keepdims=True) if zero_mean else w
+        u = u - (u * centred).sum(axis=1, keepdims=True) / (centred**2).sum(axis=1, keepdims=True) * centred
+        size = np.linalg.norm(u, axis=1)
+        kept[:, 0] = decay * kept[:, 0] + (1 - decay) * size**2
+        turn = (theta * size / np.sqrt(kept[:, 0] / age))[:, None]
+        norm = np.linalg.norm(w, axis=1, keepdims=True)
+        new = kept[:, 1, None] * (np.cos(turn) * w / norm + np.sin(turn) * u / size[:, None])
+        return new, new - w
 
-    return walk
+    return walk_by(move, gradient)

@@ -266,7 +266,8 @@ def _advance(
     blocks = np.unique(np.linspace(0, neurons, min(neurons, 4 * workers) + 1).astype(int)).tolist()
     chunk = int(np.clip(_COORDINATE_STEPS_PER_CHUNK * workers / (neurons * max(dim, _LEAST_COST)), 1, _MAX_CHUNK))
     first_window = state.done // window
-    parameters = np.broadcast_to(gradient.parameters(), (neurons, gradient.parameters().shape[1])).copy()
+    parameters = gradient.parameters()
+    parameters = np.broadcast_to(parameters, (neurons, parameters.shape[1])).copy()
     if gradient.coupled:
         chunk = 1
 

@@ -13,6 +13,9 @@ import numpy as np
 from rotsim.gradients import Gradient
 from rotsim.optimizers.base import Optimizer
 
+#: ``move(slots, g, c, step) -> (new weights, change)``: one step of all neurons; moves their moments in place.
+Move = Callable[[np.ndarray, np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+
 
 def angle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Angle between rows, from the chord: right for angles far below the arccosine's resolution."""
@@ -24,23 +27,33 @@ def angle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def kernel(optimizer: Optimizer, gradient: Gradient) -> Callable[..., None]:
     """A function with the arguments of the jitted kernel and the same effect on them."""
 
+    def move(slots: np.ndarray, g: np.ndarray, c: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+        w = slots[:, 0]
+        change, slots[:, 1], slots[:, 2] = optimizer.update(w, slots[:, 1], slots[:, 2], g, c)
+        return w + change, change
+
+    return walk_by(move, gradient)
+
+
+def walk_by(move: Move, gradient: Gradient) -> Callable[..., None]:
+    """The walk that every twin takes: draw gradients, move, record."""
+
     def walk(  # type: ignore[no-untyped-def]
         neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, z, records
     ):
         chosen = slice(*neurons)
         for t, c in enumerate(coefficients):
             step = first_step + t
-            w, m, v = (state[chosen, slot] for slot in range(3))
+            slots = state[chosen]
             given = data[t] if len(data) else data
             given = given[chosen] if len(given) == len(keys) else given
-            g = gradient.at(w, keys[chosen], step, parameters[chosen], state[chosen, 3:], given)
-            change, m, v = optimizer.update(w, m, v, g, c)
-            new = w + change
+            g = gradient.at(slots[:, 0], keys[chosen], step, parameters[chosen], slots[:, 3:], given)
+            new, change = move(slots, g, c, step)
             record = records[chosen, (step - 1) // window - first_window]
             record[:, 0] += (new.astype(np.float64) ** 2).sum(axis=1)
-            record[:, 1] += angle(w, new) ** 2
+            record[:, 1] += angle(slots[:, 0], new) ** 2
             record[:, 2] += (change.astype(np.float64) ** 2).sum(axis=1)
-            state[chosen, 0], state[chosen, 1], state[chosen, 2] = new, m, v
+            slots[:, 0] = new
         norm_squared[chosen] = (state[chosen, 0].astype(np.float64) ** 2).sum(axis=1)
 
     return walk
