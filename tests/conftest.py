@@ -1,5 +1,8 @@
 """Fixtures shared by all tests."""
 
+import signal
+import time
+
 import matplotlib
 import pytest
 
@@ -16,6 +19,14 @@ EXAMPLES = {
     "sgdm": SGDM(lr=0.1, weight_decay=1e-2),
     "lion": Lion(lr=1e-3, weight_decay=1.0),
 }
+
+
+def press_ctrl_c():
+    """Raise SIGINT and wait until Python has run its handler: two signals that are both pending count as one."""
+    before, deadline = signal.getsignal(signal.SIGINT), time.monotonic() + 10
+    signal.raise_signal(signal.SIGINT)
+    while signal.getsignal(signal.SIGINT) is before and time.monotonic() < deadline:
+        time.sleep(1e-3)
 
 
 @pytest.fixture(params=list(OPTIMIZERS))

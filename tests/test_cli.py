@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import rotsim
 from rotsim.cli import main
 from rotsim.simulation import run as run_module
 from rotsim.terminal import progress_bar
+from tests.conftest import press_ctrl_c
 
 ADAMW = ["adamw", "--lr", "1e-2", "--weight-decay", "0.1"]
 SGDM = ["sgdm", "--lr", "0.1", "--weight-decay", "0.05"]
@@ -69,7 +69,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
 
     @contextmanager
     def interrupting(console, label):
-        yield lambda done, total: signal.raise_signal(signal.SIGINT) if done == 1500 else None
+        yield lambda done, total: press_ctrl_c() if done == 1500 else None
 
     with monkeypatch.context() as patch:
         patch.setattr("rotsim.terminal.progress_bar", interrupting)

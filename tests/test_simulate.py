@@ -13,6 +13,7 @@ from rotsim.dataset import QUANTITIES
 from rotsim.simulation import memory, walk
 from rotsim.simulation import run as run_module
 from rotsim.simulation.run import Diverged
+from tests.conftest import press_ctrl_c
 
 SMALL = dict(dim=33, neurons=5, steps=600, record_every=50, initial_norm=2.0, seed=11)
 
@@ -49,7 +50,7 @@ def test_same_bits_when_resumed_in_the_middle_of_a_window(done):
 def interrupt_after(steps):
     def progress(done, total):
         if done >= steps:
-            signal.raise_signal(signal.SIGINT)
+            press_ctrl_c()
 
     return progress
 
@@ -71,8 +72,8 @@ def test_a_second_ctrl_c_stops_at_once(monkeypatch):
     monkeypatch.setattr(run_module, "_MAX_CHUNK", 77)
 
     def twice(done, total):
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+        press_ctrl_c()
+        press_ctrl_c()
 
     with pytest.raises(KeyboardInterrupt) as caught:
         rotsim.simulate(rotsim.SGDM(0.1, 0.01), progress=twice, **SMALL)
