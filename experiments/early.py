@@ -98,7 +98,8 @@ def examine(quick: bool) -> Finding:
     result = (
         f"early rotation over that of equilibrium: {span(low)} from a quarter of the norm, {span(settled)} from the "
         f"norm itself; warm-up leaves {min(peaks):.2f} to {max(peaks):.2f} of the peak, and {span(warm)} "
-        f"on the whole; rotational variants turn at {min(steady):.3f} to {max(steady):.3f} from the first step"
+        f"on the whole; rotational variants turn at {min(steady):.3f} to {max(steady):.3f} "
+        f"over the first {EARLY} steps"
     )
     return Finding(checks, _figure(numbers), numbers, result)
 

@@ -152,14 +152,17 @@ def _figure(numbers: dict[str, Any]) -> Figure:
                     mew=1.6,
                     label=label,
                 )
-                ax.plot(1 + shares, numbers[f"{name}, strong"][quantity], ".", color=f"C{index}", alpha=0.7)
+                ax.plot(1 + shares, numbers[f"{name}, strong"][quantity], "x", color=f"C{index}", ms=6)
             ax.set(
-                xscale="log", yscale="log", xlabel="1 + P/λ without pull", ylabel=f"{quantity} / its value without pull"
+                xscale="log",
+                yscale="log",
+                xlabel="1 + P/λ, P at the norm without pull",
+                ylabel=f"{quantity} / its value without pull",
             )
             ax.set_xticks([0.5, 1, 2, 5], ["0.5", "1", "2", "5"])
             ax.set_yticks([0.5, 0.7, 1, 1.5, 2], ["0.5", "0.7", "1", "1.5", "2"])
             ax.minorticks_off()
-            ax.set_title(f"Random walk, gentle decay: {quantity}")
+            ax.set_title(f"Random walk: {quantity}")
         axes[0].legend()
         ax, rows = axes[2], np.arange(len(network))[::-1]
         ratio = np.array(list(network.values()))
@@ -176,8 +179,8 @@ def _figure(numbers: dict[str, Any]) -> Figure:
         ax.minorticks_off()
         ax.legend(loc="lower right", fontsize=10)
         figure.suptitle(
-            "A gradient along the weights is weight decay under another name\n"
-            "(symbols: measured, dots: at strong decay, dashed: predicted at λ + P)"
+            "A gradient along the weights acts as weight decay\n"
+            "(symbols: measured at gentle decay, crosses: at strong decay; dashed: predicted at λ + P, gentle decay)"
         )
         plt.close(figure)
     return figure
