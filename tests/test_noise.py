@@ -24,8 +24,14 @@ def threefry_scalar(k0, k1, c0, c1):
 
 @njit
 def fill(z, key0, key1, step):
-    words = np.empty((2, noise.BLOCK), np.uint32)
-    noise.fill_normals(z, words, key0, key1, step)
+    words = np.empty((2, z.size // 2), np.uint32)
+    noise.draw_words(words, key0, key1, step)
+    noise.fill_normals(z, words)
+
+
+@njit
+def draw(z, key0, key1, step):
+    noise.draw_normals(z, key0, key1, step)
 
 
 def drawn(dim, seed=0, neuron=0, step=1, stream=noise.GRADIENT_STREAM):
@@ -40,10 +46,11 @@ def test_known_answers(key, counter, answer):
     assert tuple(int(x[0]) for x in noise.threefry2x32(*(np.array([x]) for x in words))) == answer
 
 
-def test_kernel_and_numpy_draw_the_same_bits():
+@pytest.mark.parametrize("kernel", [fill, draw])
+def test_kernel_and_numpy_draw_the_same_bits(kernel):
     z = np.empty(10_000, np.float32)
     key = noise.neuron_keys(2**63 + 5, 3, 0)[2]
-    fill(z, key[0], key[1], 77)
+    kernel(z, key[0], key[1], 77)
     assert np.array_equal(z, noise.normals(key[None], 77, z.size)[0])
 
 
