@@ -40,9 +40,10 @@ Program = Callable[[int], object]  # runs so many steps
 @njit(nogil=True, fastmath={"contract", "nsz", "reassoc", "arcp"}, error_model="numpy")
 def _floor(key0, key1, dim, steps, arithmetic):
     z, u = np.empty(dim, np.float32), np.ones(dim, np.float32)
-    words = np.empty((2, noise.BLOCK), np.uint32)
+    words = np.empty((2, dim // 2), np.uint32)
     for step in range(steps):
-        noise.fill_normals(z, words, key0, key1, step)
+        noise.draw_words(words, key0, key1, step)
+        noise.fill_normals(z, words)
         if arithmetic:
             for j in range(dim):
                 u[j] = (z[j] + np.float32(1)) / (np.sqrt(u[j]) + np.float32(1))
