@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
-from numba import njit
+from numba import njit, types
 from numba.core.compiler import Compiler
+from numba.extending import intrinsic
 
 
 @cache
@@ -33,10 +34,25 @@ class _Distinct(Compiler):
         return super().define_pipelines()
 
 
+@intrinsic  # type: ignore[misc]
+def wide_vectors(typing_context):  # type: ignore[no-untyped-def]
+    """Let LLVM use 512-bit vectors in the calling kernel where the processor has them.
+
+    For Intel's it prefers 256 bits, against the lower clock of early AVX-512 code; for a loop that is
+    arithmetic alone that costs a third.
+    """
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # `add` itself takes no key="value"
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 def _special(function: Callable[..., Any], name: str, bound: dict[str, Any]) -> Callable[..., Any]:
     """`function` under a new name, with the global names in `bound` replaced."""
     scope = {**function.__globals__, **bound}
-    special = types.FunctionType(function.__code__, scope, name)
+    special = FunctionType(function.__code__, scope, name)
     special.__qualname__ = name
     return special
 

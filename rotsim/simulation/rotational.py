@@ -14,7 +14,7 @@ import numpy as np
 from rotsim import noise
 from rotsim.gradients.base import Gradient
 from rotsim.optimizers.rotational import Rotational
-from rotsim.simulation.compiled import compiled
+from rotsim.simulation.compiled import compiled, wide_vectors
 from rotsim.simulation.twin import angle
 from rotsim.simulation.walk import FASTMATH, squared_angle
 
@@ -25,6 +25,7 @@ def _walk(  # type: ignore[no-untyped-def]
     neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, z, records
 ):
     """Advance ``neurons`` = (start, stop) by ``len(coefficients)`` steps; coefficients : (steps, 10)."""
+    wide_vectors()
     real = state.dtype.type
     tiny = np.finfo(state.dtype).tiny
     words = np.empty((2, (state.shape[2] + 1) // 2), np.uint32)

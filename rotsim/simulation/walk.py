@@ -19,7 +19,7 @@ from numba.extending import register_jitable
 from rotsim import noise
 from rotsim.gradients.base import Gradient
 from rotsim.optimizers.base import Optimizer
-from rotsim.simulation.compiled import compiled, inlined
+from rotsim.simulation.compiled import compiled, inlined, wide_vectors
 
 FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging walk must show as NaN
 
@@ -47,6 +47,7 @@ def _move(w, m, v, z, j, a, b, c):  # type: ignore[no-untyped-def]
 
 def _advance(w, m, v, z, words0, words1, a, b, c, key0, key1, next_step):  # type: ignore[no-untyped-def]
     """Update every coordinate with g = a·z + b·w and draw the next step's words; ‖w‖², ⟨w, Δw⟩ and ‖Δw‖²."""
+    wide_vectors()
     after, along, moved = w.dtype.type(0), w.dtype.type(0), w.dtype.type(0)
     half = w.size // 2
     for j in range(half):
@@ -72,6 +73,7 @@ def _walk(  # type: ignore[no-untyped-def]
     sampler; data : (steps, neurons or 1, count) or (0, 0, 0); z : the sampler's scratch; records : (neurons,
     windows, 3) float64, to which ‖w‖², the squared angle and ‖Δw‖² of every step are added.
     """
+    wide_vectors()
     real = state.dtype.type
     words = np.empty((2, (state.shape[2] + 1) // 2), np.uint32)
     steps = coefficients.shape[0]
