@@ -97,7 +97,10 @@ def simulate(
         Factor on ``optimizer.lr`` at each step, or a function from an array of step numbers
         (counted from 1) to the factors. Finite and >= 0; see `rotsim.theory.schedules`.
     dtype : {"float32", "float64"}
-        Format of weights and optimizer state. Records are summed in float64.
+        Format of weights and optimizer state. Records are summed in float64. On the same noise float32
+        records differ from float64 ones by less than 1e-5 relatively, plus 1.5e-8/(1-β2) with Adam (β2
+        itself is rounded); with Lion by less than 1e-3, since rounding can turn a sign. Rotations down to
+        1e-6 rad are right to 1 %.
     wd_schedule : array_like of shape (steps,) or callable, optional
         Likewise on ``optimizer.weight_decay``.
     keep_state : bool
