@@ -49,7 +49,7 @@ def wide_vectors(typing_context):  # type: ignore[no-untyped-def]
     return types.void(), generate
 
 
-def _special(function: Callable[..., Any], name: str, bound: dict[str, Any]) -> Callable[..., Any]:
+def specialised(function: Callable[..., Any], name: str, bound: dict[str, Any]) -> Callable[..., Any]:
     """`function` under a new name, with the global names in `bound` replaced."""
     scope = {**function.__globals__, **bound}
     special = FunctionType(function.__code__, scope, name)
@@ -60,7 +60,7 @@ def _special(function: Callable[..., Any], name: str, bound: dict[str, Any]) -> 
 def inlined(function: Callable[..., Any], name: str, bound: dict[str, Any], **options: Any) -> Callable[..., Any]:
     """`function` as part of a kernel that calls it: specialised like `compiled`; its arrays must not overlap."""
     options = {"nogil": True, "error_model": "numpy", "forceinline": True, **options}
-    part: Callable[..., Any] = njit(pipeline_class=_Distinct, **options)(_special(function, name, bound))
+    part: Callable[..., Any] = njit(pipeline_class=_Distinct, **options)(specialised(function, name, bound))
     return part
 
 
@@ -70,7 +70,7 @@ def compiled(function: Callable[..., None], name: str, bound: dict[str, Any], **
     It gets a name of its own, made of `name` and the sources' digest, so that numba's on-disk cache
     keeps specialisations apart and never serves a stale one.
     """
-    special = _special(function, f"{name}_{_source_digest()}", bound)
+    special = specialised(function, f"{name}_{_source_digest()}", bound)
     options = {"nogil": True, "error_model": "numpy", **options}
     kernel: Callable[..., None]
     try:

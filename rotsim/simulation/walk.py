@@ -32,7 +32,8 @@ def squared_angle(chord_squared):  # type: ignore[no-untyped-def]
     if chord_squared < 1e-3:  # series of (2 asin(c/2))², next term c¹⁰/3150
         c = chord_squared
         return c * (1.0 + c * (1.0 / 12.0 + c * (1.0 / 90.0 + c / 560.0)))
-    angle = 2.0 * np.arcsin(min(1.0, 0.5 * np.sqrt(chord_squared)))
+    sine = 0.5 * np.sqrt(chord_squared)
+    angle = 2.0 * np.arcsin(1.0 if sine > 1.0 else sine)
     return angle * angle
 
 
