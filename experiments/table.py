@@ -14,7 +14,7 @@ from rotsim.dataset import write_atomically
 
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- claims: written by python -m experiments --table -->", "<!-- end of claims -->"
-_HEAD = "| claim | of | our result | verdict | command | time | figure |"
+_HEAD = "| claim | of | our result | verdict | command | CPU time | figure |"
 
 
 def committed(name: str) -> dict[str, Any] | None:
@@ -47,16 +47,19 @@ def row(name: str) -> str:
             content["result"],
             verdict(content),
             f"`python -m experiments.{name}`",
-            _duration(content["seconds"]),
+            _duration(content["cpu_seconds"]),
             f"[{name}](results/{name}.png)",
         ]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def verdict(content: dict[str, Any]) -> str:
-    """Holds, or how many of the statements do not."""
-    refuted = [check for check in content["checks"] if not check["holds"]]
-    return "holds" if not refuted else f"{len(refuted)} of {len(content['checks'])} statements refuted"
+    """Holds, or how many of the statements do not, and of what."""
+    refuted = [check["statement"] for check in content["checks"] if not check["holds"]]
+    if not refuted:
+        return "holds"
+    subjects = dict.fromkeys(re.split("[,:]", statement)[0] for statement in refuted)
+    return f"{len(refuted)} of {len(content['checks'])} statements refuted ({', '.join(subjects)})"
 
 
 def text(claims: Sequence[str]) -> str:
