@@ -305,6 +305,8 @@ def test_resume_refuses_another_run():
         rotsim.simulate(optimizer, resume=part, **{**SMALL, "steps": 300})
     with pytest.raises(rotsim.InvalidInput, match="keep_state=True"):
         rotsim.simulate(optimizer, resume=part.drop_vars("state"), **SMALL)
+    with pytest.raises(rotsim.InvalidInput, match="made by an older rotsim"):
+        rotsim.simulate(optimizer, resume=part.drop_vars("open_window"), **SMALL)
 
 
 @pytest.mark.parametrize("array", [np.ones((3, 4)), np.full((2, 2, 2), np.nan), "text", np.ones((0, 2, 2))])

@@ -34,7 +34,7 @@ class _Distinct(Compiler):
         return super().define_pipelines()
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def wide_vectors(typing_context):  # type: ignore[no-untyped-def]
     """Let LLVM use 512-bit vectors in the calling kernel where the processor has them.
 

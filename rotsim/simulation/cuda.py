@@ -1,4 +1,4 @@
-"""The walk on an NVIDIA GPU (extra ``rotsim[cuda]``): one neuron per block, its coordinates dealt to the block's threads.
+"""The walk on an NVIDIA GPU (extra ``rotsim[cuda]``): one neuron per block, its coordinates dealt to its threads.
 
 Noise, update rules and angles are the very functions of the CPU engine, so the draws come from the same
 counters; results agree with it up to the rounding of sums and of fused multiply-adds. State travels to
@@ -43,7 +43,9 @@ def _toolkit() -> ModuleType:
     try:
         from numba import cuda
     except ImportError:
-        raise InvalidInput("`engine='cuda'` needs numba-cuda: pip install 'rotsim[cuda]'. Or use engine='numba'") from None
+        raise InvalidInput(
+            "`engine='cuda'` needs numba-cuda: pip install 'rotsim[cuda]'. Or use engine='numba'"
+        ) from None
     if not cuda.is_available():
         raise InvalidInput(
             "`engine='cuda'` needs an NVIDIA GPU with its driver and toolkit; numba finds none "
@@ -142,9 +144,8 @@ def _sign(x):  # type: ignore[no-untyped-def]
 def _numpy() -> ModuleType:
     """The little of NumPy that device code uses, as numba has it there."""
     module = ModuleType("numpy_on_device")
-    for name in ("uint32", "int32", "float32", "float64"):
-        setattr(module, name, getattr(np, name))
-    module.sqrt, module.arcsin, module.sign = math.sqrt, math.asin, _toolkit().jit(device=True)(_sign)
+    module.__dict__.update({name: getattr(np, name) for name in ("uint32", "int32", "float32", "float64")})
+    module.__dict__.update(sqrt=math.sqrt, arcsin=math.asin, sign=_toolkit().jit(device=True)(_sign))
     return module
 
 
@@ -165,7 +166,7 @@ def _kernel(optimizer: type[Optimizer], real: str) -> tuple[Any, int]:
     import numba
 
     cuda = _toolkit()
-    simulated = numba.config.ENABLE_CUDASIM
+    simulated = bool(numba.config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
     groups = 2 if simulated else 16  # the simulator starts a Python thread for each
     functions = {
         "_update": optimizer.update, "_angle": squared_angle, "_words": noise.threefry2x32, "_normals": noise.box_muller

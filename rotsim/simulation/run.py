@@ -216,7 +216,9 @@ def simulate(
     else:
         kernel = twin.kernel(optimizer, gradient)
     saved = time.monotonic()
-    chunks = _advance(kernel, state, steps, optimizer, gradient, schedules, seed, window, records, workers, blocks, work)
+    chunks = _advance(
+        kernel, state, steps, optimizer, gradient, schedules, seed, window, records, workers, blocks, work
+    )
     with stop_requested() as stop:
         for done in chunks:
             if progress is not None:

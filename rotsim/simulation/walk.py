@@ -80,7 +80,6 @@ def _walk(  # type: ignore[no-untyped-def]
     steps = coefficients.shape[0]
     for i in range(neurons[0], neurons[1]):
         w, m, v, memory = state[i, 0], state[i, 1], state[i, 2], state[i, 3:]
-        dim = w.size
         key0, key1 = keys[i, 0], keys[i, 1]
         before = norm_squared[i]
         norm_before = np.sqrt(before)
@@ -97,9 +96,7 @@ def _walk(  # type: ignore[no-untyped-def]
                 a, b = real(scale_z), real(scale_w)
                 c = coefficients[t]
                 c = (c[0], c[1], c[2], c[3], c[4], c[5])
-                after, along, moved = _step(
-                    w, m, v, z, words[0], words[1], a, b, c, key0, key1, first_step + t + 1
-                )
+                after, along, moved = _step(w, m, v, z, words[0], words[1], a, b, c, key0, key1, first_step + t + 1)
                 before = np.float64(after)
                 norm_after = np.sqrt(before)
                 # the radial part from the sums, not from norm_after - norm_before, which cancels
