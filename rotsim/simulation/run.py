@@ -216,11 +216,9 @@ def simulate(
     else:
         kernel = twin.kernel(optimizer, gradient)
     saved = time.monotonic()
-    chunks = _advance(
-        kernel, state, steps, optimizer, gradient, schedules, seed, window, records, workers, blocks, work
-    )
+    run = (optimizer, gradient, schedules, seed, window, records, workers, blocks, work)
     with stop_requested() as stop:
-        for done in chunks:
+        for done in _advance(kernel, state, steps, *run):
             if progress is not None:
                 progress(done, steps)
             if stop.is_set() and done < steps:
