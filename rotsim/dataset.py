@@ -30,6 +30,7 @@ import platform
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,16 +58,22 @@ LABELS = {
 }
 
 
-def provenance(**extra: Any) -> dict[str, Any]:
-    """Versions, platform and time: what is needed to tell two runs apart."""
+@cache
+def _versions() -> dict[str, str]:
+    """Installed versions; looking them up takes as long as a short walk."""
     versions = {}
     for package in ("rotsim", "numpy", "numba", "xarray", "torch"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
+    return versions
+
+
+def provenance(**extra: Any) -> dict[str, Any]:
+    """Versions, platform and time: what is needed to tell two runs apart."""
     return {
-        "versions": versions,
+        "versions": dict(_versions()),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -16,7 +16,6 @@ from numba.extending import register_jitable
 ROUNDS = 13  # the fewest that pass the BigCrush battery in the Random123 paper; 20 is the conservative default
 GRADIENT_STREAM = 0
 INITIAL_WEIGHTS_STREAM = 1
-BLOCK = 128  # counters per pass of `fill_normals`: 1 KiB of words, little of the L1 cache
 
 _U, _I = np.uint32, np.int32
 _PARITY = np.uint32(0x1BD11BDA)
@@ -130,21 +129,31 @@ def box_muller(x0, x1):  # type: ignore[no-untyped-def]
 
 
 @register_jitable(**_OPTIONS, inline="always")
-def fill_normals(z, words, key0, key1, step):  # type: ignore[no-untyped-def]
-    """Fill z (even length) with the normals of one neuron at one step; coordinates 2j, 2j+1 share a counter.
-
-    words : (2, BLOCK) uint32, scratch. Words and normals in two loops, not one: each chain of
-    dependent instructions is then short enough for the processor to overlap several.
-    """
-    pairs = z.size // 2
+def draw_words(words, key0, key1, step):  # type: ignore[no-untyped-def]
+    """Fill words (2, pairs), uint32, with those of one neuron at one step."""
     x0, x1 = words[0], words[1]
-    for start in range(0, pairs, BLOCK):
-        length = min(BLOCK, pairs - start)
-        block = z[2 * start :]
-        for j in range(length):
-            x0[j], x1[j] = threefry2x32(key0, key1, _U(start + j), _U(step))
-        for j in range(length):
-            block[2 * j], block[2 * j + 1] = box_muller(x0[j], x1[j])
+    for j in range(x0.size):
+        x0[j], x1[j] = threefry2x32(key0, key1, _U(j), _U(step))
+
+
+@register_jitable(**_OPTIONS, inline="always")
+def fill_normals(z, words):  # type: ignore[no-untyped-def]
+    """Turn words (2, pairs) into the normals z (2·pairs,); coordinates 2j, 2j+1 share a counter.
+
+    Words and normals in two loops, not one: each chain of dependent instructions is then short
+    enough for the processor to overlap several.
+    """
+    x0, x1 = words[0], words[1]
+    for j in range(x0.size):
+        z[2 * j], z[2 * j + 1] = box_muller(x0[j], x1[j])
+
+
+@register_jitable(**_OPTIONS, inline="always")
+def draw_normals(z, key0, key1, step):  # type: ignore[no-untyped-def]
+    """Fill z (even length) with the normals of one neuron at one step, without words drawn before."""
+    for j in range(z.size // 2):
+        x0, x1 = threefry2x32(key0, key1, _U(j), _U(step))
+        z[2 * j], z[2 * j + 1] = box_muller(x0, x1)
 
 
 def normals(keys: np.ndarray, step: int, dim: int) -> np.ndarray:

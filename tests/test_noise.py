@@ -1,5 +1,10 @@
 """The generator: published known answers, the right distribution, independence across every index."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from numba import njit
@@ -24,8 +29,14 @@ def threefry_scalar(k0, k1, c0, c1):
 
 @njit
 def fill(z, key0, key1, step):
-    words = np.empty((2, noise.BLOCK), np.uint32)
-    noise.fill_normals(z, words, key0, key1, step)
+    words = np.empty((2, z.size // 2), np.uint32)
+    noise.draw_words(words, key0, key1, step)
+    noise.fill_normals(z, words)
+
+
+@njit
+def draw(z, key0, key1, step):
+    noise.draw_normals(z, key0, key1, step)
 
 
 def drawn(dim, seed=0, neuron=0, step=1, stream=noise.GRADIENT_STREAM):
@@ -40,10 +51,11 @@ def test_known_answers(key, counter, answer):
     assert tuple(int(x[0]) for x in noise.threefry2x32(*(np.array([x]) for x in words))) == answer
 
 
-def test_kernel_and_numpy_draw_the_same_bits():
+@pytest.mark.parametrize("kernel", [fill, draw])
+def test_kernel_and_numpy_draw_the_same_bits(kernel):
     z = np.empty(10_000, np.float32)
     key = noise.neuron_keys(2**63 + 5, 3, 0)[2]
-    fill(z, key[0], key[1], 77)
+    kernel(z, key[0], key[1], 77)
     assert np.array_equal(z, noise.normals(key[None], 77, z.size)[0])
 
 
@@ -90,3 +102,39 @@ def test_a_draw_does_not_depend_on_how_many_are_drawn():
 def test_keys_differ():
     keys = np.concatenate([noise.neuron_keys(seed, 5000, s) for seed in (0, 1, 2**40) for s in (0, 1)])
     assert len(np.unique(keys, axis=0)) == len(keys)
+
+
+def on_processor(name, program):
+    """What a program prints when numba compiles for the named processor."""
+    environment = {**os.environ, "NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": ""}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names an x86 processor")
+def test_the_oldest_processor_draws_the_same_bits():
+    program = "from tests.test_noise import *; z = np.empty(4000, np.float32)\n"
+    program += "fill(z, U(7), U(9), 3); print(z.tobytes().hex())"
+    z = np.empty(4000, np.float32)
+    fill(z, U(7), U(9), 3)
+    assert on_processor("x86-64", program).strip() == z.tobytes().hex()
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names an x86 processor")
+def test_wide_vectors_where_the_compiler_prefers_narrow_ones():
+    """Compiled, not run: for a server that has 512-bit vectors, from which LLVM shies."""
+    program = """
+from numba import float32, njit
+from rotsim.simulation.compiled import wide_vectors
+def narrow(x):
+    for j in range(x.size):
+        x[j] = x[j] * x[j]
+def wide(x):
+    wide_vectors()
+    for j in range(x.size):
+        x[j] = x[j] * x[j]
+for function in (narrow, wide):
+    kernel = njit((float32[::1],))(function)
+    print(any("%zmm" in code for code in kernel.inspect_asm().values()))
+"""
+    assert on_processor("icelake-server", program).split() == ["False", "True"]

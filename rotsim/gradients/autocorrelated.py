@@ -14,7 +14,7 @@ from rotsim.noise import fill_normals
 
 @register_jitable(**INLINED)
 def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
-    fill_normals(z, words, key0, key1, step)
+    fill_normals(z, words)
     if step > 1:  # the first draw has the stationary variance already
         correlation = parameters[2]
         fresh = np.sqrt(1.0 - correlation * correlation)

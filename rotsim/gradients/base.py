@@ -37,9 +37,10 @@ class Gradient(ABC):
     """A gradient model; a subclass is one file and one line in `rotsim.gradients`.
 
     ``sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i) -> (a, b)`` is the jitted
-    sampler. ``z`` is scratch of `scratch` numbers whose first dim it fills; ``parameters`` are one neuron's row of
-    `parameters`; ``memory`` (memory_slots, dim) is kept from step to step, zero at the start; ``data[t, i]`` is what
-    `given` supplies for neuron i at the t-th step of a chunk.
+    sampler. ``z`` is scratch of `scratch` numbers whose first dim it fills; ``words`` are the random words of the
+    step, for `rotsim.noise.fill_normals`; ``parameters`` are one neuron's row of `parameters`; ``memory``
+    (memory_slots, dim) is kept from step to step, zero at the start; ``data[t, i]`` is what `given` supplies for
+    neuron i at the t-th step of a chunk.
     """
 
     name: ClassVar[str]
@@ -154,7 +155,13 @@ def shaped(z, w, norm_squared, scale, scale_invariant):  # type: ignore[no-untyp
     overlap = z[0] * w[0]
     for j in range(1, w.size):
         overlap += z[j] * w[j]
-    a = scale / np.sqrt(w.size * norm_squared)
+    return across(overlap, w.size, norm_squared, scale)
+
+
+@register_jitable(**INLINED)
+def across(overlap, dim, norm_squared, scale):  # type: ignore[no-untyped-def]
+    """(a, b) of the part of z across w over ‖w‖, with scale/√dim; ``overlap`` is ⟨z, w⟩."""
+    a = scale / np.sqrt(dim * norm_squared)
     return a, -a * overlap / norm_squared
 
 

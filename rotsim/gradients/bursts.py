@@ -16,7 +16,7 @@ from rotsim.noise import fill_normals
 
 @register_jitable(**INLINED)
 def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
-    fill_normals(z, words, key0, key1, step)
+    fill_normals(z, words)
     factor = data[t, 0, 0]
     for j in range(w.size):
         z[j] *= factor

@@ -9,7 +9,7 @@ from numba.extending import register_jitable
 
 from rotsim.errors import integer, require
 from rotsim.gradients.base import INLINED, Gradient, PerNeuron, finite, per_neuron
-from rotsim.noise import fill_normals, normals
+from rotsim.noise import draw_normals, normals
 
 
 @register_jitable(fastmath=INLINED["fastmath"])
@@ -19,7 +19,7 @@ def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, dat
     start = dim + dim % 2  # after the gradient: the batch, the weights of the loss, the outputs
     inputs, loss = z[start : start + batch * dim], z[start + batch * dim : start + batch * dim + batch]
     output = z[z.size - batch :]
-    fill_normals(z[start : z.size - batch], words, key0, key1, step)
+    draw_normals(z[start : z.size - batch], key0, key1, step)
     for j in range(dim):
         z[j] = w[j] * gain_in[j % gain_in.size]
     mean = 0.0

@@ -9,7 +9,7 @@ import numpy as np
 from numba.extending import register_jitable
 from scipy.optimize import brentq
 
-from rotsim.optimizers.base import Method, Moments, Optimizer
+from rotsim.optimizers.base import TINY, Method, Moments, Optimizer
 from rotsim.theory import closed_forms
 from rotsim.theory.coupled import COUPLING, stationary
 from rotsim.theory.second_moment import adam_covariance, mean_inverse_root, mean_response
@@ -71,7 +71,7 @@ class AdamL2(Optimizer):
         beta1, beta2 = self.betas
         step_size = lr / (1 - beta1**step)
         root_correction = 1 / np.sqrt(1 - beta2**step)
-        return weight_decay, step_size, beta1, beta2, root_correction, self.eps
+        return weight_decay, step_size, beta1, beta2, root_correction, max(self.eps, TINY)
 
     def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
         lr, weight_decay, beta1, beta2 = self.lr, self.weight_decay, *self.betas

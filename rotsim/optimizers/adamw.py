@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba.extending import register_jitable
 
-from rotsim.optimizers.base import Method, Moments, Optimizer, check_decoupled_decay
+from rotsim.optimizers.base import TINY, Method, Moments, Optimizer, check_decoupled_decay
 from rotsim.theory import closed_forms
 from rotsim.theory.second_moment import adam_covariance, mean_inverse_root
 
@@ -72,7 +72,7 @@ class AdamW(Optimizer):
         beta1, beta2 = self.betas
         step_size = lr / (1 - beta1**step)
         root_correction = 1 / np.sqrt(1 - beta2**step)
-        return lr * weight_decay, step_size, beta1, beta2, root_correction, self.eps
+        return lr * weight_decay, step_size, beta1, beta2, root_correction, max(self.eps, TINY)
 
     def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
         return closed_forms.adamw_leading_rotation(lr, weight_decay, self.betas[0])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
 N_COEFFICIENTS = 6
+TINY = float(np.finfo(np.float32).tiny)  # added to √v where ε is 0: a gradient of exactly 0 is no step, not 0/0
 
 Method = Literal["exact", "leading"]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
-from numba import njit
+from numba import njit, types
+from numba.core.compiler import Compiler
+from numba.extending import intrinsic
 
 
 @cache
@@ -21,16 +23,54 @@ def _source_digest() -> str:
     return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
+class _Distinct(Compiler):
+    """Numba's compiler, told that a function's array arguments do not overlap.
+
+    Otherwise the vectoriser checks every pair of arrays at run time, and gives up at more than eight pairs.
+    """
+
+    def define_pipelines(self) -> Any:
+        self.state.flags.noalias = True
+        return super().define_pipelines()
+
+
+@intrinsic
+def wide_vectors(typing_context):  # type: ignore[no-untyped-def]
+    """Let LLVM use 512-bit vectors in the calling kernel where the processor has them.
+
+    For Intel's it prefers 256 bits, against the lower clock of early AVX-512 code; for a loop that is
+    arithmetic alone that costs a third.
+    """
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # `add` itself takes no key="value"
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+def specialised(function: Callable[..., Any], name: str, bound: dict[str, Any]) -> Callable[..., Any]:
+    """`function` under a new name, with the global names in `bound` replaced."""
+    scope = {**function.__globals__, **bound}
+    special = FunctionType(function.__code__, scope, name)
+    special.__qualname__ = name
+    return special
+
+
+def inlined(function: Callable[..., Any], name: str, bound: dict[str, Any], **options: Any) -> Callable[..., Any]:
+    """`function` as part of a kernel that calls it: specialised like `compiled`; its arrays must not overlap."""
+    options = {"nogil": True, "error_model": "numpy", "forceinline": True, **options}
+    part: Callable[..., Any] = njit(pipeline_class=_Distinct, **options)(specialised(function, name, bound))
+    return part
+
+
 def compiled(function: Callable[..., None], name: str, bound: dict[str, Any], **options: Any) -> Callable[..., None]:
     """`function` as a jitted kernel (compiled at its first call) with the global names in `bound` replaced.
 
     It gets a name of its own, made of `name` and the sources' digest, so that numba's on-disk cache
     keeps specialisations apart and never serves a stale one.
     """
-    full_name = f"{name}_{_source_digest()}"
-    scope = {**function.__globals__, **bound}
-    special = types.FunctionType(function.__code__, scope, full_name)
-    special.__qualname__ = full_name
+    special = specialised(function, f"{name}_{_source_digest()}", bound)
     options = {"nogil": True, "error_model": "numpy", **options}
     kernel: Callable[..., None]
     try:

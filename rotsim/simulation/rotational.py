@@ -14,7 +14,7 @@ import numpy as np
 from rotsim import noise
 from rotsim.gradients.base import Gradient
 from rotsim.optimizers.rotational import Rotational
-from rotsim.simulation.compiled import compiled
+from rotsim.simulation.compiled import compiled, wide_vectors
 from rotsim.simulation.twin import walk_by
 from rotsim.simulation.walk import FASTMATH, squared_angle
 
@@ -25,9 +25,10 @@ def _walk(  # type: ignore[no-untyped-def]
     neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, z, records
 ):
     """Advance ``neurons`` = (start, stop) by ``len(coefficients)`` steps; coefficients : (steps, 10)."""
+    wide_vectors()
     real = state.dtype.type
     tiny = np.finfo(state.dtype).tiny
-    words = np.empty((2, noise.BLOCK), np.uint32)
+    words = np.empty((2, (state.shape[2] + 1) // 2), np.uint32)
     for i in range(neurons[0], neurons[1]):
         w, m, v, memory, kept = state[i, 0], state[i, 1], state[i, 2], state[i, 3:], state[i, -1]
         dim = w.size
@@ -36,6 +37,7 @@ def _walk(  # type: ignore[no-untyped-def]
             step = first_step + t
             if step == 1:
                 kept[0], kept[1] = real(0), real(np.sqrt(before))
+            noise.draw_words(words, keys[i, 0], keys[i, 1], step)
             scale_z, scale_w = _sample(
                 z, words, w, before, keys[i, 0], keys[i, 1], step, parameters[i], memory, data, t, i
             )

@@ -169,6 +169,8 @@ def resumed(
     dataset.validate(earlier)
     if "state" not in earlier:
         raise InvalidInput("`resume` needs a dataset made with keep_state=True; this one holds records only")
+    if "open_window" not in earlier:
+        raise InvalidInput("`resume` was made by an older rotsim, without the sums of an open window; walk it again")
     done = int(earlier.step[-1])
     was = dataset.spec_of(earlier)
     now = {**spec, **digests(schedules, was["steps"])}

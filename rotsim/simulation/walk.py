@@ -3,6 +3,9 @@
 `kernel` compiles `_walk` for one optimizer and one gradient model. The kernel validates nothing,
 allocates nothing per step and holds no lock; which neurons and how many steps it gets changes
 nothing in the numbers.
+
+The update of one step draws the random words of the next: their integer instructions run while
+the divider works on the update's roots and quotients, and cost half of what they cost alone.
 """
 
 from __future__ import annotations
@@ -16,11 +19,11 @@ from numba.extending import register_jitable
 from rotsim import noise
 from rotsim.gradients.base import Gradient
 from rotsim.optimizers.base import Optimizer
-from rotsim.simulation.compiled import compiled
+from rotsim.simulation.compiled import compiled, inlined, wide_vectors
 
 FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging walk must show as NaN
 
-_update = _sample = None  # what `kernel` binds to the optimizer's update and the gradient's sampler
+_update = _sample = _coordinate = _step = None  # what `kernel` binds: see there
 
 
 @register_jitable
@@ -29,8 +32,36 @@ def squared_angle(chord_squared):  # type: ignore[no-untyped-def]
     if chord_squared < 1e-3:  # series of (2 asin(c/2))², next term c¹⁰/3150
         c = chord_squared
         return c * (1.0 + c * (1.0 / 12.0 + c * (1.0 / 90.0 + c / 560.0)))
-    angle = 2.0 * np.arcsin(min(1.0, 0.5 * np.sqrt(chord_squared)))
+    sine = 0.5 * np.sqrt(chord_squared)
+    angle = 2.0 * np.arcsin(1.0 if sine > 1.0 else sine)
     return angle * angle
+
+
+def _move(w, m, v, z, j, a, b, c):  # type: ignore[no-untyped-def]
+    """Update one coordinate; its terms of ‖w‖², ⟨w, Δw⟩ and ‖Δw‖²."""
+    old = w[j]
+    change, m[j], v[j] = _update(old, m[j], v[j], a * z[j] + b * old, c)
+    new = old + change
+    w[j] = new
+    return new * new, old * change, change * change
+
+
+def _advance(w, m, v, z, words0, words1, a, b, c, key0, key1, next_step):  # type: ignore[no-untyped-def]
+    """Update every coordinate with g = a·z + b·w and draw the next step's words; ‖w‖², ⟨w, Δw⟩ and ‖Δw‖²."""
+    wide_vectors()
+    after, along, moved = w.dtype.type(0), w.dtype.type(0), w.dtype.type(0)
+    half = w.size // 2
+    for j in range(half):
+        words0[j], words1[j] = noise.threefry2x32(key0, key1, np.uint32(j), np.uint32(next_step))
+        near, far = _coordinate(w, m, v, z, j, a, b, c), _coordinate(w, m, v, z, half + j, a, b, c)
+        after += near[0] + far[0]
+        along += near[1] + far[1]
+        moved += near[2] + far[2]
+    for j in range(2 * half, w.size):  # the last of an odd dim
+        words0[half], words1[half] = noise.threefry2x32(key0, key1, np.uint32(half), np.uint32(next_step))
+        last = _coordinate(w, m, v, z, j, a, b, c)
+        after, along, moved = after + last[0], along + last[1], moved + last[2]
+    return after, along, moved
 
 
 def _walk(  # type: ignore[no-untyped-def]
@@ -43,15 +74,16 @@ def _walk(  # type: ignore[no-untyped-def]
     sampler; data : (steps, neurons or 1, count) or (0, 0, 0); z : the sampler's scratch; records : (neurons,
     windows, 3) float64, to which ‖w‖², the squared angle and ‖Δw‖² of every step are added.
     """
+    wide_vectors()
     real = state.dtype.type
-    words = np.empty((2, noise.BLOCK), np.uint32)
+    words = np.empty((2, (state.shape[2] + 1) // 2), np.uint32)
     steps = coefficients.shape[0]
     for i in range(neurons[0], neurons[1]):
         w, m, v, memory = state[i, 0], state[i, 1], state[i, 2], state[i, 3:]
-        dim = w.size
         key0, key1 = keys[i, 0], keys[i, 1]
         before = norm_squared[i]
         norm_before = np.sqrt(before)
+        noise.draw_words(words, key0, key1, first_step)
         start = 0
         while start < steps:  # the steps that fall into one record window, summed in registers
             record = records[i, (first_step + start - 1) // window - first_window]
@@ -64,15 +96,7 @@ def _walk(  # type: ignore[no-untyped-def]
                 a, b = real(scale_z), real(scale_w)
                 c = coefficients[t]
                 c = (c[0], c[1], c[2], c[3], c[4], c[5])
-                after, along, moved = real(0), real(0), real(0)
-                for j in range(dim):
-                    old = w[j]
-                    change, m[j], v[j] = _update(old, m[j], v[j], a * z[j] + b * old, c)
-                    new = old + change
-                    w[j] = new
-                    after += new * new
-                    along += old * change
-                    moved += change * change
+                after, along, moved = _step(w, m, v, z, words[0], words[1], a, b, c, key0, key1, first_step + t + 1)
                 before = np.float64(after)
                 norm_after = np.sqrt(before)
                 # the radial part from the sums, not from norm_after - norm_before, which cancels
@@ -90,5 +114,8 @@ def _walk(  # type: ignore[no-untyped-def]
 @cache
 def kernel(optimizer: type[Optimizer], gradient: type[Gradient]) -> Callable[..., None]:
     """`_walk` for one optimizer and gradient model."""
+    name = f"{optimizer.name}_{gradient.name}"
     bound = {"_update": optimizer.update, "_sample": gradient.sample}
-    return compiled(_walk, f"walk_{optimizer.name}_{gradient.name}", bound, fastmath=FASTMATH)
+    bound["_coordinate"] = inlined(_move, f"move_{name}", bound, fastmath=FASTMATH)
+    bound["_step"] = inlined(_advance, f"advance_{name}", bound, fastmath=FASTMATH)
+    return compiled(_walk, f"walk_{name}", bound, fastmath=FASTMATH)

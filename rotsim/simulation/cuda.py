@@ -1,0 +1,208 @@
+"""The walk on an NVIDIA GPU (extra ``rotsim[cuda]``): one neuron per block, its coordinates dealt to its threads.
+
+Noise, update rules and angles are the very functions of the CPU engine, so the draws come from the same
+counters; results agree with it up to the rounding of sums and of fused multiply-adds. State travels to
+the GPU and back once per chunk. Without a GPU the kernel runs in numba's CUDA simulator, where
+NUMBA_ENABLE_CUDASIM=1 was set before Python started.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from types import FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from rotsim import noise
+from rotsim.errors import InvalidInput
+from rotsim.gradients import Gradient, Isotropic, ScaleInvariant
+from rotsim.optimizers import Optimizer, Rotational
+from rotsim.simulation.compiled import specialised
+from rotsim.simulation.walk import squared_angle
+
+COORDINATE_STEPS_PER_CHUNK = 3e10  # some tenths of a second of a large GPU
+
+_cuda = _real = _threads = _groups = _update = _words = _normals = _angle = _block_sums = None  # what `_kernel` binds
+
+
+def require_valid(optimizer: Optimizer, gradient: Gradient) -> None:
+    """Raise `InvalidInput` unless this engine has the model and a GPU to run it on."""
+    if isinstance(optimizer, Rotational) or not isinstance(gradient, Isotropic | ScaleInvariant):
+        raise InvalidInput(
+            "`engine='cuda'` has AdamW, AdamL2, SGDM and Lion under Isotropic or ScaleInvariant gradients; "
+            f"got {optimizer.label} under {gradient.name}. Use engine='numba'"
+        )
+    _toolkit()
+
+
+def _toolkit() -> ModuleType:
+    """`numba.cuda`, after checking that it finds a GPU; imported late, since it takes long."""
+    try:
+        from numba import cuda
+    except ImportError:
+        raise InvalidInput(
+            "`engine='cuda'` needs numba-cuda: pip install 'rotsim[cuda]'. Or use engine='numba'"
+        ) from None
+    if not cuda.is_available():
+        raise InvalidInput(
+            "`engine='cuda'` needs an NVIDIA GPU with its driver and toolkit; numba finds none "
+            "(pip install 'rotsim[cuda]' brings the toolkit). Use engine='numba'"
+        )
+    return cuda
+
+
+def _sum_over_block(sums, partial, me, a, b, c):  # type: ignore[no-untyped-def]
+    """Sums of a, b and c over the block's threads, in every thread; two barriers, always the same order."""
+    sums[0, me], sums[1, me], sums[2, me] = a, b, c
+    _cuda.syncthreads()
+    if me < _groups:
+        for k in range(3):
+            total = sums[k, me]
+            for g in range(1, _groups):
+                total += sums[k, me + _groups * g]
+            partial[k, me] = total
+    _cuda.syncthreads()
+    a, b, c = partial[0, 0], partial[1, 0], partial[2, 0]
+    for g in range(1, _groups):
+        a += partial[0, g]
+        b += partial[1, g]
+        c += partial[2, g]
+    return a, b, c
+
+
+def _walk(  # type: ignore[no-untyped-def]
+    state, norm_squared, keys, first_step, coefficients, parameters, orthogonal, window, first_window, z, records
+):
+    """As `walk._walk`, for all neurons; z : (neurons, dim rounded up to even) scratch."""
+    i, me = _cuda.blockIdx.x, _cuda.threadIdx.x
+    sums = _cuda.shared.array((3, _threads), _real)
+    partial = _cuda.shared.array((3, _groups), _real)
+    w, m, v = state[i, 0], state[i, 1], state[i, 2]
+    dim = w.size
+    pairs = (dim + 1) // 2
+    key0, key1 = keys[i, 0], keys[i, 1]
+    scale, before = _real(parameters[i, 0]), _real(norm_squared[i])
+    steps = coefficients.shape[0]
+    start = 0
+    while start < steps:
+        record = records[i, (first_step + start - 1) // window - first_window]
+        stop = start + window - (first_step + start - 1) % window
+        stop = stop if stop < steps else steps
+        sum_norm, sum_angle, sum_moved = record[0], record[1], record[2]
+        for t in range(start, stop):
+            overlap = _real(0)
+            for p in range(me, pairs, _threads):
+                x0, x1 = _words(key0, key1, np.uint32(p), np.uint32(first_step + t))
+                even, odd = _normals(x0, x1)
+                z[i, 2 * p], z[i, 2 * p + 1] = even, odd
+                overlap += _real(even) * w[2 * p]
+                if 2 * p + 1 < dim:
+                    overlap += _real(odd) * w[2 * p + 1]
+            a, b = scale, _real(0)
+            if orthogonal:
+                overlap, _, _ = _block_sums(sums, partial, me, overlap, _real(0), _real(0))
+                a = scale / np.sqrt(_real(dim) * before)
+                b = -a * overlap / before
+            c = (
+                coefficients[t, 0], coefficients[t, 1], coefficients[t, 2], coefficients[t, 3], coefficients[t, 4],
+                coefficients[t, 5],
+            )  # fmt: skip
+            after, along, moved = _real(0), _real(0), _real(0)
+            for p in range(me, pairs, _threads):
+                for j in range(2 * p, 2 * p + 2 if 2 * p + 2 <= dim else dim):
+                    old = w[j]
+                    change, m[j], v[j] = _update(old, m[j], v[j], a * z[i, j] + b * old, c)
+                    new = old + change
+                    w[j] = new
+                    after += new * new
+                    along += old * change
+                    moved += change * change
+            after, along, moved = _block_sums(sums, partial, me, after, along, moved)
+            if me == 0:  # one thread in double precision, which most GPUs are slow at
+                norm_before, norm_after = np.sqrt(np.float64(before)), np.sqrt(np.float64(after))
+                radial = (2.0 * along + moved) / (norm_before + norm_after)
+                across = moved - radial * radial
+                sum_norm += np.float64(after)
+                sum_angle += _angle((across if across > 0.0 else 0.0) / (norm_before * norm_after))
+                sum_moved += np.float64(moved)
+            before = after
+        if me == 0:
+            record[0], record[1], record[2] = sum_norm, sum_angle, sum_moved
+        start = stop
+    if me == 0:
+        norm_squared[i] = np.float64(before)
+
+
+def _sign(x):  # type: ignore[no-untyped-def]
+    return x if x == 0 else abs(x) / x
+
+
+@cache
+def _numpy() -> ModuleType:
+    """The little of NumPy that device code uses, as numba has it there."""
+    module = ModuleType("numpy_on_device")
+    module.__dict__.update({name: getattr(np, name) for name in ("uint32", "int32", "float32", "float64")})
+    module.__dict__.update(sqrt=math.sqrt, arcsin=math.asin, sign=_toolkit().jit(device=True)(_sign))
+    return module
+
+
+@cache
+def _on_device(function: Callable[..., Any]) -> Any:
+    """A scalar function of the CPU engine, and those that it calls, for kernels on the GPU."""
+    bound: dict[str, Any] = {"np": _numpy()}
+    for name in function.__code__.co_names:
+        used = function.__globals__.get(name)
+        if isinstance(used, FunctionType):
+            bound[name] = _on_device(used)
+    return _toolkit().jit(device=True)(specialised(function, function.__name__, bound))
+
+
+@cache
+def _kernel(optimizer: type[Optimizer], real: str) -> tuple[Any, int]:
+    """The compiled kernel, and the threads it is launched with."""
+    import numba
+
+    cuda = _toolkit()
+    simulated = bool(numba.config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
+    groups = 2 if simulated else 16  # the simulator starts a Python thread for each
+    functions = {
+        "_update": optimizer.update, "_angle": squared_angle, "_words": noise.threefry2x32, "_normals": noise.box_muller
+    }  # fmt: skip
+    bound: dict[str, Any] = {"_cuda": cuda, "_real": getattr(numba, real), "_threads": groups**2, "_groups": groups}
+    if not simulated:
+        functions = {name: _on_device(function) for name, function in functions.items()}
+        bound["np"] = _numpy()
+    bound |= functions
+    bound["_block_sums"] = cuda.jit(device=True)(specialised(_sum_over_block, "sum_over_block", bound))
+    return cuda.jit(specialised(_walk, f"walk_{optimizer.name}_{real}", bound)), groups**2
+
+
+def kernel(optimizer: Optimizer, gradient: Gradient) -> Callable[..., None]:
+    """A function with the arguments of the walk's kernel and the same effect, for all neurons at once."""
+    cuda = _toolkit()
+    orthogonal = isinstance(gradient, ScaleInvariant)
+
+    def walk(  # type: ignore[no-untyped-def]
+        neurons, state, norm_squared, keys, first_step, coefficients, parameters, _data, window, first_window, _z,
+        records,
+    ) -> None:  # fmt: skip
+        compiled, threads = _kernel(type(optimizer), state.dtype.name)
+        count, _, dim = state.shape
+        last = (first_step + len(coefficients) - 2) // window - first_window
+        first = (first_step - 1) // window - first_window
+        touched = np.ascontiguousarray(records[:, first : last + 1])
+        back = [cuda.to_device(array) for array in (state, norm_squared, touched)]
+        there = [cuda.to_device(array) for array in (keys, coefficients, parameters)]
+        z = cuda.device_array((count, dim + dim % 2), state.dtype)
+        compiled[count, threads](
+            back[0], back[1], there[0], first_step, there[1], there[2], orthogonal, window, first_window + first, z,
+            back[2],
+        )  # fmt: skip
+        for device, host in zip(back, (state, norm_squared, touched), strict=True):
+            device.copy_to_host(host)
+        records[:, first : last + 1] = touched
+
+    return walk
