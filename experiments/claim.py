@@ -29,7 +29,8 @@ class Check:
     """One statement with the numbers that decide it: it holds if ``low <= value <= high``.
 
     The interval is part of the claim, fixed before the numbers are seen; `standard_error` says how well
-    the value is known (NaN for a single recorded network).
+    the value is known (NaN for a single recorded network). `established` is False where a test finds that
+    noise may have put the value on its side of the bound (`experiments.paired`): nothing is shown then.
     """
 
     statement: str
@@ -37,18 +38,23 @@ class Check:
     standard_error: float
     low: float
     high: float = inf
+    established: bool = True
 
     @property
     def holds(self) -> bool:
-        """Whether the value lies in the claimed interval."""
-        return self.low <= self.value <= self.high
+        """Whether the value lies in the claimed interval, and not by chance."""
+        return self.established and self.low <= self.value <= self.high
 
     def line(self) -> str:
         """One line for the terminal."""
-        colour = "[green]holds  [/]" if self.holds else "[bold red]REFUTED[/]"
+        verdict = "[green]holds  [/]" if self.holds else "[bold red]REFUTED[/]"
+        if not self.established:
+            verdict = "[yellow]not established[/]"
         claimed = f"at least {self.low:.3g}" if self.high == inf else f"{self.low:.3g} to {self.high:.3g}"
+        if self.low == -inf:
+            claimed = f"at most {self.high:.3g}"
         noise = f" ±{self.standard_error:.1g}" if isfinite(self.standard_error) else ""
-        return f"{colour} {self.statement}: {self.value:.4g}{noise} (claimed: {claimed})"
+        return f"{verdict} {self.statement}: {self.value:.4g}{noise} (claimed: {claimed})"
 
 
 @dataclass(frozen=True)
@@ -88,23 +94,33 @@ def _record(check: Check) -> dict[str, Any]:
     return {**numbers, "holds": check.holds}
 
 
-def main(name: str, documentation: str | None, examine: Callable[[bool], Finding]) -> None:
-    """Command line of a claim script; exit code 1 if the claim is refuted."""
+def main(
+    name: str,
+    documentation: str | None,
+    examine: Callable[[bool], Finding],
+    large: Callable[[str], Finding] | None = None,
+) -> None:
+    """Command line of a claim script; exit code 1 if the claim is refuted or not established.
 
-    @click.command(help=documentation, context_settings={"help_option_names": ["-h", "--help"]})
+    `large` is a version for an accelerator, given the device; it writes ``name_large``.
+    """
+
     @click.option("--quick", is_flag=True, help="Smaller version, seconds; written to --output only if that is given.")
     @click.option("--output", type=click.Path(path_type=Path), help="Folder for JSON and figure.  [default: results/]")
-    def command(quick: bool, output: Path | None) -> None:
+    def command(quick: bool, output: Path | None, device: str | None = None) -> None:
         folder = output or (None if quick else RESULTS)
+        stem = name if device is None else f"{name}_large"
         if folder is not None:
-            check_writable(folder / f"{name}.json")
-        finding = examine(quick)
+            check_writable(folder / f"{stem}.json")
+        finding = examine(quick) if device is None or large is None else large(device)
         console = Console(soft_wrap=True)
         for check in finding.checks:
             console.print(check.line())
         if folder is not None:
-            write(name, (documentation or "").strip().splitlines()[0], finding, folder, quick)
-            console.print(f"wrote {folder / name}.json and .png")
+            write(stem, (documentation or "").strip().splitlines()[0], finding, folder, quick)
+            console.print(f"wrote {folder / stem}.json and .png")
         sys.exit(0 if finding.holds else 1)
 
-    command()
+    if large is not None:
+        command = click.option("--large", "device", metavar="DEVICE", help="Large version, on cuda.")(command)
+    click.command(help=documentation, context_settings={"help_option_names": ["-h", "--help"]})(command)()
