@@ -170,7 +170,7 @@ class Outcome:
     """Test loss and accuracy; a loss worse than guessing, or none, counts as guessing.
 
     ``rotation`` (by layer, radians per step), ``across_layers`` and ``within_layers`` are those of
-    `rotsim.balance`, if recorded.
+    `rotsim.balance`, if recorded; so is ``undecayed_step``, the RMS step of one coordinate of gains and biases.
     """
 
     loss: float
@@ -178,6 +178,7 @@ class Outcome:
     rotation: dict[str, float] = field(default_factory=dict)
     across_layers: float = float("nan")
     within_layers: float = float("nan")
+    undecayed_step: float = float("nan")
 
 
 def run_trial(trial: Trial, device: str = "cpu") -> Outcome:
@@ -205,9 +206,12 @@ def _run(trial: Trial, device: torch.device) -> Outcome:
     draw = torch.Generator().manual_seed(trial.seed)
     optimizer = trial.arm.build(model)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    recorder = Recorder(model, optimizer, INTERVAL, 10 * INTERVAL, spec=trial.arm.spec, lags=0)
+    recorder = None
     if trial.record:
-        recorder.start()
+        window = INTERVAL * max(1, trial.steps // (20 * INTERVAL))
+        recorder = Recorder(model, optimizer, INTERVAL, window, _is_recorded, spec=trial.arm.spec, lags=0).start()
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    squares = []
     for step in range(trial.steps):
         factor = lr_factor(step, trial.steps, trial.warmup)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -215,16 +219,27 @@ def _run(trial: Trial, device: torch.device) -> Outcome:
         loss = trial.task.loss(model, draw, device)
         optimizer.zero_grad()
         loss.backward()
+        sampled = trial.record and step >= trial.steps // 2 and step % INTERVAL == 0
+        before = torch.cat([p.detach().flatten() for p in vectors]) if sampled else None
         optimizer.step()
-    recorder.close()
+        if before is not None:
+            after = torch.cat([p.detach().flatten() for p in vectors])
+            squares.append((after - before).square().mean().item())
     model.eval()
     with torch.no_grad():
         loss_value, accuracy = trial.task.evaluate(model, device)
     loss_value = min(loss_value, trial.task.chance) if isfinite(loss_value) else trial.task.chance
-    if not trial.record:
+    if recorder is None:
         return Outcome(loss_value, accuracy)
+    recorder.close()
     found = balance(recorder.dataset())
-    return Outcome(loss_value, accuracy, found.rotation, found.across_layers, found.within_layers)
+    step_size = (sum(squares) / len(squares)) ** 0.5
+    return Outcome(loss_value, accuracy, found.rotation, found.across_layers, found.within_layers, step_size)
+
+
+def _is_recorded(name: str, parameter: torch.Tensor) -> bool:
+    """All matrices but an image network's head, whose rows no normalisation follows."""
+    return parameter.ndim >= 2 and name not in ("head.weight",)
 
 
 def lr_factor(step: int, steps: int, warmup: int) -> float:

@@ -31,6 +31,7 @@ import rotsim
 from experiments.claim import Check, Finding, main
 from experiments.networks.gpt import GPTSize
 from experiments.paired import Comparison, checks, holm, tuned
+from experiments.panels import loss_axis, seed_curve, setting_axis
 from experiments.trials import ImageTask, Plain, Task, TextTask, Trial, Turned, run_trials
 from rotsim.plotting import style
 
@@ -157,26 +158,22 @@ def _figure(cases: list[Case], losses: list[np.ndarray]) -> Figure:
         )
         for (top, bottom), case, x in zip(axes.T, cases, losses, strict=True):
             label = rotsim.OPTIMIZERS[case.optimizer].label
-            mean, error = x.mean(-1), x.std(-1, ddof=1) / np.sqrt(case.seeds)
             gain = x[:, 0] - x[:, 1]
-            for arm, name in enumerate((label, f"rotational {label}")):
+            for arm, name in enumerate(("plain", "rotational")):
                 color = f"C{arm}"
                 for warmup, (line, mark) in enumerate((("-", "o"), (":", "s"))):
-                    top.errorbar(
-                        case.rates, mean[arm, warmup], error[arm, warmup], color=color, linestyle=line, marker=mark,
+                    seed_curve(
+                        top, case.rates, x[arm, warmup], color=color, linestyle=line, marker=mark,
                         mfc="none" if warmup else color, label=f"{name}, {'with' if warmup else 'no'} warm-up",
                     )  # fmt: skip
-                bottom.errorbar(
-                    np.array(case.rates) * (1 + 0.12 * arm), gain[arm].mean(-1),
-                    gain[arm].std(-1, ddof=1) / np.sqrt(case.seeds), color=color, marker="o", label=name,
-                )  # fmt: skip
+                seed_curve(bottom, np.array(case.rates) * (1 + 0.12 * arm), gain[arm], color=color, marker="o")
             bottom.axhline(0, color="k", linewidth=1)
-            top.set(title=f"{label}, {case.name}", xscale="log", yscale="log")
-            bottom.set(xlabel="peak lr")
-            bottom.set_yscale("symlog", linthresh=0.05)
-            top.legend(fontsize=9)
+            top.set_title(f"{label}, {case.name}")
+            loss_axis(top)
+            setting_axis(bottom, case.rates, "peak lr")
         axes[0, 0].set_ylabel("test loss, nats")
-        axes[1, 0].set_ylabel("loss without - with warm-up, nats")
+        axes[1, 0].set_ylabel("gain from warm-up:\nloss without - with, nats")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
         plt.close(figure)
     return figure
 

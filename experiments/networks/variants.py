@@ -75,7 +75,8 @@ class ResNet(nn.Module):
         self.norm = nn.BatchNorm2d(width)
         channels = [width] + [width * 2 ** (i // blocks) for i in range(stages * blocks)]
         strides = [2 if after > before else 1 for before, after in pairwise(channels)]
-        self.blocks = nn.Sequential(*(ResidualBlock(*pair, s) for pair, s in zip(pairwise(channels), strides)))
+        sizes = zip(channels[:-1], channels[1:], strides, strict=True)
+        self.blocks = nn.Sequential(*(ResidualBlock(*size) for size in sizes))
         self.head = nn.Linear(channels[-1], 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

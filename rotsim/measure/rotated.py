@@ -154,4 +154,6 @@ def _checked_factors(
                 f"`factors` must hold one finite number >= 0 for each of the {parameter.shape[0]} rows; "
                 f"got shape {tuple(values.shape)}, from {values.min().item():g} to {values.max().item():g}"
             )
-    return {p: values.detach().to(p.device, torch.promote_types(p.dtype, torch.float32)) for p, values in factors.items()}
+    return {
+        p: values.detach().to(p.device, torch.promote_types(p.dtype, torch.float32)) for p, values in factors.items()
+    }
