@@ -88,7 +88,7 @@ def _network(quick: bool) -> dict[str, Any]:
     task = ImageTask(shape=(32, 32) if quick else (64, 64, 64))
     outcomes = run_trials(
         [
-            Trial(task, AtEquilibrium("adamw", float(lr), PRODUCT / float(lr)), steps, seed, record=True)
+            Trial(task, AtEquilibrium("adamw", float(lr), PRODUCT / float(lr)), steps, seed, constant=True, record=True)
             for lr in rates
             for seed in range(seeds)
         ],
@@ -98,7 +98,12 @@ def _network(quick: bool) -> dict[str, Any]:
         "rotation": [np.mean(list(outcome.rotation.values())) for outcome in outcomes],
         **{name: [getattr(outcome, name) for outcome in outcomes] for name in ("undecayed_step", "loss", "accuracy")},
     }
-    return {"lr": rates.tolist(), **{k: np.reshape(v, (len(rates), seeds)).tolist() for k, v in found.items()}}
+    predicted = rotsim.equilibrium(Plain("adamw", 0.01, PRODUCT / 0.01).spec, task.shape[0]).rotation
+    return {
+        "lr": rates.tolist(),
+        "predicted_rotation": predicted,
+        **{k: np.reshape(v, (len(rates), seeds)).tolist() for k, v in found.items()},
+    }
 
 
 def judge_network(rates: np.ndarray, rotation: np.ndarray, step: np.ndarray, loss: np.ndarray) -> list[Check]:
@@ -163,11 +168,13 @@ def _draw_network(axes: Any, network: dict[str, Any]) -> None:
     labels = ("rotation, rad per step", "RMS step of one gain or bias", "test loss, nats")
     for ax, name, label in zip(axes, names, labels, strict=True):
         seed_curve(ax, network["lr"], np.array(network[name]), color="C0", marker="o")
-        setting_axis(ax, np.round(network["lr"], 4), f"peak lr, at lr·wd = {PRODUCT:g}")
+        setting_axis(ax, np.round(network["lr"], 4), f"lr, at lr·wd = {PRODUCT:g}")
         loss_axis(ax)
         ax.set(ylabel=label)
-    axes[0].set(ylim=(7e-3, 7e-2), title="AdamW, BN-MLP on digits: rotation the same")
-    axes[1].set(yscale="log", title="gains and biases: proportional to lr")
+    axes[0].axhline(network["predicted_rotation"], color="C0", linestyle="--")
+    axes[0].set(ylim=(7e-3, 7e-2), title="AdamW, BN-MLP on digits: the same")
+    axes[1].set_yscale("log")  # decades need no more ticks
+    axes[1].set_title("gains and biases: step grows with lr")
     axes[2].set(title="so the result differs")
 
 

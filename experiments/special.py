@@ -100,7 +100,7 @@ def examine(quick: bool) -> Finding:
         results = {}
         for name, settings in arms.items():
             trials = [
-                Trial(case.task, arm, case.steps, seed, 0, True) for arm in settings for seed in range(case.seeds)
+                Trial(case.task, arm, case.steps, seed, record=True) for arm in settings for seed in range(case.seeds)
             ]
             results[name] = run_trials(trials, 1 if quick else 2)
         arrays = {

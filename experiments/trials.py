@@ -154,7 +154,8 @@ class Turned(Plain):
 class Trial:
     """Everything that determines a run: lr warms up linearly over `warmup` steps, then follows a cosine to 0.
 
-    ``record`` measures over the last half how evenly the network turns, which slows the run.
+    ``constant`` keeps lr at its peak instead. ``record`` measures over the last half how evenly the network turns,
+    which slows the run.
     """
 
     task: Task
@@ -162,6 +163,7 @@ class Trial:
     steps: int
     seed: int
     warmup: int = 0
+    constant: bool = False
     record: bool = False
 
 
@@ -213,7 +215,7 @@ def _run(trial: Trial, device: torch.device) -> Outcome:
     vectors = [p for p in model.parameters() if p.ndim < 2]
     squares = []
     for step in range(trial.steps):
-        factor = lr_factor(step, trial.steps, trial.warmup)
+        factor = 1.0 if trial.constant else lr_factor(step, trial.steps, trial.warmup)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
         loss = trial.task.loss(model, draw, device)
