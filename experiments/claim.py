@@ -71,19 +71,25 @@ class Finding:
         return bool(self.checks) and all(check.holds for check in self.checks)
 
 
-def write(name: str, claim: str, finding: Finding, folder: Path, quick: bool) -> None:
-    """Write ``name.json`` and ``name.png`` into `folder`, atomically."""
+def write(name: str, claim: str, finding: Finding, folder: Path, quick: bool, large: str | None = None) -> None:
+    """Write ``name.json`` and ``name.png`` (``name_large``, with a device in `large`) into `folder`, atomically."""
+    option = " --quick" if quick else f" --large {large}" if large else ""
     content = {
         "claim": claim,
         "holds": finding.holds,
         "quick": quick,
         "checks": [_record(check) for check in finding.checks],
         "numbers": finding.numbers,
-        "provenance": provenance(command=f"python -m experiments.{name}{' --quick' if quick else ''}"),
+        "provenance": provenance(command=f"python -m experiments.{name}{option}"),
     }
+    stem = _stem(name, large)
     text = json.dumps(content, indent=1) + "\n"
-    write_atomically(folder / f"{name}.json", lambda path: path.write_text(text))
-    save_figure(finding.figure, folder / f"{name}.png")
+    write_atomically(folder / f"{stem}.json", lambda path: path.write_text(text))
+    save_figure(finding.figure, folder / f"{stem}.png")
+
+
+def _stem(name: str, large: str | None) -> str:
+    return f"{name}_large" if large else name
 
 
 def _record(check: Check) -> dict[str, Any]:
@@ -108,8 +114,8 @@ def main(
     @click.option("--quick", is_flag=True, help="Smaller version, seconds; written to --output only if that is given.")
     @click.option("--output", type=click.Path(path_type=Path), help="Folder for JSON and figure.  [default: results/]")
     def command(quick: bool, output: Path | None, device: str | None = None) -> None:
+        stem = _stem(name, device)
         folder = output or (None if quick else RESULTS)
-        stem = name if device is None else f"{name}_large"
         if folder is not None:
             check_writable(folder / f"{stem}.json")
         finding = examine(quick) if device is None or large is None else large(device)
@@ -117,10 +123,10 @@ def main(
         for check in finding.checks:
             console.print(check.line())
         if folder is not None:
-            write(stem, (documentation or "").strip().splitlines()[0], finding, folder, quick)
+            write(name, (documentation or "").strip().splitlines()[0], finding, folder, quick, device)
             console.print(f"wrote {folder / stem}.json and .png")
         sys.exit(0 if finding.holds else 1)
 
     if large is not None:
-        command = click.option("--large", "device", metavar="DEVICE", help="Large version, on cuda.")(command)
+        command = click.option("--large", "device", metavar="DEVICE", help="Larger version, on cuda or cpu.")(command)
     click.command(help=documentation, context_settings={"help_option_names": ["-h", "--help"]})(command)()
