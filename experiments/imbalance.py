@@ -83,7 +83,10 @@ def examine(quick: bool) -> Finding:
         "loss_at_best": at_best(loss, loss).mean(axis=1).tolist(),
         "accuracy_at_best": at_best(loss, accuracy).mean(axis=1).tolist(),
     }
-    return Finding(judge(arms, loss), _figure(arms, rotations, loss), numbers)
+    found = judge(arms, loss)
+    excess = [f"{c.value:+.1%} ± {c.standard_error:.1%} ({c.statement.split(':')[0]})" for c in found]
+    result = f"test loss against balanced rotation: {', '.join(excess)}"
+    return Finding(found, _figure(arms, rotations, loss), numbers, result)
 
 
 def judge(arms: Sequence[tuple[float, float]], loss: np.ndarray) -> list[Check]:

@@ -64,8 +64,14 @@ def examine(quick: bool) -> Finding:
             "accuracy[norm][lr][seed]": accuracy.round(5).tolist(),
             "spread[norm][lr][seed]": spread.round(5).tolist(),
             "accuracy_at_best": at_best(loss, accuracy).mean(axis=1).tolist(),
+            "spread_at_best": best_spread.mean(axis=1).tolist(),
         }
-    return Finding(found, _figure(numbers), numbers)
+    result = "; ".join(
+        f"{rotsim.OPTIMIZERS[name].label}: spread {', '.join(f'{x:.3f}' for x in of['spread_at_best'])}, accuracy "
+        f"{', '.join(f'{x:.1%}' for x in of['accuracy_at_best'])} (BN, LN, WS+LN)"
+        for name, of in numbers.items()
+    )
+    return Finding(found, _figure(numbers), numbers, result)
 
 
 def judge(label: str, loss: np.ndarray, spread: np.ndarray) -> list[Check]:

@@ -49,10 +49,10 @@ def examine(quick: bool) -> Finding:
         gain = [_undecayed(spec(lr=float(lr), weight_decay=0.0)) for lr in rates]
         rotation = np.array([estimate["rotation"].value for estimate in decayed])
         error = np.array([estimate["rotation"].standard_error for estimate in decayed])
-        spread = float(rotation.max() / rotation.min() - 1)
+        apart = float(rotation.max() / rotation.min() - 1)
         allowed = float(6 * (error / rotation).max() + 1 / DIM)
         found.append(
-            Check(f"{spec.label}: max/min of rotation over two decades of lr, minus 1", spread,
+            Check(f"{spec.label}: max/min of rotation over two decades of lr, minus 1", apart,
                   float((error / rotation).max()), -allowed, allowed)
         )  # fmt: skip
         slope = float(np.polyfit(np.log(rates), np.log(gain), 1)[0])
@@ -66,7 +66,13 @@ def examine(quick: bool) -> Finding:
         }
     numbers["network"] = network = _network(quick)
     found += judge_network(*(np.array(network[name]) for name in ("lr", "rotation", "undecayed_step", "loss")))
-    return Finding(found, _figure(numbers), numbers)
+    equal, _, differs = found[-3:]
+    spread = [f"{check.value:.2%} ({check.statement.split(':')[0]})" for check in found[:-3:2]]
+    result = (
+        f"rotation equal to {', '.join(spread)} over two decades of lr; the undecayed step follows lr; in a network "
+        f"rotation equal to {equal.value:.1%}, loss {differs.value:.0%} apart"
+    )
+    return Finding(found, _figure(numbers), numbers, result)
 
 
 class AtEquilibrium(Plain):

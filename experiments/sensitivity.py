@@ -70,7 +70,13 @@ def examine(quick: bool) -> Finding:
             "variations": names,
             "loss[variation][lr][seed]": loss.round(5).tolist(),
         }
-    return Finding(found, _figure(numbers), numbers)
+    worst = max(found, key=lambda check: abs(check.value))
+    inside = sum(check.holds for check in found)
+    result = (
+        f"{inside} of {len(found)} changes of a default move the loss by less than {MARGIN:.0%}; "
+        f"largest: {worst.value:+.1%} ± {worst.standard_error:.1%} ({worst.statement.split(':')[0]})"
+    )
+    return Finding(found, _figure(numbers), numbers, result)
 
 
 def judge(label: str, names: list[str], loss: np.ndarray) -> list[Check]:

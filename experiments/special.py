@@ -118,7 +118,12 @@ def examine(quick: bool) -> Finding:
             "loss[arm][setting][seed]": [x.round(5).tolist() for x in arrays["loss"]],
             "at_best[arm][seed]": {what: x.round(5).tolist() for what, x in best.items()},
         }
-    return Finding(found, _figure(numbers), numbers)
+    result = "; ".join(
+        f"{name}: layers apart by {', '.join(f'{np.mean(x):.1f}' for x in of['at_best[arm][seed]']['across_layers'])}, "
+        f"loss {', '.join(f'{np.mean(x):.3f}' for x in of['at_best[arm][seed]']['loss'])} (AdamW, Adam+L2, turned)"
+        for name, of in numbers.items()
+    )
+    return Finding(found, _figure(numbers), numbers, result)
 
 
 def judge(name: str, loss: np.ndarray, across: np.ndarray) -> list[Check]:

@@ -19,6 +19,7 @@ trials on other seeds. Settings are chosen for each seed on the other seeds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -29,7 +30,6 @@ from matplotlib.figure import Figure
 
 import rotsim
 from experiments.claim import Check, Finding, main
-from experiments.networks.gpt import GPTSize
 from experiments.paired import Comparison, checks, holm, tuned
 from experiments.panels import loss_axis, seed_curve, setting_axis
 from experiments.trials import ImageTask, Plain, Task, TextTask, Trial, Turned, run_trials
@@ -74,26 +74,15 @@ QUICK = [
     Case("MLP, digits", _FAST, "adamw", 0.05, (0.016, 0.256), 60, 3),
     Case("MLP, digits", _FAST, "sgdm", 1e-3, (0.4, 6.4), 60, 3),
 ]
-_DEEP = ImageTask("fashion", "resnet", (16, 3, 3), 128, 0.0)
-_WIDE = TextTask(GPTSize(layers=6, width=384, heads=6, context=256), batch=32)
-LARGE = [
-    Case("ResNet-20, Fashion-MNIST", _DEEP, "adamw", 0.05, (0.004, 0.016, 0.064, 0.256), 2000, 3),
-    Case("ResNet-20, Fashion-MNIST", _DEEP, "sgdm", 1e-3, (0.1, 0.4, 1.6, 6.4), 2000, 3),
-    Case("WN-GPT 6x384, text", _WIDE, "adamw", 0.1, (0.004, 0.016, 0.064), 1500, 3),
-]
 
 
 def examine(quick: bool) -> Finding:
     """Train every case and test the three statements."""
-    return _examine(QUICK if quick else CASES, 1 if quick else 2, "cpu")
+    return examine_cases(QUICK if quick else CASES, 1 if quick else 2)
 
 
-def large(device: str) -> Finding:
-    """The same on larger networks."""
-    return _examine(LARGE, 1, device)
-
-
-def _examine(cases: list[Case], processes: int, device: str) -> Finding:
+def examine_cases(cases: list[Case], processes: int, device: str = "cpu") -> Finding:
+    """The finding for any list of cases."""
     outcomes = iter(run_trials([trial for case in cases for trial in case.trials()], processes, device))
     losses = []
     for case in cases:
@@ -108,7 +97,7 @@ def _examine(cases: list[Case], processes: int, device: str) -> Finding:
         ],
         "tests": tests,
     }  # fmt: skip
-    return Finding(found, _figure(cases, losses), numbers)
+    return Finding(found, _figure(cases, losses), numbers, _result(cases, losses))
 
 
 def judge(cases: list[Case], losses: list[np.ndarray]) -> tuple[list[Check], list[dict[str, Any]]]:
@@ -135,6 +124,21 @@ def judge(cases: list[Case], losses: list[np.ndarray]) -> tuple[list[Check], lis
             for c, p in zip(family, holm([c.p for c in family]), strict=True)
         ]
     return found, tests
+
+
+def _result(cases: list[Case], losses: list[np.ndarray]) -> str:
+    def each(values: Callable[[np.ndarray], np.ndarray], form: str) -> str:
+        shown = [
+            f"{values(x).mean():{form}} ± {values(x).std(ddof=1) / np.sqrt(case.seeds):{form.replace('+', '')}} "
+            f"({rotsim.OPTIMIZERS[case.optimizer].label}, {case.name.split(',')[0]})"
+            for case, x in zip(cases, losses, strict=True)
+        ]
+        return ", ".join(shown)
+
+    return (
+        f"loss against the plain optimizer {each(_at_best, '+.1%')}; "
+        f"warm-up gains the plain one more by {each(_difference_of_gains, '+.3f')} nats"
+    )
 
 
 def _at_best(losses: np.ndarray) -> np.ndarray:
@@ -179,4 +183,4 @@ def _figure(cases: list[Case], losses: list[np.ndarray]) -> Figure:
 
 
 if __name__ == "__main__":
-    main("warmup", __doc__, examine, large)
+    main("warmup", __doc__, examine)

@@ -16,14 +16,15 @@ from rotsim import dataset
 from rotsim.errors import InvalidInput, integer, positive, require
 from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
-from rotsim.optimizers.base import Optimizer
-from rotsim.simulation import gram, twin, walk
+from rotsim.optimizers import Optimizer, Rotational
+from rotsim.simulation import gram, rotational, twin, walk
 from rotsim.simulation.interrupt import Interrupted, stop_requested
 from rotsim.simulation.memory import check_fits
 from rotsim.simulation.start import (
     SLOTS,
     Schedule,
     State,
+    digests,
     fresh,
     fresh_norms,
     initial_description,
@@ -60,6 +61,7 @@ def simulate(
     lr_schedule: np.ndarray | Callable[[np.ndarray], np.ndarray] | None = None,
     dtype: str = "float32",
     *,
+    wd_schedule: np.ndarray | Callable[[np.ndarray], np.ndarray] | None = None,
     keep_state: bool = False,
     resume: xr.Dataset | None = None,
     threads: int | None = None,
@@ -73,7 +75,7 @@ def simulate(
     Parameters
     ----------
     optimizer : Optimizer
-        AdamW, AdamL2, SGDM or Lion.
+        AdamW, AdamL2, SGDM, Lion, or the Rotational variant of one.
     dim : int
         Length C >= 2 of a neuron's weight vector (its fan-in); default 1024, or what the given
         arrays have.
@@ -82,7 +84,7 @@ def simulate(
     steps : int
         Total number of optimizer steps, < 2³². With `resume`, this counts the steps already done.
     gradient : Gradient
-        ScaleInvariant (default), Isotropic or Replay.
+        ScaleInvariant (default), Isotropic, or any other model of `rotsim.gradients`.
     seed : int
         In [0, 2⁶⁴). A draw depends on (seed, neuron, step, coordinate) alone.
     initial_norm : float or array_like, shape (neurons,)
@@ -93,9 +95,11 @@ def simulate(
         Steps per record window; the last window may be shorter.
     lr_schedule : array_like of shape (steps,) or callable, optional
         Factor on ``optimizer.lr`` at each step, or a function from an array of step numbers
-        (counted from 1) to the factors. Finite and >= 0.
+        (counted from 1) to the factors. Finite and >= 0; see `rotsim.theory.schedules`.
     dtype : {"float32", "float64"}
         Format of weights and optimizer state. Records are summed in float64.
+    wd_schedule : array_like of shape (steps,) or callable, optional
+        Likewise on ``optimizer.weight_decay``.
     keep_state : bool
         Also return weights and optimizer state, from which `resume` continues.
     resume : Dataset, optional
@@ -155,7 +159,9 @@ def simulate(
         engine = "gram" if dim > _GRAM_DIM and gram.valid(optimizer, gradient) else "numba"
     if engine == "gram":
         gram.require_valid(optimizer, gradient)
-    schedule = Schedule(lr_schedule, steps)
+    if isinstance(optimizer, Rotational) and optimizer.zero_mean:
+        require(dim >= 3, "dim", "be >= 3 for a rotational variant with zero_mean", dim)
+    schedules = Schedule("lr_schedule", lr_schedule, steps), Schedule("wd_schedule", wd_schedule, steps)
     spec = {
         "dim": dim,
         "neurons": neurons,
@@ -165,17 +171,18 @@ def simulate(
         "record_every": window,
         "dtype": dtype,
         "engine": engine,
-        "lr_schedule": schedule.digest(steps),
+        **digests(schedules, steps),
         "initial": initial_description(initial_norm, initial_weights),
     }
     carried = 1 if engine == "gram" else dim  # coordinates that the state holds
-    check_fits(neurons * SLOTS * carried * np.dtype(dtype).itemsize, 3 * neurons * -(-steps // window) * 24)
+    slots = SLOTS + gradient.memory_slots + optimizer.memory_slots
+    check_fits(neurons * slots * carried * np.dtype(dtype).itemsize, 3 * neurons * -(-steps // window) * 24)
     if resume is not None:
-        state = resumed(resume, optimizer, spec, steps, schedule)
+        state = resumed(resume, optimizer, spec, steps, schedules)
     elif engine == "gram":
         state = fresh_norms(neurons, initial_norm, initial_weights)
     else:
-        state = fresh(neurons, dim, seed, initial_norm, initial_weights, np.dtype(dtype))
+        state = fresh(neurons, dim, seed, initial_norm, initial_weights, np.dtype(dtype), slots)
 
     first_window = state.done // window
     records = np.zeros((neurons, -(-steps // window) - first_window, len(dataset.QUANTITIES)))
@@ -183,7 +190,7 @@ def simulate(
 
     def so_far(with_state: bool) -> xr.Dataset:
         """The dataset of the steps done: what a run of that many steps returns."""
-        reached = {**spec, "steps": state.done, "lr_schedule": schedule.digest(state.done)}
+        reached = {**spec, "steps": state.done, **digests(schedules, state.done)}
         result = _dataset(state, records, first_window, window, optimizer, reached, resume)
         if with_state:
             unfinished = state.done % window > 0
@@ -193,11 +200,15 @@ def simulate(
 
     if engine == "gram":
         kernel = gram.kernel(gradient, dim)
+    elif isinstance(optimizer, Rotational):
+        kernel = (rotational.kernel if engine == "numba" else rotational.twin)(optimizer, gradient)
+    elif engine == "numba":
+        kernel = walk.kernel(type(optimizer), type(gradient))
     else:
-        kernel = (walk if engine == "numba" else twin).kernel(type(optimizer), type(gradient))
+        kernel = twin.kernel(optimizer, gradient)
     saved = time.monotonic()
     with stop_requested() as stop:
-        for done in _advance(kernel, state, steps, optimizer, gradient, schedule, seed, window, records, workers):
+        for done in _advance(kernel, state, steps, optimizer, gradient, schedules, seed, window, records, workers):
             if progress is not None:
                 progress(done, steps)
             if stop.is_set() and done < steps:
@@ -242,7 +253,7 @@ def _advance(
     steps: int,
     optimizer: Optimizer,
     gradient: Gradient,
-    schedule: Schedule,
+    schedules: tuple[Schedule, Schedule],
     seed: int,
     window: int,
     records: np.ndarray,
@@ -255,20 +266,24 @@ def _advance(
     blocks = np.unique(np.linspace(0, neurons, min(neurons, 4 * workers) + 1).astype(int)).tolist()
     chunk = int(np.clip(_COORDINATE_STEPS_PER_CHUNK * workers / (neurons * max(dim, _LEAST_COST)), 1, _MAX_CHUNK))
     first_window = state.done // window
+    parameters = np.broadcast_to(gradient.parameters(), (neurons, gradient.parameters().shape[1])).copy()
+    if gradient.coupled:
+        chunk = 1
 
     def advance(start: int, stop: int, first: int, table: np.ndarray, data: np.ndarray) -> None:
-        scratch = np.zeros(dim + dim % 2, real)
+        scratch = np.zeros(gradient.scratch(dim), real)
         kernel(
-            (start, stop), state.slots, state.norm_squared, keys, first, table, gradient.parameter, data,
+            (start, stop), state.slots, state.norm_squared, keys, first, table, parameters, data,
             window, first_window, scratch, records,
         )  # fmt: skip
 
     with ThreadPoolExecutor(workers) as pool, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         while state.done < steps:
             step = np.arange(state.done + 1, min(state.done + chunk, steps) + 1)
-            lr, weight_decay = optimizer.lr * schedule(step), np.full(len(step), optimizer.weight_decay)
+            lr = optimizer.lr * schedules[0](step)
+            weight_decay = optimizer.weight_decay * schedules[1](step)
             table = optimizer.coefficient_table(step, lr, weight_decay).astype(real)
-            data = gradient.chunk(step, real)
+            data = gradient.given(step, real, state.slots[:, 0], keys)
             jobs = [pool.submit(advance, *block, int(step[0]), table, data) for block in pairwise(blocks)]
             for job in jobs:
                 job.result()
