@@ -38,7 +38,7 @@ FACTOR = 1.5
 def examine(quick: bool) -> Finding:
     """Train and record every normalisation under both optimizers."""
     shape = (32, 32) if quick else (64, 64, 64)
-    seeds, steps = (3, 150) if quick else (6, 800)
+    seeds, steps = (3, 100) if quick else (6, 800)
     found: list[Check] = []
     numbers: dict[str, Any] = {}
     for optimizer, (weight_decay, rates) in GRIDS.items():

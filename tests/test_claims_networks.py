@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from experiments import imbalance, invariance, product, sensitivity, special, warmup
-from experiments.claim import write
+from experiments import __main__ as runner
+from experiments import imbalance, invariance, product, sensitivity, special, table, warmup
+from experiments.claim import Check, Finding, write
 from experiments.networks.variants import ResNet, normalised_mlp
 from experiments.paired import Comparison, at_best, checks, holm, tuned
 from experiments.trials import ImageTask, Plain, TextTask, Trial, Turned, lr_factor, run_trial
@@ -21,18 +22,55 @@ noise = np.random.default_rng(0).normal(1.0, 0.01, (5, 4, SEEDS))  # (arm, setti
 
 @pytest.mark.parametrize("script", [imbalance, invariance, sensitivity, special, warmup], ids=lambda s: s.__name__)
 def test_quick_version(script, tmp_path):
-    assert "would refute" in script.__doc__
+    assert "would refute" in script.__doc__ and table.section_of(script.__doc__)
     finding = script.examine(quick=True)
     assert finding.checks and all(np.isfinite([c.value, c.standard_error]).all() for c in finding.checks)
     name = script.__name__.split(".")[-1]
-    write(name, "claim", finding, tmp_path, quick=True)
-    assert json.loads((tmp_path / f"{name}.json").read_text())["quick"]
+    write(name, script.__doc__, finding, tmp_path, quick=True)
+    content = json.loads((tmp_path / f"{name}.json").read_text())
+    assert content["quick"] and content["result"] == finding.result != ""
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
     if script is imbalance:
-        assert finding.holds  # by ten standard errors
-        loss = np.array(finding.numbers["loss[arm][rotation][seed]"])
-        (swapped,) = imbalance.judge((imbalance.BALANCED, (0.5, 10.0)), loss[::-1])
-        assert swapped.established and not swapped.holds and "REFUTED" in swapped.line()
+        assert finding.holds  # by five standard errors
+        (case,) = imbalance.QUICK
+        loss = np.array(finding.numbers[case.name]["loss[arm][rotation][seed]"])
+        (swapped,) = imbalance.judge(case, loss[::-1])
+        assert swapped.refuted and "REFUTED" in swapped.line()
+
+
+@pytest.mark.parametrize("name", ["imbalance", "invariance", "product", "sensitivity", "special", "warmup"])
+def test_committed_result_is_that_of_the_full_version(name):
+    content = table.committed(name)
+    assert not content["quick"] and content["provenance"]["command"] == f"python -m experiments.{name}"
+    assert content["holds"] == all(check["holds"] for check in content["checks"])
+
+
+def test_committed_numbers_give_the_committed_verdicts():
+    """The verdicts follow from the losses that stand beside them."""
+    content = table.committed("imbalance")
+    again = [
+        check
+        for case in imbalance.CASES
+        for check in imbalance.judge(case, np.array(content["numbers"][case.name]["loss[arm][rotation][seed]"]))
+    ]
+    assert [(c.statement, c.holds) for c in again] == [(c["statement"], c["holds"]) for c in content["checks"]]
+    content = table.committed("warmup")
+    losses = [np.array(case["loss[arm][warmup][lr][seed]"]) for case in content["numbers"]["cases"]]
+    again, _ = warmup.judge(warmup.CASES, losses)
+    assert [(c.statement, c.holds) for c in again] == [(c["statement"], c["holds"]) for c in content["checks"]]
+
+
+def test_the_runner_tells_a_new_refutation_from_a_lack_of_seeds():
+    fine, wrong, open_ = (
+        Finding([Check("x", value, 0.1, 1.0, established=known)], None)
+        for value, known in ((2.0, True), (0.0, True), (0.0, False))
+    )
+    held, refuted = ({"checks": [{"statement": "x", "holds": holds}]} for holds in (True, False))
+    assert runner.judge(fine, held)[1] and runner.judge(wrong, refuted)[1]
+    assert not runner.judge(wrong, held)[1] and not runner.judge(fine, refuted)[1] and not runner.judge(wrong, None)[1]
+    assert runner.judge(open_, held)[1] and "not established in 1" in runner.judge(open_, held)[0]
+    undecided = {"checks": [{"statement": "x", "holds": False, "established": False}]}
+    assert table.verdict(undecided) == "of 1 statements 1 not established" and table.verdict(held) == "holds"
 
 
 def verdicts(found):
@@ -50,9 +88,9 @@ def test_warmup_tells_the_arms_apart():
 
 
 def test_imbalance_needs_a_difference():
-    assert verdicts(imbalance.judge(imbalance.ARMS, np.repeat(noise[:1], 5, axis=0))) == ["open"] * 3
+    assert verdicts(imbalance.judge(imbalance.CASES[0], np.repeat(noise[:1], 5, axis=0))) == ["open"] * 3
     harmed = noise * np.array([1, 1, 1.2, 1.5, 0.8])[:, None, None]
-    assert verdicts(imbalance.judge(imbalance.ARMS, harmed)) == ["holds", "holds", "refuted"]
+    assert verdicts(imbalance.judge(imbalance.CASES[0], harmed)) == ["holds", "holds", "refuted"]
 
 
 def test_invariance_tells_the_norms_apart():

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from experiments import balance, product
+from experiments import balance, product, table
+from experiments.__main__ import judge
 from experiments.claim import Check, Finding, write
 
 SCRIPTS = [balance, product]
@@ -14,11 +15,15 @@ SCRIPTS = [balance, product]
 def test_quick_version(script, tmp_path):
     assert "would refute" in script.__doc__
     finding = script.examine(quick=True)
-    assert finding.holds, [check.line() for check in finding.checks]
     name = script.__name__.split(".")[-1]
+    verdict, as_committed = judge(finding, table.committed(name))
+    assert as_committed, (verdict, [check.line() for check in finding.checks])
     write(name, "claim", finding, tmp_path, quick=True)
     content = json.loads((tmp_path / f"{name}.json").read_text())
-    assert content["holds"] and content["provenance"]["command"] == f"python -m experiments.{name} --quick"
+    assert (
+        content["holds"] == finding.holds
+        and content["provenance"]["command"] == f"python -m experiments.{name} --quick"
+    )
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
