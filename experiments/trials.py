@@ -24,6 +24,7 @@ from experiments.networks.gpt import GPT, GPTSize
 from experiments.networks.train import make_optimizer
 from experiments.networks.variants import ResNet, normalised_mlp
 from rotsim.balance import balance
+from rotsim.errors import InvalidInput
 from rotsim.measure import Recorder, RotationalAdamW, RotationalLion, RotationalSGDM
 from rotsim.optimizers.base import Optimizer
 
@@ -234,7 +235,10 @@ def _run(trial: Trial, device: torch.device) -> Outcome:
     if recorder is None:
         return Outcome(loss_value, accuracy)
     recorder.close()
-    found = balance(recorder.dataset())
+    try:
+        found = balance(recorder.dataset())
+    except InvalidInput:  # diverged, or all neurons dead: there is no rotation to speak of
+        return Outcome(loss_value, accuracy)
     step_size = (sum(squares) / len(squares)) ** 0.5
     return Outcome(loss_value, accuracy, found.rotation, found.across_layers, found.within_layers, step_size)
 

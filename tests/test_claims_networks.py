@@ -210,7 +210,8 @@ def test_a_trial_repeats_and_its_seed_matters():
 
 def test_a_run_that_diverges_counts_as_guessing():
     task = ImageTask(shape=(16,))
-    assert run_trial(Trial(task, Plain("sgdm", 1e30, 0.0), 5, 0)).loss == task.chance
+    lost = run_trial(Trial(task, Plain("sgdm", 1e30, 0.0), 20, 0, record=True))
+    assert lost.loss == task.chance and np.isnan(lost.within_layers)
     assert run_trial(Trial(TextTask(), Plain("sgdm", 0.0, 0.0), 1, 0)).loss <= TextTask().chance
 
 
