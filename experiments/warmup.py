@@ -13,7 +13,7 @@ for the four cases:
 3. warm-up over 10 % of the steps gains more for the optimizer than for the variant, averaged over the grid.
 
 What would refute them: a mean on the other side of the bound, established by the test. The bounds were set
-before the runs; the grids of learning rates, from 64 times below to the edge of divergence, came from
+before the runs; the grids of learning rates, each over a factor of 64 (the GPT's: 4), came from
 trials on other seeds. Settings are chosen for each seed on the other seeds.
 """
 
