@@ -74,7 +74,7 @@ def _simple_system(name: str, gains: np.ndarray, quick: bool) -> tuple[np.ndarra
     longest = max(eq.relaxation_steps for eq in settled)
     data = rotsim.simulate(
         optimizer,
-        steps=int(np.clip(6 * longest, 2000, 4000 if quick else 20_000)),
+        steps=int(np.clip(6 * longest, 2000, 2500 if quick else 20_000)),
         gradient=replace(systems[0], gain_out=tuple(np.repeat(gains, REPLICATES))),
         initial_norm=np.repeat([eq.norm for eq in settled], REPLICATES),
         record_every=50,
@@ -122,7 +122,7 @@ def _figure(numbers: dict[str, Any]) -> Figure:
 def _rotation(optimizer: Optimizer, scale: float, quick: bool) -> tuple[float, float]:
     gradient = rotsim.ScaleInvariant(float(scale))
     eq = rotsim.equilibrium(optimizer, DIM, gradient)
-    steps = int(np.clip(6 * eq.relaxation_steps, 2000, 8_000 if quick else 60_000))
+    steps = int(np.clip(6 * eq.relaxation_steps, 2000, 4_000 if quick else 60_000))
     data = rotsim.simulate(
         optimizer, dim=DIM, neurons=16, steps=steps, gradient=gradient, initial_norm=eq.norm, record_every=50
     )

@@ -79,12 +79,17 @@ class Check:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one script found; `result` is the sentence with numbers that stands in the table of claims."""
+    """What one script found.
+
+    `result` is the sentence with numbers that stands in the table of claims; `document`, if any, is Markdown that
+    is written beside figure and JSON.
+    """
 
     checks: list[Check]
     figure: Figure
     numbers: dict[str, Any] = field(default_factory=dict)
     result: str = ""
+    document: str = ""
 
     @property
     def holds(self) -> bool:
@@ -129,9 +134,9 @@ def conduct(
     """Examine a claim, print its checks, and write ``name.json`` and ``name.png`` into `folder` if one is given."""
     if folder is not None:
         output_folder(folder, f"{name}.json")
-    started = time.perf_counter()
+    started = time.process_time()
     finding = examine(quick)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     console = Console(soft_wrap=True)
     for check in finding.checks:
         console.print(check.line())
@@ -142,7 +147,7 @@ def conduct(
 
 
 def write(name: str, documentation: str, finding: Finding, folder: Path, quick: bool, seconds: float = nan) -> None:
-    """Write ``name.json`` and ``name.png`` into `folder`, atomically."""
+    """Write ``name.json``, ``name.png`` and what `finding` has of a document into `folder`, atomically."""
     content = {
         "claim": documentation.strip().splitlines()[0],
         "holds": finding.holds,
@@ -150,12 +155,14 @@ def write(name: str, documentation: str, finding: Finding, folder: Path, quick: 
         "quick": quick,
         "checks": [{**vars(check), "holds": check.holds} for check in finding.checks],
         "numbers": finding.numbers,
-        "seconds": round(seconds, 1),
+        "cpu_seconds": round(seconds, 1),
         "provenance": provenance(command=f"python -m experiments.{name}{' --quick' if quick else ''}"),
     }
     text = json.dumps(_plain(content), indent=1, ensure_ascii=False)
     text = re.sub(r"\[[^][{}]*\]", lambda numbers: " ".join(numbers[0].split()), text)  # a list on one line
     write_atomically(folder / f"{name}.json", lambda path: path.write_text(text + "\n"))
+    if finding.document:
+        write_atomically(folder / f"{name}.md", lambda path: path.write_text(finding.document))
     save_figure(finding.figure, folder / f"{name}.png")
 
 

@@ -128,7 +128,7 @@ def judge_network(rates: np.ndarray, rotation: np.ndarray, step: np.ndarray, los
 
 def _decayed(optimizer: Optimizer, quick: bool, seed: int) -> dict[str, Estimate]:
     eq = rotsim.equilibrium(optimizer, DIM)
-    steps = int(np.clip(4 * eq.relaxation_steps, 4000, 12_000 if quick else 40_000))
+    steps = int(np.clip(4 * eq.relaxation_steps, 4000, 6_000 if quick else 40_000))
     data = rotsim.simulate(
         optimizer, dim=DIM, neurons=32, steps=steps, initial_norm=eq.norm, record_every=50, seed=seed
     )

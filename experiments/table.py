@@ -14,7 +14,7 @@ from rotsim.dataset import write_atomically
 
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- claims: written by python -m experiments --table -->", "<!-- end of claims -->"
-_HEAD = "| claim | of | our result | verdict | command | time | figure |"
+_HEAD = "| claim | of | our result | verdict | command | CPU time | figure |"
 
 
 def committed(name: str) -> dict[str, Any] | None:
@@ -47,24 +47,32 @@ def row(name: str) -> str:
             content["result"],
             verdict(content),
             f"`python -m experiments.{name}`",
-            _duration(content["seconds"]),
+            _duration(content["cpu_seconds"]),
             f"[{name}](results/{name}.png)",
         ]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def verdict(content: dict[str, Any]) -> str:
-    """Holds, or how many of the statements do not."""
+    """Holds, or how many of the statements do not, and of what."""
     checks = content["checks"]
-    refuted = sum(is_refuted(check) for check in checks)
-    undecided = sum(not check["holds"] for check in checks) - refuted
-    parts = [f"{count} {what}" for count, what in ((refuted, "refuted"), (undecided, "not established")) if count]
-    return f"of {len(checks)} statements {', '.join(parts)}" if parts else "holds"
+    refuted = [check["statement"] for check in checks if is_refuted(check)]
+    undecided = [check["statement"] for check in checks if not check["holds"] and not is_refuted(check)]
+    parts = [
+        f"{len(statements)} of {len(checks)} statements {what} ({', '.join(dict.fromkeys(map(_subject, statements)))})"
+        for what, statements in (("refuted", refuted), ("not established", undecided))
+        if statements
+    ]
+    return "; ".join(parts) or "holds"
 
 
 def is_refuted(check: dict[str, Any]) -> bool:
     """As `experiments.claim.Check.refuted`, of a committed check."""
     return check.get("established", True) and not check["holds"]
+
+
+def _subject(statement: str) -> str:
+    return re.split("[,:]", statement)[0]
 
 
 def text(claims: Sequence[str]) -> str:

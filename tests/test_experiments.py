@@ -1,42 +1,199 @@
-"""Every claim script runs in its quick version, and its checks can fail."""
+"""Every claim script runs in its quick version, its checks can fail, and the runner and the table say what it found."""
 
 import json
+from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from experiments import balance, product, table
-from experiments.__main__ import judge
+import rotsim
+from experiments import __main__ as runner
+from experiments import balance, claim, convergence, early, radial, schedules, table, validity
 from experiments.claim import Check, Finding, write
 
-SCRIPTS = [balance, product]
+ELSEWHERE = {"exactness"}  # claims that have a test file of their own
+SCRIPTS = [name for name in runner.CLAIMS if name not in ELSEWHERE]
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.__name__)
-def test_quick_version(script, tmp_path):
-    assert "would refute" in script.__doc__
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_quick_version(name, tmp_path):
+    """It runs, and refutes nothing that the committed result does not."""
+    script = runner.module_of(name)
     finding = script.examine(quick=True)
-    name = script.__name__.split(".")[-1]
-    verdict, as_committed = judge(finding, table.committed(name))
-    assert as_committed, (verdict, [check.line() for check in finding.checks])
-    write(name, "claim", finding, tmp_path, quick=True)
+    verdict, as_committed = runner.judge(finding, table.committed(name), quick=True)
+    assert as_committed, verdict
+    write(name, script.__doc__, finding, tmp_path, quick=True)
     content = json.loads((tmp_path / f"{name}.json").read_text())
-    assert (
-        content["holds"] == finding.holds
-        and content["provenance"]["command"] == f"python -m experiments.{name} --quick"
-    )
+    assert content["holds"] == finding.holds
+    assert content["provenance"]["command"] == f"python -m experiments.{name} --quick"
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", runner.CLAIMS)
+def test_every_claim_says_what_would_refute_it(name):
+    documentation = runner.module_of(name).__doc__
+    assert "would refute" in documentation and table.section_of(documentation)
+    assert len(documentation.splitlines()[0]) < 120
 
 
 def test_a_check_holds_only_inside_its_interval():
     inside, below, above = (Check("x", value, 0.1, 1.0, 2.0) for value in (1.5, 0.9, 2.1))
     assert inside.holds and not below.holds and not above.holds
     assert Check("x", 7.0, float("nan"), 2.0).holds and "REFUTED" in below.line()
+    assert Check("x", -7.0, 0.1, high=2.0).holds and "at most 2" in Check("x", 3.0, 0.1, high=2.0).line()
     assert not Finding([], None).holds and not Finding([inside, above], None).holds
     assert not Check("x", float("nan"), 0.1, 1.0).holds
 
 
-def test_balance_would_be_refuted_by_the_wrong_slope(monkeypatch):
-    """Negative control: Adam+L2 is not balanced, and the script says so when that is claimed."""
-    monkeypatch.setattr(balance, "SLOPES", {"adam_l2": 0.0, "adamw": 0.0})
-    verdicts = [check.holds for check in balance.examine(quick=True).checks[:2]]
-    assert verdicts == [False, True]
+def test_json_is_plain_and_short(tmp_path):
+    numbers = {"a": [np.float32(1 / 3), float("inf")], "b": {"c": (1, True, "[x]")}}
+    write("x", "title\n\nmore", Finding([Check("s", 1.0, np.nan, high=2.0)], plt.figure(), numbers), tmp_path, True)
+    text = (tmp_path / "x.json").read_text()
+    content = json.loads(text)
+    assert content["numbers"] == {"a": [0.33333, None], "b": {"c": [1, True, "[x]"]}}
+    assert content["claim"] == "title" and content["checks"][0]["low"] is None and '"a": [ 0.33333, null ]' in text
+
+
+# ---------------------------------------------------------------------------------------------- negative controls
+
+
+def test_balance_would_be_refuted_by_the_wrong_slope():
+    """Adam+L2 is not balanced and the others are; the script says so of its own numbers when the reverse is claimed."""
+    numbers = table.committed("balance")["numbers"]
+    for name, slope in balance.SLOPES.items():
+        for key, noise in (("rotation", "standard_error"), ("system", "system_standard_error")):
+            points = [np.array(x) for x in (numbers["scales"], numbers[name][key], numbers[name][noise])]
+            right, wrong = (balance._slope("x", *points, s) for s in (slope, -1 / 3 - slope))
+            assert right.holds and not wrong.holds
+
+
+def test_a_wrong_course_is_refuted():
+    """Half the decay, or a tenth more, does not pass for the simulated course."""
+    optimizer = rotsim.AdamW(0.01, 1.0, (0.9, 0.99))
+    run = dict(dim=128, steps=1000, initial_norm=0.5, record_every=20)
+    walk = rotsim.simulate(optimizer, neurons=32, **run)
+    assert all(check.holds for check in claim.course_checks("right", walk, rotsim.predict(optimizer, **run)))
+    for decay in (0.5, 1.1):
+        wrong = rotsim.predict(rotsim.AdamW(0.01, decay, (0.9, 0.99)), **run)
+        assert not any(check.holds for check in claim.course_checks("wrong", walk, wrong))
+
+
+def test_growth_and_decay_cross_elsewhere_at_another_decay(monkeypatch):
+    """The crossing is measured: it does not follow a prediction that is made for twice the decay."""
+    true = rotsim.equilibrium
+    optimizer = rotsim.SGDM(0.1, 0.01)
+    run = (optimizer, (-2, 2), np.array([0.8, 1.2]), 32)
+
+    def doubled(spec, *arguments, **keywords):
+        return true(rotsim.SGDM(spec.lr, 2 * spec.weight_decay), *arguments, **keywords)
+
+    assert convergence._balance(*run)["crossing"] == pytest.approx(1.0, abs=0.02)
+    monkeypatch.setattr(rotsim, "equilibrium", doubled)
+    assert convergence._balance(*run)["crossing"] == pytest.approx(2**0.25, abs=0.03)
+
+
+def test_early_rotation_is_the_norms_doing(monkeypatch):
+    """From the equilibrium norm the claimed excess is not there."""
+    runs = {case: (1.0, *rest) for case, (_, *rest) in early.RUNS.items()}
+    monkeypatch.setattr(early, "RUNS", runs)
+    monkeypatch.setattr(early, "OPTIMIZERS", {"sgdm": "SGDM"})
+    monkeypatch.setattr(early, "_figure", lambda numbers: None)
+    found = {check.statement: check.holds for check in early.examine(quick=True).checks}
+    assert not found["SGDM, quarter norm, no warm-up: early rotation / equilibrium"]
+
+
+def test_the_norm_moves_if_decay_does_not_follow():
+    walk = rotsim.simulate(
+        rotsim.plan("sgdm", rotation=schedules.ROTATION, norm=1.0, dim=schedules.DIM).optimizer,
+        schedules.DIM, 16, schedules.STEPS, lr_schedule=schedules.COSINE, record_every=schedules.WINDOW,
+    )  # fmt: skip
+    assert [check.holds for check in schedules._of_cosine("x", walk, corrected=True)] == [False, False]
+    assert [check.holds for check in schedules._of_cosine("x", walk, corrected=False)] == [True]
+
+
+def test_a_pull_without_its_correction_is_seen(monkeypatch):
+    monkeypatch.setattr(radial, "with_pull", lambda optimizer, dim, strength: rotsim.equilibrium(optimizer, dim))
+    found = radial._walks("sgdm", 0.02, np.array([0.0, 1.0]), quick=True)
+    (none, error), (off, _) = found["rotation_error"]
+    assert abs(none) < 0.01 + 4 * error and off > 0.35  # √2 for twice the decay
+
+
+def test_the_simple_system_has_the_gradient_scale_that_is_claimed_for_it():
+    """In closed form as validity has it, and by Monte Carlo."""
+    setting = validity._simple_system("sgdm", 8)
+    by_draws = claim.gradient_scale(setting.gradient, setting.dim)
+    assert by_draws == pytest.approx(setting.assumed.scale * np.sqrt(1 - 1 / setting.dim), rel=0.01)
+
+
+def test_where_a_boundary_is_crossed():
+    axis = validity.Axis("x", "x", (1.0, 10.0, 100.0), lambda name, value: None)
+    ending = validity.Axis("x", "x", (100.0, 10.0, 1.0), lambda name, value: None, lambda value: 1 / value)
+
+    def crossing(axis, *errors, noise=0.0):
+        return validity._crossing(axis, {"error": list(errors), "standard_error": [noise] * len(errors)}, "error")
+
+    assert crossing(axis, 0.01, -0.02, 0.125) == "32"  # half way, in logarithms
+    assert crossing(ending, 0.01, 0.02, 0.125) == "3.2"
+    assert crossing(axis, 0.01, 0.02, 0.03) == "never" and crossing(axis, -0.06, 0.1, 0.2) == "always"
+    assert crossing(axis, 0.01, 0.08, 0.2, noise=0.02) == "10"  # not shown before, but likely
+    assert crossing(axis, 0.01, 0.02, 0.08, noise=0.02) == "never"  # not beyond noise
+    assert crossing(axis) == "n/a"
+
+
+# ------------------------------------------------------------------------------------------------ runner and table
+
+
+def finding(*holds):
+    checks = [Check(f"statement {i}", 1.0 if held else 3.0, 0.1, high=2.0) for i, held in enumerate(holds)]
+    return Finding(checks, plt.figure(), {}, "found")
+
+
+def test_a_verdict_is_compared_with_the_committed_one():
+    committed = {"checks": [{"statement": "statement 0", "holds": True}, {"statement": "statement 1", "holds": False}]}
+    assert runner.judge(finding(True, False), committed) == ("refuted in 1 of 2", True)
+    assert runner.judge(finding(True, True), committed) == ("holds; no longer refuted: statement 1", False)
+    assert runner.judge(finding(True, True), committed, quick=True) == ("holds", True)
+    assert not runner.judge(finding(False, False), committed, quick=True)[1]
+    assert runner.judge(finding(True), None) == ("holds", True) and not runner.judge(finding(False), None)[1]
+
+
+@pytest.fixture
+def stubs(monkeypatch, tmp_path):
+    """Three claims that take no time; the second breaks."""
+
+    def breaks(quick):
+        raise ValueError("broken [on purpose]")
+
+    scripts = {
+        "good": SimpleNamespace(__doc__="Good.", examine=lambda quick: finding(True)),
+        "broken": SimpleNamespace(__doc__="Broken.", examine=breaks),
+        "refuted": SimpleNamespace(__doc__="Refuted.", examine=lambda quick: finding(False)),
+    }
+    monkeypatch.setattr(runner, "CLAIMS", tuple(scripts))
+    monkeypatch.setattr(runner, "module_of", scripts.__getitem__)
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    return lambda *arguments: CliRunner().invoke(runner.main, [*arguments, "--output", str(tmp_path / "out")])
+
+
+def test_runner_goes_on_after_a_failure_and_reports_it(stubs, tmp_path):
+    result = stubs("--all")
+    assert result.exit_code == 1 and "ValueError: broken [on purpose]" in result.output
+    assert "3/3 refuted" in result.output and "newly refuted: statement 0" in result.output
+    assert (tmp_path / "out" / "good.json").exists() and (tmp_path / "out" / "refuted.png").exists()
+
+
+def test_runner_chooses_skips_and_takes_up(stubs):
+    assert stubs("good").exit_code == 0
+    assert stubs("--all", "--skip", "broken", "--skip", "refuted").exit_code == 0
+    again = stubs("--quick", "--from", "refuted")
+    assert again.exit_code == 1 and "1/1 refuted" in again.output
+    assert stubs().exit_code == 2
+    wrong = stubs("nonsense")
+    assert wrong.exit_code == 2 and "choose from good, broken, refuted" in wrong.output
+
+
+def test_readme_has_the_committed_results():
+    assert table.README.read_text() == table.text(runner.CLAIMS), "run `python -m experiments --table`"
+    assert table.README.read_text().count("\n| ") > len(runner.CLAIMS)
