@@ -25,7 +25,12 @@ CLAIMS = (
     "convergence",
     "balance",
     "early",
+    "special",
     "product",
+    "warmup",
+    "invariance",
+    "imbalance",
+    "sensitivity",
     "schedules",
     "radial",
     "layerwise",
@@ -55,10 +60,15 @@ def judge(finding: Finding, committed: dict[str, Any] | None, quick: bool = Fals
     A refutation is a result like any other; what must not happen is that it comes or goes unnoticed. A quick version
     may be too small to see one, though it must not find more.
     """
-    refuted = {check.statement for check in finding.checks if not check.holds}
-    before = {check["statement"] for check in committed["checks"] if not check["holds"]} if committed else set()
+    refuted = {check.statement for check in finding.checks if check.refuted}
+    holding = {check.statement for check in finding.checks if check.holds}
+    before = {check["statement"]: check for check in committed["checks"]} if committed else {}
     verdict = "holds" if finding.holds else f"refuted in {len(refuted)} of {len(finding.checks)}"
-    new, gone = refuted - before, set() if quick else before - refuted
+    if undecided := len(finding.checks) - len(refuted) - len(holding):
+        verdict += f", not established in {undecided}"
+    # a small version may look at other networks, or have too few seeds: only what both decided is compared
+    new = {s for s in refuted if before.get(s, {"holds": committed is None})["holds"]}
+    gone = {s for s in holding if not quick and s in before and table.is_refuted(before[s])}
     if new or gone:
         verdict += "; " + "; ".join([*(f"newly refuted: {s}" for s in new), *(f"no longer refuted: {s}" for s in gone)])
     return verdict, not new and not gone

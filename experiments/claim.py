@@ -8,9 +8,9 @@ parentheses, and what would refute it) and a function ``examine(quick) -> Findin
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import inf, isfinite, nan
@@ -41,7 +41,8 @@ class Check:
     """One statement with the numbers that decide it: it holds if ``low <= value <= high``.
 
     The interval is part of the claim, fixed before the numbers are seen; `standard_error` says how well
-    the value is known (NaN for a single recorded network).
+    the value is known (NaN for a single recorded network). `established` is False where a test finds that
+    noise may have put the value on its side of the bound (`experiments.paired`): nothing is shown then.
     """
 
     statement: str
@@ -49,15 +50,23 @@ class Check:
     standard_error: float
     low: float = -inf
     high: float = inf
+    established: bool = True
 
     @property
     def holds(self) -> bool:
-        """Whether the value lies in the claimed interval."""
-        return bool(self.low <= self.value <= self.high)
+        """Whether the value lies in the claimed interval, and not by chance."""
+        return bool(self.established and self.low <= self.value <= self.high)
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the value lies outside, and not by chance."""
+        return self.established and not self.holds
 
     def line(self) -> str:
         """One line for the terminal."""
-        colour = "[green]holds  [/]" if self.holds else "[bold red]REFUTED[/]"
+        verdict = "[green]holds  [/]" if self.holds else "[bold red]REFUTED[/]"
+        if not self.established:
+            verdict = "[yellow]not established[/]"
         if self.high == inf:
             claimed = f"at least {self.low:.3g}"
         elif self.low == -inf:
@@ -65,7 +74,7 @@ class Check:
         else:
             claimed = f"{self.low:.3g} to {self.high:.3g}"
         noise = f" ±{self.standard_error:.1g}" if isfinite(self.standard_error) else ""
-        return f"{colour} {self.statement}: {self.value:.4g}{noise} (claimed: {claimed})"
+        return f"{verdict} {self.statement}: {self.value:.4g}{noise} (claimed: {claimed})"
 
 
 @dataclass(frozen=True)
@@ -125,9 +134,9 @@ def conduct(
     """Examine a claim, print its checks, and write ``name.json`` and ``name.png`` into `folder` if one is given."""
     if folder is not None:
         output_folder(folder, f"{name}.json")
-    started = time.process_time()
+    started = _cpu_seconds()
     finding = examine(quick)
-    seconds = time.process_time() - started
+    seconds = _cpu_seconds() - started
     console = Console(soft_wrap=True)
     for check in finding.checks:
         console.print(check.line())
@@ -135,6 +144,11 @@ def conduct(
         write(name, documentation, finding, folder, quick, seconds)
         console.print(f"wrote {folder / name}.json and .png")
     return finding
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those it started and waited for."""
+    return sum(os.times()[:4])
 
 
 def write(name: str, documentation: str, finding: Finding, folder: Path, quick: bool, seconds: float = nan) -> None:
@@ -169,7 +183,7 @@ def _plain(value: Any) -> Any:
 
 
 def main(name: str, documentation: str | None, examine: Callable[[bool], Finding]) -> None:
-    """Command line of a claim script; exit code 1 if the claim is refuted."""
+    """Command line of a claim script; exit code 1 unless every statement holds."""
     text = documentation or ""
 
     @click.command(help=text, context_settings={"help_option_names": ["-h", "--help"]})

@@ -4,20 +4,30 @@ Claim (Kosson et al. 2024, section 5 and appendix on constant ηλ): rotation de
 and Lion. Moving along a line of equal products changes the weights' norm, which a scale-invariant layer does
 not feel, and the step of parameters without decay, which is proportional to lr: two learning rates in one.
 
-What would refute it: a rotation that drifts along the line by more than its error plus 1/dim, or an undecayed
-parameter whose step is not proportional to lr.
+In random walks, and in a BN-MLP (digits under noise, AdamW) whose weights start at each setting's equilibrium norm.
+
+What would refute it: a rotation that drifts along the line by more than its error plus 1/dim (5 % in the network,
+whose gradients change with its gains), or an undecayed parameter whose step is not proportional to lr; a
+network whose loss is the same all along the line, so that the gains' step would not matter. (Adam's step is
+lr·m/√v: proportional to lr where noise dominates, but a gain that is still on its way takes up to 1/0.23 times more.)
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.figure import Figure
+from torch import nn
 
 import rotsim
 from experiments.claim import Check, Finding, main
+from experiments.paired import Comparison, checks, tuned
+from experiments.panels import loss_axis, seed_curve, setting_axis
+from experiments.trials import ImageTask, Plain, Trial, run_trials
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
 from rotsim.statistics import Estimate, root_mean_square
@@ -30,7 +40,7 @@ NAMES = ("adamw", "sgdm", "lion")
 def examine(quick: bool) -> Finding:
     """Walks along a line of equal products, and of an undecayed parameter beside them."""
     rates = np.geomspace(1e-3, 1e-1, 3 if quick else 7)
-    checks = []
+    found = []
     numbers: dict[str, Any] = {"lr": rates.tolist(), "product": PRODUCT}
     for name in NAMES:
         spec = rotsim.OPTIMIZERS[name]
@@ -42,12 +52,12 @@ def examine(quick: bool) -> Finding:
         error = np.array([estimate["rotation"].standard_error for estimate in decayed])
         apart = float(rotation.max() / rotation.min() - 1)
         allowed = float(6 * (error / rotation).max() + 1 / DIM)
-        checks.append(
+        found.append(
             Check(f"{spec.label}: max/min of rotation over two decades of lr, minus 1", apart,
                   float((error / rotation).max()), -allowed, allowed)
         )  # fmt: skip
         slope = float(np.polyfit(np.log(rates), np.log(gain), 1)[0])
-        checks.append(Check(f"{spec.label}: d log (undecayed step) / d log lr", slope, float("nan"), 0.99, 1.01))
+        found.append(Check(f"{spec.label}: d log (undecayed step) / d log lr", slope, float("nan"), 0.99, 1.01))
         numbers[name] = {
             "rotation": rotation.tolist(),
             "standard_error": error.tolist(),
@@ -55,9 +65,65 @@ def examine(quick: bool) -> Finding:
             "undecayed_step": gain,
             "predicted_rotation": rotsim.equilibrium(spec(lr=0.01, weight_decay=PRODUCT / 0.01), DIM).rotation,
         }
-    spread = [f"{check.value:.2%} ({check.statement.split(':')[0]})" for check in checks[::2]]
-    result = f"rotation equal to {', '.join(spread)} over two decades of lr; the undecayed step follows lr"
-    return Finding(checks, _figure(numbers), numbers, result)
+    numbers["network"] = network = _network(quick)
+    found += judge_network(*(np.array(network[name]) for name in ("lr", "rotation", "undecayed_step", "loss")))
+    equal, slope, differs = found[-3:]
+    spread = [f"{check.value:.2%} ({check.statement.split(':')[0]})" for check in found[:-3:2]]
+    result = (
+        f"rotation equal to {', '.join(spread)} over two decades of lr; the undecayed step follows lr; in a network "
+        f"rotation equal to {equal.value:.1%}, step of gains ∝ lr^{slope.value:.2f}, loss {differs.value:.0%} apart"
+    )
+    return Finding(found, _figure(numbers), numbers, result)
+
+
+class AtEquilibrium(Plain):
+    """An optimizer that starts hidden rows at their equilibrium norm, which batch normalisation does not feel."""
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.startswith("hidden"):
+                    norm = rotsim.equilibrium(self.spec, parameter.shape[1], method="leading").norm
+                    parameter.mul_(norm / parameter.norm(dim=1, keepdim=True))
+        return super().build(model)
+
+
+def _network(quick: bool) -> dict[str, Any]:
+    """Networks along the line: rotation (lr, seed), averaged over hidden layers, and what differs."""
+    rates = np.geomspace(1e-3, 1e-1, 3 if quick else 5)
+    seeds, steps = (3, 200) if quick else (5, 800)
+    task = ImageTask(shape=(32, 32) if quick else (64, 64, 64))
+    outcomes = run_trials(
+        [
+            Trial(task, AtEquilibrium("adamw", float(lr), PRODUCT / float(lr)), steps, seed, constant=True, record=True)
+            for lr in rates
+            for seed in range(seeds)
+        ],
+        1 if quick else 2,
+    )
+    found = {
+        "rotation": [np.mean(list(outcome.rotation.values())) for outcome in outcomes],
+        **{name: [getattr(outcome, name) for outcome in outcomes] for name in ("undecayed_step", "loss", "accuracy")},
+    }
+    predicted = rotsim.equilibrium(Plain("adamw", 0.01, PRODUCT / 0.01).spec, task.shape[0]).rotation
+    return {
+        "lr": rates.tolist(),
+        "predicted_rotation": predicted,
+        **{k: np.reshape(v, (len(rates), seeds)).tolist() for k, v in found.items()},
+    }
+
+
+def judge_network(rates: np.ndarray, rotation: np.ndarray, step: np.ndarray, loss: np.ndarray) -> list[Check]:
+    """The checks on networks; all but `rates` are (lr, seed)."""
+    slope = np.polyfit(np.log(rates), np.log(step), 1)[0]
+    worst = -tuned(-loss)[0]
+    return checks(
+        [
+            Comparison("network: max/min of rotation, minus 1", rotation.max(0) / rotation.min(0) - 1, 0.0, 0.05),
+            Comparison("network: d log (undecayed step) / d log lr", slope, 0.9, 1.1),
+            Comparison("network: test loss, worst lr / best lr - 1", worst / tuned(loss)[0] - 1, 0.0, inf),
+        ]
+    )
 
 
 def _decayed(optimizer: Optimizer, quick: bool, seed: int) -> dict[str, Estimate]:
@@ -80,7 +146,7 @@ def _undecayed(optimizer: Optimizer) -> float:
 
 def _figure(numbers: dict[str, Any]) -> Figure:
     with style():
-        figure, axes = plt.subplots(1, 3, figsize=(13, 4.2))
+        figure, (axes, lower) = plt.subplots(2, 3, figsize=(13, 8), layout="constrained")
         titles = (
             "rotation: the same (dashed: predicted)",
             "norm: changes, but is not felt",
@@ -99,8 +165,24 @@ def _figure(numbers: dict[str, Any]) -> Figure:
         axes[0].set_yticks([0.01, 0.02, 0.05], ["0.01", "0.02", "0.05"])
         axes[0].tick_params(axis="y", which="minor", labelleft=False)
         axes[1].legend()
+        _draw_network(lower, numbers["network"])
         plt.close(figure)
     return figure
+
+
+def _draw_network(axes: Any, network: dict[str, Any]) -> None:
+    names = ("rotation", "undecayed_step", "loss")
+    labels = ("rotation, rad per step", "RMS step of one gain or bias", "test loss, nats")
+    for ax, name, label in zip(axes, names, labels, strict=True):
+        seed_curve(ax, network["lr"], np.array(network[name]), color="C0", marker="o")
+        setting_axis(ax, np.round(network["lr"], 4), f"lr, at lr·wd = {PRODUCT:g}")
+        loss_axis(ax)
+        ax.set(ylabel=label)
+    axes[0].axhline(network["predicted_rotation"], color="C0", linestyle="--")
+    axes[0].set(ylim=(7e-3, 7e-2), title="AdamW, BN-MLP on digits: the same")
+    axes[1].set_yscale("log")  # decades need no more ticks
+    axes[1].set_title("gains and biases: step grows with lr")
+    axes[2].set(title="so the result differs")
 
 
 if __name__ == "__main__":

@@ -55,11 +55,24 @@ def row(name: str) -> str:
 
 def verdict(content: dict[str, Any]) -> str:
     """Holds, or how many of the statements do not, and of what."""
-    refuted = [check["statement"] for check in content["checks"] if not check["holds"]]
-    if not refuted:
-        return "holds"
-    subjects = dict.fromkeys(re.split("[,:]", statement)[0] for statement in refuted)
-    return f"{len(refuted)} of {len(content['checks'])} statements refuted ({', '.join(subjects)})"
+    checks = content["checks"]
+    refuted = [check["statement"] for check in checks if is_refuted(check)]
+    undecided = [check["statement"] for check in checks if not check["holds"] and not is_refuted(check)]
+    parts = [
+        f"{len(statements)} of {len(checks)} statements {what} ({', '.join(dict.fromkeys(map(_subject, statements)))})"
+        for what, statements in (("refuted", refuted), ("not established", undecided))
+        if statements
+    ]
+    return "; ".join(parts) or "holds"
+
+
+def is_refuted(check: dict[str, Any]) -> bool:
+    """As `experiments.claim.Check.refuted`, of a committed check."""
+    return check.get("established", True) and not check["holds"]
+
+
+def _subject(statement: str) -> str:
+    return re.split("[,:]", statement)[0]
 
 
 def text(claims: Sequence[str]) -> str:

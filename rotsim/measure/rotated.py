@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ class Rotated(torch.optim.Optimizer):
         ``f(group) -> float``, called at every step, to follow a schedule. A number and a spec do not follow one.
     per_neuron, zero_mean, update_norm_decay
         As in `rotsim.measure.RotationalAdamW`, for all groups.
+    factors : mapping of Tensor to Tensor, optional
+        For chosen parameters, a number ≥ 0 for every row: the row turns by that many times the angle.
 
     Raises
     ------
@@ -60,6 +62,7 @@ class Rotated(torch.optim.Optimizer):
         per_neuron: bool = True,
         zero_mean: bool = True,
         update_norm_decay: float = 0.9,
+        factors: Mapping[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
         if not isinstance(inner, torch.optim.Optimizer):
             raise InvalidInput(f"`inner` must be a torch.optim.Optimizer; got {type(inner).__name__}")
@@ -76,6 +79,7 @@ class Rotated(torch.optim.Optimizer):
             "zero_mean": zero_mean,
             "update_norm_decay": real("update_norm_decay", update_norm_decay, "be in [0, 1)", low=0.0, high=1.0),
         }
+        self._factors = _checked_factors(dict(factors or {}), inner, per_neuron)
         self.inner = inner
         self._rotation = rotation
         super().__init__(inner.param_groups, dict(inner.defaults))
@@ -109,8 +113,13 @@ class Rotated(torch.optim.Optimizer):
                 if lr > 0:  # else nothing moved: there is no direction, and the average must not see zeros
                     torch._foreach_mul_(updates, 1 / lr)
                     states = [self.state[p] for p in batch]
-                    rotate_(batch, updates, states, self.rotation(group), **self._options)
+                    factors = [self._factors_of(p) for p in batch] if self._factors else None
+                    rotate_(batch, updates, states, self.rotation(group), **self._options, factors=factors)
         return loss
+
+    def _factors_of(self, parameter: torch.Tensor) -> torch.Tensor:
+        factors = self._factors.get(parameter)
+        return torch.ones(len(parameter), device=parameter.device) if factors is None else factors
 
     def _rotating(self, group: dict[str, Any]) -> list[torch.Tensor]:
         if not group.get("weight_decay", 0.0) > 0:
@@ -129,3 +138,22 @@ class Rotated(torch.optim.Optimizer):
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "inner"})
         self.inner.load_state_dict(state_dict["inner"])
         self.param_groups = self.inner.param_groups
+
+
+def _checked_factors(
+    factors: dict[torch.Tensor, torch.Tensor], inner: torch.optim.Optimizer, per_neuron: bool
+) -> dict[torch.Tensor, torch.Tensor]:
+    if factors and not per_neuron:
+        raise InvalidInput("`factors` are per row; use per_neuron=True")
+    known = {id(parameter) for group in inner.param_groups for parameter in group["params"]}
+    for parameter, values in factors.items():
+        if id(parameter) not in known:
+            raise InvalidInput("`factors` names a tensor that the inner optimizer does not update")
+        if values.shape != parameter.shape[:1] or not bool((values >= 0).all()) or not bool(values.isfinite().all()):
+            raise InvalidInput(
+                f"`factors` must hold one finite number >= 0 for each of the {parameter.shape[0]} rows; "
+                f"got shape {tuple(values.shape)}, from {values.min().item():g} to {values.max().item():g}"
+            )
+    return {
+        p: values.detach().to(p.device, torch.promote_types(p.dtype, torch.float32)) for p, values in factors.items()
+    }

@@ -57,6 +57,7 @@ def rotate_(
     per_neuron: bool,
     zero_mean: bool,
     update_norm_decay: float,
+    factors: Sequence[torch.Tensor] | None = None,
 ) -> None:
     r"""Turn `parameters` in place against `updates`, by `rotation` in RMS, at constant norm.
 
@@ -80,6 +81,8 @@ def rotate_(
     per_neuron, zero_mean : bool
     update_norm_decay : float
         γ in [0, 1).
+    factors : sequence of Tensor, each (vectors,), optional
+        Each vector turns by its factor times `rotation`.
 
     Raises
     ------
@@ -105,13 +108,14 @@ def rotate_(
         stacks[key].append(index)
     for (_, _, _, age), members in stacks.items():
         weights = [_rows(parameters[i], per_neuron) for i in members]
+        turn = rotation if factors is None else rotation * _stack([factors[i] for i in members])
         stacked = _stack([_precise(w) for w in weights])
         power = _turn_(
             stacked,
             _stack([_precise(_rows(updates[i], per_neuron)) for i in members]),
             _stack([states[i]["norm"] for i in members]),
             _stack([states[i]["update_norm_squared"] for i in members]),
-            rotation,
+            turn,
             zero_mean,
             update_norm_decay,
             age + 1,
@@ -131,7 +135,7 @@ def _turn_(
     u: torch.Tensor,
     norm: torch.Tensor,
     power: torch.Tensor,
-    rotation: float,
+    rotation: float | torch.Tensor,
     zero_mean: bool,
     decay: float,
     age: int,

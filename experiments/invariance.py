@@ -1,0 +1,110 @@
+"""Layer normalisation balances layers, not neurons; Weight Standardization brings the balance of neurons back.
+
+Claim (Kosson et al. 2024, section 6, on poor normalisation): batch normalisation makes every neuron scale-invariant,
+so all rotate alike. Layer normalisation makes only the layer invariant: a neuron has a radial gradient, and
+neurons of a layer settle at different rotations. Weight Standardization before layer normalisation makes every
+neuron invariant again: rotation is balanced as with batch normalisation, and training is no worse.
+
+For AdamW and SGDM, MLPs with each normalisation on digits under noise, each at its best learning rate chosen
+on the other seeds; spread = standard deviation over mean of the neurons' rotation, averaged over hidden layers.
+
+What would refute it: a spread under LN less than 1.5 times that under WS+LN; a spread under WS+LN
+more than 1.5 times that under BN; a test loss under WS+LN above that under LN. T-tests paired over seeds,
+with Holm's correction within each optimizer.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+import rotsim
+from experiments.claim import Check, Finding, main
+from experiments.paired import Comparison, at_best, checks
+from experiments.panels import loss_axis, seed_curve, setting_axis
+from experiments.trials import ImageTask, Plain, Trial, run_trials
+from rotsim.plotting import style
+
+NORMS = ("bn", "ln", "ws+ln")
+#: weight decay and learning rates; lr·wd relaxes the norm well within the run
+GRIDS = {"adamw": (0.5, (0.004, 0.016, 0.064)), "sgdm": (0.005, (0.1, 0.4, 1.6))}
+FACTOR = 1.5
+
+
+def examine(quick: bool) -> Finding:
+    """Train and record every normalisation under both optimizers."""
+    shape = (32, 32) if quick else (64, 64, 64)
+    seeds, steps = (3, 100) if quick else (6, 800)
+    found: list[Check] = []
+    numbers: dict[str, Any] = {}
+    for optimizer, (weight_decay, rates) in GRIDS.items():
+        rates = rates[1:2] if quick else rates
+        trials = [
+            Trial(ImageTask(network=norm, shape=shape), Plain(optimizer, lr, weight_decay), steps, seed, record=True)
+            for norm in NORMS
+            for lr in rates
+            for seed in range(seeds)
+        ]
+        outcomes = run_trials(trials, 1 if quick else 2)
+        loss, accuracy, spread = (
+            np.reshape([getattr(outcome, name) for outcome in outcomes], (len(NORMS), len(rates), seeds))
+            for name in ("loss", "accuracy", "within_layers")
+        )
+        best_loss, best_spread = at_best(loss, loss), at_best(loss, spread)
+        found += judge(rotsim.OPTIMIZERS[optimizer].label, best_loss, best_spread)
+        numbers[optimizer] = {
+            "weight_decay": weight_decay,
+            "lr": rates,
+            "norms": NORMS,
+            "loss[norm][lr][seed]": loss.round(5).tolist(),
+            "accuracy[norm][lr][seed]": accuracy.round(5).tolist(),
+            "spread[norm][lr][seed]": spread.round(5).tolist(),
+            "accuracy_at_best": at_best(loss, accuracy).mean(axis=1).tolist(),
+            "spread_at_best": best_spread.mean(axis=1).tolist(),
+        }
+    result = "; ".join(
+        f"{rotsim.OPTIMIZERS[name].label}: spread {', '.join(f'{x:.3f}' for x in of['spread_at_best'])}, accuracy "
+        f"{', '.join(f'{x:.1%}' for x in of['accuracy_at_best'])} (BN, LN, WS+LN)"
+        for name, of in numbers.items()
+    )
+    return Finding(found, _figure(numbers), numbers, result)
+
+
+def judge(label: str, loss: np.ndarray, spread: np.ndarray) -> list[Check]:
+    """The three checks of one optimizer; both arrays are (norm, seed) in the order of `NORMS`."""
+    bn, ln, ws = spread
+    return checks(
+        [
+            Comparison(f"{label}: spread of rotation, LN / WS+LN", ln / ws, FACTOR, inf),
+            Comparison(f"{label}: spread of rotation, WS+LN / BN", ws / bn, 0.0, FACTOR),
+            Comparison(f"{label}: test loss, LN / WS+LN - 1", loss[1] / loss[2] - 1, 0.0, inf),
+        ]
+    )
+
+
+def _figure(numbers: dict[str, Any]) -> Figure:
+    names = {"bn": "BN", "ln": "LN", "ws+ln": "WS + LN"}
+    with style():
+        figure, axes = plt.subplots(2, 2, figsize=(11, 7.4), sharex="col", layout="constrained")
+        for (top, bottom), (optimizer, found) in zip(axes.T, numbers.items(), strict=True):
+            for index, norm in enumerate(NORMS):
+                look = {"color": f"C{index}", "marker": "os^"[index], "label": names[norm]}
+                seed_curve(top, found["lr"], np.array(found["spread[norm][lr][seed]"][index]), **look)
+                seed_curve(bottom, found["lr"], np.array(found["loss[norm][lr][seed]"][index]), **look)
+            setting_axis(bottom, found["lr"], "peak lr")
+            loss_axis(bottom)
+            top.set_ylim(bottom=0)
+            top.set_title(f"{rotsim.OPTIMIZERS[optimizer].label}, weight decay {found['weight_decay']:g}")
+        axes[0, 0].set_ylabel("std / mean of rotation\nover a layer's neurons")
+        axes[1, 0].set_ylabel("test loss, nats")
+        axes[0, 0].legend()
+        plt.close(figure)
+    return figure
+
+
+if __name__ == "__main__":
+    main("invariance", __doc__, examine)
