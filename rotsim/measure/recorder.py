@@ -94,7 +94,7 @@ class Recorder:
 
     Angles come from ``2·atan2(‖u - v‖, ‖u + v‖)`` of the rows, scaled to equal length, in float64, so
     1e-6 rad between float32 weights keeps its digits. All sums are float64 on the parameter's device; per
-    window and neuron eight float32 numbers are kept. A sample with a NaN or infinity counts for nothing in its
+    window and neuron nine float32 numbers are kept. A sample with a NaN or infinity counts for nothing in its
     neurons; a window without any other is NaN.
 
     With ``step(closure)`` gradients are read after the step, since the closure computes them. A gradient

@@ -14,11 +14,14 @@ VARIABLES = (
     "update_rms",
     "gradient_norm",
     "gradient_scale",
+    "gradient_cosine",
     "gradient_burst",
     "active",
     "radial",
 )
-_SCALE, _BURST = VARIABLES.index("gradient_scale"), VARIABLES.index("gradient_burst")
+_SCALE, _COSINE, _BURST, _ACTIVE = (
+    VARIABLES.index(name) for name in ("gradient_scale", "gradient_cosine", "gradient_burst", "active")
+)
 
 
 def rows(tensor: torch.Tensor) -> torch.Tensor:
@@ -49,7 +52,7 @@ def sample(
     Returns
     -------
     Tensor
-        The first five `VARIABLES` squared, ‖g̃‖⁴, the activity, the radial projection, and last a one. A neuron with
+        The first six `VARIABLES` squared, ‖g̃‖⁴, the activity, the radial projection, and last a one. A neuron with
         any number that is not finite adds zeros alone, so that the ones count what is averaged.
     """
     norm_before = torch.linalg.vector_norm(before, dim=1)
@@ -59,14 +62,16 @@ def sample(
     u, v = before * norm[:, None], after * norm_before[:, None]
     rotation = 2 * torch.atan2(torch.linalg.vector_norm(v - u, dim=1), torch.linalg.vector_norm(u + v, dim=1))
     if gradient is None:
-        gradient_norm = radial = torch.zeros_like(norm)
+        gradient_norm = overlap = radial = torch.zeros_like(norm)
     else:
         gradient_norm = torch.linalg.vector_norm(gradient, dim=1)
+        overlap = torch.linalg.vecdot(before, gradient)
         radial = _radial(before, norm_before, gradient, state, group)
     scale = gradient_norm * norm_before
+    cosine = torch.where(scale > 0, overlap / scale, 0.0)
     sums = torch.stack(
         [
-            *(x**2 for x in (norm, rotation, update, gradient_norm, scale)),
+            *(x**2 for x in (norm, rotation, update, gradient_norm, scale, cosine)),
             scale**4,
             (gradient_norm != 0).to(torch.float64),
             radial,
@@ -79,6 +84,7 @@ def sample(
 def window_means(sums: torch.Tensor) -> torch.Tensor:
     """From the sums of a window to its `VARIABLES`, shape (len(VARIABLES), neurons); NaN where nothing was finite."""
     means = sums[:-1] / sums[-1]
+    means[_COSINE] /= means[_ACTIVE]  # over the samples that have a gradient; NaN without any
     square = means[_SCALE]
     means[_BURST] /= torch.where(square > 0, square**2, torch.nan)
     means[:_BURST] = means[:_BURST].sqrt()
