@@ -50,7 +50,7 @@ def test_the_radial_projection_of_adam_is_that_of_numpy(kind):
     make, coupled = ADAMS[kind]
     model = linear()
     optimizer = make(model.parameters())
-    v, expected = np.zeros((5, 6)), []
+    v, products, squares = np.zeros((5, 6)), [], []
 
     def gradient(step, parameter, white):
         nonlocal v
@@ -58,12 +58,16 @@ def test_the_radial_projection_of_adam_is_that_of_numpy(kind):
         g = g + coupled * w
         v = 0.8 * v + 0.2 * g**2
         preconditioned = g / (np.sqrt(v / (1 - 0.8**step)) + 1e-8)
-        expected.append((w * preconditioned).sum(1) / (w * w).sum(1))
+        products.append((w * preconditioned).sum(1))
+        squares.append((w * w).sum(1))
         return white
 
     with Recorder(model, optimizer, interval=2, window=6, lags=0) as recorder:
         noise_steps(model, optimizer, 6, gradient)
-    np.testing.assert_allclose(recorder.dataset()["radial"].values[:, 0], np.mean(expected[1::2], axis=0), rtol=1e-4)
+    # the weights before steps 2, 4, 6, their squares after
+    squares.append((model.weight.detach().double().numpy() ** 2).sum(1))
+    expected = np.mean(products[1::2], axis=0) / np.mean(squares[2::2], axis=0)
+    np.testing.assert_allclose(recorder.dataset()["radial"].values[:, 0], expected, rtol=1e-4)
 
 
 def test_the_radial_projection_of_sgd_has_its_sign_and_lion_has_none():
@@ -71,7 +75,7 @@ def test_the_radial_projection_of_sgd_has_its_sign_and_lion_has_none():
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     with Recorder(model, optimizer, interval=1, window=1, lags=0) as recorder:
         noise_steps(model, optimizer, 1, lambda step, p, white: -2.5 * p.detach())
-    np.testing.assert_allclose(recorder.dataset()["radial"].values, -2.5, rtol=1e-6)
+    np.testing.assert_allclose(recorder.dataset()["radial"].values, -2.5 / 1.0025**2, rtol=1e-6)
     optimizer = Lion(model.parameters(), lr=1e-3, weight_decay=0.1)
     with Recorder(model, optimizer, interval=1, window=1, lags=0) as recorder:
         noise_steps(model, optimizer, 1)

@@ -19,8 +19,9 @@ VARIABLES = (
     "active",
     "radial",
 )
-_SCALE, _COSINE, _BURST, _ACTIVE = (
-    VARIABLES.index(name) for name in ("gradient_scale", "gradient_cosine", "gradient_burst", "active")
+_NORM, _SCALE, _COSINE, _BURST, _ACTIVE, _RADIAL = (
+    VARIABLES.index(name)
+    for name in ("norm", "gradient_scale", "gradient_cosine", "gradient_burst", "active", "radial")
 )
 
 
@@ -52,7 +53,7 @@ def sample(
     Returns
     -------
     Tensor
-        The first six `VARIABLES` squared, ‖g̃‖⁴, the activity, the radial projection, and last a one. A neuron with
+        The first six `VARIABLES` squared, ‖g̃‖⁴, the activity, ⟨w, ĝ⟩, and last a one. A neuron with
         any number that is not finite adds zeros alone, so that the ones count what is averaged.
     """
     norm_before = torch.linalg.vector_norm(before, dim=1)
@@ -66,7 +67,7 @@ def sample(
     else:
         gradient_norm = torch.linalg.vector_norm(gradient, dim=1)
         overlap = torch.linalg.vecdot(before, gradient)
-        radial = _radial(before, norm_before, gradient, state, group)
+        radial = _radial(before, gradient, state, group)
     scale = gradient_norm * norm_before
     cosine = torch.where(scale > 0, overlap / scale, 0.0)
     sums = torch.stack(
@@ -87,21 +88,23 @@ def window_means(sums: torch.Tensor) -> torch.Tensor:
     means[_COSINE] /= means[_ACTIVE]  # over the samples that have a gradient; NaN without any
     square = means[_SCALE]
     means[_BURST] /= torch.where(square > 0, square**2, torch.nan)
+    # a mean of ratios would not balance the decay of ‖w‖²: where steps jitter the norm, it is off by their share
+    means[_RADIAL] /= torch.where(means[_NORM] > 0, means[_NORM], torch.nan)
     means[:_BURST] = means[:_BURST].sqrt()
     return means
 
 
 def _radial(
-    w: torch.Tensor, norm: torch.Tensor, gradient: torch.Tensor, state: Mapping[str, Any], group: Mapping[str, Any]
+    w: torch.Tensor, gradient: torch.Tensor, state: Mapping[str, Any], group: Mapping[str, Any]
 ) -> torch.Tensor:
-    r"""Radial projection P = ⟨w, ĝ⟩ / ‖w‖² of the gradient that the optimizer averages.
+    r"""Radial part ⟨w, ĝ⟩ of the gradient that the optimizer averages.
 
     .. math::
         \hat g = \frac{g}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon} \ \text{(Adam, AdamW)}, \qquad
         \hat g = g \ \text{(SGD)}
 
     For `torch.optim.Adam` with coupled decay, g includes λw. NaN for optimizers that take the sign, Lion:
-    their steps are not linear in g. A step that averages ĝ feels P as additional weight decay.
+    their steps are not linear in g. A step that averages ĝ feels P = E⟨w, ĝ⟩/E‖w‖² as additional weight decay.
     """
     if "exp_avg_sq" in state:
         coupled = "decoupled_weight_decay" in group and not group["decoupled_weight_decay"]
@@ -110,5 +113,5 @@ def _radial(
         correction = 1 - group["betas"][1] ** float(state["step"])
         gradient = gradient / ((rows(state["exp_avg_sq"]) / correction).sqrt() + group["eps"])
     elif "momentum" not in group:
-        return torch.full_like(norm, torch.nan)
-    return torch.where(norm > 0, torch.linalg.vecdot(w, gradient) / norm**2, torch.nan)
+        return w.new_full((len(w),), torch.nan)
+    return torch.linalg.vecdot(w, gradient)
