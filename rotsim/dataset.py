@@ -14,7 +14,7 @@ name                      dims                meaning
 ``gradient_cosine``       (neuron, step)      RMS of ⟨w, g⟩/(‖w‖‖g‖), 0 for scale-invariant weights (traces)
 ``gradient_burst``        (neuron, step)      mean of ‖g̃‖⁴ over the square of the mean of ‖g̃‖², at least 1 (traces)
 ``active``                (neuron, step)      share of sampled steps with a nonzero gradient (traces)
-``radial``                (neuron, step)      mean of ⟨w, ĝ⟩ over mean ‖w‖², ĝ the gradient as the optimizer scales it (traces)
+``radial``                (neuron, step)      mean ⟨w, ĝ⟩ over mean ‖w‖², ĝ the gradient as the optimizer scales it
 ``gradient_autocorrelation``  (parameter, lag)  of sampled gradient coordinates, ``lag`` in steps (traces)
 ``layer``, ``fan_in``     (neuron,)           coordinates: parameter name, length of the weight vector
 ========================  ==================  =====================================================

@@ -145,7 +145,9 @@ def diagnose(trace: xr.Dataset) -> Diagnosis:
     optimizer, spec, last = dataset.optimizer_of(trace), dataset.spec_of(trace), int(trace["step"].values[-1])
     layers = []
     for evidence in gather(trace):
-        verdict, reason = _still(evidence, spec, last) or _radial(evidence, optimizer, spec) or _noise(evidence, optimizer)
+        verdict, reason = (
+            _still(evidence, spec, last) or _radial(evidence, optimizer, spec) or _noise(evidence, optimizer)
+        )
         layers.append(LayerDiagnosis(**vars(evidence), verdict=verdict, reason=reason))
     return Diagnosis(optimizer, tuple(layers))
 

@@ -19,6 +19,7 @@ from rotsim.gradients import Gradient, Isotropic, ScaleInvariant
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.equilibrium import Equilibrium, equilibrium
 
+
 def predict_trace(trace: xr.Dataset) -> xr.Dataset:
     """Equilibrium of every neuron of a trace, taking it as scale-invariant.
 
@@ -77,7 +78,9 @@ def compare_with_theory(data: xr.Dataset) -> Report:
         If it is a trace, its gradients follow no law, or there is no weight decay.
     """
     if data.attrs["source"] == "trace":
-        raise InvalidInput("a trace is not compared as a whole; `rotsim trace report` says which layers theory describes")
+        raise InvalidInput(
+            "a trace is not compared as a whole; `rotsim trace report` says which layers theory describes"
+        )
     spec = dataset.spec_of(data)
     return compare(data, equilibrium(dataset.optimizer_of(data), spec["dim"], _gradient(spec["gradient"])))
 
