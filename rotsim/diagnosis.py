@@ -201,8 +201,8 @@ def _radial(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any]) -> _Find
             return ("tilted" if invariant else "scale-sensitive"), _pull(e, invariant)
         if not invariant and 2 * e.radial_error > RADIAL:
             return "unknown", (
-                f"The gradient's radial part, {e.radial:+.0%} of the weight decay, is known to ±{2 * e.radial_error:.0%} "
-                "only; record longer or with a smaller `interval`."
+                f"The gradient's radial part, {e.radial:+.0%} of the weight decay, is known only to "
+                f"±{2 * e.radial_error:.0%}; record longer or with a smaller `interval`."
             )
         return None
     if invariant is None:

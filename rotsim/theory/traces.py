@@ -78,9 +78,7 @@ def compare_with_theory(data: xr.Dataset) -> Report:
         If it is a trace, its gradients follow no law, or there is no weight decay.
     """
     if data.attrs["source"] == "trace":
-        raise InvalidInput(
-            "a trace is not compared as a whole; `rotsim trace report` says which layers theory describes"
-        )
+        raise InvalidInput("a trace is judged layer by layer; use `rotsim trace report` or rotsim.diagnosis.diagnose")
     spec = dataset.spec_of(data)
     return compare(data, equilibrium(dataset.optimizer_of(data), spec["dim"], _gradient(spec["gradient"])))
 
