@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -135,7 +135,7 @@ def _layer(
     theory = {key: predicted[key].values[rows] for key in ("norm", "rotation")}
     rotation, norm = (_rms(late[key]) for key in ("rotation", "norm"))
     lr, decay = float(layer["lr"].values[0]), float(layer["weight_decay"].values[0])
-    spec = replace(optimizer, lr=lr, weight_decay=decay) if lr > 0 else optimizer
+    spec = optimizer.with_rates(lr, decay) if lr > 0 else optimizer
     dim = int(layer["fan_in"].values[0])
     rotation_factor, norm_factor = (
         (np.nan, np.nan) if correlation is None else autocorrelation_factors(optimizer, correlation)

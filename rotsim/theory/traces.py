@@ -6,7 +6,6 @@ and its gradient scale ‖g̃‖ = ‖g‖‖w‖, which only the norm (and Adam
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,7 +14,7 @@ import xarray as xr
 from rotsim import dataset
 from rotsim.comparison import Report, compare
 from rotsim.errors import InvalidInput
-from rotsim.gradients import Gradient, Isotropic, ScaleInvariant
+from rotsim.gradients import ScaleInvariant, gradient_from_dict
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.equilibrium import Equilibrium, equilibrium
 
@@ -60,7 +59,7 @@ def _predict_neuron(
         return (np.nan,) * len(dataset.QUANTITIES)
     # only the norm feels the scale, smoothly: a grid of 0.1 % serves every neuron of a layer
     rounded = float(np.exp(np.round(np.log(scale) * 1000) / 1000))
-    found = _equilibrium(replace(optimizer, lr=lr, weight_decay=weight_decay), int(fan_in), rounded)
+    found = _equilibrium(optimizer.with_rates(lr, weight_decay), int(fan_in), rounded)
     return tuple(getattr(found, name) for name in dataset.QUANTITIES)
 
 
@@ -80,14 +79,4 @@ def compare_with_theory(data: xr.Dataset) -> Report:
     if data.attrs["source"] == "trace":
         raise InvalidInput("a trace is judged layer by layer; use `rotsim trace report` or rotsim.diagnosis.diagnose")
     spec = dataset.spec_of(data)
-    return compare(data, equilibrium(dataset.optimizer_of(data), spec["dim"], _gradient(spec["gradient"])))
-
-
-def _gradient(description: dict[str, object]) -> Gradient:
-    """The gradient model of a simulation's spec."""
-    models = {model.name: model for model in (Isotropic, ScaleInvariant)}
-    values = dict(description)
-    name = values.pop("name")
-    if name not in models:
-        raise InvalidInput(f"gradient {name!r} has no equilibrium theory; choose from {', '.join(models)}")
-    return models[str(name)](**values)  # type: ignore[arg-type]
+    return compare(data, equilibrium(dataset.optimizer_of(data), spec["dim"], gradient_from_dict(spec["gradient"])))
