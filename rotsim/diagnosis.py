@@ -191,6 +191,8 @@ _CHANGES = {"lr": "The learning rate", "weight_decay": "the weight decay"}
 
 def _radial(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any]) -> _Finding | None:
     """Does the gradient change the length of the weights, beside noise and decay?"""
+    if optimizer.name == "rotational":
+        return "applies", "The optimizer turns the weights by the predicted angle, at constant norm."
     if e.along > ALONG:
         return "scale-sensitive", (
             f"{e.along:.0%} of the squared update is along the weights: it changes length more than direction."

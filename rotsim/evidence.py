@@ -133,9 +133,11 @@ def _layer(
     used = finite[rows].all(axis=0) if rows.any() else np.zeros(layer.sizes["step"], dtype=bool)
     late = {key: value[rows][:, half:][:, used[half:]] for key, value in values.items()}
     theory = {key: predicted[key].values[rows] for key in ("norm", "rotation")}
+    if optimizer.name == "rotational":
+        theory["norm"] = values["norm"][rows][:, 0]  # it keeps the norm it starts with
     rotation, norm = (_rms(late[key]) for key in ("rotation", "norm"))
     lr, decay = float(layer["lr"].values[0]), float(layer["weight_decay"].values[0])
-    spec = optimizer.with_rates(lr, decay) if lr > 0 else optimizer
+    spec = optimizer.with_rates(lr, decay) if lr > 0 and decay > 0 else optimizer
     dim = int(layer["fan_in"].values[0])
     rotation_factor, norm_factor = (
         (np.nan, np.nan) if correlation is None else autocorrelation_factors(optimizer, correlation)
@@ -213,6 +215,8 @@ def _relaxation(
     gradient = ScaleInvariant(size)
     settled = equilibrium(optimizer, dim, gradient)
     relaxation = settled.relaxation_steps
+    if not relaxation:  # a rotational variant
+        return 0.0, 0.0
     if 2 * relaxation <= last:  # else the answer is far off, and an estimate will do
         steps = steps_to_equilibrium(optimizer, dim=dim, initial_norm=initial_norm, gradient=gradient)
         return relaxation, max(2 * relaxation, float(steps))

@@ -142,9 +142,7 @@ class Recorder:
             )
         self._sampler = CoordinateSampler(lags) if integer("lags", lags, low=0) else None
         self._given_spec = spec
-        first = self._entries[0]
-        if spec is None:  # say now, not after the training, that there is none; a warm-up may start at lr 0
-            optimizer_spec(optimizer, first.group, lr=first.lr or 1e-12)
+        self._spec()  # say now, not after the training, that there is none
         self._changed = {"lr": False, "weight_decay": False}
         self._seen_step = 0
         self._sampled_step = 0
@@ -261,6 +259,27 @@ class Recorder:
                 values = self.optimizer.param_groups[group]
                 self._entries.append(_Entry(name, parameter, labels, group, *_hyperparameters(values)))
 
+    def _spec(self) -> Optimizer:
+        """The one spec of all recorded groups with weight decay, at the rates last in force in the first of them."""
+        if self._given_spec is not None:
+            return self._given_spec
+        decayed = {entry.group: entry for entry in reversed(self._entries) if entry.weight_decay} or {
+            self._entries[0].group: self._entries[0]
+        }
+        # a warm-up may start at lr 0
+        specs = [
+            optimizer_spec(self.optimizer, entry.group, lr=entry.lr or 1e-12, weight_decay=entry.weight_decay)
+            for entry in reversed(decayed.values())
+        ]
+        first = specs[0]
+        if any(spec.with_rates(first.lr, first.weight_decay) != first for spec in specs):
+            described = " and ".join(dict.fromkeys(spec.describe() for spec in specs))
+            raise InvalidInput(
+                f"the recorded groups differ in more than lr and weight decay ({described}), and a trace has one "
+                "prediction; record one of them with `parameters`, or give `spec`"
+            )
+        return first
+
     def _note_hyperparameters(self) -> None:
         for entry in self._entries:
             lr, weight_decay = _hyperparameters(self.optimizer.param_groups[entry.group])
@@ -292,7 +311,7 @@ class Recorder:
             Dimensions (neuron, step), source ``"trace"``. Beside ``layer`` (parameter name) and ``fan_in`` the
             coordinates ``lr`` and ``weight_decay`` (neuron,) hold what was in force at the last sampled step
             (the last with lr > 0); ``spec["lr_changed"]`` and ``spec["weight_decay_changed"]`` tell whether
-            that was constant. ``optimizer`` is the spec of the first recorded parameter's group.
+            that was constant. ``optimizer`` is the spec of the first recorded group with weight decay.
 
         Raises
         ------
@@ -312,20 +331,17 @@ class Recorder:
         absent = [np.full((len(VARIABLES), neurons - record.shape[1]), np.nan, np.float32) for record in records]
         values = np.stack([np.hstack(pair) for pair in zip(records, absent, strict=True)], axis=-1)
         entries = self._entries[: np.searchsorted(np.cumsum([entry.neurons for entry in self._entries]), neurons) + 1]
-        first, counts = entries[0], [entry.neurons for entry in entries]
+        counts = [entry.neurons for entry in entries]
 
         def per_neuron(what: Callable[[_Entry], Any]) -> np.ndarray:
             return np.repeat([what(entry) for entry in entries], counts)
 
-        spec = self._given_spec or optimizer_spec(
-            self.optimizer, first.group, lr=first.lr, weight_decay=first.weight_decay
-        )
-        device = first.parameter.device
+        device = entries[0].parameter.device
         result = build(
             "trace",
             step=np.array(ends),
             variables=dict(zip(VARIABLES, values, strict=True)),
-            optimizer=spec,
+            optimizer=self._spec(),
             layer=np.concatenate([entry.labels for entry in entries]),
             fan_in=per_neuron(lambda entry: entry.parameter[0].numel()),
             spec={
