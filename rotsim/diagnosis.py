@@ -19,7 +19,7 @@ import xarray as xr
 
 from rotsim import dataset
 from rotsim.errors import InvalidInput
-from rotsim.evidence import WITHIN, Evidence, gather
+from rotsim.evidence import WITHIN, Evidence, gather, radial_factor
 from rotsim.optimizers.base import Optimizer
 
 Verdict = Literal[
@@ -41,9 +41,9 @@ Verdict = Literal[
 #: Relative error allowed where the prediction applies. A norm depends on how coordinates differ, rotation does not.
 TOLERANCE = {"rotation": WITHIN, "norm": 0.15}
 
-RADIAL = 0.1  # |P|/λ that counts as decay of its own: half the error allowed, since rotation goes as √λ
+RADIAL = 0.05  # change of rotation by the radial part of the gradient: half the error allowed
 INVARIANT = 0.1  # RMS cosine of gradient and weights, over that of a random direction, below which they are orthogonal
-ALONG = 0.5  # share of the squared update along the weights above which they change length more than direction
+ALONG = 0.2  # share of the squared update that is along the weights and turns nothing: 10 % of the rotation
 CORRELATED = 0.1  # change of rotation (or norm) by the measured autocorrelation
 SIGNAL = 0.5  # correlation left at the longest lags: more than half of the gradient is not noise
 # E‖g̃‖⁴/(E‖g̃‖²)² that costs 10 % of Lion's rotation, or of Adam+L2's norm (random walks with `rotsim.gradients.Bursts`)
@@ -168,10 +168,10 @@ def _still(e: Evidence, spec: Mapping[str, Any], last: int) -> _Finding | None:
         return "schedule", f"{' and '.join(changed)} changed in the run; the equilibrium moved along."
     if not np.isfinite(e.predicted_rotation):
         return "unknown", "No prediction: a neuron of one weight has no direction to turn in."
-    if last < e.steps_needed:
+    if last < 2 * e.steps_needed:
         return "transient", (
-            f"The norm relaxes in {e.relaxation_steps:.2g} steps and training lasted {last}; "
-            f"from where it started, expect equilibrium after about {e.steps_needed:.2g}."
+            f"The norm relaxes in {e.relaxation_steps:.2g} steps; from where it started, expect equilibrium after "
+            f"about {e.steps_needed:.2g}. Training lasted {last}; its last half, which is judged, must begin after that."
         )
     if e.windows < _MIN_WINDOWS:
         return "unknown", (
@@ -195,13 +195,13 @@ def _radial(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any]) -> _Find
         return "applies", "The optimizer turns the weights by the predicted angle, at constant norm."
     if e.along > ALONG:
         return "scale-sensitive", (
-            f"{e.along:.0%} of the squared update is along the weights: it changes length more than direction."
+            f"{e.along:.0%} of the squared update is along the weights: it changes their length and turns nothing."
         )
     invariant = _invariant(e, spec)
-    if optimizer.name in ("adamw", "sgdm") and np.isfinite(e.radial):
-        if abs(e.radial) > RADIAL:
+    if optimizer.name != "lion" and np.isfinite(e.radial):
+        if not abs(radial_factor(optimizer, e.radial) - 1) <= RADIAL:
             return ("tilted" if invariant else "scale-sensitive"), _pull(e, invariant)
-        if not invariant and 2 * e.radial_error > RADIAL:
+        if not invariant and e.radial_error > RADIAL:  # two standard errors, and rotation follows by half
             return "unknown", (
                 f"The gradient's radial part, {e.radial:+.0%} of the weight decay, is known only to "
                 f"±{2 * e.radial_error:.0%}; record longer or with a smaller `interval`."
@@ -232,9 +232,9 @@ def _invariant(e: Evidence, spec: Mapping[str, Any]) -> bool | None:
 def _pull(e: Evidence, invariant: bool | None) -> str:
     pull = "shrinks the weights as extra" if e.radial > 0 else "stretches the weights as negative"
     cause = (
-        "The gradient is orthogonal to the weights, but divided by √v it has a radial part that "
+        "The gradient is orthogonal to the weights, but divided by √v, which differs between coordinates, it "
         if invariant
-        else "The gradient has a radial part that "
+        else "The gradient has a radial part and "
     )
     return (
         f"{cause}{pull} weight decay: "

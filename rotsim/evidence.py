@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import xarray as xr
@@ -19,6 +19,8 @@ from rotsim.theory.prediction import steps_to_equilibrium
 from rotsim.theory.traces import predict_trace
 
 WITHIN = 0.10
+CLOSE = 0.05  # of norm and rotation, where an average may begin: what is left fades while it goes on
+_SLOW = 0.9  # quantile of the gradient scales that sets the pace: large ones slow Adam+L2 and lengthen SGDM's way
 _ALIVE = 0.5  # a neuron counts as dead if it has no gradient in more than this share of the samples
 _COMPLETE = 0.9  # share of the windows that must be finite for a neuron to count
 
@@ -52,7 +54,8 @@ class Evidence:
     within : float
         Share of neurons whose rotation is within 10 % of the prediction.
     radial, radial_error : float
-        P/λ and its standard error; NaN if not measured.
+        λ_eff/λ - 1, that is P/λ, and its standard error; NaN if not measured. For Adam+L2, whose decay is divided by
+        √v like the gradient, over the decay that one size of gradient in all coordinates would give.
     cosine : float
         RMS cosine between weights and gradient, in units of 1/√dim: 0 for scale-invariant weights, 1 for a gradient
         in a random direction; NaN if not measured.
@@ -65,7 +68,7 @@ class Evidence:
     relaxation_steps : float
         Steps in which the norm's distance from equilibrium shrinks by e.
     steps_needed : float
-        Steps to equilibrium from the norm at the start of the trace, by theory; at least two relaxations.
+        Steps from the norm at the start of the trace to within 5 % of equilibrium, by theory; at least a relaxation.
     settled : bool
         Norm and rotation are stationary.
     windows : int
@@ -122,50 +125,56 @@ def gather(trace: xr.Dataset) -> Iterator[Evidence]:
 def _layer(
     name: str, layer: xr.Dataset, predicted: xr.Dataset, optimizer: Optimizer, correlation: np.ndarray | None
 ) -> Evidence:
-    values = {
-        key: variable.values.astype(float) for key, variable in layer.data_vars.items() if "step" in variable.dims
-    }
-    half = layer.sizes["step"] // 2
+    values = {str(key): layer[key].values.astype(float) for key in layer.data_vars if "step" in layer[key].dims}
+    step, half, dim = layer["step"].values, layer.sizes["step"] // 2, int(layer["fan_in"].values[0])
     finite = np.isfinite(values["norm"]) & np.isfinite(values["rotation"])
     whole = finite[:, half:].mean(axis=1) >= _COMPLETE
     dead = whole & (np.nan_to_num(values["active"][:, half:]).mean(axis=1) < _ALIVE)
     rows = whole & ~dead
-    used = finite[rows].all(axis=0) if rows.any() else np.zeros(layer.sizes["step"], dtype=bool)
-    late = {key: value[rows][:, half:][:, used[half:]] for key, value in values.items()}
+    used = finite[rows].all(axis=0)  # the windows that all these neurons have
+    lr, decay = float(layer["lr"].values[0]), float(layer["weight_decay"].values[0])
+    facts = {
+        "layer": name,
+        "neurons": len(rows),
+        "dead": int(dead.sum()),
+        "lost": int((~whole).sum()),
+        "lr": lr,
+        "weight_decay": decay,
+        "windows": int(used.sum()),
+    }
+    if not (rows.any() and used[half:].any()):
+        nothing = {field.name: np.nan for field in fields(Evidence) if field.name not in facts}
+        return Evidence(**{**nothing, **facts, "settled": False})  # type: ignore[arg-type]
+    every = {key: value[rows][:, used] for key, value in values.items()}
+    late = {key: value[:, used[:half].sum() :] for key, value in every.items()}
     theory = {key: predicted[key].values[rows] for key in ("norm", "rotation")}
     if optimizer.name == "rotational":
-        theory["norm"] = values["norm"][rows][:, 0]  # it keeps the norm it starts with
-    rotation, norm = (_rms(late[key]) for key in ("rotation", "norm"))
-    lr, decay = float(layer["lr"].values[0]), float(layer["weight_decay"].values[0])
+        theory["norm"] = every["norm"][:, 0]  # it keeps the norm it starts with
     spec = optimizer.with_rates(lr, decay) if lr > 0 and decay > 0 else optimizer
-    dim = int(layer["fan_in"].values[0])
     rotation_factor, norm_factor = (
         (np.nan, np.nan) if correlation is None else autocorrelation_factors(optimizer, correlation)
     )
-    ratios = [values[key][rows][:, used] / theory[key][:, None] for key in ("norm", "rotation")]
-    settled = equilibration(layer["step"].values[used], ratios, False, TRACE_DRIFT).reached if rows.any() else False
-    initial = _median(values["norm"][rows][:, used][:, 0]) if used.any() else float("nan")
-    relaxation, steps_needed = _relaxation(spec, dim, initial, late["gradient_scale"], int(layer["step"].values[-1]))
-    radial, radial_error = _radial(late, decay)
-    along = _along(late)
+    predictable = bool(np.isfinite(theory["rotation"]).all())
+    ratios = [every[key] / theory[key][:, None] for key in ("norm", "rotation")]
+    relaxation, steps_needed = (
+        _relaxation(spec, dim, _median(every["norm"][:, 0]), late["gradient_scale"], int(step[-1]))
+        if predictable
+        else (np.nan, np.nan)
+    )
+    rotation, (radial, radial_error), along = _rms(late["rotation"]), _radial(late, spec, dim), _along(late)
     center = _median(theory["rotation"])
     return Evidence(
-        layer=name,
-        neurons=len(rows),
-        dead=int(dead.sum()),
-        lost=int((~whole).sum()),
-        lr=lr,
-        weight_decay=decay,
+        **facts,  # type: ignore[arg-type]
         predicted_rotation=center,
         measured_rotation=_median(rotation),
         rotation_error=_median_error(late["rotation"]),
         corrected_rotation=_corrected(spec, center, radial, along, rotation_factor),
         predicted_norm=_median(theory["norm"]),
-        measured_norm=_median(norm),
+        measured_norm=_median(_rms(late["norm"])),
         norm_factor=norm_factor,
         rotation_factor=rotation_factor,
-        spread=float(rotation.std() / rotation.mean()) if rows.any() and rotation.mean() > 0 else np.nan,
-        within=float(np.mean(np.abs(rotation / theory["rotation"] - 1) <= WITHIN)) if rows.any() else np.nan,
+        spread=float(rotation.std() / rotation.mean()) if rotation.mean() > 0 else np.nan,
+        within=float(np.mean(np.abs(rotation / theory["rotation"] - 1) <= WITHIN)),
         radial=radial,
         radial_error=radial_error,
         cosine=_cosine(late, dim),
@@ -174,13 +183,12 @@ def _layer(
         signal=float(correlation[3 * len(correlation) // 4 :].mean()) if correlation is not None else np.nan,
         relaxation_steps=relaxation,
         steps_needed=steps_needed,
-        settled=settled,
-        windows=int(used.sum()),
+        settled=predictable and equilibration(step[used], ratios, False, TRACE_DRIFT).reached,
     )
 
 
 def _rms(series: np.ndarray) -> np.ndarray:
-    return np.sqrt((series**2).mean(axis=1)) if series.size else np.zeros(len(series))
+    return np.sqrt((series**2).mean(axis=1))
 
 
 def _median(values: np.ndarray) -> float:
@@ -188,12 +196,10 @@ def _median(values: np.ndarray) -> float:
 
 
 def _median_error(series: np.ndarray) -> float:
-    """Standard error of the median over neurons, from its course over windows and the spread over neurons."""
-    if not series.size:
-        return float("nan")
-    over_time, over_neurons = np.median(series, axis=0), _rms(series)
+    """Standard error of the median over neurons, from its course over windows and the middle spread over neurons."""
+    over_time, (low, high) = np.median(series, axis=0), np.quantile(_rms(series), [0.16, 0.84])
     along = over_time.std() / np.sqrt(len(over_time))
-    return float(np.hypot(along, 1.25 * over_neurons.std() / np.sqrt(len(over_neurons))))
+    return float(np.hypot(along, 1.25 * (high - low) / 2 / np.sqrt(len(series))))
 
 
 def _correlation(trace: xr.Dataset, name: str) -> np.ndarray | None:
@@ -209,28 +215,29 @@ def _relaxation(
     optimizer: Optimizer, dim: int, initial_norm: float, scale: np.ndarray, last: int
 ) -> tuple[float, float]:
     """Steps in which the norm relaxes, and steps to equilibrium from the first recorded norm."""
-    size = _median(_rms(scale))
-    if not (size > 0 and initial_norm > 0 and dim >= 2 and optimizer.weight_decay > 0):
+    if not initial_norm > 0:
         return float("nan"), float("nan")
-    gradient = ScaleInvariant(size)
+    gradient = ScaleInvariant(float(np.quantile(_rms(scale), _SLOW)))
     settled = equilibrium(optimizer, dim, gradient)
     relaxation = settled.relaxation_steps
     if not relaxation:  # a rotational variant
         return 0.0, 0.0
     if 2 * relaxation <= last:  # else the answer is far off, and an estimate will do
-        steps = steps_to_equilibrium(optimizer, dim=dim, initial_norm=initial_norm, gradient=gradient)
-        return relaxation, max(2 * relaxation, float(steps))
+        steps = steps_to_equilibrium(optimizer, dim, gradient, initial_norm, CLOSE)
+        return relaxation, max(relaxation, float(steps))
     excess = abs((initial_norm / settled.norm) ** 2 - 1)
-    return relaxation, relaxation * max(2.0, float(np.log(max(excess, 1e-9) / 0.02)))
+    return relaxation, relaxation * max(1.0, float(np.log(max(excess, 1e-9) / (2 * CLOSE))))
 
 
-def _radial(late: dict[str, np.ndarray], decay: float) -> tuple[float, float]:
-    """P/λ, the median over neurons, and its standard error; windows weigh by ‖w‖², as the balance of the norm does."""
-    if "radial" not in late or decay == 0 or not late["radial"].size:
+def _radial(late: dict[str, np.ndarray], optimizer: Optimizer, dim: int) -> tuple[float, float]:
+    """λ_eff/λ - 1, the median over neurons, and its standard error; windows weigh by ‖w‖², as its balance has it."""
+    decay = optimizer.weight_decay
+    if "radial" not in late or decay == 0:
         return float("nan"), float("nan")
     weight = late["norm"] ** 2
-    weight = weight / weight.mean(axis=1, keepdims=True)
-    series = late["radial"] * weight / decay
+    series = late["radial"] * weight / weight.mean(axis=1, keepdims=True) / decay
+    if optimizer.name == "adam_l2":  # the decay is in P, divided by √v: ‖g‖/√dim if all coordinates were alike
+        series = series * (_rms(late["gradient_norm"]) / dim**0.5)[:, None] - 1
     return _median(series.mean(axis=1)), _median_error_of_mean(series)
 
 
@@ -240,7 +247,7 @@ def _median_error_of_mean(series: np.ndarray) -> float:
 
 
 def _cosine(late: dict[str, np.ndarray], dim: int) -> float:
-    if "gradient_cosine" not in late or not late["gradient_cosine"].size:
+    if "gradient_cosine" not in late:
         return float("nan")
     return float(np.nanmedian(np.sqrt(np.nanmean(late["gradient_cosine"] ** 2, axis=1)))) * dim**0.5
 
@@ -263,9 +270,12 @@ def _corrected(optimizer: Optimizer, predicted: float, radial: float, along: flo
     if optimizer.name == "lion":
         return predicted * factor
     # the balance of ‖w‖² holds whatever the gradient's statistics: decay and P against the whole update
-    if optimizer.name == "adam_l2":  # its P contains the decay
-        beta = float(optimizer.betas[0])  # type: ignore[attr-defined]
-        squared = 2 * optimizer.lr * optimizer.weight_decay * radial * (1 - beta) / (1 + beta)
-    else:
-        squared = predicted**2 * (1 + radial)
-    return float(np.sqrt(squared * (1 - along))) if squared > 0 else float("nan")
+    return predicted * radial_factor(optimizer, radial) * float(np.sqrt(1 - along))
+
+
+def radial_factor(optimizer: Optimizer, radial: float) -> float:
+    """What λ_eff = (1 + radial) λ does to the rotation; NaN if the gradient stretches more than decay shrinks."""
+    if not radial > -1:
+        return float("nan")
+    # θ² ∝ λ_eff; for Adam+L2 also ∝ ‖w‖, which shrinks in inverse proportion to θ
+    return float((1 + radial) ** (1 / 3 if optimizer.name == "adam_l2" else 1 / 2))

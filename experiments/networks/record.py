@@ -26,19 +26,19 @@ ROWS_PER_LAYER = 48  # evenly spaced
 ROWS_OF_A_SCHEDULE = 2  # of a run whose loss is the point
 
 INPUT_NOISE = 1.0  # see `Run`
-_HYPERPARAMETERS = {  # lr·wd = 1e-3 for AdamW and Lion: relaxation of the norm in 500 steps, AdamW's v adds up to 2000
+_RATES = {  # lr·wd = 1e-3 for AdamW and Lion: relaxation of the norm in 500 steps, AdamW's v adds up to 2000
     "adamw": (2e-3, 0.5),
     "sgdm": (0.1, 2e-3),
-    "adam_l2": (2e-3, 1e-3),
     "lion": (2e-4, 5.0),
 }
+_ADAM_L2 = {"digits": (2e-3, 1e-3), "fashion": (1e-3, 1e-3)}
 _NETWORKS = {"digits": ((64, 128, 128, 128, 10), 64), "fashion": ((784, 256, 256, 256, 10), 128)}  # widths, batch
 
 #: The shipped runs by name, ``{images}_{optimizer}``.
 SHIPPED = {
-    f"{images}_{optimizer}": Run(widths, batch, 9000, optimizer, *hyperparameters, input_noise=INPUT_NOISE)
+    f"{images}_{optimizer}": Run(widths, batch, 9000, optimizer, *rates, input_noise=INPUT_NOISE)
     for images, (widths, batch) in _NETWORKS.items()
-    for optimizer, hyperparameters in _HYPERPARAMETERS.items()
+    for optimizer, rates in {**_RATES, "adam_l2": _ADAM_L2[images]}.items()
 }
 
 

@@ -21,7 +21,7 @@ from rotsim.plotting import save_figure, trace_figure
 # lr and weight decay: the norm relaxes in 125 (ci) and about 500 steps (the others)
 _CI = {"adamw": (4e-3, 1.0), "sgdm": (0.1, 4e-3), "adam_l2": (4e-3, 4e-3), "lion": (4e-4, 10.0)}
 _CONV = {"adamw": (2e-3, 1.0), "sgdm": (0.1, 2e-3), "adam_l2": (2e-3, 2e-3), "lion": (2e-4, 10.0)}
-_GPT = {"adamw": (2e-3, 0.5), "sgdm": (0.3, 1e-3), "adam_l2": (2e-3, 1e-3), "lion": (2e-4, 5.0)}
+_GPT = {"adamw": (2e-3, 0.5), "sgdm": (0.3, 1e-3), "adam_l2": (2e-3, 4e-3), "lion": (2e-4, 5.0)}
 _WARMUPS = (0.0, 0.1)
 _RATES = (4e-3, 1.6e-2, 6.4e-2)
 

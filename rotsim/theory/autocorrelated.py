@@ -33,7 +33,8 @@ def autocorrelation_factors(optimizer: Optimizer, autocorrelation: np.ndarray) -
     An average with decay β of correlated gradients has F = 1 + 2 Σ β^k R_k times the power of one of white noise.
     AdamW: θ keeps its value and ‖w‖ = η‖u‖/θ follows √F. SGDM: the same, with ‖g‖ ∝ 1/‖w‖, gives F^{1/4}. Adam+L2: the
     effective decay is proportional to ‖w‖, so θ² ∝ ‖w‖ and θ‖w‖ ∝ √F: F^{1/6} and F^{1/3}. Lion: `lion_rotation_factor`
-    and its inverse, since a sign has one length. A rotational variant sets both. Leading order: terms of 1/dim are dropped.
+    and its inverse, since a sign has one length. A rotational variant sets both. Leading order: terms of
+    1/dim are dropped.
     """
     if optimizer.name == "rotational":
         return 1.0, 1.0

@@ -37,7 +37,7 @@ def predict_trace(trace: xr.Dataset) -> xr.Dataset:
     dataset.validate(trace)
     optimizer = dataset.optimizer_of(trace)
     late = trace["gradient_scale"].isel(step=slice(trace.sizes["step"] // 2, None))
-    scale = np.sqrt((late**2).mean("step")).values  # over the finite windows
+    scale = (late**2).mean("step").values ** 0.5  # over the finite windows
     rows = zip(scale, trace["fan_in"].values, trace["lr"].values, trace["weight_decay"].values, strict=True)
     predicted = np.array([_predict_neuron(optimizer, *map(float, row)) for row in rows])
     result = dataset.build(
