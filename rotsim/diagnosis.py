@@ -171,7 +171,7 @@ def _still(e: Evidence, spec: Mapping[str, Any], last: int) -> _Finding | None:
     if last < 2 * e.steps_needed:
         return "transient", (
             f"The norm relaxes in {e.relaxation_steps:.2g} steps; from where it started, expect equilibrium after "
-            f"about {e.steps_needed:.2g}. Training lasted {last}; its last half, which is judged, must begin after that."
+            f"about {e.steps_needed:.2g}. Training lasted {last}, and its last half is judged."
         )
     if e.windows < _MIN_WINDOWS:
         return "unknown", (

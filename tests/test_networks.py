@@ -34,15 +34,17 @@ def test_a_shipped_trace_says_where_it_comes_from(name):
     spec = spec_of(trace)
     data, kind = name.split("_", 1)
     assert optimizer_of(trace).name == kind
-    steps, window = {"digits": (6000, 250), "fashion": (9000, 375)}[data]
-    assert (spec["data"], spec["seed"], spec["steps"], spec["lr_changed"]) == (data, 0, steps, False)
+    assert (spec["data"], spec["seed"], spec["steps"], spec["lr_changed"]) == (data, 0, 9000, False)
     assert spec["input_noise"] == 1.0
     assert spec["scale_invariant_layers"] == [f"hidden{i}.weight" for i in range(3)]
     assert set(spec["layers"]) == set(trace["layer"].values) == {*spec["scale_invariant_layers"], "head.weight"}
-    assert trace["step"].values.tolist() == list(range(window, steps + 1, window))
-    assert all((trace["layer"] == layer).sum() == 64 for layer in spec["scale_invariant_layers"])
-    for variable in trace.data_vars.values():
-        assert variable.dtype == np.float32 and np.isfinite(variable.values).all()
+    assert trace["step"].values.tolist() == list(range(375, 9001, 375))
+    assert all((trace["layer"] == layer).sum() == 48 for layer in spec["scale_invariant_layers"])
+    for key, variable in trace.data_vars.items():
+        assert variable.dtype == np.float32
+        seen = trace["active"].values > 0 if key in ("gradient_cosine", "gradient_burst") else ...
+        assert np.isfinite(variable.values[seen]).all() or (key, kind) == ("radial", "lion")
+    assert {"radial", "gradient_cosine", "gradient_burst", "gradient_autocorrelation"} <= set(trace.data_vars)
     source = json.loads(trace.attrs["provenance"])
     assert source["command"] == f"python -m experiments.networks record --only {name} --seed 0"
     assert source["device"] == "cpu" and "torch" in source["versions"]
