@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import xarray as xr
@@ -111,29 +112,82 @@ def runs_of(suite: str, only: tuple[str, ...], seed: int, steps: int | None) -> 
 
 
 def write_report(suite: str, folder: Path, names: list[str], command: str) -> Path:
-    """``folder/README.md`` and one figure per run, from the traces in `folder`."""
-    sections = []
-    for name in names:
-        trace = dataset.load(folder / f"{name}.nc")
+    """``folder/README.md`` and one figure per run at constant rates, from the traces in `folder`."""
+    traces = {name: dataset.load(folder / f"{name}.nc") for name in names}
+    scheduled = {name: trace for name, trace in traces.items() if name.startswith("warmup")}
+    parts, rows = [], []
+    for name, trace in traces.items():
+        if name in scheduled:
+            continue
         diagnosis = diagnose(trace)
         save_figure(trace_figure(trace, diagnosis), folder / f"{name}.png", dpi=80)
-        sections.append(_section(name, trace, diagnosis))
+        parts.append(_section(name, trace, diagnosis))
+        rows.append(_overview(name, trace, diagnosis))
+    if rows:
+        head = [
+            "| run | device | layers claimed | in agreement | rotation, worst error | norm, worst error |",
+            "|---|---|---|---|---|---|",
+        ]
+        parts.insert(0, "\n".join([*head, *rows, ""]))
+    if scheduled:
+        parts.append(_warmup_table(scheduled))
     text = (
         f"# Suite {suite}: predicted against measured\n\nCommand: `{command}`. Verdicts are decided from each layer's "
         "diagnostics before looking at agreement; only layers marked **applies** are claimed. Rotation in radians per "
         "step: medians over neurons, last half of training; `corrected` uses the measured radial part of the gradient "
-        "(λ_eff = λ + P) or, for Lion, its autocorrelation.\n\n" + "\n".join(sections)
+        "(λ_eff = λ + P) or, for Lion, its autocorrelation.\n\n" + "\n".join(parts)
     )
     return dataset.write_atomically(folder / "README.md", lambda path: path.write_text(text))
 
 
+def _device(source: dict[str, Any]) -> str:
+    """Where a run was made, in words."""
+    return str(source["device"]) if source["device"] != "cpu" else f"CPU ({source['machine']})"
+
+
+def _overview(name: str, trace: xr.Dataset, diagnosis: Diagnosis) -> str:
+    claimed = diagnosis.claimed
+
+    def worst(quantity: str) -> str:
+        errors = [abs(layer.error(quantity)) for layer in claimed if quantity in layer.claims]
+        return f"{max(errors):.1%}" if errors else "-"
+
+    device = _device(json.loads(trace.attrs["provenance"]))
+    agree = sum(layer.agrees for layer in claimed)
+    return (
+        f"| {name} | {device} | {len(claimed)} of {len(diagnosis.layers)} | {agree} | {worst('rotation')} "
+        f"| {worst('norm')} |"
+    )
+
+
+def _warmup_table(traces: dict[str, xr.Dataset]) -> str:
+    """Validation loss of every run with a schedule, with and without warm-up."""
+    losses: dict[tuple[str, float], dict[float, float]] = {}
+    for trace in traces.values():
+        source = json.loads(trace.attrs["provenance"])
+        run = source["run"]
+        losses.setdefault((run["optimizer"], run["lr"]), {})[run["warmup"]] = source["validation_loss"]
+    spec = dataset.spec_of(next(iter(traces.values())))
+    lines = [
+        "## Warm-up\n",
+        f"{spec['network']} on {spec['data']}, {spec['steps']} steps, cosine to zero, weight decay 0.5, seed "
+        f"{spec['seed']}; {_device(source)}. Final validation loss, nats per byte; one seed, so differences of a few "
+        "hundredths are noise.\n",
+        f"| optimizer | lr | {' | '.join('no warm-up' if not w else f'warm-up {w:.0%}' for w in _WARMUPS)} |",
+        "|---|---|" + "---|" * len(_WARMUPS),
+    ]
+    for (optimizer, lr), found in losses.items():
+        cells = " | ".join(f"{found[w]:.3f}" if w in found else "-" for w in _WARMUPS)
+        lines.append(f"| {optimizer} | {lr:g} | {cells} |")
+    return "\n".join([*lines, ""])
+
+
 def _section(name: str, trace: xr.Dataset, diagnosis: Diagnosis) -> str:
     source, spec = json.loads(trace.attrs["provenance"]), dataset.spec_of(trace)
-    device = source["device"] if source["device"] != "cpu" else f"CPU ({source['machine']})"
     lines = [
         f"## {name}\n",
         f"{spec['network']} on {spec['data']}, {diagnosis.optimizer.describe()}, {spec['steps']} steps, seed "
-        f"{spec['seed']}; {device}, torch {source['versions']['torch']}, {source['seconds']:.0f} s. "
+        f"{spec['seed']}; {_device(source)}, torch {source['versions']['torch']}, {source['seconds']:.0f} s. "
         f"{diagnosis.summary()}\n",
         "| layer | verdict | predicted | measured | ratio | measured / corrected | neurons ±10 % | norm ratio |",
         "|---|---|---|---|---|---|---|---|",
