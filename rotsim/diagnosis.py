@@ -157,10 +157,14 @@ _Finding = tuple[Verdict, str]
 
 def _still(e: Evidence, spec: Mapping[str, Any], last: int) -> _Finding | None:
     """Is there an equilibrium to be in, and has it been reached?"""
+    if e.lost == e.neurons and last / 2 < e.recorded_from < last:
+        return "unknown", f"Recorded only from about step {e.recorded_from} on, less than half of the run."
     if e.lost == e.neurons:
-        return "not finite", "Weights or gradients are NaN or infinite, or were recorded for less than half the run."
+        return "not finite", "Weights or gradients are NaN or infinite."
     if e.lost + e.dead == e.neurons:
         return "dead", "No neuron has a gradient in most steps; decay alone shrinks the weights."
+    if e.lr == 0:
+        return "unknown", "The learning rate was 0 throughout; nothing moved."
     if e.weight_decay == 0:
         return "no decay", "Without weight decay the norm grows for ever and rotation never settles."
     changed = [words for key, words in _CHANGES.items() if spec.get(f"{key}_changed", False)]

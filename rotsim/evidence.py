@@ -69,6 +69,8 @@ class Evidence:
         Steps in which the norm's distance from equilibrium shrinks by e.
     steps_needed : float
         Steps from the norm at the start of the trace to within 5 % of equilibrium, by theory; at least a relaxation.
+    recorded_from : int
+        First recorded step of the layer: later than the first window if it joined later.
     settled : bool
         Norm and rotation are stationary.
     windows : int
@@ -99,6 +101,7 @@ class Evidence:
     signal: float
     relaxation_steps: float
     steps_needed: float
+    recorded_from: int
     settled: bool
     windows: int
 
@@ -141,6 +144,7 @@ def _layer(
         "lr": lr,
         "weight_decay": decay,
         "windows": int(used.sum()),
+        "recorded_from": int(step[finite.any(axis=0)][0]) if finite.any() else int(step[-1]),
     }
     if not (rows.any() and used[half:].any()):
         nothing = {field.name: np.nan for field in fields(Evidence) if field.name not in facts}

@@ -178,7 +178,7 @@ def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
             color = _VERDICT_COLORS.get(layer.verdict, "0.55")
             rows = trace["layer"].values == layer.layer
             ratio = trace["rotation"].values[rows] / prediction[rows]
-            ratio = ratio[(ratio[:, -1] > 0) & np.isfinite(ratio[:, -1])]
+            ratio = ratio[(ratio[:, -1] > 0) & np.isfinite(ratio[:, ratio.shape[1] // 2 :]).all(axis=1)]
             if not len(ratio):
                 continue
             over_time.plot(trace["step"].values, np.median(ratio, axis=0), color=color, alpha=0.85, linewidth=1.4)

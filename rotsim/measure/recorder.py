@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,7 @@ class Recorder:
         self._model, self._selection, self._split = model, parameters, dict(split or {})
         self.skipped: dict[str, str] = {}
         self._entries: list[_Entry] = []
+        self._given_spec = spec
         self._select()
         if unused := [key for key in self._split if not any(ends_in(e.name, key) for e in self._entries)]:
             raise InvalidInput(
@@ -141,7 +143,6 @@ class Recorder:
                 f"choose from {', '.join(entry.name for entry in self._entries)}"
             )
         self._sampler = CoordinateSampler(lags) if integer("lags", lags, low=0) else None
-        self._given_spec = spec
         self._spec()  # say now, not after the training, that there is none
         self._changed = {"lr": False, "weight_decay": False}
         self._seen_step = 0
@@ -182,8 +183,12 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        if self._path is not None and (self._samples or self._records):
+        if self._path is None:
+            return
+        if self._samples or self._records:
             self.save(self._path)
+        elif error is None:
+            warnings.warn(f"{self._path} is not written: {self._nothing()}", stacklevel=2)
 
     @torch.no_grad()
     def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -257,7 +262,7 @@ class Recorder:
             if id(parameter) not in known:
                 labels = row_labels(name, parameter.shape[0], self._split)
                 values = self.optimizer.param_groups[group]
-                self._entries.append(_Entry(name, parameter, labels, group, *_hyperparameters(values)))
+                self._entries.append(_Entry(name, parameter, labels, group, *self._hyperparameters(values)))
 
     def _spec(self) -> Optimizer:
         """The one spec of all recorded groups with weight decay, at the rates last in force in the first of them."""
@@ -282,11 +287,17 @@ class Recorder:
 
     def _note_hyperparameters(self) -> None:
         for entry in self._entries:
-            lr, weight_decay = _hyperparameters(self.optimizer.param_groups[entry.group])
+            lr, weight_decay = self._hyperparameters(self.optimizer.param_groups[entry.group])
             self._changed["lr"] |= lr != entry.lr
             self._changed["weight_decay"] |= weight_decay != entry.weight_decay
             entry.lr = lr or entry.lr  # at lr 0 nothing moves: keep the last one that moved the weights
             entry.weight_decay = weight_decay
+
+    def _hyperparameters(self, group: Mapping[str, Any]) -> tuple[float, float]:
+        """Learning rate and weight decay in force; those of the given spec where the optimizer has none."""
+        spec = self._given_spec
+        lr, decay = (spec.lr, spec.weight_decay) if spec is not None else (0.0, 0.0)
+        return float(group.get("lr", lr)), float(group.get("weight_decay", decay))
 
     def _window_record(self) -> np.ndarray:
         """The running window as float32, shape (len(VARIABLES), neurons)."""
@@ -323,10 +334,7 @@ class Recorder:
             records.append(self._window_record())
             ends.append(self._sampled_step)
         if not records:
-            raise InvalidInput(
-                f"nothing was recorded: {self._seen_step} optimizer steps were seen and the first sample is step "
-                f"{self.interval}; train longer or use a smaller `interval`"
-            )
+            raise InvalidInput(self._nothing())
         neurons = records[-1].shape[1]  # parameters that joined later are absent, at the end, from earlier windows
         absent = [np.full((len(VARIABLES), neurons - record.shape[1]), np.nan, np.float32) for record in records]
         values = np.stack([np.hstack(pair) for pair in zip(records, absent, strict=True)], axis=-1)
@@ -369,13 +377,15 @@ class Recorder:
             parameter=[entry.name for entry in entries], lag=np.arange(correlation.shape[1])
         ).assign(gradient_autocorrelation=(("parameter", "lag"), correlation, _AUTOCORRELATION))
 
+    def _nothing(self) -> str:
+        return (
+            f"nothing was recorded: {self._seen_step} optimizer steps were seen and the first sample is step "
+            f"{self.interval}; train longer or use a smaller `interval`"
+        )
+
     def save(self, path: str | os.PathLike[str], **provenance: Any) -> Path:
         """Write `dataset` as one NetCDF-4 file, atomically; return its path."""
         return save(self.dataset(**provenance), path)
-
-
-def _hyperparameters(group: Mapping[str, Any]) -> tuple[float, float]:
-    return float(group.get("lr", 0.0)), float(group.get("weight_decay", 0.0))
 
 
 def _checked_note(note: str | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
         raise InvalidInput(f"`group` must be in [0, {len(optimizer.param_groups)}); got {group!r}")
     values = optimizer.param_groups[group]
     _refuse_variants(optimizer, values)
-    common = {"lr": float(values["lr"]), "weight_decay": float(values["weight_decay"]), **override}
+    common = {name: float(values.get(name, 0.0)) for name in ("lr", "weight_decay")} | override
     kind = type(optimizer)  # subclasses may change the update, so only the classes themselves are taken at their word
     if kind in _SGDM:
         plain: Optimizer = SGDM(**common, momentum=float(values["momentum"]))
