@@ -155,6 +155,8 @@ _VERDICT_COLORS = {
     "autocorrelated": "C2",
     "bursty": "C4",
     "signal": "C5",
+    "tilted": "C6",
+    "drifting": "0.3",
 }  # a layer nothing can be said of stays grey
 
 

@@ -170,7 +170,9 @@ def diagnosis_reasons(diagnosis: Diagnosis) -> str:
         if not layer.applies:
             names.setdefault(layer.reason, []).append(name)
         if layer.dead:
-            names.setdefault(f"{layer.dead} of {layer.neurons} neurons get no gradient; left out.", []).append(name)
+            names.setdefault(
+                f"{layer.dead} of {layer.neurons} neurons get no gradient in most steps; left out.", []
+            ).append(name)
     return "\n".join(f"[bold]{escape(', '.join(layers))}[/]: {escape(reason)}" for reason, layers in names.items())
 
 

@@ -84,8 +84,8 @@ SUITES: dict[str, dict[str, AnyRun]] = {
 }
 
 _NOTES = {
-    "gpu-reduced": "These are the runs of the gpu suite on narrower networks, made on a CPU because no GPU was at hand; on "
-    "one, run `python -m experiments.networks --suite gpu --device cuda --data FOLDER_OF_FASHION_MNIST`. "
+    "gpu-reduced": "These are the runs of the gpu suite on narrower networks, made on a CPU since no GPU was at hand; "
+    "on one, run `python -m experiments.networks --suite gpu --device cuda --data FOLDER_OF_FASHION_MNIST`. "
 }
 
 
@@ -137,10 +137,10 @@ def write_report(suite: str, folder: Path, names: list[str], command: str) -> Pa
     if scheduled:
         parts.append(_warmup_table(scheduled))
     text = (
-        f"# Suite {suite}: predicted against measured\n\nCommand: `{command}`. {_NOTES.get(suite, '')}Verdicts are decided from each layer's "
-        "diagnostics before looking at agreement; only layers marked **applies** are claimed. Rotation in radians per "
-        "step: medians over neurons, last half of training; `corrected` uses the measured radial part of the gradient "
-        "(λ_eff = λ + P) or, for Lion, its autocorrelation.\n\n" + "\n".join(parts)
+        f"# Suite {suite}: predicted against measured\n\nCommand: `{command}`. {_NOTES.get(suite, '')}"
+        "Verdicts are decided from each layer's diagnostics before looking at agreement; only layers marked **applies** "
+        "are claimed. Rotation in radians per step: medians over neurons, last half of training; `corrected` uses the "
+        "measured radial part of the gradient (λ_eff = λ + P) or, for Lion, its autocorrelation.\n\n" + "\n".join(parts)
     )
     return dataset.write_atomically(folder / "README.md", lambda path: path.write_text(text))
 
