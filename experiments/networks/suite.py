@@ -138,7 +138,7 @@ def write_report(suite: str, folder: Path, names: list[str], command: str) -> Pa
         parts.append(_warmup_table(scheduled))
     text = (
         f"# Suite {suite}: predicted against measured\n\nCommand: `{command}`. {_NOTES.get(suite, '')}"
-        "Verdicts are decided from each layer's diagnostics before looking at agreement; only layers marked **applies** "
+        "Verdicts are decided from each layer's diagnostics, before agreement; only layers marked **applies** "
         "are claimed. Rotation in radians per step: medians over neurons, last half of training; `corrected` uses the "
         "measured radial part of the gradient (λ_eff = λ + P) or, for Lion, its autocorrelation.\n\n" + "\n".join(parts)
     )
