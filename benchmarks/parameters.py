@@ -1,8 +1,14 @@
-"""The parameters of a small GPT, for timing optimizers without a forward pass."""
+"""What the timings share: the parameters of a small GPT, without a forward pass, and where results go."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import torch
+
+from rotsim.dataset import provenance, write_atomically
 
 
 def gpt_parameters(
@@ -18,3 +24,10 @@ def gpt_parameters(
     for parameter in parameters:
         parameter.grad = torch.randn(parameter.shape, generator=draw).to(device)
     return parameters
+
+
+def append_result(path: Path, measurement: dict[str, Any]) -> None:
+    """Add a measurement, with its provenance, to a JSON list."""
+    known = json.loads(path.read_text()) if path.exists() else []
+    text = json.dumps([*known, {**measurement, "provenance": provenance()}], indent=1) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import click
 import torch
 from torch.nn import functional as F
 
+from benchmarks.parameters import append_result
 from experiments.networks.gpt import GPT, GPTSize
 from rotsim.measure import Recorder
 
@@ -47,8 +49,11 @@ class Trainer:
 @click.option("--steps", default=50, show_default=True, help="Steps per block.")
 @click.option("--blocks", default=7, show_default=True, help="Blocks, taken in turn; the median counts.")
 @click.option("--threads", default=1, show_default=True)
-def main(device: str, width: int, layers: int, batch: int, steps: int, blocks: int, threads: int) -> None:
-    """Print milliseconds per step and the overhead."""
+@click.option("--output", type=click.Path(path_type=Path), help="JSON file to add the measurement to.")
+def main(
+    device: str, width: int, layers: int, batch: int, steps: int, blocks: int, threads: int, output: Path | None
+) -> None:
+    """Print milliseconds per step and the overhead: medians over blocks, ratios taken block by block."""
     torch.set_num_threads(threads)
     size = GPTSize(layers=layers, width=width)
     settings = {
@@ -62,9 +67,15 @@ def main(device: str, width: int, layers: int, batch: int, steps: int, blocks: i
     for trainer in trainers.values():
         trainer.seconds(5)
     times = [[trainer.seconds(steps) for trainer in trainers.values()] for _ in range(blocks)]
-    medians = torch.tensor(times).median(dim=0).values
-    for name, seconds in zip(trainers, medians.tolist(), strict=True):
-        print(f"{name:22s} {1e3 * seconds:8.2f} ms/step   {seconds / medians[0].item() - 1:+7.1%}")
+    table = torch.tensor(times)
+    medians, ratios = table.median(dim=0).values, (table / table[:, :1]).median(dim=0).values
+    rows = {}
+    for name, seconds, ratio in zip(trainers, medians.tolist(), ratios.tolist(), strict=True):
+        print(f"{name:22s} {1e3 * seconds:8.2f} ms/step   {ratio - 1:+7.1%}")
+        rows[name] = {"milliseconds": round(1e3 * seconds, 3), "overhead": round(ratio - 1, 4)}
+    if output:
+        setting = {"layers": layers, "width": width, "batch": batch, "device": device, "threads": threads}
+        append_result(output, {**setting, "blocks": blocks, "settings": rows})
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import torch
 
-from benchmarks.parameters import gpt_parameters
+from benchmarks.parameters import append_result, gpt_parameters
 from rotsim.measure import Rotated, RotationalAdamW, RotationalLion, RotationalSGDM
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -42,8 +43,9 @@ def step_seconds(optimizer: torch.optim.Optimizer, steps: int, device: str) -> f
 @click.option("--steps", default=10, show_default=True, help="Steps per block.")
 @click.option("--blocks", default=9, show_default=True, help="Blocks, taken in turn; the median counts.")
 @click.option("--threads", default=1, show_default=True)
-def main(device: str, width: int, layers: int, steps: int, blocks: int, threads: int) -> None:
-    """Print milliseconds per step and the ratio to AdamW."""
+@click.option("--output", type=click.Path(path_type=Path), help="JSON file to add the measurement to.")
+def main(device: str, width: int, layers: int, steps: int, blocks: int, threads: int, output: Path | None) -> None:
+    """Print milliseconds per step and the ratio to AdamW: medians over blocks, ratios taken block by block."""
     torch.set_num_threads(threads)
     optimizers = {name: make(gpt_parameters(layers, width, device=device)) for name, make in OPTIMIZERS.items()}
     parameters = sum(p.numel() for group in next(iter(optimizers.values())).param_groups for p in group["params"])
@@ -52,9 +54,15 @@ def main(device: str, width: int, layers: int, steps: int, blocks: int, threads:
         step_seconds(optimizer, 3, device)
     # in turn, so that a machine that slows down for a while slows all of them
     times = [[step_seconds(optimizer, steps, device) for optimizer in optimizers.values()] for _ in range(blocks)]
-    medians = torch.tensor(times).median(dim=0).values
-    for name, seconds in zip(optimizers, medians.tolist(), strict=True):
-        print(f"{name:34s} {1e3 * seconds:8.2f} ms/step   {seconds / medians[0].item():5.2f} x")
+    table = torch.tensor(times)
+    medians, ratios = table.median(dim=0).values, (table / table[:, :1]).median(dim=0).values
+    rows = {}
+    for name, seconds, ratio in zip(optimizers, medians.tolist(), ratios.tolist(), strict=True):
+        print(f"{name:34s} {1e3 * seconds:8.2f} ms/step   {ratio:5.2f} x")
+        rows[name] = {"milliseconds": round(1e3 * seconds, 3), "ratio": round(ratio, 3)}
+    if output:
+        setting = {"layers": layers, "width": width, "device": device, "threads": threads, "blocks": blocks}
+        append_result(output, {**setting, "optimizers": rows})
 
 
 if __name__ == "__main__":

@@ -270,8 +270,9 @@ cli.add_command(
 @cli.command()
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def compare(file: str, as_json: bool) -> None:
-    """Compare a saved simulation or trace with theory; exit code 1 if they disagree."""
+@click.pass_context
+def compare(context: click.Context, file: str, as_json: bool) -> None:
+    """Compare a saved simulation with theory; exit code 1 if they disagree. A trace gets its `trace report`."""
     from rich.console import Console
 
     from rotsim import dataset
@@ -279,6 +280,9 @@ def compare(file: str, as_json: bool) -> None:
     from rotsim.theory.traces import compare_with_theory
 
     data = dataset.load(file)
+    if data.attrs["source"] == "trace":
+        context.invoke(trace_report, file=file, output=None, as_json=as_json)
+        return
     report = compare_with_theory(data)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
@@ -299,7 +303,7 @@ def trace() -> None:
 @click.option("--output", type=str, default=None, help="Folder for report.json and report.png (created if absent).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def trace_report(file: str, output: str | None, as_json: bool) -> None:
-    """Say for each layer whether theory applies and why; exit code 1 if it applies and is wrong by over 10 %."""
+    """Say for each layer whether theory applies and why; exit code 1 if it applies and does not agree."""
     from rich.console import Console
 
     from rotsim import dataset

@@ -11,9 +11,10 @@ name                      dims                meaning
 ``update_rms``            (neuron, step)      RMS of ‖w_t - w_{t-1}‖ over the window
 ``gradient_norm``         (neuron, step)      RMS of ‖g_t‖ (traces)
 ``gradient_scale``        (neuron, step)      RMS of ‖g_t‖·‖w_{t-1}‖, i.e. ‖g̃‖ at unit norm (traces)
+``gradient_cosine``       (neuron, step)      RMS of ⟨w, g⟩/(‖w‖‖g‖), 0 for scale-invariant weights (traces)
 ``gradient_burst``        (neuron, step)      mean of ‖g̃‖⁴ over the square of the mean of ‖g̃‖², at least 1 (traces)
 ``active``                (neuron, step)      share of sampled steps with a nonzero gradient (traces)
-``radial``                (neuron, step)      mean of ⟨w, ĝ⟩/‖w‖², ĝ the gradient as the optimizer scales it (traces)
+``radial``                (neuron, step)      mean ⟨w, ĝ⟩ over mean ‖w‖², ĝ the gradient as the optimizer scales it
 ``gradient_autocorrelation``  (parameter, lag)  of sampled gradient coordinates, ``lag`` in steps (traces)
 ``layer``, ``fan_in``     (neuron,)           coordinates: parameter name, length of the weight vector
 ========================  ==================  =====================================================
@@ -52,6 +53,7 @@ LABELS = {
     "update_rms": ("RMS norm of the weight change", "1"),
     "gradient_norm": ("RMS gradient norm", "1"),
     "gradient_scale": ("RMS gradient norm times weight norm", "1"),
+    "gradient_cosine": ("RMS cosine of the angle between gradient and weights", "1"),
     "gradient_burst": ("mean fourth power of the gradient scale over its squared mean square", "1"),
     "radial": ("radial projection of the preconditioned gradient", "1"),
     "active": ("share of sampled steps with a nonzero gradient", "1"),

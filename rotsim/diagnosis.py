@@ -1,13 +1,16 @@
 """Does rotational equilibrium describe this layer? Decided from what was recorded, before looking at agreement.
 
-The prediction assumes weight decay, constant hyperparameters, a finished transient, scale-invariant
-weights, and gradients that are noise. Each assumption has a measurement of its own in a trace; the first
-one that fails names the verdict. Only layers with the verdict "applies" are claimed to agree.
+The prediction assumes weight decay, constant hyperparameters, a finished transient, gradients without a part
+along the weights, and gradients that are noise. Each assumption has a measurement of its own in a trace; the
+first one that fails names the verdict. Only layers with the verdict "applies" are claimed to agree. What an
+optimizer's rotation does not depend on is not asked of it: AdamW's and SGDM's follow from the balance of ‖w‖²
+alone, whatever bursts or correlations the gradients have.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,14 +18,9 @@ import numpy as np
 import xarray as xr
 
 from rotsim import dataset
-from rotsim.comparison import TRACE_DRIFT
-from rotsim.errors import InvalidInput, NoEquilibrium
-from rotsim.gradients import ScaleInvariant
+from rotsim.errors import InvalidInput
+from rotsim.evidence import WITHIN, Evidence, gather, radial_factor
 from rotsim.optimizers.base import Optimizer
-from rotsim.statistics import equilibration
-from rotsim.theory.autocorrelated import lion_rotation_factor
-from rotsim.theory.equilibrium import equilibrium
-from rotsim.theory.traces import predict_trace
 
 Verdict = Literal[
     "applies",
@@ -31,68 +29,40 @@ Verdict = Literal[
     "no decay",
     "schedule",
     "transient",
+    "drifting",
     "scale-sensitive",
+    "tilted",
     "signal",
     "autocorrelated",
     "bursty",
     "unknown",
 ]
 
-RADIAL = 0.1  # |P|/λ that makes weights count as scale-sensitive: half the error allowed, since rotation goes as √λ
-ALONG = 0.5  # share of the squared update along the weights above which they change length more than direction
-BURST = 3.0  # E‖g̃‖⁴/(E‖g̃‖²)²: 1 for a steady gradient, 1.2 to 2 in ordinary training, 5 and more when it memorises
-SIGNAL = 0.1  # correlation left at the longest lags
-LION_CORRELATION = 0.1  # change of Lion's rotation by the measured autocorrelation
-WITHIN = 0.10
+#: Relative error allowed where the prediction applies. A norm depends on how coordinates differ, rotation does not.
+TOLERANCE = {"rotation": WITHIN, "norm": 0.15}
+
+RADIAL = 0.05  # change of rotation by the radial part of the gradient: half the error allowed
+INVARIANT = 0.1  # RMS cosine of gradient and weights, over that of a random direction, below which they are orthogonal
+ALONG = 0.2  # share of the squared update that is along the weights and turns nothing: 10 % of the rotation
+CORRELATED = 0.1  # change of rotation (or norm) by the measured autocorrelation
+SIGNAL = 0.5  # correlation left at the longest lags: more than half of the gradient is not noise
+# E‖g̃‖⁴/(E‖g̃‖²)² that costs 10 % of Lion's rotation, or of Adam+L2's norm (random walks with `rotsim.gradients.Bursts`)
+BURST = {"lion": 2.0, "adam_l2": 3.0}
+_MIN_WINDOWS = 8
 
 
 @dataclass(frozen=True)
-class LayerDiagnosis:
-    """One layer: prediction, measurement, and whether the one should describe the other.
+class LayerDiagnosis(Evidence):
+    """One layer: its `Evidence` and what follows from it.
 
     Attributes
     ----------
-    layer : str
-    neurons, dead : int
-        Rows recorded, and those without a gradient in most of the last half.
-    predicted_rotation, measured_rotation : float
-        Medians over neurons, radians per step; measured over the last half of the trace.
-    corrected_rotation : float
-        With λ_eff = λ + P for λ (EMA optimizers), or the measured autocorrelation (Lion); NaN if not measured.
-        It uses the measured gradients of the same windows: it explains, it does not predict.
-    predicted_norm, measured_norm : float
-    spread : float
-        Standard deviation over mean of the neurons' rotations.
-    within : float
-        Share of neurons whose rotation is within 10 % of the prediction.
-    radial : float
-        P/λ, median; NaN if not measured.
-    along : float
-        Share of the squared update that is along the weights, 1 - (θ‖w‖/‖Δw‖)², median.
-    burst, signal : float
-        E‖g̃‖⁴/(E‖g̃‖²)², and the correlation left at the longest lags; NaN if not measured.
-    relaxation_steps : float
-        Steps in which the norm's distance from equilibrium shrinks by e.
     verdict : str
+        "applies", or the first assumption that fails.
     reason : str
-        One sentence.
+        One sentence, or two.
     """
 
-    layer: str
-    neurons: int
-    dead: int
-    predicted_rotation: float
-    measured_rotation: float
-    corrected_rotation: float
-    predicted_norm: float
-    measured_norm: float
-    spread: float
-    within: float
-    radial: float
-    along: float
-    burst: float
-    signal: float
-    relaxation_steps: float
     verdict: Verdict
     reason: str
 
@@ -102,9 +72,20 @@ class LayerDiagnosis:
         return self.verdict == "applies"
 
     @property
-    def ratio(self) -> float:
-        """Measured over predicted rotation."""
-        return self.measured_rotation / self.predicted_rotation
+    def claims(self) -> tuple[str, ...]:
+        """What is claimed to agree: nothing, the rotation, or also the norm, which correlated gradients change."""
+        if not self.applies:
+            return ()
+        return ("rotation",) if abs(self.norm_factor - 1) > CORRELATED else ("rotation", "norm")
+
+    def error(self, quantity: str) -> float:
+        """Measured over predicted rotation or norm, minus 1."""
+        return {"rotation": self.ratio, "norm": self.norm_ratio}[quantity] - 1
+
+    @property
+    def agrees(self) -> bool:
+        """True if every quantity that is claimed is within its `TOLERANCE`."""
+        return all(abs(self.error(quantity)) <= TOLERANCE[quantity] for quantity in self.claims)
 
 
 @dataclass(frozen=True)
@@ -115,26 +96,30 @@ class Diagnosis:
     layers: tuple[LayerDiagnosis, ...]
 
     @property
+    def claimed(self) -> tuple[LayerDiagnosis, ...]:
+        """The layers that the prediction applies to."""
+        return tuple(layer for layer in self.layers if layer.applies)
+
+    @property
     def passed(self) -> bool:
-        """True if the prediction applies somewhere and is within 10 % wherever it does."""
-        claimed = [layer for layer in self.layers if layer.applies]
-        return bool(claimed) and all(abs(layer.ratio - 1) <= WITHIN for layer in claimed)
+        """True if the prediction applies somewhere and agrees wherever it does."""
+        return bool(self.claimed) and all(layer.agrees for layer in self.claimed)
 
     def summary(self) -> str:
         """One sentence for a person."""
-        claimed = [layer for layer in self.layers if layer.applies]
-        if not claimed:
+        if not self.claimed:
             return f"The prediction applies to none of {len(self.layers)} layers; see the reasons."
-        good = sum(abs(layer.ratio - 1) <= WITHIN for layer in claimed)
+        good = sum(layer.agrees for layer in self.claimed)
         return (
-            f"The prediction applies to {len(claimed)} of {len(self.layers)} layers "
-            f"and is within {WITHIN:.0%} in {good} of them."
+            f"The prediction applies to {len(self.claimed)} of {len(self.layers)} layers and agrees in {good} of them "
+            f"(rotation within {TOLERANCE['rotation']:.0%}, norm within {TOLERANCE['norm']:.0%})."
         )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable; what was not measured is null."""
         layers = [
             {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(layer).items()}
+            | {"claims": list(layer.claims), "agrees": layer.agrees if layer.applies else None}
             for layer in self.layers
         ]
         return {"optimizer": self.optimizer.to_dict(), "passed": self.passed, "layers": layers}
@@ -146,7 +131,7 @@ def diagnose(trace: xr.Dataset) -> Diagnosis:
     Parameters
     ----------
     trace : Dataset
-        From `rotsim.measure.Recorder`. Traces without ``radial``, ``gradient_burst`` or
+        From `rotsim.measure.Recorder`. Traces without ``radial``, ``gradient_cosine``, ``gradient_burst`` or
         ``gradient_autocorrelation`` are judged by what they have.
 
     Raises
@@ -157,195 +142,140 @@ def diagnose(trace: xr.Dataset) -> Diagnosis:
     dataset.validate(trace)
     if trace.attrs["source"] != "trace":
         raise InvalidInput(f"diagnosis needs a recorded trace; got a {trace.attrs['source']}. Use rotsim.compare")
-    predicted = predict_trace(trace)
-    names = dict.fromkeys(trace["layer"].values.tolist())
-    return Diagnosis(dataset.optimizer_of(trace), tuple(_diagnose_layer(trace, predicted, name) for name in names))
+    optimizer, spec, last = dataset.optimizer_of(trace), dataset.spec_of(trace), int(trace["step"].values[-1])
+    layers = []
+    for evidence in gather(trace):
+        verdict, reason = (
+            _still(evidence, spec, last) or _radial(evidence, optimizer, spec) or _noise(evidence, optimizer)
+        )
+        layers.append(LayerDiagnosis(**vars(evidence), verdict=verdict, reason=reason))
+    return Diagnosis(optimizer, tuple(layers))
 
 
-def _diagnose_layer(trace: xr.Dataset, predicted: xr.Dataset, name: str) -> LayerDiagnosis:
-    here = trace["layer"].values == name
-    layer, expected = trace.isel(neuron=here), predicted.isel(neuron=here, step=0)
-    half = trace.sizes["step"] // 2
-    late = layer.isel(step=slice(half, None))
-    dead = late["active"].fillna(0).mean("step").values < 0.5
-    finite = np.isfinite(late["norm"].values).all(axis=1) & np.isfinite(late["rotation"].values).all(axis=1)
-    rows = finite & ~dead
-    lr, decay = (float(layer[key].values[0]) for key in ("lr", "weight_decay"))
-    optimizer = dataset.optimizer_of(trace)
-    rotation, norm = (np.sqrt((late[q].values[rows].astype(float) ** 2).mean(axis=1)) for q in ("rotation", "norm"))
-    theory = expected["rotation"].values[rows]
-    radial, along = _radial(late, rows, optimizer, decay), _along(late, rows)
-    burst = _burst(late, rows)
-    correlation = _correlation(trace, name)
-    signal = float(correlation[3 * len(correlation) // 4 :].mean()) if correlation is not None else np.nan
-    factor = (
-        lion_rotation_factor(optimizer.betas, correlation)  # type: ignore[attr-defined]
-        if optimizer.name == "lion" and correlation is not None
-        else np.nan
-    )
-    relaxation = _relaxation(optimizer, lr, decay, late, rows)
-    verdict, reason = _verdict(
-        trace, layer, expected, rows, finite, optimizer, decay, radial, along, burst, signal, factor, relaxation, name
-    )
-    center = _median(theory)
-    if optimizer.name == "adam_l2":  # P holds the decay itself: the angle follows from it alone
-        correction = np.sqrt(2 * lr * decay * radial * _memory(optimizer)) / center if radial > 0 else np.nan
-    else:
-        correction = np.sqrt(1 + radial) if radial > -1 else np.nan
-    return LayerDiagnosis(
-        layer=name,
-        neurons=int(here.sum()),
-        dead=int(dead.sum()),
-        predicted_rotation=center,
-        measured_rotation=_median(rotation),
-        corrected_rotation=center * (factor if optimizer.name == "lion" else correction),
-        predicted_norm=_median(expected["norm"].values[rows]),
-        measured_norm=_median(norm),
-        spread=float(rotation.std() / rotation.mean()) if rows.any() and rotation.mean() > 0 else np.nan,
-        within=float(np.mean(np.abs(rotation / theory - 1) <= WITHIN)) if rows.any() else np.nan,
-        radial=radial,
-        along=along,
-        burst=burst,
-        signal=signal,
-        relaxation_steps=relaxation,
-        verdict=verdict,
-        reason=reason,
-    )
+_Finding = tuple[Verdict, str]
 
 
-def _verdict(
-    trace: xr.Dataset,
-    layer: xr.Dataset,
-    expected: xr.Dataset,
-    rows: np.ndarray,
-    finite: np.ndarray,
-    optimizer: Optimizer,
-    decay: float,
-    radial: float,
-    along: float,
-    burst: float,
-    signal: float,
-    factor: float,
-    relaxation: float,
-    name: str,
-) -> tuple[Verdict, str]:
-    """The first assumption that fails, in the order in which one makes the next meaningless."""
-    spec = dataset.spec_of(trace)
-    last = int(trace["step"].values[-1])
-    if not finite.any():
-        return "not finite", "Weights or gradients are NaN or infinite, or were recorded for less than half the run."
-    if not rows.any():
-        return "dead", "No neuron receives gradients; decay alone shrinks the weights."
-    if decay == 0:
+def _still(e: Evidence, spec: Mapping[str, Any], last: int) -> _Finding | None:
+    """Is there an equilibrium to be in, and has it been reached?"""
+    if e.lost == e.neurons and last / 2 < e.recorded_from < last:
+        return "unknown", f"Recorded only from about step {e.recorded_from} on, less than half of the run."
+    if e.lost == e.neurons:
+        return "not finite", "Weights or gradients are NaN or infinite."
+    if e.lost + e.dead == e.neurons:
+        return "dead", "No neuron has a gradient in most steps; decay alone shrinks the weights."
+    if e.lr == 0:
+        return "unknown", "The learning rate was 0 throughout; nothing moved."
+    if e.weight_decay == 0:
         return "no decay", "Without weight decay the norm grows for ever and rotation never settles."
-    if not np.isfinite(expected["rotation"].values[rows]).all():
-        return "unknown", "No prediction: the fan-in is too small."
-    changed = [key for key in ("lr", "weight_decay") if spec.get(f"{key}_changed", False)]
+    changed = [words for key, words in _CHANGES.items() if spec.get(f"{key}_changed", False)]
     if changed:
-        return "schedule", f"{' and '.join(changed)} changed in the run; the equilibrium moved along with it."
-    if last < 2 * relaxation:
+        return "schedule", f"{' and '.join(changed)} changed in the run; the equilibrium moved along."
+    if not np.isfinite(e.predicted_rotation):
+        return "unknown", "No prediction: a neuron of one weight has no direction to turn in."
+    if last < 2 * e.steps_needed:
         return "transient", (
-            f"The norm relaxes in {relaxation:.2g} steps and training lasted {last}; "
-            f"expect equilibrium after about {4 * relaxation:.2g} steps."
+            f"The norm relaxes in {e.relaxation_steps:.2g} steps; from where it started, expect equilibrium after "
+            f"about {e.steps_needed:.2g}. Training lasted {last}, and its last half is judged."
         )
-    ratios = [layer[q].values[rows] / expected[q].values[rows][:, None] for q in ("norm", "rotation")]
-    seen = np.isfinite(ratios[0]).all(axis=0)
-    settled = equilibration(layer["step"].values[seen], [r[:, seen] for r in ratios], False, TRACE_DRIFT)
-    if not settled.reached:
-        more = f"; expect equilibrium after about {settled.steps_needed:.2g} steps" if settled.steps_needed else ""
-        return "transient", f"Norm or rotation is {settled.reason}{more}."
-    if along > ALONG:
+    if e.windows < _MIN_WINDOWS:
+        return "unknown", (
+            f"{e.windows} record windows are too few to see whether norm and rotation are steady; "
+            f"record at least {_MIN_WINDOWS} with a smaller `window`."
+        )
+    if not e.settled:
+        return "drifting", (
+            f"Norm or rotation still drifts at step {last}, though the norm relaxes in {e.relaxation_steps:.2g} steps: "
+            "the gradient changes as the network learns, and the equilibrium with it."
+        )
+    return None
+
+
+_CHANGES = {"lr": "The learning rate", "weight_decay": "the weight decay"}
+
+
+def _radial(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any]) -> _Finding | None:
+    """Does the gradient change the length of the weights, beside noise and decay?"""
+    if optimizer.name == "rotational":
+        return "applies", "The optimizer turns the weights by the predicted angle, at constant norm."
+    if e.along > ALONG:
         return "scale-sensitive", (
-            f"{along:.0%} of the squared update is along the weights: it changes length more than direction."
+            f"{e.along:.0%} of the squared update is along the weights: it changes their length and turns nothing."
         )
+    invariant = _invariant(e, spec)
+    if optimizer.name != "lion" and np.isfinite(e.radial):
+        if not abs(radial_factor(optimizer, e.radial) - 1) <= RADIAL:
+            return ("tilted" if invariant else "scale-sensitive"), _pull(e, invariant)
+        if not invariant and e.radial_error > RADIAL:  # two standard errors, and rotation follows by half
+            return "unknown", (
+                f"The gradient's radial part, {e.radial:+.0%} of the weight decay, is known only to "
+                f"±{2 * e.radial_error:.0%}; record longer or with a smaller `interval`."
+            )
+        return None
+    if invariant is None:
+        return "unknown", (
+            "In equilibrium, but this trace does not tell whether the gradient is orthogonal to the weights; if a "
+            "normalisation follows this layer, the prediction applies."
+        )
+    if not invariant:
+        return "scale-sensitive", (
+            "The gradient is not orthogonal to the weights"
+            + (f" (RMS cosine {e.cosine:.2g} times that of a random direction)" if np.isfinite(e.cosine) else "")
+            + ": no normalisation follows that would make it so."
+        )
+    return None
+
+
+def _invariant(e: Evidence, spec: Mapping[str, Any]) -> bool | None:
+    """True if gradients are orthogonal to the weights: measured, else as the run declares, else None."""
+    if np.isfinite(e.cosine):
+        return e.cosine < INVARIANT
     declared = spec.get("scale_invariant_layers")
-    linear = optimizer.name in ("adamw", "sgdm")
-    if linear and np.isfinite(radial) and abs(radial) > RADIAL:
-        pull = "shrinks them as extra" if radial > 0 else "stretches them as negative"
-        return "scale-sensitive", (
-            f"The gradient has a radial part that {pull} weight decay: "
-            f"λ_eff = λ + P = {decay * (1 + radial):.3g} instead of λ = {decay:.3g}."
-            + ("" if radial > -1 else " Noise alone would let the norm grow; a persistent gradient holds it.")
-        )
-    if not (linear and np.isfinite(radial)) and declared is not None and name not in declared:
-        return "scale-sensitive", "The run declares this layer as not scale-invariant."
-    if optimizer.name == "lion" and ("gradient_burst" not in trace or not np.isfinite(factor)):
+    return None if declared is None else e.layer in declared
+
+
+def _pull(e: Evidence, invariant: bool | None) -> str:
+    pull = "shrinks the weights as extra" if e.radial > 0 else "stretches the weights as negative"
+    cause = (
+        "The gradient is orthogonal to the weights, but divided by √v, which differs between coordinates, it "
+        if invariant
+        else "The gradient has a radial part and "
+    )
+    return (
+        f"{cause}{pull} weight decay: "
+        f"λ_eff = λ + P = {e.weight_decay * (1 + e.radial):.3g} instead of λ = {e.weight_decay:.3g}."
+        + ("" if e.radial > -1 else " Noise alone would let the norm grow; a persistent gradient holds it.")
+    )
+
+
+def _noise(e: Evidence, optimizer: Optimizer) -> _Finding:
+    """Are gradients the noise that this optimizer's prediction assumes?"""
+    limit = BURST.get(optimizer.name)
+    if optimizer.name == "lion" and not np.isfinite(e.burst + e.rotation_factor):
         return "unknown", (
             "Lion's rotation depends on how gradients burst and on their autocorrelation, which this trace does not "
             "hold; record it anew with rotsim.measure.Recorder, for at least 4 · lags steps."
         )
-    if np.isfinite(signal) and signal > SIGNAL:
+    if e.signal > SIGNAL:
         return "signal", (
-            f"{signal:.0%} of the gradient's correlation is still there at the longest recorded lag: "
+            f"{e.signal:.0%} of the gradient's correlation is still there at the longest recorded lag: "
             "weights follow a persistent gradient more than they walk at random."
         )
-    if np.isfinite(factor) and abs(factor - 1) > LION_CORRELATION:
-        kind = "anticorrelated gradients turn" if factor > 1 else "correlated gradients turn"
-        return "autocorrelated", f"Successive {kind} Lion's weights {factor:.2f} times as fast as white noise would."
-    if np.isfinite(burst) and burst > BURST:
+    if abs(e.rotation_factor - 1) > CORRELATED:
+        kind = "anticorrelated" if (e.rotation_factor > 1) == (optimizer.name == "lion") else "correlated"
+        return "autocorrelated", (
+            f"Successive {kind} gradients turn {optimizer.label}'s weights {e.rotation_factor:.2f} times as fast as "
+            "white noise would."
+        )
+    if limit is not None and e.burst > limit:
         return "bursty", (
-            f"Gradient norms come in bursts (E‖g̃‖⁴/(E‖g̃‖²)² = {burst:.1f}), as when a network memorises its data; "
-            "theory assumes a steady gradient."
+            f"Gradient norms come in bursts (E‖g̃‖⁴/(E‖g̃‖²)² = {e.burst:.1f}), as when a network memorises its data; "
+            f"{optimizer.label}'s rotation assumes a steady gradient."
         )
-    if not (linear and np.isfinite(radial)) and declared is None:
-        return "unknown", (
-            "In equilibrium, but whether the weights are scale-invariant cannot be measured for this trace; "
-            "if a normalisation follows this layer, the prediction applies."
-        )
-    return "applies", f"In equilibrium ({settled.reason}), scale-invariant, gradients like noise."
-
-
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values)) if values.size else float("nan")
-
-
-def _memory(optimizer: Optimizer) -> float:
-    beta = float(optimizer.betas[0])  # type: ignore[attr-defined]
-    return (1 - beta) / (1 + beta)
-
-
-def _radial(late: xr.Dataset, rows: np.ndarray, optimizer: Optimizer, decay: float) -> float:
-    """P/λ, the median over neurons of the mean over windows."""
-    if "radial" not in late or optimizer.name == "lion" or decay == 0 or not rows.any():
-        return float("nan")
-    return float(np.median(late["radial"].values[rows].astype(float).mean(axis=1))) / decay
-
-
-def _along(late: xr.Dataset, rows: np.ndarray) -> float:
-    """1 - (θ‖w‖/‖Δw‖)², the median over neurons; 0 for scale-invariant weights, 1/dim for white noise."""
-    norm, angle, update = (late[q].values[rows].astype(float) for q in ("norm", "rotation", "update_rms"))
-    around = ((norm * angle) ** 2).mean(axis=1)
-    total = (update**2).mean(axis=1)
-    return _median(np.maximum(0.0, 1 - around[total > 0] / total[total > 0]))
-
-
-def _burst(late: xr.Dataset, rows: np.ndarray) -> float:
-    """E‖g̃‖⁴/(E‖g̃‖²)² over all samples: within windows as recorded, between them from the windows' scales."""
-    square = late["gradient_scale"].values[rows].astype(float) ** 2
-    inside = late["gradient_burst"].fillna(1.0).values[rows] if "gradient_burst" in late else np.ones_like(square)
-    mean = square.mean(axis=1)
-    return _median((inside * square**2).mean(axis=1)[mean > 0] / mean[mean > 0] ** 2)
-
-
-def _correlation(trace: xr.Dataset, name: str) -> np.ndarray | None:
-    """Autocorrelation of the parameter that holds the layer, if it was recorded."""
-    parameter = name.split("[")[0]
-    if "gradient_autocorrelation" not in trace or parameter not in trace["parameter"].values:
-        return None
-    values = trace["gradient_autocorrelation"].sel(parameter=parameter).values.astype(float)
-    return values if np.isfinite(values).all() else None
-
-
-def _relaxation(optimizer: Optimizer, lr: float, decay: float, late: xr.Dataset, rows: np.ndarray) -> float:
-    if not rows.any() or decay == 0:
-        return float("nan")
-    scale = float(np.median(np.sqrt((late["gradient_scale"].values[rows].astype(float) ** 2).mean(axis=1))))
-    dim = int(late["fan_in"].values[0])
-    try:
-        found = equilibrium(optimizer.with_rates(lr, decay), dim, ScaleInvariant(scale))
-    except (InvalidInput, NoEquilibrium):
-        return float("nan")
-    return found.relaxation_steps
+    correlated = abs(e.norm_factor - 1) > CORRELATED
+    return "applies", (
+        "In equilibrium, without a radial part in the gradient"
+        + (f"; correlated gradients make the norm {e.norm_factor:.2f} times the predicted one." if correlated else ".")
+    )
 
 
 def to_json(diagnosis: Diagnosis, trace: xr.Dataset) -> str:

@@ -68,7 +68,7 @@ def plot_walk(
     return ax
 
 
-def plot_layers(ax: Axes, trace: xr.Dataset, invariant: Sequence[str], quantity: str = "rotation") -> Axes:
+def plot_layers(ax: Axes, trace: xr.Dataset, diagnosis: Diagnosis, quantity: str = "rotation") -> Axes:
     """Measured over predicted for every neuron of a trace, by layer: box to the quartiles, whiskers 5 to 95 %.
 
     Parameters
@@ -76,17 +76,16 @@ def plot_layers(ax: Axes, trace: xr.Dataset, invariant: Sequence[str], quantity:
     ax : Axes
     trace : Dataset
         From `rotsim.measure.Recorder`.
-    invariant : sequence of str
-        Layers with scale-invariant neurons, drawn in colour; the others in grey.
+    diagnosis : Diagnosis
+        Of this trace: layers that the prediction applies to are drawn in colour, the others in grey.
     quantity : {"rotation", "norm"}
     """
     half = trace.sizes["step"] // 2
     measured = np.sqrt((trace[quantity].values[:, half:] ** 2).mean(axis=1))
     ratio = measured / predict_trace(trace)[quantity].values[:, 0]
-    layers = list(dict.fromkeys(trace["layer"].values))
-    for position, layer in enumerate(layers):
-        values = ratio[(trace["layer"].values == layer) & np.isfinite(ratio)]
-        color = _COLORS[quantity] if layer in invariant else "0.6"
+    for position, layer in enumerate(diagnosis.layers):
+        values = ratio[(trace["layer"].values == layer.layer) & np.isfinite(ratio)]
+        color = _COLORS[quantity] if layer.applies else "0.6"
         ax.boxplot(
             values,
             positions=[position],
@@ -100,7 +99,8 @@ def plot_layers(ax: Axes, trace: xr.Dataset, invariant: Sequence[str], quantity:
             capprops={"color": color},
         )
     ax.axhline(1.0, color="k", linestyle="--", linewidth=1.3)
-    ax.set_xticks(range(len(layers)), [str(i + 1) if name in invariant else "head" for i, name in enumerate(layers)])
+    names = [layer.layer.removesuffix(".weight") for layer in diagnosis.layers]
+    ax.set_xticks(range(len(names)), [name.replace("hidden", "hidden\n") for name in names])
     ax.set_yscale("log")
     ticks = [0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0]
     ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -129,7 +129,7 @@ def verify_figure(cases: Sequence[Case], traces: Sequence[TraceCase]) -> Figure:
                     ax.set_axis_off()
                     continue
                 spec = dataset.spec_of(found[0].data)
-                plot_layers(ax, found[0].data, spec["scale_invariant_layers"])
+                plot_layers(ax, found[0].data, found[0].diagnosis)
                 ax.set(
                     title=f"{case.optimizer.label}: {spec['network'].split()[0]} on {spec['data']}", ylim=(0.28, 1.6)
                 )
@@ -140,8 +140,8 @@ def verify_figure(cases: Sequence[Case], traces: Sequence[TraceCase]) -> Figure:
             ax.set_ylabel("")
         axes[0, -1].legend(loc="upper right", fontsize=10)
         figure.suptitle(
-            "Rotational equilibrium: simulations settle on the exact prediction (dashed); so do the scale-invariant\n"
-            "layers of real networks (colour). Theory makes no claim for the scale-sensitive head (grey).",
+            "Rotational equilibrium: simulations settle on the exact prediction (dashed); so do the layers of real\n"
+            "networks to which it applies by their recorded gradients (colour). Others (grey) are no test of it.",
             fontsize=13,
         )
         plt.close(figure)
@@ -155,6 +155,8 @@ _VERDICT_COLORS = {
     "autocorrelated": "C2",
     "bursty": "C4",
     "signal": "C5",
+    "tilted": "C6",
+    "drifting": "0.3",
 }  # a layer nothing can be said of stays grey
 
 
@@ -178,7 +180,7 @@ def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
             color = _VERDICT_COLORS.get(layer.verdict, "0.55")
             rows = trace["layer"].values == layer.layer
             ratio = trace["rotation"].values[rows] / prediction[rows]
-            ratio = ratio[(ratio[:, -1] > 0) & np.isfinite(ratio[:, -1])]
+            ratio = ratio[(ratio[:, -1] > 0) & np.isfinite(ratio[:, ratio.shape[1] // 2 :]).all(axis=1)]
             if not len(ratio):
                 continue
             over_time.plot(trace["step"].values, np.median(ratio, axis=0), color=color, alpha=0.85, linewidth=1.4)

@@ -25,7 +25,7 @@ from rich.text import Text
 
 from rotsim.balance import Balance
 from rotsim.comparison import Report
-from rotsim.diagnosis import WITHIN, Diagnosis
+from rotsim.diagnosis import Diagnosis
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.equilibrium import Equilibrium
 
@@ -142,7 +142,7 @@ def diagnosis_table(diagnosis: Diagnosis, title: str) -> Table:
         return format(value, form) if np.isfinite(value) else "-"
 
     for layer in diagnosis.layers:
-        color = ("green" if abs(layer.ratio - 1) <= WITHIN else "bold red") if layer.applies else "yellow"
+        color = ("green" if layer.agrees else "bold red") if layer.applies else "yellow"
         name = layer.layer.replace(".weight", "")
         table.add_row(
             escape(name if len(name) <= _LAYER_WIDTH else f"…{name[1 - _LAYER_WIDTH :]}"),
@@ -170,7 +170,9 @@ def diagnosis_reasons(diagnosis: Diagnosis) -> str:
         if not layer.applies:
             names.setdefault(layer.reason, []).append(name)
         if layer.dead:
-            names.setdefault(f"{layer.dead} of {layer.neurons} neurons get no gradient; left out.", []).append(name)
+            names.setdefault(
+                f"{layer.dead} of {layer.neurons} neurons get no gradient in most steps; left out.", []
+            ).append(name)
     return "\n".join(f"[bold]{escape(', '.join(layers))}[/]: {escape(reason)}" for reason, layers in names.items())
 
 

@@ -20,7 +20,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from rotsim import dataset
-from rotsim.comparison import Check, Report, compare
+from rotsim.comparison import Report, compare
+from rotsim.diagnosis import TOLERANCE, Diagnosis, diagnose
 from rotsim.errors import integer
 from rotsim.gradients import Gradient, Isotropic, ScaleInvariant
 from rotsim.optimizers import OPTIMIZERS
@@ -28,7 +29,6 @@ from rotsim.optimizers.base import Optimizer
 from rotsim.simulation import simulate
 from rotsim.terminal import QUANTITY, plain_table, plus_minus, verdict_text
 from rotsim.theory.equilibrium import Equilibrium, equilibrium
-from rotsim.theory.traces import TRACE_TOLERANCE, compare_with_theory
 
 # Six standard errors: about 50 checks are made, and a right theory should fail one run in 10^7.
 K = 6.0
@@ -50,12 +50,11 @@ class Case:
 
 @dataclass(frozen=True)
 class TraceCase:
-    """One recorded network beside its prediction; only `gated` checks, of scale-invariant layers, decide."""
+    """One recorded network and its diagnosis, which says what the prediction claims of it."""
 
     name: str
     data: xr.Dataset
-    report: Report
-    gated: tuple[bool, ...]
+    diagnosis: Diagnosis
 
 
 def run(
@@ -83,8 +82,8 @@ def run(
     seed = integer("seed", seed, low=0)
     if output is not None:
         dataset.output_folder(output, "verify.json")
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
-    with bar:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         proofs = _derivations(bar)
         console.print(_derivation_line(proofs))
         cases = _simulations(bar, quick, seed, predict)
@@ -104,23 +103,18 @@ def run(
 
 
 def verdict(proofs: list[tuple[str, bool]], cases: list[Case], traces: list[TraceCase]) -> bool:
-    """All proofs hold, all simulations pass, and so does every equilibrated scale-invariant layer of every network.
+    """All proofs hold, all simulations pass, and every layer of a network agrees where the diagnosis claims it does.
 
-    Whether a real layer is in equilibrium is decided from its own history, before agreement is looked
-    at; one that is not says nothing about the theory. But every trace's optimizer must have layers that do.
+    What is claimed is decided before agreement is looked at (`rotsim.diagnosis`). A layer without a claim says
+    nothing about the theory, but every optimizer must have one with a claim.
     """
-    judged = _gated(traces)
-    settled = {trace.data.attrs["optimizer"] for trace in traces if any(c.verdict == "PASS" for c in _gated([trace]))}
+    optimizers = {trace.diagnosis.optimizer.name for trace in traces}
     return (
         all(ok for _, ok in proofs)
         and all(case.report.passed for case in cases)
-        and all(check.verdict in ("PASS", "NOT EQUILIBRATED") for check in judged)
-        and settled == {trace.data.attrs["optimizer"] for trace in traces}
+        and all(layer.agrees for trace in traces for layer in trace.diagnosis.claimed)
+        and {trace.diagnosis.optimizer.name for trace in traces if trace.diagnosis.claimed} == optimizers
     )
-
-
-def _gated(traces: list[TraceCase]) -> list[Check]:
-    return [check for trace in traces for check, gate in zip(trace.report, trace.gated, strict=True) if gate]
 
 
 def _derivations(bar: Progress) -> list[tuple[str, bool]]:
@@ -166,9 +160,7 @@ def _networks(bar: Progress, quick: bool) -> list[TraceCase]:
     traces = []
     for name in names:
         data = load_shipped(name)
-        report = compare_with_theory(data)
-        invariant = set(dataset.spec_of(data)["scale_invariant_layers"])
-        traces.append(TraceCase(name, data, report, tuple(check.group in invariant for check in report)))
+        traces.append(TraceCase(name, data, diagnose(data)))
         bar.advance(task)
     bar.remove_task(task)
     return traces
@@ -207,43 +199,46 @@ def _simulation_table(cases: list[Case]) -> Table:
 
 
 def _network_table(traces: list[TraceCase]) -> Table:
-    numbers = ("predicted", "measured ±SE", "error")
-    table = plain_table("Theory against real networks", "network", "quantity", *numbers, "verdict", numbers=numbers)
+    numbers = ("predicted", "measured ±SE", "rotation", "norm")
+    table = plain_table("Theory against real networks", "network", *numbers, "verdict", numbers=numbers)
     for trace in traces:
         table.add_row(trace.name.replace("_", " ", 1))
-        for row, (check, gate) in enumerate(zip(trace.report, trace.gated, strict=True)):
+        for layer in trace.diagnosis.layers:
+            claims = layer.claims
             table.add_row(
-                "  " + check.group.removesuffix(".weight"),
-                QUANTITY[check.quantity],
-                f"{check.predicted:.4g}",
-                plus_minus(check.measured, check.standard_error),
-                f"{check.relative_error:+.1%}",
-                verdict_text(check.verdict) if gate else "[dim]no claim[/]",
-                end_section=row == len(trace.report.checks) - 1,
+                "  " + layer.layer.removesuffix(".weight"),
+                f"{layer.predicted_rotation:.3g}",
+                plus_minus(layer.measured_rotation, layer.rotation_error),
+                *(f"{layer.error(q):+.1%}" if q in claims else f"[dim]{layer.error(q):+.0%}[/]" for q in TOLERANCE),
+                verdict_text("PASS" if layer.agrees else "FAIL") if claims else f"[dim]{layer.verdict}[/]",
+                end_section=layer is trace.diagnosis.layers[-1],
             )
-    allowed = ", ".join(f"{QUANTITY[name]} {share:.0%}" for name, share in TRACE_TOLERANCE.items())
+    allowed = " and ".join(f"{QUANTITY[name]} {share:.0%}" for name, share in TOLERANCE.items())
     table.caption = (
-        f"Median over a layer's neurons, last half of training. Allowed: {allowed}. "
-        "No claim: the head is not scale-invariant. Not equilibrated: still drifting when training ended."
+        "Rotation in rad per step, errors of rotation and norm: medians over neurons, last half of training. "
+        f"PASS: the prediction applies, by a diagnosis made before, and agrees to {allowed}. "
+        "Other words: why nothing is claimed; `rotsim trace report` gives the reasons."
     )
     return table
 
 
 def _summary(passed: bool, proofs: list[tuple[str, bool]], cases: list[Case], traces: list[TraceCase]) -> str:
     simulated = [check for case in cases for check in case.report]
-    measured = [check for check in _gated(traces) if check.verdict != "NOT EQUILIBRATED"]
-
-    def worst(checks: list[Check]) -> float:
-        return float(np.max(np.abs([check.relative_error for check in checks]))) if checks else 0.0
-
+    claimed = [layer for trace in traces for layer in trace.diagnosis.claimed]
+    layers = sum(len(trace.diagnosis.layers) for trace in traces)
     return (
         f"{verdict_text('PASS' if passed else 'FAIL')} "
         f"{sum(ok for _, ok in proofs)}/{len(proofs)} proofs, "
         f"{sum(c.verdict == 'PASS' for c in simulated)}/{len(simulated)} simulated quantities "
-        f"(largest error {worst(simulated):.2%}), "
-        f"{sum(c.verdict == 'PASS' for c in measured)}/{len(measured)} quantities of equilibrated real layers "
-        f"(largest error {worst(measured):.1%})"
+        f"(largest error {_worst([check.relative_error for check in simulated]):.2%}), "
+        f"{sum(layer.agrees for layer in claimed)}/{len(claimed)} real layers of {layers} that theory claims "
+        f"(largest error: rotation {_worst([layer.error('rotation') for layer in claimed]):.1%}, "
+        f"norm {_worst([layer.error('norm') for layer in claimed if 'norm' in layer.claims]):.1%})"
     )
+
+
+def _worst(errors: list[float]) -> float:
+    return float(np.max(np.abs(errors))) if errors else 0.0
 
 
 def _json(passed: bool, seed: int, proofs: list[tuple[str, bool]], cases: list[Case], traces: list[TraceCase]) -> str:
@@ -265,10 +260,8 @@ def _json(passed: bool, seed: int, proofs: list[tuple[str, bool]], cases: list[C
         "networks": [
             {
                 "name": trace.name,
-                "optimizer": dataset.optimizer_of(trace.data).to_dict(),
                 "spec": dataset.spec_of(trace.data),
-                "gated": list(trace.gated),
-                **trace.report.to_dict(),
+                **trace.diagnosis.to_dict(),
             }
             for trace in traces
         ],

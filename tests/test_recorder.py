@@ -65,6 +65,14 @@ def rms(values: list[np.ndarray]) -> np.ndarray:
     return np.sqrt(np.mean(np.square(values), axis=0))
 
 
+def cosine(weights, gradients, sampled) -> np.ndarray:
+    """RMS cosine between weights and gradient, over the samples that have a gradient; NaN without any."""
+    pairs = [(weights[t - 1], gradients[t - 1]) for t in sampled]
+    values = [(w * g).sum(1) / np.linalg.norm(w, axis=1) / np.fmax(np.linalg.norm(g, axis=1), 1e-30) for w, g in pairs]
+    active = np.sum([g.any(axis=1) for _, g in pairs], axis=0)
+    return np.where(active > 0, np.sqrt(np.sum(np.square(values), axis=0) / np.maximum(active, 1)), np.nan)
+
+
 def snapshots(model, name, optimizer, steps):
     """Train; return weights w_0..w_T and the gradients g_1..g_T of one parameter."""
     parameter = dict(model.named_parameters())[name]
@@ -117,6 +125,7 @@ def test_every_quantity_equals_numpy_on_snapshots(kind):
             "gradient_scale": rms(
                 [np.linalg.norm(gradients[t - 1], axis=1) * np.linalg.norm(weights[t - 1], axis=1) for t in sampled]
             ),
+            "gradient_cosine": cosine(weights, gradients, sampled),
             "active": np.mean([np.any(gradients[t - 1] != 0, axis=1) for t in sampled], axis=0),
         }
         for name, values in expected.items():
@@ -331,13 +340,13 @@ def test_a_schedule_is_noticed_and_may_start_and_end_at_zero():
     assert optimizer_of(trace) == rotsim.AdamW(lr=0.25e-2, weight_decay=0.1)
 
 
-def test_memory_grows_by_eight_float32_per_neuron_and_window():
+def test_memory_grows_by_nine_float32_per_neuron_and_window():
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with Recorder(model, optimizer, interval=2, window=10) as recorder:
         train(model, optimizer, 200)
     assert len(recorder._records) == 20
-    assert sum(record.nbytes for record in recorder._records) == 20 * 8 * 8 * 4
+    assert sum(record.nbytes for record in recorder._records) == 20 * 9 * 8 * 4
     assert not recorder._before and not recorder._sums
 
 

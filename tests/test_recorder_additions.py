@@ -7,7 +7,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rotsim.dataset import load, spec_of  # noqa: E402
+import rotsim  # noqa: E402
+import rotsim.measure  # noqa: E402
+from rotsim.dataset import load, optimizer_of, spec_of  # noqa: E402
+from rotsim.diagnosis import diagnose  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Lion, Recorder  # noqa: E402
 
@@ -50,7 +53,7 @@ def test_the_radial_projection_of_adam_is_that_of_numpy(kind):
     make, coupled = ADAMS[kind]
     model = linear()
     optimizer = make(model.parameters())
-    v, expected = np.zeros((5, 6)), []
+    v, products, squares = np.zeros((5, 6)), [], []
 
     def gradient(step, parameter, white):
         nonlocal v
@@ -58,12 +61,16 @@ def test_the_radial_projection_of_adam_is_that_of_numpy(kind):
         g = g + coupled * w
         v = 0.8 * v + 0.2 * g**2
         preconditioned = g / (np.sqrt(v / (1 - 0.8**step)) + 1e-8)
-        expected.append((w * preconditioned).sum(1) / (w * w).sum(1))
+        products.append((w * preconditioned).sum(1))
+        squares.append((w * w).sum(1))
         return white
 
     with Recorder(model, optimizer, interval=2, window=6, lags=0) as recorder:
         noise_steps(model, optimizer, 6, gradient)
-    np.testing.assert_allclose(recorder.dataset()["radial"].values[:, 0], np.mean(expected[1::2], axis=0), rtol=1e-4)
+    # the weights before steps 2, 4, 6, their squares after
+    squares.append((model.weight.detach().double().numpy() ** 2).sum(1))
+    expected = np.mean(products[1::2], axis=0) / np.mean(squares[2::2], axis=0)
+    np.testing.assert_allclose(recorder.dataset()["radial"].values[:, 0], expected, rtol=1e-4)
 
 
 def test_the_radial_projection_of_sgd_has_its_sign_and_lion_has_none():
@@ -71,7 +78,7 @@ def test_the_radial_projection_of_sgd_has_its_sign_and_lion_has_none():
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     with Recorder(model, optimizer, interval=1, window=1, lags=0) as recorder:
         noise_steps(model, optimizer, 1, lambda step, p, white: -2.5 * p.detach())
-    np.testing.assert_allclose(recorder.dataset()["radial"].values, -2.5, rtol=1e-6)
+    np.testing.assert_allclose(recorder.dataset()["radial"].values, -2.5 / 1.0025**2, rtol=1e-6)
     optimizer = Lion(model.parameters(), lr=1e-3, weight_decay=0.1)
     with Recorder(model, optimizer, interval=1, window=1, lags=0) as recorder:
         noise_steps(model, optimizer, 1)
@@ -245,3 +252,76 @@ def test_lags_must_be_a_whole_number():
     model = linear()
     with pytest.raises(InvalidInput, match="`lags` must be >= 0; got -1"):
         Recorder(model, torch.optim.SGD(model.parameters(), lr=0.1), lags=-1)
+
+
+def test_a_run_too_short_for_a_sample_is_said_and_not_written(tmp_path):
+    model = linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with (
+        pytest.warns(UserWarning, match="is not written: nothing was recorded: 3 optimizer steps were seen"),
+        Recorder(model, optimizer, interval=10, path=tmp_path / "short.nc"),
+    ):
+        noise_steps(model, optimizer, 3)
+    assert not (tmp_path / "short.nc").exists()
+
+
+def test_an_optimizer_without_decay_or_known_rule_is_answered_and_takes_the_rates_of_a_given_spec():
+    model = linear()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1)
+    with pytest.raises(InvalidInput, match="no spec describes this LBFGS: its update rule is unknown to rotsim"):
+        Recorder(model, optimizer)
+    with Recorder(model, optimizer, interval=1, window=2, spec=rotsim.SGDM(lr=0.5, weight_decay=0.01)) as recorder:
+        for _ in range(4):
+            optimizer.step(lambda: _backward(model))
+    trace = recorder.dataset()
+    assert set(trace["lr"].values) == {0.1} and set(trace["weight_decay"].values) == {0.01}
+
+
+def _backward(model):
+    model.zero_grad()
+    loss = model.weight.square().sum()
+    loss.backward()
+    return loss
+
+
+def test_groups_that_differ_in_more_than_rates_are_refused():
+    model = nn.Sequential(linear(), linear())
+    groups = [{"params": model[0].parameters(), "betas": (0.9, 0.99)}, {"params": model[1].parameters(), "lr": 0.1}]
+    optimizer = torch.optim.AdamW(groups, lr=0.01, weight_decay=0.1)
+    with pytest.raises(InvalidInput, match="the recorded groups differ in more than lr and weight decay"):
+        Recorder(model, optimizer)
+    Recorder(model, optimizer, parameters=["1.weight"])
+    optimizer.param_groups[0]["weight_decay"] = 0.0  # no prediction is made for it
+    trace_of = Recorder(model, optimizer, interval=1, window=1).start()
+    noise_steps(model, optimizer, 1)
+    assert optimizer_of(trace_of.dataset()) == rotsim.AdamW(lr=0.1, weight_decay=0.1)
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "SGDM", "Lion"])
+def test_rotational_variants_have_their_spec(kind):
+    optimizer = getattr(rotsim.measure, f"Rotational{kind}")(linear().parameters(), lr=0.01, weight_decay=0.1)
+    spec = rotsim.measure.optimizer_spec(optimizer)
+    assert isinstance(spec, rotsim.Rotational) and spec.inner == rotsim.OPTIMIZERS[kind.lower()](
+        lr=0.01, weight_decay=0.1
+    )
+    optimizer.param_groups[0]["weight_decay"] = 0.0
+    assert rotsim.measure.optimizer_spec(optimizer).name == kind.lower()
+    optimizer.param_groups[0]["per_neuron"] = False
+    with pytest.raises(InvalidInput, match="per_neuron=False sets the angle of whole weights"):
+        rotsim.measure.optimizer_spec(optimizer)
+
+
+def test_a_layer_that_joined_late_or_never_moved_is_said(tmp_path):
+    from rotsim.cli import main
+
+    model = nn.Sequential(linear(), linear())
+    optimizer = torch.optim.AdamW(model[0].parameters(), lr=0.0, weight_decay=0.1)
+    with Recorder(model, optimizer, interval=1, window=10, lags=0, path=tmp_path / "late.nc") as recorder:
+        noise_steps(model, optimizer, 100)
+        optimizer.add_param_group({"params": model[1].parameters(), "lr": 0.01})
+        noise_steps(model, optimizer, 50)
+    first, second = diagnose(recorder.dataset()).layers
+    assert first.verdict == "unknown" and "learning rate was 0 throughout" in first.reason
+    assert second.verdict == "unknown" and "only from about step 110 on" in second.reason
+    assert main(["trace", "report", str(tmp_path / "late.nc"), "--output", str(tmp_path)]) == 0
+    assert (tmp_path / "report.png").stat().st_size > 1000

@@ -158,14 +158,15 @@ def test_vectors_undecayed_matrices_and_thin_rows_follow_the_plain_optimizer(kin
     assert (rotated - unrotated).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", [*KINDS, "rotated"])
-def test_a_state_dict_resumes_bit_for_bit(kind):
+def test_a_state_dict_resumes_bit_for_bit(kind, dtype):
     def make(p):
         if kind == "rotated":
             return Rotated(torch.optim.Adam(p, lr=1e-2, weight_decay=0.1), 0.01)
         return KINDS[kind][0](p)
 
-    straight = [weights(6, 8), weights(5)]
+    straight = [weights(6, 8, dtype=dtype), weights(5, dtype=dtype)]
     optimizer = make(straight)
     walk(optimizer, straight, 5)
     resumed = [nn.Parameter(p.detach().clone()) for p in straight]
@@ -174,6 +175,7 @@ def test_a_state_dict_resumes_bit_for_bit(kind):
     forgetful = [nn.Parameter(p.detach().clone()) for p in resumed]
     again = make(resumed)
     again.load_state_dict(saved)
+    assert again.state[resumed[0]]["norm"].dtype == torch.float32  # the weights' own type would round it
     walk(again, resumed, 5, seed=2)
     for a, b in zip(straight, resumed, strict=True):
         assert torch.equal(a, b)

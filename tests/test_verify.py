@@ -13,6 +13,7 @@ from rich.console import Console
 import rotsim
 from rotsim import verify
 from rotsim.cli import main
+from rotsim.diagnosis import diagnose
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,17 @@ def test_table_names_every_optimizer_quantity_and_network(found):
     _, text, _ = found
     for spec in rotsim.OPTIMIZERS.values():
         assert spec.label in text and f"digits {spec.name}" in text
-    for word in ("norm", "rotation", "update", "predicted", "simulated ±SE", "paper", "verdict", "head", "no claim"):
+    for word in (
+        "norm",
+        "rotation",
+        "update",
+        "predicted",
+        "simulated ±SE",
+        "paper",
+        "verdict",
+        "head",
+        "scale-sensitive",
+    ):
         assert word in text, word
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
@@ -69,20 +80,18 @@ def test_a_wrong_formula_fails(name, monkeypatch):
     assert text.count("FAIL") == 3  # two settings and the summary
 
 
-def test_every_stage_can_turn_the_verdict(found):
+def test_every_stage_can_turn_the_verdict():
     console = Console(file=io.StringIO(), width=80)
     trace = rotsim.load(verify_trace())
-    scaled = trace.copy(deep=True)
-    scaled["rotation"] *= 1.2
-    from rotsim.theory.traces import compare_with_theory
-
-    for data, expected in ((trace, True), (scaled, False)):
-        report = compare_with_theory(data)
-        gated = tuple(check.group != "head.weight" for check in report)
-        case = verify.TraceCase("x", data, report, gated)
+    faster = trace.assign(rotation=1.2 * trace["rotation"], update_rms=1.2 * trace["update_rms"])
+    longer = trace.assign(norm=1.2 * trace["norm"], update_rms=1.2 * trace["update_rms"])
+    for data, expected in ((trace, True), (faster, False), (longer, False)):
+        case = verify.TraceCase("x", data, diagnose(data))
+        assert [layer.applies for layer in case.diagnosis.layers] == [True, True, True, False]
         assert verify.verdict([("a", True)], [], [case]) is expected
-        # layers outside the theory never decide, but nor can they stand for an optimizer
-        assert not verify.verdict([("a", True)], [], [replace(case, gated=(False,) * len(gated))])
+    # layers outside the theory never decide, but nor can they stand for an optimizer
+    head = trace.isel(neuron=trace["layer"].values == "head.weight")
+    assert not verify.verdict([("a", True)], [], [verify.TraceCase("x", head, diagnose(head))])
     assert not verify.verdict([("a", True), ("b", False)], [], [])
     console.print(verify._derivation_line([("b", False)]))
     assert "FAIL" in console.file.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from experiments.networks.agreement import agreement
 from experiments.networks.record import SHIPPED, record
-from experiments.networks.suite import SUITES, choose_device, finished, run_one, runs_of, write_report
+from experiments.networks.suite import SUITES, choose_device, finished, runs_of, write_report
 from rotsim.dataset import load
 from rotsim.errors import DatasetError, InvalidInput
 from rotsim.measure.shipped import TRACES
@@ -25,7 +26,7 @@ Folder = click.Path(file_okay=False, path_type=Path)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--only", multiple=True, help="This run of the suite alone; may be repeated.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--steps", type=click.IntRange(min=400), help="Steps per run.  [default: the suite's]")
+@click.option("--steps", type=click.IntRange(min=50), help="Steps per run.  [default: the suite's]")
 @click.option("--output", type=Folder, help="Folder for traces and report.  [default: experiments/results/suite_SUITE]")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder (or .deb) that holds Fashion-MNIST.")
 @click.pass_context
@@ -52,16 +53,26 @@ def main(
     runs = runs_of(suite, only, seed, steps)
     folder = output or RESULTS / f"suite_{suite}"
     folder.mkdir(parents=True, exist_ok=True)
+    words = ["python -m experiments.networks", f"--suite {suite}", f"--device {device}", f"--seed {seed}"]
+    words += [f"--steps {steps}"] if steps else []
     console = Console(stderr=True)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     done = []
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         for name, run in runs.items():
             path = folder / f"{name}.nc"
             if not finished(path, run):
                 bar = progress.add_task(name, total=run.steps)
                 try:
-                    run_one(name, run, folder, chosen, data, lambda bar=bar: progress.advance(bar))
+                    record(
+                        name,
+                        run,
+                        folder,
+                        device=chosen,
+                        data=data,
+                        command=f"{' '.join(words)} --only {name}",
+                        on_step=lambda bar=bar: progress.advance(bar),
+                    )
                 except InvalidInput as error:
                     progress.remove_task(bar)
                     console.print(f"skipped {name}: {error}", markup=False)
@@ -69,9 +80,7 @@ def main(
             done.append(name)
     if not done:
         raise InvalidInput("no run of the suite could be made; see the reasons above")
-    words = ["python -m experiments.networks", f"--suite {suite}", f"--device {device}"]
-    words += [f"--only {name}" for name in only] + [f"--seed {seed}"] + ([f"--steps {steps}"] if steps else [])
-    click.echo(f"wrote {write_report(suite, folder, done, ' '.join(words))}")
+    click.echo(f"wrote {write_report(suite, folder, done, ' '.join(words + [f'--only {name}' for name in only]))}")
 
 
 @main.command("record")
@@ -80,14 +89,21 @@ def main(
 @click.option("--output", type=Folder, default=TRACES, help="Folder for the .nc files.  [default: the package's]")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder (or .deb) that holds Fashion-MNIST.")
 def record_command(only: tuple[str, ...], seed: int, output: Path, data: Path | None) -> None:
-    """Record the traces that ship with rotsim (two minutes on one core)."""
+    """Record the traces that ship with rotsim (about six minutes on one core)."""
     output.mkdir(parents=True, exist_ok=True)
     names = only or tuple(SHIPPED)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         for name in names:
             bar = progress.add_task(name, total=SHIPPED[name].steps)
-            record(name, output, seed=seed, data=data, on_step=lambda bar=bar: progress.advance(bar))
+            record(
+                name,
+                replace(SHIPPED[name], seed=seed),
+                output,
+                data=data,
+                command=f"python -m experiments.networks record --only {name} --seed {seed}",
+                on_step=lambda bar=bar: progress.advance(bar),
+            )
 
 
 @main.command("table")

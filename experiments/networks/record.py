@@ -1,74 +1,93 @@
-"""Making the traces that ship with the package, in `rotsim/measure/traces`."""
+"""From a run to a compact trace; and the runs whose traces ship with the package, in `rotsim/measure/traces`."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
 import xarray as xr
 
+from experiments.networks.corpus import load_corpus
 from experiments.networks.data import load_images
 from experiments.networks.train import Run, train
+from experiments.networks.train_text import TextRun, train_text
 from rotsim.dataset import save
 
-INTERVAL = 5
-MANTISSA_BITS = 12  # relative rounding error 1.2e-4, far below the differences between neurons
-ROWS_PER_LAYER = 64  # evenly spaced; with 24 windows all eight files stay well below 1 MB
-INPUT_NOISE = 1.0  # see `Run`
+AnyRun = Run | TextRun
 
-_HYPERPARAMETERS = {  # lr·wd = 1e-3 for AdamW and Lion: relaxation of the norm in 500 steps, AdamW's v adds up to 2000
+INTERVAL = 5
+WINDOWS = 24
+MANTISSA_BITS = 12  # relative rounding error 1.2e-4, far below the differences between neurons
+ROWS_PER_LAYER = 48  # evenly spaced
+ROWS_OF_A_SCHEDULE = 2  # of a run whose loss is the point
+
+INPUT_NOISE = 1.0  # see `Run`
+_RATES = {  # lr·wd = 1e-3 for AdamW and Lion: relaxation of the norm in 500 steps, AdamW's v adds up to 2000
     "adamw": (2e-3, 0.5),
     "sgdm": (0.1, 2e-3),
-    "adam_l2": (1e-3, 1e-3),
     "lion": (2e-4, 5.0),
 }
-# widths, batch, steps, steps per record window
-_NETWORKS = {
-    "digits": ((64, 128, 128, 128, 10), 64, 6000, 250),
-    "fashion": ((784, 256, 256, 256, 10), 128, 9000, 375),
-}
-WINDOW = {images: window for images, (_, _, _, window) in _NETWORKS.items()}
+_ADAM_L2 = {"digits": (2e-3, 1e-3), "fashion": (1e-3, 1e-3)}
+_NETWORKS = {"digits": ((64, 128, 128, 128, 10), 64), "fashion": ((784, 256, 256, 256, 10), 128)}  # widths, batch
 
 #: The shipped runs by name, ``{images}_{optimizer}``.
 SHIPPED = {
-    f"{images}_{optimizer}": Run(widths, batch, steps, optimizer, *hyperparameters, input_noise=INPUT_NOISE)
-    for images, (widths, batch, steps, _) in _NETWORKS.items()
-    for optimizer, hyperparameters in _HYPERPARAMETERS.items()
+    f"{images}_{optimizer}": Run(widths, batch, 9000, optimizer, *rates, input_noise=INPUT_NOISE)
+    for images, (widths, batch) in _NETWORKS.items()
+    for optimizer, rates in {**_RATES, "adam_l2": _ADAM_L2[images]}.items()
 }
 
 
 def record(
     name: str,
+    run: AnyRun,
     folder: Path,
     *,
-    seed: int = 0,
+    device: str | torch.device = "cpu",
     data: Path | None = None,
+    command: str,
     on_step: Callable[[], object] = lambda: None,
 ) -> Path:
-    """Repeat the shipped run `name` and write its trace to ``folder/name.nc``.
+    """Train one run and write its trace to ``folder/name.nc``.
 
     Parameters
     ----------
     name : str
-        A key of `SHIPPED`.
+        Of the file; images are digits if it starts so, else Fashion-MNIST.
+    run : Run or TextRun
     folder : Path
         Must exist.
-    seed : int
-        0 for the shipped trace.
+    device : str or torch.device
     data : Path, optional
         Where to look for Fashion-MNIST first.
+    command : str
+        That repeats the run, for the provenance.
     on_step : callable
         Called after every step.
     """
-    images = load_images(name.split("_")[0], data)
-    recorder, results = train(
-        replace(SHIPPED[name], seed=seed), images, interval=INTERVAL, window=WINDOW[images.name], on_step=on_step
+    window = INTERVAL * max(1, round(run.steps / WINDOWS / INTERVAL))
+    start = time.perf_counter()
+    if isinstance(run, TextRun):
+        recorder, results = train_text(
+            run, load_corpus(), interval=INTERVAL, window=window, device=device, on_step=on_step
+        )
+        scheduled = run.warmup is not None
+    else:
+        images = load_images("digits" if name.startswith("digits") else "fashion", data)
+        recorder, results = train(run, images, interval=INTERVAL, window=window, device=device, on_step=on_step)
+        scheduled = False
+    trace = recorder.dataset(
+        command=command,
+        run=asdict(run),
+        seconds=round(time.perf_counter() - start, 1),
+        **{key: round(value, 4) for key, value in results.items()},
     )
-    command = f"python -m experiments.networks record --only {name} --seed {seed}"
-    trace = recorder.dataset(command=command, **{key: round(value, 4) for key, value in results.items()})
-    return save(compressible(some_rows(trace, ROWS_PER_LAYER)), folder / f"{name}.nc")
+    kept = some_rows(trace, ROWS_OF_A_SCHEDULE if scheduled else ROWS_PER_LAYER)
+    return save(compressible(kept), folder / f"{name}.nc")
 
 
 def some_rows(trace: xr.Dataset, most: int) -> xr.Dataset:

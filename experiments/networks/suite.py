@@ -3,54 +3,89 @@
 from __future__ import annotations
 
 import json
-import platform
-import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import xarray as xr
 
-from experiments.networks.corpus import load_corpus
-from experiments.networks.data import load_images
 from experiments.networks.gpt import GPTSize
-from experiments.networks.record import SHIPPED, compressible, some_rows
-from experiments.networks.train import Run, train
-from experiments.networks.train_text import TextRun, train_text
+from experiments.networks.record import INPUT_NOISE, SHIPPED, AnyRun
+from experiments.networks.train import Run
+from experiments.networks.train_text import TextRun
 from rotsim import dataset
 from rotsim.diagnosis import Diagnosis, diagnose
 from rotsim.errors import DatasetError, InvalidInput
 from rotsim.plotting import save_figure, trace_figure
 
-ROWS_PER_LAYER = 64
-WINDOWS = 30
-_GPT = {  # lr, weight decay: relaxation of the norm in about 500 steps
-    "adamw": (2e-3, 0.5),
-    "sgdm": (0.3, 1e-3),
-    "adam_l2": (2e-3, 1e-3),
-    "lion": (2e-4, 5.0),
-}
-_LARGE = GPTSize(layers=6, width=384, heads=6, context=256)
+# lr and weight decay: the norm relaxes in 125 (ci) and about 500 steps (the others)
+_CI = {"adamw": (4e-3, 1.0), "sgdm": (0.1, 4e-3), "adam_l2": (4e-3, 4e-3), "lion": (4e-4, 10.0)}
+_CONV = {"adamw": (2e-3, 1.0), "sgdm": (0.1, 2e-3), "adam_l2": (2e-3, 2e-3), "lion": (2e-4, 10.0)}
+_GPT = {"adamw": (2e-3, 0.5), "sgdm": (0.3, 1e-3), "adam_l2": (2e-3, 4e-3), "lion": (2e-4, 5.0)}
+_WARMUPS = (0.0, 0.1)
+_RATES = (4e-3, 1.6e-2, 6.4e-2)
 
 
-def _gpt_runs(steps: int, **size: object) -> dict[str, Run | TextRun]:
-    runs: dict[str, Run | TextRun] = {
-        f"wngpt_{name}": TextRun(name, *hyper, steps=steps, **size)  # type: ignore[arg-type]
-        for name, hyper in _GPT.items()
+def _ci() -> dict[str, AnyRun]:
+    """Digits in 1500 steps: Adam forgets in 100 steps rather than 1000, and decay is faster."""
+    base = Run((64, 128, 128, 128, 10), 64, 1500, "", 0.0, 0.0, input_noise=INPUT_NOISE, beta2=0.99)
+    return {f"digits_{name}": replace(base, optimizer=name, lr=lr, weight_decay=wd) for name, (lr, wd) in _CI.items()}
+
+
+def _resnets(blocks: int, widths: tuple[int, ...], batch: int, steps: int) -> dict[str, AnyRun]:
+    base = Run(widths, batch, steps, "", 0.0, 0.0, input_noise=INPUT_NOISE, blocks=blocks, beta2=0.99)
+    depth = 6 * blocks + 2
+    return {
+        f"resnet{depth}_{name}": replace(base, optimizer=name, lr=lr, weight_decay=wd)
+        for name, (lr, wd) in _CONV.items()
     }
-    runs["gpt_adamw"] = TextRun("adamw", *_GPT["adamw"], steps=steps, normalised=False, **size)  # type: ignore[arg-type]
-    return runs
 
 
-def _image_runs(images: str) -> dict[str, Run | TextRun]:
-    return {name: run for name, run in SHIPPED.items() if name.startswith(images)}
+def _gpts(size: GPTSize, batch: int, steps: int) -> dict[str, AnyRun]:
+    """The weight-normalised GPT under every optimizer, and the plain one, where λ_eff explains AdamW."""
+    runs: dict[str, AnyRun] = {
+        f"wngpt_{name}": TextRun(name, *hyper, steps=steps, size=size, batch=batch) for name, hyper in _GPT.items()
+    }
+    return runs | {"gpt_adamw": TextRun("adamw", *_GPT["adamw"], steps, normalised=False, size=size, batch=batch)}
 
 
-SUITES: dict[str, dict[str, Run | TextRun]] = {
-    "ci": _image_runs("digits"),
-    "cpu": {**_image_runs("fashion"), **_gpt_runs(3000)},
-    "gpu": {**_image_runs("fashion"), **_gpt_runs(2500, size=_LARGE, batch=32)},
+def _warmups(size: GPTSize, batch: int, steps: int) -> dict[str, AnyRun]:
+    """AdamW and its rotational variant with and without warm-up, three learning rates, cosine to zero."""
+    return {
+        f"warmup_{name}_{lr:g}_{share:g}": TextRun(name, lr, 0.5, steps, size=size, batch=batch, warmup=share)
+        for name in ("adamw", "rotational_adamw")
+        for lr in _RATES
+        for share in _WARMUPS
+    }
+
+
+_LARGE = GPTSize(layers=6, width=384, heads=6, context=256)
+_REDUCED = GPTSize(layers=3, width=48, heads=3, context=32)
+
+SUITES: dict[str, dict[str, AnyRun]] = {
+    "ci": _ci(),
+    "cpu": {
+        **{name: run for name, run in SHIPPED.items() if name.startswith("fashion")},
+        **_resnets(1, (1, 8, 16, 32, 10), batch=32, steps=3000),
+        **_gpts(GPTSize(), batch=16, steps=3000),
+    },
+    "gpu": {
+        **_resnets(3, (1, 16, 32, 64, 10), batch=128, steps=4000),
+        **_gpts(_LARGE, batch=32, steps=2500),
+        **_warmups(_LARGE, batch=32, steps=500),
+    },
+    # the gpu suite where no GPU is at hand: the same runs on narrower networks
+    "gpu-reduced": {
+        **_resnets(3, (1, 4, 8, 16, 10), batch=32, steps=3000),
+        **_gpts(_REDUCED, batch=8, steps=3000),
+        **_warmups(_REDUCED, batch=8, steps=500),
+    },
+}
+
+_NOTES = {
+    "gpu-reduced": "These are the runs of the gpu suite on narrower networks, made on a CPU since no GPU was at hand; "
+    "on one, run `python -m experiments.networks --suite gpu --device cuda --data FOLDER_OF_FASHION_MNIST`. "
 }
 
 
@@ -63,25 +98,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def run_one(
-    name: str, run: Run | TextRun, folder: Path, device: torch.device, data: Path | None, on_step: Callable[[], object]
-) -> Path:
-    """Train one run and write ``folder/name.nc``."""
-    window = 10 * round(run.steps / WINDOWS / 10)
-    start = time.perf_counter()
-    if isinstance(run, TextRun):
-        recorder, results = train_text(run, load_corpus(), window=window, device=device, on_step=on_step)
-    else:
-        images = load_images(name.split("_")[0], data)
-        recorder, results = train(run, images, window=window, device=device, on_step=on_step)
-    seconds = time.perf_counter() - start
-    trace = recorder.dataset(
-        run=asdict(run), seconds=round(seconds, 1), **{key: round(value, 4) for key, value in results.items()}
-    )
-    return dataset.save(compressible(some_rows(trace, ROWS_PER_LAYER)), folder / f"{name}.nc")
-
-
-def finished(path: Path, run: Run | TextRun) -> bool:
+def finished(path: Path, run: AnyRun) -> bool:
     """True if `path` holds this very run, completed: a suite that was interrupted goes on with the next."""
     try:
         provenance = json.loads(dataset.load(path).attrs["provenance"])
@@ -90,7 +107,7 @@ def finished(path: Path, run: Run | TextRun) -> bool:
     return bool(provenance.get("run") == json.loads(json.dumps(asdict(run))))
 
 
-def runs_of(suite: str, only: tuple[str, ...], seed: int, steps: int | None) -> dict[str, Run | TextRun]:
+def runs_of(suite: str, only: tuple[str, ...], seed: int, steps: int | None) -> dict[str, AnyRun]:
     """The runs of a suite, with another seed or fewer steps if asked for."""
     runs = SUITES[suite]
     if unknown := [name for name in only if name not in runs]:
@@ -100,29 +117,82 @@ def runs_of(suite: str, only: tuple[str, ...], seed: int, steps: int | None) -> 
 
 
 def write_report(suite: str, folder: Path, names: list[str], command: str) -> Path:
-    """``folder/README.md`` and one figure per run, from the traces in `folder`."""
-    sections = []
-    for name in names:
-        trace = dataset.load(folder / f"{name}.nc")
+    """``folder/README.md`` and one figure per run at constant rates, from the traces in `folder`."""
+    traces = {name: dataset.load(folder / f"{name}.nc") for name in names}
+    scheduled = {name: trace for name, trace in traces.items() if name.startswith("warmup")}
+    parts, rows = [], []
+    for name, trace in traces.items():
+        if name in scheduled:
+            continue
         diagnosis = diagnose(trace)
         save_figure(trace_figure(trace, diagnosis), folder / f"{name}.png", dpi=80)
-        sections.append(_section(name, trace, diagnosis))
+        parts.append(_section(name, trace, diagnosis))
+        rows.append(_overview(name, trace, diagnosis))
+    if rows:
+        head = [
+            "| run | device | layers claimed | in agreement | rotation, worst error | norm, worst error |",
+            "|---|---|---|---|---|---|",
+        ]
+        parts.insert(0, "\n".join([*head, *rows, ""]))
+    if scheduled:
+        parts.append(_warmup_table(scheduled))
     text = (
-        f"# Suite {suite}: predicted against measured\n\nCommand: `{command}`. Verdicts are decided from each layer's "
-        "diagnostics before looking at agreement; only layers marked **applies** are claimed. Rotation in radians per "
-        "step: medians over neurons, last half of training; `corrected` uses the measured radial part of the gradient "
-        "(λ_eff = λ + P) or, for Lion, its autocorrelation.\n\n" + "\n".join(sections)
+        f"# Suite {suite}: predicted against measured\n\nCommand: `{command}`. {_NOTES.get(suite, '')}"
+        "Verdicts are decided from each layer's diagnostics, before agreement; only layers marked **applies** "
+        "are claimed. Rotation in radians per step: medians over neurons, last half of training; `corrected` uses the "
+        "measured radial part of the gradient (λ_eff = λ + P) or, for Lion, its autocorrelation.\n\n" + "\n".join(parts)
     )
     return dataset.write_atomically(folder / "README.md", lambda path: path.write_text(text))
 
 
+def _device(source: dict[str, Any]) -> str:
+    """Where a run was made, in words."""
+    return str(source["device"]) if source["device"] != "cpu" else f"CPU ({source['machine']})"
+
+
+def _overview(name: str, trace: xr.Dataset, diagnosis: Diagnosis) -> str:
+    claimed = diagnosis.claimed
+
+    def worst(quantity: str) -> str:
+        errors = [abs(layer.error(quantity)) for layer in claimed if quantity in layer.claims]
+        return f"{max(errors):.1%}" if errors else "-"
+
+    device = _device(json.loads(trace.attrs["provenance"]))
+    agree = sum(layer.agrees for layer in claimed)
+    return (
+        f"| {name} | {device} | {len(claimed)} of {len(diagnosis.layers)} | {agree} | {worst('rotation')} "
+        f"| {worst('norm')} |"
+    )
+
+
+def _warmup_table(traces: dict[str, xr.Dataset]) -> str:
+    """Validation loss of every run with a schedule, with and without warm-up."""
+    losses: dict[tuple[str, float], dict[float, float]] = {}
+    for trace in traces.values():
+        source = json.loads(trace.attrs["provenance"])
+        run = source["run"]
+        losses.setdefault((run["optimizer"], run["lr"]), {})[run["warmup"]] = source["validation_loss"]
+    spec = dataset.spec_of(next(iter(traces.values())))
+    lines = [
+        "## Warm-up\n",
+        f"{spec['network']} on {spec['data']}, {spec['steps']} steps, cosine to zero, weight decay 0.5, seed "
+        f"{spec['seed']}; {_device(source)}. Final validation loss, nats per byte; one seed, so differences of a few "
+        "hundredths are noise.\n",
+        f"| optimizer | lr | {' | '.join('no warm-up' if not w else f'warm-up {w:.0%}' for w in _WARMUPS)} |",
+        "|---|---|" + "---|" * len(_WARMUPS),
+    ]
+    for (optimizer, lr), found in losses.items():
+        cells = " | ".join(f"{found[w]:.3f}" if w in found else "-" for w in _WARMUPS)
+        lines.append(f"| {optimizer} | {lr:g} | {cells} |")
+    return "\n".join([*lines, ""])
+
+
 def _section(name: str, trace: xr.Dataset, diagnosis: Diagnosis) -> str:
     source, spec = json.loads(trace.attrs["provenance"]), dataset.spec_of(trace)
-    device = source["device"] if source["device"] != "cpu" else f"CPU ({platform.machine()})"
     lines = [
         f"## {name}\n",
         f"{spec['network']} on {spec['data']}, {diagnosis.optimizer.describe()}, {spec['steps']} steps, seed "
-        f"{spec['seed']}; {device}, torch {source['versions']['torch']}, {source['seconds']:.0f} s. "
+        f"{spec['seed']}; {_device(source)}, torch {source['versions']['torch']}, {source['seconds']:.0f} s. "
         f"{diagnosis.summary()}\n",
         "| layer | verdict | predicted | measured | ratio | measured / corrected | neurons ±10 % | norm ratio |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,27 +1,32 @@
-"""One training run with the recorder attached, reproducible from its seed."""
+"""Training with the recorder attached, reproducible from a seed: the frame all runs share, and image classifiers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import cos, pi
 from typing import Protocol
 
 import torch
 from torch import nn
 
 from experiments.networks.data import Images
-from experiments.networks.models import bn_mlp, scale_invariant_layers
+from experiments.networks.models import describe, image_network, scale_invariant_layers
 from rotsim.errors import InvalidInput
-from rotsim.measure import Lion, Recorder
+from rotsim.measure import Lion, Recorder, RotationalAdamW
+
+OPTIMIZERS = ("adamw", "adam_l2", "sgdm", "lion", "rotational_adamw")
 
 
 @dataclass(frozen=True)
 class Run:
     """Everything that determines a run besides the images.
 
-    ``optimizer`` is one of adamw, adam_l2, sgdm, lion; ``widths`` are those of `bn_mlp`; ``input_noise`` is
+    ``optimizer`` is one of `OPTIMIZERS`; ``widths`` and ``blocks`` are those of `image_network`; ``input_noise`` is
     the standard deviation of fresh Gaussian noise on every standardised pixel of every batch. A network that
-    memorises its images has gradients that vanish and burst; noise on the images keeps them stationary.
+    memorises its images has gradients that vanish and burst; noise on the images keeps them stationary. ``beta2`` is
+    the Adams'.
     """
 
     widths: tuple[int, ...]
@@ -32,10 +37,12 @@ class Run:
     weight_decay: float
     input_noise: float = 0.0
     seed: int = 0
+    blocks: int = 0
+    beta2: float = 0.999
 
 
-class OptimizerChoice(Protocol):
-    """What `make_optimizer` reads off a run."""
+class AnyRun(Protocol):
+    """What the frame reads off a run."""
 
     @property
     def optimizer(self) -> str: ...
@@ -43,9 +50,11 @@ class OptimizerChoice(Protocol):
     def lr(self) -> float: ...
     @property
     def weight_decay(self) -> float: ...
+    @property
+    def steps(self) -> int: ...
 
 
-def make_optimizer(run: OptimizerChoice, model: nn.Module, beta2: float = 0.999) -> torch.optim.Optimizer:
+def make_optimizer(run: AnyRun, model: nn.Module, beta2: float = 0.999) -> torch.optim.Optimizer:
     """The run's optimizer; matrices are decayed, biases, gains and norms are not. `beta2` is the Adams'."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
@@ -58,7 +67,65 @@ def make_optimizer(run: OptimizerChoice, model: nn.Module, beta2: float = 0.999)
         return torch.optim.SGD(groups, lr=run.lr, momentum=0.9)
     if run.optimizer == "lion":
         return Lion(groups, lr=run.lr)
-    raise InvalidInput(f"optimizer {run.optimizer!r} is unknown; choose from adamw, adam_l2, sgdm, lion")
+    if run.optimizer == "rotational_adamw":
+        return RotationalAdamW(groups, lr=run.lr, betas=(0.9, beta2))
+    raise InvalidInput(f"optimizer {run.optimizer!r} is unknown; choose from {', '.join(OPTIMIZERS)}")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums split over threads round differently: one thread repeats everywhere."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def seeded(make: Callable[[], nn.Module], seed: int, device: torch.device) -> nn.Module:
+    """A model initialised from `seed`; the global random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make().to(device)
+
+
+def fit(
+    run: AnyRun,
+    loss: Callable[[], torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    recorder: Recorder,
+    on_step: Callable[[], object],
+    warmup: float | None = None,
+) -> float:
+    """Take ``run.steps`` steps with the recorder attached; the mean loss of the last 100.
+
+    `warmup` None keeps the learning rate constant; a share of the steps raises it linearly over these, then it
+    follows a cosine to 0.
+    """
+    schedule = None if warmup is None else _warmup_cosine(optimizer, run.steps, warmup)
+    losses = []
+    with recorder:
+        for step in range(run.steps):
+            value = loss()
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            if schedule is not None:
+                schedule.step()
+            if step >= run.steps - 100:
+                losses.append(value.detach())
+            on_step()
+    return torch.stack(losses).mean().item()
+
+
+def _warmup_cosine(optimizer: torch.optim.Optimizer, steps: int, share: float) -> torch.optim.lr_scheduler.LambdaLR:
+    rising = round(share * steps)
+
+    def factor(step: int) -> float:
+        return (step + 1) / rising if step < rising else 0.5 * (1 + cos(pi * (step - rising) / (steps - rising)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def train(
@@ -90,41 +157,33 @@ def train(
         ``train_loss`` (mean over the last 100 steps) and ``test_accuracy``.
     """
     device = torch.device(device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums split over threads round differently: one thread repeats everywhere
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(run.seed)
-            model = bn_mlp(run.widths).to(device)
+    with one_thread():
+        model = seeded(lambda: image_network(run.widths, run.blocks), run.seed, device)
         draw = torch.Generator().manual_seed(run.seed)
         images = images.to(device)
-        optimizer = make_optimizer(run, model)
+        optimizer = make_optimizer(run, model, run.beta2)
+
+        def loss() -> torch.Tensor:
+            chosen = torch.randint(len(images.train_x), (run.batch,), generator=draw).to(device)
+            x = images.train_x[chosen]
+            if run.input_noise:
+                x = x + run.input_noise * torch.randn(x.shape, generator=draw).to(device)
+            return nn.functional.cross_entropy(model(x), images.train_y[chosen])
+
         recorder = Recorder(model, optimizer, interval, window, note=_note(run, images, model))
-        losses = []
-        with recorder:
-            for step in range(run.steps):
-                chosen = torch.randint(len(images.train_x), (run.batch,), generator=draw).to(device)
-                x = images.train_x[chosen]
-                if run.input_noise:
-                    x = x + run.input_noise * torch.randn(x.shape, generator=draw).to(device)
-                loss = nn.functional.cross_entropy(model(x), images.train_y[chosen])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                if step >= run.steps - 100:
-                    losses.append(loss.detach())
-                on_step()
+        train_loss = fit(run, loss, optimizer, recorder, on_step)
         model.eval()
         with torch.no_grad():
-            accuracy = (model(images.test_x).argmax(1) == images.test_y).double().mean().item()
-    finally:
-        torch.set_num_threads(threads)
-    return recorder, {"train_loss": torch.stack(losses).mean().item(), "test_accuracy": accuracy}
+            right = [
+                (model(x).argmax(1) == y).double()
+                for x, y in zip(images.test_x.split(1000), images.test_y.split(1000), strict=True)
+            ]
+    return recorder, {"train_loss": train_loss, "test_accuracy": torch.cat(right).mean().item()}
 
 
 def _note(run: Run, images: Images, model: nn.Module) -> dict[str, object]:
     return {
-        "network": f"BN-MLP {'-'.join(map(str, run.widths))}",
+        "network": describe(run.widths, run.blocks),
         "data": images.name,
         "batch": run.batch,
         "input_noise": run.input_noise,

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from experiments.networks.corpus import Text
 from experiments.networks.gpt import GPT, GPTSize
-from experiments.networks.train import make_optimizer
+from experiments.networks.train import fit, make_optimizer, one_thread, seeded
 from rotsim.measure import Recorder
 
 
@@ -18,7 +18,9 @@ from rotsim.measure import Recorder
 class TextRun:
     """Everything that determines a run besides the text.
 
-    ``optimizer`` is one of adamw, adam_l2, sgdm, lion; ``normalised`` chooses the weight-normalised GPT.
+    ``optimizer`` is one of `experiments.networks.train.OPTIMIZERS`; ``normalised`` chooses the weight-normalised
+    GPT; ``warmup`` None keeps the learning rate constant, a share of the steps warms it up over these and then
+    lets it fall to 0 as a cosine.
     """
 
     optimizer: str
@@ -30,6 +32,7 @@ class TextRun:
     batch: int = 16
     beta2: float = 0.95
     seed: int = 0
+    warmup: float | None = None
 
 
 def train_text(
@@ -41,7 +44,7 @@ def train_text(
     device: str | torch.device = "cpu",
     on_step: Callable[[], object] = lambda: None,
 ) -> tuple[Recorder, dict[str, float]]:
-    """Train at constant learning rate on windows drawn with replacement, on one thread.
+    """Train on windows drawn with replacement, on one thread.
 
     Parameters
     ----------
@@ -60,50 +63,33 @@ def train_text(
     dict
         ``train_loss`` (mean over the last 100 steps) and ``validation_loss``, nats per byte.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums split over threads round differently: one thread repeats everywhere
-    try:
-        return _train_text(run, text, interval, window, torch.device(device), on_step)
-    finally:
-        torch.set_num_threads(threads)
+    device = torch.device(device)
+    with one_thread():
+        model = seeded(lambda: GPT(run.size, run.normalised), run.seed, device)
+        draw = torch.Generator().manual_seed(run.seed)
+        text = text.to(device)
+        optimizer = make_optimizer(run, model, run.beta2)
+        offsets = torch.arange(run.size.context + 1, device=device)
+
+        def loss(source: torch.Tensor) -> torch.Tensor:
+            start = torch.randint(len(source) - run.size.context - 1, (run.batch, 1), generator=draw).to(device)
+            tokens = source[start + offsets]
+            return F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+
+        recorder = Recorder(model, optimizer, interval, window, note=_note(run, text, model))
+        train_loss = fit(run, lambda: loss(text.train), optimizer, recorder, on_step, run.warmup)
+        with torch.no_grad():
+            validation = torch.stack([loss(text.validation) for _ in range(50)]).mean().item()
+    return recorder, {"train_loss": train_loss, "validation_loss": validation}
 
 
-def _train_text(
-    run: TextRun, text: Text, interval: int, window: int, device: torch.device, on_step: Callable[[], object]
-) -> tuple[Recorder, dict[str, float]]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
-        model = GPT(run.size, run.normalised).to(device)
-    draw = torch.Generator().manual_seed(run.seed)
-    text = text.to(device)
-    optimizer = make_optimizer(run, model, run.beta2)
+def _note(run: TextRun, text: Text, model: torch.nn.Module) -> dict[str, object]:
     matrices = [name for name, p in model.named_parameters() if p.ndim >= 2]
-    kind = "WN-GPT" if run.normalised else "GPT"
-    note = {
-        "network": f"{kind} {run.size.layers}x{run.size.width}",
+    return {
+        "network": f"{'WN-GPT' if run.normalised else 'GPT'} {run.size.layers}x{run.size.width}",
         "data": text.name,
         "batch": run.batch,
         "context": run.size.context,
         "seed": run.seed,
         "scale_invariant_layers": matrices if run.normalised else [],
     }
-    offsets = torch.arange(run.size.context + 1, device=device)
-
-    def loss(source: torch.Tensor) -> torch.Tensor:
-        start = torch.randint(len(source) - run.size.context - 1, (run.batch, 1), generator=draw).to(device)
-        tokens = source[start + offsets]
-        return F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
-
-    losses = []
-    with Recorder(model, optimizer, interval, window, note=note) as recorder:
-        for step in range(run.steps):
-            value = loss(text.train)
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            if step >= run.steps - 100:
-                losses.append(value.detach())
-            on_step()
-    with torch.no_grad():
-        validation = torch.stack([loss(text.validation) for _ in range(50)]).mean().item()
-    return recorder, {"train_loss": torch.stack(losses).mean().item(), "validation_loss": validation}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from rotsim.errors import InvalidInput, real
+from rotsim.measure.closure import evaluate
 from rotsim.optimizers.base import beta_pair, check_decoupled_decay
 
 
@@ -62,10 +63,7 @@ class Lion(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; return what `closure` returns, if one is given."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluate(closure)
         for group in self.param_groups:
             lr, (beta1, beta2) = group["lr"], group["betas"]
             for parameter in group["params"]:

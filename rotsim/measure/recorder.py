@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ class Recorder:
 
     Angles come from ``2·atan2(‖u - v‖, ‖u + v‖)`` of the rows, scaled to equal length, in float64, so
     1e-6 rad between float32 weights keeps its digits. All sums are float64 on the parameter's device; per
-    window and neuron eight float32 numbers are kept. A sample with a NaN or infinity counts for nothing in its
+    window and neuron nine float32 numbers are kept. A sample with a NaN or infinity counts for nothing in its
     neurons; a window without any other is NaN.
 
     With ``step(closure)`` gradients are read after the step, since the closure computes them. A gradient
@@ -134,6 +135,7 @@ class Recorder:
         self._model, self._selection, self._split = model, parameters, dict(split or {})
         self.skipped: dict[str, str] = {}
         self._entries: list[_Entry] = []
+        self._given_spec = spec
         self._select()
         if unused := [key for key in self._split if not any(ends_in(e.name, key) for e in self._entries)]:
             raise InvalidInput(
@@ -141,10 +143,7 @@ class Recorder:
                 f"choose from {', '.join(entry.name for entry in self._entries)}"
             )
         self._sampler = CoordinateSampler(lags) if integer("lags", lags, low=0) else None
-        self._given_spec = spec
-        first = self._entries[0]
-        if spec is None:  # say now, not after the training, that there is none; a warm-up may start at lr 0
-            optimizer_spec(optimizer, first.group, lr=first.lr or 1e-12)
+        self._spec()  # say now, not after the training, that there is none
         self._changed = {"lr": False, "weight_decay": False}
         self._seen_step = 0
         self._sampled_step = 0
@@ -184,8 +183,12 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        if self._path is not None and (self._samples or self._records):
+        if self._path is None:
+            return
+        if self._samples or self._records:
             self.save(self._path)
+        elif error is None:
+            warnings.warn(f"{self._path} is not written: {self._nothing()}", stacklevel=2)
 
     @torch.no_grad()
     def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -259,15 +262,42 @@ class Recorder:
             if id(parameter) not in known:
                 labels = row_labels(name, parameter.shape[0], self._split)
                 values = self.optimizer.param_groups[group]
-                self._entries.append(_Entry(name, parameter, labels, group, *_hyperparameters(values)))
+                self._entries.append(_Entry(name, parameter, labels, group, *self._hyperparameters(values)))
+
+    def _spec(self) -> Optimizer:
+        """The one spec of all recorded groups with weight decay, at the rates last in force in the first of them."""
+        if self._given_spec is not None:
+            return self._given_spec
+        decayed = {entry.group: entry for entry in reversed(self._entries) if entry.weight_decay} or {
+            self._entries[0].group: self._entries[0]
+        }
+        # a warm-up may start at lr 0
+        specs = [
+            optimizer_spec(self.optimizer, entry.group, lr=entry.lr or 1e-12, weight_decay=entry.weight_decay)
+            for entry in reversed(decayed.values())
+        ]
+        first = specs[0]
+        if any(spec.with_rates(first.lr, first.weight_decay) != first for spec in specs):
+            described = " and ".join(dict.fromkeys(spec.describe() for spec in specs))
+            raise InvalidInput(
+                f"the recorded groups differ in more than lr and weight decay ({described}), and a trace has one "
+                "prediction; record one of them with `parameters`, or give `spec`"
+            )
+        return first
 
     def _note_hyperparameters(self) -> None:
         for entry in self._entries:
-            lr, weight_decay = _hyperparameters(self.optimizer.param_groups[entry.group])
+            lr, weight_decay = self._hyperparameters(self.optimizer.param_groups[entry.group])
             self._changed["lr"] |= lr != entry.lr
             self._changed["weight_decay"] |= weight_decay != entry.weight_decay
             entry.lr = lr or entry.lr  # at lr 0 nothing moves: keep the last one that moved the weights
             entry.weight_decay = weight_decay
+
+    def _hyperparameters(self, group: Mapping[str, Any]) -> tuple[float, float]:
+        """Learning rate and weight decay in force; those of the given spec where the optimizer has none."""
+        spec = self._given_spec
+        lr, decay = (spec.lr, spec.weight_decay) if spec is not None else (0.0, 0.0)
+        return float(group.get("lr", lr)), float(group.get("weight_decay", decay))
 
     def _window_record(self) -> np.ndarray:
         """The running window as float32, shape (len(VARIABLES), neurons)."""
@@ -292,7 +322,7 @@ class Recorder:
             Dimensions (neuron, step), source ``"trace"``. Beside ``layer`` (parameter name) and ``fan_in`` the
             coordinates ``lr`` and ``weight_decay`` (neuron,) hold what was in force at the last sampled step
             (the last with lr > 0); ``spec["lr_changed"]`` and ``spec["weight_decay_changed"]`` tell whether
-            that was constant. ``optimizer`` is the spec of the first recorded parameter's group.
+            that was constant. ``optimizer`` is the spec of the first recorded group with weight decay.
 
         Raises
         ------
@@ -304,28 +334,22 @@ class Recorder:
             records.append(self._window_record())
             ends.append(self._sampled_step)
         if not records:
-            raise InvalidInput(
-                f"nothing was recorded: {self._seen_step} optimizer steps were seen and the first sample is step "
-                f"{self.interval}; train longer or use a smaller `interval`"
-            )
+            raise InvalidInput(self._nothing())
         neurons = records[-1].shape[1]  # parameters that joined later are absent, at the end, from earlier windows
         absent = [np.full((len(VARIABLES), neurons - record.shape[1]), np.nan, np.float32) for record in records]
         values = np.stack([np.hstack(pair) for pair in zip(records, absent, strict=True)], axis=-1)
         entries = self._entries[: np.searchsorted(np.cumsum([entry.neurons for entry in self._entries]), neurons) + 1]
-        first, counts = entries[0], [entry.neurons for entry in entries]
+        counts = [entry.neurons for entry in entries]
 
         def per_neuron(what: Callable[[_Entry], Any]) -> np.ndarray:
             return np.repeat([what(entry) for entry in entries], counts)
 
-        spec = self._given_spec or optimizer_spec(
-            self.optimizer, first.group, lr=first.lr, weight_decay=first.weight_decay
-        )
-        device = first.parameter.device
+        device = entries[0].parameter.device
         result = build(
             "trace",
             step=np.array(ends),
             variables=dict(zip(VARIABLES, values, strict=True)),
-            optimizer=spec,
+            optimizer=self._spec(),
             layer=np.concatenate([entry.labels for entry in entries]),
             fan_in=per_neuron(lambda entry: entry.parameter[0].numel()),
             spec={
@@ -353,13 +377,15 @@ class Recorder:
             parameter=[entry.name for entry in entries], lag=np.arange(correlation.shape[1])
         ).assign(gradient_autocorrelation=(("parameter", "lag"), correlation, _AUTOCORRELATION))
 
+    def _nothing(self) -> str:
+        return (
+            f"nothing was recorded: {self._seen_step} optimizer steps were seen and the first sample is step "
+            f"{self.interval}; train longer or use a smaller `interval`"
+        )
+
     def save(self, path: str | os.PathLike[str], **provenance: Any) -> Path:
         """Write `dataset` as one NetCDF-4 file, atomically; return its path."""
         return save(self.dataset(**provenance), path)
-
-
-def _hyperparameters(group: Mapping[str, Any]) -> tuple[float, float]:
-    return float(group.get("lr", 0.0)), float(group.get("weight_decay", 0.0))
 
 
 def _checked_note(note: str | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from rotsim.errors import InvalidInput, real, require
-from rotsim.measure.rotation_step import batches, can_rotate, rotate_
+from rotsim.measure.closure import evaluate
+from rotsim.measure.rotation_step import batches, can_rotate, keep_precision, rotate_
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.equilibrium import equilibrium
 
@@ -98,10 +99,7 @@ class Rotated(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; return what `closure` returns, if one is given."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluate(closure)
         groups = [(group, batches(self._rotating(group))) for group in self.param_groups]
         before = [[[p.clone() for p in batch] for batch in turning] for _, turning in groups]
         self.inner.step()
@@ -135,7 +133,9 @@ class Rotated(torch.optim.Optimizer):
         """Restore what `state_dict` returned."""
         if "inner" not in state_dict:
             raise InvalidInput("the state has no 'inner' part; it was not made by Rotated.state_dict()")
-        super().load_state_dict({key: value for key, value in state_dict.items() if key != "inner"})
+        own = {key: value for key, value in state_dict.items() if key != "inner"}
+        super().load_state_dict(own)
+        keep_precision(self, own)
         self.inner.load_state_dict(state_dict["inner"])
         self.param_groups = self.inner.param_groups
 

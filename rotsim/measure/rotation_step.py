@@ -169,6 +169,16 @@ def _start(rows: torch.Tensor, state: dict[str, Any]) -> None:
     state["norm"], state["update_norm_squared"], state["rotation_step"] = norm, torch.zeros_like(norm), 0
 
 
+def keep_precision(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
+    """Put back what ``load_state_dict`` rounded: torch casts every state to the type of its parameter."""
+    saved = (i for group in state_dict["param_groups"] for i in group["params"])
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    for index, parameter in zip(saved, parameters, strict=True):
+        for name in ("norm", "update_norm_squared"):
+            if name in (state := state_dict["state"].get(index, {})):
+                optimizer.state[parameter][name] = state[name].to(parameter.device, copy=True)
+
+
 def _rows(tensor: torch.Tensor, per_neuron: bool) -> torch.Tensor:
     """The vectors as rows (vectors, dim): a view where the memory format allows one, for reading only."""
     return tensor.reshape(tensor.shape[0] if per_neuron else 1, -1)

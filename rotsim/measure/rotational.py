@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from rotsim.errors import InvalidInput, real, require
-from rotsim.measure.rotation_step import batches, can_rotate, rotate_
+from rotsim.measure.closure import evaluate
+from rotsim.measure.rotation_step import batches, can_rotate, keep_precision, rotate_
 from rotsim.optimizers.base import beta_pair, check_decoupled_decay
 from rotsim.theory import closed_forms
 
@@ -42,10 +43,7 @@ class _Rotational(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; return what `closure` returns, if one is given."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluate(closure)
         for group in self.param_groups:
             rotated: list[torch.Tensor] = []
             plain: list[torch.Tensor] = []
@@ -72,6 +70,11 @@ class _Rotational(torch.optim.Optimizer):
             for batch in batches(plain):
                 self._plain_step(group, batch, [self.state[p] for p in batch])
         return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; the norms of half-precision weights keep their digits."""
+        super().load_state_dict(state_dict)
+        keep_precision(self, state_dict)
 
     def _plain_step(self, group: dict[str, Any], parameters: list[torch.Tensor], states: list[dict[str, Any]]) -> None:
         """The ordinary optimizer's step, with decoupled decay."""

@@ -8,10 +8,17 @@ import torch
 
 from rotsim.errors import InvalidInput
 from rotsim.measure.lion import Lion as TorchLion
-from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion
+from rotsim.measure.rotational import RotationalAdamW, RotationalLion, RotationalSGDM
+from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
 
-SUPPORTED = "AdamW, Adam, SGD (no nesterov, no dampening) and rotsim.measure.Lion, without amsgrad or maximize"
+SUPPORTED = (
+    "AdamW, Adam, SGD (no nesterov, no dampening), without amsgrad or maximize, and rotsim.measure's Lion, "
+    "RotationalAdamW, RotationalSGDM and RotationalLion"
+)
+_SGDM, _LION = (torch.optim.SGD, RotationalSGDM), (TorchLion, RotationalLion)
+_ADAM = (torch.optim.AdamW, torch.optim.Adam, RotationalAdamW)
+_ROTATIONAL = (RotationalAdamW, RotationalSGDM, RotationalLion)
 
 
 def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override: float) -> Optimizer:
@@ -21,7 +28,8 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
     ----------
     optimizer : torch.optim.Optimizer
         ``AdamW``, ``Adam`` (`rotsim.AdamL2`, or `rotsim.AdamW` with ``decoupled_weight_decay``),
-        ``SGD`` without Nesterov momentum and dampening, or `rotsim.measure.Lion`.
+        ``SGD`` without Nesterov momentum and dampening, `rotsim.measure.Lion`, or a rotational variant (in a group
+        without weight decay, where it does not rotate, the optimizer it is a variant of).
     group : int
         Index into ``optimizer.param_groups``.
     **override : float
@@ -29,7 +37,7 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
 
     Returns
     -------
-    AdamW or AdamL2 or SGDM or Lion
+    AdamW or AdamL2 or SGDM or Lion or Rotational
 
     Raises
     ------
@@ -40,24 +48,32 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
         raise InvalidInput(f"`group` must be in [0, {len(optimizer.param_groups)}); got {group!r}")
     values = optimizer.param_groups[group]
     _refuse_variants(optimizer, values)
-    common = {"lr": float(values["lr"]), "weight_decay": float(values["weight_decay"]), **override}
-    # subclasses may change the update, so only the classes themselves are taken at their word
-    kind = type(optimizer)
-    if kind is torch.optim.SGD:
-        return SGDM(**common, momentum=float(values["momentum"]))
-    if kind in (TorchLion, torch.optim.Adam, torch.optim.AdamW):
-        betas = (float(values["betas"][0]), float(values["betas"][1]))
-        if kind is TorchLion:
-            return Lion(**common, betas=betas)
-        decoupled = kind is torch.optim.AdamW or values.get("decoupled_weight_decay", False)
-        return (AdamW if decoupled else AdamL2)(**common, betas=betas, eps=float(values["eps"]))
-    raise InvalidInput(_no_spec(optimizer, "its update rule is unknown to rotsim"))
+    common = {name: float(values.get(name, 0.0)) for name in ("lr", "weight_decay")} | override
+    kind = type(optimizer)  # subclasses may change the update, so only the classes themselves are taken at their word
+    if kind in _SGDM:
+        plain: Optimizer = SGDM(**common, momentum=float(values["momentum"]))
+    elif kind in _LION:
+        plain = Lion(**common, betas=_betas(values))
+    elif kind in _ADAM:
+        decoupled = kind is not torch.optim.Adam or values.get("decoupled_weight_decay", False)
+        plain = (AdamW if decoupled else AdamL2)(**common, betas=_betas(values), eps=float(values["eps"]))
+    else:
+        raise InvalidInput(_no_spec(optimizer, "its update rule is unknown to rotsim"))
+    if kind not in _ROTATIONAL or not plain.weight_decay:
+        return plain
+    return Rotational(plain, update_norm_decay=values["update_norm_decay"], zero_mean=values["zero_mean"])
+
+
+def _betas(values: dict[str, Any]) -> tuple[float, float]:
+    return float(values["betas"][0]), float(values["betas"][1])
 
 
 def _refuse_variants(optimizer: torch.optim.Optimizer, values: dict[str, Any]) -> None:
     for flag in ("amsgrad", "maximize", "nesterov"):
         if values.get(flag, False):
             raise InvalidInput(_no_spec(optimizer, f"{flag}=True changes the recurrence"))
+    if not values.get("per_neuron", True):
+        raise InvalidInput(_no_spec(optimizer, "per_neuron=False sets the angle of whole weights, not of neurons"))
     if values.get("dampening", 0) and values.get("momentum", 0):
         raise InvalidInput(_no_spec(optimizer, f"dampening={values['dampening']} changes the recurrence"))
 
@@ -65,5 +81,5 @@ def _refuse_variants(optimizer: torch.optim.Optimizer, values: dict[str, Any]) -
 def _no_spec(optimizer: torch.optim.Optimizer, why: str) -> str:
     return (
         f"no spec describes this {type(optimizer).__name__}: {why}; supported are {SUPPORTED}. "
-        "To record it all the same, pass the closest one yourself: Recorder(..., spec=rotsim.AdamW(...))"
+        "To record it all the same, pass the closest one: Recorder(..., spec=rotsim.AdamW(...))"
     )

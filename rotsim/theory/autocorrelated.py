@@ -1,12 +1,53 @@
-"""What correlated gradients do to Lion's rotation.
+"""What correlated gradients do to rotation and norm.
 
-The rotation of an optimizer that averages gradients does not depend on their autocorrelation; Lion's
-does, since its sign feeds back through an average of other length.
+The rotation of AdamW and SGDM does not depend on the gradients' autocorrelation: the decay of ‖w‖² balances
+the same share of ‖m‖² whatever it is. Every norm does, and so does the rotation of Adam+L2, whose decay is
+divided by the gradient's size, and of Lion, whose sign feeds back through an average of other length.
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+from rotsim.optimizers.base import Optimizer
+
+_POWERS = {"adamw": (0.0, 1 / 2), "sgdm": (0.0, 1 / 4), "adam_l2": (1 / 6, 1 / 3)}  # of F, in rotation and norm
+
+
+def autocorrelation_factors(optimizer: Optimizer, autocorrelation: np.ndarray) -> tuple[float, float]:
+    r"""Rotation and norm of scale-invariant weights under correlated gradients, over those under white noise.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    autocorrelation : ndarray, shape (lags + 1,)
+        R_k, with R_0 = 1, of a gradient coordinate; 0 beyond.
+
+    Returns
+    -------
+    (float, float)
+        Factors of rotation and norm; NaN if the correlations admit no walk.
+
+    Notes
+    -----
+    An average with decay β of correlated gradients has F = 1 + 2 Σ β^k R_k times the power of one of white noise.
+    AdamW: θ keeps its value and ‖w‖ = η‖u‖/θ follows √F. SGDM: the same, with ‖g‖ ∝ 1/‖w‖, gives F^{1/4}. Adam+L2: the
+    effective decay is proportional to ‖w‖, so θ² ∝ ‖w‖ and θ‖w‖ ∝ √F: F^{1/6} and F^{1/3}. Lion: `lion_rotation_factor`
+    and its inverse, since a sign has one length. A rotational variant sets both. Leading order: terms of
+    1/dim are dropped.
+    """
+    if optimizer.name == "rotational":
+        return 1.0, 1.0
+    if optimizer.name == "lion":
+        factor = lion_rotation_factor(optimizer.betas, autocorrelation)  # type: ignore[attr-defined]
+        return factor, 1 / factor
+    beta = optimizer.momentum if optimizer.name == "sgdm" else optimizer.betas[0]  # type: ignore[attr-defined]
+    given = np.asarray(autocorrelation, dtype=float)
+    power = 1 + 2 * float((beta ** np.arange(1, len(given)) * given[1:]).sum())
+    if power <= 0:
+        return float("nan"), float("nan")
+    rotation, norm = _POWERS[optimizer.name]
+    return power**rotation, power**norm
 
 
 def lion_rotation_factor(betas: tuple[float, float], autocorrelation: np.ndarray) -> float:

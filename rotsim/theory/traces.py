@@ -1,4 +1,4 @@
-"""What theory says about each neuron of a recorded network, and the comparison that follows.
+"""What theory says about each neuron of a recorded network, and about a simulation that knows its gradients.
 
 A trace carries what the closed forms need: fan-in, learning rate and weight decay of every neuron,
 and its gradient scale ‖g̃‖ = ‖g‖‖w‖, which only the norm (and Adam+L2's rotation) depends on.
@@ -13,13 +13,10 @@ import xarray as xr
 
 from rotsim import dataset
 from rotsim.comparison import Report, compare
+from rotsim.errors import InvalidInput
 from rotsim.gradients import ScaleInvariant, gradient_from_dict
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.equilibrium import Equilibrium, equilibrium
-
-# What real gradients allow: they are correlated in time and differ between coordinates. The rotation of an EMA
-# optimizer needs neither assumption if g is orthogonal to w; every norm, and Lion's rotation, needs both.
-TRACE_TOLERANCE = {"rotation": 0.10, "norm": 0.15}
 
 
 def predict_trace(trace: xr.Dataset) -> xr.Dataset:
@@ -39,8 +36,8 @@ def predict_trace(trace: xr.Dataset) -> xr.Dataset:
     """
     dataset.validate(trace)
     optimizer = dataset.optimizer_of(trace)
-    half = trace.sizes["step"] // 2
-    scale = np.sqrt((trace["gradient_scale"].values[:, half:] ** 2).mean(axis=1))
+    late = trace["gradient_scale"].isel(step=slice(trace.sizes["step"] // 2, None))
+    scale = (late**2).mean("step").values ** 0.5  # over the finite windows
     rows = zip(scale, trace["fan_in"].values, trace["lr"].values, trace["weight_decay"].values, strict=True)
     predicted = np.array([_predict_neuron(optimizer, *map(float, row)) for row in rows])
     result = dataset.build(
@@ -58,7 +55,7 @@ def predict_trace(trace: xr.Dataset) -> xr.Dataset:
 def _predict_neuron(
     optimizer: Optimizer, scale: float, fan_in: float, lr: float, weight_decay: float
 ) -> tuple[float, ...]:
-    if not (weight_decay > 0 and scale > 0 and fan_in >= 2):
+    if not (lr > 0 and weight_decay > 0 and scale > 0 and fan_in >= 2):
         return (np.nan,) * len(dataset.QUANTITIES)
     # only the norm feels the scale, smoothly: a grid of 0.1 % serves every neuron of a layer
     rounded = float(np.exp(np.round(np.log(scale) * 1000) / 1000))
@@ -72,14 +69,14 @@ def _equilibrium(optimizer: Optimizer, dim: int, scale: float) -> Equilibrium:
 
 
 def compare_with_theory(data: xr.Dataset) -> Report:
-    """Compare a simulation or a trace with the theory that its own spec selects.
+    """Compare a simulation with the theory that its own spec selects; for traces, `rotsim.diagnosis.diagnose`.
 
     Raises
     ------
     InvalidInput, NoEquilibrium
-        If its gradients follow no law, or there is no weight decay.
+        If it is a trace, its gradients follow no law, or there is no weight decay.
     """
     if data.attrs["source"] == "trace":
-        return compare(data, predict_trace(data), quantities=("norm", "rotation"), tolerance=TRACE_TOLERANCE)
+        raise InvalidInput("a trace is judged layer by layer; use `rotsim trace report` or rotsim.diagnosis.diagnose")
     spec = dataset.spec_of(data)
     return compare(data, equilibrium(dataset.optimizer_of(data), spec["dim"], gradient_from_dict(spec["gradient"])))

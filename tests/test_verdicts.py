@@ -1,0 +1,188 @@
+"""Every verdict on a case whose truth is known: gradients made to order, real torch optimizers, a real Recorder."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import rotsim  # noqa: E402
+from rotsim.diagnosis import diagnose  # noqa: E402
+from rotsim.measure import Lion, Recorder, RotationalAdamW  # noqa: E402
+
+DIM, NEURONS, STEPS = 48, 32, 1000
+MAKE = {  # ηλ = 5e-3: the norm relaxes in 100 steps, AdamW's with the lag of v in 140
+    "adamw": lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0.5, betas=(0.9, 0.95)),
+    "adam_l2": lambda p: torch.optim.Adam(p, lr=1e-2, weight_decay=1e-1, betas=(0.9, 0.95)),
+    "sgdm": lambda p: torch.optim.SGD(p, lr=0.05, weight_decay=0.01, momentum=0.9),
+    "lion": lambda p: Lion(p, lr=1e-3, weight_decay=5.0),
+    "rotational": lambda p: RotationalAdamW(p, lr=1e-2, weight_decay=0.5, betas=(0.9, 0.95)),
+}
+
+
+def invariant(raw, w):
+    """What a scale-invariant loss makes of raw noise: orthogonal to each row, in inverse proportion to its length."""
+    square = (w * w).sum(1, keepdim=True)
+    return (raw - (raw * w).sum(1, keepdim=True) / square * w) / square.sqrt()
+
+
+def white(step, w, draw):
+    return invariant(torch.randn(w.shape, generator=draw), w)
+
+
+def radial(step, w, draw):
+    """Half as much decay again, from the gradient."""
+    return white(step, w, draw) + 0.005 * w
+
+
+def signal(step, w, draw):
+    return torch.randn(w.shape, generator=draw) + 3.0
+
+
+BURST, CALM, OFTEN = 3.0, 0.5, 0.1
+
+
+def bursts(step, w, draw):
+    return white(step, w, draw) * (BURST if torch.rand((), generator=draw) < OFTEN else CALM)
+
+
+def nothing(step, w, draw):
+    return torch.zeros_like(w)
+
+
+class Correlated:
+    """AR(1) noise."""
+
+    def __init__(self, rho):
+        self.rho, self.last = rho, None
+
+    def __call__(self, step, w, draw):
+        new = torch.randn(w.shape, generator=draw)
+        self.last = new if self.last is None else self.rho * self.last + (1 - self.rho**2) ** 0.5 * new
+        return invariant(self.last, w)
+
+
+def record(kind, gradient, steps=STEPS, initial=1.0, window=40, schedule=None, lags=32):
+    """Layer diagnosis after `steps` on gradients of a kind, from rows of length `initial`, and the trace."""
+    draw = torch.Generator().manual_seed(0)
+    layer = torch.nn.Linear(DIM, NEURONS, bias=False)
+    with torch.no_grad():
+        rows = torch.randn(NEURONS, DIM, generator=draw)
+        layer.weight.copy_(initial * torch.nn.functional.normalize(rows))
+    optimizer = MAKE[kind](layer.parameters())
+    recorder = Recorder(layer, optimizer, interval=4, window=window, lags=lags)
+    with recorder:
+        for step in range(1, steps + 1):
+            layer.weight.grad = gradient(step, layer.weight.detach(), draw)
+            optimizer.step()
+            if schedule is not None:
+                optimizer.param_groups[0]["lr"] *= schedule
+    trace = recorder.dataset()
+    return diagnose(trace).layers[0], trace
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_white_noise_is_what_the_prediction_is_for(kind):
+    layer, _ = record(kind, white)
+    assert layer.verdict == "applies", layer.reason
+    assert abs(layer.ratio - 1) < 0.03 and abs(layer.norm_ratio - 1) < 0.04
+    assert layer.cosine < 1e-4 and layer.claims == ("rotation", "norm")
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgdm"])
+@pytest.mark.parametrize("gradient", [bursts, Correlated(0.6), Correlated(-0.4)])
+def test_bursts_and_correlations_leave_the_rotation_of_averages_alone(kind, gradient):
+    layer, _ = record(kind, gradient)
+    assert layer.applies, layer.reason
+    assert abs(layer.ratio - 1) < 0.05
+    if isinstance(gradient, Correlated):  # but not the norm, by the factor that the trace gives
+        assert layer.claims == ("rotation",)
+        assert abs(layer.norm_ratio / layer.norm_factor - 1) < 0.06 and abs(layer.norm_ratio - 1) > 0.1
+
+
+@pytest.mark.parametrize("kind", ["lion", "adam_l2"])
+def test_bursts_are_said_where_the_rotation_depends_on_them(kind):
+    layer, _ = record(kind, bursts, steps=3000)
+    assert layer.verdict == "bursty" and "come in bursts" in layer.reason
+    truth = (OFTEN * BURST**4 + (1 - OFTEN) * CALM**4) / (OFTEN * BURST**2 + (1 - OFTEN) * CALM**2) ** 2
+    assert abs(layer.burst / truth - 1) < 0.2
+    if kind == "lion":  # for Adam+L2, slow and fast bursts pull opposite ways
+        assert layer.ratio < 0.9
+
+
+@pytest.mark.parametrize(("rho", "word"), [(0.6, "Successive correlated"), (-0.5, "Successive anticorrelated")])
+@pytest.mark.parametrize("kind", ["lion", "adam_l2"])
+def test_correlations_change_the_rotation_of_lion_and_adam_l2_as_said(kind, rho, word):
+    layer, _ = record(kind, Correlated(rho), steps=2000)
+    assert layer.verdict == "autocorrelated" and word in layer.reason
+    assert f"{layer.rotation_factor:.2f} times" in layer.reason
+    assert abs(layer.ratio / layer.rotation_factor - 1) < 0.07 < abs(layer.ratio - 1)
+
+
+def test_a_radial_pull_is_scale_sensitive_and_lambda_eff_is_right():
+    layer, _ = record("sgdm", radial)
+    assert layer.verdict == "scale-sensitive"
+    assert "λ_eff = λ + P = 0.015 instead of λ = 0.01" in layer.reason and "extra weight decay" in layer.reason
+    assert abs(layer.ratio / 1.5**0.5 - 1) < 0.03
+    assert abs(layer.measured_rotation / layer.corrected_rotation - 1) < 0.02
+
+
+def test_a_gradient_that_is_mostly_its_mean_is_signal():
+    layer, _ = record("adamw", lambda step, w, draw: invariant(signal(step, w, draw), w) + 0 * w, lags=64)
+    assert layer.signal < 0.5  # scale-invariant weights turn until the mean is radial: no signal is left
+    layer, _ = record(
+        "lion", lambda step, w, draw: invariant(torch.randn(w.shape, generator=draw), w) + 9 * turning(step, w)
+    )
+    assert layer.verdict in ("signal", "autocorrelated")
+
+
+def turning(step, w):
+    """A direction orthogonal to the weights that stays for good: half of each row, rotated in its plane."""
+    a, b = w[:, 0::2], w[:, 1::2]
+    return torch.stack([-b, a], dim=2).reshape(w.shape) / (w * w).sum(1, keepdim=True)
+
+
+def test_no_gradient_is_dead_and_no_decay_is_said():
+    layer, _ = record("sgdm", nothing, steps=400)
+    assert layer.verdict == "dead" and layer.dead == NEURONS
+    MAKE["undecayed"] = lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0.0)
+    try:
+        assert record("undecayed", white, steps=400)[0].verdict == "no decay"
+    finally:
+        del MAKE["undecayed"]
+
+
+def test_a_schedule_is_said():
+    layer, _ = record("adamw", white, schedule=0.999)
+    assert layer.verdict == "schedule" and layer.reason.startswith("The learning rate changed")
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgdm"])
+def test_a_transient_ends_when_the_report_says(kind):
+    """Stopped early, the report names a number of steps; the same run is within 5 % from there on, and not before."""
+    theory = rotsim.equilibrium(rotsim.measure.optimizer_spec(MAKE[kind]([torch.nn.Parameter(torch.ones(2, 2))])), DIM)
+    early, _ = record(kind, white, steps=200, initial=4 * theory.norm, window=20)
+    assert early.verdict == "transient" and "Training lasted 200" in early.reason
+    expected = early.steps_needed
+    assert f"after about {expected:.2g}." in early.reason
+    _, trace = record(kind, white, steps=2000, initial=4 * theory.norm, window=20)
+    norm = np.sqrt((trace["norm"].values ** 2).mean(axis=0))
+    settled = norm[len(norm) // 2 :].mean()
+    off = np.abs(norm / settled - 1)
+    last_off = trace["step"].values[np.flatnonzero(off > 0.05)[-1]]
+    assert 0.7 * expected < last_off < 1.3 * expected
+
+
+def test_a_drifting_gradient_is_told_from_a_transient():
+    """The gradient shrinks tenfold throughout: SGDM's norm follows, long after its own transient."""
+    layer, _ = record("sgdm", lambda step, w, draw: white(step, w, draw) * 10 ** (-step / STEPS))
+    assert layer.verdict == "drifting" and "the gradient changes as the network learns" in layer.reason
