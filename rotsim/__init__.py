@@ -17,9 +17,16 @@ if TYPE_CHECKING:
     from rotsim.errors import DatasetError as DatasetError
     from rotsim.errors import InvalidInput as InvalidInput
     from rotsim.errors import NoEquilibrium as NoEquilibrium
+    from rotsim.gradients import Autocorrelated as Autocorrelated
+    from rotsim.gradients import Bursts as Bursts
     from rotsim.gradients import Isotropic as Isotropic
+    from rotsim.gradients import LayerInvariant as LayerInvariant
+    from rotsim.gradients import Radial as Radial
     from rotsim.gradients import Replay as Replay
     from rotsim.gradients import ScaleInvariant as ScaleInvariant
+    from rotsim.gradients import Signal as Signal
+    from rotsim.gradients import SimpleSystem as SimpleSystem
+    from rotsim.gradients import StudentT as StudentT
     from rotsim.optimizers import OPTIMIZERS as OPTIMIZERS
     from rotsim.optimizers import SGDM as SGDM
     from rotsim.optimizers import AdamL2 as AdamL2
@@ -44,9 +51,16 @@ _HOME = {
     "DatasetError": "rotsim.errors",
     "InvalidInput": "rotsim.errors",
     "NoEquilibrium": "rotsim.errors",
+    "Autocorrelated": "rotsim.gradients",
+    "Bursts": "rotsim.gradients",
     "Isotropic": "rotsim.gradients",
-    "ScaleInvariant": "rotsim.gradients",
+    "LayerInvariant": "rotsim.gradients",
+    "Radial": "rotsim.gradients",
     "Replay": "rotsim.gradients",
+    "ScaleInvariant": "rotsim.gradients",
+    "Signal": "rotsim.gradients",
+    "SimpleSystem": "rotsim.gradients",
+    "StudentT": "rotsim.gradients",
     "OPTIMIZERS": "rotsim.optimizers",
     "AdamW": "rotsim.optimizers",
     "AdamL2": "rotsim.optimizers",

@@ -16,8 +16,8 @@ from numba import njit
 def _source_digest() -> str:
     """Digest of every source that kernels are built from: numba's cache looks at one file only."""
     package = Path(__file__).resolve().parents[1]
-    files = [package / "noise.py", package / "gradients.py"]
-    files += sorted((package / "optimizers").glob("*.py")) + sorted((package / "simulation").glob("*.py"))
+    folders = ("gradients", "optimizers", "simulation")
+    files = [package / "noise.py", *(path for name in folders for path in sorted((package / name).glob("*.py")))]
     return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 

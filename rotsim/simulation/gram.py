@@ -102,7 +102,7 @@ def _walk(  # type: ignore[no-untyped-def]
     neurons, state, norm_squared, keys, first_step, coefficients, scale, orthogonal, freedom, window, first_window,
     records,
 ):  # fmt: skip
-    """As `walk._walk`, with ``state`` (neurons, 3, 1) = (W, M1, M2) and g = scale·z or scale·P_w⊥ z / ‖w‖."""
+    """As `walk._walk`, with ``state`` (neurons, 3, 1) = (W, M1, M2) and g = scale[i]·z or scale[i]·P_w⊥ z / ‖w‖."""
     for i in range(neurons[0], neurons[1]):
         w, m1, m2 = state[i, 0, 0], state[i, 1, 0], state[i, 2, 0]
         key0, key1 = keys[i, 0], keys[i, 1]
@@ -111,7 +111,7 @@ def _walk(  # type: ignore[no-untyped-def]
             x0, x1 = threefry2x32(key0, key1, _U(0), _U(number))
             z1, z2 = box_muller(x0, x1)
             z3 = np.sqrt(chi_squared(freedom, key0, key1, number))
-            size = scale / w if orthogonal else scale
+            size = scale[i] / w if orthogonal else scale[i]
             g1 = 0.0 if orthogonal else size * z1
             w, m1, m2, angle, moved = step(
                 w, m1, m2, g1, size * z2, size * z3, coefficients[t, 0], coefficients[t, 1], coefficients[t, 2]
@@ -132,15 +132,15 @@ def _kernel() -> Callable[..., None]:
 def kernel(gradient: Gradient, dim: int) -> Callable[..., None]:
     """A function with the arguments of the walk's kernel, for neurons of this dim."""
     orthogonal = isinstance(gradient, ScaleInvariant)
-    scale = gradient.parameter / np.sqrt(dim) if orthogonal else gradient.parameter
+    unit = 1 / np.sqrt(dim) if orthogonal else 1.0
 
     def walk(  # type: ignore[no-untyped-def]
-        neurons, state, norm_squared, keys, first_step, coefficients, _parameter, _data, window, first_window, _z,
+        neurons, state, norm_squared, keys, first_step, coefficients, parameters, _data, window, first_window, _z,
         records,
     ) -> None:  # fmt: skip
         _kernel()(
-            neurons, state, norm_squared, keys, first_step, coefficients, scale, orthogonal, dim - 2, window,
-            first_window, records,
+            neurons, state, norm_squared, keys, first_step, coefficients, unit * parameters[:, 0], orthogonal, dim - 2,
+            window, first_window, records,
         )  # fmt: skip
 
     return walk

@@ -82,7 +82,7 @@ def simulate(
     steps : int
         Total number of optimizer steps, < 2³². With `resume`, this counts the steps already done.
     gradient : Gradient
-        ScaleInvariant (default), Isotropic or Replay.
+        ScaleInvariant (default), Isotropic, or any other model of `rotsim.gradients`.
     seed : int
         In [0, 2⁶⁴). A draw depends on (seed, neuron, step, coordinate) alone.
     initial_norm : float or array_like, shape (neurons,)
@@ -169,13 +169,14 @@ def simulate(
         "initial": initial_description(initial_norm, initial_weights),
     }
     carried = 1 if engine == "gram" else dim  # coordinates that the state holds
-    check_fits(neurons * SLOTS * carried * np.dtype(dtype).itemsize, 3 * neurons * -(-steps // window) * 24)
+    slots = SLOTS + gradient.memory_slots
+    check_fits(neurons * slots * carried * np.dtype(dtype).itemsize, 3 * neurons * -(-steps // window) * 24)
     if resume is not None:
         state = resumed(resume, optimizer, spec, steps, schedule)
     elif engine == "gram":
         state = fresh_norms(neurons, initial_norm, initial_weights)
     else:
-        state = fresh(neurons, dim, seed, initial_norm, initial_weights, np.dtype(dtype))
+        state = fresh(neurons, dim, seed, initial_norm, initial_weights, np.dtype(dtype), slots)
 
     first_window = state.done // window
     records = np.zeros((neurons, -(-steps // window) - first_window, len(dataset.QUANTITIES)))
@@ -193,8 +194,10 @@ def simulate(
 
     if engine == "gram":
         kernel = gram.kernel(gradient, dim)
+    elif engine == "numba":
+        kernel = walk.kernel(type(optimizer), type(gradient))
     else:
-        kernel = (walk if engine == "numba" else twin).kernel(type(optimizer), type(gradient))
+        kernel = twin.kernel(optimizer, gradient)
     saved = time.monotonic()
     with stop_requested() as stop:
         for done in _advance(kernel, state, steps, optimizer, gradient, schedule, seed, window, records, workers):
@@ -255,11 +258,14 @@ def _advance(
     blocks = np.unique(np.linspace(0, neurons, min(neurons, 4 * workers) + 1).astype(int)).tolist()
     chunk = int(np.clip(_COORDINATE_STEPS_PER_CHUNK * workers / (neurons * max(dim, _LEAST_COST)), 1, _MAX_CHUNK))
     first_window = state.done // window
+    parameters = np.broadcast_to(gradient.parameters(), (neurons, gradient.parameters().shape[1])).copy()
+    if gradient.coupled:
+        chunk = 1
 
     def advance(start: int, stop: int, first: int, table: np.ndarray, data: np.ndarray) -> None:
-        scratch = np.zeros(dim + dim % 2, real)
+        scratch = np.zeros(gradient.scratch(dim), real)
         kernel(
-            (start, stop), state.slots, state.norm_squared, keys, first, table, gradient.parameter, data,
+            (start, stop), state.slots, state.norm_squared, keys, first, table, parameters, data,
             window, first_window, scratch, records,
         )  # fmt: skip
 
@@ -268,7 +274,7 @@ def _advance(
             step = np.arange(state.done + 1, min(state.done + chunk, steps) + 1)
             lr, weight_decay = optimizer.lr * schedule(step), np.full(len(step), optimizer.weight_decay)
             table = optimizer.coefficient_table(step, lr, weight_decay).astype(real)
-            data = gradient.chunk(step, real)
+            data = gradient.given(step, real, state.slots[:, 0], keys)
             jobs = [pool.submit(advance, *block, int(step[0]), table, data) for block in pairwise(blocks)]
             for job in jobs:
                 job.result()

@@ -12,12 +12,12 @@ import xarray as xr
 
 from rotsim import dataset
 from rotsim.errors import InvalidInput, integer, require
-from rotsim.gradients import Gradient, Replay
+from rotsim.gradients import Gradient
 from rotsim.noise import INITIAL_WEIGHTS_STREAM, neuron_keys, normals
 from rotsim.optimizers.base import Optimizer
 
 DEFAULT_DIM, DEFAULT_NEURONS = 1024, 64
-SLOTS = 3  # weights, first and second moment
+SLOTS = 3  # weights, first and second moment; a gradient model's memory follows
 
 
 @dataclass
@@ -25,7 +25,7 @@ class State:
     """Everything the walk carries from step to step."""
 
     done: int
-    slots: np.ndarray  # (neurons, SLOTS, dim)
+    slots: np.ndarray  # (neurons, at least SLOTS, dim)
     norm_squared: np.ndarray  # (neurons,) float64
     open_window: np.ndarray | float = 0.0  # (neurons, 3) sums of a record window cut short, else 0
 
@@ -42,24 +42,24 @@ def shape_of_run(
     neurons: int | None, dim: int | None, steps: int, gradient: Gradient, initial_weights: np.ndarray | None
 ) -> tuple[int, int]:
     """(neurons, dim) from the arguments and from whatever arrays were given; they must agree."""
-    found: dict[str, tuple[int, int]] = {}
+    found: dict[str, tuple[int | None, int | None]] = {}
     if initial_weights is not None:
         if np.ndim(initial_weights) != 2:
             raise InvalidInput(f"`initial_weights` must have shape (neurons, dim); got {np.shape(initial_weights)}")
         found["initial_weights"] = np.shape(initial_weights)
-    if isinstance(gradient, Replay):
-        available, *rest = gradient.gradients.shape
-        found["gradient"] = (rest[0], rest[1])
-        require(
-            steps <= available,
-            "steps",
-            f"be <= {available}, the steps that the replayed gradients have",
-            steps,
-        )
+    available, made_for_neurons, made_for_dim = gradient.extent
+    require(
+        available is None or steps <= available,
+        "steps",
+        f"be <= {available}, the steps that the gradient's data have",
+        steps,
+    )
+    found["gradient"] = (made_for_neurons, made_for_dim)
     for source, (n, c) in found.items():
-        if neurons not in (None, n) or dim not in (None, c):
-            raise InvalidInput(f"`{source}` has {n} neurons of dim {c}, which contradicts neurons={neurons}, dim={dim}")
-        neurons, dim = n, c
+        if (n is not None and neurons not in (None, n)) or (c is not None and dim not in (None, c)):
+            made_for = f"{'any number of' if n is None else n} neurons of {'any dim' if c is None else f'dim {c}'}"
+            raise InvalidInput(f"`{source}` has {made_for}, which contradicts neurons={neurons}, dim={dim}")
+        neurons, dim = neurons if n is None else n, dim if c is None else c
     return (
         integer("neurons", DEFAULT_NEURONS if neurons is None else neurons, low=1),
         integer("dim", DEFAULT_DIM if dim is None else dim, low=2),
@@ -124,11 +124,12 @@ def fresh(
     initial_norm: Any,
     initial_weights: Any,
     dtype: np.dtype[Any],
+    slots_needed: int = SLOTS,
 ) -> State:
     """State before the first step: given weights, or uniform directions of the given norms."""
     norm = _given_norms(neurons, initial_norm, initial_weights)
     keys = neuron_keys(seed, neurons, INITIAL_WEIGHTS_STREAM)
-    slots, norm_squared = np.zeros((neurons, SLOTS, dim), dtype), np.zeros(neurons)
+    slots, norm_squared = np.zeros((neurons, slots_needed, dim), dtype), np.zeros(neurons)
     rows = max(1, (1 << 20) // dim)  # a few at a time: the temporaries of a draw are larger than its result
     for block in (slice(first, first + rows) for first in range(0, neurons, rows)):
         if initial_weights is None:

@@ -13,7 +13,8 @@ from functools import cache
 import numpy as np
 from numba.extending import register_jitable
 
-from rotsim import gradients, noise
+from rotsim import noise
+from rotsim.gradients.base import Gradient
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.compiled import compiled
 
@@ -33,20 +34,20 @@ def squared_angle(chord_squared):  # type: ignore[no-untyped-def]
 
 
 def _walk(  # type: ignore[no-untyped-def]
-    neurons, state, norm_squared, keys, first_step, coefficients, parameter, data, window, first_window, z, records
+    neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, z, records
 ):
     """Advance ``neurons`` = (start, stop) by ``len(coefficients)`` steps; step numbers start at `first_step`.
 
-    state : (neurons, 3, dim); norm_squared : (neurons,) float64, carried so that a chunk boundary
-    changes no rounding; coefficients : (steps, 6); data : (steps, neurons, dim) or (0, 0, 0);
-    z : (dim rounded up to even,) scratch; records : (neurons, windows, 3) float64, to which
-    ‖w‖², the squared angle and ‖Δw‖² of every step are added.
+    state : (neurons, SLOTS + the gradient's memory, dim); norm_squared : (neurons,) float64, carried so that
+    a chunk boundary changes no rounding; coefficients : (steps, 6); parameters : (neurons, count) float64, of the
+    sampler; data : (steps, neurons or 1, count) or (0, 0, 0); z : the sampler's scratch; records : (neurons,
+    windows, 3) float64, to which ‖w‖², the squared angle and ‖Δw‖² of every step are added.
     """
     real = state.dtype.type
     words = np.empty((2, noise.BLOCK), np.uint32)
     steps = coefficients.shape[0]
     for i in range(neurons[0], neurons[1]):
-        w, m, v = state[i, 0], state[i, 1], state[i, 2]
+        w, m, v, memory = state[i, 0], state[i, 1], state[i, 2], state[i, 3:]
         dim = w.size
         key0, key1 = keys[i, 0], keys[i, 1]
         before = norm_squared[i]
@@ -57,7 +58,9 @@ def _walk(  # type: ignore[no-untyped-def]
             stop = min(steps, start + window - (first_step + start - 1) % window)
             sum_norm, sum_angle, sum_moved = record[0], record[1], record[2]
             for t in range(start, stop):
-                scale_z, scale_w = _sample(z, words, w, before, key0, key1, first_step + t, parameter, data, t, i)
+                scale_z, scale_w = _sample(
+                    z, words, w, before, key0, key1, first_step + t, parameters[i], memory, data, t, i
+                )
                 a, b = real(scale_z), real(scale_w)
                 c = coefficients[t]
                 c = (c[0], c[1], c[2], c[3], c[4], c[5])
@@ -85,7 +88,7 @@ def _walk(  # type: ignore[no-untyped-def]
 
 
 @cache
-def kernel(optimizer: type[Optimizer], gradient: type[gradients.Gradient]) -> Callable[..., None]:
+def kernel(optimizer: type[Optimizer], gradient: type[Gradient]) -> Callable[..., None]:
     """`_walk` for one optimizer and gradient model."""
     bound = {"_update": optimizer.update, "_sample": gradient.sample}
     return compiled(_walk, f"walk_{optimizer.name}_{gradient.name}", bound, fastmath=_FASTMATH)

@@ -1,0 +1,71 @@
+"""Noise with a memory: gradients of neighbouring steps resemble each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba.extending import register_jitable
+
+from rotsim.errors import require
+from rotsim.gradients.base import INLINED, PerNeuron, Structured, finite, per_neuron, shaped
+from rotsim.noise import fill_normals
+
+
+@register_jitable(**INLINED)
+def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+    fill_normals(z, words, key0, key1, step)
+    if step > 1:  # the first draw has the stationary variance already
+        correlation = parameters[2]
+        fresh = np.sqrt(1.0 - correlation * correlation)
+        for j in range(w.size):
+            z[j] = correlation * memory[0, j] + fresh * z[j]
+    for j in range(w.size):
+        memory[0, j] = z[j]
+    return shaped(z, w, norm_squared, parameters[0], parameters[1])
+
+
+@dataclass(frozen=True)
+class Autocorrelated(Structured):
+    r"""First-order autoregressive noise of unit variance, before it is shaped.
+
+    .. math::
+        z_t = \phi\, z_{t-1} + \sqrt{1-\phi^2}\; \xi_t, \qquad E[z_t z_{t+k}] = \phi^{|k|}
+
+    Parameters
+    ----------
+    correlation : float or sequence of float, one per neuron
+        φ in (-1, 1), the correlation of neighbouring steps; 0 is white noise.
+    scale : float or sequence of float, one per neuron
+        As in `Isotropic` or `ScaleInvariant`, > 0.
+    scale_invariant : bool
+        Shape z as `ScaleInvariant` does (True) or as `Isotropic`.
+    """
+
+    name = "autocorrelated"
+    sample = staticmethod(_sample)
+    memory_slots = 1
+
+    correlation: PerNeuron
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set("correlation", per_neuron("correlation", self.correlation, _inside))
+
+    def parameters(self) -> np.ndarray:
+        return self._columns(self.correlation)
+
+    def _raw(
+        self, z: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
+    ) -> np.ndarray:
+        if step > 1:
+            correlation = parameters[:, 2:]
+            z = (correlation * memory[:, 0] + np.sqrt(1 - correlation**2) * z).astype(z.dtype)
+        memory[:, 0] = z
+        return z
+
+
+def _inside(name: str, value: object) -> float:
+    number = finite(name, value)
+    require(abs(number) < 1, name, "be in (-1, 1)", number)
+    return number

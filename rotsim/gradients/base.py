@@ -1,0 +1,193 @@
+"""What every gradient model provides: a frozen spec, a jitted sampler, its readable twin, and the power theory needs.
+
+A sampler fills ``z`` with raw noise (or data) and returns two numbers ``(a, b)``; the gradient is
+``g = a·z + b·w``. That form covers white noise, its projection orthogonal to w, and replayed
+data, and lets the kernel apply it inside the update loop instead of in a pass of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+from numba.extending import register_jitable
+
+from rotsim.errors import InvalidInput, positive, real, require
+from rotsim.noise import normals
+
+PerNeuron = float | tuple[float, ...]
+
+# Inlined into the walk: a call per step, with its reference counting, costs a third of a walk at dim 64.
+INLINED: dict[str, Any] = {"fastmath": {"contract", "nsz", "reassoc"}, "inline": "always"}
+
+
+@dataclass(frozen=True)
+class GradientPower:
+    """Second moment of the gradient as the theory sees it: E‖g‖² = scale_squared · (E‖w‖²)^homogeneity."""
+
+    scale_squared: float
+    homogeneity: int
+
+
+@dataclass(frozen=True)
+class Gradient(ABC):
+    """A gradient model; a subclass is one file and one line in `rotsim.gradients`.
+
+    ``sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i) -> (a, b)`` is the jitted
+    sampler. ``z`` is scratch of `scratch` numbers whose first dim it fills; ``parameters`` are one neuron's row of
+    `parameters`; ``memory`` (memory_slots, dim) is kept from step to step, zero at the start; ``data[t, i]`` is what
+    `given` supplies for neuron i at the t-th step of a chunk.
+    """
+
+    name: ClassVar[str]
+    sample: ClassVar[Callable[..., Any]]
+    memory_slots: ClassVar[int] = 0
+    #: Neurons see each other: `given` is asked before every step, with the weights of all.
+    coupled: ClassVar[bool] = False
+
+    @abstractmethod
+    def parameters(self) -> np.ndarray:
+        """The numbers the sampler takes, shape (1, count), or (neurons, count) where they differ."""
+
+    @abstractmethod
+    def at(
+        self, w: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
+    ) -> np.ndarray:
+        """What `sample` computes, in NumPy, for all neurons: g, shape (neurons, dim). Updates `memory` in place."""
+
+    @property
+    def extent(self) -> tuple[int | None, int | None, int | None]:
+        """(steps, neurons, dim) that the model is made for; None where any will do."""
+        neurons = len(self.parameters())
+        return None, (neurons if neurons > 1 else None), None
+
+    def scratch(self, dim: int) -> int:
+        """Length of the sampler's scratch ``z``, at least `dim` rounded up to even."""
+        return dim + dim % 2
+
+    def given(self, step: np.ndarray, dtype: np.dtype[Any], weights: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """Data for these steps, shape (len(step), neurons or 1, count); empty for noise models."""
+        return np.zeros((0, 0, 0), dtype)
+
+    def power(self, dim: int) -> GradientPower:
+        """E‖g‖² as a function of E‖w‖²; raises `InvalidInput` if the model has no such law."""
+        raise InvalidInput(
+            "`gradient` must be Isotropic or ScaleInvariant to predict an equilibrium; "
+            f"got {type(self).__name__}, whose gradients follow no law. Simulate it instead"
+        )
+
+    def angle_spread(self, dim: int) -> float:
+        """Factor between E[angle²] and 2(1 - ρ) that comes from fluctuations of ‖w‖ at finite `dim`."""
+        return 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and parameters, JSON-serialisable."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"name": self.name, **{k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}}
+
+    def _set(self, name: str, value: Any) -> None:
+        """Store a normalised value during ``__post_init__`` of a frozen dataclass."""
+        object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True)
+class Noise(Gradient):
+    """What the two plain noise models share: one scale > 0, or one per neuron."""
+
+    scale: PerNeuron = 1.0
+
+    def __post_init__(self) -> None:
+        self._set("scale", per_neuron("scale", self.scale, positive))
+
+    def parameters(self) -> np.ndarray:
+        return np.atleast_1d(self.scale)[:, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structured(Gradient):
+    """Noise with a structure of its own, before it is shaped: isotropic as it is, or as scale invariance makes it.
+
+    A subclass adds its parameters after those two in `parameters`, and draws in `_raw`.
+    """
+
+    scale: PerNeuron = 1.0
+    scale_invariant: bool = True
+
+    def __post_init__(self) -> None:
+        self._set("scale", per_neuron("scale", self.scale, positive))
+        require(isinstance(self.scale_invariant, bool), "scale_invariant", "be True or False", self.scale_invariant)
+
+    def _columns(self, *extra: PerNeuron) -> np.ndarray:
+        """`parameters` made of the shape and `extra`, each a number or one per neuron."""
+        columns = [np.atleast_1d(column) for column in (self.scale, float(self.scale_invariant), *extra)]
+        return np.stack(broadcast(columns), axis=1)
+
+    def at(
+        self, w: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
+    ) -> np.ndarray:
+        raw = self._raw(normals(keys, step, w.shape[1]).astype(w.dtype), keys, step, parameters, memory, data)
+        return shape_noise(raw, w, parameters[:, 0], self.scale_invariant)
+
+    def _raw(
+        self, z: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
+    ) -> np.ndarray:
+        """The noise before shaping, from the standard normals `z` of the step; shape (neurons, dim)."""
+        return z
+
+
+@register_jitable(**INLINED)
+def shaped(z, w, norm_squared, scale, scale_invariant):  # type: ignore[no-untyped-def]
+    """(a, b) of noise z: scale·z, or its part across w over ‖w‖ with scale/√dim, as scale invariance makes it."""
+    if scale_invariant == 0.0:
+        return scale, 0.0
+    overlap = z[0] * w[0]
+    for j in range(1, w.size):
+        overlap += z[j] * w[j]
+    a = scale / np.sqrt(w.size * norm_squared)
+    return a, -a * overlap / norm_squared
+
+
+def shape_noise(z: np.ndarray, w: np.ndarray, scale: np.ndarray, scale_invariant: bool) -> np.ndarray:
+    """`shaped` for all neurons in NumPy: the gradient, shape (neurons, dim)."""
+    size = scale[:, None].astype(w.dtype)
+    if not scale_invariant:
+        return z * size
+    norm = np.linalg.norm(w, axis=1, keepdims=True)
+    direction = w / norm
+    across: np.ndarray = z - (z * direction).sum(axis=1, keepdims=True) * direction
+    return across * (size / w.dtype.type(np.sqrt(w.shape[1]))) / norm
+
+
+def per_neuron(name: str, value: Any, check: Callable[[str, Any], float]) -> PerNeuron:
+    """One checked number, or a tuple of them, one per neuron."""
+    if np.ndim(value) == 0:
+        return check(name, value.item() if isinstance(value, np.generic) else value)
+    if np.ndim(value) != 1 or len(value) == 0:
+        raise InvalidInput(f"`{name}` must be one number or one per neuron; got shape {np.shape(value)}")
+    return tuple(check(f"{name}[{i}]", number) for i, number in enumerate(np.asarray(value).tolist()))
+
+
+def one_scale(scale: PerNeuron) -> float:
+    """The one scale that a prediction is for."""
+    if isinstance(scale, tuple):
+        raise InvalidInput(
+            f"`scale` must be one number to be predicted; got {len(scale)}. Predict each neuron by itself"
+        )
+    return scale
+
+
+def finite(name: str, value: Any) -> float:
+    """Return `value` as a float after checking that it is finite."""
+    return real(name, value, "be finite")
+
+
+def broadcast(columns: list[np.ndarray]) -> list[np.ndarray]:
+    """`columns` of one length, each given once or per neuron."""
+    try:
+        return list(np.broadcast_arrays(*columns))
+    except ValueError:
+        lengths = sorted({len(column) for column in columns if len(column) > 1})
+        raise InvalidInput(f"parameters given per neuron must have one length; got {lengths}") from None

@@ -1,0 +1,74 @@
+"""Noise whose size changes from step to step in a given way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numba.extending import register_jitable
+
+from rotsim.errors import InvalidInput
+from rotsim.gradients.base import INLINED, Structured, shaped
+from rotsim.noise import fill_normals
+
+
+@register_jitable(**INLINED)
+def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+    fill_normals(z, words, key0, key1, step)
+    factor = data[t, 0, 0]
+    for j in range(w.size):
+        z[j] *= factor
+    return shaped(z, w, norm_squared, parameters[0], parameters[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Bursts(Structured):
+    """Noise times a given factor at each step, the same for all neurons: the gradient scales of a real run.
+
+    Parameters
+    ----------
+    series : array_like of float, shape (steps,)
+        Factors >= 0, not all zero; step t of the walk uses ``series[t - 1]``.
+    scale : float or sequence of float, one per neuron
+        As in `Isotropic` or `ScaleInvariant`, > 0.
+    scale_invariant : bool
+        Shape the noise as `ScaleInvariant` does (True) or as `Isotropic`.
+    """
+
+    name = "bursts"
+    sample = staticmethod(_sample)
+
+    series: np.ndarray
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            series = np.asarray(self.series, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise InvalidInput("`series` must be an array of numbers of shape (steps,)") from None
+        if series.ndim != 1 or not (np.isfinite(series) & (series >= 0)).all() or not series.any():
+            raise InvalidInput(
+                f"`series` must be finite factors >= 0 of shape (steps,), not all zero; got shape {series.shape}"
+            )
+        self._set("series", series)
+
+    @property
+    def extent(self) -> tuple[int | None, int | None, int | None]:
+        return len(self.series), *super().extent[1:]
+
+    def parameters(self) -> np.ndarray:
+        return self._columns()
+
+    def given(self, step: np.ndarray, dtype: np.dtype[Any], weights: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        return self.series[step[0] - 1 : step[-1], None, None].astype(dtype)
+
+    def _raw(
+        self, z: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
+    ) -> np.ndarray:
+        return z * data[0, 0]
+
+    def to_dict(self) -> dict[str, Any]:
+        digest = sha256(np.ascontiguousarray(self.series).tobytes()).hexdigest()
+        return {**super().to_dict(), "series": {"steps": len(self.series), "sha256": digest}}

@@ -1,0 +1,45 @@
+"""White noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba.extending import register_jitable
+
+from rotsim.errors import require
+from rotsim.gradients.base import INLINED, GradientPower, Noise, one_scale, shape_noise
+from rotsim.noise import fill_normals, normals
+
+
+@register_jitable(**INLINED)
+def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+    fill_normals(z, words, key0, key1, step)
+    return parameters[0], 0.0
+
+
+@dataclass(frozen=True)
+class Isotropic(Noise):
+    """White noise: g ~ N(0, scale² I).
+
+    Parameters
+    ----------
+    scale : float or sequence of float, one per neuron
+        Standard deviation of one coordinate, > 0.
+    """
+
+    name = "isotropic"
+    sample = staticmethod(_sample)
+
+    def at(
+        self, w: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
+    ) -> np.ndarray:
+        return shape_noise(normals(keys, step, w.shape[1]).astype(w.dtype), w, parameters[:, 0], False)
+
+    def power(self, dim: int) -> GradientPower:
+        return GradientPower(dim * one_scale(self.scale) ** 2, 0)
+
+    def angle_spread(self, dim: int) -> float:
+        require(dim >= 3, "dim", "be >= 3 for isotropic noise, where E[1/‖w‖²] diverges at 2", dim)
+        # w and the noise across it are independent: E[χ²_{C-1}] E[1/χ²_C] = (C-1)/(C-2)
+        return (dim - 1) / (dim - 2)

@@ -1,0 +1,51 @@
+"""Noise with a radial part: the gradient of weights that are not scale-invariant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba.extending import register_jitable
+
+from rotsim.gradients.base import INLINED, PerNeuron, Structured, finite, per_neuron, shape_noise, shaped
+from rotsim.noise import fill_normals, normals
+
+
+@register_jitable(**INLINED)
+def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+    fill_normals(z, words, key0, key1, step)
+    a, b = shaped(z, w, norm_squared, parameters[0], parameters[1])
+    return a, b + parameters[2]
+
+
+@dataclass(frozen=True)
+class Radial(Structured):
+    """Noise plus a pull towards the origin (or a push away): g = noise + strength·w.
+
+    Parameters
+    ----------
+    strength : float or sequence of float, one per neuron
+        Pull per unit of w, in units of a coupled weight decay; negative pushes outwards.
+    scale : float or sequence of float, one per neuron
+        Of the noise, as in `Isotropic` or `ScaleInvariant`, > 0.
+    scale_invariant : bool
+        Shape the noise as `ScaleInvariant` does (True) or as `Isotropic`.
+    """
+
+    name = "radial"
+    sample = staticmethod(_sample)
+
+    strength: PerNeuron
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set("strength", per_neuron("strength", self.strength, finite))
+
+    def parameters(self) -> np.ndarray:
+        return self._columns(self.strength)
+
+    def at(
+        self, w: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
+    ) -> np.ndarray:
+        noise = shape_noise(normals(keys, step, w.shape[1]).astype(w.dtype), w, parameters[:, 0], self.scale_invariant)
+        return noise + parameters[:, 2:].astype(w.dtype) * w

@@ -1,0 +1,71 @@
+"""Gradients given in advance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numba.extending import register_jitable
+
+from rotsim.errors import InvalidInput
+from rotsim.gradients.base import INLINED, Gradient
+
+
+@register_jitable(**INLINED)
+def sample_given(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+    """The gradient is what `Gradient.given` supplies."""
+    for j in range(w.size):
+        z[j] = data[t, i, j]
+    return 1.0, 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Replay(Gradient):
+    """Gradients given in advance, e.g. recorded from a network.
+
+    Parameters
+    ----------
+    gradients : array_like of float, shape (steps, neurons, dim)
+        Finite values; step t of the walk uses ``gradients[t - 1]``.
+    """
+
+    name = "replay"
+    sample = staticmethod(sample_given)
+
+    gradients: np.ndarray
+
+    def __post_init__(self) -> None:
+        try:
+            array = np.asarray(self.gradients, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise InvalidInput("`gradients` must be an array of numbers of shape (steps, neurons, dim)") from None
+        if array.ndim != 3 or 0 in array.shape:
+            raise InvalidInput(f"`gradients` must have shape (steps, neurons, dim), none zero; got {array.shape}")
+        if not np.isfinite(array).all():
+            raise InvalidInput("`gradients` must be finite; it holds NaN or infinity")
+        self._set("gradients", array)
+
+    @property
+    def extent(self) -> tuple[int | None, int | None, int | None]:
+        steps, neurons, dim = self.gradients.shape
+        return steps, neurons, dim
+
+    def parameters(self) -> np.ndarray:
+        return np.zeros((1, 1))
+
+    def given(self, step: np.ndarray, dtype: np.dtype[Any], weights: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        return self.gradients[step[0] - 1 : step[-1]].astype(dtype)
+
+    def at(
+        self, w: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
+    ) -> np.ndarray:
+        return data
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "shape": list(self.gradients.shape),
+            "sha256": sha256(np.ascontiguousarray(self.gradients).tobytes()).hexdigest(),
+        }

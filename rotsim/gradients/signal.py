@@ -1,0 +1,53 @@
+"""Noise about a persistent mean: what the loss itself asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba.extending import register_jitable
+
+from rotsim.gradients.base import INLINED, PerNeuron, Structured, finite, per_neuron, shaped
+from rotsim.noise import fill_normals
+
+
+@register_jitable(**INLINED)
+def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+    fill_normals(z, words, key0, key1, step)
+    for j in range(w.size):
+        z[j] += parameters[2]
+    return shaped(z, w, norm_squared, parameters[0], parameters[1])
+
+
+@dataclass(frozen=True)
+class Signal(Structured):
+    """Noise about a persistent mean, z ~ N(ratio, 1) in every coordinate before it is shaped.
+
+    All coordinates having one mean costs no generality where the optimizer treats signs alike.
+
+    Parameters
+    ----------
+    ratio : float or sequence of float, one per neuron
+        Mean over standard deviation of a coordinate: the signal-to-noise ratio of one gradient. Any sign.
+    scale : float or sequence of float, one per neuron
+        As in `Isotropic` or `ScaleInvariant`, of the noise, > 0.
+    scale_invariant : bool
+        Shape z as `ScaleInvariant` does (True), which turns w until the mean is radial, or as `Isotropic`.
+    """
+
+    name = "signal"
+    sample = staticmethod(_sample)
+
+    ratio: PerNeuron
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set("ratio", per_neuron("ratio", self.ratio, finite))
+
+    def parameters(self) -> np.ndarray:
+        return self._columns(self.ratio)
+
+    def _raw(
+        self, z: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
+    ) -> np.ndarray:
+        return z + parameters[:, 2:].astype(z.dtype)

@@ -1,0 +1,119 @@
+"""Back-propagated gradients of the smallest normalised network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba.extending import register_jitable
+
+from rotsim.errors import integer, require
+from rotsim.gradients.base import Gradient, PerNeuron, finite, per_neuron
+from rotsim.noise import fill_normals, normals
+
+
+@register_jitable
+def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+    batch, gain_out, gain_in = int(parameters[0]), parameters[1], parameters[2:]
+    dim = w.size
+    start = dim + dim % 2  # after the gradient: the batch, the weights of the loss, the outputs
+    inputs, loss = z[start : start + batch * dim], z[start + batch * dim : start + batch * dim + batch]
+    output = z[z.size - batch :]
+    fill_normals(z[start : z.size - batch], words, key0, key1, step)
+    mean = 0.0
+    for b in range(batch):
+        total = 0.0
+        for j in range(dim):
+            total += inputs[b * dim + j] * w[j] * gain_in[j % gain_in.size]
+        output[b] = total
+        mean += total / batch
+    variance, loss_mean, loss_slope = 0.0, 0.0, 0.0
+    for b in range(batch):
+        output[b] -= mean
+        variance += output[b] * output[b] / batch
+        loss_mean += loss[b] / batch
+        loss_slope += loss[b] * output[b] / batch
+    factor = gain_out / (batch * np.sqrt(variance))
+    for j in range(dim):
+        z[j] = 0.0
+    for b in range(batch):
+        back = factor * (loss[b] - loss_mean - loss_slope / variance * output[b])
+        for j in range(dim):
+            z[j] += back * inputs[b * dim + j] * gain_in[j % gain_in.size]
+    return 1.0, 0.0
+
+
+@dataclass(frozen=True)
+class SimpleSystem(Gradient):
+    r"""Gradients of the paper's simple system f(X) = γ_out ⊙ N(W(γ_in ⊙ X)) under a random linear loss.
+
+    N normalises each output over the batch. At every step a neuron gets a batch X of N(0, 1) inputs and a
+    loss :math:`L = \frac1B \sum_b r_b f_b` with r_b ~ N(0, 1), both drawn anew; its gradient is back-propagated:
+
+    .. math::
+        y_b = \sum_j w_j \gamma^{in}_j x_{bj}, \quad \hat y_b = \frac{y_b - \bar y}{s_y}, \quad
+        \frac{\partial L}{\partial w_j} = \frac{\gamma^{out}}{B s_y}
+        \sum_b \left(r_b - \bar r - \overline{r\hat y}\,\hat y_b\right) \gamma^{in}_j x_{bj}
+
+    Each neuron has a batch of its own, so neurons are independent; in a layer they would share it.
+
+    Parameters
+    ----------
+    batch : int
+        B >= 3; with 2 the normalised outputs are constants and the gradient vanishes.
+    gain_out : float or sequence of float, one per neuron
+        γ_out, not 0: scales the neuron's gradients.
+    gain_in : float or sequence of float, one per coordinate
+        γ_in, not 0: makes coordinates differ in size.
+
+    Notes
+    -----
+    Source: Kosson, Messmer, Jaggi 2024, the "simple system" of section 3.
+    """
+
+    name = "simple_system"
+    sample = staticmethod(_sample)
+
+    batch: int = 32
+    gain_out: PerNeuron = 1.0
+    gain_in: PerNeuron = 1.0
+
+    def __post_init__(self) -> None:
+        self._set("batch", integer("batch", self.batch, low=3))
+        self._set("gain_out", per_neuron("gain_out", self.gain_out, _not_zero))
+        self._set("gain_in", per_neuron("gain_in", self.gain_in, _not_zero))
+
+    @property
+    def extent(self) -> tuple[int | None, int | None, int | None]:
+        neurons, dim = (len(gain) if isinstance(gain, tuple) else None for gain in (self.gain_out, self.gain_in))
+        return None, neurons, dim
+
+    def parameters(self) -> np.ndarray:
+        gain_out, gain_in = np.atleast_1d(self.gain_out), np.atleast_1d(self.gain_in)
+        shared = np.broadcast_to(gain_in, (len(gain_out), len(gain_in)))
+        return np.column_stack([np.full(len(gain_out), float(self.batch)), gain_out, shared])
+
+    def scratch(self, dim: int) -> int:
+        drawn = self.batch * (dim + 1)
+        return dim + dim % 2 + drawn + drawn % 2 + self.batch
+
+    def at(
+        self, w: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
+    ) -> np.ndarray:
+        neurons, dim = w.shape
+        drawn = normals(keys, step, self.batch * (dim + 1)).astype(w.dtype)
+        x = drawn[:, : self.batch * dim].reshape(neurons, self.batch, dim) * parameters[:, None, 2:].astype(w.dtype)
+        loss = drawn[:, self.batch * dim :]
+        y = np.einsum("nbj,nj->nb", x, w)
+        spread = y.std(axis=1, keepdims=True)
+        normed = (y - y.mean(axis=1, keepdims=True)) / spread
+        slope = (loss * normed).mean(axis=1, keepdims=True)
+        back = parameters[:, 1:2] / (self.batch * spread) * (loss - loss.mean(axis=1, keepdims=True) - slope * normed)
+        gradient: np.ndarray = np.einsum("nb,nbj->nj", back.astype(w.dtype), x)
+        return gradient
+
+
+def _not_zero(name: str, value: object) -> float:
+    number = finite(name, value)
+    require(number != 0, name, "not be 0", number)
+    return number
