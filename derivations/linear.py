@@ -154,7 +154,7 @@ def projected_walk(keep: Expr, from_w: Expr, from_m: Expr, entry: Expr, phi: Exp
     The norm and ρ in units of E‖m‖² are those of `with_correlated_noise`; E‖m‖² follows from the overlaps
     of w and m with the raw noise. The share of the noise along w is the squared cosine between z_t and w_{t-1}.
     """
-    power, share, along_w, along_m = symbols("power share along_w along_m")
+    share, along_w, along_m = symbols("share along_w along_m")
     norm, angle = with_correlated_noise(keep, from_w, from_m)
     inner = (norm * (1 - keep**2) - eta**2) / (-2 * keep * eta)  # E w_{t-1}·m_t / E‖m‖², from the balance of E‖w‖²
     inner = keep * inner - eta

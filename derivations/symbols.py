@@ -35,6 +35,7 @@ phi = Symbol("phi", real=True)
 r = _positive("r")
 P = Symbol("P", real=True)
 q = _positive("q")
+chi = _positive("chi")
 
 delta = _positive("delta")
 a = _positive("a")
@@ -62,9 +63,10 @@ ARGUMENTS: dict[Symbol, Entry] = {
     p: Entry("homogeneity", "p in E‖g‖² = G·W^p: 0 isotropic, -1 scale-invariant", "homogeneity < 1"),
     k: Entry("lag", "distance in steps", "whole lag >= 1"),
     S: Entry("discounted_sum", "sum over k >= 1 of (1 - lr·weight_decay)^k s_k", "discounted_sum >= 0"),
+    chi: Entry("signal_power", "signal_ratio² over its value at takeover", "signal_power > 0"),
     q: Entry("overlap_ratio", "E[c·g]/E[c²] of Lion's update direction", "overlap_ratio > 0"),
     phi: Entry("correlation", "correlation of successive gradients, R_k = φ^k", "-1 < correlation < 1"),
-    r: Entry("signal_ratio", "mean of a gradient coordinate over the standard deviation of its noise", "signal_ratio > 0"),
+    r: Entry("signal_ratio", "mean over standard deviation of a gradient coordinate", "signal_ratio > 0"),
     P: Entry("radial", "share of the weights that the normalised gradient contains", "weight_decay + radial > 0"),
 }
 
@@ -98,12 +100,16 @@ kappa = _positive("kappa")
 tau = _positive("tau")
 c = _positive("c")
 nu = Symbol("nu", real=True)
+mu = _positive("mu")
+Y = _positive("Y")
+P_g = Symbol("P_g", real=True)
+w_fixed = Symbol("w̄", real=True)
 norm_m = Symbol("‖m‖", positive=True)
 t = Symbol("t", integer=True)
 j = Symbol("j", integer=True, nonnegative=True)
 n = Symbol("n", integer=True, nonnegative=True)
 i = Symbol("i", integer=True, nonnegative=True)
-l = Symbol("l", integer=True, nonnegative=True)
+l_ = Symbol("l", integer=True, nonnegative=True)
 
 w_, m_, g_, u_, c_, x_, z_, W_ = (IndexedBase(name) for name in ("w", "m", "g", "u", "c", "x", "z", "W"))
 E = Function("E")
