@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rotsim.optimizers import AdamL2 as AdamL2
     from rotsim.optimizers import AdamW as AdamW
     from rotsim.optimizers import Lion as Lion
+    from rotsim.optimizers import Rotational as Rotational
     from rotsim.simulation import Interrupted as Interrupted
     from rotsim.simulation import simulate as simulate
     from rotsim.theory.equilibrium import Equilibrium as Equilibrium
@@ -66,6 +67,7 @@ _HOME = {
     "AdamL2": "rotsim.optimizers",
     "SGDM": "rotsim.optimizers",
     "Lion": "rotsim.optimizers",
+    "Rotational": "rotsim.optimizers",
     "Interrupted": "rotsim.simulation",
     "simulate": "rotsim.simulation",
     "equilibrium": "rotsim.theory.equilibrium",

@@ -8,7 +8,7 @@ one that fails names the verdict. Only layers with the verdict "applies" are cla
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -342,7 +342,7 @@ def _relaxation(optimizer: Optimizer, lr: float, decay: float, late: xr.Dataset,
     scale = float(np.median(np.sqrt((late["gradient_scale"].values[rows].astype(float) ** 2).mean(axis=1))))
     dim = int(late["fan_in"].values[0])
     try:
-        found = equilibrium(replace(optimizer, lr=lr, weight_decay=decay), dim, ScaleInvariant(scale))
+        found = equilibrium(optimizer.with_rates(lr, decay), dim, ScaleInvariant(scale))
     except (InvalidInput, NoEquilibrium):
         return float("nan")
     return found.relaxation_steps

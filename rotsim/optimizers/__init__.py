@@ -10,6 +10,7 @@ from rotsim.optimizers.adam_l2 import AdamL2
 from rotsim.optimizers.adamw import AdamW
 from rotsim.optimizers.base import Optimizer
 from rotsim.optimizers.lion import Lion
+from rotsim.optimizers.rotational import Rotational
 from rotsim.optimizers.sgdm import SGDM
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -31,4 +32,7 @@ def optimizer_class(name: str) -> type[Optimizer]:
 def optimizer_from_dict(fields: Mapping[str, Any]) -> Optimizer:
     """Rebuild a spec from `Optimizer.to_dict`."""
     values = dict(fields)
-    return optimizer_class(values.pop("name"))(**values)
+    name = values.pop("name")
+    if name == Rotational.name:
+        return Rotational(optimizer_from_dict(values.pop("inner")), **values)
+    return optimizer_class(name)(**values)

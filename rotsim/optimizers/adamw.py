@@ -74,13 +74,16 @@ class AdamW(Optimizer):
         root_correction = 1 / np.sqrt(1 - beta2**step)
         return lr * weight_decay, step_size, beta1, beta2, root_correction, self.eps
 
+    def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
+        return closed_forms.adamw_leading_rotation(lr, weight_decay, self.betas[0])
+
     def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
         lr, weight_decay, beta1, beta2 = self.lr, self.weight_decay, *self.betas
         relaxation = closed_forms.adamw_relaxation_steps(lr, weight_decay)
         if power.homogeneity and method == "exact":  # the gradient follows the norm, and v follows the gradient
             relaxation = closed_forms.adamw_lagged_relaxation_steps(lr, weight_decay, beta2, power.homogeneity)
         if method == "leading":
-            rotation = closed_forms.adamw_leading_rotation(lr, weight_decay, beta1)
+            rotation = self.leading_rotation(self.lr, self.weight_decay)
             norm = closed_forms.adamw_leading_norm(lr, weight_decay, dim)
             # neglected: finite lr·wd against the momentum window, and the spread of v
             error = lr * weight_decay / (1 - beta1) + (1 - beta2)

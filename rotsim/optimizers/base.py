@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -55,6 +55,8 @@ class Optimizer(ABC):
     label: ClassVar[str]
     #: ``update(w, m, v, g, c) -> (change, m, v)``; works on floats in the kernel, on arrays in the NumPy twin.
     update: ClassVar[Callable[..., Any]]
+    #: Rows of length dim that the walk keeps for it besides weights and two moments, after those of the gradient.
+    memory_slots: ClassVar[int] = 0
 
     lr: float
     weight_decay: float
@@ -80,10 +82,22 @@ class Optimizer(ABC):
     def examples(cls) -> tuple[Optimizer, Optimizer]:
         """A gentle and a strong setting that settle within some thousand steps; what `rotsim verify` runs."""
 
+    def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
+        """RMS angle per step to leading order, for any rates; `InvalidInput` where it depends on the gradient."""
+        raise InvalidInput(
+            f"the rotation of {self.label} depends on the gradient's size, so it has none of its own; "
+            "use AdamW, SGDM or Lion"
+        )
+
+    def with_rates(self, lr: float, weight_decay: float) -> Optimizer:
+        """The same optimizer with another learning rate and weight decay."""
+        return replace(self, lr=lr, weight_decay=weight_decay)
+
     def coefficient_table(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> np.ndarray:
-        """`coefficients` as one float64 array of shape (len(step), N_COEFFICIENTS), zero-padded."""
-        table = np.zeros((len(step), N_COEFFICIENTS))
-        for column, values in enumerate(self.coefficients(step, lr, weight_decay)):
+        """`coefficients` as one float64 array of shape (len(step), at least N_COEFFICIENTS), zero-padded."""
+        columns = self.coefficients(step, lr, weight_decay)
+        table = np.zeros((len(step), max(N_COEFFICIENTS, len(columns))))
+        for column, values in enumerate(columns):
             table[:, column] = values
         return table
 

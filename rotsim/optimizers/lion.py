@@ -76,11 +76,14 @@ class Lion(Optimizer):
         beta1, beta2 = self.betas
         return lr * weight_decay, lr, beta1, beta2
 
+    def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
+        return closed_forms.lion_leading_rotation(lr, weight_decay, *self.betas)
+
     def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
         lr, weight_decay, (beta1, beta2) = self.lr, self.weight_decay, self.betas
         relaxation = closed_forms.lion_relaxation_steps(lr, weight_decay)
         if method == "leading":
-            rotation = closed_forms.lion_leading_rotation(lr, weight_decay, beta1, beta2)
+            rotation = self.leading_rotation(self.lr, self.weight_decay)
             norm = closed_forms.lion_leading_norm(lr, weight_decay, beta1, beta2, dim)
             # neglected: lr·wd against the momentum window, and the sign's own noise (1 - 2/π of its variance)
             window = closed_forms.lion_variance(beta1, beta2)

@@ -71,12 +71,15 @@ class SGDM(Optimizer):
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         return lr, weight_decay, self.momentum
 
+    def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
+        return closed_forms.sgdm_leading_rotation(lr, weight_decay, self.momentum)
+
     def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
         hyper = (self.lr, self.weight_decay, self.momentum)
         law = (power.scale_squared, power.homogeneity)
         relaxation = closed_forms.sgdm_relaxation_steps(*hyper, power.homogeneity)
         if method == "leading":
-            rotation = closed_forms.sgdm_leading_rotation(*hyper)
+            rotation = self.leading_rotation(self.lr, self.weight_decay)
             norm = closed_forms.sgdm_leading_norm(*hyper, *law)
             return Moments(norm**2, rotation**2 / 2, relaxation, self.lr * self.weight_decay / (1 + self.momentum))
         norm_squared = closed_forms.sgdm_exact_norm_squared(*hyper, *law)

@@ -16,8 +16,8 @@ from rotsim import dataset
 from rotsim.errors import InvalidInput, integer, positive, require
 from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
-from rotsim.optimizers.base import Optimizer
-from rotsim.simulation import gram, twin, walk
+from rotsim.optimizers import Optimizer, Rotational
+from rotsim.simulation import gram, rotational, twin, walk
 from rotsim.simulation.interrupt import Interrupted, stop_requested
 from rotsim.simulation.memory import check_fits
 from rotsim.simulation.start import (
@@ -73,7 +73,7 @@ def simulate(
     Parameters
     ----------
     optimizer : Optimizer
-        AdamW, AdamL2, SGDM or Lion.
+        AdamW, AdamL2, SGDM, Lion, or the Rotational variant of one.
     dim : int
         Length C >= 2 of a neuron's weight vector (its fan-in); default 1024, or what the given
         arrays have.
@@ -155,6 +155,8 @@ def simulate(
         engine = "gram" if dim > _GRAM_DIM and gram.valid(optimizer, gradient) else "numba"
     if engine == "gram":
         gram.require_valid(optimizer, gradient)
+    if isinstance(optimizer, Rotational) and optimizer.zero_mean:
+        require(dim >= 3, "dim", "be >= 3 for a rotational variant with zero_mean", dim)
     schedule = Schedule(lr_schedule, steps)
     spec = {
         "dim": dim,
@@ -169,7 +171,7 @@ def simulate(
         "initial": initial_description(initial_norm, initial_weights),
     }
     carried = 1 if engine == "gram" else dim  # coordinates that the state holds
-    slots = SLOTS + gradient.memory_slots
+    slots = SLOTS + gradient.memory_slots + optimizer.memory_slots
     check_fits(neurons * slots * carried * np.dtype(dtype).itemsize, 3 * neurons * -(-steps // window) * 24)
     if resume is not None:
         state = resumed(resume, optimizer, spec, steps, schedule)
@@ -194,6 +196,8 @@ def simulate(
 
     if engine == "gram":
         kernel = gram.kernel(gradient, dim)
+    elif isinstance(optimizer, Rotational):
+        kernel = (rotational.kernel if engine == "numba" else rotational.twin)(optimizer, gradient)
     elif engine == "numba":
         kernel = walk.kernel(type(optimizer), type(gradient))
     else:

@@ -18,7 +18,7 @@ from rotsim.gradients.base import Gradient
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.compiled import compiled
 
-_FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging walk must show as NaN
+FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging walk must show as NaN
 
 _update = _sample = None  # what `kernel` binds to the optimizer's update and the gradient's sampler
 
@@ -91,4 +91,4 @@ def _walk(  # type: ignore[no-untyped-def]
 def kernel(optimizer: type[Optimizer], gradient: type[Gradient]) -> Callable[..., None]:
     """`_walk` for one optimizer and gradient model."""
     bound = {"_update": optimizer.update, "_sample": gradient.sample}
-    return compiled(_walk, f"walk_{optimizer.name}_{gradient.name}", bound, fastmath=_FASTMATH)
+    return compiled(_walk, f"walk_{optimizer.name}_{gradient.name}", bound, fastmath=FASTMATH)

@@ -8,7 +8,8 @@ from typing import Any
 
 from rotsim.errors import InvalidInput, NoEquilibrium, integer
 from rotsim.gradients import Gradient, ScaleInvariant
-from rotsim.optimizers.base import Method, Optimizer
+from rotsim.optimizers import Optimizer, Rotational
+from rotsim.optimizers.base import Method
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,14 @@ class Equilibrium:
     Attributes
     ----------
     norm : float
-        RMS of ‖w‖.
+        RMS of ‖w‖; NaN for a rotational variant, which keeps the norm it starts with.
     rotation : float
         RMS angle between consecutive weights, radians per step.
     update_rms : float
-        RMS of ‖w_t - w_{t-1}‖, decay included.
+        RMS of ‖w_t - w_{t-1}‖, decay included; NaN for a rotational variant.
     relaxation_steps : float
-        Steps in which a small deviation of ‖w‖² shrinks by a factor e.
+        Steps in which a small deviation of ‖w‖² shrinks by a factor e;
+        0 for a rotational variant, whose norm never deviates.
     model_error : float
         Declared relative error of the formulas: what they neglect, in order of magnitude. It is
         kept apart from any statistical error.
@@ -92,7 +94,9 @@ def equilibrium(
         )
     moments = optimizer.moments(dim, gradient.power(dim), method)
     half_chord = sqrt(moments.one_minus_cosine / 2)
-    if method == "leading":
+    if isinstance(optimizer, Rotational):  # it turns by an angle, whatever the norm does
+        rotation = 2 * asin(half_chord)
+    elif method == "leading":
         rotation = 2 * half_chord
     else:
         rotation = 2 * asin(min(1.0, half_chord)) * sqrt(gradient.angle_spread(dim))

@@ -6,7 +6,6 @@ and its gradient scale ‖g̃‖ = ‖g‖‖w‖, which only the norm (and Adam
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -63,7 +62,7 @@ def _predict_neuron(
         return (np.nan,) * len(dataset.QUANTITIES)
     # only the norm feels the scale, smoothly: a grid of 0.1 % serves every neuron of a layer
     rounded = float(np.exp(np.round(np.log(scale) * 1000) / 1000))
-    found = _equilibrium(replace(optimizer, lr=lr, weight_decay=weight_decay), int(fan_in), rounded)
+    found = _equilibrium(optimizer.with_rates(lr, weight_decay), int(fan_in), rounded)
     return tuple(getattr(found, name) for name in dataset.QUANTITIES)
 
 

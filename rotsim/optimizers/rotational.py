@@ -1,0 +1,107 @@
+"""The rotational variant of an optimizer: equilibrium rotation from the first step, at constant norm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from rotsim.errors import InvalidInput, real, require
+from rotsim.optimizers.base import N_COEFFICIENTS, Method, Moments, Optimizer
+
+if TYPE_CHECKING:
+    from rotsim.gradients import GradientPower
+
+
+@dataclass(frozen=True)
+class Rotational(Optimizer):
+    r"""Rotational variant (RV): the optimizer's update direction, turned by its equilibrium rotation at every step.
+
+    With u_t the update of the optimizer without decay, u⊥ its part orthogonal to the weights (and to the
+    vector of ones, if `zero_mean`), and :math:`\theta_t` the optimizer's leading-order rotation at the
+    :math:`\eta\lambda` in force:
+
+    .. math::
+        s_t &= \gamma s_{t-1} + (1-\gamma) \|u_\perp\|^2, \qquad
+        \phi_t = \theta_t\, \|u_\perp\| / \sqrt{s_t / (1-\gamma^t)} \\
+        w_t &= \|w_0\| \left(\frac{w_{t-1}}{\|w_{t-1}\|} \cos\phi_t - \frac{u_\perp}{\|u_\perp\|} \sin\phi_t\right)
+
+    Parameters
+    ----------
+    inner : Optimizer
+        AdamW, SGDM or Lion with ``weight_decay`` > 0, which sets the angle together with ``lr``.
+    update_norm_decay : float
+        γ in [0, 1).
+    zero_mean : bool
+        Keep the mean of the weights fixed as well. Needs dim >= 3.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range, or `inner` has no rotation of its own: that of Adam+L2 depends on the gradient.
+
+    Notes
+    -----
+    The same recurrence as `rotsim.measure.RotationalAdamW` and its siblings with ``per_neuron=True``
+    (Kosson, Messmer, Jaggi 2024, section 5; derivations.rotational). Its equilibrium has no norm
+    of its own: `rotsim.equilibrium` gives NaN for norm and update size.
+    """
+
+    name = "rotational"
+    label = "Rotational"
+    memory_slots: ClassVar[int] = 1  # s and ‖w_0‖
+
+    lr: float = field(init=False, repr=False)
+    weight_decay: float = field(init=False, repr=False)
+    inner: Optimizer
+    update_norm_decay: float = 0.9
+    zero_mean: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inner, Optimizer) or isinstance(self.inner, Rotational):
+            raise InvalidInput(f"`inner` must be a spec such as rotsim.AdamW(...); got {self.inner!r}")
+        self._set("lr", self.inner.lr)
+        self._set("weight_decay", self.inner.weight_decay)
+        self._set("update_norm_decay", real("update_norm_decay", self.update_norm_decay, "be in [0, 1)", low=0, high=1))
+        require(isinstance(self.zero_mean, bool), "zero_mean", "be True or False", self.zero_mean)
+        require(self.weight_decay > 0, "weight_decay", "be > 0, since it sets the angle with lr", self.weight_decay)
+        self.leading_rotation(self.lr, self.weight_decay)
+
+    @classmethod
+    def examples(cls) -> tuple[Rotational, Rotational]:
+        from rotsim.optimizers.adamw import AdamW
+
+        gentle, strong = AdamW.examples()
+        return cls(gentle), cls(strong)
+
+    def with_rates(self, lr: float, weight_decay: float) -> Rotational:
+        return replace(self, inner=self.inner.with_rates(lr, weight_decay))
+
+    def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
+        return self.inner.leading_rotation(lr, weight_decay)
+
+    def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
+        """Those of the inner optimizer for a step of size 1 without decay, then θ, γ, 1 - γ^t and `zero_mean`."""
+        plain = self.inner.coefficients(step, np.ones(len(step)), np.zeros(len(step)))
+        plain += (0.0,) * (N_COEFFICIENTS - len(plain))
+        decay = self.update_norm_decay
+        return *plain, self.leading_rotation(lr, weight_decay), decay, 1 - decay**step, float(self.zero_mean)
+
+    def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
+        rotation = float(self.leading_rotation(self.lr, self.weight_decay))
+        # neglected: the update's size and its running mean fluctuate together, by 1/dim
+        error = 2 / dim if method == "exact" else 0.0
+        return Moments(np.nan, 2 * np.sin(rotation / 2) ** 2, 0.0, error)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "inner": self.inner.to_dict(),
+            "update_norm_decay": self.update_norm_decay,
+            "zero_mean": self.zero_mean,
+        }
+
+    def describe(self) -> str:
+        values = f"update_norm_decay={self.update_norm_decay!r}, zero_mean={self.zero_mean!r}"
+        return f"{self.label}({self.inner.describe()}, {values})"

@@ -1,0 +1,131 @@
+"""The walk of a rotational variant: three passes over a neuron instead of one, since the update is projected first.
+
+Arguments, state and records are those of `walk._walk`; the last slot of a neuron holds the running mean of
+the squared update norm and the norm that is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from rotsim import noise
+from rotsim.gradients.base import Gradient
+from rotsim.optimizers.rotational import Rotational
+from rotsim.simulation.compiled import compiled
+from rotsim.simulation.twin import angle
+from rotsim.simulation.walk import FASTMATH, squared_angle
+
+_update = _sample = None  # what `kernel` binds to the inner optimizer's update and the gradient's sampler
+
+
+def _walk(  # type: ignore[no-untyped-def]
+    neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, z, records
+):
+    """Advance ``neurons`` = (start, stop) by ``len(coefficients)`` steps; coefficients : (steps, 10)."""
+    real = state.dtype.type
+    tiny = np.finfo(state.dtype).tiny
+    words = np.empty((2, noise.BLOCK), np.uint32)
+    for i in range(neurons[0], neurons[1]):
+        w, m, v, memory, kept = state[i, 0], state[i, 1], state[i, 2], state[i, 3:], state[i, -1]
+        dim = w.size
+        before = norm_squared[i]
+        for t in range(coefficients.shape[0]):
+            step = first_step + t
+            if step == 1:
+                kept[0], kept[1] = real(0), real(np.sqrt(before))
+            scale_z, scale_w = _sample(
+                z, words, w, before, keys[i, 0], keys[i, 1], step, parameters[i], memory, data, t, i
+            )
+            a, b = real(scale_z), real(scale_w)
+            c, theta, decay, age, zero_mean = (
+                (coefficients[t, 0], coefficients[t, 1], coefficients[t, 2], coefficients[t, 3], coefficients[t, 4],
+                 coefficients[t, 5]),
+                coefficients[t, 6], coefficients[t, 7], coefficients[t, 8], coefficients[t, 9],
+            )  # fmt: skip
+            overlap, mean_u, mean_w = real(0), real(0), real(0)
+            for j in range(dim):
+                u, m[j], v[j] = _update(w[j], m[j], v[j], a * z[j] + b * w[j], c)
+                z[j] = u
+                overlap += w[j] * u
+                mean_u += u
+                mean_w += w[j]
+            if zero_mean == 0:
+                mean_u, mean_w = real(0), real(0)
+            mean_u, mean_w = mean_u / dim, mean_w / dim
+            # off the span of 1 and w, that is off 1 and the centred w; of equal weights nothing is left when centred
+            centred = max(real(before) - dim * mean_w * mean_w, real(1e-6) * real(before))
+            along = (overlap - dim * mean_w * mean_u) / centred
+            offset = along * mean_w - mean_u
+            size = real(0)
+            for j in range(dim):
+                z[j] += offset - along * w[j]
+                size += z[j] * z[j]
+            kept[0] = decay * kept[0] + (1 - decay) * size
+            turn = np.float64(theta) * np.sqrt(np.float64(size) / max(kept[0] / age, tiny))
+            shrink = real(np.cos(turn) * kept[1] / np.sqrt(before))
+            push = real(np.sin(turn) * kept[1] / np.sqrt(max(size, tiny)))
+            after, moved, radial = real(0), real(0), real(0)
+            for j in range(dim):
+                change = (shrink - real(1)) * w[j] + push * z[j]
+                radial += w[j] * change
+                w[j] += change
+                after += w[j] * w[j]
+                moved += change * change
+            norm_before, norm_after = np.sqrt(before), np.sqrt(np.float64(after))
+            gap = (2.0 * radial + moved) / (norm_before + norm_after)
+            record = records[i, (step - 1) // window - first_window]
+            record[0] += after
+            record[1] += squared_angle(max(moved - gap * gap, 0.0) / (norm_before * norm_after))
+            record[2] += moved
+            before = np.float64(after)
+        norm_squared[i] = before
+
+
+@cache
+def _kernel(inner: type, gradient: type[Gradient]) -> Callable[..., None]:
+    bound = {"_update": inner.update, "_sample": gradient.sample}  # type: ignore[attr-defined]
+    return compiled(_walk, f"rotational_{inner.name}_{gradient.name}", bound, fastmath=FASTMATH)  # type: ignore[attr-defined]
+
+
+def kernel(optimizer: Rotational, gradient: Gradient) -> Callable[..., None]:
+    """`_walk` for the inner optimizer and the gradient model."""
+    return _kernel(type(optimizer.inner), type(gradient))
+
+
+def twin(optimizer: Rotational, gradient: Gradient) -> Callable[..., None]:
+    """The same walk in NumPy, as a person would write it (see `rotsim.simulation.twin`)."""
+
+    def walk(  # type: ignore[no-untyped-def]
+        neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, z, records
+    ):
+        chosen = slice(*neurons)
+        for t, c in enumerate(coefficients):
+            step = first_step + t
+            w, m, v = (state[chosen, slot] for slot in range(3))
+            if step == 1:
+                state[chosen, -1, 0], state[chosen, -1, 1] = 0, np.linalg.norm(w, axis=1)
+            given = data[t] if len(data) else data
+            given = given[chosen] if len(given) == len(keys) else given
+            g = gradient.at(w, keys[chosen], step, parameters[chosen], state[chosen, 3:], given)
+            u, m, v = optimizer.inner.update(w, m, v, g, c[:6])
+            theta, decay, age, zero_mean = c[6:]
+            if zero_mean:
+                u = u - u.mean(axis=1, keepdims=True)
+            centred = w - w.mean(axis=1, keepdims=True) if zero_mean else w
+            u = u - (u * centred).sum(axis=1, keepdims=True) / (centred**2).sum(axis=1, keepdims=True) * centred
+            size = np.linalg.norm(u, axis=1)
+            state[chosen, -1, 0] = decay * state[chosen, -1, 0] + (1 - decay) * size**2
+            turn = (theta * size / np.sqrt(state[chosen, -1, 0] / age))[:, None]
+            length, norm = state[chosen, -1, 1][:, None], np.linalg.norm(w, axis=1, keepdims=True)
+            new = length * (np.cos(turn) * w / norm + np.sin(turn) * u / size[:, None])
+            record = records[chosen, (step - 1) // window - first_window]
+            record[:, 0] += (new.astype(np.float64) ** 2).sum(axis=1)
+            record[:, 1] += angle(w, new) ** 2
+            record[:, 2] += ((new - w).astype(np.float64) ** 2).sum(axis=1)
+            state[chosen, 0], state[chosen, 1], state[chosen, 2] = new, m, v
+        norm_squared[chosen] = (state[chosen, 0].astype(np.float64) ** 2).sum(axis=1)
+
+    return walk
