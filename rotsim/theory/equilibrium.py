@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import asin, sqrt
 from typing import Any
 
@@ -10,6 +11,7 @@ from rotsim.errors import InvalidInput, NoEquilibrium, integer
 from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.optimizers import Optimizer, Rotational
 from rotsim.optimizers.base import Method
+from rotsim.theory import departures
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ def equilibrium(
         raise NoEquilibrium(
             "`weight_decay` must be > 0 for an equilibrium to exist; with 0.0 the norm grows without bound"
         )
-    moments = optimizer.moments(dim, gradient.power(dim), method)
+    law = gradient.power(dim)
+    settle = optimizer.moments if law.white else partial(departures.moments, optimizer)
+    moments = settle(dim, law, method)
     half_chord = sqrt(moments.one_minus_cosine / 2)
     if isinstance(optimizer, Rotational):  # it turns by an angle, whatever the norm does
         rotation = 2 * asin(half_chord)

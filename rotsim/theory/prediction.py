@@ -16,8 +16,9 @@ from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.start import Schedule, initial_description
 from rotsim.theory import closed_forms
 from rotsim.theory.equilibrium import equilibrium
-from rotsim.theory.recursion import advance, arcsine_modes
+from rotsim.theory.recursion import advance
 from rotsim.theory.second_moment import UpdateCovariance, adam_covariance, mean_response
+from rotsim.theory.sign import sign_covariance
 
 ScheduleLike = np.ndarray | Callable[[np.ndarray], np.ndarray] | None
 
@@ -199,7 +200,7 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
         if isinstance(optimizer, AdamW):
             covariance = adam_covariance(*optimizer.betas)
         elif isinstance(optimizer, Lion):
-            covariance = _sign_covariance(optimizer)
+            covariance = sign_covariance(*optimizer.betas)
         else:
             raise InvalidInput(f"`optimizer` must be AdamW, AdamL2, SGDM or Lion; got {optimizer!r}")
         fallen = _fallen_modes(optimizer.lr * optimizer.weight_decay, covariance, lag)
@@ -222,15 +223,6 @@ def _fallen_modes(decay: float, covariance: UpdateCovariance, lag: int) -> float
     gap = np.where(distinct, kept - roots, 1.0)
     inner = np.where(distinct, roots * (kept**lag - roots**lag) / gap, lag * kept**lag)
     return float(-np.expm1(lag * np.log1p(-decay)) - (weights / (1 - kept * roots) * inner).sum() / variance)
-
-
-def _sign_covariance(optimizer: Lion) -> UpdateCovariance:
-    """Lion's sign correlations as modes: odd powers of β2 from the arcsine series."""
-    beta1, beta2 = optimizer.betas[0], max(optimizer.betas[1], 1e-9)  # continuous at 0, where 0^0 would be needed
-    arcsine = arcsine_modes(beta1, beta2)
-    odd = 2 * np.arange(len(arcsine)) + 1
-    ratio = closed_forms.lion_covariance(beta1, beta2, 1) / closed_forms.lion_variance(beta1, beta2) / beta2
-    return UpdateCovariance(1.0, 2 / np.pi * arcsine * ratio**odd, beta2**odd, 0.0)
 
 
 def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[int, GradientPower]:

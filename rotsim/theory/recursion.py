@@ -26,18 +26,15 @@ from collections.abc import Callable
 import numpy as np
 from numba import njit
 from numba.extending import register_jitable
-from numpy.polynomial import Chebyshev, Polynomial
 
 from rotsim.errors import InvalidInput
 from rotsim.gradients import GradientPower
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.walk import squared_angle
-from rotsim.theory import closed_forms
 from rotsim.theory.coupled import COUPLING
 from rotsim.theory.second_moment import adam_covariance, mean_response
-
-_ARCSINE_DEGREE = 12
+from rotsim.theory.sign import arcsine_modes
 
 
 @register_jitable
@@ -172,20 +169,6 @@ def _lion(  # type: ignore[no-untyped-def]
         along = -decay * w2 - lr[t] * across
         moved = decay**2 * w2 + 2 * decay * lr[t] * across + lr[t] ** 2 * dim
         w2, _ = _record(records[t // window], w2, along, moved)
-
-
-def arcsine_modes(beta1: float, beta2: float) -> np.ndarray:
-    """a_n with asin(x) = Σ a_n x^(2n+1), near-minimax up to the largest correlation of two directions that occurs."""
-    first = beta1 * (1 - beta2) / np.hypot(beta1 * (1 - beta2), 1 - beta1)  # of steps 1 and 2
-    stationary = closed_forms.lion_covariance(beta1, beta2, 1) / closed_forms.lion_variance(beta1, beta2)
-    largest = min(1.0, 1.05 * max(first, stationary, 1e-3)) ** 2
-
-    def over_x(square: np.ndarray) -> np.ndarray:
-        x = np.sqrt(square)
-        return np.arcsin(x) / x
-
-    fit = Chebyshev.interpolate(over_x, _ARCSINE_DEGREE, domain=[0, largest])
-    return fit.trim(1e-12).convert(kind=Polynomial).coef
 
 
 def advance(
