@@ -37,6 +37,7 @@ from derivations.symbols import (
     l_,
     m_,
     nu,
+    omega,
     phi,
     q,
     rho,
@@ -191,6 +192,24 @@ def lion_overlap_ratio() -> Eq:
     return equation(q, simplify(lion_overlap().rhs / lion_power().rhs))
 
 
+def lion_carried_overlap() -> Eq:
+    """At finite ηλ, projection has a memory of its own: what it takes from g lies along w, which m remembers.
+
+    E m·g loses for that in proportion to S/(1+2S), with the whole S in it.
+    """
+    inner, _ = _momentum_moments()
+    loss = b_0 * S * (1 - a**2) / (a * beta1 * (1 - a * phi) * (1 + 2 * S))
+    return equation(omega, phi * (inner - loss))
+
+
+def lion_projected_sum() -> Eq:
+    """E[c·m] and E c² follow from ω, and S from both. As ηλ → 0 this is the linear sum above."""
+    square = (1 - beta2 + 2 * beta2 * omega) / (1 + beta2)
+    own = beta1 * beta2 * square + (beta1 + beta2 - 2 * beta1 * beta2) * omega + (1 - beta1) * (1 - beta2)
+    power = beta1**2 * square + 2 * beta1 * (1 - beta1) * omega + (1 - beta1) ** 2
+    return equation(S, 2 / pi * a * beta1 * own / ((1 - a * beta2) * power))
+
+
 def lion_covariance() -> Eq:
     """γ_k of free gradients: two memories, the momentum's β2 and the gradients' φ, make two geometric sequences."""
     inner, square = _momentum_moments()
@@ -301,6 +320,8 @@ STEPS: tuple[Step, ...] = (
     lion_overlap,
     lion_power,
     lion_overlap_ratio,
+    lion_carried_overlap,
+    lion_projected_sum,
     lion_covariance,
     adamw_projected_norm_squared,
     adamw_free_norm_squared,
@@ -360,6 +381,13 @@ FORMULAS: tuple[Formula, ...] = (
         lion_overlap_ratio,
         "E[c·g]/E[c²] of Lion under AR(1) gradients, through which alone they set its rotation.",
     ),
+    Formula(
+        "lion_projected_sum_map",
+        lion_projected_sum,
+        "Linear part of Lion's Σ a^k s_k under AR(1) gradients orthogonal to w, from the whole sum.",
+        (lion_overlap, lion_carried_overlap),
+        "beta1 > 0",
+    ),
     Formula("lion_correlated_variance", lion_power, "E c² of Lion under AR(1) gradients of unit variance."),
     Formula(
         "lion_correlated_covariance",
@@ -402,7 +430,8 @@ def checks() -> list[tuple[str, bool]]:
             and vanishes(_sgdm(True).one_minus_cosine - sgdm.exact_one_minus_cosine().rhs)),
         ("φ = 0: AdamW's norm is that of white noise", vanishes(white_norm - adamw.exact_norm_squared().rhs)),
         ("φ = 0: SGDM's gain is that of white noise, with or without projection", all(
-            vanishes(step().rhs.subs(epsilon, 0).subs(phi, 0) - sgdm.gain().rhs) for step in (sgdm_projected_gain, sgdm_free_gain))),
+            vanishes(step().rhs.subs({epsilon: 0, phi: 0}) - sgdm.gain().rhs)
+            for step in (sgdm_projected_gain, sgdm_free_gain))),
         ("ηλ → 0: projected AdamW's W grows by (1+β1φ)/(1-β1φ), as E‖m‖² does", vanishes(
             (_adamw(True).square * delta).subs(small) / (_adamw(True).square * delta).subs(small).subs(phi, 0) - growth)
             and vanishes(1 + 2 * geometric_sum((beta1 * phi) ** k, k, 1) - growth)),
@@ -414,6 +443,8 @@ def checks() -> list[tuple[str, bool]]:
         ("the projected share is a squared cosine: 0 at φ = 0 and at ηλ → 0",
          vanishes(_sgdm(True).share.subs(phi, 0)) and vanishes(_sgdm(True).share.subs(delta, 0))),
         ("white noise: Lion's sum is the linearised arcsine law", vanishes(white_sum - white_lion)),
+        ("ηλ → 0: the sum with projection's memory is the linear sum", vanishes(
+            _projected_sum() / lion_linear_sum().rhs.subs(a, 1).subs(q, lion_overlap_ratio().rhs) - 1)),
         ("β1 = β2: Lion's linearised sum has no autocorrelation in it", not lion_linear_sum().rhs.subs(
             beta1, beta2).simplify().has(q)),
         ("white noise: Lion's covariance at lags 1 and 2", all(vanishes(
@@ -422,6 +453,12 @@ def checks() -> list[tuple[str, bool]]:
         ("φ = 0: ν is first order of E[m²/v] for white noise", vanishes(
             second_moment_spread().rhs.subs(phi, 0) - without)),
     ]  # fmt: skip
+
+
+def _projected_sum() -> Expr:
+    """As ηλ → 0."""
+    carried = lion_carried_overlap().rhs.subs(b_0, lion_overlap().rhs)
+    return lion_projected_sum().rhs.subs(omega, carried).subs(a, 1)
 
 
 def _filtered_lags(covariance: Expr) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from sympy import Eq, Expr, Matrix, S, sign, sqrt
+from sympy import Eq, Expr, Matrix, S, factor, pi, sign, simplify, solve, sqrt, symbols
 
-from derivations import adamw, linear, lion, sgdm
+from derivations import adamw, autocorrelated, linear, lion, sgdm
 from derivations.algebra import expansion, tidy, vanishes
 from derivations.formula import Formula, Step
 from derivations.symbols import (
@@ -19,22 +19,29 @@ from derivations.symbols import (
     a,
     alpha,
     beta1,
+    beta2,
     c_,
     delta,
     equation,
     eta,
     expand_parts,
     g_,
+    gamma_0,
     lamda,
     m_,
     norm_m,
+    phi,
+    q,
     rho,
     t,
     theta_0,
     u_,
     v,
+    varsigma,
     w_,
+    x_e,
 )
+from derivations.symbols import S as S_
 
 
 def radial_gradient() -> tuple[Eq, ...]:
@@ -133,6 +140,51 @@ def lion_radial() -> tuple[Eq, ...]:
     )
 
 
+def lion_moments() -> tuple[Eq, ...]:
+    """Linearised, u = ςc plus what is left of the sign, Lion's second moments close again: E w·m, E m² and W.
+
+    Steps have unit size in every coordinate, whatever their direction: E u² = 1 is used as it is. What the arcsine
+    adds to the straight line between recent steps, x_e, counts twice, as S does in `derivations.lion`.
+    """
+    ahead = beta1 * _inner + (1 - beta1) * P_g * _square  # E w_{t-1}·c_t
+    with_new, power = P_g * _inner, 1 + P_g**2 * _square  # E m_{t-1}·g_t, E g²
+    shared = beta1 * (1 - beta2) + beta2 * (1 - beta1)
+    overlap = beta1 * beta2 * _power + shared * with_new + (1 - beta1) * (1 - beta2) * power  # E c_t·m_t
+    return (
+        equation(_square, a**2 * _square - 2 * a * eta * varsigma * ahead + eta**2 * (1 + 2 * x_e)),
+        equation(_inner, a * beta2 * _inner + a * (1 - beta2) * P_g * _square - eta * varsigma * overlap),
+        equation(_power, beta2**2 * _power + 2 * beta2 * (1 - beta2) * with_new + (1 - beta2) ** 2 * power),
+    )
+
+
+_square, _inner, _power = symbols("E(w²) E(wm) E(m²)")
+
+
+@cache
+def _lion_solution() -> dict[Expr, Expr]:
+    [found] = solve(lion_moments(), [_square, _inner, _power], dict=True)
+    return {moment: value.subs(P_g, P / varsigma) for moment, value in found.items()}
+
+
+def lion_norm_squared() -> Eq:
+    """Their solution, in terms of P = ςP_g. With P = 0 it is the linearised norm of white noise."""
+    return equation(W, C * factor(_lion_solution()[_square]))
+
+
+def lion_variance() -> Eq:
+    """The variance of the update direction, which the slope follows: ς² = 2/(πγ_0). Noise and w both are in it."""
+    strength = P / varsigma
+    total = (
+        beta1**2 * _power + 2 * beta1 * (1 - beta1) * strength * _inner + (1 - beta1) ** 2 * (1 + strength**2 * _square)
+    )
+    return equation(gamma_0, factor(simplify(total.subs(_lion_solution()))))
+
+
+def unit_steps() -> Eq:
+    """Lion's cosine follows from its norm alone: ‖w_t - a w_{t-1}‖ is η√C, for any gradients at all."""
+    return equation(1 - rho, (eta**2 * C / W - delta**2) / (2 * a))
+
+
 STEPS: tuple[Step, ...] = (
     radial_gradient,
     coupled_decay,
@@ -142,6 +194,10 @@ STEPS: tuple[Step, ...] = (
     adamw_one_minus_cosine,
     effective_decay,
     lion_radial,
+    lion_moments,
+    lion_norm_squared,
+    lion_variance,
+    unit_steps,
 )
 
 LIMIT = "lr * weight_decay < 1"
@@ -159,6 +215,19 @@ FORMULAS: tuple[Formula, ...] = (
         "1 - ρ of AdamW where the normalised gradient is unit noise plus P·w, for constant v.",
         limit=LIMIT,
     ),
+    Formula(
+        "lion_radial_norm_squared",
+        lion_norm_squared,
+        "E‖w‖² of Lion where the linearised sign feels P·w beside noise of unit variance.",
+        limit=LIMIT,
+    ),
+    Formula(
+        "lion_radial_variance",
+        lion_variance,
+        "Variance of Lion's update direction where the linearised sign feels P·w beside noise of unit variance.",
+        limit=LIMIT,
+    ),
+    Formula("lion_one_minus_cosine", unit_steps, "1 - ρ of Lion at a known norm, for any gradients.", limit=LIMIT),
     Formula(
         "lion_sign_slope",
         lion.linearised_sign,
@@ -187,6 +256,14 @@ def checks() -> list[tuple[str, bool]]:
             adamw_norm_squared().rhs.subs(P, 0) - adamw.exact_norm_squared().rhs)
             and vanishes(adamw_one_minus_cosine().rhs.subs(P, 0) - adamw.exact_one_minus_cosine().rhs)),
         ("white noise: the cosine is that of the identity", vanishes(angle.rhs - adamw_one_minus_cosine().rhs)),
+        ("Lion, P = 0: the norm of the linearised sum", vanishes(
+            lion_norm_squared().rhs.subs(P, 0) - lion.exact_norm_squared().rhs.subs(
+                S_, autocorrelated.lion_linear_sum().rhs.subs(
+                    q, autocorrelated.lion_overlap_ratio().rhs.subs(phi, 0)) * varsigma**2 * pi / 2
+                * lion.variance().rhs + x_e))),
+        ("Lion, P = 0: the variance of white noise", vanishes(lion_variance().rhs.subs(P, 0) - lion.variance().rhs)),
+        ("Lion: unit steps give the cosine of the exact norm", vanishes(
+            unit_steps().rhs.subs(W, lion.exact_norm_squared().rhs) - lion.exact_one_minus_cosine().rhs)),
         ("η → 0: W is the paper's at λ + P", vanishes(norm_ratio - 1)),
         ("η → 0: θ² is the paper's at λ + P", vanishes(angle_ratio - 1)),
     ]  # fmt: skip

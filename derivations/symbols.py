@@ -36,6 +36,8 @@ r = _positive("r")
 P = Symbol("P", real=True)
 q = _positive("q")
 chi = _positive("chi")
+varsigma = _positive("varsigma")
+x_e = _positive("x_e")
 
 delta = _positive("delta")
 a = _positive("a")
@@ -48,6 +50,7 @@ gamma_0 = _positive("gamma_0")
 b_0 = _positive("b_0")
 B_0 = _positive("B_0")
 epsilon = _positive("epsilon")
+omega = Symbol("omega", real=True)
 
 #: Arguments of generated functions, in the order in which those functions take them.
 ARGUMENTS: dict[Symbol, Entry] = {
@@ -64,6 +67,8 @@ ARGUMENTS: dict[Symbol, Entry] = {
     k: Entry("lag", "distance in steps", "whole lag >= 1"),
     S: Entry("discounted_sum", "sum over k >= 1 of (1 - lr·weight_decay)^k s_k", "discounted_sum >= 0"),
     chi: Entry("signal_power", "signal_ratio² over its value at takeover", "signal_power > 0"),
+    varsigma: Entry("slope", "mean response of Lion's sign to a small shift of its argument", "slope > 0"),
+    x_e: Entry("excess", "what the arcsine adds to the discounted sum of straight lines", "excess >= 0"),
     q: Entry("overlap_ratio", "E[c·g]/E[c²] of Lion's update direction", "overlap_ratio > 0"),
     phi: Entry("correlation", "correlation of successive gradients, R_k = φ^k", "-1 < correlation < 1"),
     r: Entry("signal_ratio", "mean over standard deviation of a gradient coordinate", "signal_ratio > 0"),
@@ -82,6 +87,7 @@ PARTS: dict[Symbol, Entry] = {
     gamma_0: Entry("variance", "variance of Lion's update direction", "variance > 0"),
     b_0: Entry("overlap", "covariance of an average with the newest gradient in it", "overlap > 0"),
     B_0: Entry("power", "variance of an average of correlated gradients", "power > 0"),
+    omega: Entry("carried", "overlap of Lion's momentum with the next gradient", "carried < 1"),
     epsilon: Entry("share", "share of the raw noise that lies along the weights", "0 <= share < 1"),
 }
 

@@ -561,6 +561,29 @@ def lion_overlap_ratio(beta1: Any, beta2: Any, correlation: Any) -> Any:
     return (1 + beta2) * ((1 - beta1) * (correlation * beta2 - 1) + correlation * beta1 * (beta2 - 1)) / part_1
 
 
+def lion_projected_sum_map(
+    lr: Any, weight_decay: Any, beta1: Any, beta2: Any, discounted_sum: Any, correlation: Any
+) -> Any:
+    """Linear part of Lion's Σ a^k s_k under AR(1) gradients orthogonal to w, from the whole sum.
+
+    Derived in `derivations.autocorrelated.lion_projected_sum`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, discounted_sum >= 0, -1 < correlation
+    < 1, beta1 > 0.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    overlap = 1 + correlation * beta1 * (1 - beta2) / (1 - correlation * beta2) - beta1
+    part_3 = 1 - correlation * kept
+    part_2 = -discounted_sum * overlap * (1 - kept**2) / (kept * beta1 * part_3 * (1 + 2 * discounted_sum))
+    part_1 = (1 - beta2) / (1 - correlation * beta2) + part_2
+    carried = correlation * part_1
+    part_5 = beta1 * beta2 * (1 + 2 * carried * beta2 - beta2) / (1 + beta2)
+    part_4 = (1 - beta1) * (1 - beta2) + carried * (beta1 + beta2 - 2 * beta1 * beta2) + part_5
+    part_7 = beta1**2 * (1 + 2 * carried * beta2 - beta2) / (1 + beta2)
+    part_6 = (1 - beta1) ** 2 + 2 * carried * beta1 * (1 - beta1) + part_7
+    return 2 * kept * beta1 * part_4 / (np.pi * part_6 * (1 - kept * beta2))
+
+
 def lion_correlated_variance(beta1: Any, beta2: Any, correlation: Any) -> Any:
     """E c² of Lion under AR(1) gradients of unit variance.
 
@@ -621,6 +644,197 @@ def adamw_radial_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any, radial
     decay = lr * weight_decay
     kept = 1 - decay
     return (1 - beta1) * (radial * lr + decay) / (1 + kept * beta1)
+
+
+def lion_radial_norm_squared(
+    lr: Any, weight_decay: Any, beta1: Any, beta2: Any, dim: Any, slope: Any, excess: Any, radial: Any
+) -> Any:
+    """E‖w‖² of Lion where the linearised sign feels P·w beside noise of unit variance.
+
+    Derived in `derivations.radial.lion_norm_squared`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, dim >= 1, slope > 0, excess >= 0,
+    weight_decay + radial > 0, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    part_1 = (
+        1
+        + 2 * kept * radial**2 * beta2**2 * lr**2
+        + 2 * kept * beta2 * radial**2 * lr**2
+        + 2 * radial * kept * beta2 * lr
+        + 2 * radial * kept * lr
+        + 3 * radial * beta1 * beta2 * lr * kept**2
+        + radial * beta1 * lr * kept**2
+        + radial * beta1 * lr
+        + radial * lr * beta2**2
+        + radial * beta2 * lr
+        + beta2 * kept**3
+        + kept**3 * beta2**2
+        + beta2
+        - 2 * radial * kept * beta1 * beta2 * lr
+        - 2 * radial * kept * beta1 * lr
+        - 3 * radial * lr * kept**2 * beta2**2
+        - 3 * radial * beta2 * lr * kept**2
+        - 4 * kept * beta1 * beta2 * radial**2 * lr**2
+        - radial * beta1 * beta2 * lr
+        - kept**2
+        - beta2 * kept**2
+        - kept * beta2
+        - kept * beta2**2
+    )
+    part_2 = (
+        1
+        + 2 * radial * beta1 * lr * excess
+        + 2 * radial * lr * excess * beta2**2
+        + 2 * radial * beta2 * lr * excess
+        + 2 * kept * beta2 * beta1**2 * slope**2
+        + 2 * kept * beta1 * slope**2
+        + 2 * beta2 * excess
+        + 2 * excess
+        + radial * beta1 * lr
+        + radial * lr * beta2**2
+        + radial * beta2 * lr
+        + beta2
+        - 2 * radial * beta1 * beta2 * lr * excess
+        - 2 * kept * beta1**2 * slope**2
+        - 2 * kept * beta1 * beta2**2 * slope**2
+        - 2 * kept * excess * beta2**2
+        - 2 * kept * beta2 * excess
+        - radial * beta1 * beta2 * lr
+        - kept * beta2
+        - kept * beta2**2
+    )
+    return dim * part_2 * lr**2 / part_1
+
+
+def lion_radial_variance(
+    lr: Any, weight_decay: Any, beta1: Any, beta2: Any, slope: Any, excess: Any, radial: Any
+) -> Any:
+    """Variance of Lion's update direction where the linearised sign feels P·w beside noise of unit variance.
+
+    Derived in `derivations.radial.lion_variance`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, slope > 0, excess >= 0, weight_decay +
+    radial > 0, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    part_1 = (
+        2 * kept * beta1 * beta2 * radial**2 * lr**2
+        + 2 * kept * beta1 * radial**2 * lr**2
+        + 2 * kept * radial**2 * beta2**2 * lr**2 * slope**2
+        + 2 * kept * beta2 * radial**2 * lr**2 * slope**2
+        + 2 * radial**2 * beta1**2 * lr**2
+        + 2 * beta2 * excess * radial**2 * lr**2
+        + 2 * excess * radial**2 * lr**2
+        + 2 * radial**3 * beta1**2 * lr**3
+        + 2 * excess * radial**3 * beta2**2 * lr**3
+        + 2 * beta2 * excess * radial**3 * lr**3
+        + 2 * radial * kept * beta2 * lr * slope**2
+        + 2 * radial * kept * lr * slope**2
+        + 2 * radial * lr * beta1**2 * slope**2
+        + 2 * beta1 * beta2 * kept**2 * slope**2
+        + 2 * beta1 * kept**2 * slope**2
+        + 2 * beta2 * kept**3 * beta1**2 * slope**2
+        + 2 * kept * beta1 * beta2**2 * slope**2
+        + 2 * kept * beta1 * beta2 * slope**2
+        + 2 * beta1**2 * slope**2
+        + 3 * radial * beta1 * lr * kept**2 * slope**2
+        + 4 * kept * beta1 * beta2 * excess * radial**2 * lr**2
+        + 4 * kept * beta1 * excess * radial**2 * lr**2
+        + 4 * excess * radial**2 * beta1**2 * lr**2
+        + 4 * excess * radial**3 * beta1**2 * lr**3
+        + 4 * radial * lr * kept**2 * beta1**3 * slope**2
+        + 4 * radial * beta1 * lr * kept**2 * beta2**2 * slope**2
+        + 4 * radial * kept * beta2 * lr * beta1**2 * slope**2
+        + 6 * kept * beta2 * radial**2 * beta1**2 * lr**2 * slope**2
+        + 6 * kept * radial**2 * beta1**2 * lr**2 * slope**2
+        + 8 * radial * kept * lr * beta1**2 * slope**2
+        + 9 * radial * beta1 * beta2 * lr * kept**2 * slope**2
+        + beta2 * radial**2 * lr**2
+        + radial**2 * lr**2
+        + radial**3 * beta2**2 * lr**3
+        + beta2 * radial**3 * lr**3
+        + radial * lr * beta2**2 * slope**2
+        + radial * beta2 * lr * slope**2
+        + kept**3 * beta2**2 * slope**2
+        + beta2 * kept**3 * slope**2
+        + beta2 * slope**2
+        + slope**2
+        - 2 * kept * radial**2 * beta1**2 * lr**2
+        - 2 * kept * beta1 * radial**2 * beta2**2 * lr**2 * slope**2
+        - 2 * kept * beta1 * radial**2 * lr**2 * slope**2
+        - 2 * kept * excess * radial**2 * beta2**2 * lr**2
+        - 2 * kept * beta2 * excess * radial**2 * lr**2
+        - 2 * beta1 * beta2 * radial**2 * lr**2
+        - 2 * beta1 * radial**2 * lr**2
+        - 2 * beta1 * excess * radial**3 * lr**3
+        - 2 * kept**2 * beta1**2 * slope**2
+        - 2 * beta1 * kept**3 * beta2**2 * slope**2
+        - 2 * beta1 * beta2 * kept**3 * slope**2
+        - 2 * kept * beta2 * beta1**2 * slope**2
+        - 2 * beta1 * beta2 * slope**2
+        - 2 * beta1 * slope**2
+        - 3 * beta1 * beta2 * radial**3 * lr**3
+        - 3 * radial * lr * kept**2 * beta2**2 * slope**2
+        - 3 * radial * beta2 * lr * kept**2 * slope**2
+        - 3 * radial * beta1 * beta2 * lr * slope**2
+        - 4 * kept * excess * radial**2 * beta1**2 * lr**2
+        - 4 * kept * radial**2 * beta1**3 * lr**2 * slope**2
+        - 4 * beta1 * beta2 * excess * radial**2 * lr**2
+        - 4 * beta1 * excess * radial**2 * lr**2
+        - 4 * radial * kept * lr * beta1**3 * slope**2
+        - 6 * beta1 * beta2 * excess * radial**3 * lr**3
+        - 6 * radial * lr * kept**2 * beta1**2 * slope**2
+        - 6 * radial * kept * beta1 * beta2 * lr * slope**2
+        - 6 * radial * kept * beta1 * lr * slope**2
+        - 8 * kept * beta1 * beta2 * radial**2 * lr**2 * slope**2
+        - 8 * radial * beta2 * lr * kept**2 * beta1**2 * slope**2
+        - kept * radial**2 * beta2**2 * lr**2
+        - kept * beta2 * radial**2 * lr**2
+        - beta1 * radial**3 * lr**3
+        - radial * beta1 * lr * slope**2
+        - beta2 * kept**2 * slope**2
+        - kept**2 * slope**2
+        - kept * beta2**2 * slope**2
+        - kept * beta2 * slope**2
+    )
+    part_2 = (
+        1
+        + 2 * kept * radial**2 * beta2**2 * lr**2
+        + 2 * kept * beta2 * radial**2 * lr**2
+        + 2 * radial * kept * beta2 * lr
+        + 2 * radial * kept * lr
+        + 3 * radial * beta1 * beta2 * lr * kept**2
+        + radial * beta1 * lr * kept**2
+        + radial * beta1 * lr
+        + radial * lr * beta2**2
+        + radial * beta2 * lr
+        + beta2 * kept**3
+        + kept**3 * beta2**2
+        + beta2
+        - 2 * radial * kept * beta1 * beta2 * lr
+        - 2 * radial * kept * beta1 * lr
+        - 3 * radial * lr * kept**2 * beta2**2
+        - 3 * radial * beta2 * lr * kept**2
+        - 4 * kept * beta1 * beta2 * radial**2 * lr**2
+        - radial * beta1 * beta2 * lr
+        - kept**2
+        - beta2 * kept**2
+        - kept * beta2
+        - kept * beta2**2
+    )
+    return part_1 / (part_2 * slope**2)
+
+
+def lion_one_minus_cosine(lr: Any, weight_decay: Any, dim: Any, norm_squared: Any) -> Any:
+    """1 - ρ of Lion at a known norm, for any gradients.
+
+    Derived in `derivations.radial.unit_steps`.
+    Valid for lr > 0, weight_decay > 0, dim >= 1, norm_squared > 0, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return (dim * lr**2 / norm_squared - decay**2) / (2 * kept)
 
 
 def lion_sign_slope(beta1: Any, beta2: Any) -> Any:

@@ -26,7 +26,7 @@ from rotsim.optimizers.base import Method, Moments, Optimizer
 from rotsim.theory import closed_forms
 from rotsim.theory.coupled import stationary
 from rotsim.theory.second_moment import adam_covariance, mean_response
-from rotsim.theory.sign import correlated_covariance, discounted_excess, shifted_discounted_sum, sign_covariance
+from rotsim.theory.sign import correlated_covariance, discounted_excess, shifted_discounted_sum
 
 _RANGE = 30.0  # of log E‖w‖², either side of a first guess
 
@@ -56,7 +56,7 @@ def moments(optimizer: Optimizer, dim: int, law: GradientPower, method: Method) 
     NoEquilibrium
         If a radial part pushes outwards at least as strongly as decay pulls inwards.
     """
-    if type(optimizer) not in _WALKS:
+    if type(optimizer) not in _AUTOCORRELATED:
         raise InvalidInput(
             "`optimizer` must be AdamW, AdamL2, SGDM or Lion to be predicted under such gradients; "
             f"got {optimizer.describe()}"
@@ -75,7 +75,7 @@ def moments(optimizer: Optimizer, dim: int, law: GradientPower, method: Method) 
 
 @dataclass(frozen=True)
 class _Walk:
-    """One coordinate under noise and a radial part: E w², 1 - ρ, and the weight decay in units of a lasting gradient."""
+    """One coordinate under noise and a radial part: E w², 1 - ρ, the weight decay in units of a lasting gradient."""
 
     square: float
     one_minus_cosine: float
@@ -105,17 +105,27 @@ def _walk_sgdm(o: SGDM, noise: float, rest: float, radial: float) -> _Walk:
     return _Walk(square, closed_forms.sgdm_exact_one_minus_cosine(*hyper), o.weight_decay)
 
 
-def _walk_lion(o: Lion, noise: float, rest: float, radial: float) -> _Walk:
-    share = 1 / (1 + rest / noise / closed_forms.lion_variance(*o.betas))  # of the noise in the variance of c
-    gain = closed_forms.lion_sign_slope(*o.betas) * sqrt(share / noise)
-    age = o.betas[0] / (1 - o.betas[1])  # of a gradient in c, in the mean
-    kept = 1 - o.lr * o.weight_decay
-    square, half = stationary(o.lr, radial * gain, age / (1 + age), sign_covariance(*o.betas, share), kept)
-    return _Walk(square, half, o.weight_decay / gain)
+def _walk_lion(o: Lion, noise: float, mean_squared: float, radial: float) -> _Walk:
+    hyper, kept = (o.lr, o.weight_decay, *o.betas), 1 - o.lr * o.weight_decay
+    excess = discounted_excess(kept, correlated_covariance(*o.betas, 0.0), closed_forms.lion_variance(*o.betas))
+    strength, mean = radial / sqrt(noise), mean_squared / noise  # in units of the noise
+    slope = closed_forms.lion_sign_slope(*o.betas)
+    for _ in range(100):
+        # steps of unit size: what the mean takes of them is not left for the rest
+        unmoved = excess - slope**2 * mean / 2
+        total = mean + closed_forms.lion_radial_variance(*hyper, slope, unmoved, strength * slope)
+        if not 0 < total < np.inf:
+            return _Walk(np.inf, 2.0, 0.0)
+        change, slope = abs(sqrt(2 / (np.pi * total)) / slope - 1), sqrt(2 / (np.pi * total))
+        if change < 1e-13:
+            break
+    square = closed_forms.lion_radial_norm_squared(*hyper, 1.0, slope, unmoved, strength * slope)
+    moved = (1 - slope**2 * mean) * o.lr**2 / square - (1 - kept) ** 2
+    return _Walk(float(square), float(moved / (2 * kept)), o.weight_decay * sqrt(noise) / slope)
 
 
 #: ``walk(optimizer, noise, rest, radial)``: `noise` is the variance of a coordinate of the gradient, `rest` the
-#: mean square of all else in it, λw of a coupled decay included.
+#: mean square of all else in it, λw of a coupled decay included; for Lion, of its constant part alone.
 _WALKS: dict[type[Optimizer], Callable[..., _Walk]] = {
     AdamW: _walk_adamw,
     AdamL2: _walk_adam_l2,
@@ -159,21 +169,28 @@ def _radial(o: Optimizer, dim: int, law: GradientPower, method: Method, white: M
 
     def at(norm_squared: float) -> _Walk:
         noise = _variance(law, dim, norm_squared)
-        if method == "exact":
-            return _WALKS[type(o)](o, noise, law.radial**2 * norm_squared / dim, law.radial)
-        total = o.weight_decay + law.radial * _leading_gain(o) / sqrt(noise)
-        if total <= 0:
-            return _Walk(np.inf, 2.0, 0.0)
-        known = replace(o, weight_decay=total).moments(1, GradientPower(1.0, 0), "leading")
-        return _Walk(known.norm_squared, known.one_minus_cosine, o.weight_decay * sqrt(noise) / _leading_gain(o))
+        gain = _leading_gain(o) / sqrt(noise)
+        if method == "leading":
+            total = o.weight_decay + law.radial * gain
+            if total <= 0:
+                return _Walk(np.inf, 2.0, 0.0)
+            known = replace(o, weight_decay=total).moments(1, GradientPower(1.0, 0), "leading")
+            return _Walk(known.norm_squared, known.one_minus_cosine, o.weight_decay / gain)
+        if isinstance(o, Lion):
+            return _walk_lion(o, noise, 0.0, law.radial)
+        return _walk_adamw(o, noise, law.radial**2 * norm_squared / dim, law.radial)
 
     try:
         norm_squared = _settled(lambda square: dim * at(square).square, white.norm_squared)
     except ValueError:  # growth exceeds loss at any norm
         raise _outward(o, law) from None
     walk = at(norm_squared)
+    drowned = law.radial**2 * norm_squared > _variance(law, dim, norm_squared) * dim
+    if law.radial < 0 and drowned:  # a balance of another kind: what is left of the noise hardly turns w
+        raise _outward(o, law)
     relaxation = white.relaxation_steps / (1 + law.radial / walk.decay)
-    return Moments(norm_squared, walk.one_minus_cosine, relaxation, white.model_error)
+    error = white.model_error + (2 * o.lr * o.weight_decay if isinstance(o, Lion) else 0.0)  # the linearised sign
+    return Moments(norm_squared, walk.one_minus_cosine, relaxation, error)
 
 
 def _leading_gain(o: Optimizer) -> float:
@@ -211,48 +228,50 @@ def _fixed_part(o: Optimizer, dim: int, law: GradientPower, method: Method, whit
             noise = closed_forms.lion_exact_norm_squared(o.lr, o.weight_decay, dim * lag_0, total)
             half = closed_forms.lion_exact_one_minus_cosine(o.lr, o.weight_decay, total)
     total = noise + fixed
-    return Moments(total, half * noise / total, white.relaxation_steps, error)
+    # the fixed part of w fades in at the rate of w, half that of ‖w‖²
+    return Moments(total, half * noise / total, 2 * white.relaxation_steps, error)
 
 
 def _projected_signal(o: Optimizer, dim: int, law: GradientPower, method: Method, white: Moments) -> Moments:
     """Gradients orthogonal to w: the weights turn towards the mean, and what noise adds to them is pulled after."""
     if method == "leading":
         return white
-    walk, ratio = _WALKS[type(o)], law.signal
-
-    def rest_of_weights(aligned: float, norm_squared: float) -> _Walk:
-        """The part of w across the mean, at a squared cosine `aligned`."""
-        noise = _variance(law, dim, norm_squared)
-        across = 1 - aligned
-        found = walk(o, noise, ratio**2 * noise * across, 0.0)
-        for _ in range(2):  # the pull depends on the gain, which for a coupled decay depends on the pull
-            pull = found.decay * aligned / across
-            coupled = (o.weight_decay + pull) ** 2 * norm_squared * across / dim
-            rest = coupled if isinstance(o, AdamL2) else ratio**2 * noise * across
-            found = walk(o, noise, rest, pull)
-        return found
-
-    def settle(aligned: float) -> tuple[float, _Walk]:
-        def image(norm_squared: float) -> float:
-            return dim * rest_of_weights(aligned, norm_squared).square / (1 - aligned)
-
-        norm_squared = _settled(image, white.norm_squared)
-        return norm_squared, rest_of_weights(aligned, norm_squared)
 
     def excess(log_odds: float) -> float:
         aligned = float(expit(log_odds))
         try:
-            norm_squared, found = settle(aligned)
+            norm_squared, walk = _aligned(o, dim, law, white.norm_squared, aligned)
         except ValueError:  # so strong a pull that the rest of the weights diverges
             return 1e3
-        decayed = found.decay**2 * aligned * norm_squared
-        left = ratio**2 * _variance(law, dim, norm_squared) * dim * (1 - aligned) ** 2
+        decayed = walk.decay**2 * aligned * norm_squared
+        left = law.signal**2 * _variance(law, dim, norm_squared) * dim * (1 - aligned) ** 2
         return float(np.log(decayed / left))
 
-    guess = float(logit(closed_forms.signal_alignment(2 * ratio**2 / (o.lr * o.weight_decay))))
+    guess = float(logit(closed_forms.signal_alignment(2 * law.signal**2 / (o.lr * o.weight_decay))))
     aligned = float(expit(brentq(excess, guess - 12, guess + 6, xtol=1e-10)))
-    norm_squared, found = settle(aligned)
-    return replace(white, norm_squared=norm_squared, one_minus_cosine=found.one_minus_cosine * (1 - aligned))
+    norm_squared, walk = _aligned(o, dim, law, white.norm_squared, aligned)
+    # neglected for Lion: how the linearised sign sees a slow part that differs between coordinates
+    error = white.model_error + (2 * o.lr * o.weight_decay if isinstance(o, Lion) else 0.0)
+    half = walk.one_minus_cosine * (1 - aligned)
+    return replace(white, norm_squared=norm_squared, one_minus_cosine=half, model_error=error)
+
+
+def _aligned(o: Optimizer, dim: int, law: GradientPower, start: float, aligned: float) -> tuple[float, _Walk]:
+    """E‖w‖² at a squared cosine `aligned` between w and the mean, and the walk of the rest of w."""
+    across = 1 - aligned
+
+    def rest_of_weights(norm_squared: float) -> _Walk:
+        noise = _variance(law, dim, norm_squared)
+        left = law.signal**2 * noise * across ** (2 if isinstance(o, Lion) else 1)
+        found = _WALKS[type(o)](o, noise, left, 0.0)
+        for _ in range(2):  # for AdamW the pull depends on the gain, and the gain on what is left
+            pull = found.decay * aligned / across
+            coupled = (o.weight_decay + pull) ** 2 * norm_squared * across / dim
+            found = _WALKS[type(o)](o, noise, coupled if isinstance(o, AdamL2) else left, pull)
+        return found
+
+    norm_squared = _settled(lambda square: dim * rest_of_weights(square).square / across, start)
+    return norm_squared, rest_of_weights(norm_squared)
 
 
 # --- memory (derivations.autocorrelated) ---
@@ -271,13 +290,18 @@ def _autocorrelated_adamw(o: AdamW, dim: int, law: GradientPower, method: Method
         norm_squared = closed_forms.adamw_free_norm_squared(*hyper, dim, memory) / frozen * white.norm_squared
         half = closed_forms.adamw_free_one_minus_cosine(*hyper, memory)
         half *= white.one_minus_cosine / closed_forms.adamw_exact_one_minus_cosine(*hyper)
-    return Moments(norm_squared * (1 + spread), half, white.relaxation_steps, white.model_error + abs(spread))
+    return Moments(norm_squared * (1 + spread), half, white.relaxation_steps, white.model_error + _spread_error(spread))
 
 
 def _spread(beta1: float, beta2: float, correlation: float) -> float:
     """What a random v changes of E[m²/v] under AR(1) gradients beyond what it changes under white noise."""
     first = closed_forms.adam_second_moment_spread
     return float(first(beta1, beta2, correlation) - first(beta1, beta2, 0.0))
+
+
+def _spread_error(spread: float) -> float:
+    """Declared: the second order, and what the spread of v does to single steps beyond E[m²/v]."""
+    return 0.2 * abs(spread) + spread**2
 
 
 def _leading_average(beta1: float, law: GradientPower, white: Moments) -> Moments:
@@ -312,9 +336,7 @@ def _autocorrelated_adam_l2(o: AdamL2, dim: int, law: GradientPower, method: Met
         found = _leading_average(beta1, law, white)
         growth = (found.norm_squared / white.norm_squared) ** (2 / (2 - power))
         angle = found.one_minus_cosine * found.norm_squared / white.one_minus_cosine / white.norm_squared / growth
-        return replace(
-            white, norm_squared=white.norm_squared * growth, one_minus_cosine=white.one_minus_cosine * angle
-        )
+        return replace(white, norm_squared=white.norm_squared * growth, one_minus_cosine=white.one_minus_cosine * angle)
 
     def frozen(norm_squared: float, correlation: float) -> tuple[float, float]:
         """Image of E‖w‖² and 1 - ρ for constant v: SGDM with the momentum m/(1-β1)."""
@@ -337,26 +359,31 @@ def _autocorrelated_adam_l2(o: AdamL2, dim: int, law: GradientPower, method: Met
     spread = _spread(beta1, beta2, memory)
     constant = _settled(lambda square: frozen(square, 0.0)[0], white.norm_squared)
     correlated = _settled(lambda square: frozen(square, memory)[0], white.norm_squared)
-    half = frozen(correlated, memory)[1] / frozen(constant, 0.0)[1] * white.one_minus_cosine
+    # growth follows E[m²/v]; at the balance W takes 1/(2-p) of a change of it, and growth over W the rest
     norm_squared = correlated / constant * white.norm_squared * (1 + spread) ** (1 / (2 - power))
-    return Moments(norm_squared, half, white.relaxation_steps, white.model_error + abs(spread))
+    half = frozen(correlated, memory)[1] / frozen(constant, 0.0)[1] * white.one_minus_cosine
+    half *= (1 + spread) ** ((1 - power) / (2 - power))
+    return Moments(norm_squared, half, white.relaxation_steps, white.model_error + _spread_error(spread))
 
 
 def _autocorrelated_lion(o: Lion, dim: int, law: GradientPower, method: Method, white: Moments) -> Moments:
-    hyper = (o.lr, o.weight_decay)
-    kept = 1 - o.lr * o.weight_decay
-    covariance = correlated_covariance(*o.betas, law.correlation)
-    variance = closed_forms.lion_correlated_variance(*o.betas, law.correlation)
+    hyper, memory = (o.lr, o.weight_decay), law.correlation
+    kept = 1 - o.lr * o.weight_decay if method == "exact" else 1.0
+    covariance = correlated_covariance(*o.betas, memory)
+    variance = closed_forms.lion_correlated_variance(*o.betas, memory)
     excess = discounted_excess(kept, covariance, variance)
     if law.homogeneity:
-        ratio = closed_forms.lion_overlap_ratio(*o.betas, law.correlation)
+        ratio = closed_forms.lion_overlap_ratio(*o.betas, memory)
         total = closed_forms.lion_linear_sum(*hyper, *o.betas, ratio) + excess
+        for _ in range(20 if o.betas[0] > 0 else 0):
+            total = closed_forms.lion_projected_sum_map(*hyper, *o.betas, total, memory) + excess
     else:
         lags = np.arange(1, len(covariance) + 1)
         total = 2 / np.pi * float((kept**lags * covariance).sum() / variance) + excess
     norm_squared = closed_forms.lion_exact_norm_squared(*hyper, dim, total)
     half = closed_forms.lion_exact_one_minus_cosine(*hyper, total)
-    return replace(white, norm_squared=float(norm_squared), one_minus_cosine=float(half))
+    error = o.lr * o.weight_decay if law.homogeneity else 0.0  # projection beyond the linearised sign
+    return replace(white, norm_squared=float(norm_squared), one_minus_cosine=float(half), model_error=error)
 
 
 _AUTOCORRELATED: dict[type[Optimizer], Callable[..., Moments]] = {

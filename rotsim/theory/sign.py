@@ -31,19 +31,13 @@ def arcsine_modes(beta1: float, beta2: float) -> np.ndarray:
     return fit.trim(1e-12).convert(kind=Polynomial).coef
 
 
-def sign_covariance(beta1: float, beta2: float, share: float = 1.0) -> UpdateCovariance:
-    """Autocovariance of Lion's signs under white noise as modes: odd powers of β2 from the arcsine series.
-
-    share : of the noise in the variance of the update direction; the rest is a slow component, whose own part of
-    the sign is left out, by the slope at the origin.
-    """
+def sign_covariance(beta1: float, beta2: float) -> UpdateCovariance:
+    """Autocovariance of Lion's signs under white noise as modes: odd powers of β2 from the arcsine series."""
     beta2 = max(beta2, 1e-9)  # continuous at 0, where 0^0 would be needed
     arcsine = arcsine_modes(beta1, beta2)
     odd = 2 * np.arange(len(arcsine)) + 1
-    first = share * closed_forms.lion_covariance(beta1, beta2, 1) / closed_forms.lion_variance(beta1, beta2)
-    return UpdateCovariance(
-        1 - 2 / np.pi * (1 - share), 2 / np.pi * arcsine * (first / beta2) ** odd, beta2**odd, 0.0
-    )
+    ratio = closed_forms.lion_covariance(beta1, beta2, 1) / closed_forms.lion_variance(beta1, beta2) / beta2
+    return UpdateCovariance(1.0, 2 / np.pi * arcsine * ratio**odd, beta2**odd, 0.0)
 
 
 def discounted_sum(kept: float, beta1: float, beta2: float) -> float:
@@ -63,6 +57,9 @@ def discounted_excess(kept: float, covariance: np.ndarray, variance: float) -> f
 
 def correlated_covariance(beta1: float, beta2: float, correlation: float) -> np.ndarray:
     """Autocovariance of Lion's update direction at lags 1, 2, ... under AR(1) gradients, to where asin is straight."""
+    if correlation == 0:
+        lags = max(1, int(np.ceil(np.log(_LINEAR) / np.log(max(beta2, 1e-9)))))
+        return np.asarray(closed_forms.lion_covariance(beta1, beta2, np.arange(1, lags + 1)))
     apart = 1e-6  # the two memories merge at correlation = β2, and 0^0 is met at 0: both are removable
     if abs(correlation - beta2) < apart or abs(correlation) < apart:
         correlation += 2 * apart if correlation < 0.5 else -2 * apart
@@ -74,7 +71,8 @@ def correlated_covariance(beta1: float, beta2: float, correlation: float) -> np.
 def shifted_discounted_sum(kept: float, beta1: float, beta2: float, mean: float) -> tuple[float, float]:
     """Variance K_0 of a sign whose argument has a mean of `mean` standard deviations, and Σ kept^k K_k / K_0.
 
-    derivations.signal.sign_covariance_slope: K_k = (2/π) ∫ exp(-mean²/(1 + sin ψ)) dψ from 0 to asin of the correlation.
+    derivations.signal.sign_covariance_slope: K_k is (2/π) ∫ exp(-mean²/(1 + sin ψ)) dψ up to the arcsine of the
+    correlation.
     """
     lags = 1 if beta2 == 0 else max(1, int(np.ceil(np.log(_LINEAR) / np.log(beta2))))
     k = np.arange(1, lags + 1)
