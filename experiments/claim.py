@@ -1,27 +1,39 @@
 """What every claim script shares: a verdict with its numbers, a figure, provenance, one command line.
 
-A claim script has a docstring (the claim, its section, what would refute it) and a function
-``examine(quick) -> Finding``; its last line is ``main(__doc__, examine)``.
+A claim script has a docstring (first line: what is found; then the claim and its section in
+parentheses, and what would refute it) and a function ``examine(quick) -> Finding``; its last line is
+``main(NAME, __doc__, examine)``, and one line in `experiments.__main__` lets the runner find it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import inf, isfinite, nan
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+import xarray as xr
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from rotsim.dataset import check_writable, provenance, write_atomically
+import rotsim
+from rotsim.dataset import output_folder, provenance, write_atomically
+from rotsim.gradients import Gradient
+from rotsim.noise import GRADIENT_STREAM, neuron_keys
+from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import save_figure
+from rotsim.windows import bonferroni
 
 RESULTS = Path(__file__).parent / "results"
+OPTIMIZERS = {name: spec.label for name, spec in rotsim.OPTIMIZERS.items()}
+_DIGITS = 5
 
 
 @dataclass(frozen=True)
@@ -35,29 +47,35 @@ class Check:
     statement: str
     value: float
     standard_error: float
-    low: float
+    low: float = -inf
     high: float = inf
 
     @property
     def holds(self) -> bool:
         """Whether the value lies in the claimed interval."""
-        return self.low <= self.value <= self.high
+        return bool(self.low <= self.value <= self.high)
 
     def line(self) -> str:
         """One line for the terminal."""
         colour = "[green]holds  [/]" if self.holds else "[bold red]REFUTED[/]"
-        claimed = f"at least {self.low:.3g}" if self.high == inf else f"{self.low:.3g} to {self.high:.3g}"
+        if self.high == inf:
+            claimed = f"at least {self.low:.3g}"
+        elif self.low == -inf:
+            claimed = f"at most {self.high:.3g}"
+        else:
+            claimed = f"{self.low:.3g} to {self.high:.3g}"
         noise = f" ±{self.standard_error:.1g}" if isfinite(self.standard_error) else ""
         return f"{colour} {self.statement}: {self.value:.4g}{noise} (claimed: {claimed})"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one script found."""
+    """What one script found; `result` is the sentence with numbers that stands in the table of claims."""
 
     checks: list[Check]
     figure: Figure
     numbers: dict[str, Any] = field(default_factory=dict)
+    result: str = ""
 
     @property
     def holds(self) -> bool:
@@ -65,46 +83,93 @@ class Finding:
         return bool(self.checks) and all(check.holds for check in self.checks)
 
 
-def write(name: str, claim: str, finding: Finding, folder: Path, quick: bool) -> None:
+def course_checks(label: str, walk: xr.Dataset, course: xr.Dataset, k: float = 4.0) -> Iterator[Check]:
+    """Norm and rotation of simulated neurons against `rotsim.predict`, every record window, transients included.
+
+    The value is how far the worst window lies beyond the declared model error, in standard errors; the bound
+    makes a false alarm among all windows as rare as one of `k` standard errors for a single number.
+    """
+    allowed = bonferroni(k, walk.sizes["step"], walk.sizes["neuron"])
+    for found in rotsim.compare(walk, course, quantities=("norm", "rotation"), k=k).checks:
+        beyond = abs(found.measured - found.predicted) - found.tolerance * found.predicted
+        statement = f"{label}: {found.quantity}, standard errors beyond the declared error, worst window"
+        yield Check(statement, max(0.0, beyond / found.standard_error), 1.0, high=allowed)
+
+
+def memory_steps(optimizer: Optimizer) -> int:
+    """Steps over which the optimizer's momentum remembers a gradient."""
+    if isinstance(optimizer, rotsim.SGDM):
+        forgets = optimizer.momentum
+    else:
+        forgets = optimizer.betas[isinstance(optimizer, rotsim.Lion)]  # type: ignore[attr-defined]
+    return round(1 / (1 - forgets))
+
+
+def gradient_scale(gradient: Gradient, dim: int, draws: int = 20_000) -> float:
+    """RMS of ‖g‖ at ‖w‖ = 1 over uniform directions of w, by Monte Carlo: the `scale` that a prediction needs."""
+    w = np.random.default_rng(0).standard_normal((draws, dim))
+    w /= np.linalg.norm(w, axis=1, keepdims=True)
+    keys, parameters = neuron_keys(0, draws, GRADIENT_STREAM), np.repeat(gradient.parameters()[:1], draws, axis=0)
+    g = gradient.at(w, keys, 1, parameters, np.zeros((draws, gradient.memory_slots, dim)), np.zeros((0, 0, 0)))
+    return float(np.sqrt((g**2).sum(axis=1).mean()))
+
+
+def conduct(
+    name: str, documentation: str, examine: Callable[[bool], Finding], quick: bool, folder: Path | None
+) -> Finding:
+    """Examine a claim, print its checks, and write ``name.json`` and ``name.png`` into `folder` if one is given."""
+    if folder is not None:
+        output_folder(folder, f"{name}.json")
+    started = time.perf_counter()
+    finding = examine(quick)
+    seconds = time.perf_counter() - started
+    console = Console(soft_wrap=True)
+    for check in finding.checks:
+        console.print(check.line())
+    if folder is not None:
+        write(name, documentation, finding, folder, quick, seconds)
+        console.print(f"wrote {folder / name}.json and .png")
+    return finding
+
+
+def write(name: str, documentation: str, finding: Finding, folder: Path, quick: bool, seconds: float = nan) -> None:
     """Write ``name.json`` and ``name.png`` into `folder`, atomically."""
     content = {
-        "claim": claim,
+        "claim": documentation.strip().splitlines()[0],
         "holds": finding.holds,
+        "result": finding.result,
         "quick": quick,
-        "checks": [_record(check) for check in finding.checks],
+        "checks": [{**vars(check), "holds": check.holds} for check in finding.checks],
         "numbers": finding.numbers,
+        "seconds": round(seconds, 1),
         "provenance": provenance(command=f"python -m experiments.{name}{' --quick' if quick else ''}"),
     }
-    text = json.dumps(content, indent=1) + "\n"
-    write_atomically(folder / f"{name}.json", lambda path: path.write_text(text))
+    text = json.dumps(_plain(content), indent=1, ensure_ascii=False)
+    text = re.sub(r"\[[^][{}]*\]", lambda numbers: " ".join(numbers[0].split()), text)  # a list on one line
+    write_atomically(folder / f"{name}.json", lambda path: path.write_text(text + "\n"))
     save_figure(finding.figure, folder / f"{name}.png")
 
 
-def _record(check: Check) -> dict[str, Any]:
-    # JSON has no infinity or NaN
-    numbers = {
-        key: value if not isinstance(value, float) or isfinite(value) else None for key, value in vars(check).items()
-    }
-    return {**numbers, "holds": check.holds}
+def _plain(value: Any) -> Any:
+    """Five significant digits, and None for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.{_DIGITS}g}") if isfinite(value) else None
+    return value
 
 
 def main(name: str, documentation: str | None, examine: Callable[[bool], Finding]) -> None:
     """Command line of a claim script; exit code 1 if the claim is refuted."""
+    text = documentation or ""
 
-    @click.command(help=documentation, context_settings={"help_option_names": ["-h", "--help"]})
+    @click.command(help=text, context_settings={"help_option_names": ["-h", "--help"]})
     @click.option("--quick", is_flag=True, help="Smaller version, seconds; written to --output only if that is given.")
     @click.option("--output", type=click.Path(path_type=Path), help="Folder for JSON and figure.  [default: results/]")
     def command(quick: bool, output: Path | None) -> None:
-        folder = output or (None if quick else RESULTS)
-        if folder is not None:
-            check_writable(folder / f"{name}.json")
-        finding = examine(quick)
-        console = Console(soft_wrap=True)
-        for check in finding.checks:
-            console.print(check.line())
-        if folder is not None:
-            write(name, (documentation or "").strip().splitlines()[0], finding, folder, quick)
-            console.print(f"wrote {folder / name}.json and .png")
+        finding = conduct(name, text, examine, quick, output or (None if quick else RESULTS))
         sys.exit(0 if finding.holds else 1)
 
     command()

@@ -40,10 +40,10 @@ def examine(quick: bool) -> Finding:
         gain = [_undecayed(spec(lr=float(lr), weight_decay=0.0)) for lr in rates]
         rotation = np.array([estimate["rotation"].value for estimate in decayed])
         error = np.array([estimate["rotation"].standard_error for estimate in decayed])
-        spread = float(rotation.max() / rotation.min() - 1)
+        apart = float(rotation.max() / rotation.min() - 1)
         allowed = float(6 * (error / rotation).max() + 1 / DIM)
         checks.append(
-            Check(f"{spec.label}: max/min of rotation over two decades of lr, minus 1", spread,
+            Check(f"{spec.label}: max/min of rotation over two decades of lr, minus 1", apart,
                   float((error / rotation).max()), -allowed, allowed)
         )  # fmt: skip
         slope = float(np.polyfit(np.log(rates), np.log(gain), 1)[0])
@@ -55,7 +55,9 @@ def examine(quick: bool) -> Finding:
             "undecayed_step": gain,
             "predicted_rotation": rotsim.equilibrium(spec(lr=0.01, weight_decay=PRODUCT / 0.01), DIM).rotation,
         }
-    return Finding(checks, _figure(numbers), numbers)
+    spread = [f"{check.value:.2%} ({check.statement.split(':')[0]})" for check in checks[::2]]
+    result = f"rotation equal to {', '.join(spread)} over two decades of lr; the undecayed step follows lr"
+    return Finding(checks, _figure(numbers), numbers, result)
 
 
 def _decayed(optimizer: Optimizer, quick: bool, seed: int) -> dict[str, Estimate]:

@@ -23,6 +23,8 @@ _HYPERPARAMETER_HELP = {
     "betas": "β1 and β2, each in [0, 1).",
     "eps": "ε in the denominator.",
 }
+_PLAIN_NOISE = ("scale-invariant", "isotropic")
+_OTHER_NOISE = ("signal", "autocorrelated", "student-t", "radial", "layer-invariant", "simple-system")
 _EXAMPLES = {
     "equilibrium": "rotsim equilibrium adamw --lr 1e-3 --weight-decay 0.1 --dim 1024",
     "simulate": "rotsim simulate lion --lr 1e-3 --weight-decay 1 --steps 20000 --output lion.nc",
@@ -67,8 +69,13 @@ class PerOptimizer(click.Group):
         spec = optimizer_class(name.replace("-", "_"))
         names = [field.name for field in fields(spec)]
 
-        def callback(**values: Any) -> None:
-            self.run(spec(**{name: values.pop(name) for name in names}), **values)
+        def callback(rotational: bool, **values: Any) -> None:
+            optimizer: Any = spec(**{name: values.pop(name) for name in names})
+            if rotational:
+                from rotsim.optimizers import Rotational
+
+                optimizer = Rotational(optimizer)
+            self.run(optimizer, **values)
 
         hyperparameters: list[click.Parameter] = []
         for field in fields(spec):
@@ -87,7 +94,7 @@ class PerOptimizer(click.Group):
         return click.Command(
             name,
             callback=callback,
-            params=[*hyperparameters, *self.options],
+            params=[*hyperparameters, _ROTATIONAL, *self.options],
             help=help_text,
             short_help=help_text,
             context_settings=_HELP_SETTINGS,
@@ -98,21 +105,43 @@ _GRADIENT_OPTIONS: list[click.Parameter] = [
     click.Option(["--dim"], type=int, default=1024, help="Fan-in C: length of the neuron's weight vector."),
     click.Option(
         ["--gradient"],
-        type=click.Choice(["scale-invariant", "isotropic"]),
+        type=click.Choice([*_PLAIN_NOISE, *_OTHER_NOISE]),
         default="scale-invariant",
-        help="Noise orthogonal to w and scaled by 1/‖w‖, as normalisation layers make it, or white noise.",
+        help="Noise orthogonal to w and scaled by 1/‖w‖, as normalisation layers make it; white noise; "
+        "or another model of rotsim.gradients, whose parameters --with sets.",
     ),
-    click.Option(["--scale"], type=float, default=1.0, help="Gradient scale: see rotsim.Isotropic, ScaleInvariant."),
+    click.Option(["--scale"], type=float, default=None, help="Gradient scale: see rotsim.Isotropic, ScaleInvariant."),
+    click.Option(
+        ["--with", "parameters"],
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Parameter of the gradient model: correlation=0.5 (autocorrelated), ratio=0.1 (signal), "
+        "degrees=5 (student-t), strength=0.01 (radial), batch=32 (simple-system), scale_invariant=false.",
+    ),
 ]
+_ROTATIONAL = click.Option(
+    ["--rotational"], is_flag=True, help="The rotational variant: equilibrium rotation from the start, fixed norm."
+)
 
 
-def _gradient(name: str, scale: float) -> Any:
-    from rotsim.gradients import GRADIENTS
+def _gradient(name: str, scale: float | None, parameters: tuple[str, ...]) -> Any:
+    from rotsim.gradients import gradient_from_dict
 
-    return GRADIENTS[name.replace("-", "_")](scale=scale)  # type: ignore[call-arg]
+    values: dict[str, Any] = {"name": name.replace("-", "_")}
+    if scale is not None:
+        values["scale"] = scale
+    for given in parameters:
+        key, _, value = given.partition("=")
+        try:
+            values[key] = json.loads(value)
+        except json.JSONDecodeError:
+            raise InvalidInput(f"`--with` takes NAME=VALUE, as in --with correlation=0.5; got {given!r}") from None
+    return gradient_from_dict(values)
 
 
-def _equilibrium(optimizer: Any, dim: int, gradient: str, scale: float, output: str | None) -> None:
+def _equilibrium(
+    optimizer: Any, dim: int, gradient: str, scale: float | None, parameters: tuple[str, ...], output: str | None
+) -> None:
     from rich.console import Console
 
     from rotsim.dataset import check_writable, provenance, write_atomically
@@ -121,7 +150,7 @@ def _equilibrium(optimizer: Any, dim: int, gradient: str, scale: float, output: 
 
     if output:
         check_writable(output)
-    model = _gradient(gradient, scale)
+    model = _gradient(gradient, scale, parameters)
     exact, leading = (equilibrium(optimizer, dim, model, method) for method in ("exact", "leading"))
     Console().print(
         equilibrium_table(optimizer, exact, leading, f"{optimizer.describe()}, dim {dim}, {gradient} gradients")
@@ -143,7 +172,8 @@ def _simulate(
     optimizer: Any,
     dim: int,
     gradient: str,
-    scale: float,
+    scale: float | None,
+    parameters: tuple[str, ...],
     output: str | None,
     resume: str | None,
     keep_state: bool,
@@ -166,7 +196,7 @@ def _simulate(
     if checkpoint_seconds is not None:
         run.update(checkpoint=output, checkpoint_seconds=checkpoint_seconds)
     earlier = dataset.load(resume) if resume else None
-    model = _gradient(gradient, scale)
+    model = _gradient(gradient, scale, parameters)
     console = Console()
     with progress_bar(Console(stderr=True), f"{optimizer.label} walk, steps") as progress:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -74,8 +75,8 @@ def equilibrium_table(optimizer: Optimizer, exact: Equilibrium, leading: Equilib
     table = plain_table(title, "quantity", *numbers, numbers=numbers)
     for name in ("norm", "rotation", "update_rms", "relaxation_steps"):
         a, b = getattr(exact, name), getattr(leading, name)
-        label = _LABEL[name]
-        table.add_row(label, f"{a:.6g}", f"{b:.6g}", f"{b / a - 1:+.2%}")
+        if isfinite(a) and a > 0:  # a rotational variant keeps its norm and has no transient
+            table.add_row(_LABEL[name], f"{a:.6g}", f"{b:.6g}", f"{b / a - 1:+.2%}")
     table.caption = (
         f"Leading order: the paper's formulas. Relative error from what each neglects: "
         f"exact about {exact.model_error:.1g}, leading {leading.model_error:.1g}."

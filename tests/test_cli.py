@@ -137,6 +137,12 @@ def test_derive(style, capsys):
         (["equilibrium", "rmsprop", "--lr", "1e-3"], "optimizer 'rmsprop' is unknown; choose from adamw"),
         (["equilibrium", *ADAMW, "--output", "/no/such/folder/x.json"], "does not exist"),
         (["simulate", *ADAMW, "--scale", "-1"], "`scale` must be finite and > 0"),
+        (
+            ["simulate", *ADAMW, "--with", "scale"],
+            "`--with` takes NAME=VALUE, as in --with correlation=0.5; got",
+        ),
+        (["simulate", *ADAMW, "--with", "scal=3"], "gradient 'scale_invariant' takes scale; got scal"),
+        (["simulate", *ADAMW, "--gradient", "signal"], "gradient 'signal' needs a value for ratio"),
         (["simulate", *ADAMW, "--keep-state"], "needs --output"),
         (["simulate", *ADAMW, "--checkpoint-seconds", "5"], "needs --output"),
         (["simulate", *ADAMW, "--output", "/proc/x.nc"], "not writable"),
@@ -178,3 +184,12 @@ def test_import_is_light():
     code = f"import sys, rotsim; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_gradient_models_and_rotational_variants_are_reachable(capsys):
+    walk = ["simulate", "sgdm", "--lr", "0.1", "--weight-decay", "0.1", "--steps", "3000", "--dim", "64"]
+    white = ["--gradient", "autocorrelated", "--with", "correlation=0.0", "--with", "scale_invariant=false"]
+    assert main([*walk, *white]) == 0 and "norm" in capsys.readouterr().out
+    assert main([*walk, "--rotational"]) == 0
+    printed = capsys.readouterr().out
+    assert "PASS" in printed and "rotation" in printed

@@ -192,6 +192,20 @@ def test_schedule_scales_the_learning_rate(optimizer):
     assert (function["update_rms"][:, 6:] == 0).all() and (function["rotation"][:, 6:] == 0).all()
 
 
+@pytest.mark.parametrize("engine", ["numba", "gram"])
+def test_schedule_scales_the_weight_decay(engine):
+    """Three halves of one decay is half of the threefold one; and `resume` asks for the same schedule."""
+    weaker, stronger = rotsim.SGDM(0.1, 0.01), rotsim.SGDM(0.1, 0.03)
+    half, three_halves = (lambda step, factor=factor: np.full(step.shape, factor) for factor in (0.5, 1.5))
+    part = rotsim.simulate(weaker, wd_schedule=three_halves, keep_state=True, engine=engine, **{**SMALL, "steps": 130})
+    assert same_bits(
+        rotsim.simulate(weaker, wd_schedule=three_halves, resume=part, engine=engine, **SMALL),
+        rotsim.simulate(stronger, wd_schedule=half, engine=engine, **SMALL),
+    )
+    with pytest.raises(rotsim.InvalidInput, match="`resume` was run with wd_schedule="):
+        rotsim.simulate(weaker, wd_schedule=half, resume=part, engine=engine, **SMALL)
+
+
 def test_weight_decay_zero_grows_without_bound():
     optimizer = rotsim.AdamW(lr=0.01, weight_decay=0.0)
     white = rotsim.Isotropic()
@@ -231,6 +245,7 @@ def test_divergence_is_an_error():
         ({"initial_weights": np.ones((4, 33))}, r"contradicts neurons=5"),
         ({"lr_schedule": np.ones(3)}, r"`lr_schedule` must have shape \(steps,\) = \(600,\)"),
         ({"lr_schedule": lambda step: -1.0}, r"`lr_schedule` must give finite factors >= 0; it does not at step 1"),
+        ({"wd_schedule": np.full(600, np.nan)}, r"`wd_schedule` must give finite factors >= 0; it does not at step 1"),
         ({"gradient": rotsim.Replay(np.ones((10, 5, 33)))}, r"`steps` must be <= 10"),
         ({"gradient": 3}, r"`gradient` must be a spec"),
         ({"engine": "cuda"}, r"`engine` must be one of auto, numba, numpy, gram; got 'cuda'"),

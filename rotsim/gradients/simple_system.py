@@ -8,11 +8,11 @@ import numpy as np
 from numba.extending import register_jitable
 
 from rotsim.errors import integer, require
-from rotsim.gradients.base import Gradient, PerNeuron, finite, per_neuron
+from rotsim.gradients.base import INLINED, Gradient, PerNeuron, finite, per_neuron
 from rotsim.noise import fill_normals, normals
 
 
-@register_jitable
+@register_jitable(fastmath=INLINED["fastmath"])
 def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
     batch, gain_out, gain_in = int(parameters[0]), parameters[1], parameters[2:]
     dim = w.size
@@ -20,11 +20,13 @@ def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, dat
     inputs, loss = z[start : start + batch * dim], z[start + batch * dim : start + batch * dim + batch]
     output = z[z.size - batch :]
     fill_normals(z[start : z.size - batch], words, key0, key1, step)
+    for j in range(dim):
+        z[j] = w[j] * gain_in[j % gain_in.size]
     mean = 0.0
     for b in range(batch):
-        total = 0.0
-        for j in range(dim):
-            total += inputs[b * dim + j] * w[j] * gain_in[j % gain_in.size]
+        total = z[0] * inputs[b * dim]
+        for j in range(1, dim):
+            total += z[j] * inputs[b * dim + j]
         output[b] = total
         mean += total / batch
     variance, loss_mean, loss_slope = 0.0, 0.0, 0.0
@@ -37,9 +39,12 @@ def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, dat
     for j in range(dim):
         z[j] = 0.0
     for b in range(batch):
-        back = factor * (loss[b] - loss_mean - loss_slope / variance * output[b])
+        output[b] = factor * (loss[b] - loss_mean - loss_slope / variance * output[b])
+        back = output[b]  # in the weights' own precision
         for j in range(dim):
-            z[j] += back * inputs[b * dim + j] * gain_in[j % gain_in.size]
+            z[j] += back * inputs[b * dim + j]
+    for j in range(dim):
+        z[j] *= gain_in[j % gain_in.size]
     return 1.0, 0.0
 
 

@@ -24,6 +24,7 @@ from rotsim.simulation.start import (
     SLOTS,
     Schedule,
     State,
+    digests,
     fresh,
     fresh_norms,
     initial_description,
@@ -60,6 +61,7 @@ def simulate(
     lr_schedule: np.ndarray | Callable[[np.ndarray], np.ndarray] | None = None,
     dtype: str = "float32",
     *,
+    wd_schedule: np.ndarray | Callable[[np.ndarray], np.ndarray] | None = None,
     keep_state: bool = False,
     resume: xr.Dataset | None = None,
     threads: int | None = None,
@@ -93,9 +95,11 @@ def simulate(
         Steps per record window; the last window may be shorter.
     lr_schedule : array_like of shape (steps,) or callable, optional
         Factor on ``optimizer.lr`` at each step, or a function from an array of step numbers
-        (counted from 1) to the factors. Finite and >= 0.
+        (counted from 1) to the factors. Finite and >= 0; see `rotsim.theory.schedules`.
     dtype : {"float32", "float64"}
         Format of weights and optimizer state. Records are summed in float64.
+    wd_schedule : array_like of shape (steps,) or callable, optional
+        Likewise on ``optimizer.weight_decay``.
     keep_state : bool
         Also return weights and optimizer state, from which `resume` continues.
     resume : Dataset, optional
@@ -157,7 +161,7 @@ def simulate(
         gram.require_valid(optimizer, gradient)
     if isinstance(optimizer, Rotational) and optimizer.zero_mean:
         require(dim >= 3, "dim", "be >= 3 for a rotational variant with zero_mean", dim)
-    schedule = Schedule(lr_schedule, steps)
+    schedules = Schedule("lr_schedule", lr_schedule, steps), Schedule("wd_schedule", wd_schedule, steps)
     spec = {
         "dim": dim,
         "neurons": neurons,
@@ -167,14 +171,14 @@ def simulate(
         "record_every": window,
         "dtype": dtype,
         "engine": engine,
-        "lr_schedule": schedule.digest(steps),
+        **digests(schedules, steps),
         "initial": initial_description(initial_norm, initial_weights),
     }
     carried = 1 if engine == "gram" else dim  # coordinates that the state holds
     slots = SLOTS + gradient.memory_slots + optimizer.memory_slots
     check_fits(neurons * slots * carried * np.dtype(dtype).itemsize, 3 * neurons * -(-steps // window) * 24)
     if resume is not None:
-        state = resumed(resume, optimizer, spec, steps, schedule)
+        state = resumed(resume, optimizer, spec, steps, schedules)
     elif engine == "gram":
         state = fresh_norms(neurons, initial_norm, initial_weights)
     else:
@@ -186,7 +190,7 @@ def simulate(
 
     def so_far(with_state: bool) -> xr.Dataset:
         """The dataset of the steps done: what a run of that many steps returns."""
-        reached = {**spec, "steps": state.done, "lr_schedule": schedule.digest(state.done)}
+        reached = {**spec, "steps": state.done, **digests(schedules, state.done)}
         result = _dataset(state, records, first_window, window, optimizer, reached, resume)
         if with_state:
             unfinished = state.done % window > 0
@@ -204,7 +208,7 @@ def simulate(
         kernel = twin.kernel(optimizer, gradient)
     saved = time.monotonic()
     with stop_requested() as stop:
-        for done in _advance(kernel, state, steps, optimizer, gradient, schedule, seed, window, records, workers):
+        for done in _advance(kernel, state, steps, optimizer, gradient, schedules, seed, window, records, workers):
             if progress is not None:
                 progress(done, steps)
             if stop.is_set() and done < steps:
@@ -249,7 +253,7 @@ def _advance(
     steps: int,
     optimizer: Optimizer,
     gradient: Gradient,
-    schedule: Schedule,
+    schedules: tuple[Schedule, Schedule],
     seed: int,
     window: int,
     records: np.ndarray,
@@ -276,7 +280,8 @@ def _advance(
     with ThreadPoolExecutor(workers) as pool, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         while state.done < steps:
             step = np.arange(state.done + 1, min(state.done + chunk, steps) + 1)
-            lr, weight_decay = optimizer.lr * schedule(step), np.full(len(step), optimizer.weight_decay)
+            lr = optimizer.lr * schedules[0](step)
+            weight_decay = optimizer.weight_decay * schedules[1](step)
             table = optimizer.coefficient_table(step, lr, weight_decay).astype(real)
             data = gradient.given(step, real, state.slots[:, 0], keys)
             jobs = [pool.submit(advance, *block, int(step[0]), table, data) for block in pairwise(blocks)]

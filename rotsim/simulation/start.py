@@ -67,16 +67,17 @@ def shape_of_run(
 
 
 class Schedule:
-    """Factor on the learning rate at each step: constant 1, an array, or a function of the step number."""
+    """Factor on a hyperparameter at each step: constant 1, an array, or a function of the step number."""
 
-    def __init__(self, given: Any, steps: int) -> None:
+    def __init__(self, name: str, given: Any, steps: int) -> None:
+        self.name = name
         self.given = given
         if given is None or callable(given):
             return
         self.given = np.asarray(given, dtype=np.float64)
         if self.given.shape != (steps,):
             raise InvalidInput(
-                f"`lr_schedule` must have shape (steps,) = ({steps},) or be a function; got shape {self.given.shape}"
+                f"`{name}` must have shape (steps,) = ({steps},) or be a function; got shape {self.given.shape}"
             )
 
     def __call__(self, step: np.ndarray) -> np.ndarray:
@@ -89,7 +90,7 @@ class Schedule:
             factor = self.given[step - 1]
         if not (np.isfinite(factor) & (factor >= 0)).all():
             where = int(step[~(np.isfinite(factor) & (factor >= 0))][0])
-            raise InvalidInput(f"`lr_schedule` must give finite factors >= 0; it does not at step {where}")
+            raise InvalidInput(f"`{self.name}` must give finite factors >= 0; it does not at step {where}")
         return factor
 
     def digest(self, steps: int) -> str:
@@ -100,6 +101,11 @@ class Schedule:
         for first in range(1, steps + 1, 1 << 16):
             hashed.update(self(np.arange(first, min(first + (1 << 16), steps + 1))).tobytes())
         return hashed.hexdigest()
+
+
+def digests(schedules: tuple[Schedule, ...], steps: int) -> dict[str, str]:
+    """Digest of each schedule by its name, for a dataset's spec."""
+    return {schedule.name: schedule.digest(steps) for schedule in schedules}
 
 
 def _given_norms(neurons: int, initial_norm: Any, initial_weights: Any) -> np.ndarray:
@@ -156,14 +162,16 @@ def initial_description(initial_norm: Any, initial_weights: Any) -> str:
     return f"norm {float(norm)!r}" if norm.ndim == 0 else "norms " + sha256(norm.tobytes()).hexdigest()
 
 
-def resumed(earlier: xr.Dataset, optimizer: Optimizer, spec: dict[str, Any], steps: int, schedule: Schedule) -> State:
+def resumed(
+    earlier: xr.Dataset, optimizer: Optimizer, spec: dict[str, Any], steps: int, schedules: tuple[Schedule, ...]
+) -> State:
     """State saved in an earlier dataset, after checking that it belongs to the same run."""
     dataset.validate(earlier)
     if "state" not in earlier:
         raise InvalidInput("`resume` needs a dataset made with keep_state=True; this one holds records only")
     done = int(earlier.step[-1])
     was = dataset.spec_of(earlier)
-    now = {**spec, "lr_schedule": schedule.digest(was["steps"])}
+    now = {**spec, **digests(schedules, was["steps"])}
     if dataset.optimizer_of(earlier) != optimizer:
         raise InvalidInput(
             f"`resume` was run with {dataset.optimizer_of(earlier).describe()}, not {optimizer.describe()}; "

@@ -237,11 +237,8 @@ def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[int, G
 
 def _factors(name: str, given: ScheduleLike, step: np.ndarray) -> tuple[np.ndarray, str]:
     """Factors of a schedule at every step, and what identifies them."""
-    try:
-        schedule = Schedule(given, len(step))
-        return schedule(step), schedule.digest(len(step))
-    except InvalidInput as error:  # Schedule knows one name only
-        raise InvalidInput(str(error).replace("lr_schedule", name)) from None
+    schedule = Schedule(name, given, len(step))
+    return schedule(step), schedule.digest(len(step))
 
 
 def _check_stable(optimizer: Optimizer, decay: np.ndarray) -> None:

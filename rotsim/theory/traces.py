@@ -13,7 +13,7 @@ import xarray as xr
 
 from rotsim import dataset
 from rotsim.comparison import Report, compare
-from rotsim.gradients import Gradient, Isotropic, ScaleInvariant
+from rotsim.gradients import ScaleInvariant, gradient_from_dict
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.equilibrium import Equilibrium, equilibrium
 
@@ -82,16 +82,4 @@ def compare_with_theory(data: xr.Dataset) -> Report:
     if data.attrs["source"] == "trace":
         return compare(data, predict_trace(data), quantities=("norm", "rotation"), tolerance=TRACE_TOLERANCE)
     spec = dataset.spec_of(data)
-    return compare(data, equilibrium(dataset.optimizer_of(data), spec["dim"], _gradient(spec["gradient"])))
-
-
-def _gradient(description: dict[str, object]) -> Gradient:
-    """The gradient model of a simulation's spec."""
-    from rotsim.errors import InvalidInput
-
-    models = {model.name: model for model in (Isotropic, ScaleInvariant)}
-    values = dict(description)
-    name = values.pop("name")
-    if name not in models:
-        raise InvalidInput(f"gradient {name!r} has no equilibrium theory; choose from {', '.join(models)}")
-    return models[str(name)](**values)  # type: ignore[arg-type]
+    return compare(data, equilibrium(dataset.optimizer_of(data), spec["dim"], gradient_from_dict(spec["gradient"])))

@@ -1,0 +1,145 @@
+"""Weights that start below their equilibrium norm turn too fast at first, and learning-rate warm-up holds that down.
+
+Claim (Kosson et al. 2024, sections 3 and 4): the usual initial norm lies below equilibrium. There the same update
+turns the weights further, so that rotation early in training exceeds what the schedule asks for; warm-up hides
+that transient, and a variant without it has less need of warm-up.
+
+What would refute it: an early rotation below 1.5 times that of equilibrium when training starts from a quarter of the
+equilibrium norm without warm-up; a warm-up that leaves more than half of the peak; an excess of more than 20 % from
+the equilibrium norm itself (the norm would then not be the cause); courses that the random walk does not predict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+import rotsim
+from experiments.claim import OPTIMIZERS, Check, Finding, course_checks, main
+from rotsim.optimizers.base import Optimizer
+from rotsim.plotting import style
+from rotsim.statistics import Estimate, root_mean_square
+from rotsim.theory.schedules import cosine, warmup
+
+DIM = 256
+ROTATION = 0.01  # in equilibrium at the peak learning rate; the weights' norm is then 1
+STEPS = 4000
+EARLY = STEPS // 10  # the warm-up, where there is one
+WINDOW = 10
+START = 0.25
+RUNS = {  # label: (initial norm, schedule, colour)
+    "quarter norm, no warm-up": (START, cosine(STEPS, 0.1), "C1"),
+    "quarter norm, warm-up": (START, warmup(EARLY, cosine(STEPS - EARLY, 0.1)), "C0"),
+    "equilibrium norm, no warm-up": (1.0, cosine(STEPS, 0.1), "C2"),
+}
+
+
+def examine(quick: bool) -> Finding:
+    """Three training runs an optimizer: the rotation of each against the equilibrium at the learning rate in force."""
+    checks = []
+    numbers: dict[str, Any] = {}
+    for name, label in OPTIMIZERS.items():
+        optimizer = rotsim.plan(name, rotation=ROTATION, norm=1.0, dim=DIM).optimizer
+        found: dict[str, Any] = {"optimizer": optimizer.to_dict()}
+        early, peak = {}, {}
+        for seed, (case, (start, schedule, _)) in enumerate(RUNS.items()):
+            run = dict(dim=DIM, steps=STEPS, lr_schedule=schedule, initial_norm=start, record_every=WINDOW)
+            walk = rotsim.simulate(optimizer, neurons=24 if quick else 128, seed=seed, **run)
+            course = rotsim.predict(optimizer, **run)
+            checks += course_checks(f"{label}, {case}", walk, course)
+            rotation = walk["rotation"].values
+            early[case] = _over(root_mean_square(rotation[:, : EARLY // WINDOW], independent=True), ROTATION)
+            peak[case] = _peak(rotation)
+            found[case] = {
+                "rotation": np.sqrt((rotation**2).mean(axis=0)).tolist(),
+                "predicted": course["rotation"].values[0].tolist(),
+                "equilibrium": _equilibrium_rotation(optimizer, schedule(walk.step.values - (WINDOW - 1) / 2)).tolist(),
+                "early": early[case].value,
+                "peak": peak[case].value,
+            }
+        low, warm, settled = RUNS
+        checks += [
+            Check(f"{label}, {low}: early rotation / equilibrium", early[low].value, early[low].standard_error, 1.5),
+            Check(f"{label}, {settled}: the same", early[settled].value, early[settled].standard_error, high=1.2),
+            _ratio(f"{label}: peak rotation with warm-up / without", peak[warm], peak[low]),
+        ]
+        numbers[name] = found
+    low, warm, settled = RUNS
+
+    def span(case: str) -> str:
+        values = [numbers[name][case]["early"] for name in OPTIMIZERS]
+        return f"{min(values):.2f} to {max(values):.2f}"
+
+    peaks = [check.value for check in checks if "peak" in check.statement]
+    result = (
+        f"early rotation over that of equilibrium: {span(low)} from a quarter of the norm, {span(settled)} from the "
+        f"norm itself; warm-up leaves {min(peaks):.2f} to {max(peaks):.2f} of the peak, and {span(warm)} "
+        "on the whole"
+    )
+    return Finding(checks, _figure(numbers), numbers, result)
+
+
+def _over(estimate: Estimate, unit: float) -> Estimate:
+    return Estimate(estimate.value / unit, estimate.standard_error / unit)
+
+
+def _peak(rotation: np.ndarray) -> Estimate:
+    """RMS over neurons in the window where it is largest."""
+    window = int((rotation**2).mean(axis=0).argmax())
+    return _over(root_mean_square(rotation[:, window, None], independent=True), ROTATION)
+
+
+def _ratio(statement: str, above: Estimate, below: Estimate) -> Check:
+    value = above.value / below.value
+    relative = np.hypot(above.standard_error / above.value, below.standard_error / below.value)
+    return Check(statement, value, float(value * relative), high=0.5)
+
+
+def _equilibrium_rotation(optimizer: Optimizer, factor: np.ndarray) -> np.ndarray:
+    """Rotation of the equilibrium that the learning rate in force would lead to."""
+    grid = np.geomspace(factor.min(), factor.max(), 30)
+    rotation = [rotsim.equilibrium(replace(optimizer, lr=optimizer.lr * f), DIM).rotation for f in grid]
+    return np.exp(np.interp(np.log(factor), np.log(grid), np.log(rotation)))
+
+
+def _figure(numbers: dict[str, Any]) -> Figure:
+    step = np.arange(1, STEPS // WINDOW + 1) * WINDOW
+    ticks = [0.003, 0.01, 0.03, 0.1]
+    with style():
+        figure, axes = plt.subplots(2, 4, figsize=(14, 7), sharex=True, sharey="row")
+        for column, (name, label) in enumerate(OPTIMIZERS.items()):
+            above, below = axes[:, column]
+            for case, (_, _, color) in RUNS.items():
+                found = {key: np.array(value) for key, value in numbers[name][case].items()}
+                above.plot(step, found["rotation"], color=color, lw=3.5, alpha=0.55, label=case)
+                above.plot(step, found["predicted"], "k--", lw=1.2)
+                below.plot(step, found["rotation"] / found["equilibrium"], color=color, lw=3.5, alpha=0.55)
+                below.plot(step, found["predicted"] / found["equilibrium"], "k--", lw=1.2)
+                if "equilibrium" not in case:
+                    above.plot(step, found["equilibrium"], ":", color=color, lw=2)
+            above.set(title=label, xscale="log", yscale="log")
+            below.set(xlabel="step", yscale="log")
+            below.axhline(1, color="0.6", lw=1, zorder=0)
+            above.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+            below.set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
+            for ax in (above, below):
+                ax.axvspan(step[0], EARLY, color="0.9", zorder=0)
+                ax.minorticks_off()
+        axes[0, 0].set_ylabel("rotation, rad per step")
+        axes[1, 0].set_ylabel("rotation / equilibrium\nat the lr in force")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        figure.suptitle(
+            "Below their equilibrium norm weights turn too fast; warm-up (grey) holds them back\n"
+            "(colour: simulated, dashed: predicted, dotted: equilibrium at the learning rate in force)"
+        )
+        plt.close(figure)
+    return figure
+
+
+if __name__ == "__main__":
+    main("early", __doc__, examine)

@@ -1,0 +1,78 @@
+"""The table of claims in README.md, written from docstrings and committed results, so that nothing is said twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from experiments.claim import RESULTS
+from rotsim.dataset import write_atomically
+
+README = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- claims: written by python -m experiments --table -->", "<!-- end of claims -->"
+_HEAD = "| claim | of | our result | verdict | command | time | figure |"
+
+
+def committed(name: str) -> dict[str, Any] | None:
+    """The committed result of a claim, or None before there is one."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def section_of(documentation: str) -> str:
+    """Where a claim comes from: what its docstring has in parentheses after "Claim"."""
+    found = re.search(r"^Claim \((.*?)\):", documentation, re.MULTILINE | re.DOTALL)
+    if found is None:
+        raise ValueError(
+            'a claim\'s docstring says where it comes from: "Claim (Kosson et al. 2024, section 3.2): ..."'
+        )
+    return " ".join(found[1].replace("Kosson et al. 2024, ", "").split())
+
+
+def row(name: str) -> str:
+    """One line of the table."""
+    documentation = import_module(f"experiments.{name}").__doc__ or ""
+    title = documentation.strip().splitlines()[0].rstrip(".")
+    content = committed(name)
+    if content is None:
+        cells = [title, section_of(documentation), "", "not run", f"`python -m experiments.{name}`", "", ""]
+    else:
+        cells = [
+            title,
+            section_of(documentation),
+            content["result"],
+            verdict(content),
+            f"`python -m experiments.{name}`",
+            _duration(content["seconds"]),
+            f"[{name}](results/{name}.png)",
+        ]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def verdict(content: dict[str, Any]) -> str:
+    """Holds, or how many of the statements do not."""
+    refuted = [check for check in content["checks"] if not check["holds"]]
+    return "holds" if not refuted else f"{len(refuted)} of {len(content['checks'])} statements refuted"
+
+
+def text(claims: Sequence[str]) -> str:
+    """The README with its table up to date."""
+    before, rest = README.read_text().split(BEGIN)
+    rows = "\n".join([_HEAD, "|---" * (_HEAD.count("|") - 1) + "|", *(row(name) for name in claims)])
+    return f"{before}{BEGIN}\n{rows}\n{END}{rest.split(END)[1]}"
+
+
+def update(claims: Sequence[str]) -> None:
+    """Write it."""
+    content = text(claims)
+    write_atomically(README, lambda path: path.write_text(content))
+
+
+def _duration(seconds: float | None) -> str:
+    if not seconds:
+        return ""
+    return f"{max(5 * round(seconds / 5), 5)} s" if seconds < 90 else f"{round(seconds / 60)} min"
