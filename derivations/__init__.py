@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sympy import Eq
 
-from derivations import adam_l2, adamw, autocorrelated, generate, lion, radial, sgdm, signal
+from derivations import adam_l2, adamw, autocorrelated, generate, lion, radial, rotational, sgdm, signal
 from derivations.render import render_head, render_step
 from derivations.symbols import TABLE
 
@@ -19,6 +19,7 @@ DERIVATIONS = {
     "signal": signal,
     "autocorrelated": autocorrelated,
     "radial": radial,
+    "rotational": rotational,
 }
 
 

@@ -166,9 +166,15 @@ def _lion_solution() -> dict[Expr, Expr]:
     return {moment: value.subs(P_g, P / varsigma) for moment, value in found.items()}
 
 
+def _in_small(expression: Expr) -> Expr:
+    """With a = 1 - δ multiplied out, so that δ and ηP, not differences of large terms, make what is small."""
+    over, under = factor(expression.subs(a, 1 - delta)).as_numer_denom()
+    return factor(over.expand()) / factor(under.expand())
+
+
 def lion_norm_squared() -> Eq:
     """Their solution, in terms of P = ςP_g. With P = 0 it is the linearised norm of white noise."""
-    return equation(W, C * factor(_lion_solution()[_square]))
+    return equation(W, C * _in_small(_lion_solution()[_square]))
 
 
 def lion_variance() -> Eq:
@@ -177,7 +183,7 @@ def lion_variance() -> Eq:
     total = (
         beta1**2 * _power + 2 * beta1 * (1 - beta1) * strength * _inner + (1 - beta1) ** 2 * (1 + strength**2 * _square)
     )
-    return equation(gamma_0, factor(simplify(total.subs(_lion_solution()))))
+    return equation(gamma_0, _in_small(simplify(total.subs(_lion_solution()))))
 
 
 def unit_steps() -> Eq:

@@ -36,6 +36,9 @@ r = _positive("r")
 P = Symbol("P", real=True)
 q = _positive("q")
 chi = _positive("chi")
+beta = _positive("beta")
+gamma = _positive("gamma")
+n_free = _positive("n")
 varsigma = _positive("varsigma")
 x_e = _positive("x_e")
 
@@ -67,6 +70,9 @@ ARGUMENTS: dict[Symbol, Entry] = {
     k: Entry("lag", "distance in steps", "whole lag >= 1"),
     S: Entry("discounted_sum", "sum over k >= 1 of (1 - lr·weight_decay)^k s_k", "discounted_sum >= 0"),
     chi: Entry("signal_power", "signal_ratio² over its value at takeover", "signal_power > 0"),
+    beta: Entry("memory", "decay of the average that makes the update", "0 <= memory < 1"),
+    gamma: Entry("update_norm_decay", "decay of the running mean of ‖u⊥‖²", "0 <= update_norm_decay < 1"),
+    n_free: Entry("directions", "number of directions that an update is free to take", "directions >= 1"),
     varsigma: Entry("slope", "mean response of Lion's sign to a small shift of its argument", "slope > 0"),
     x_e: Entry("excess", "what the arcsine adds to the discounted sum of straight lines", "excess >= 0"),
     q: Entry("overlap_ratio", "E[c·g]/E[c²] of Lion's update direction", "overlap_ratio > 0"),

@@ -534,7 +534,20 @@ INTERIOR = {
     "homogeneity": (-1.0, 0.0),
     "lag": (1.0, 4.0),
     "discounted_sum": (0.5, 20.0),
+    "memory": (0.5, 0.9),
+    "update_norm_decay": (0.5, 0.9),
+    "directions": (3.0, 64.0),
+    "slope": (0.8, 2.0),
+    "excess": (0.01, 0.1),
+    "signal_power": (0.1, 10.0),
+    "overlap_ratio": (0.8, 3.0),
+    "correlation": (-0.4, 0.6),
+    "signal_ratio": (0.1, 1.0),
+    "radial": (-0.05, 0.2),
 }
+
+
+LOSES_DIGITS = {"lion_radial_variance": 1e-9}  # a quotient of two sums that nearly cancel
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -557,7 +570,7 @@ def test_functions_evaluate_the_derived_expressions(name):
     for pick in (0, 1):
         values = {argument: INTERIOR[argument][pick] for argument in arguments}
         reference = expression.subs({codes[argument]: value for argument, value in values.items()})
-        assert agrees(FUNCTIONS[name](**values), float(reference.evalf(30)), 1e-12)
+        assert agrees(FUNCTIONS[name](**values), float(reference.evalf(30)), LOSES_DIGITS.get(name, 1e-12))
 
 
 def test_no_digits_are_lost_at_vanishing_decay():

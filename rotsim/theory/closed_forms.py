@@ -656,55 +656,58 @@ def lion_radial_norm_squared(
     weight_decay + radial > 0, lr * weight_decay < 1.
     """
     decay = lr * weight_decay
-    kept = 1 - decay
     part_1 = (
-        1
-        + 2 * kept * radial**2 * beta2**2 * lr**2
-        + 2 * kept * beta2 * radial**2 * lr**2
-        + 2 * radial * kept * beta2 * lr
-        + 2 * radial * kept * lr
-        + 3 * radial * beta1 * beta2 * lr * kept**2
-        + radial * beta1 * lr * kept**2
-        + radial * beta1 * lr
-        + radial * lr * beta2**2
-        + radial * beta2 * lr
-        + beta2 * kept**3
-        + kept**3 * beta2**2
-        + beta2
-        - 2 * radial * kept * beta1 * beta2 * lr
-        - 2 * radial * kept * beta1 * lr
-        - 3 * radial * lr * kept**2 * beta2**2
-        - 3 * radial * beta2 * lr * kept**2
-        - 4 * kept * beta1 * beta2 * radial**2 * lr**2
-        - radial * beta1 * beta2 * lr
-        - kept**2
-        - beta2 * kept**2
-        - kept * beta2
-        - kept * beta2**2
+        2 * radial**2 * beta2**2 * lr**2
+        + 2 * beta2 * radial**2 * lr**2
+        + 2 * radial * lr
+        + 2 * beta2 * decay**2
+        + 2 * decay
+        + 3 * radial * beta1 * beta2 * lr * decay**2
+        + 3 * beta2**2 * decay**2
+        + 4 * beta1 * beta2 * decay * radial**2 * lr**2
+        + 4 * radial * beta2 * decay * lr
+        + 6 * radial * decay * lr * beta2**2
+        + radial * beta1 * lr * decay**2
+        - 2 * decay * radial**2 * beta2**2 * lr**2
+        - 2 * beta2 * decay * radial**2 * lr**2
+        - 2 * radial * lr * beta2**2
+        - 2 * radial * decay * lr
+        - 2 * decay * beta2**2
+        - 3 * radial * lr * beta2**2 * decay**2
+        - 3 * radial * beta2 * lr * decay**2
+        - 4 * beta1 * beta2 * radial**2 * lr**2
+        - 4 * radial * beta1 * beta2 * decay * lr
+        - beta2**2 * decay**3
+        - beta2 * decay**3
+        - decay**2
     )
     part_2 = (
-        1
-        + 2 * radial * beta1 * lr * excess
-        + 2 * radial * lr * excess * beta2**2
-        + 2 * radial * beta2 * lr * excess
-        + 2 * kept * beta2 * beta1**2 * slope**2
-        + 2 * kept * beta1 * slope**2
-        + 2 * beta2 * excess
-        + 2 * excess
-        + radial * beta1 * lr
-        + radial * lr * beta2**2
-        + radial * beta2 * lr
-        + beta2
-        - 2 * radial * beta1 * beta2 * lr * excess
-        - 2 * kept * beta1**2 * slope**2
-        - 2 * kept * beta1 * beta2**2 * slope**2
-        - 2 * kept * excess * beta2**2
-        - 2 * kept * beta2 * excess
-        - radial * beta1 * beta2 * lr
-        - kept * beta2
-        - kept * beta2**2
+        2 * radial * beta1 * beta2 * lr * excess
+        + 2 * beta2 * decay * beta1**2 * slope**2
+        + 2 * beta1**2 * slope**2
+        + 2 * beta1 * beta2**2 * slope**2
+        + 2 * beta1 * decay * slope**2
+        + 2 * excess * beta2**2
+        + radial * beta1 * beta2 * lr
+        + beta2**2
+        - 1
+        - 2 * radial * beta1 * lr * excess
+        - 2 * radial * lr * excess * beta2**2
+        - 2 * radial * beta2 * lr * excess
+        - 2 * beta2 * beta1**2 * slope**2
+        - 2 * decay * beta1**2 * slope**2
+        - 2 * beta1 * decay * beta2**2 * slope**2
+        - 2 * beta1 * slope**2
+        - 2 * decay * excess * beta2**2
+        - 2 * beta2 * decay * excess
+        - 2 * excess
+        - radial * beta1 * lr
+        - radial * lr * beta2**2
+        - radial * beta2 * lr
+        - decay * beta2**2
+        - beta2 * decay
     )
-    return dim * part_2 * lr**2 / part_1
+    return -dim * part_2 * lr**2 / part_1
 
 
 def lion_radial_variance(
@@ -717,111 +720,113 @@ def lion_radial_variance(
     radial > 0, lr * weight_decay < 1.
     """
     decay = lr * weight_decay
-    kept = 1 - decay
     part_1 = (
-        2 * kept * beta1 * beta2 * radial**2 * lr**2
-        + 2 * kept * beta1 * radial**2 * lr**2
-        + 2 * kept * radial**2 * beta2**2 * lr**2 * slope**2
-        + 2 * kept * beta2 * radial**2 * lr**2 * slope**2
-        + 2 * radial**2 * beta1**2 * lr**2
-        + 2 * beta2 * excess * radial**2 * lr**2
+        12 * radial * beta2 * decay * lr * beta1**2 * slope**2
+        + 2 * decay * radial**2 * beta1**2 * lr**2
+        + 2 * beta1 * decay * radial**2 * beta2**2 * lr**2 * slope**2
+        + 2 * beta1 * decay * radial**2 * lr**2 * slope**2
+        + 2 * decay * excess * radial**2 * beta2**2 * lr**2
+        + 2 * radial**2 * beta2**2 * lr**2 * slope**2
+        + 2 * beta2 * decay * excess * radial**2 * lr**2
+        + 2 * beta2 * radial**2 * lr**2 * slope**2
         + 2 * excess * radial**2 * lr**2
         + 2 * radial**3 * beta1**2 * lr**3
         + 2 * excess * radial**3 * beta2**2 * lr**3
         + 2 * beta2 * excess * radial**3 * lr**3
-        + 2 * radial * kept * beta2 * lr * slope**2
-        + 2 * radial * kept * lr * slope**2
-        + 2 * radial * lr * beta1**2 * slope**2
-        + 2 * beta1 * beta2 * kept**2 * slope**2
-        + 2 * beta1 * kept**2 * slope**2
-        + 2 * beta2 * kept**3 * beta1**2 * slope**2
-        + 2 * kept * beta1 * beta2**2 * slope**2
-        + 2 * kept * beta1 * beta2 * slope**2
-        + 2 * beta1**2 * slope**2
-        + 3 * radial * beta1 * lr * kept**2 * slope**2
-        + 4 * kept * beta1 * beta2 * excess * radial**2 * lr**2
-        + 4 * kept * beta1 * excess * radial**2 * lr**2
-        + 4 * excess * radial**2 * beta1**2 * lr**2
+        + 2 * radial * lr * slope**2
+        + 2 * beta1 * beta2**2 * decay**3 * slope**2
+        + 2 * beta1 * beta2 * decay**3 * slope**2
+        + 2 * beta1 * decay**2 * slope**2
+        + 2 * beta2 * decay**2 * slope**2
+        + 2 * decay * slope**2
+        + 3 * radial * beta1 * lr * decay**2 * slope**2
+        + 3 * beta2**2 * decay**2 * slope**2
+        + 4 * decay * excess * radial**2 * beta1**2 * lr**2
+        + 4 * decay * radial**2 * beta1**3 * lr**2 * slope**2
         + 4 * excess * radial**3 * beta1**2 * lr**3
-        + 4 * radial * lr * kept**2 * beta1**3 * slope**2
-        + 4 * radial * beta1 * lr * kept**2 * beta2**2 * slope**2
-        + 4 * radial * kept * beta2 * lr * beta1**2 * slope**2
-        + 6 * kept * beta2 * radial**2 * beta1**2 * lr**2 * slope**2
-        + 6 * kept * radial**2 * beta1**2 * lr**2 * slope**2
-        + 8 * radial * kept * lr * beta1**2 * slope**2
-        + 9 * radial * beta1 * beta2 * lr * kept**2 * slope**2
-        + beta2 * radial**2 * lr**2
+        + 4 * radial * decay * lr * beta1**2 * slope**2
+        + 4 * radial * lr * beta1**2 * slope**2
+        + 4 * radial * lr * beta1**3 * decay**2 * slope**2
+        + 4 * radial * beta1 * lr * beta2**2 * decay**2 * slope**2
+        + 4 * radial * beta1 * lr * beta2**2 * slope**2
+        + 4 * radial * beta2 * decay * lr * slope**2
+        + 4 * decay * beta1**2 * slope**2
+        + 4 * beta1 * decay * beta2**2 * slope**2
+        + 6 * beta2 * radial**2 * beta1**2 * lr**2 * slope**2
+        + 6 * radial**2 * beta1**2 * lr**2 * slope**2
+        + 6 * radial * decay * lr * beta2**2 * slope**2
+        + 6 * beta2 * beta1**2 * decay**2 * slope**2
+        + 8 * beta1 * beta2 * decay * radial**2 * lr**2 * slope**2
+        + 9 * radial * beta1 * beta2 * lr * decay**2 * slope**2
+        + decay * radial**2 * beta2**2 * lr**2
+        + beta2 * decay * radial**2 * lr**2
         + radial**2 * lr**2
         + radial**3 * beta2**2 * lr**3
         + beta2 * radial**3 * lr**3
-        + radial * lr * beta2**2 * slope**2
-        + radial * beta2 * lr * slope**2
-        + kept**3 * beta2**2 * slope**2
-        + beta2 * kept**3 * slope**2
-        + beta2 * slope**2
-        + slope**2
-        - 2 * kept * radial**2 * beta1**2 * lr**2
-        - 2 * kept * beta1 * radial**2 * beta2**2 * lr**2 * slope**2
-        - 2 * kept * beta1 * radial**2 * lr**2 * slope**2
-        - 2 * kept * excess * radial**2 * beta2**2 * lr**2
-        - 2 * kept * beta2 * excess * radial**2 * lr**2
-        - 2 * beta1 * beta2 * radial**2 * lr**2
-        - 2 * beta1 * radial**2 * lr**2
+        - 12 * radial * beta1 * beta2 * decay * lr * slope**2
+        - 2 * beta1 * radial**2 * beta2**2 * lr**2 * slope**2
+        - 2 * beta1 * beta2 * decay * radial**2 * lr**2
+        - 2 * beta1 * decay * radial**2 * lr**2
+        - 2 * beta1 * radial**2 * lr**2 * slope**2
+        - 2 * decay * radial**2 * beta2**2 * lr**2 * slope**2
+        - 2 * excess * radial**2 * beta2**2 * lr**2
+        - 2 * beta2 * decay * radial**2 * lr**2 * slope**2
         - 2 * beta1 * excess * radial**3 * lr**3
-        - 2 * kept**2 * beta1**2 * slope**2
-        - 2 * beta1 * kept**3 * beta2**2 * slope**2
-        - 2 * beta1 * beta2 * kept**3 * slope**2
-        - 2 * kept * beta2 * beta1**2 * slope**2
-        - 2 * beta1 * beta2 * slope**2
-        - 2 * beta1 * slope**2
+        - 2 * radial * lr * beta2**2 * slope**2
+        - 2 * radial * decay * lr * slope**2
+        - 2 * beta2 * beta1**2 * decay**3 * slope**2
+        - 2 * beta1**2 * decay**2 * slope**2
+        - 2 * decay * beta2**2 * slope**2
         - 3 * beta1 * beta2 * radial**3 * lr**3
-        - 3 * radial * lr * kept**2 * beta2**2 * slope**2
-        - 3 * radial * beta2 * lr * kept**2 * slope**2
-        - 3 * radial * beta1 * beta2 * lr * slope**2
-        - 4 * kept * excess * radial**2 * beta1**2 * lr**2
-        - 4 * kept * radial**2 * beta1**3 * lr**2 * slope**2
-        - 4 * beta1 * beta2 * excess * radial**2 * lr**2
-        - 4 * beta1 * excess * radial**2 * lr**2
-        - 4 * radial * kept * lr * beta1**3 * slope**2
+        - 3 * radial * lr * beta2**2 * decay**2 * slope**2
+        - 3 * radial * beta2 * lr * decay**2 * slope**2
+        - 4 * radial**2 * beta1**3 * lr**2 * slope**2
+        - 4 * beta1 * beta2 * decay * excess * radial**2 * lr**2
+        - 4 * beta1 * decay * excess * radial**2 * lr**2
+        - 4 * radial * beta2 * lr * beta1**2 * slope**2
+        - 4 * radial * decay * lr * beta1**3 * slope**2
+        - 4 * radial * beta1 * lr * slope**2
+        - 4 * beta2 * decay * beta1**2 * slope**2
+        - 4 * beta1 * beta2 * decay**2 * slope**2
+        - 4 * beta1 * decay * slope**2
+        - 6 * beta2 * decay * radial**2 * beta1**2 * lr**2 * slope**2
+        - 6 * decay * radial**2 * beta1**2 * lr**2 * slope**2
         - 6 * beta1 * beta2 * excess * radial**3 * lr**3
-        - 6 * radial * lr * kept**2 * beta1**2 * slope**2
-        - 6 * radial * kept * beta1 * beta2 * lr * slope**2
-        - 6 * radial * kept * beta1 * lr * slope**2
-        - 8 * kept * beta1 * beta2 * radial**2 * lr**2 * slope**2
-        - 8 * radial * beta2 * lr * kept**2 * beta1**2 * slope**2
-        - kept * radial**2 * beta2**2 * lr**2
-        - kept * beta2 * radial**2 * lr**2
+        - 6 * radial * lr * beta1**2 * decay**2 * slope**2
+        - 6 * beta1 * beta2**2 * decay**2 * slope**2
+        - 8 * beta1 * beta2 * radial**2 * lr**2 * slope**2
+        - 8 * radial * beta2 * lr * beta1**2 * decay**2 * slope**2
+        - 8 * radial * beta1 * decay * lr * beta2**2 * slope**2
+        - radial**2 * beta2**2 * lr**2
         - beta1 * radial**3 * lr**3
-        - radial * beta1 * lr * slope**2
-        - beta2 * kept**2 * slope**2
-        - kept**2 * slope**2
-        - kept * beta2**2 * slope**2
-        - kept * beta2 * slope**2
+        - beta2**2 * decay**3 * slope**2
+        - beta2 * decay**3 * slope**2
+        - decay**2 * slope**2
     )
     part_2 = (
-        1
-        + 2 * kept * radial**2 * beta2**2 * lr**2
-        + 2 * kept * beta2 * radial**2 * lr**2
-        + 2 * radial * kept * beta2 * lr
-        + 2 * radial * kept * lr
-        + 3 * radial * beta1 * beta2 * lr * kept**2
-        + radial * beta1 * lr * kept**2
-        + radial * beta1 * lr
-        + radial * lr * beta2**2
-        + radial * beta2 * lr
-        + beta2 * kept**3
-        + kept**3 * beta2**2
-        + beta2
-        - 2 * radial * kept * beta1 * beta2 * lr
-        - 2 * radial * kept * beta1 * lr
-        - 3 * radial * lr * kept**2 * beta2**2
-        - 3 * radial * beta2 * lr * kept**2
-        - 4 * kept * beta1 * beta2 * radial**2 * lr**2
-        - radial * beta1 * beta2 * lr
-        - kept**2
-        - beta2 * kept**2
-        - kept * beta2
-        - kept * beta2**2
+        2 * radial**2 * beta2**2 * lr**2
+        + 2 * beta2 * radial**2 * lr**2
+        + 2 * radial * lr
+        + 2 * beta2 * decay**2
+        + 2 * decay
+        + 3 * radial * beta1 * beta2 * lr * decay**2
+        + 3 * beta2**2 * decay**2
+        + 4 * beta1 * beta2 * decay * radial**2 * lr**2
+        + 4 * radial * beta2 * decay * lr
+        + 6 * radial * decay * lr * beta2**2
+        + radial * beta1 * lr * decay**2
+        - 2 * decay * radial**2 * beta2**2 * lr**2
+        - 2 * beta2 * decay * radial**2 * lr**2
+        - 2 * radial * lr * beta2**2
+        - 2 * radial * decay * lr
+        - 2 * decay * beta2**2
+        - 3 * radial * lr * beta2**2 * decay**2
+        - 3 * radial * beta2 * lr * decay**2
+        - 4 * beta1 * beta2 * radial**2 * lr**2
+        - 4 * radial * beta1 * beta2 * decay * lr
+        - beta2**2 * decay**3
+        - beta2 * decay**3
+        - decay**2
     )
     return part_1 / (part_2 * slope**2)
 
@@ -845,3 +850,15 @@ def lion_sign_slope(beta1: Any, beta2: Any) -> Any:
     """
     variance = (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
     return np.sqrt(2 / (np.pi * variance))
+
+
+def rotational_bias(memory: Any, update_norm_decay: Any, directions: Any) -> Any:
+    """Mean square angle of a rotational variant over θ², less one, for Gaussian updates, to first order in 1/n.
+
+    Derived in `derivations.rotational.gaussian_bias`.
+    Valid for 0 <= memory < 1, 0 <= update_norm_decay < 1, directions >= 1.
+    """
+    part_1 = 1 - update_norm_decay * memory**2
+    part_2 = 1 - update_norm_decay
+    part_3 = 1 + update_norm_decay
+    return -2 * update_norm_decay * part_2 * (1 + memory) * (1 - memory) / (directions * part_1 * part_3)
