@@ -39,6 +39,7 @@ chi = _positive("chi")
 beta = _positive("beta")
 gamma = _positive("gamma")
 n_free = _positive("n")
+t = Symbol("t", integer=True)
 varsigma = _positive("varsigma")
 x_e = _positive("x_e")
 
@@ -72,6 +73,7 @@ ARGUMENTS: dict[Symbol, Entry] = {
     chi: Entry("signal_power", "signal_ratio² over its value at takeover", "signal_power > 0"),
     beta: Entry("memory", "decay of the average that makes the update", "0 <= memory < 1"),
     gamma: Entry("update_norm_decay", "decay of the running mean of ‖u⊥‖²", "0 <= update_norm_decay < 1"),
+    t: Entry("step", "number of the step, from 1", "whole step >= 1"),
     n_free: Entry("directions", "number of directions that an update is free to take", "directions >= 1"),
     varsigma: Entry("slope", "mean response of Lion's sign to a small shift of its argument", "slope > 0"),
     x_e: Entry("excess", "what the arcsine adds to the discounted sum of straight lines", "excess >= 0"),
@@ -117,7 +119,6 @@ Y = _positive("Y")
 P_g = Symbol("P_g", real=True)
 w_fixed = Symbol("w̄", real=True)
 norm_m = Symbol("‖m‖", positive=True)
-t = Symbol("t", integer=True)
 j = Symbol("j", integer=True, nonnegative=True)
 n = Symbol("n", integer=True, nonnegative=True)
 i = Symbol("i", integer=True, nonnegative=True)

@@ -852,6 +852,24 @@ def lion_sign_slope(beta1: Any, beta2: Any) -> Any:
     return np.sqrt(2 / (np.pi * variance))
 
 
+def rotational_sgdm_filling(memory: Any, step: Any) -> Any:
+    """E‖u‖² of SGDM at a step over its final value, from no momentum.
+
+    Derived in `derivations.rotational.sgdm_filling`.
+    Valid for 0 <= memory < 1, whole step >= 1.
+    """
+    return 1 - memory ** (2 * step)
+
+
+def rotational_adamw_filling(memory: Any, step: Any) -> Any:
+    """E‖u‖² of AdamW at a step over its final value, for constant v.
+
+    Derived in `derivations.rotational.adamw_filling`.
+    Valid for 0 <= memory < 1, whole step >= 1.
+    """
+    return (1 - memory ** (2 * step)) / (1 - memory**step) ** 2
+
+
 def rotational_bias(memory: Any, update_norm_decay: Any, directions: Any) -> Any:
     """Mean square angle of a rotational variant over θ², less one, for Gaussian updates, to first order in 1/n.
 

@@ -186,7 +186,9 @@ def _radial(o: Optimizer, dim: int, law: GradientPower, method: Method, white: M
         raise _outward(o, law) from None
     walk = at(norm_squared)
     drowned = law.radial**2 * norm_squared > _variance(law, dim, norm_squared) * dim
-    if law.radial < 0 and (drowned or walk.decay + law.radial <= 0):  # a balance of another kind: what is left of the noise hardly turns w
+    if law.radial < 0 and (
+        drowned or walk.decay + law.radial <= 0
+    ):  # a balance of another kind: what is left of the noise hardly turns w
         raise _outward(o, law)
     relaxation = white.relaxation_steps / (1 + law.radial / walk.decay)
     error = white.model_error + (2 * o.lr * o.weight_decay if isinstance(o, Lion) else 0.0)  # the linearised sign

@@ -95,7 +95,8 @@ def equilibrium(
             "`weight_decay` must be > 0 for an equilibrium to exist; with 0.0 the norm grows without bound"
         )
     law = gradient.power(dim)
-    settle = optimizer.moments if law.white else partial(departures.moments, optimizer)
+    plain = law.white or isinstance(optimizer, Rotational)  # whose angle no gradient changes
+    settle = optimizer.moments if plain else partial(departures.moments, optimizer)
     moments = settle(dim, law, method)
     half_chord = sqrt(moments.one_minus_cosine / 2)
     if isinstance(optimizer, Rotational):  # it turns by an angle, whatever the norm does

@@ -12,6 +12,7 @@ used; neglected is the spread of ‖w‖ over neurons, of order 1/C, and what ea
   differs from the stationary one is the declared error of the update, carried on to the norm.
 * Adam+L2: as AdamW, and the momentum of λw beside that of the noise, see `rotsim.theory.coupled`.
   Declared besides: a tenth of decay per step times (1-β2)/(1-β1).
+* Rotational: the angle of each step at constant norm, the filling of the inner optimizer's average included.
 * Lion: signs of jointly Gaussian c_t, correlated by the arcsine law with the variances in force at
   both times, transients of m included. asin is expanded in odd powers, each of which is a mode.
 
@@ -22,16 +23,19 @@ point is taken.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numba.extending import register_jitable
+from scipy.signal import lfilter
 
 from rotsim.errors import InvalidInput
 from rotsim.gradients import GradientPower
-from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion
+from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.walk import squared_angle
+from rotsim.theory import closed_forms
 from rotsim.theory.coupled import COUPLING
 from rotsim.theory.second_moment import adam_covariance, mean_response
 from rotsim.theory.sign import arcsine_modes
@@ -185,7 +189,7 @@ def advance(
     Parameters
     ----------
     optimizer : Optimizer
-        AdamW, AdamL2, SGDM or Lion; its own lr and weight_decay are not used.
+        AdamW, AdamL2, SGDM, Lion or Rotational; its own lr and weight_decay are not used.
     dim : int
     power : GradientPower
     norm_squared : float
@@ -208,7 +212,9 @@ def advance(
         run, error = _RECURSIONS[type(optimizer)](optimizer)
     except KeyError:
         names = ", ".join(spec.__name__ for spec in _RECURSIONS)
-        raise InvalidInput(f"`optimizer` must be one of {names} to be predicted in time; got {optimizer!r}") from None
+        raise InvalidInput(
+            f"`optimizer` must be one of {names} to be predicted in time; got {optimizer.describe()}"
+        ) from None
     run(dim, law)
     return records, error
 
@@ -238,9 +244,39 @@ def _run_lion(o: Lion) -> tuple[Callable[..., None], float]:
     return lambda dim, law: _lion(*o.betas, arcsine_modes(*o.betas), float(dim), *law), 0.0
 
 
+def _run_rotational(o: Rotational) -> tuple[Callable[..., None], float]:
+    def run(dim: int, law: tuple[Any, ...]) -> None:
+        _, _, norm_squared, lr, weight_decay, window, records = law
+        bias = o.angle_bias(dim)
+        relative, spread = _first_lengths(o, len(lr))
+        angle = o.leading_rotation(lr, weight_decay) * np.sqrt((1 + bias) * relative)
+        moved = 4 * norm_squared * np.sin(angle / 2) ** 2
+        error = abs(bias) + spread
+        steps = np.stack([np.full_like(angle, norm_squared), angle**2, moved, 0 * error, error, error], axis=1)
+        records += np.add.reduceat(steps, np.arange(0, len(angle), window))
+
+    return run, 0.0
+
+
+def _first_lengths(o: Rotational, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """E‖u⊥‖² over its running mean at each step, and the declared error of that: v averages over few gradients."""
+    step = np.arange(1.0, steps + 1)
+    length, spread = np.ones(steps), np.zeros(steps)
+    if isinstance(o.inner, SGDM):
+        length = closed_forms.rotational_sgdm_filling(o.inner.momentum, step)
+    elif isinstance(o.inner, AdamW):
+        beta1, beta2 = o.inner.betas
+        length = closed_forms.rotational_adamw_filling(beta1, step)
+        spread = np.minimum(1, 1 / (1 - o.update_norm_decay) / step) / (1 + np.minimum(step, 1 / (1 - beta2)))
+    decay = o.update_norm_decay
+    mean = lfilter([1 - decay], [1, -decay], length) / (1 - decay**step)
+    return length / mean, spread
+
+
 _RECURSIONS: dict[type[Optimizer], Callable[..., tuple[Callable[..., None], float]]] = {
     SGDM: _run_sgdm,
     AdamL2: _run_adam_l2,
     AdamW: _run_adamw,
     Lion: _run_lion,
+    Rotational: _run_rotational,
 }
