@@ -38,7 +38,7 @@ _NEGLIGIBLE = 36.0  # e^-36 of the integrand is left out
 _SERIES = 0.2  # below this, log(1 + x) and 1/(1 + x) are summed over i as power series of 20 terms, to 1e-14
 _DEGREE = 16
 _GEOMETRIC = 0.6  # below this β2, lags are so far apart in b that D is fitted at the lags themselves
-_CONDITION = 1e8  # of the polynomial fit at geometrically spaced nodes, which amplifies rounding by so much
+_CONDITION = 1e13  # of the polynomial fit at geometrically spaced nodes, which amplifies rounding by so much
 _PROBES = (*range(14), 21, 34, 55, 144, 377, 987, np.inf)
 
 
