@@ -59,7 +59,8 @@ def equilibrium(
     dim : int
         Fan-in C >= 2 of the neuron (>= 3 for isotropic noise).
     gradient : Gradient
-        ScaleInvariant (default, the paper's setting) or Isotropic.
+        ScaleInvariant (default, the paper's setting) or Isotropic; or one of Signal, Autocorrelated and Radial,
+        each of them reduced to those (`rotsim.theory.departures`).
     method : {"exact", "leading"}
         "exact": finite-step second moments of the random walk. "leading": the paper's formulas,
         the limit of lr·weight_decay → 0 (Kosson, Messmer, Jaggi 2024, table 1).
@@ -73,7 +74,7 @@ def equilibrium(
     InvalidInput
         If an argument is out of range.
     NoEquilibrium
-        If ``weight_decay`` is 0.
+        If ``weight_decay`` is 0, or a radial gradient pushes outwards more strongly than it pulls.
 
     Examples
     --------

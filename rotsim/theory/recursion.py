@@ -26,7 +26,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numba.extending import register_jitable
 from scipy.signal import lfilter
 
@@ -34,11 +33,17 @@ from rotsim.errors import InvalidInput
 from rotsim.gradients import GradientPower
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
+from rotsim.simulation.compiled import compiled
 from rotsim.simulation.walk import squared_angle
 from rotsim.theory import closed_forms
 from rotsim.theory.coupled import COUPLING
 from rotsim.theory.second_moment import adam_covariance, mean_response
 from rotsim.theory.sign import arcsine_modes
+
+
+def _kernel(function: Callable[..., None]) -> Callable[..., None]:
+    """Compiled under a name with the digest of `simulation`, whose angle of a chord is inlined here."""
+    return compiled(function, f"predict{function.__name__}", {})
 
 
 @register_jitable
@@ -62,7 +67,7 @@ def _record(record, before, along, moved, error=0.0, growth=0.0, kept=1.0, inher
     return after, inherited
 
 
-@njit(cache=True)
+@_kernel
 def _sgdm(momentum, power, homogeneity, w2, lr, weight_decay, window, records):  # type: ignore[no-untyped-def]
     overlap, m2 = 0.0, 0.0  # E[w·m], E‖m‖²
     for t in range(len(lr)):
@@ -73,7 +78,7 @@ def _sgdm(momentum, power, homogeneity, w2, lr, weight_decay, window, records): 
         w2, _ = _record(records[t // window], w2, -lr[t] * across, lr[t] ** 2 * m2)
 
 
-@njit(cache=True)
+@_kernel
 def _adam_l2(  # type: ignore[no-untyped-def]
     beta1,
     beta2,
@@ -124,7 +129,7 @@ def _adam_l2(  # type: ignore[no-untyped-def]
         w2, inherited = _record(records[t // window], w2, along, moved, error, growth, (1 - lost) ** 2, inherited)
 
 
-@njit(cache=True)
+@_kernel
 def _adamw(  # type: ignore[no-untyped-def]
     beta1, beta2, eps, lag_0, weights, roots, dim, power, homogeneity, w2, lr, weight_decay, window, records
 ):
@@ -151,7 +156,7 @@ def _adamw(  # type: ignore[no-untyped-def]
         w2, inherited = _record(records[t // window], w2, along, moved, error, growth, (1 - decay) ** 2, inherited)
 
 
-@njit(cache=True)
+@_kernel
 def _lion(  # type: ignore[no-untyped-def]
     beta1, beta2, arcsine, dim, power, homogeneity, w2, lr, weight_decay, window, records
 ):
