@@ -183,7 +183,8 @@ def _stationary(x: np.ndarray, independent: bool, drift_tolerance: float) -> boo
         noise = mean((late.mean(axis=1) - early.mean(axis=1))[:, None], independent).standard_error
     else:
         # not the widened error of `mean`: a drift looks like a long correlation, and would hide in it
-        noise = float(np.hypot(*(_plain_error(part if independent else part.mean(axis=0)) for part in (early, late))))
+        parts = (early, late) if independent else (early.mean(axis=0), late.mean(axis=0))
+        noise = float(np.hypot(_plain_error(parts[0]), _plain_error(parts[1])))
     return bool(abs(drift) <= _Z_DRIFT * noise + drift_tolerance * abs(late.mean()))
 
 

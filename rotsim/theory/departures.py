@@ -176,9 +176,8 @@ def _radial(o: Optimizer, dim: int, law: GradientPower, method: Method, white: M
                 return _Walk(np.inf, 2.0, 0.0)
             known = replace(o, weight_decay=total).moments(1, GradientPower(1.0, 0), "leading")
             return _Walk(known.norm_squared, known.one_minus_cosine, o.weight_decay / gain)
-        if isinstance(o, Lion):
-            return _walk_lion(o, noise, 0.0, law.radial)
-        return _walk_adamw(o, noise, law.radial**2 * norm_squared / dim, law.radial)
+        rest = 0.0 if isinstance(o, Lion) else law.radial**2 * norm_squared / dim
+        return _WALKS[type(o)](o, noise, rest, law.radial)
 
     try:
         norm_squared = _settled(lambda square: dim * at(square).square, white.norm_squared)
