@@ -1,4 +1,4 @@
-"""Gradients that resemble their predecessors: who turns as under white noise, and how far the weights grow."""
+"""Gradients that resemble their predecessors: who turns as under white noise, and how norms grow."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def _momentum_moments() -> tuple[Expr, Expr]:
 
 
 def lion_overlap_ratio() -> Eq:
-    """q, the one number that S needs."""
+    """q, the one number that S needs, for this memory; without memory it is (1-β1)/γ_0."""
     return equation(q, simplify(lion_overlap().rhs / lion_power().rhs))
 
 

@@ -1,4 +1,4 @@
-"""Rotational variants: the leading-order rotation from the first step on, at a norm that never changes."""
+"""Rotational variants: the leading-order rotation from the first step on, at a constant norm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A persistent mean in the gradient: the part of the weights that does not walk, and where it takes over."""
+"""A persistent mean in the gradient: the part of the weights that stands still, and where it wins."""
 
 from __future__ import annotations
 

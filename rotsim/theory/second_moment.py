@@ -139,7 +139,7 @@ def adam_covariance(beta1: float, beta2: float) -> UpdateCovariance:
     -------
     UpdateCovariance
         ``error`` is the largest relative disagreement at any lag with a quadrature of
-        half the step, hence an upper estimate for every discounted sum; below 1e-6 for β2 >= 0.5
+        half the step, hence an upper estimate for every discounted sum; below 2e-6 for β2 >= 0.5
         and 1e-5 for β2 >= 0.1.
 
     Raises
