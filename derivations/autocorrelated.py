@@ -292,7 +292,7 @@ def sgdm_projected_share() -> Eq:
 
 
 def sgdm_free_gain() -> Eq:
-    """SGDM with gradients that know nothing of w."""
+    """SGDM with gradients that know nothing of w: no projection, so no share of the noise is lost."""
     return equation(A, _sgdm(False).square)
 
 
