@@ -7,11 +7,20 @@ from typing import NamedTuple
 
 from sympy import Eq
 
-from derivations import adam_l2, adamw, generate, lion, sgdm
+from derivations import adam_l2, adamw, autocorrelated, generate, lion, radial, rotational, sgdm, signal
 from derivations.render import render_head, render_step
 from derivations.symbols import TABLE
 
-DERIVATIONS = {"adamw": adamw, "adam_l2": adam_l2, "sgdm": sgdm, "lion": lion}
+DERIVATIONS = {
+    "adamw": adamw,
+    "adam_l2": adam_l2,
+    "sgdm": sgdm,
+    "lion": lion,
+    "signal": signal,
+    "autocorrelated": autocorrelated,
+    "radial": radial,
+    "rotational": rotational,
+}
 
 
 class WalkthroughStep(NamedTuple):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 
-from sympy import Add, Expr, Mul, Pow, S, asin, pi
+from sympy import Add, Expr, Mul, Pow, S, Symbol, asin, erf, pi
 
 from derivations.formula import Formula
 from derivations.render import reading_order
@@ -24,6 +25,7 @@ gradients with E‖g‖² = G·W^p. 1 - ρ is a product, never a difference, so 
 from typing import Any
 
 import numpy as np
+from scipy.special import erf
 '''
 
 
@@ -31,12 +33,16 @@ def source(expression: Expr) -> str:
     """Python source of `expression`, laid out as ruff would."""
     if expression in TABLE:
         return TABLE[expression].code
+    if isinstance(expression, Symbol) and expression.name.startswith("part_"):
+        return expression.name
     if expression is pi:
         return "np.pi"
     if expression.is_Integer:
         return str(expression)
     if isinstance(expression, asin):
         return f"np.arcsin({source(expression.args[0])})"
+    if isinstance(expression, erf):
+        return f"erf({source(expression.args[0])})"
     if isinstance(expression, Add):
         return _sum(expression)
     if isinstance(expression, Mul | Pow) or expression.is_Rational:
@@ -45,13 +51,14 @@ def source(expression: Expr) -> str:
 
 
 def _sum(expression: Add) -> str:
-    # sorting by name first makes the order the same in every run
+    return " ".join(_terms(expression))
+
+
+def _terms(expression: Add) -> list[str]:
+    """The terms with their signs; sorting by name first makes the order the same in every run."""
     first, *rest = sorted(sorted(expression.args, key=str), key=reading_order)
-    text = source(first)
-    for term in rest:
-        negative = term.could_extract_minus_sign()
-        text += f" - {source(-term)}" if negative else f" + {source(term)}"
-    return text
+    signed = [f"- {source(-term)}" if term.could_extract_minus_sign() else f"+ {source(term)}" for term in rest]
+    return [source(first), *signed]
 
 
 def _product(expression: Expr) -> str:
@@ -78,6 +85,9 @@ def _product(expression: Expr) -> str:
             under.append(f"np.sqrt({source(bottom)})")
         else:
             over.append(f"np.sqrt({source(radicand)})")
+    if "-1" in over and len(over) > 1:
+        over.remove("-1")
+        over[0] = f"-{over[0]}"
     numerator = " * ".join(over) or "1"
     if not under:
         return numerator
@@ -85,12 +95,28 @@ def _product(expression: Expr) -> str:
 
 
 def _power(base: Expr, exponent: Expr) -> str:
-    left = source(base) if base.is_Atom or isinstance(base, asin) else f"({source(base)})"
+    left = source(base) if base.is_Atom or isinstance(base, asin | erf) else f"({source(base)})"
     if exponent == 1:
         return left
     right = source(exponent) if exponent.is_Atom else f"({source(exponent)})"
     # ruff hugs the operator between simple operands
     return f"{left}**{right}" if base.is_Atom and exponent.is_Atom else f"{left} ** {right}"
+
+
+def _statement(head: str, expression: Expr, names: Iterator[str]) -> list[str]:
+    """``head expression`` on one line; where that is too long, its longest parts get lines and names of their own."""
+    line = f"    {head} {source(expression)}"
+    if len(line) <= LINE_LENGTH:
+        return [line]
+    if isinstance(expression, Add):
+        parts = [term for term in expression.args if "(" in source(term)]
+        if not parts:
+            return [f"    {head} (", *(f"        {term}" for term in _terms(expression)), "    )"]
+    else:
+        parts = list(expression.atoms(Add))
+    longest = max(sorted(parts, key=str), key=lambda part: len(source(part)))
+    name = Symbol(next(names), positive=True)
+    return _statement(f"{name} =", longest, names) + _statement(head, expression.xreplace({longest: name}), names)
 
 
 def function(formula: Formula) -> str:
@@ -103,8 +129,9 @@ def function(formula: Formula) -> str:
         initial_indent="    ",
         subsequent_indent="    ",
     )
-    body = [f"    {source(part.lhs)} = {source(part.rhs)}" for part in formula.definitions]
-    body.append(f"    return {source(formula.step().rhs)}")
+    names = (f"part_{number}" for number in count(1))
+    body = [line for part in formula.definitions for line in _statement(f"{source(part.lhs)} =", part.rhs, names)]
+    body += _statement("return", formula.step().rhs, names)
     head = [f"def {formula.name}({signature}) -> Any:"]
     if len(head[0]) > LINE_LENGTH:
         head = [f"def {formula.name}(", f"    {signature}", ") -> Any:"]
@@ -126,7 +153,7 @@ def function(formula: Formula) -> str:
 
 def closed_forms(formulas: Iterable[Formula]) -> str:
     """The whole file."""
-    return "\n\n".join([HEADER, *map(function, formulas)])
+    return "\n\n".join([HEADER, *[function(formula) for formula in formulas]])
 
 
 def committed_path() -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sympy import Eq, Expr, Matrix, Symbol, eye, solve, symbols
+from sympy import Eq, Expr, Matrix, S, Symbol, eye, factor, simplify, solve, symbols
 
 from derivations.algebra import tidy, vanishes
 from derivations.symbols import E, equation, eta, m_, t, w_, x_
@@ -112,3 +112,62 @@ def with_correlated_noise(keep: Expr, from_w: Expr, from_m: Expr) -> tuple[Expr,
 def substitute(rec: Recursion, part: Expr, value: Expr) -> Recursion:
     """The recursion with one part of it written differently."""
     return Recursion(rec.transition.subs(part, value), rec.entry.subs(part, value))
+
+
+class Autocorrelated(NamedTuple):
+    """Stationary walk under z_t of unit variance with E z_t z_{t+k} = φ^k: per coordinate and for unit noise.
+
+    E w², 1 - ρ, the overlap E z_t·w_{t-1}, and the share of the noise that the projection off w removes.
+    """
+
+    square: Expr
+    one_minus_cosine: Expr
+    overlap: Expr
+    share: Expr
+
+
+def free_walk(keep: Expr, from_w: Expr, from_m: Expr, entry: Expr, phi: Expr) -> Autocorrelated:
+    """w_t = keep·w_{t-1} - η m_t, m_t = from_w·w_{t-1} + from_m·m_{t-1} + entry·z_t: five moments, five equations."""
+    square, inner, power, along_w, along_m = symbols("square inner power along_w along_m")
+    ahead = from_w * square + from_m * inner + entry * phi * along_w  # E w_{t-1}·m_t
+    [solution] = solve(
+        [
+            keep * ahead - eta * power - inner,
+            keep**2 * square - 2 * keep * eta * ahead + eta**2 * power - square,
+            from_w**2 * square + from_m**2 * power + entry**2 - power
+            + 2 * (from_w * from_m * inner + from_w * entry * phi * along_w + from_m * entry * phi * along_m),
+            keep * phi * along_w - eta * along_m - along_w,
+            from_w * phi * along_w + from_m * phi * along_m + entry - along_m,
+        ],
+        [square, inner, power, along_w, along_m],
+        dict=True,
+    )  # fmt: skip
+    cosine = keep - eta * ahead / square
+    return Autocorrelated(
+        tidy(solution[square]), tidy((1 - cosine).subs(solution)), tidy(phi * solution[along_w]), S.Zero
+    )
+
+
+def projected_walk(keep: Expr, from_w: Expr, from_m: Expr, entry: Expr, phi: Expr) -> Autocorrelated:
+    """The same with the part of z_t along w_{t-1} taken out, as scale invariance does.
+
+    The norm and ρ in units of E‖m‖² are those of `with_correlated_noise`; E‖m‖² follows from the overlaps
+    of w and m with the raw noise. The share of the noise along w is the squared cosine between z_t and w_{t-1}.
+    """
+    share, along_w, along_m = symbols("share along_w along_m")
+    norm, angle = with_correlated_noise(keep, from_w, from_m)
+    inner = (norm * (1 - keep**2) - eta**2) / (-2 * keep * eta)  # E w_{t-1}·m_t / E‖m‖², from the balance of E‖w‖²
+    inner = keep * inner - eta
+    [overlap] = solve(
+        [
+            from_w * phi * along_w + from_m * phi * along_m + entry * (1 - share) - along_m,
+            keep * phi * along_w - eta * along_m - along_w,
+        ],
+        [along_w, along_m],
+        dict=True,
+    )
+    with_new = phi * overlap[along_m] - phi * overlap[along_w] * inner / norm  # E m_{t-1}·g_t
+    rest = 1 - from_m**2 - from_w**2 * norm - 2 * from_w * from_m * inner
+    per_noise = factor(simplify((entry**2 * (1 - share) + 2 * from_m * entry * with_new) / rest / (1 - share)))
+    ratio = factor(simplify((phi * overlap[along_w] / (1 - share)) ** 2 / (norm * per_noise)))  # share / (1 - share)
+    return Autocorrelated(tidy(norm * per_noise), angle, S.Zero, tidy(ratio / (1 + ratio)))

@@ -31,6 +31,17 @@ G = _positive("G")
 p = Symbol("p", real=True)
 k = Symbol("k", integer=True, positive=True)
 S = _positive("S")
+phi = Symbol("phi", real=True)
+r = _positive("r")
+P = Symbol("P", real=True)
+q = _positive("q")
+chi = _positive("chi")
+beta = _positive("beta")
+gamma = _positive("gamma")
+n_free = _positive("n")
+t = Symbol("t", integer=True)
+varsigma = _positive("varsigma")
+x_e = _positive("x_e")
 
 delta = _positive("delta")
 a = _positive("a")
@@ -40,6 +51,10 @@ T = _positive("T")
 D = _positive("D")
 gamma_k = _positive("gamma_k")
 gamma_0 = _positive("gamma_0")
+b_0 = _positive("b_0")
+B_0 = _positive("B_0")
+epsilon = _positive("epsilon")
+omega = Symbol("omega", real=True)
 
 #: Arguments of generated functions, in the order in which those functions take them.
 ARGUMENTS: dict[Symbol, Entry] = {
@@ -55,6 +70,17 @@ ARGUMENTS: dict[Symbol, Entry] = {
     p: Entry("homogeneity", "p in E‖g‖² = G·W^p: 0 isotropic, -1 scale-invariant", "homogeneity < 1"),
     k: Entry("lag", "distance in steps", "whole lag >= 1"),
     S: Entry("discounted_sum", "sum over k >= 1 of (1 - lr·weight_decay)^k s_k", "discounted_sum >= 0"),
+    chi: Entry("signal_power", "signal_ratio² over its value at takeover", "signal_power > 0"),
+    beta: Entry("memory", "decay of the average that makes the update", "0 <= memory < 1"),
+    gamma: Entry("update_norm_decay", "decay of the running mean of ‖u⊥‖²", "0 <= update_norm_decay < 1"),
+    t: Entry("step", "number of the step, from 1", "whole step >= 1"),
+    n_free: Entry("directions", "number of directions that an update is free to take", "directions >= 1"),
+    varsigma: Entry("slope", "mean response of Lion's sign to a small shift of its argument", "slope > 0"),
+    x_e: Entry("excess", "what the arcsine adds to the discounted sum of straight lines", "excess >= 0"),
+    q: Entry("overlap_ratio", "E[c·g]/E[c²] of Lion's update direction", "overlap_ratio > 0"),
+    phi: Entry("correlation", "correlation of successive gradients, R_k = φ^k", "-1 < correlation < 1"),
+    r: Entry("signal_ratio", "mean over standard deviation of a gradient coordinate", "signal_ratio > 0"),
+    P: Entry("radial", "share of the weights that the normalised gradient contains", "weight_decay + radial > 0"),
 }
 
 #: Names for parts of a formula; generated functions compute them on a line of their own.
@@ -67,6 +93,10 @@ PARTS: dict[Symbol, Entry] = {
     D: Entry("rate_product", "product of these rates", "rate_product > 0"),
     gamma_k: Entry("covariance", "autocovariance of Lion's update direction", "covariance >= 0"),
     gamma_0: Entry("variance", "variance of Lion's update direction", "variance > 0"),
+    b_0: Entry("overlap", "covariance of an average with the newest gradient in it", "overlap > 0"),
+    B_0: Entry("power", "variance of an average of correlated gradients", "power > 0"),
+    omega: Entry("carried", "overlap of Lion's momentum with the next gradient", "carried < 1"),
+    epsilon: Entry("share", "share of the raw noise that lies along the weights", "0 <= share < 1"),
 }
 
 TABLE: dict[Symbol, Entry] = ARGUMENTS | PARTS
@@ -83,12 +113,18 @@ eta_e = _positive("eta_e")
 kappa = _positive("kappa")
 tau = _positive("tau")
 c = _positive("c")
+nu = Symbol("nu", real=True)
+mu = _positive("mu")
+Y = _positive("Y")
+P_g = Symbol("P_g", real=True)
+w_fixed = Symbol("w̄", real=True)
 norm_m = Symbol("‖m‖", positive=True)
-t = Symbol("t", integer=True)
 j = Symbol("j", integer=True, nonnegative=True)
 n = Symbol("n", integer=True, nonnegative=True)
+i = Symbol("i", integer=True, nonnegative=True)
+l_ = Symbol("l", integer=True, nonnegative=True)
 
-w_, m_, g_, u_, c_, x_, W_ = (IndexedBase(name) for name in ("w", "m", "g", "u", "c", "x", "W"))
+w_, m_, g_, u_, c_, x_, z_, W_ = (IndexedBase(name) for name in ("w", "m", "g", "u", "c", "x", "z", "W"))
 E = Function("E")
 
 

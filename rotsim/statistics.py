@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 ENOUGH_NEURONS = 16  # from here on the spread over independent neurons gives the standard error
 _Z_DRIFT = 3.0
@@ -64,19 +65,52 @@ def autocorrelation_time(series: np.ndarray, window_factor: float = 5.0) -> floa
         At least 1; at most the number of samples.
     """
     x = np.atleast_2d(np.asarray(series, dtype=np.float64))
+    return _integrated(_autocovariance(x), window_factor)
+
+
+def _autocovariance(x: np.ndarray) -> np.ndarray:
+    """At every lag, averaged over replicates (rows), about the mean of all: a row's own would hide slow modes."""
     samples = x.shape[1]
-    if samples < 2:
+    spectrum = np.fft.rfft(x - x.mean(), n=2 * samples, axis=1)
+    covariance = np.fft.irfft(np.abs(spectrum) ** 2, axis=1)[:, :samples].mean(axis=0)
+    return np.asarray(covariance / np.arange(samples, 0, -1))
+
+
+def _integrated(covariance: np.ndarray, window_factor: float = 5.0) -> float:
+    samples = len(covariance)
+    if samples < 2 or covariance[0] <= 0:
         return 1.0
-    x = x - x.mean()  # one mean for all replicates: a replicate's own mean would hide slow modes
-    spectrum = np.fft.rfft(x, n=2 * samples, axis=1)
-    correlation = np.fft.irfft(np.abs(spectrum) ** 2, axis=1)[:, :samples].mean(axis=0)
-    correlation /= np.arange(samples, 0, -1)
-    if correlation[0] <= 0:
-        return 1.0
-    tau = 2 * np.cumsum(correlation / correlation[0]) - 1
+    tau = 2 * np.cumsum(covariance / covariance[0]) - 1
     enough = np.arange(samples) >= window_factor * tau
     chosen = tau[np.argmax(enough)] if enough.any() else tau[-1]
     return float(np.clip(chosen, 1.0, samples))
+
+
+def _plain_error(x: np.ndarray) -> float:
+    """Standard error of a mean from the series' own variance and autocorrelation time."""
+    return float(np.sqrt(x.var() * autocorrelation_time(x) / x.size))
+
+
+def _error_of_mean(x: np.ndarray) -> float:
+    """Standard error of the mean of correlated replicates, for use in multiples of about three.
+
+    Deviations from a series' own mean miss the variance of that mean, at every lag: it is added back until both agree.
+    The error itself is an estimate with few degrees of freedom; it is widened so that three of it are passed as
+    seldom as three standard deviations of a normal (t quantile at a third of the effective sample size, which
+    calibrates it on AR(1) series).
+    """
+    covariance = _autocovariance(x)
+    if covariance[0] <= 0:
+        return 0.0
+    missed, tau = 0.0, 1.0
+    for _ in range(30):
+        tau = _integrated(covariance + missed)
+        found = min((covariance[0] + missed) * tau / x.size, covariance[0])
+        if abs(found - missed) < 1e-6 * found:
+            break
+        missed = found
+    degrees = max(x.size / tau / 3, 1.5)
+    return float(np.sqrt(missed) * stats.t.isf(stats.norm.sf(3), degrees) / 3)
 
 
 def mean(series: np.ndarray, independent: bool) -> Estimate:
@@ -96,10 +130,7 @@ def mean(series: np.ndarray, independent: bool) -> Estimate:
         return Estimate(value, float(x.mean(axis=1).std(ddof=1) / np.sqrt(neurons)))
     if not independent:
         x = x.mean(axis=0, keepdims=True)
-    samples = x.size
-    if windows < 2:
-        return Estimate(value, float("nan"))
-    return Estimate(value, float(np.sqrt(x.var() * autocorrelation_time(x) / samples)))
+    return Estimate(value, _error_of_mean(x) if windows > 1 else float("nan"))
 
 
 def root_mean_square(series: np.ndarray, independent: bool) -> Estimate:
@@ -151,7 +182,9 @@ def _stationary(x: np.ndarray, independent: bool, drift_tolerance: float) -> boo
     if independent and len(x) >= ENOUGH_NEURONS:
         noise = mean((late.mean(axis=1) - early.mean(axis=1))[:, None], independent).standard_error
     else:
-        noise = float(np.hypot(mean(early, independent).standard_error, mean(late, independent).standard_error))
+        # not the widened error of `mean`: a drift looks like a long correlation, and would hide in it
+        parts = (early, late) if independent else (early.mean(axis=0), late.mean(axis=0))
+        noise = float(np.hypot(_plain_error(parts[0]), _plain_error(parts[1])))
     return bool(abs(drift) <= _Z_DRIFT * noise + drift_tolerance * abs(late.mean()))
 
 

@@ -49,6 +49,20 @@ def test_standard_error_covers(neurons, independent):
     assert 0.85 < np.std(z) < 1.25
 
 
+@pytest.mark.parametrize(
+    ("a", "shape", "allowed"), [(0.9, (1, 200), 0.04), (0.9, (1, 400), 0.02), (0.97, (4, 400), 0.025)], ids=str
+)
+def test_few_effective_samples_are_not_overrated(a, shape, allowed):
+    """Down to ten effective samples, four standard errors are rarely passed; the plain error is passed far oftener."""
+    z, plain = [], []
+    for seed in range(400):
+        x = ar1(a, shape, seed)
+        z.append(x.mean() / mean(x, True).standard_error)
+        plain.append(x.mean() / np.sqrt(x.var() * autocorrelation_time(x) / x.size))
+    assert (np.abs(z) > 4).mean() < allowed / 2 and (np.abs(z) > 3).mean() < allowed
+    assert (np.abs(plain) > 3).mean() > allowed
+
+
 def test_ignoring_correlation_would_not_cover():
     """Negative control: the naive error is wrong by the square root of the autocorrelation time."""
     x = ar1(0.9, (4, 800))

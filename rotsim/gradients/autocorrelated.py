@@ -8,7 +8,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from rotsim.errors import require
-from rotsim.gradients.base import INLINED, PerNeuron, Structured, finite, per_neuron, shaped
+from rotsim.gradients.base import INLINED, GradientPower, PerNeuron, Structured, finite, one_scale, per_neuron, shaped
 from rotsim.noise import fill_normals
 
 
@@ -54,6 +54,9 @@ class Autocorrelated(Structured):
 
     def parameters(self) -> np.ndarray:
         return self._columns(self.correlation)
+
+    def power(self, dim: int) -> GradientPower:
+        return self._noise_power(dim, correlation=one_scale(self.correlation, "correlation"))
 
     def _raw(
         self, z: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray

@@ -26,10 +26,31 @@ INLINED: dict[str, Any] = {"fastmath": {"contract", "nsz", "reassoc"}, "inline":
 
 @dataclass(frozen=True)
 class GradientPower:
-    """Second moment of the gradient as the theory sees it: E‖g‖² = scale_squared · (E‖w‖²)^homogeneity."""
+    """The gradient as the theory sees it: noise with E‖g‖² = scale_squared · (E‖w‖²)^homogeneity, and what else it has.
+
+    Attributes
+    ----------
+    scale_squared : float
+    homogeneity : int
+        0 for noise that does not depend on w; -1 for noise orthogonal to w and shrinking as it grows.
+    signal : float
+        Mean of a coordinate over its standard deviation.
+    correlation : float
+        φ in R_k = φ^k, the autocorrelation of a coordinate.
+    radial : float
+        Gradient along w, per unit of w.
+    """
 
     scale_squared: float
     homogeneity: int
+    signal: float = 0.0
+    correlation: float = 0.0
+    radial: float = 0.0
+
+    @property
+    def white(self) -> bool:
+        """Nothing but noise that is new in every step."""
+        return not (self.signal or self.correlation or self.radial)
 
 
 @dataclass(frozen=True)
@@ -76,7 +97,7 @@ class Gradient(ABC):
     def power(self, dim: int) -> GradientPower:
         """E‖g‖² as a function of E‖w‖²; raises `InvalidInput` if the model has no such law."""
         raise InvalidInput(
-            "`gradient` must be Isotropic or ScaleInvariant to predict an equilibrium; "
+            "`gradient` must be Isotropic, ScaleInvariant, Signal, Autocorrelated or Radial to predict an equilibrium; "
             f"got {type(self).__name__}, whose gradients follow no law. Simulate it instead"
         )
 
@@ -134,6 +155,16 @@ class Structured(Gradient):
         columns = [np.atleast_1d(column) for column in (self.scale, float(self.scale_invariant), *extra)]
         return np.stack(broadcast(columns), axis=1)
 
+    def _noise_power(self, dim: int, **departure: float) -> GradientPower:
+        """The law of the noise, shaped, with what makes it differ from white noise."""
+        squared = one_scale(self.scale) ** 2
+        if self.scale_invariant:
+            return GradientPower(squared * (1 - 1 / dim), -1, **departure)
+        return GradientPower(dim * squared, 0, **departure)
+
+    def angle_spread(self, dim: int) -> float:
+        return 1.0 if self.scale_invariant else isotropic_spread(dim)
+
     def at(
         self, w: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
     ) -> np.ndarray:
@@ -185,13 +216,19 @@ def per_neuron(name: str, value: Any, check: Callable[[str, Any], float]) -> Per
     return tuple(check(f"{name}[{i}]", number) for i, number in enumerate(np.asarray(value).tolist()))
 
 
-def one_scale(scale: PerNeuron) -> float:
-    """The one scale that a prediction is for."""
+def one_scale(scale: PerNeuron, name: str = "scale") -> float:
+    """The one scale (or other parameter called `name`) that a prediction is for."""
     if isinstance(scale, tuple):
         raise InvalidInput(
-            f"`scale` must be one number to be predicted; got {len(scale)}. Predict each neuron by itself"
+            f"`{name}` must be one number to be predicted; got {len(scale)}. Predict each neuron by itself"
         )
     return scale
+
+
+def isotropic_spread(dim: int) -> float:
+    """`Gradient.angle_spread` of noise that is independent of w: E[χ²_{C-1}] E[1/χ²_C] = (C-1)/(C-2)."""
+    require(dim >= 3, "dim", "be >= 3 for isotropic noise, where E[1/‖w‖²] diverges at 2", dim)
+    return (dim - 1) / (dim - 2)
 
 
 def finite(name: str, value: Any) -> float:

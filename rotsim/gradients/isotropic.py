@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from numba.extending import register_jitable
 
-from rotsim.errors import require
-from rotsim.gradients.base import INLINED, GradientPower, Noise, one_scale
+from rotsim.gradients.base import INLINED, GradientPower, Noise, isotropic_spread, one_scale
 from rotsim.noise import fill_normals
 
 
@@ -35,6 +34,4 @@ class Isotropic(Noise):
         return GradientPower(dim * one_scale(self.scale) ** 2, 0)
 
     def angle_spread(self, dim: int) -> float:
-        require(dim >= 3, "dim", "be >= 3 for isotropic noise, where E[1/‖w‖²] diverges at 2", dim)
-        # w and the noise across it are independent: E[χ²_{C-1}] E[1/χ²_C] = (C-1)/(C-2)
-        return (dim - 1) / (dim - 2)
+        return isotropic_spread(dim)

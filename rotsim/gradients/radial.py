@@ -7,7 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numba.extending import register_jitable
 
-from rotsim.gradients.base import INLINED, PerNeuron, Structured, finite, per_neuron, shaped
+from rotsim.gradients.base import (
+    INLINED,
+    GradientPower,
+    PerNeuron,
+    Structured,
+    finite,
+    one_scale,
+    per_neuron,
+    shaped,
+)
 from rotsim.noise import fill_normals
 
 
@@ -43,6 +52,9 @@ class Radial(Structured):
 
     def parameters(self) -> np.ndarray:
         return self._columns(self.strength)
+
+    def power(self, dim: int) -> GradientPower:
+        return self._noise_power(dim, radial=one_scale(self.strength, "strength"))
 
     def at(
         self, w: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray

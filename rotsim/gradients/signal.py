@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba.extending import register_jitable
 
-from rotsim.gradients.base import INLINED, PerNeuron, Structured, finite, per_neuron, shaped
+from rotsim.gradients.base import INLINED, GradientPower, PerNeuron, Structured, finite, one_scale, per_neuron, shaped
 from rotsim.noise import fill_normals
 
 
@@ -46,6 +46,9 @@ class Signal(Structured):
 
     def parameters(self) -> np.ndarray:
         return self._columns(self.ratio)
+
+    def power(self, dim: int) -> GradientPower:
+        return self._noise_power(dim, signal=one_scale(self.ratio, "ratio"))
 
     def _raw(
         self, z: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray

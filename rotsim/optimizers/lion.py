@@ -10,6 +10,7 @@ from numba.extending import register_jitable
 
 from rotsim.optimizers.base import Method, Moments, Optimizer, check_decoupled_decay
 from rotsim.theory import closed_forms
+from rotsim.theory.sign import discounted_sum
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
@@ -20,16 +21,6 @@ def _update(w, m, v, g, c):  # type: ignore[no-untyped-def]
     decay, lr, beta1, beta2, _, _ = c
     direction = np.sign(g + beta1 * (m - g))
     return -decay * w - lr * direction, g + beta2 * (m - g), v
-
-
-def _discounted_sum(a: float, beta1: float, beta2: float) -> float:
-    """Σ_{k≥1} a^k s_k of the sign correlations s_k: term by term while asin bends, then as a geometric tail."""
-    linear = 1e-5  # below this correlation asin(x) = x to 2e-11
-    lags = 1 if beta2 == 0 else max(1, int(np.ceil(np.log(linear) / np.log(beta2))))
-    k = np.arange(1, lags + 1)
-    head = np.sum(a**k * closed_forms.lion_sign_correlation(beta1, beta2, k))
-    tail = a ** (lags + 1) * closed_forms.lion_sign_correlation(beta1, beta2, lags + 1) / (1 - a * beta2)
-    return float(head + tail)
 
 
 @dataclass(frozen=True)
@@ -88,6 +79,6 @@ class Lion(Optimizer):
             # neglected: lr·wd against the momentum window, and the sign's own noise (1 - 2/π of its variance)
             window = closed_forms.lion_variance(beta1, beta2)
             return Moments(norm**2, rotation**2 / 2, relaxation, lr * weight_decay / (1 - beta2) + window)
-        sum_ = _discounted_sum(1 - lr * weight_decay, beta1, beta2)
+        sum_ = discounted_sum(1 - lr * weight_decay, beta1, beta2)
         norm_squared = closed_forms.lion_exact_norm_squared(lr, weight_decay, dim, sum_)
         return Moments(norm_squared, closed_forms.lion_exact_one_minus_cosine(lr, weight_decay, sum_), relaxation, 0.0)

@@ -9,6 +9,7 @@ import numpy as np
 
 from rotsim.errors import InvalidInput, real, require
 from rotsim.optimizers.base import N_COEFFICIENTS, Method, Moments, Optimizer
+from rotsim.theory import closed_forms
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
@@ -90,9 +91,18 @@ class Rotational(Optimizer):
 
     def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
         rotation = float(self.leading_rotation(self.lr, self.weight_decay))
-        # neglected: the update's size and its running mean fluctuate together, by 1/dim
-        error = 2 / dim if method == "exact" else 0.0
-        return Moments(np.nan, 2 * np.sin(rotation / 2) ** 2, 0.0, error)
+        bias = self.angle_bias(dim) if method == "exact" else 0.0
+        # neglected: the second order in 1/dim, and how a random v spreads the update's length
+        return Moments(np.nan, 2 * np.sin(rotation * np.sqrt(1 + bias) / 2) ** 2, 0.0, abs(bias))
+
+    def angle_bias(self, dim: int) -> float:
+        """Mean square angle over θ², less one, which fluctuations of ‖u⊥‖ about its running mean make; order 1/dim."""
+        betas = getattr(self.inner, "betas", None)
+        memory = self.inner.momentum if betas is None else betas[0]  # type: ignore[attr-defined]
+        if self.inner.name == "lion":  # a sign has one length
+            return 0.0
+        directions = max(1, dim - 1 - self.zero_mean)
+        return float(closed_forms.rotational_bias(memory, self.update_norm_decay, directions))
 
     def to_dict(self) -> dict[str, Any]:
         return {

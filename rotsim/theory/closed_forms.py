@@ -8,6 +8,7 @@ gradients with E‖g‖² = G·W^p. 1 - ρ is a product, never a difference, so 
 from typing import Any
 
 import numpy as np
+from scipy.special import erf
 
 
 def adamw_leading_rotation(lr: Any, weight_decay: Any, beta1: Any) -> Any:
@@ -274,3 +275,608 @@ def lion_relaxation_steps(lr: Any, weight_decay: Any) -> Any:
     Valid for lr > 0, weight_decay > 0.
     """
     return 1 / (2 * lr * weight_decay)
+
+
+def adamw_fixed_norm_squared(weight_decay: Any, dim: Any, signal_ratio: Any) -> Any:
+    """Square of AdamW's mean weights under a signal, constant v.
+
+    Derived in `derivations.signal.adamw_fixed_part`.
+    Valid for weight_decay > 0, dim >= 1, signal_ratio > 0.
+    """
+    return dim * signal_ratio**2 / (weight_decay**2 * (1 + signal_ratio**2))
+
+
+def sgdm_fixed_norm_squared(weight_decay: Any, gradient_power: Any, signal_ratio: Any) -> Any:
+    """Square of the mean weights of SGDM and Adam+L2 (G is E‖noise‖²).
+
+    Derived in `derivations.signal.coupled_fixed_part`.
+    Valid for weight_decay > 0, gradient_power > 0, signal_ratio > 0.
+    """
+    return gradient_power * signal_ratio**2 / weight_decay**2
+
+
+def lion_sign_mean(beta1: Any, beta2: Any, signal_ratio: Any) -> Any:
+    """Mean sign of Lion's update direction under a signal.
+
+    Derived in `derivations.signal.sign_mean`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, signal_ratio > 0.
+    """
+    variance = (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
+    return erf(signal_ratio * np.sqrt(2 / variance) / 2)
+
+
+def lion_fixed_norm_squared(weight_decay: Any, beta1: Any, beta2: Any, dim: Any, signal_ratio: Any) -> Any:
+    """Square of Lion's mean weights under a signal.
+
+    Derived in `derivations.signal.lion_fixed_part`.
+    Valid for weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, dim >= 1, signal_ratio > 0.
+    """
+    variance = (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
+    return dim * erf(signal_ratio * np.sqrt(2 / variance) / 2) ** 2 / weight_decay**2
+
+
+def adamw_takeover(lr: Any, weight_decay: Any) -> Any:
+    """signal_ratio² at which signal and noise share AdamW's W.
+
+    Derived in `derivations.signal.adamw_takeover`.
+    Valid for lr > 0, weight_decay > 0.
+    """
+    return lr * weight_decay / 2
+
+
+def sgdm_takeover(lr: Any, weight_decay: Any, momentum: Any) -> Any:
+    """signal_ratio² at which signal and noise share SGDM's W.
+
+    Derived in `derivations.signal.sgdm_takeover`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1.
+    """
+    return lr * weight_decay / (2 * (1 - momentum))
+
+
+def lion_takeover(lr: Any, weight_decay: Any) -> Any:
+    """signal_ratio² at which signal and noise share Lion's W.
+
+    Derived in `derivations.signal.lion_takeover`.
+    Valid for lr > 0, weight_decay > 0.
+    """
+    return lr * weight_decay / 2
+
+
+def signal_alignment(signal_power: Any) -> Any:
+    """Squared cosine between w and a mean gradient that scale invariance projects.
+
+    Derived in `derivations.signal.alignment`.
+    Valid for signal_power > 0.
+    """
+    return 2 * signal_power / (1 + 2 * signal_power + np.sqrt(1 + 4 * signal_power))
+
+
+def adamw_projected_norm_squared(lr: Any, weight_decay: Any, beta1: Any, dim: Any, correlation: Any) -> Any:
+    """E‖w‖² of AdamW under AR(1) gradients orthogonal to w, for constant v.
+
+    Derived in `derivations.autocorrelated.adamw_projected_norm_squared`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, dim >= 1, -1 < correlation < 1, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    part_1 = (
+        1
+        + correlation * beta1 * kept**2
+        + kept * beta1
+        + correlation * kept * beta1**2
+        - correlation**2 * kept**2 * beta1**2
+        - kept * beta1 * correlation**2
+        - correlation * kept
+        - correlation * beta1
+    )
+    part_2 = 1 - correlation * beta1
+    part_3 = 1 - correlation * kept
+    part_4 = 1 - kept * beta1
+    return dim * part_1 * lr**2 * (1 - beta1) / (decay * part_2 * part_3 * part_4 * (1 + kept) * (1 + beta1))
+
+
+def adamw_free_norm_squared(lr: Any, weight_decay: Any, beta1: Any, dim: Any, correlation: Any) -> Any:
+    """E‖w‖² of AdamW under AR(1) gradients independent of w, for constant v.
+
+    Derived in `derivations.autocorrelated.adamw_free_norm_squared`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, dim >= 1, -1 < correlation < 1, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    part_1 = (
+        1
+        + kept * beta1
+        + correlation * kept
+        + correlation * beta1
+        - correlation**2 * kept**2 * beta1**2
+        - correlation * beta1 * kept**2
+        - correlation * kept * beta1**2
+        - kept * beta1 * correlation**2
+    )
+    part_2 = 1 - correlation * beta1
+    part_3 = 1 - correlation * kept
+    part_4 = 1 - kept * beta1
+    return dim * part_1 * lr**2 * (1 - beta1) / (decay * part_2 * part_3 * part_4 * (1 + kept) * (1 + beta1))
+
+
+def adamw_free_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any, correlation: Any) -> Any:
+    """1 - ρ of AdamW under AR(1) gradients independent of w, for constant v.
+
+    Derived in `derivations.autocorrelated.adamw_free_one_minus_cosine`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, -1 < correlation < 1, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    part_1 = (
+        1
+        + kept * beta1
+        + correlation * kept
+        + correlation * beta1
+        - correlation**2 * kept**2 * beta1**2
+        - correlation * beta1 * kept**2
+        - correlation * kept * beta1**2
+        - kept * beta1 * correlation**2
+    )
+    return decay * (1 - correlation) * (1 - beta1) * (1 + correlation * kept * beta1) / part_1
+
+
+def adam_second_moment_spread(beta1: Any, beta2: Any, correlation: Any) -> Any:
+    """ν in E[m²/v] = (1 + ν)·E[m²]/E[v] under AR(1) gradients, to first order in 1 - β2.
+
+    Derived in `derivations.autocorrelated.second_moment_spread`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, -1 < correlation < 1.
+    """
+    part_2 = (
+        1
+        + beta2 * correlation**4 * beta1**2
+        + correlation**5 * beta1**3 * beta2**2
+        + correlation * beta1 * beta2
+        - 2 * beta2 * correlation**2 * beta1**2
+        - 2 * beta1 * beta2 * correlation**3
+    )
+    part_3 = 1 - correlation * beta1 * beta2
+    part_4 = 1 - beta2 * correlation**2
+    part_5 = 1 - correlation * beta1
+    part_6 = 1 + correlation * beta1
+    part_7 = 1 - beta2 * beta1**2
+    part_1 = -part_2 * (1 + beta1) * (1 - beta1) * (2 - 2 * beta2) / (part_3 * part_4 * part_5 * part_6 * part_7)
+    return 2 * (1 - beta2) * (1 + beta2 * correlation**2) / ((1 + beta2) * (1 - beta2 * correlation**2)) + part_1
+
+
+def sgdm_projected_gain(lr: Any, weight_decay: Any, momentum: Any, correlation: Any) -> Any:
+    """W/E‖g‖² of SGDM under AR(1) gradients, g before its projection off w.
+
+    Derived in `derivations.autocorrelated.sgdm_projected_gain`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, -1 < correlation < 1.
+    """
+    decay = lr * weight_decay
+    part_1 = (
+        1
+        + 2 * correlation * decay
+        + momentum
+        + momentum * correlation**2
+        + correlation**2
+        - 2 * correlation * momentum
+        - 2 * correlation
+    )
+    part_2 = 1 - correlation * momentum
+    part_3 = 1 + correlation * momentum
+    share = decay * correlation**2 * (1 - momentum) * (2 + 2 * momentum - decay) / (part_1 * part_2 * part_3)
+    part_4 = (
+        1
+        + momentum
+        + correlation * momentum**2
+        + correlation * decay
+        - correlation**2 * momentum**2
+        - correlation * momentum * decay
+        - momentum * correlation**2
+        - correlation
+    )
+    part_5 = 1 + momentum * correlation**2 + correlation * decay - correlation * momentum - correlation
+    return part_4 * lr**2 * (1 - share) / (decay * part_5 * (1 - momentum) * (2 + 2 * momentum - decay))
+
+
+def sgdm_projected_share(lr: Any, weight_decay: Any, momentum: Any, correlation: Any) -> Any:
+    """Share of AR(1) noise that lies along w under SGDM and is lost.
+
+    Derived in `derivations.autocorrelated.sgdm_projected_share`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, -1 < correlation < 1.
+    """
+    decay = lr * weight_decay
+    part_1 = (
+        1
+        + 2 * correlation * decay
+        + momentum
+        + momentum * correlation**2
+        + correlation**2
+        - 2 * correlation * momentum
+        - 2 * correlation
+    )
+    part_2 = 1 - correlation * momentum
+    part_3 = 1 + correlation * momentum
+    return decay * correlation**2 * (1 - momentum) * (2 + 2 * momentum - decay) / (part_1 * part_2 * part_3)
+
+
+def sgdm_free_gain(lr: Any, weight_decay: Any, momentum: Any, correlation: Any) -> Any:
+    """W/E‖g‖² of SGDM under AR(1) gradients independent of w.
+
+    Derived in `derivations.autocorrelated.sgdm_free_gain`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, -1 < correlation < 1.
+    """
+    decay = lr * weight_decay
+    part_1 = (
+        1
+        + momentum
+        + correlation * momentum * decay
+        + correlation
+        - correlation * momentum**2
+        - correlation**2 * momentum**2
+        - momentum * correlation**2
+        - correlation * decay
+    )
+    part_2 = 1 + momentum * correlation**2 + correlation * decay - correlation * momentum - correlation
+    return part_1 * lr**2 / (decay * part_2 * (1 - momentum) * (2 + 2 * momentum - decay))
+
+
+def sgdm_free_one_minus_cosine(lr: Any, weight_decay: Any, momentum: Any, correlation: Any) -> Any:
+    """1 - ρ of SGDM under AR(1) gradients independent of w.
+
+    Derived in `derivations.autocorrelated.sgdm_free_one_minus_cosine`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, -1 < correlation < 1.
+    """
+    decay = lr * weight_decay
+    part_1 = (
+        1
+        + momentum
+        + correlation * momentum * decay
+        + correlation
+        - correlation * momentum**2
+        - correlation**2 * momentum**2
+        - momentum * correlation**2
+        - correlation * decay
+    )
+    return decay * (1 - correlation) * (1 + correlation * momentum) / part_1
+
+
+def sgdm_free_overlap(lr: Any, weight_decay: Any, momentum: Any, correlation: Any) -> Any:
+    """E w_{t-1}·g_t / E‖g‖² of SGDM under AR(1) gradients.
+
+    Derived in `derivations.autocorrelated.sgdm_free_overlap`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, -1 < correlation < 1.
+    """
+    decay = lr * weight_decay
+    part_1 = 1 + momentum * correlation**2 + correlation * decay - correlation * momentum - correlation
+    return -correlation * lr / part_1
+
+
+def lion_overlap_ratio(beta1: Any, beta2: Any, correlation: Any) -> Any:
+    """E[c·g]/E[c²] of Lion under AR(1) gradients, through which alone they set its rotation.
+
+    Derived in `derivations.autocorrelated.lion_overlap_ratio`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, -1 < correlation < 1.
+    """
+    part_2 = -2 * correlation * beta1 * (1 + beta2) * (beta1 - 1) * (beta2 - 1)
+    part_3 = (beta1 - 1) ** 2 * (1 + beta2) * (correlation * beta2 - 1)
+    part_1 = beta1**2 * (1 + correlation * beta2) * (beta2 - 1) + part_2 + part_3
+    return (1 + beta2) * ((1 - beta1) * (correlation * beta2 - 1) + correlation * beta1 * (beta2 - 1)) / part_1
+
+
+def lion_projected_sum_map(
+    lr: Any, weight_decay: Any, beta1: Any, beta2: Any, discounted_sum: Any, correlation: Any
+) -> Any:
+    """Linear part of Lion's Σ a^k s_k under AR(1) gradients orthogonal to w, from the whole sum.
+
+    Derived in `derivations.autocorrelated.lion_projected_sum`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, discounted_sum >= 0, -1 < correlation
+    < 1, beta1 > 0.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    overlap = 1 + correlation * beta1 * (1 - beta2) / (1 - correlation * beta2) - beta1
+    part_3 = 1 - correlation * kept
+    part_2 = -discounted_sum * overlap * (1 - kept**2) / (kept * beta1 * part_3 * (1 + 2 * discounted_sum))
+    part_1 = (1 - beta2) / (1 - correlation * beta2) + part_2
+    carried = correlation * part_1
+    part_5 = beta1 * beta2 * (1 + 2 * carried * beta2 - beta2) / (1 + beta2)
+    part_4 = (1 - beta1) * (1 - beta2) + carried * (beta1 + beta2 - 2 * beta1 * beta2) + part_5
+    part_7 = beta1**2 * (1 + 2 * carried * beta2 - beta2) / (1 + beta2)
+    part_6 = (1 - beta1) ** 2 + 2 * carried * beta1 * (1 - beta1) + part_7
+    return 2 * kept * beta1 * part_4 / (np.pi * part_6 * (1 - kept * beta2))
+
+
+def lion_correlated_variance(beta1: Any, beta2: Any, correlation: Any) -> Any:
+    """E c² of Lion under AR(1) gradients of unit variance.
+
+    Derived in `derivations.autocorrelated.lion_power`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, -1 < correlation < 1.
+    """
+    part_1 = beta1**2 * (1 - beta2) * (1 + correlation * beta2) / ((1 + beta2) * (1 - correlation * beta2))
+    return (1 - beta1) ** 2 + 2 * correlation * beta1 * (1 - beta1) * (1 - beta2) / (1 - correlation * beta2) + part_1
+
+
+def lion_correlated_covariance(beta1: Any, beta2: Any, lag: Any, correlation: Any) -> Any:
+    """Covariance of update directions `lag` steps apart under AR(1) gradients.
+
+    Derived in `derivations.autocorrelated.lion_covariance`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, whole lag >= 1, -1 < correlation < 1, correlation != beta2,
+    correlation != 0.
+    """
+    overlap = 1 + correlation * beta1 * (1 - beta2) / (1 - correlation * beta2) - beta1
+    part_5 = beta1 * (1 - beta2) * (1 + correlation * beta2) / ((1 + beta2) * (1 - correlation * beta2))
+    part_4 = part_5 + correlation * (1 - beta1) * (1 - beta2) / (1 - correlation * beta2)
+    part_3 = beta2 * part_4
+    part_2 = overlap * (1 - beta2) + part_3 - correlation * overlap * (1 - beta2) / (correlation - beta2)
+    part_1 = beta1 * part_2 * beta2 ** (lag - 1)
+    return part_1 + correlation**lag * (overlap * (1 - beta1) + overlap * beta1 * (1 - beta2) / (correlation - beta2))
+
+
+def lion_linear_sum(lr: Any, weight_decay: Any, beta1: Any, beta2: Any, overlap_ratio: Any) -> Any:
+    """Σ a^k s_k of Lion under gradients orthogonal to w, sign linearised, for any autocorrelation.
+
+    Derived in `derivations.autocorrelated.lion_linear_sum`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, overlap_ratio > 0, lr * weight_decay <
+    1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return 2 * kept * (beta1 * overlap_ratio + beta2 - beta2 * overlap_ratio) / (np.pi * (1 - kept * beta2))
+
+
+def adamw_radial_norm_squared(lr: Any, weight_decay: Any, beta1: Any, dim: Any, radial: Any) -> Any:
+    """E‖w‖² of AdamW where the normalised gradient is unit noise plus P·w, for constant v.
+
+    Derived in `derivations.radial.adamw_norm_squared`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, dim >= 1, weight_decay + radial > 0, lr * weight_decay
+    < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    part_1 = 2 + radial * beta1 * lr + kept * beta1 + beta1 - radial * lr - decay
+    return dim * lr**2 * (1 - beta1) * (1 + kept * beta1) / (part_1 * (1 - kept * beta1) * (radial * lr + decay))
+
+
+def adamw_radial_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any, radial: Any) -> Any:
+    """1 - ρ of AdamW where the normalised gradient is unit noise plus P·w, for constant v.
+
+    Derived in `derivations.radial.adamw_one_minus_cosine`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, weight_decay + radial > 0, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return (1 - beta1) * (radial * lr + decay) / (1 + kept * beta1)
+
+
+def lion_radial_norm_squared(
+    lr: Any, weight_decay: Any, beta1: Any, beta2: Any, dim: Any, slope: Any, excess: Any, radial: Any
+) -> Any:
+    """E‖w‖² of Lion where the linearised sign feels P·w beside noise of unit variance.
+
+    Derived in `derivations.radial.lion_norm_squared`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, dim >= 1, slope > 0, excess >= 0,
+    weight_decay + radial > 0, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    part_1 = (
+        2 * radial**2 * beta2**2 * lr**2
+        + 2 * beta2 * radial**2 * lr**2
+        + 2 * radial * lr
+        + 2 * beta2 * decay**2
+        + 2 * decay
+        + 3 * radial * beta1 * beta2 * lr * decay**2
+        + 3 * beta2**2 * decay**2
+        + 4 * beta1 * beta2 * decay * radial**2 * lr**2
+        + 4 * radial * beta2 * decay * lr
+        + 6 * radial * decay * lr * beta2**2
+        + radial * beta1 * lr * decay**2
+        - 2 * decay * radial**2 * beta2**2 * lr**2
+        - 2 * beta2 * decay * radial**2 * lr**2
+        - 2 * radial * lr * beta2**2
+        - 2 * radial * decay * lr
+        - 2 * decay * beta2**2
+        - 3 * radial * lr * beta2**2 * decay**2
+        - 3 * radial * beta2 * lr * decay**2
+        - 4 * beta1 * beta2 * radial**2 * lr**2
+        - 4 * radial * beta1 * beta2 * decay * lr
+        - beta2**2 * decay**3
+        - beta2 * decay**3
+        - decay**2
+    )
+    part_2 = (
+        2 * radial * beta1 * beta2 * lr * excess
+        + 2 * beta2 * decay * beta1**2 * slope**2
+        + 2 * beta1**2 * slope**2
+        + 2 * beta1 * beta2**2 * slope**2
+        + 2 * beta1 * decay * slope**2
+        + 2 * excess * beta2**2
+        + radial * beta1 * beta2 * lr
+        + beta2**2
+        - 1
+        - 2 * radial * beta1 * lr * excess
+        - 2 * radial * lr * excess * beta2**2
+        - 2 * radial * beta2 * lr * excess
+        - 2 * beta2 * beta1**2 * slope**2
+        - 2 * decay * beta1**2 * slope**2
+        - 2 * beta1 * decay * beta2**2 * slope**2
+        - 2 * beta1 * slope**2
+        - 2 * decay * excess * beta2**2
+        - 2 * beta2 * decay * excess
+        - 2 * excess
+        - radial * beta1 * lr
+        - radial * lr * beta2**2
+        - radial * beta2 * lr
+        - decay * beta2**2
+        - beta2 * decay
+    )
+    return -dim * part_2 * lr**2 / part_1
+
+
+def lion_radial_variance(
+    lr: Any, weight_decay: Any, beta1: Any, beta2: Any, slope: Any, excess: Any, radial: Any
+) -> Any:
+    """Variance of Lion's update direction where the linearised sign feels P·w beside noise of unit variance.
+
+    Derived in `derivations.radial.lion_variance`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, slope > 0, excess >= 0, weight_decay +
+    radial > 0, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    part_1 = (
+        12 * radial * beta2 * decay * lr * beta1**2 * slope**2
+        + 2 * decay * radial**2 * beta1**2 * lr**2
+        + 2 * beta1 * decay * radial**2 * beta2**2 * lr**2 * slope**2
+        + 2 * beta1 * decay * radial**2 * lr**2 * slope**2
+        + 2 * decay * excess * radial**2 * beta2**2 * lr**2
+        + 2 * radial**2 * beta2**2 * lr**2 * slope**2
+        + 2 * beta2 * decay * excess * radial**2 * lr**2
+        + 2 * beta2 * radial**2 * lr**2 * slope**2
+        + 2 * excess * radial**2 * lr**2
+        + 2 * radial**3 * beta1**2 * lr**3
+        + 2 * excess * radial**3 * beta2**2 * lr**3
+        + 2 * beta2 * excess * radial**3 * lr**3
+        + 2 * radial * lr * slope**2
+        + 2 * beta1 * beta2**2 * decay**3 * slope**2
+        + 2 * beta1 * beta2 * decay**3 * slope**2
+        + 2 * beta1 * decay**2 * slope**2
+        + 2 * beta2 * decay**2 * slope**2
+        + 2 * decay * slope**2
+        + 3 * radial * beta1 * lr * decay**2 * slope**2
+        + 3 * beta2**2 * decay**2 * slope**2
+        + 4 * decay * excess * radial**2 * beta1**2 * lr**2
+        + 4 * decay * radial**2 * beta1**3 * lr**2 * slope**2
+        + 4 * excess * radial**3 * beta1**2 * lr**3
+        + 4 * radial * decay * lr * beta1**2 * slope**2
+        + 4 * radial * lr * beta1**2 * slope**2
+        + 4 * radial * lr * beta1**3 * decay**2 * slope**2
+        + 4 * radial * beta1 * lr * beta2**2 * decay**2 * slope**2
+        + 4 * radial * beta1 * lr * beta2**2 * slope**2
+        + 4 * radial * beta2 * decay * lr * slope**2
+        + 4 * decay * beta1**2 * slope**2
+        + 4 * beta1 * decay * beta2**2 * slope**2
+        + 6 * beta2 * radial**2 * beta1**2 * lr**2 * slope**2
+        + 6 * radial**2 * beta1**2 * lr**2 * slope**2
+        + 6 * radial * decay * lr * beta2**2 * slope**2
+        + 6 * beta2 * beta1**2 * decay**2 * slope**2
+        + 8 * beta1 * beta2 * decay * radial**2 * lr**2 * slope**2
+        + 9 * radial * beta1 * beta2 * lr * decay**2 * slope**2
+        + decay * radial**2 * beta2**2 * lr**2
+        + beta2 * decay * radial**2 * lr**2
+        + radial**2 * lr**2
+        + radial**3 * beta2**2 * lr**3
+        + beta2 * radial**3 * lr**3
+        - 12 * radial * beta1 * beta2 * decay * lr * slope**2
+        - 2 * beta1 * radial**2 * beta2**2 * lr**2 * slope**2
+        - 2 * beta1 * beta2 * decay * radial**2 * lr**2
+        - 2 * beta1 * decay * radial**2 * lr**2
+        - 2 * beta1 * radial**2 * lr**2 * slope**2
+        - 2 * decay * radial**2 * beta2**2 * lr**2 * slope**2
+        - 2 * excess * radial**2 * beta2**2 * lr**2
+        - 2 * beta2 * decay * radial**2 * lr**2 * slope**2
+        - 2 * beta1 * excess * radial**3 * lr**3
+        - 2 * radial * lr * beta2**2 * slope**2
+        - 2 * radial * decay * lr * slope**2
+        - 2 * beta2 * beta1**2 * decay**3 * slope**2
+        - 2 * beta1**2 * decay**2 * slope**2
+        - 2 * decay * beta2**2 * slope**2
+        - 3 * beta1 * beta2 * radial**3 * lr**3
+        - 3 * radial * lr * beta2**2 * decay**2 * slope**2
+        - 3 * radial * beta2 * lr * decay**2 * slope**2
+        - 4 * radial**2 * beta1**3 * lr**2 * slope**2
+        - 4 * beta1 * beta2 * decay * excess * radial**2 * lr**2
+        - 4 * beta1 * decay * excess * radial**2 * lr**2
+        - 4 * radial * beta2 * lr * beta1**2 * slope**2
+        - 4 * radial * decay * lr * beta1**3 * slope**2
+        - 4 * radial * beta1 * lr * slope**2
+        - 4 * beta2 * decay * beta1**2 * slope**2
+        - 4 * beta1 * beta2 * decay**2 * slope**2
+        - 4 * beta1 * decay * slope**2
+        - 6 * beta2 * decay * radial**2 * beta1**2 * lr**2 * slope**2
+        - 6 * decay * radial**2 * beta1**2 * lr**2 * slope**2
+        - 6 * beta1 * beta2 * excess * radial**3 * lr**3
+        - 6 * radial * lr * beta1**2 * decay**2 * slope**2
+        - 6 * beta1 * beta2**2 * decay**2 * slope**2
+        - 8 * beta1 * beta2 * radial**2 * lr**2 * slope**2
+        - 8 * radial * beta2 * lr * beta1**2 * decay**2 * slope**2
+        - 8 * radial * beta1 * decay * lr * beta2**2 * slope**2
+        - radial**2 * beta2**2 * lr**2
+        - beta1 * radial**3 * lr**3
+        - beta2**2 * decay**3 * slope**2
+        - beta2 * decay**3 * slope**2
+        - decay**2 * slope**2
+    )
+    part_2 = (
+        2 * radial**2 * beta2**2 * lr**2
+        + 2 * beta2 * radial**2 * lr**2
+        + 2 * radial * lr
+        + 2 * beta2 * decay**2
+        + 2 * decay
+        + 3 * radial * beta1 * beta2 * lr * decay**2
+        + 3 * beta2**2 * decay**2
+        + 4 * beta1 * beta2 * decay * radial**2 * lr**2
+        + 4 * radial * beta2 * decay * lr
+        + 6 * radial * decay * lr * beta2**2
+        + radial * beta1 * lr * decay**2
+        - 2 * decay * radial**2 * beta2**2 * lr**2
+        - 2 * beta2 * decay * radial**2 * lr**2
+        - 2 * radial * lr * beta2**2
+        - 2 * radial * decay * lr
+        - 2 * decay * beta2**2
+        - 3 * radial * lr * beta2**2 * decay**2
+        - 3 * radial * beta2 * lr * decay**2
+        - 4 * beta1 * beta2 * radial**2 * lr**2
+        - 4 * radial * beta1 * beta2 * decay * lr
+        - beta2**2 * decay**3
+        - beta2 * decay**3
+        - decay**2
+    )
+    return part_1 / (part_2 * slope**2)
+
+
+def lion_one_minus_cosine(lr: Any, weight_decay: Any, dim: Any, norm_squared: Any) -> Any:
+    """1 - ρ of Lion at a known norm, for any gradients.
+
+    Derived in `derivations.radial.unit_steps`.
+    Valid for lr > 0, weight_decay > 0, dim >= 1, norm_squared > 0, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return (dim * lr**2 / norm_squared - decay**2) / (2 * kept)
+
+
+def lion_sign_slope(beta1: Any, beta2: Any) -> Any:
+    """Slope of the best straight line through the sign of Lion's direction, for gradients of unit variance.
+
+    Derived in `derivations.lion.linearised_sign`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1.
+    """
+    variance = (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
+    return np.sqrt(2 / (np.pi * variance))
+
+
+def rotational_sgdm_filling(memory: Any, step: Any) -> Any:
+    """E‖u‖² of SGDM at a step over its final value, from no momentum.
+
+    Derived in `derivations.rotational.sgdm_filling`.
+    Valid for 0 <= memory < 1, whole step >= 1.
+    """
+    return 1 - memory ** (2 * step)
+
+
+def rotational_adamw_filling(memory: Any, step: Any) -> Any:
+    """E‖u‖² of AdamW at a step over its final value, for constant v.
+
+    Derived in `derivations.rotational.adamw_filling`.
+    Valid for 0 <= memory < 1, whole step >= 1.
+    """
+    return (1 - memory ** (2 * step)) / (1 - memory**step) ** 2
+
+
+def rotational_bias(memory: Any, update_norm_decay: Any, directions: Any) -> Any:
+    """Mean square angle of a rotational variant over θ², less one, for Gaussian updates, to first order in 1/n.
+
+    Derived in `derivations.rotational.gaussian_bias`.
+    Valid for 0 <= memory < 1, 0 <= update_norm_decay < 1, directions >= 1.
+    """
+    part_1 = 1 - update_norm_decay * memory**2
+    part_2 = 1 - update_norm_decay
+    part_3 = 1 + update_norm_decay
+    return -2 * update_norm_decay * part_2 * (1 + memory) * (1 - memory) / (directions * part_1 * part_3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import asin, sqrt
 from typing import Any
 
@@ -10,6 +11,7 @@ from rotsim.errors import InvalidInput, NoEquilibrium, integer
 from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.optimizers import Optimizer, Rotational
 from rotsim.optimizers.base import Method
+from rotsim.theory import departures
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def equilibrium(
     dim : int
         Fan-in C >= 2 of the neuron (>= 3 for isotropic noise).
     gradient : Gradient
-        ScaleInvariant (default, the paper's setting) or Isotropic.
+        ScaleInvariant (default, the paper's setting) or Isotropic; or one of Signal, Autocorrelated and Radial,
+        each of them reduced to those (`rotsim.theory.departures`).
     method : {"exact", "leading"}
         "exact": finite-step second moments of the random walk. "leading": the paper's formulas,
         the limit of lr·weight_decay → 0 (Kosson, Messmer, Jaggi 2024, table 1).
@@ -71,7 +74,7 @@ def equilibrium(
     InvalidInput
         If an argument is out of range.
     NoEquilibrium
-        If ``weight_decay`` is 0.
+        If ``weight_decay`` is 0, or a radial gradient pushes outwards more strongly than it pulls.
 
     Examples
     --------
@@ -92,7 +95,10 @@ def equilibrium(
         raise NoEquilibrium(
             "`weight_decay` must be > 0 for an equilibrium to exist; with 0.0 the norm grows without bound"
         )
-    moments = optimizer.moments(dim, gradient.power(dim), method)
+    law = gradient.power(dim)
+    plain = law.white or isinstance(optimizer, Rotational)  # whose angle no gradient changes
+    settle = optimizer.moments if plain else partial(departures.moments, optimizer)
+    moments = settle(dim, law, method)
     half_chord = sqrt(moments.one_minus_cosine / 2)
     if isinstance(optimizer, Rotational):  # it turns by an angle, whatever the norm does
         rotation = 2 * asin(half_chord)

@@ -17,7 +17,7 @@ from scipy.special import expit
 
 from rotsim.errors import InvalidInput, positive
 from rotsim.gradients import Gradient
-from rotsim.optimizers import optimizer_class
+from rotsim.optimizers import Rotational, optimizer_class
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.equilibrium import Equilibrium, equilibrium
 
@@ -88,7 +88,7 @@ def plan(
     >>> f"{found.optimizer.lr:.4g} {found.optimizer.weight_decay:.4g}"
     '0.001368 0.6943'
     """
-    spec = optimizer_class(family)
+    spec = _plain_class(family)
     names = [field.name for field in fields(spec)]
     if unknown := [name for name in fixed if name not in names]:
         raise InvalidInput(f"{spec.label} has no hyperparameter {unknown[0]!r}; it has {', '.join(names)}")
@@ -156,12 +156,22 @@ def transfer(
     Plan
     """
     factor = positive("batch_factor", batch_factor)
+    _plain_class(optimizer.name)
     now = equilibrium(optimizer, dim, gradient)
     changed = optimizer if momentum is None else _with_momentum(optimizer, momentum)
     fixed = {f.name: getattr(changed, f.name) for f in fields(changed) if f.name not in ("lr", "weight_decay")}
     return plan(
         optimizer.name, rotation=now.rotation * factor**0.5, norm=now.norm, dim=dim, gradient=gradient, **fixed
     )  # fmt: skip
+
+
+def _plain_class(family: str) -> type[Optimizer]:
+    if family == Rotational.name:
+        raise InvalidInput(
+            "`family` must be adamw, adam_l2, sgdm or lion; a rotational variant keeps any norm and turns as its inner "
+            "optimizer does. Plan or transfer that one"
+        )
+    return optimizer_class(family)
 
 
 def _with_momentum(optimizer: Optimizer, momentum: float) -> Optimizer:

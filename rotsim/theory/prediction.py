@@ -11,13 +11,14 @@ import xarray as xr
 from rotsim import dataset
 from rotsim.errors import InvalidInput, NoEquilibrium, integer, positive, real, require
 from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
-from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion
+from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.start import Schedule, initial_description
 from rotsim.theory import closed_forms
 from rotsim.theory.equilibrium import equilibrium
-from rotsim.theory.recursion import advance, arcsine_modes
+from rotsim.theory.recursion import advance
 from rotsim.theory.second_moment import UpdateCovariance, adam_covariance, mean_response
+from rotsim.theory.sign import sign_covariance
 
 ScheduleLike = np.ndarray | Callable[[np.ndarray], np.ndarray] | None
 
@@ -39,7 +40,7 @@ def predict(
     Parameters
     ----------
     optimizer : Optimizer
-        AdamW, AdamL2, SGDM or Lion; ``weight_decay`` may be 0.
+        AdamW, AdamL2, SGDM or Lion, whose ``weight_decay`` may be 0; or Rotational.
     dim : int
         Fan-in C > 2 of the neuron.
     gradient : Gradient
@@ -91,7 +92,8 @@ def predict(
     rms = np.sqrt(mean[:, :3])
     if not np.isfinite(rms).all():
         raise InvalidInput("the prediction left the range of floating-point numbers; lower `lr` or the schedule")
-    rms[:, 1] *= sqrt(gradient.angle_spread(dim))
+    if not isinstance(optimizer, Rotational):  # it turns by an angle, whatever the norm does
+        rms[:, 1] *= sqrt(gradient.angle_spread(dim))
     result = dataset.build(
         "prediction",
         step=last,
@@ -142,6 +144,8 @@ def steps_to_equilibrium(
     share = real("within", within, "be in (0, 1)", low=0.0, high=1.0)
     require(share > 0, "within", "be in (0, 1)", share)
     start = positive("initial_norm", initial_norm)
+    if isinstance(optimizer, Rotational):  # it has no transient
+        return 0
     settled = equilibrium(optimizer, dim, gradient)
     # |ln ‖w‖²| off at the start fades at the relaxation rate; from far below or above at least as fast
     length = settled.relaxation_steps * (5 + abs(2 * np.log(start / settled.norm)) - np.log(share)) + 100
@@ -199,9 +203,9 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
         if isinstance(optimizer, AdamW):
             covariance = adam_covariance(*optimizer.betas)
         elif isinstance(optimizer, Lion):
-            covariance = _sign_covariance(optimizer)
+            covariance = sign_covariance(*optimizer.betas)
         else:
-            raise InvalidInput(f"`optimizer` must be AdamW, AdamL2, SGDM or Lion; got {optimizer!r}")
+            raise InvalidInput(f"`optimizer` must be AdamW, AdamL2, SGDM or Lion; got {optimizer.describe()}")
         fallen = _fallen_modes(optimizer.lr * optimizer.weight_decay, covariance, lag)
     return 2 * asin(min(1.0, sqrt(max(fallen, 0.0) / 2)))
 
@@ -224,15 +228,6 @@ def _fallen_modes(decay: float, covariance: UpdateCovariance, lag: int) -> float
     return float(-np.expm1(lag * np.log1p(-decay)) - (weights / (1 - kept * roots) * inner).sum() / variance)
 
 
-def _sign_covariance(optimizer: Lion) -> UpdateCovariance:
-    """Lion's sign correlations as modes: odd powers of β2 from the arcsine series."""
-    beta1, beta2 = optimizer.betas[0], max(optimizer.betas[1], 1e-9)  # continuous at 0, where 0^0 would be needed
-    arcsine = arcsine_modes(beta1, beta2)
-    odd = 2 * np.arange(len(arcsine)) + 1
-    ratio = closed_forms.lion_covariance(beta1, beta2, 1) / closed_forms.lion_variance(beta1, beta2) / beta2
-    return UpdateCovariance(1.0, 2 / np.pi * arcsine * ratio**odd, beta2**odd, 0.0)
-
-
 def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[int, GradientPower]:
     """Validate what all functions here share; the dimension and the law of the gradient."""
     if not isinstance(optimizer, Optimizer):
@@ -240,7 +235,13 @@ def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[int, G
     if not isinstance(gradient, Gradient):
         raise InvalidInput(f"`gradient` must be a spec such as rotsim.ScaleInvariant(); got {gradient!r}")
     dim = integer("dim", dim, low=3)
-    return dim, gradient.power(dim)
+    law = gradient.power(dim)
+    if not law.white:
+        raise InvalidInput(
+            "`gradient` must be Isotropic or ScaleInvariant to be predicted in time; "
+            f"got {type(gradient).__name__}, for which rotsim.equilibrium gives the state it settles in"
+        )
+    return dim, law
 
 
 def _factors(name: str, given: ScheduleLike, step: np.ndarray) -> tuple[np.ndarray, str]:

@@ -12,6 +12,7 @@ used; neglected is the spread of ‖w‖ over neurons, of order 1/C, and what ea
   differs from the stationary one is the declared error of the update, carried on to the norm.
 * Adam+L2: as AdamW, and the momentum of λw beside that of the noise, see `rotsim.theory.coupled`.
   Declared besides: a tenth of decay per step times (1-β2)/(1-β1).
+* Rotational: the angle of each step at constant norm, the filling of the inner optimizer's average included.
 * Lion: signs of jointly Gaussian c_t, correlated by the arcsine law with the variances in force at
   both times, transients of m included. asin is expanded in odd powers, each of which is a mode.
 
@@ -22,22 +23,27 @@ point is taken.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numba.extending import register_jitable
-from numpy.polynomial import Chebyshev, Polynomial
+from scipy.signal import lfilter
 
 from rotsim.errors import InvalidInput
 from rotsim.gradients import GradientPower
-from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion
+from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
+from rotsim.simulation.compiled import compiled
 from rotsim.simulation.walk import squared_angle
 from rotsim.theory import closed_forms
 from rotsim.theory.coupled import COUPLING
 from rotsim.theory.second_moment import adam_covariance, mean_response
+from rotsim.theory.sign import arcsine_modes
 
-_ARCSINE_DEGREE = 12
+
+def _kernel(function: Callable[..., None]) -> Callable[..., None]:
+    """Compiled under a name with the digest of `simulation`, whose angle of a chord is inlined here."""
+    return compiled(function, f"predict{function.__name__}", {})
 
 
 @register_jitable
@@ -61,7 +67,7 @@ def _record(record, before, along, moved, error=0.0, growth=0.0, kept=1.0, inher
     return after, inherited
 
 
-@njit(cache=True)
+@_kernel
 def _sgdm(momentum, power, homogeneity, w2, lr, weight_decay, window, records):  # type: ignore[no-untyped-def]
     overlap, m2 = 0.0, 0.0  # E[w·m], E‖m‖²
     for t in range(len(lr)):
@@ -72,7 +78,7 @@ def _sgdm(momentum, power, homogeneity, w2, lr, weight_decay, window, records): 
         w2, _ = _record(records[t // window], w2, -lr[t] * across, lr[t] ** 2 * m2)
 
 
-@njit(cache=True)
+@_kernel
 def _adam_l2(  # type: ignore[no-untyped-def]
     beta1,
     beta2,
@@ -123,7 +129,7 @@ def _adam_l2(  # type: ignore[no-untyped-def]
         w2, inherited = _record(records[t // window], w2, along, moved, error, growth, (1 - lost) ** 2, inherited)
 
 
-@njit(cache=True)
+@_kernel
 def _adamw(  # type: ignore[no-untyped-def]
     beta1, beta2, eps, lag_0, weights, roots, dim, power, homogeneity, w2, lr, weight_decay, window, records
 ):
@@ -150,7 +156,7 @@ def _adamw(  # type: ignore[no-untyped-def]
         w2, inherited = _record(records[t // window], w2, along, moved, error, growth, (1 - decay) ** 2, inherited)
 
 
-@njit(cache=True)
+@_kernel
 def _lion(  # type: ignore[no-untyped-def]
     beta1, beta2, arcsine, dim, power, homogeneity, w2, lr, weight_decay, window, records
 ):
@@ -174,20 +180,6 @@ def _lion(  # type: ignore[no-untyped-def]
         w2, _ = _record(records[t // window], w2, along, moved)
 
 
-def arcsine_modes(beta1: float, beta2: float) -> np.ndarray:
-    """a_n with asin(x) = Σ a_n x^(2n+1), near-minimax up to the largest correlation of two directions that occurs."""
-    first = beta1 * (1 - beta2) / np.hypot(beta1 * (1 - beta2), 1 - beta1)  # of steps 1 and 2
-    stationary = closed_forms.lion_covariance(beta1, beta2, 1) / closed_forms.lion_variance(beta1, beta2)
-    largest = min(1.0, 1.05 * max(first, stationary, 1e-3)) ** 2
-
-    def over_x(square: np.ndarray) -> np.ndarray:
-        x = np.sqrt(square)
-        return np.arcsin(x) / x
-
-    fit = Chebyshev.interpolate(over_x, _ARCSINE_DEGREE, domain=[0, largest])
-    return fit.trim(1e-12).convert(kind=Polynomial).coef
-
-
 def advance(
     optimizer: Optimizer,
     dim: int,
@@ -202,7 +194,7 @@ def advance(
     Parameters
     ----------
     optimizer : Optimizer
-        AdamW, AdamL2, SGDM or Lion; its own lr and weight_decay are not used.
+        AdamW, AdamL2, SGDM, Lion or Rotational; its own lr and weight_decay are not used.
     dim : int
     power : GradientPower
     norm_squared : float
@@ -225,7 +217,9 @@ def advance(
         run, error = _RECURSIONS[type(optimizer)](optimizer)
     except KeyError:
         names = ", ".join(spec.__name__ for spec in _RECURSIONS)
-        raise InvalidInput(f"`optimizer` must be one of {names} to be predicted in time; got {optimizer!r}") from None
+        raise InvalidInput(
+            f"`optimizer` must be one of {names} to be predicted in time; got {optimizer.describe()}"
+        ) from None
     run(dim, law)
     return records, error
 
@@ -255,9 +249,39 @@ def _run_lion(o: Lion) -> tuple[Callable[..., None], float]:
     return lambda dim, law: _lion(*o.betas, arcsine_modes(*o.betas), float(dim), *law), 0.0
 
 
+def _run_rotational(o: Rotational) -> tuple[Callable[..., None], float]:
+    def run(dim: int, law: tuple[Any, ...]) -> None:
+        _, _, norm_squared, lr, weight_decay, window, records = law
+        bias = o.angle_bias(dim)
+        relative, spread = _first_lengths(o, len(lr))
+        angle = o.leading_rotation(lr, weight_decay) * np.sqrt((1 + bias) * relative)
+        moved = 4 * norm_squared * np.sin(angle / 2) ** 2
+        error = abs(bias) + spread
+        steps = np.stack([np.full_like(angle, norm_squared), angle**2, moved, 0 * error, error, error], axis=1)
+        records += np.add.reduceat(steps, np.arange(0, len(angle), window))
+
+    return run, 0.0
+
+
+def _first_lengths(o: Rotational, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """E‖u⊥‖² over its running mean at each step, and the declared error of that: v averages over few gradients."""
+    step = np.arange(1.0, steps + 1)
+    length, spread = np.ones(steps), np.zeros(steps)
+    if isinstance(o.inner, SGDM):
+        length = closed_forms.rotational_sgdm_filling(o.inner.momentum, step)
+    elif isinstance(o.inner, AdamW):
+        beta1, beta2 = o.inner.betas
+        length = closed_forms.rotational_adamw_filling(beta1, step)
+        spread = np.minimum(1, 1 / (1 - o.update_norm_decay) / step) / (1 + np.minimum(step, 1 / (1 - beta2)))
+    decay = o.update_norm_decay
+    mean = lfilter([1 - decay], [1, -decay], length) / (1 - decay**step)
+    return length / mean, spread
+
+
 _RECURSIONS: dict[type[Optimizer], Callable[..., tuple[Callable[..., None], float]]] = {
     SGDM: _run_sgdm,
     AdamL2: _run_adam_l2,
     AdamW: _run_adamw,
     Lion: _run_lion,
+    Rotational: _run_rotational,
 }

@@ -38,7 +38,7 @@ _NEGLIGIBLE = 36.0  # e^-36 of the integrand is left out
 _SERIES = 0.2  # below this, log(1 + x) and 1/(1 + x) are summed over i as power series of 20 terms, to 1e-14
 _DEGREE = 16
 _GEOMETRIC = 0.6  # below this β2, lags are so far apart in b that D is fitted at the lags themselves
-_CONDITION = 1e8  # of the polynomial fit at geometrically spaced nodes, which amplifies rounding by so much
+_CONDITION = 1e13  # of the polynomial fit at geometrically spaced nodes, which amplifies rounding by so much
 _PROBES = (*range(14), 21, 34, 55, 144, 377, 987, np.inf)
 
 
@@ -139,8 +139,8 @@ def adam_covariance(beta1: float, beta2: float) -> UpdateCovariance:
     -------
     UpdateCovariance
         ``error`` is the largest relative disagreement at any lag with a quadrature of
-        half the step, hence an upper estimate for every discounted sum; below 2e-5 for β2 >= 0.5
-        and 2e-4 for β2 >= 0.1.
+        half the step, hence an upper estimate for every discounted sum; below 2e-6 for β2 >= 0.5
+        and 1e-5 for β2 >= 0.1.
 
     Raises
     ------

@@ -1,0 +1,474 @@
+"""Gradients that resemble their predecessors: who turns as under white noise, and how norms grow."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from sympy import Eq, Expr, Function, Integer, Sum, oo, pi, simplify
+from sympy import S as Singleton
+
+from derivations import adamw, linear, lion, sgdm
+from derivations.algebra import geometric_sum, tidy, vanishes
+from derivations.formula import Formula, Step
+from derivations.symbols import (
+    B_0,
+    A,
+    C,
+    E,
+    S,
+    W,
+    a,
+    alpha,
+    b_0,
+    beta1,
+    beta2,
+    c_,
+    delta,
+    epsilon,
+    equation,
+    eta,
+    expand_parts,
+    g_,
+    gamma_0,
+    gamma_k,
+    i,
+    j,
+    k,
+    l_,
+    m_,
+    nu,
+    omega,
+    phi,
+    q,
+    rho,
+    t,
+    theta,
+    w_,
+)
+
+_R, _kappa, _b, _B = (Function(name) for name in ("R", "kappa", "b", "B"))
+
+
+def random_walk() -> tuple[Eq, ...]:
+    """Batches overlap and losses curve: the gradient of a step resembles those before it, with autocorrelation R.
+
+    Every update direction is an average c of gradients with some weights κ; AdamW, SGDM and Lion differ in
+    κ only. Gradients are orthogonal to the weights, as in front of a normalisation layer, and have unit variance.
+    """
+    return (
+        equation(E(g_[t] * g_[t - k]), _R(k)),
+        equation(c_[t], Sum(_kappa(j) * g_[t - j], (j, 0, oo))),
+        equation(E(w_[t - 1] * g_[t]), Integer(0)),
+    )
+
+
+def overlaps() -> tuple[Eq, ...]:
+    """Two numbers per lag describe c: how it overlaps with a gradient in it, b, and how with itself shifted, B.
+
+    B_j differs from the autocovariance of c: only gradients that were there when the earlier direction was
+    made are counted, at the weight that they have j steps later.
+    """
+    return (
+        equation(_b(l_), Sum(_kappa(i) * _R(l_ - i), (i, 0, oo))),
+        equation(_B(j), Sum(_kappa(l_ + j) * _b(l_), (l_, 0, oo))),
+    )
+
+
+def pull_of_the_past() -> tuple[Eq, ...]:
+    """Every gradient in c was orthogonal to the weights of its time; only the steps made since then overlap with it.
+
+    Unrolling w from there, with w_t = a w_{t-1} - ηc_t, and collecting steps that are j apart leaves B.
+    This is the sum over past steps that fixes norm and rotation in `derivations.lion`, so S is all that matters.
+    """
+    return (
+        equation(E(w_[t - 1] * c_[t]), -eta / a * Sum(a**j * _B(j), (j, 1, oo))),
+        equation(S, Sum(a**j * _B(j) / _B(0), (j, 1, oo))),
+    )
+
+
+def exponential_average() -> tuple[Eq, ...]:
+    """An exponential average looks the same after j steps, only β^j times as large; so does B, whatever R is.
+
+    S is then a geometric series without R, and so is the cosine: AdamW's rotation does not depend on the
+    autocorrelation of gradients, at any ηλ. For SGDM, where the decay passes through the momentum,
+    `derivations.sgdm.correlated_gradients` proves the same.
+    """
+    shrink = _shift(_ema_weight(l_), l_)
+    return equation(_B(j), shrink * _B(0)), equation(S, tidy(geometric_sum(a**j * shrink, j, 1)))
+
+
+def _ema_weight(age: Expr) -> Expr:
+    return (1 - beta1) * beta1**age
+
+
+def _shift(weight: Expr, index: Expr) -> Expr:
+    """κ_{l+j}/κ_l, after proving that it does not depend on l."""
+    ratio = simplify(weight.subs(index, index + j) / weight)
+    if ratio.has(index):
+        raise ValueError(f"{weight} is not geometric: its ratio is {ratio}")
+    return ratio
+
+
+def average_power() -> Eq:
+    """Norms do follow the autocorrelation, through E‖m‖²: gradients that agree add up.
+
+    Pairs of gradients k apart occur with Σ κ_j κ_{j+k}, which for an exponential average is β^k times Σ κ_j².
+    """
+    alone = tidy(geometric_sum(_ema_weight(j) ** 2, j))
+    return equation(E(m_[t] ** 2), alone * (1 + 2 * Sum(beta1**k * _R(k), (k, 1, oo))))
+
+
+def lion_average() -> tuple[Eq, ...]:
+    """Lion's weights shrink by β2 per step, except that of the newest gradient, which is not in the momentum yet.
+
+    So one term stands apart, and with it b_0 = E[c·g]: the overlap of a direction with its own gradient.
+    """
+    momentum, newest = _lion_weights()
+    shrink = _shift(momentum.subs(j, l_ + 1), l_)  # of everything but the newest
+    apart = tidy(simplify((momentum - newest * shrink) / beta2 ** (j - 1))) * beta2 ** (j - 1)
+    return equation(_B(j), shrink * B_0 + apart * b_0), equation(b_0, _b(0)), equation(B_0, _B(0))
+
+
+def _lion_weights() -> tuple[Expr, Expr]:
+    newest, later, _ = lion.filter_weights()
+    return later.rhs, newest.rhs
+
+
+def lion_linear_sum() -> Eq:
+    """With the sign linearised, all of the autocorrelation enters through the single ratio q = b_0/B_0.
+
+    Anticorrelated gradients lower E c² more than E[c·g]: q grows, and since β1 < β2 S falls and Lion turns faster.
+    At β1 = β2 Lion averages exponentially and the autocorrelation drops out, as for AdamW.
+    """
+    shifted = lion_average()[0].rhs.subs(b_0, q * B_0) / B_0
+    total = sum(tidy(geometric_sum(a**j * term, j, 1)) for term in shifted.expand().as_ordered_terms())
+    return equation(S, tidy(simplify(2 / pi * total)))
+
+
+def lion_rotation() -> Eq:
+    """Step length over norm as ηλ → 0. Lag zero counts one and not 2/π, which the paper's formula leaves out."""
+    return equation(theta**2 / (2 * eta * _lamda()), 1 / (1 + 2 * lion_linear_sum().rhs.subs(a, 1)))
+
+
+def _lamda() -> Expr:
+    return delta / eta
+
+
+def lion_sum() -> Eq:
+    """The arcsine exceeds its argument, and what it adds comes from short lags, where orthogonality does not matter.
+
+    There the autocovariance is γ_k, that of free gradients. For white noise the sum is the exact one.
+    """
+    excess = lion.arcsine_law().rhs - 2 / pi * gamma_k / gamma_0
+    return equation(S, lion_linear_sum().rhs + Sum(a**k * excess, (k, 1, oo)))
+
+
+def first_order_memory() -> Eq:
+    """The simplest memory: each gradient keeps a share φ of the one before, R_k = φ^k."""
+    return equation(_R(k), phi**k)
+
+
+def lion_overlap() -> Eq:
+    """b_0 for this memory: the newest gradient at full weight, older ones at φ to the power of their age."""
+    momentum, newest = _lion_weights()
+    return equation(b_0, newest + geometric_sum(momentum * phi**j, j, 1))
+
+
+def lion_power() -> Eq:
+    """B_0 = E c², from E m² and E m·g of the momentum, each the fixed point of its own recursion."""
+    inner, square = _momentum_moments()
+    return equation(B_0, beta1**2 * square + 2 * beta1 * (1 - beta1) * phi * inner + (1 - beta1) ** 2)
+
+
+def _momentum_moments() -> tuple[Expr, Expr]:
+    """E m·g and E m² of m_t = β2 m_{t-1} + (1-β2) g_t."""
+    inner = (1 - beta2) / (1 - beta2 * phi)
+    square = ((1 - beta2) ** 2 + 2 * beta2 * (1 - beta2) * phi * inner) / (1 - beta2**2)
+    return inner, tidy(simplify(square))
+
+
+def lion_overlap_ratio() -> Eq:
+    """q, the one number that S needs, for this memory; without memory it is (1-β1)/γ_0."""
+    return equation(q, simplify(lion_overlap().rhs / lion_power().rhs))
+
+
+def lion_carried_overlap() -> Eq:
+    """At finite ηλ, projection has a memory of its own: what it takes from g lies along w, which m remembers.
+
+    E m·g loses for that in proportion to S/(1+2S), with the whole S in it.
+    """
+    inner, _ = _momentum_moments()
+    loss = b_0 * S * (1 - a**2) / (a * beta1 * (1 - a * phi) * (1 + 2 * S))
+    return equation(omega, phi * (inner - loss))
+
+
+def lion_projected_sum() -> Eq:
+    """E[c·m] and E c² follow from ω, and S from both. As ηλ → 0 this is the linear sum above."""
+    square = (1 - beta2 + 2 * beta2 * omega) / (1 + beta2)
+    own = beta1 * beta2 * square + (beta1 + beta2 - 2 * beta1 * beta2) * omega + (1 - beta1) * (1 - beta2)
+    power = beta1**2 * square + 2 * beta1 * (1 - beta1) * omega + (1 - beta1) ** 2
+    return equation(S, 2 / pi * a * beta1 * own / ((1 - a * beta2) * power))
+
+
+def lion_covariance() -> Eq:
+    """γ_k of free gradients: two memories, the momentum's β2 and the gradients' φ, make two geometric sequences."""
+    inner, square = _momentum_moments()
+    with_new = beta2 * (beta1 * square + (1 - beta1) * phi * inner) + (1 - beta2) * b_0  # E c_t·m_t
+    driven = (1 - beta2) * phi * b_0 / (phi - beta2)  # E c_t·m_{t+n} = (with_new - driven) β2^n + driven φ^n
+    own = beta1 * (with_new - driven)
+    return equation(gamma_k, own * beta2 ** (k - 1) + (beta1 * driven / phi + (1 - beta1) * b_0) * phi**k)
+
+
+@cache
+def _adamw(projected: bool) -> linear.Autocorrelated:
+    walk = linear.projected_walk if projected else linear.free_walk
+    return walk(a, Singleton.Zero, beta1, 1 - beta1, phi)
+
+
+@cache
+def _sgdm(projected: bool) -> linear.Autocorrelated:
+    walk = linear.projected_walk if projected else linear.free_walk
+    return walk(Singleton.One, delta / eta, alpha, Singleton.One, phi)
+
+
+def adamw_projected_norm_squared() -> Eq:
+    """AdamW with gradients orthogonal to w, for constant v: the norm at any ηλ.
+
+    Projection removes what the noise repeats along w, hence the terms in aφ. As ηλ → 0 the squared norm is
+    (1+β1φ)/(1-β1φ) times that under white noise.
+    """
+    return equation(W, C * _adamw(True).square)
+
+
+def adamw_free_norm_squared() -> Eq:
+    """AdamW with gradients that know nothing of w, for constant v: here nothing is projected away.
+
+    As ηλ → 0 growth is the spectral density of the gradients at frequency zero, (1+φ)/(1-φ).
+    """
+    return equation(W, C * _adamw(False).square)
+
+
+def adamw_free_one_minus_cosine() -> Eq:
+    """The cosine without orthogonality, symmetric in the three memories a, β1 and φ: it does depend on φ.
+
+    Independence of the autocorrelation is a gift of scale invariance, not of the average alone.
+    """
+    return equation(1 - rho, _adamw(False).one_minus_cosine)
+
+
+def second_moment_spread() -> Eq:
+    """To first order in its fluctuations, a random v multiplies E m²/v by 1 + ν; memory makes v fluctuate more.
+
+    One part of ν is the variance of v, the other the correlation of m² with v, both for jointly Gaussian gradients.
+    White noise has its own ν, which `derivations.second_moment` does not need to expand.
+    """
+    variance = 2 * (1 - beta2) / (1 + beta2) * (1 + beta2 * phi**2) / (1 - beta2 * phi**2)
+    power = tidy(geometric_sum(_ema_weight(j) ** 2, j)) * (1 + 2 * geometric_sum((beta1 * phi) ** k, k, 1))
+    # E m_t·g_{t-n} = (inner - driven) β1^n·… : a sum of φ^n and β1^n
+    by_phi, by_beta = _overlap_modes()
+    common = sum(
+        first * second / (1 - beta2 * one * two)
+        for first, one in ((by_phi, phi), (by_beta, beta1))
+        for second, two in ((by_phi, phi), (by_beta, beta1))
+    )
+    return equation(nu, tidy(variance) - 2 * (1 - beta2) * tidy(simplify(common / power)))
+
+
+def _overlap_modes() -> tuple[Expr, Expr]:
+    """E m_t·g_{t-n} for n ≥ 0 as x φ^n + y β1^n: Σ_i κ_i φ^|n-i|, split at i = n."""
+    newer = (1 - beta1) / (phi - beta1) * phi  # Σ_{i<=n} κ_i φ^(n-i) = newer·φ^n - …
+    older = (1 - beta1) * beta1 * phi / (1 - beta1 * phi)  # Σ_{i>n} κ_i φ^(i-n) = older·β1^n
+    return newer, older - (1 - beta1) * beta1 / (phi - beta1)
+
+
+def sgdm_projected_gain() -> Eq:
+    """SGDM with gradients orthogonal to w: the gain W/E‖g‖², where g is the noise before projection."""
+    return equation(A, _sgdm(True).square * (1 - epsilon))
+
+
+def sgdm_projected_share() -> Eq:
+    """How much of the noise lies along w and is projected away: the squared cosine between them."""
+    return equation(epsilon, _sgdm(True).share)
+
+
+def sgdm_free_gain() -> Eq:
+    """SGDM with gradients that know nothing of w: no projection, so no share of the noise is lost."""
+    return equation(A, _sgdm(False).square)
+
+
+def sgdm_free_one_minus_cosine() -> Eq:
+    """The cosine of that walk; the gradient's size cancels, the memory does not."""
+    return equation(1 - rho, _sgdm(False).one_minus_cosine)
+
+
+def sgdm_free_overlap() -> Eq:
+    """E w_{t-1}·g_t per E‖g‖² of that walk; with Adam+L2 it enters v through E(g + λw)²."""
+    return equation(E(w_[t - 1] * g_[t]), _sgdm(False).overlap)
+
+
+STEPS: tuple[Step, ...] = (
+    random_walk,
+    overlaps,
+    pull_of_the_past,
+    exponential_average,
+    average_power,
+    lion_average,
+    lion_linear_sum,
+    lion_rotation,
+    lion_sum,
+    first_order_memory,
+    lion_overlap,
+    lion_power,
+    lion_overlap_ratio,
+    lion_carried_overlap,
+    lion_projected_sum,
+    lion_covariance,
+    adamw_projected_norm_squared,
+    adamw_free_norm_squared,
+    adamw_free_one_minus_cosine,
+    second_moment_spread,
+    sgdm_projected_gain,
+    sgdm_projected_share,
+    sgdm_free_gain,
+    sgdm_free_one_minus_cosine,
+    sgdm_free_overlap,
+)
+
+DECOUPLED = "lr * weight_decay < 1"
+
+FORMULAS: tuple[Formula, ...] = (
+    Formula(
+        "adamw_projected_norm_squared",
+        adamw_projected_norm_squared,
+        "E‖w‖² of AdamW under AR(1) gradients orthogonal to w, for constant v.",
+        limit=DECOUPLED,
+    ),
+    Formula(
+        "adamw_free_norm_squared",
+        adamw_free_norm_squared,
+        "E‖w‖² of AdamW under AR(1) gradients independent of w, for constant v.",
+        limit=DECOUPLED,
+    ),
+    Formula(
+        "adamw_free_one_minus_cosine",
+        adamw_free_one_minus_cosine,
+        "1 - ρ of AdamW under AR(1) gradients independent of w, for constant v.",
+        limit=DECOUPLED,
+    ),
+    Formula(
+        "adam_second_moment_spread",
+        second_moment_spread,
+        "ν in E[m²/v] = (1 + ν)·E[m²]/E[v] under AR(1) gradients, to first order in 1 - β2.",
+    ),
+    Formula(
+        "sgdm_projected_gain",
+        sgdm_projected_gain,
+        "W/E‖g‖² of SGDM under AR(1) gradients, g before its projection off w.",
+        (sgdm_projected_share,),
+    ),
+    Formula(
+        "sgdm_projected_share", sgdm_projected_share, "Share of AR(1) noise that lies along w under SGDM and is lost."
+    ),
+    Formula("sgdm_free_gain", sgdm_free_gain, "W/E‖g‖² of SGDM under AR(1) gradients independent of w."),
+    Formula(
+        "sgdm_free_one_minus_cosine",
+        sgdm_free_one_minus_cosine,
+        "1 - ρ of SGDM under AR(1) gradients independent of w.",
+    ),
+    Formula("sgdm_free_overlap", sgdm_free_overlap, "E w_{t-1}·g_t / E‖g‖² of SGDM under AR(1) gradients."),
+    Formula(
+        "lion_overlap_ratio",
+        lion_overlap_ratio,
+        "E[c·g]/E[c²] of Lion under AR(1) gradients, through which alone they set its rotation.",
+    ),
+    Formula(
+        "lion_projected_sum_map",
+        lion_projected_sum,
+        "Linear part of Lion's Σ a^k s_k under AR(1) gradients orthogonal to w, from the whole sum.",
+        (lion_overlap, lion_carried_overlap),
+        "beta1 > 0",
+    ),
+    Formula("lion_correlated_variance", lion_power, "E c² of Lion under AR(1) gradients of unit variance."),
+    Formula(
+        "lion_correlated_covariance",
+        lion_covariance,
+        "Covariance of update directions `lag` steps apart under AR(1) gradients.",
+        (lion_overlap,),
+        "correlation != beta2, correlation != 0",
+    ),
+    Formula(
+        "lion_linear_sum",
+        lion_linear_sum,
+        "Σ a^k s_k of Lion under gradients orthogonal to w, sign linearised, for any autocorrelation.",
+        limit=DECOUPLED,
+    ),
+)
+
+
+def equilibrium() -> dict[str, Expr]:
+    """Everything that is generated for correlated gradients: function name to expression in its arguments."""
+    return {formula.name: formula.expression for formula in FORMULAS}
+
+
+def checks() -> list[tuple[str, bool]]:
+    """The claims of the walk-through that sympy can prove, each with its verdict."""
+    by_shift = exponential_average()[1].rhs
+    white_sum = lion_linear_sum().rhs.subs(q, lion_overlap_ratio().rhs.subs(phi, 0))
+    white_lion = 2 / pi * geometric_sum(a**k * lion.covariance().rhs, k, 1) / lion.variance().rhs
+    growth = (1 + beta1 * phi) / (1 - beta1 * phi)
+    small = {delta: 0, a: 1}
+    white_norm = C * _adamw(True).square.subs(phi, 0)
+    without = 2 * (1 - beta2) / (1 + beta2) - 2 * (1 - beta2) * (1 - beta1**2) / (1 - beta1**2 * beta2)
+    covariance = lion_covariance().rhs.subs(b_0, lion_overlap().rhs)
+    return [
+        (
+            "any autocorrelation: S = aβ/(1-aβ) turns Lion's form of the cosine into AdamW's",
+            vanishes(lion.exact_one_minus_cosine().rhs.subs(S, by_shift) - adamw.exact_one_minus_cosine().rhs),
+        ),
+        ("AR(1): AdamW's and SGDM's cosine is that of white noise", vanishes(
+            _adamw(True).one_minus_cosine - adamw.exact_one_minus_cosine().rhs)
+            and vanishes(_sgdm(True).one_minus_cosine - sgdm.exact_one_minus_cosine().rhs)),
+        ("φ = 0: AdamW's norm is that of white noise", vanishes(white_norm - adamw.exact_norm_squared().rhs)),
+        ("φ = 0: SGDM's gain is that of white noise, with or without projection", all(
+            vanishes(step().rhs.subs({epsilon: 0, phi: 0}) - sgdm.gain().rhs)
+            for step in (sgdm_projected_gain, sgdm_free_gain))),
+        ("ηλ → 0: projected AdamW's W grows by (1+β1φ)/(1-β1φ), as E‖m‖² does", vanishes(
+            (_adamw(True).square * delta).subs(small) / (_adamw(True).square * delta).subs(small).subs(phi, 0) - growth)
+            and vanishes(1 + 2 * geometric_sum((beta1 * phi) ** k, k, 1) - growth)),
+        ("ηλ → 0: free AdamW's W grows by the spectral density (1+φ)/(1-φ)", vanishes(
+            (_adamw(False).square * delta).subs(small) / (_adamw(False).square * delta).subs(small).subs(phi, 0)
+            - (1 + phi) / (1 - phi))),
+        ("free AdamW is symmetric in a, β1, φ: swapping φ and β1 leaves W/E‖m‖² alone", vanishes(
+            _swapped(_adamw(False).one_minus_cosine) - _adamw(False).one_minus_cosine)),
+        ("the projected share is a squared cosine: 0 at φ = 0 and at ηλ → 0",
+         vanishes(_sgdm(True).share.subs(phi, 0)) and vanishes(_sgdm(True).share.subs(delta, 0))),
+        ("white noise: Lion's sum is the linearised arcsine law", vanishes(white_sum - white_lion)),
+        ("ηλ → 0: the sum with projection's memory is the linear sum", vanishes(
+            _projected_sum() / lion_linear_sum().rhs.subs(a, 1).subs(q, lion_overlap_ratio().rhs) - 1)),
+        ("β1 = β2: Lion's linearised sum has no autocorrelation in it", not lion_linear_sum().rhs.subs(
+            beta1, beta2).simplify().has(q)),
+        ("white noise: Lion's covariance at lags 1 and 2", all(vanishes(
+            simplify(covariance.subs(k, lag)).subs(phi, 0) - lion.covariance().rhs.subs(k, lag)) for lag in (1, 2))),
+        ("γ_1 from one step of the filter itself", _filtered_lags(covariance)),
+        ("φ = 0: ν is first order of E[m²/v] for white noise", vanishes(
+            second_moment_spread().rhs.subs(phi, 0) - without)),
+    ]  # fmt: skip
+
+
+def _projected_sum() -> Expr:
+    """As ηλ → 0."""
+    carried = lion_carried_overlap().rhs.subs(b_0, lion_overlap().rhs)
+    return lion_projected_sum().rhs.subs(omega, carried).subs(a, 1)
+
+
+def _filtered_lags(covariance: Expr) -> bool:
+    """γ_1 = E c_{t+1}·c_t from c_{t+1} = β1 m_t + (1-β1) g_{t+1} and m_t = β2 m_{t-1} + (1-β2) g_t, term by term."""
+    inner, square = _momentum_moments()
+    before = beta1 * square + (1 - beta1) * phi * inner  # E m_{t-1}·c_t
+    with_new = lion_overlap().rhs  # E g_t·c_t
+    first = beta1 * (beta2 * before + (1 - beta2) * with_new) + (1 - beta1) * phi * with_new
+    return vanishes(covariance.subs(k, 1) - first)
+
+
+def _swapped(expression: Expr) -> Expr:
+    return expand_parts(expression).subs({beta1: phi, phi: beta1}, simultaneous=True)

@@ -1,0 +1,395 @@
+"""Equilibrium where the gradient is more than white noise: a persistent mean, a memory, or a radial part.
+
+Each departure is reduced to a walk that is solved already (derivations.signal, .autocorrelated, .radial):
+
+* a radial part is decay that passes through the momentum;
+* a mean adds a fixed part to the weights, about which noise walks. Where scale invariance projects the mean, the
+  weights turn towards it, up to a cosine that one equation fixes, and the rest of them feels a radial part;
+* a memory leaves the rotation of averaging optimizers alone if gradients are orthogonal to the weights. It
+  changes every norm, and Lion's rotation through one number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import sqrt
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit, logit
+
+from rotsim.errors import InvalidInput, NoEquilibrium
+from rotsim.gradients import GradientPower
+from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion
+from rotsim.optimizers.base import Method, Moments, Optimizer
+from rotsim.theory import closed_forms
+from rotsim.theory.coupled import stationary
+from rotsim.theory.second_moment import adam_covariance, mean_response
+from rotsim.theory.sign import correlated_covariance, discounted_excess, shifted_discounted_sum
+
+_RANGE = 30.0  # of log E‖w‖², either side of a first guess
+
+
+def moments(optimizer: Optimizer, dim: int, law: GradientPower, method: Method) -> Moments:
+    """Steady state under a gradient that is not white noise alone.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        AdamW, AdamL2, SGDM or Lion, with ``weight_decay`` > 0.
+    dim : int
+    law : GradientPower
+        With one of ``signal``, ``correlation`` and ``radial``.
+    method : {"exact", "leading"}
+        "leading": the limit of small lr·weight_decay and, for Adam, constant v.
+
+    Returns
+    -------
+    Moments
+        Exact in lr·weight_decay up to the declared error: what a random v changes beyond its effect on white noise.
+
+    Raises
+    ------
+    InvalidInput
+        For other optimizers, or several departures at once.
+    NoEquilibrium
+        If a radial part pushes outwards at least as strongly as decay pulls inwards.
+    """
+    if type(optimizer) not in _AUTOCORRELATED:
+        raise InvalidInput(
+            "`optimizer` must be AdamW, AdamL2, SGDM or Lion to be predicted under such gradients; "
+            f"got {optimizer.describe()}"
+        )
+    if bool(law.signal) + bool(law.correlation) + bool(law.radial) != 1:
+        raise InvalidInput(f"one of signal, correlation and radial can be predicted at a time; got {law}")
+    noise = replace(law, signal=0.0, correlation=0.0, radial=0.0)
+    white = optimizer.moments(dim, noise, method)
+    if law.radial:
+        return _radial(optimizer, dim, law, method, white)
+    if law.signal:
+        shape = _projected_signal if law.homogeneity else _fixed_part
+        return shape(optimizer, dim, law, method, white)
+    return _AUTOCORRELATED[type(optimizer)](optimizer, dim, law, method, white)
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """One coordinate under noise and a radial part: E w², 1 - ρ, the weight decay in units of a lasting gradient."""
+
+    square: float
+    one_minus_cosine: float
+    decay: float
+
+
+def _walk_adamw(o: AdamW, noise: float, rest: float, radial: float) -> _Walk:
+    response, memory = mean_response(*o.betas)
+    v = noise + rest
+    gain = response / sqrt(v)
+    kept = 1 - o.lr * o.weight_decay
+    square, half = stationary(o.lr, radial * gain, memory, adam_covariance(*o.betas), kept)
+    return _Walk(square * noise / v, half, o.weight_decay / gain)
+
+
+def _walk_adam_l2(o: AdamL2, noise: float, rest: float, radial: float) -> _Walk:
+    response, memory = mean_response(*o.betas)
+    v = noise + rest
+    decay = (o.weight_decay + radial) * response / sqrt(v)
+    square, half = stationary(o.lr, decay, memory, adam_covariance(*o.betas))
+    return _Walk(square * noise / v, half, o.weight_decay)
+
+
+def _walk_sgdm(o: SGDM, noise: float, rest: float, radial: float) -> _Walk:
+    hyper = (o.lr, o.weight_decay + radial, o.momentum)
+    square = closed_forms.sgdm_exact_norm_squared(*hyper, noise, 0)
+    return _Walk(square, closed_forms.sgdm_exact_one_minus_cosine(*hyper), o.weight_decay)
+
+
+def _walk_lion(o: Lion, noise: float, mean_squared: float, radial: float) -> _Walk:
+    hyper, kept = (o.lr, o.weight_decay, *o.betas), 1 - o.lr * o.weight_decay
+    excess = discounted_excess(kept, correlated_covariance(*o.betas, 0.0), closed_forms.lion_variance(*o.betas))
+    strength, mean = radial / sqrt(noise), mean_squared / noise  # in units of the noise
+    slope = closed_forms.lion_sign_slope(*o.betas)
+    for _ in range(100):
+        # steps of unit size: what the mean takes of them is not left for the rest
+        unmoved = excess - slope**2 * mean / 2
+        total = mean + closed_forms.lion_radial_variance(*hyper, slope, unmoved, strength * slope)
+        if not 0 < total < np.inf:
+            return _Walk(np.inf, 2.0, 0.0)
+        change, slope = abs(sqrt(2 / (np.pi * total)) / slope - 1), sqrt(2 / (np.pi * total))
+        if change < 1e-13:
+            break
+    square = closed_forms.lion_radial_norm_squared(*hyper, 1.0, slope, unmoved, strength * slope)
+    moved = (1 - slope**2 * mean) * o.lr**2 / square - (1 - kept) ** 2
+    return _Walk(float(square), float(moved / (2 * kept)), o.weight_decay * sqrt(noise) / slope)
+
+
+#: ``walk(optimizer, noise, rest, radial)``: `noise` is the variance of a coordinate of the gradient, `rest` the
+#: mean square of all else in it, λw of a coupled decay included; for Lion, of its constant part alone.
+_WALKS: dict[type[Optimizer], Callable[..., _Walk]] = {
+    AdamW: _walk_adamw,
+    AdamL2: _walk_adam_l2,
+    SGDM: _walk_sgdm,
+    Lion: _walk_lion,
+}
+
+
+def _settled(image: Callable[[float], float], start: float) -> float:
+    """The E‖w‖² = image(E‖w‖²) nearest to `start`, looking where the map leads: up if its image is larger, else down.
+
+    Where w grows so large that it drowns the noise there may be another. ValueError if there is none.
+    """
+
+    def excess(log_norm_squared: float) -> float:
+        value = image(float(np.exp(log_norm_squared)))
+        return float(np.log(value) - log_norm_squared) if 0 < value < np.inf else 1e3
+
+    low = float(np.log(start))
+    sign = 1.0 if excess(low) > 0 else -1.0
+    for reach in np.geomspace(0.01, _RANGE, 60):
+        if sign * excess(low + sign * reach) <= 0:
+            return float(np.exp(brentq(excess, low, low + sign * reach, xtol=1e-13, rtol=1e-13)))
+    raise ValueError("growth and loss do not balance at any norm")
+
+
+def _variance(law: GradientPower, dim: int, norm_squared: float) -> float:
+    """Of the noise in one coordinate of the gradient."""
+    return float(law.scale_squared * norm_squared**law.homogeneity / dim)
+
+
+# --- radial part: decay through the momentum (derivations.radial) ---
+
+
+def _radial(o: Optimizer, dim: int, law: GradientPower, method: Method, white: Moments) -> Moments:
+    if isinstance(o, AdamL2 | SGDM):  # their decay is a radial gradient already
+        total = o.weight_decay + law.radial
+        if total <= 0:
+            raise _outward(o, law)
+        return replace(o, weight_decay=total).moments(dim, replace(law, radial=0.0), method)
+
+    def at(norm_squared: float) -> _Walk:
+        noise = _variance(law, dim, norm_squared)
+        gain = _leading_gain(o) / sqrt(noise)
+        if method == "leading":
+            total = o.weight_decay + law.radial * gain
+            if total <= 0:
+                return _Walk(np.inf, 2.0, 0.0)
+            known = replace(o, weight_decay=total).moments(1, GradientPower(1.0, 0), "leading")
+            return _Walk(known.norm_squared, known.one_minus_cosine, o.weight_decay / gain)
+        rest = 0.0 if isinstance(o, Lion) else law.radial**2 * norm_squared / dim
+        return _WALKS[type(o)](o, noise, rest, law.radial)
+
+    try:
+        norm_squared = _settled(lambda square: dim * at(square).square, white.norm_squared)
+    except ValueError:  # growth exceeds loss at any norm
+        raise _outward(o, law) from None
+    walk = at(norm_squared)
+    drowned = law.radial**2 * norm_squared > _variance(law, dim, norm_squared) * dim
+    if law.radial < 0 and (
+        drowned or walk.decay + law.radial <= 0
+    ):  # a balance of another kind: what is left of the noise hardly turns w
+        raise _outward(o, law)
+    relaxation = white.relaxation_steps / (1 + law.radial / walk.decay)
+    error = white.model_error + (2 * o.lr * o.weight_decay if isinstance(o, Lion) else 0.0)  # the linearised sign
+    return Moments(norm_squared, walk.one_minus_cosine, relaxation, error)
+
+
+def _leading_gain(o: Optimizer) -> float:
+    """Mean update per lasting gradient, for noise of unit variance."""
+    return float(closed_forms.lion_sign_slope(*o.betas)) if isinstance(o, Lion) else 1.0
+
+
+def _outward(o: Optimizer, law: GradientPower) -> NoEquilibrium:
+    return NoEquilibrium(
+        "weight decay and radial gradient together must pull inwards for an equilibrium to exist; "
+        f"strength {law.radial:g} outweighs weight_decay {o.weight_decay:g} in {o.describe()}. Raise weight_decay"
+    )
+
+
+# --- persistent mean (derivations.signal) ---
+
+
+def _fixed_part(o: Optimizer, dim: int, law: GradientPower, method: Method, white: Moments) -> Moments:
+    """Gradients independent of w: noise walks about weights that do not move."""
+    ratio, noise, half, error = law.signal, white.norm_squared, white.one_minus_cosine, white.model_error
+    if isinstance(o, AdamL2 | SGDM):
+        fixed = closed_forms.sgdm_fixed_norm_squared(o.weight_decay, law.scale_squared, ratio)
+    elif isinstance(o, AdamW):
+        fixed = closed_forms.adamw_fixed_norm_squared(o.weight_decay, dim, ratio)
+        if method == "exact" and o.betas[1] > 0:
+            fixed *= mean_response(*o.betas)[0] ** 2
+        share = 1 / (1 + ratio**2)
+        noise *= share
+        error += (1 - o.betas[1]) * (1 - share)  # the spread of v under a signal is another
+    elif isinstance(o, Lion):
+        fixed = closed_forms.lion_fixed_norm_squared(o.weight_decay, *o.betas, dim, abs(ratio))
+        if method == "exact":
+            mean = abs(ratio) / sqrt(closed_forms.lion_variance(*o.betas))
+            lag_0, total = shifted_discounted_sum(1 - o.lr * o.weight_decay, *o.betas, mean)
+            noise = closed_forms.lion_exact_norm_squared(o.lr, o.weight_decay, dim * lag_0, total)
+            half = closed_forms.lion_exact_one_minus_cosine(o.lr, o.weight_decay, total)
+    total = noise + fixed
+    # the fixed part of w fades in at the rate of w, half that of ‖w‖²
+    return Moments(total, half * noise / total, 2 * white.relaxation_steps, error)
+
+
+def _projected_signal(o: Optimizer, dim: int, law: GradientPower, method: Method, white: Moments) -> Moments:
+    """Gradients orthogonal to w: the weights turn towards the mean, and what noise adds to them is pulled after."""
+    if method == "leading":
+        return white
+
+    def excess(log_odds: float) -> float:
+        aligned = float(expit(log_odds))
+        try:
+            norm_squared, walk = _aligned(o, dim, law, white.norm_squared, aligned)
+        except ValueError:  # so strong a pull that the rest of the weights diverges
+            return 1e3
+        decayed = walk.decay**2 * aligned * norm_squared
+        left = law.signal**2 * _variance(law, dim, norm_squared) * dim * (1 - aligned) ** 2
+        return float(np.log(decayed / left))
+
+    guess = float(logit(closed_forms.signal_alignment(2 * law.signal**2 / (o.lr * o.weight_decay))))
+    aligned = float(expit(brentq(excess, guess - 12, guess + 6, xtol=1e-10)))
+    norm_squared, walk = _aligned(o, dim, law, white.norm_squared, aligned)
+    # neglected for Lion: how the linearised sign sees a slow part that differs between coordinates
+    error = white.model_error + (2 * o.lr * o.weight_decay if isinstance(o, Lion) else 0.0)
+    half = walk.one_minus_cosine * (1 - aligned)
+    return replace(white, norm_squared=norm_squared, one_minus_cosine=half, model_error=error)
+
+
+def _aligned(o: Optimizer, dim: int, law: GradientPower, start: float, aligned: float) -> tuple[float, _Walk]:
+    """E‖w‖² at a squared cosine `aligned` between w and the mean, and the walk of the rest of w."""
+    across = 1 - aligned
+
+    def rest_of_weights(norm_squared: float) -> _Walk:
+        noise = _variance(law, dim, norm_squared)
+        left = law.signal**2 * noise * across ** (2 if isinstance(o, Lion) else 1)
+        found = _WALKS[type(o)](o, noise, left, 0.0)
+        for _ in range(2):  # for AdamW the pull depends on the gain, and the gain on what is left
+            pull = found.decay * aligned / across
+            coupled = (o.weight_decay + pull) ** 2 * norm_squared * across / dim
+            found = _WALKS[type(o)](o, noise, coupled if isinstance(o, AdamL2) else left, pull)
+        return found
+
+    norm_squared = _settled(lambda square: dim * rest_of_weights(square).square / across, start)
+    return norm_squared, rest_of_weights(norm_squared)
+
+
+# --- memory (derivations.autocorrelated) ---
+
+
+def _autocorrelated_adamw(o: AdamW, dim: int, law: GradientPower, method: Method, white: Moments) -> Moments:
+    (beta1, beta2), memory, hyper = o.betas, law.correlation, (o.lr, o.weight_decay, o.betas[0])
+    if method == "leading":
+        return _leading_average(beta1, law, white)
+    frozen = closed_forms.adamw_exact_norm_squared(*hyper, dim)
+    spread = _spread(beta1, beta2, memory)
+    if law.homogeneity:
+        norm_squared = closed_forms.adamw_projected_norm_squared(*hyper, dim, memory) / frozen * white.norm_squared
+        half = white.one_minus_cosine
+    else:
+        norm_squared = closed_forms.adamw_free_norm_squared(*hyper, dim, memory) / frozen * white.norm_squared
+        half = closed_forms.adamw_free_one_minus_cosine(*hyper, memory)
+        half *= white.one_minus_cosine / closed_forms.adamw_exact_one_minus_cosine(*hyper)
+    return Moments(norm_squared * (1 + spread), half, white.relaxation_steps, white.model_error + _spread_error(spread))
+
+
+def _spread(beta1: float, beta2: float, correlation: float) -> float:
+    """What a random v changes of E[m²/v] under AR(1) gradients beyond what it changes under white noise."""
+    first = closed_forms.adam_second_moment_spread
+    return float(first(beta1, beta2, correlation) - first(beta1, beta2, 0.0))
+
+
+def _spread_error(spread: float) -> float:
+    """Declared: the second order, and what the spread of v does to single steps beyond E[m²/v]."""
+    return 0.2 * abs(spread) + spread**2
+
+
+def _leading_average(beta1: float, law: GradientPower, white: Moments) -> Moments:
+    """Growth by E‖m‖² where gradients are orthogonal to w, by their spectral density at 0 where they are not."""
+    power = (1 + beta1 * law.correlation) / (1 - beta1 * law.correlation)
+    growth = power if law.homogeneity else (1 + law.correlation) / (1 - law.correlation)
+    return replace(
+        white,
+        norm_squared=white.norm_squared * growth,
+        one_minus_cosine=white.one_minus_cosine * power / growth,
+    )
+
+
+def _autocorrelated_sgdm(o: SGDM, dim: int, law: GradientPower, method: Method, white: Moments) -> Moments:
+    hyper = (o.lr, o.weight_decay, o.momentum, law.correlation)
+    if method == "leading":
+        found = _leading_average(o.momentum, law, white)
+        ratio = found.norm_squared / white.norm_squared
+        return replace(found, norm_squared=white.norm_squared * ratio ** (1 / (1 - law.homogeneity)))
+    if law.homogeneity:
+        gain, half = closed_forms.sgdm_projected_gain(*hyper), white.one_minus_cosine
+    else:
+        gain, half = closed_forms.sgdm_free_gain(*hyper), closed_forms.sgdm_free_one_minus_cosine(*hyper)
+    norm_squared = (gain * law.scale_squared) ** (1 / (1 - law.homogeneity))
+    return replace(white, norm_squared=float(norm_squared), one_minus_cosine=float(half))
+
+
+def _autocorrelated_adam_l2(o: AdamL2, dim: int, law: GradientPower, method: Method, white: Moments) -> Moments:
+    (beta1, beta2), memory = o.betas, law.correlation
+    power = law.homogeneity
+    if method == "leading":
+        found = _leading_average(beta1, law, white)
+        growth = (found.norm_squared / white.norm_squared) ** (2 / (2 - power))
+        angle = found.one_minus_cosine * found.norm_squared / white.one_minus_cosine / white.norm_squared / growth
+        return replace(white, norm_squared=white.norm_squared * growth, one_minus_cosine=white.one_minus_cosine * angle)
+
+    def frozen(norm_squared: float, correlation: float) -> tuple[float, float]:
+        """Image of E‖w‖² and 1 - ρ for constant v: SGDM with the momentum m/(1-β1)."""
+        noise = _variance(law, dim, norm_squared)
+        square, v = norm_squared / dim, noise
+        for _ in range(3):  # v and the step size that follows from it
+            hyper = (o.lr * (1 - beta1) / sqrt(v), o.weight_decay, beta1, correlation)
+            if power:
+                v = noise * (1 - closed_forms.sgdm_projected_share(*hyper)) + o.weight_decay**2 * square
+            else:
+                overlap = closed_forms.sgdm_free_overlap(*hyper) * noise
+                v = noise + 2 * o.weight_decay * overlap + o.weight_decay**2 * square
+        hyper = (o.lr * (1 - beta1) / sqrt(v), o.weight_decay, beta1, correlation)
+        if power:
+            gain, half = closed_forms.sgdm_projected_gain(*hyper), closed_forms.sgdm_exact_one_minus_cosine(*hyper[:3])
+        else:
+            gain, half = closed_forms.sgdm_free_gain(*hyper), closed_forms.sgdm_free_one_minus_cosine(*hyper)
+        return float(gain * noise * dim), float(half)
+
+    spread = _spread(beta1, beta2, memory)
+    constant = _settled(lambda square: frozen(square, 0.0)[0], white.norm_squared)
+    correlated = _settled(lambda square: frozen(square, memory)[0], white.norm_squared)
+    # growth follows E[m²/v]; at the balance W takes 1/(2-p) of a change of it, and growth over W the rest
+    norm_squared = correlated / constant * white.norm_squared * (1 + spread) ** (1 / (2 - power))
+    half = frozen(correlated, memory)[1] / frozen(constant, 0.0)[1] * white.one_minus_cosine
+    half *= (1 + spread) ** ((1 - power) / (2 - power))
+    return Moments(norm_squared, half, white.relaxation_steps, white.model_error + _spread_error(spread))
+
+
+def _autocorrelated_lion(o: Lion, dim: int, law: GradientPower, method: Method, white: Moments) -> Moments:
+    hyper, memory = (o.lr, o.weight_decay), law.correlation
+    kept = 1 - o.lr * o.weight_decay if method == "exact" else 1.0
+    covariance = correlated_covariance(*o.betas, memory)
+    variance = closed_forms.lion_correlated_variance(*o.betas, memory)
+    excess = discounted_excess(kept, covariance, variance)
+    if law.homogeneity:
+        ratio = closed_forms.lion_overlap_ratio(*o.betas, memory)
+        total = closed_forms.lion_linear_sum(*hyper, *o.betas, ratio) + excess
+        for _ in range(20 if o.betas[0] > 0 else 0):
+            total = closed_forms.lion_projected_sum_map(*hyper, *o.betas, total, memory) + excess
+    else:
+        lags = np.arange(1, len(covariance) + 1)
+        total = 2 / np.pi * float((kept**lags * covariance).sum() / variance) + excess
+    norm_squared = closed_forms.lion_exact_norm_squared(*hyper, dim, total)
+    half = closed_forms.lion_exact_one_minus_cosine(*hyper, total)
+    error = o.lr * o.weight_decay if law.homogeneity else 0.0  # projection beyond the linearised sign
+    return replace(white, norm_squared=float(norm_squared), one_minus_cosine=float(half), model_error=error)
+
+
+_AUTOCORRELATED: dict[type[Optimizer], Callable[..., Moments]] = {
+    AdamW: _autocorrelated_adamw,
+    AdamL2: _autocorrelated_adam_l2,
+    SGDM: _autocorrelated_sgdm,
+    Lion: _autocorrelated_lion,
+}

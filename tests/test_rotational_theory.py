@@ -1,0 +1,58 @@
+"""Rotational variants in theory: the bias of the running mean, courses in time, and what does not apply."""
+
+import numpy as np
+import pytest
+
+import rotsim
+from rotsim.errors import InvalidInput
+from rotsim.gradients import Autocorrelated, Isotropic
+from rotsim.theory.schedules import cosine
+
+
+@pytest.mark.parametrize(
+    ("inner", "dim", "decay"),
+    [(rotsim.SGDM(0.1, 0.01, 0.0), 16, 0.4), (rotsim.SGDM(0.1, 0.01), 16, 0.9), (rotsim.AdamW(0.01, 0.1), 12, 0.4)],
+    ids=["no memory", "momentum", "adamw"],
+)
+def test_bias_of_the_running_mean(inner, dim, decay):
+    """A walk turns by less than θ, by what the derivation says to first order in 1/n."""
+    opt = rotsim.Rotational(inner, update_norm_decay=decay)
+    data = rotsim.simulate(opt, dim=dim, neurons=128, steps=4000, record_every=500, seed=1)
+    square = (data["rotation"].values[:, 2:] ** 2).mean(axis=1) / opt.leading_rotation(opt.lr, opt.weight_decay) ** 2
+    error, bias = square.std(ddof=1) / np.sqrt(len(square)), opt.angle_bias(dim)
+    assert abs(square.mean() - 1 - bias) < 4 * error + 3 * abs(bias) / dim
+    if decay == 0.4:
+        assert abs(square.mean() - 1) > 4 * error + 3 * abs(bias) / dim  # without the bias
+
+
+@pytest.mark.parametrize("gradient", [None, Isotropic(), Autocorrelated(0.6)], ids=str)
+def test_equilibrium_is_the_inner_leading_rotation(gradient):
+    inner = rotsim.AdamW(1e-2, 0.1)
+    eq = rotsim.equilibrium(rotsim.Rotational(inner), 4096, gradient)
+    assert eq.rotation == pytest.approx(rotsim.equilibrium(inner, 4096, method="leading").rotation, rel=1e-4)
+    assert np.isnan(eq.norm)
+
+
+def test_course_follows_the_schedule_without_transient():
+    opt = rotsim.Rotational(rotsim.SGDM(0.1, 0.02))
+    arguments = dict(dim=256, steps=600, initial_norm=3.0, lr_schedule=cosine(600), record_every=50)
+    course = rotsim.predict(opt, **arguments)
+    data = rotsim.simulate(opt, neurons=32, seed=2, **arguments)
+    report = rotsim.compare(data, course)
+    assert report.passed, "\n" + report.table()
+    assert course["norm"].values == pytest.approx(3.0)
+    constant = rotsim.predict(opt, **{**arguments, "lr_schedule": None})
+    assert not rotsim.compare(data, constant.assign_attrs(course.attrs)).passed
+    assert rotsim.steps_to_equilibrium(opt, 256) == 0
+
+
+def test_what_does_not_apply_says_so():
+    opt = rotsim.Rotational(rotsim.SGDM(0.1, 0.02))
+    with pytest.raises(InvalidInput, match="AdamW, AdamL2, SGDM or Lion"):
+        rotsim.rotation_over(opt, 64, 10)
+    with pytest.raises(InvalidInput, match="inner optimizer"):
+        rotsim.transfer(opt, batch_factor=2)
+    with pytest.raises(InvalidInput, match="inner optimizer"):
+        rotsim.plan("rotational", rotation=0.1, norm=1.0)
+    with pytest.raises(InvalidInput, match="predicted in time"):
+        rotsim.predict(rotsim.SGDM(0.1, 0.02), 64, Autocorrelated(0.5), 100)
