@@ -1,4 +1,4 @@
-"""What does each part of the engine cost? ``pytest benchmarks --benchmark-only`` (no time is asserted)."""
+"""What does each part of the engine cost? ``pytest benchmarks --benchmark-only -n 0`` (no time is asserted)."""
 
 import numpy as np
 import pytest
