@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -209,5 +210,37 @@ def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
             axis.set_minor_locator(NullLocator())
         spread.tick_params(axis="x", labelsize=9)
         figure.suptitle(diagnosis.summary(), fontsize=13)
+        plt.close(figure)
+    return figure
+
+
+def course_figure(course: xr.Dataset, in_force: xr.Dataset, title: str) -> Figure:
+    """Norm, rotation and learning rate in time; dashed, what the rates in force would settle at.
+
+    Parameters
+    ----------
+    course : Dataset
+        From `rotsim.predict`.
+    in_force : Dataset
+        From `rotsim.theory.prediction.settling`, at the same steps.
+    title : str
+    """
+    step = course["step"].values
+    with style():
+        figure, axes = plt.subplots(
+            3, 1, figsize=(8, 7.5), sharex=True, height_ratios=(1, 1, 0.5), layout="constrained"
+        )
+        labels = {"norm": "norm ‖w‖", "rotation": "rotation (rad per step)"}
+        for ax, (name, label), color in zip(axes, labels.items(), ("C0", "C1"), strict=False):
+            values, error = course[name].values[0], course[f"{name}_model_error"].values[0]
+            ax.plot(step, values, color=color, label="predicted course (band: declared error)")
+            ax.fill_between(step, values * (1 - error), values * (1 + error), color=color, alpha=0.2, linewidth=0)
+            ax.plot(step, in_force[name], "k--", linewidth=1.5, label="equilibrium of the rates in force")
+            ax.set(ylabel=label, yscale="log")
+            ax.legend(fontsize=10)
+        axes[2].plot(step, in_force["lr"], color="0.3")
+        axes[2].set(ylabel="learning rate", xlabel="step")
+        axes[2].set_ylim(bottom=0)
+        figure.suptitle(fill(title, 90), fontsize=12)
         plt.close(figure)
     return figure

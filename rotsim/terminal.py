@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from math import isfinite
 
 import numpy as np
+import xarray as xr
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -65,7 +66,11 @@ def plain_table(title: str, *columns: str, numbers: tuple[str, ...] = (), captio
     )  # fmt: skip
     for column in columns:
         right = column in numbers
-        table.add_column(column, justify="right" if right else "left", no_wrap=column != "verdict", overflow="fold")
+        wrap = column == "verdict"  # between its words only
+        table.add_column(
+            column, justify="right" if right else "left", no_wrap=not wrap, overflow="fold",
+            min_width=len("EQUILIBRATED") if wrap else None,
+        )  # fmt: skip
     return table
 
 
@@ -81,6 +86,26 @@ def equilibrium_table(optimizer: Optimizer, exact: Equilibrium, leading: Equilib
         f"Leading order: the paper's formulas. Relative error from what each neglects: "
         f"exact about {exact.model_error:.1g}, leading {leading.model_error:.1g}."
     )
+    return table
+
+
+def course_table(course: xr.Dataset, in_force: xr.Dataset, title: str, note: str) -> Table:
+    """A predicted course beside the equilibrium of the rates in force, at some ten steps."""
+    numbers = ("step", "lr", "norm ‖w‖", "/ settled", "rotation, rad", "/ settled")
+    table = plain_table(title, *numbers, numbers=numbers)
+    rows = np.unique(np.geomspace(1, course.sizes["step"], 12).round().astype(int)) - 1
+
+    def share(name: str, row: int) -> str:
+        ratio = float(course[name][0, row] / in_force[name][row])
+        return f"{ratio:.2f}" if isfinite(ratio) else "-"
+
+    for row in rows:
+        norm, rotation = (float(course[name][0, row]) for name in ("norm", "rotation"))
+        table.add_row(
+            str(int(course["step"][row])), f"{float(in_force['lr'][row]):.3g}", f"{norm:.4g}", share("norm", row),
+            f"{rotation:.4g}", share("rotation", row),
+        )  # fmt: skip
+    table.caption = f"/ settled: over the equilibrium of the rates in force at that step. {note}".strip()
     return table
 
 

@@ -17,6 +17,7 @@ import rotsim
 from rotsim.cli import main
 from rotsim.simulation import run as run_module
 from rotsim.terminal import progress_bar
+from rotsim.theory.schedules import cosine, warmup
 from tests.conftest import press_ctrl_c
 
 ADAMW = ["adamw", "--lr", "1e-2", "--weight-decay", "0.1"]
@@ -39,6 +40,35 @@ def test_equilibrium_output(tmp_path, capsys):
     assert content["exact"]["rotation"] == pytest.approx(
         rotsim.equilibrium(rotsim.AdamW(1e-2, 0.1, (0.8, 0.99)), 1024, rotsim.ScaleInvariant()).rotation
     )
+
+
+def test_predict(tmp_path, capsys):
+    course, figure = tmp_path / "course.nc", tmp_path / "course.png"
+    schedule = ["--steps", "2000", "--schedule", "cosine", "--warmup", "200", "--final", "0.1", "--corrected-decay"]
+    assert main(["predict", *ADAMW, *schedule, "--output", str(course), "--figure", str(figure)]) == 0
+    out = capsys.readouterr().out
+    assert "within 5 % of" in out and "/ settled" in out and figure.stat().st_size > 10_000
+    factors = warmup(200, cosine(1800, 0.1))
+    expected = rotsim.predict(
+        rotsim.AdamW(1e-2, 0.1), 1024, steps=2000, lr_schedule=factors, wd_schedule=factors, record_every=10
+    )
+    assert rotsim.load(course)["norm"].values == pytest.approx(expected["norm"].values)
+
+
+@pytest.mark.parametrize("name", ["linear", "wsd", "constant"])
+def test_a_course_settles_where_the_rates_in_force_say(name, capsys):
+    """The last column of a slow schedule is 1: the course is in the equilibrium of its last learning rate."""
+    rates = ["--lr", "0.1", "--weight-decay", "0.1", "--steps", "20000", "--schedule", name, "--final", "0.9"]
+    assert main(["predict", "sgdm", *rates]) == 0
+    last = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(" 20000")][-1]
+    assert float(last[1]) == pytest.approx(0.1 if name == "constant" else 0.09)
+    assert last[3] == last[5] == "1.00"
+
+
+def test_plan(capsys):
+    assert main(["plan", "adam-l2", "--rotation", "0.01", "--norm", "1", "--betas", "0.9", "0.99", "--dim", "256"]) == 0
+    out = capsys.readouterr().out
+    assert "Adam" in out and re.search(r"rotation, rad per step +0\.01 ", out)
 
 
 def test_simulate_save_compare_resume(tmp_path, capsys):
@@ -139,8 +169,9 @@ def test_derive(style, capsys):
         (["simulate", *ADAMW, "--scale", "-1"], "`scale` must be finite and > 0"),
         (
             ["simulate", *ADAMW, "--with", "scale"],
-            "`--with` takes NAME=VALUE, as in --with correlation=0.5; got",
+            "`--with` takes NAME=VALUE with a number, true or false, as in --with correlation=0.5; got",
         ),
+        (["simulate", *ADAMW, "--with", "name=signal"], "got 'name=signal'"),
         (["simulate", *ADAMW, "--with", "scal=3"], "gradient 'scale_invariant' takes scale; got scal"),
         (["simulate", *ADAMW, "--gradient", "signal"], "gradient 'signal' needs a value for ratio"),
         (["simulate", *ADAMW, "--keep-state"], "needs --output"),
@@ -149,6 +180,10 @@ def test_derive(style, capsys):
         (["compare", "/no/such/file.nc"], "no dataset at"),
         (["derive", "rmsprop"], "derivation 'rmsprop' is unknown"),
         (["verify", "--seed", "-1"], "`seed` must be >= 0"),
+        (["predict", *ADAMW, "--warmup", "20000"], "`--warmup` must be >= 0 and < --steps 20000; got 20000"),
+        (["predict", *ADAMW, "--figure", "/no/such/folder/x.png"], "does not exist"),
+        (["plan", "adamw", "--rotation", "0.01"], "1 targets (rotation) cannot determine 2 unknowns"),
+        (["plan", "sgdm", "--rotation", "0.01", "--norm", "1", "--betas", "0.9", "0.99"], "no hyperparameter 'betas'"),
         (["measure"], "No such command 'measure'"),
     ],
 )
@@ -172,7 +207,7 @@ def test_bad_input_writes_nothing(tmp_path, capsys):
 
 def test_as_a_process():
     """The installed entry point: exit codes reach the shell, no traceback."""
-    command = [sys.executable, "-m", "rotsim.cli", "equilibrium", "adamw", "--lr", "-1", "--weight-decay", "0.1"]
+    command = [sys.executable, "-m", "rotsim", "equilibrium", "adamw", "--lr", "-1", "--weight-decay", "0.1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr == "rotsim: `lr` must be finite and > 0; got -1.0\n"

@@ -43,7 +43,21 @@ def test_course_follows_the_schedule_without_transient():
     assert course["norm"].values == pytest.approx(3.0)
     constant = rotsim.predict(opt, **{**arguments, "lr_schedule": None})
     assert not rotsim.compare(data, constant.assign_attrs(course.attrs)).passed
-    assert rotsim.steps_to_equilibrium(opt, 256) == 0
+
+
+@pytest.mark.parametrize("inner", [rotsim.AdamW(1e-2, 0.1), rotsim.SGDM(0.1, 0.02), rotsim.Lion(1e-3, 1.0)], ids=str)
+def test_the_angle_settles_when_the_moments_are_full(inner):
+    """Only the norm has no transient: `steps_to_equilibrium` against the single steps of a walk."""
+    opt = rotsim.Rotational(inner)
+    steps = rotsim.steps_to_equilibrium(opt, 256, within=0.05)
+    assert steps == 0 if inner.name == "lion" else 10 < steps < 60
+    walk = rotsim.simulate(opt, 256, neurons=256, steps=steps + 40, record_every=1, dtype="float64", seed=4)
+    square = walk["rotation"].values ** 2 / rotsim.equilibrium(opt, 256).rotation ** 2
+    error = 4 * square.std(axis=0, ddof=1) / np.sqrt(len(square)) / 2
+    off = np.abs(np.sqrt(square.mean(axis=0)) - 1)
+    assert (off[steps:] < 0.05 + error[steps:]).all()
+    filling = slice(1, steps // 2)  # the very first step turns by θ: its update is its own mean
+    assert (off[filling] > 0.05 - error[filling]).all()
 
 
 def test_what_does_not_apply_says_so():

@@ -1,4 +1,4 @@
-"""Expected norm and rotation in time: `predict`, `steps_to_equilibrium` and `rotation_over`."""
+"""Expected norm and rotation in time: `predict`, `settling`, `steps_to_equilibrium` and `rotation_over`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from rotsim.theory.sign import sign_covariance
 ScheduleLike = np.ndarray | Callable[[np.ndarray], np.ndarray] | None
 
 _RECORDS = 20_000  # resolution of steps_to_equilibrium
+_SETTLING = 100  # points at which `settling` computes equilibria
 
 
 def predict(
@@ -144,23 +145,62 @@ def steps_to_equilibrium(
     share = real("within", within, "be in (0, 1)", low=0.0, high=1.0)
     require(share > 0, "within", "be in (0, 1)", share)
     start = positive("initial_norm", initial_norm)
-    if isinstance(optimizer, Rotational):  # it has no transient
-        return 0
     settled = equilibrium(optimizer, dim, gradient)
     # |ln ‖w‖²| off at the start fades at the relaxation rate; from far below or above at least as fast
-    length = settled.relaxation_steps * (5 + abs(2 * np.log(start / settled.norm)) - np.log(share)) + 100
+    off = 0.0 if isinstance(optimizer, Rotational) else abs(2 * np.log(start / settled.norm))
+    length = settled.relaxation_steps * (5 + off - np.log(share)) + 100
     while True:
         steps = int(np.ceil(length))
         window = max(1, steps // _RECORDS)
         course = predict(optimizer, dim, gradient, steps, start, record_every=window)
-        off = np.zeros(course.sizes["step"], dtype=bool)
+        outside = np.zeros(course.sizes["step"], dtype=bool)
         for name in ("norm", "rotation"):
             values = course[name].values[0]
-            off |= np.abs(values / values[-1] - 1) > share
-        last_off = int(np.flatnonzero(off)[-1]) if off.any() else -1
+            outside |= np.abs(values / values[-1] - 1) > share
+        last_off = int(np.flatnonzero(outside)[-1]) if outside.any() else -1
         if last_off < course.sizes["step"] / 2:
             return (last_off + 1) * window
         length *= 2
+
+
+def settling(
+    optimizer: Optimizer,
+    dim: int,
+    gradient: Gradient,
+    step: np.ndarray,
+    lr_schedule: ScheduleLike = None,
+    wd_schedule: ScheduleLike = None,
+) -> xr.Dataset:
+    """The equilibrium of the rates in force at each step: where norm and rotation are heading.
+
+    Parameters
+    ----------
+    step : ndarray of int, shape (points,)
+        Step numbers, rising. The equilibrium is computed at up to 100 of them and interpolated between.
+
+    Other parameters as in `predict`.
+
+    Returns
+    -------
+    Dataset
+        ``norm`` and ``rotation`` (radians), and the rates ``lr`` and ``weight_decay``, dim step; NaN where a
+        rate is 0.
+    """
+    number = np.arange(1, int(step[-1]) + 1)
+    lr = optimizer.lr * _factors("lr_schedule", lr_schedule, number)[0][step - 1]
+    wd = optimizer.weight_decay * _factors("wd_schedule", wd_schedule, number)[0][step - 1]
+    chosen = np.unique(np.linspace(0, len(step) - 1, _SETTLING).round().astype(int))
+    found = np.full((2, len(chosen)), np.nan)
+    known: dict[tuple[float, float], tuple[float, float]] = {}  # of a constant rate only one is computed
+    for column, rates in enumerate(zip(lr[chosen].tolist(), wd[chosen].tolist(), strict=True)):
+        if min(rates) > 0:
+            if rates not in known:
+                state = equilibrium(optimizer.with_rates(*rates), dim, gradient)
+                known[rates] = state.norm, state.rotation
+            found[:, column] = known[rates]
+    norm, rotation = (np.interp(step, step[chosen], row) for row in found)
+    columns = {"norm": norm, "rotation": rotation, "lr": lr, "weight_decay": wd}
+    return xr.Dataset({name: ("step", column) for name, column in columns.items()}, coords={"step": step})
 
 
 def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient | None = None) -> float:

@@ -1,0 +1,189 @@
+"""`rotsim equilibrium`, `predict`, `plan` and `derive`: theory, nothing simulated."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from rotsim.cli.specs import GRADIENT_OPTIONS, HELP_SETTINGS, PerOptimizer, gradient_model
+from rotsim.errors import InvalidInput
+
+
+def _equilibrium(
+    optimizer: Any, dim: int, gradient: str, scale: float | None, parameters: tuple[str, ...], output: str | None
+) -> None:
+    from rich.console import Console
+
+    from rotsim.dataset import check_writable, provenance, write_atomically
+    from rotsim.terminal import equilibrium_table
+    from rotsim.theory.equilibrium import equilibrium
+
+    if output:
+        check_writable(output)
+    model = gradient_model(gradient, scale, parameters)
+    exact, leading = (equilibrium(optimizer, dim, model, method) for method in ("exact", "leading"))
+    Console().print(
+        equilibrium_table(optimizer, exact, leading, f"{optimizer.describe()}, dim {dim}, {gradient} gradients")
+    )
+    if output:
+        content = {
+            "optimizer": optimizer.to_dict(),
+            "dim": dim,
+            "gradient": model.to_dict(),
+            "exact": exact.to_dict(),
+            "leading": leading.to_dict(),
+            "provenance": provenance(),
+        }
+        write_atomically(output, lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
+        click.echo(f"saved {output}")
+
+
+equilibrium = PerOptimizer(
+    _equilibrium,
+    [
+        *GRADIENT_OPTIONS,
+        click.Option(["--output"], type=str, default=None, help="Also write the numbers to this JSON file."),
+    ],
+    name="equilibrium",
+    help="Predict norm, rotation, time scale: exact and the paper's.\n\n"
+    "Example: rotsim equilibrium adamw --lr 1e-3 --weight-decay 0.1 --dim 1024",
+)
+
+
+def _lr_schedule(name: str, steps: int, warmup_steps: int, final: float) -> Any:
+    from rotsim.theory import schedules
+
+    if not 0 <= warmup_steps < steps:
+        raise InvalidInput(f"`--warmup` must be >= 0 and < --steps {steps}; got {warmup_steps}")
+    if name == "wsd":
+        return schedules.wsd(steps, warmup_steps, final=final)
+    rest = steps - warmup_steps
+    after = {
+        "constant": schedules.constant,
+        "linear": lambda: schedules.linear(rest, final),
+        "cosine": lambda: schedules.cosine(rest, final),
+    }[name]()
+    return schedules.warmup(warmup_steps, after)
+
+
+def _predict(
+    optimizer: Any,
+    dim: int,
+    gradient: str,
+    scale: float | None,
+    parameters: tuple[str, ...],
+    steps: int,
+    initial_norm: float,
+    schedule: str,
+    warmup_steps: int,
+    final: float,
+    corrected_decay: bool,
+    output: str | None,
+    figure: str | None,
+) -> None:
+    from rich.console import Console
+
+    from rotsim import dataset
+    from rotsim.errors import integer
+    from rotsim.terminal import course_table
+    from rotsim.theory.prediction import predict, settling, steps_to_equilibrium
+
+    for path in (output, figure):
+        if path:
+            dataset.check_writable(path)
+    model = gradient_model(gradient, scale, parameters)
+    steps = integer("steps", steps, low=1)
+    factors = _lr_schedule(schedule, steps, warmup_steps, final)
+    decay = factors if corrected_decay else None
+    course = predict(
+        optimizer, dim, model, steps, initial_norm, factors, decay, record_every=max(1, steps // 200)
+    )  # fmt: skip
+    in_force = settling(optimizer, dim, model, course["step"].values, factors, decay)
+    note = ""
+    if optimizer.weight_decay > 0:
+        first = steps_to_equilibrium(optimizer, dim, model, initial_norm, within=0.05)
+        note = f"At a constant learning rate it comes within 5 % of equilibrium after {first} steps."
+    title = f"{optimizer.describe()}, dim {dim}, {gradient} gradients, {schedule} schedule"
+    Console().print(course_table(course, in_force, title, note))
+    if output:
+        dataset.save(course, output)
+        click.echo(f"saved {output}")
+    if figure:
+        from rotsim.plotting import course_figure, save_figure
+
+        save_figure(course_figure(course, in_force, title), figure)
+        click.echo(f"wrote {figure}")
+
+
+predict = PerOptimizer(
+    _predict,
+    [
+        *GRADIENT_OPTIONS,
+        click.Option(["--steps"], type=int, default=20_000, help="Optimizer steps in all."),
+        click.Option(["--initial-norm"], type=float, default=1.0, help="Norm of the initial weights."),
+        click.Option(
+            ["--schedule"],
+            type=click.Choice(["constant", "linear", "cosine", "wsd"]),
+            default="constant",
+            help="Of the learning rate after warm-up; wsd: constant, then a straight line over the last fifth.",
+        ),
+        click.Option(["--warmup", "warmup_steps"], type=int, default=0, help="Steps of linear warm-up."),
+        click.Option(["--final"], type=float, default=0.0, help="Share of --lr at the last step."),
+        click.Option(["--corrected-decay"], is_flag=True, help="Weight decay follows the schedule too (AdamC)."),
+        click.Option(["--output"], type=str, default=None, help="Save the course to this NetCDF file."),
+        click.Option(["--figure"], type=str, default=None, help="Draw the course into this PNG file."),
+    ],
+    name="predict",
+    help="Predict norm and rotation in time, under a schedule and from any initial norm.\n\n"
+    "Example: rotsim predict adamw --lr 1e-3 --weight-decay 0.1 --schedule cosine --warmup 1000 --figure course.png",
+)
+
+
+@click.command(context_settings=HELP_SETTINGS)
+@click.argument("family")
+@click.option("--rotation", type=float, default=None, help="Wanted RMS angle per step, radians.")
+@click.option("--relaxation-steps", type=float, default=None, help="Wanted time scale of ‖w‖², steps.")
+@click.option("--norm", type=float, default=None, help="Wanted RMS norm.")
+@click.option("--lr", type=float, default=None, help="Hold the learning rate at this value.")
+@click.option("--weight-decay", type=float, default=None, help="Hold the weight decay at this value.")
+@click.option("--betas", type=float, nargs=2, default=None, help="β1 and β2, where the optimizer has them.")
+@click.option("--momentum", type=float, default=None, help="Momentum of SGDM.")
+@click.option("--dim", type=int, default=1024, help="Fan-in C.")
+def plan(family: str, betas: tuple[float, float] | None, momentum: float | None, **targets: Any) -> None:
+    """Find the learning rate and weight decay that give a wanted equilibrium.
+
+    Give as many of --rotation, --relaxation-steps and --norm as there are unknowns: lr and weight decay, and
+    momentum when both rotation and relaxation are wanted.
+
+    Example: rotsim plan adamw --rotation 0.01 --norm 1 --dim 1024
+    """
+    from rich.console import Console
+
+    from rotsim.terminal import equilibrium_table
+    from rotsim.theory.equilibrium import equilibrium
+    from rotsim.theory.planning import plan
+
+    fixed: dict[str, Any] = {
+        name: value for name, value in (("betas", betas), ("momentum", momentum)) if value is not None
+    }
+    found = plan(family.replace("-", "_"), **targets, **fixed)
+    leading = equilibrium(found.optimizer, targets["dim"], method="leading")
+    title = f"{found.optimizer.describe()}, dim {targets['dim']}"
+    Console().print(equilibrium_table(found.optimizer, found.equilibrium, leading, title))
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option(
+    "--style", type=click.Choice(["text", "markdown"]), default="text", help="Terminal text or LaTeX Markdown."
+)
+def derive(names: tuple[str, ...], style: str) -> None:
+    """Print the derivation of the closed forms, step by step (default: all optimizers)."""
+    import derivations
+
+    for name in names or tuple(derivations.DERIVATIONS):
+        if name not in derivations.DERIVATIONS:
+            raise InvalidInput(f"derivation {name!r} is unknown; choose from {', '.join(derivations.DERIVATIONS)}")
+        click.echo(derivations.render(name, style))

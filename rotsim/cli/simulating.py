@@ -1,0 +1,93 @@
+"""`rotsim simulate`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rotsim.cli.specs import GRADIENT_OPTIONS, PerOptimizer, gradient_model
+from rotsim.errors import InvalidInput, NoEquilibrium
+
+
+def _simulate(
+    optimizer: Any,
+    dim: int,
+    gradient: str,
+    scale: float | None,
+    parameters: tuple[str, ...],
+    output: str | None,
+    resume: str | None,
+    keep_state: bool,
+    checkpoint_seconds: float | None,
+    **run: Any,
+) -> None:
+    from rich.console import Console
+
+    from rotsim import dataset
+    from rotsim.comparison import compare
+    from rotsim.simulation import Interrupted, simulate
+    from rotsim.terminal import progress_bar, report_table
+    from rotsim.theory.equilibrium import equilibrium
+
+    if output:
+        dataset.check_writable(output)
+    elif keep_state or checkpoint_seconds is not None:
+        option = "--keep-state" if keep_state else "--checkpoint-seconds"
+        raise InvalidInput(f"`{option}` needs --output FILE, the file to keep the state in")
+    if checkpoint_seconds is not None:
+        run.update(checkpoint=output, checkpoint_seconds=checkpoint_seconds)
+    earlier = dataset.load(resume) if resume else None
+    model = gradient_model(gradient, scale, parameters)
+    console = Console()
+    with progress_bar(Console(stderr=True), f"{optimizer.label} walk, steps") as progress:
+        try:
+            result = simulate(
+                optimizer, dim=dim, gradient=model, resume=earlier, keep_state=keep_state, progress=progress, **run
+            )
+        except Interrupted as stopped:
+            if output:
+                stopped.saved_in = dataset.save(stopped.dataset, output)
+            raise
+    if output:
+        dataset.save(result, output)
+    try:
+        report = compare(result, equilibrium(optimizer, dim, model))
+        console.print(report_table(report, f"{optimizer.describe()}, dim {dim}, {gradient} gradients"))
+    except (InvalidInput, NoEquilibrium) as reason:
+        final = float((result["norm"].values[:, -1] ** 2).mean() ** 0.5)
+        click.echo(f"RMS norm after {run['steps']} steps: {final:.6g}. No prediction to compare with: {reason}")
+    if output:
+        console.print(f"saved {output}")
+
+
+simulate = PerOptimizer(
+    _simulate,
+    [
+        *GRADIENT_OPTIONS,
+        click.Option(["--neurons"], type=int, default=64, help="Independent neurons."),
+        click.Option(["--steps"], type=int, default=20_000, help="Optimizer steps in all."),
+        click.Option(["--seed"], type=int, default=0, help="Seed of the noise and the initial weights."),
+        click.Option(["--initial-norm"], type=float, default=1.0, help="Norm of the initial weights."),
+        click.Option(["--record-every"], type=int, default=100, help="Steps per record window."),
+        click.Option(["--dtype"], type=click.Choice(["float32", "float64"]), default="float32"),
+        click.Option(["--threads"], type=int, default=None, help="Worker threads; changes no number. [default: all]"),
+        click.Option(
+            ["--engine"],
+            type=click.Choice(["auto", "numba", "numpy", "gram"]),
+            default="auto",
+            help="gram: SGDM reduced exactly to three numbers per neuron, for any dim.",
+        ),
+        click.Option(["--output"], type=str, default=None, help="Save the dataset to this NetCDF file."),
+        click.Option(["--keep-state"], is_flag=True, help="Keep weights and optimizer state in the file."),
+        click.Option(
+            ["--checkpoint-seconds"], type=float, default=None, help="Save to --output so often while running."
+        ),
+        click.Option(
+            ["--resume"], type=str, default=None, help="Continue from a file with state: --keep-state, Ctrl-C."
+        ),
+    ],
+    name="simulate",
+    help="Simulate the random walk and hold it against the prediction.\n\n"
+    "Example: rotsim simulate lion --lr 1e-3 --weight-decay 1 --steps 20000 --output lion.nc",
+)

@@ -1,0 +1,119 @@
+"""Optimizers and gradient models as options of a command, read off their specs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Any
+
+import click
+
+from rotsim.errors import InvalidInput
+
+HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
+_HYPERPARAMETER_HELP = {
+    "lr": "Learning rate.",
+    "weight_decay": "Weight decay λ (multiplied by lr, as PyTorch has it).",
+    "momentum": "Momentum α in [0, 1).",
+    "betas": "β1 and β2, each in [0, 1).",
+    "eps": "ε in the denominator.",
+}
+# of rotsim.gradients, those without an array of data; named here so that importing this module needs no numba
+_GRADIENTS = (
+    "scale-invariant", "isotropic", "signal", "autocorrelated", "student-t", "radial", "layer-invariant",
+    "simple-system",
+)  # fmt: skip
+
+
+class PerOptimizer(click.Group):
+    """A group with one subcommand per registered optimizer, its options read off the spec's fields."""
+
+    def __init__(self, run: Callable[..., None], options: list[click.Parameter], **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.run, self.options = run, options
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        from rotsim.optimizers import OPTIMIZERS
+
+        return list(OPTIMIZERS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        from rotsim.optimizers import optimizer_class
+
+        spec = optimizer_class(name.replace("-", "_"))
+        names = [field.name for field in fields(spec)]
+
+        def callback(rotational: bool, **values: Any) -> None:
+            optimizer: Any = spec(**{name: values.pop(name) for name in names})
+            if rotational:
+                from rotsim.optimizers import Rotational
+
+                optimizer = Rotational(optimizer)
+            self.run(optimizer, **values)
+
+        hyperparameters: list[click.Parameter] = []
+        for field in fields(spec):
+            default = {"required": True} if field.default is MISSING else {"default": field.default}
+            pair = isinstance(field.default, tuple)
+            hyperparameters.append(
+                click.Option(
+                    ["--" + field.name.replace("_", "-")],
+                    type=float,
+                    nargs=2 if pair else 1,
+                    **default,
+                    help=_HYPERPARAMETER_HELP.get(field.name, ""),
+                )
+            )
+        help_text = (spec.__doc__ or "").strip().splitlines()[0]
+        return click.Command(
+            name,
+            callback=callback,
+            params=[*hyperparameters, _ROTATIONAL, *self.options],
+            help=help_text,
+            short_help=help_text,
+            context_settings=HELP_SETTINGS,
+        )
+
+
+GRADIENT_OPTIONS: list[click.Parameter] = [
+    click.Option(["--dim"], type=int, default=1024, help="Fan-in C: length of the neuron's weight vector."),
+    click.Option(
+        ["--gradient"],
+        type=click.Choice(_GRADIENTS),
+        default="scale-invariant",
+        help="Noise orthogonal to w and scaled by 1/‖w‖, as normalisation layers make it; white noise; "
+        "or another model of rotsim.gradients, whose parameters --with sets.",
+    ),
+    click.Option(["--scale"], type=float, default=None, help="Gradient scale: see rotsim.Isotropic, ScaleInvariant."),
+    click.Option(
+        ["--with", "parameters"],
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Parameter of the gradient model: correlation=0.5 (autocorrelated), ratio=0.1 (signal), "
+        "degrees=5 (student-t), strength=0.01 (radial), batch=32 (simple-system), scale_invariant=false.",
+    ),
+]
+_ROTATIONAL = click.Option(
+    ["--rotational"], is_flag=True, help="The rotational variant: equilibrium rotation at any norm, which it keeps."
+)
+
+
+def gradient_model(name: str, scale: float | None, parameters: tuple[str, ...]) -> Any:
+    from rotsim.gradients import gradient_from_dict
+
+    values: dict[str, Any] = {"name": name.replace("-", "_")}
+    if scale is not None:
+        values["scale"] = scale
+    for given in parameters:
+        key, _, value = given.partition("=")
+        try:
+            parsed = json.loads(value)
+        except json.JSONDecodeError:
+            parsed = None
+        if not isinstance(parsed, int | float) or key == "name":  # true and false are ints here
+            raise InvalidInput(
+                f"`--with` takes NAME=VALUE with a number, true or false, as in --with correlation=0.5; got {given!r}"
+            )
+        values[key] = parsed
+    return gradient_from_dict(values)

@@ -1,0 +1,61 @@
+"""`rotsim trace`: what recorded training runs show."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group()
+def trace() -> None:
+    """Look at recorded training runs (rotsim.measure.Recorder)."""
+
+
+@trace.command("report")
+@click.argument("file")
+@click.option("--output", type=str, default=None, help="Folder for report.json and report.png (created if absent).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def trace_report(file: str, output: str | None, as_json: bool) -> None:
+    """Say for each layer whether theory applies and why; exit code 1 if it applies and does not agree."""
+    from rich.console import Console
+
+    from rotsim import dataset
+    from rotsim.diagnosis import diagnose, to_json
+    from rotsim.terminal import diagnosis_reasons, diagnosis_table
+
+    folder = dataset.output_folder(output, "report.json") if output else None
+    data = dataset.load(file)
+    diagnosis = diagnose(data)
+    if as_json:
+        click.echo(to_json(diagnosis, data), nl=False)
+    else:
+        console = Console()
+        console.print(diagnosis_table(diagnosis, f"{file}: {diagnosis.optimizer.describe()}"))
+        if reasons := diagnosis_reasons(diagnosis):
+            console.print(reasons)
+        console.print(diagnosis.summary())
+    if folder is not None:
+        from rotsim.plotting import save_figure, trace_figure
+
+        dataset.write_atomically(folder / "report.json", lambda p: p.write_text(to_json(diagnosis, data)))
+        save_figure(trace_figure(data, diagnosis), folder / "report.png")
+        if not as_json:
+            click.echo(f"wrote {folder / 'report.json'} and {folder / 'report.png'}")
+    if any(layer.applies for layer in diagnosis.layers) and not diagnosis.passed:
+        raise SystemExit(1)
+
+
+@trace.command("compare")
+@click.argument("first")
+@click.argument("second")
+def trace_compare(first: str, second: str) -> None:
+    """Compare how evenly two runs rotate: across layers and across neurons."""
+    from rich.console import Console
+
+    from rotsim import dataset
+    from rotsim.balance import balance
+    from rotsim.terminal import balance_table
+
+    one, two = dataset.load(first), dataset.load(second)
+    labels = (dataset.optimizer_of(one).label, dataset.optimizer_of(two).label)
+    names = labels if labels[0] != labels[1] else (f"{labels[0]} A", f"{labels[1]} B")
+    Console().print(balance_table(balance(one), balance(two), names, f"{first} and {second}"))
