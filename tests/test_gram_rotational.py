@@ -190,14 +190,22 @@ def test_a_billion_coordinates(model):
     np.testing.assert_allclose(data["norm"], 20.0, rtol=1e-12)
 
 
-def test_same_bits_for_any_threads_and_chunks_and_when_resumed(monkeypatch):
+def test_same_bits_for_any_threads_and_chunks_and_when_resumed(monkeypatch, tmp_path):
     options = dict(dim=10**6, neurons=5, record_every=50, seed=3, keep_state=True)
     whole = rotsim.simulate(variant(), steps=330, threads=1, **options)
     part = rotsim.simulate(variant(), steps=120, threads=3, **options)
     again = rotsim.simulate(variant(), steps=330, resume=part, **options)
-    monkeypatch.setattr(run, "_MAX_CHUNK", 7)
-    cut = rotsim.simulate(variant(), steps=330, **options)
-    for other in (again, cut):
+    monkeypatch.setattr(run, "_MAX_CHUNK", 70)
+    file, kept = tmp_path / "checkpoint.nc", []
+
+    def progress(done, total):  # called before the checkpoint of the same chunk
+        if done == 140:
+            kept.append(rotsim.load(file))
+
+    cut = rotsim.simulate(variant(), steps=330, progress=progress, checkpoint=file, checkpoint_seconds=1e-9, **options)
+    assert kept[0].step[-1] == 70
+    onward = rotsim.simulate(variant(), steps=330, resume=kept[0], **options)
+    for other in (again, cut, onward):
         assert whole.drop_attrs().identical(other.drop_attrs())
 
 
