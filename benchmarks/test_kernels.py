@@ -37,8 +37,10 @@ def test_walk(benchmark, name, gradient, dtype):
     benchmark(rotsim.simulate, optimizer, steps=STEPS, **options)
 
 
-def test_gram(benchmark):
-    """The O(1) chain at a billion coordinates, one core."""
+@pytest.mark.parametrize("rotational", [False, True])
+def test_gram(benchmark, rotational):
+    """The O(1) chains at a billion coordinates, one core."""
     optimizer = rotsim.SGDM(0.1, 0.01)
+    optimizer = rotsim.Rotational(optimizer) if rotational else optimizer
     rotsim.simulate(optimizer, dim=10**9, neurons=1, steps=1)
     benchmark(rotsim.simulate, optimizer, dim=10**9, neurons=NEURONS, steps=STEPS, threads=1)

@@ -156,6 +156,49 @@ def draw_normals(z, key0, key1, step):  # type: ignore[no-untyped-def]
         z[2 * j], z[2 * j + 1] = box_muller(x0, x1)
 
 
+@register_jitable(**_OPTIONS)
+def _uniform(word):  # type: ignore[no-untyped-def]
+    return (np.float64(word) + 0.5) * 2.0**-32
+
+
+@register_jitable(**_OPTIONS)
+def chi_squared(freedom, key0, key1, step):  # type: ignore[no-untyped-def]
+    """Chi-square variate with ``freedom`` >= 0 degrees of freedom from counters (1, step), (2, step), ...
+
+    Rejection after Marsaglia and Tsang (2000), exact for every freedom >= 2: half a chi-square is
+    a gamma variate of shape freedom/2.
+    """
+    if freedom == 0:
+        return 0.0
+    if freedom == 1:
+        x0, x1 = threefry2x32(key0, key1, _U(1), _U(step))
+        x, _ = box_muller(x0, x1)
+        return np.float64(x) * np.float64(x)
+    d = 0.5 * freedom - 1.0 / 3.0
+    c = 1.0 / np.sqrt(9.0 * d)
+    counter = 1
+    while True:
+        x0, x1 = threefry2x32(key0, key1, _U(counter), _U(step))
+        normal, _ = box_muller(x0, x1)
+        word, _ = threefry2x32(key0, key1, _U(counter + 1), _U(step))
+        counter += 2
+        x = np.float64(normal)
+        y = c * x
+        if y <= -1.0:
+            continue
+        excess = y * (3.0 + y * (3.0 + y))  # (1 + y)³ - 1, without cancellation where d is large
+        if np.log(_uniform(word)) < 0.5 * x * x + d * (3.0 * np.log1p(y) - excess):
+            return 2.0 * d * (1.0 + excess)
+
+
+@register_jitable(**_OPTIONS)
+def components(freedom, key0, key1, step):  # type: ignore[no-untyped-def]
+    """Of freedom + 2 normals: those along two given directions, and the length of the rest, float64."""
+    x0, x1 = threefry2x32(key0, key1, _U(0), _U(step))
+    z1, z2 = box_muller(x0, x1)
+    return np.float64(z1), np.float64(z2), np.sqrt(chi_squared(freedom, key0, key1, step))
+
+
 def normals(keys: np.ndarray, step: int, dim: int) -> np.ndarray:
     """The same normals without numba, shape (neurons, dim), float32.
 

@@ -1,17 +1,21 @@
-"""The CUDA engine: what the CPU engine computes, run in numba's simulator, and on a GPU where there is one."""
+"""The CUDA engine: what the CPU engines compute, run in numba's simulator, and on a GPU where there is one."""
 
 import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numba
 import numba.cuda
+import numpy as np
 import pytest
 
 import rotsim
+from rotsim.simulation import cuda
+from tests.conftest import EXAMPLES
 
-DRAWN_ON_CPU = """
+SIMULATED = """
 import json, warnings
 import numpy as np
 import rotsim
@@ -20,9 +24,10 @@ from rotsim.simulation import run
 from tests.conftest import EXAMPLES
 warnings.filterwarnings("ignore", "overflow encountered in scalar", RuntimeWarning)  # the noise counts modulo 2³²
 def deviation(optimizer, gradient, **options):
-    options = dict(dim=7, neurons=2, steps=6, record_every=4, initial_norm=2.0, gradient=gradient) | options
+    neurons = len(gradient.parameters())
+    options = dict(dim=7, neurons=neurons, steps=4, record_every=3, initial_norm=2.0, gradient=gradient) | options
     gpu = rotsim.simulate(optimizer, engine="cuda", keep_state=True, **options)
-    cpu = rotsim.simulate(optimizer, keep_state=True, **options | {"seed": 0})
+    cpu = rotsim.simulate(optimizer, engine="numpy", keep_state=True, **options | {"seed": 0})
     assert gpu.sizes == cpu.sizes and set(gpu) == set(cpu)
     return float(max(np.abs(gpu[name] / cpu[name] - 1).max() for name in QUANTITIES))
 found = {
@@ -44,10 +49,13 @@ print(json.dumps({"found": found, "control": control, "same": same}))
 """
 
 
-def test_the_simulator_follows_the_cpu_engine():
-    """Four optimizers, two noise models, both formats, an odd dim; then resumed, and cut into chunks."""
+def test_the_simulator_follows_the_twin():
+    """Four optimizers, two noise models, both formats, an odd dim; then resumed, and cut into chunks.
+
+    The NumPy twin stands for the CPU engine: compiling sixteen walks would take most of the test's time.
+    """
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
-    command = [sys.executable, "-c", DRAWN_ON_CPU + CUT_UP]
+    command = [sys.executable, "-c", SIMULATED + CUT_UP]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -66,6 +74,70 @@ def test_a_gpu_follows_the_cpu_engine(optimizer, gradient):
         gpu, cpu = (rotsim.simulate(optimizer, engine=engine, dtype=dtype, **options) for engine in ("cuda", "numba"))
         for name in ("norm", "rotation", "update_rms"):
             assert abs(gpu[name] / cpu[name] - 1).max() < bound, (name, dtype)
+
+
+class OnHost(np.ndarray):
+    """An array that stays where it is, in place of one on a GPU."""
+
+    def copy_to_host(self, host):
+        pass
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """NVIDIA's compiler without a GPU: what `simulate` launches is compiled for compute capability 9.0, not run."""
+    if numba.cuda.is_available():
+        pytest.skip("there is a GPU: the test above compiles for it")
+    dispatcher = pytest.importorskip("numba.cuda.dispatcher", reason="numba has no CUDA target here")
+    options = dict(device=False, cc=(9, 0), abi="numba")
+    try:
+        numba.cuda.compile(lambda: None, (), **options)
+    except Exception as missing:  # its type depends on who provides `numba.cuda`
+        pytest.skip(f"no libNVVM to compile with (pip install 'rotsim[cuda]' brings it): {type(missing).__name__}")
+    monkeypatch.setattr(dispatcher, "get_current_device", lambda: SimpleNamespace(compute_capability=(9, 0)))
+    monkeypatch.setattr(numba.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(numba.cuda, "to_device", lambda array: array.view(OnHost))
+    monkeypatch.setattr(numba.cuda, "device_array", np.zeros)
+    kernel_of, assembled = cuda._kernel, []
+
+    def launchable(kind, real):
+        kernel, threads = kernel_of(kind, real)
+
+        class Launchable:
+            def __getitem__(self, configuration):
+                kernel[configuration]  # numba checks the sizes, and may warn
+                return self
+
+            def __call__(self, *arguments):
+                types = [numba.typeof(np.asarray(x) if isinstance(x, OnHost) else x) for x in arguments]
+                assembled.append(numba.cuda.compile(kernel.py_func, tuple(types), **options)[0])
+
+        return Launchable(), threads
+
+    monkeypatch.setattr(cuda, "_kernel", launchable)
+    return assembled
+
+
+@pytest.mark.parametrize(("name", "dtype"), [*((name, "float32") for name in EXAMPLES), ("adamw", "float64")])
+def test_compiles_for_a_gpu(compiler, name, dtype):
+    """To PTX, with the very arguments of a launch; a float32 walk does no float64 arithmetic on its coordinates."""
+    rotsim.simulate(EXAMPLES[name], dim=7, neurons=2, steps=5, engine="cuda", dtype=dtype)
+    (ptx,) = compiler
+    assert ".target sm_90" in ptx and ".visible .entry" in ptx and "bar.sync" in ptx
+    assert loops_in_double(ptx) == (dtype == "float64")
+
+
+def loops_in_double(ptx):
+    """Whether a loop without barriers, which is one over coordinates, computes in float64."""
+    lines = ptx.splitlines()
+    label = {line.split(":")[0]: number for number, line in enumerate(lines) if line.startswith("$L")}
+    found = False
+    for number, line in enumerate(lines):
+        target = next((label[name] for name in label if line.rstrip(";").endswith(name)), number + 1)
+        body = lines[target : number + 1] if " bra" in line.replace("\t", " ") else []
+        if body and not any("bar.sync" in inside for inside in body):
+            found |= any(".f64" in inside for inside in body)
+    return found
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_a_step_is_that_of_the_vectors(dim):
 def drawn(freedom, key0, key1, count):
     out = np.empty(count)
     for i in range(count):
-        out[i] = gram.chi_squared(freedom, key0, key1, i)
+        out[i] = noise.chi_squared(freedom, key0, key1, i)
     return out
 
 
@@ -125,5 +125,5 @@ def test_chosen_where_valid_and_refused_elsewhere():
     replay = rotsim.Replay(np.ones((1, 1, 2**16 + 1)))
     assert engine(SGDM, 2**16 + 1, replay) == "numba"
     for optimizer, gradient in ((rotsim.AdamW(1e-3, 0.1), None), (SGDM, replay)):
-        with pytest.raises(rotsim.InvalidInput, match=r"needs SGDM under .* Use engine='numba'"):
+        with pytest.raises(rotsim.InvalidInput, match=r"needs SGDM or .* Use engine='numba'"):
             rotsim.simulate(optimizer, steps=1, gradient=gradient, engine="gram")

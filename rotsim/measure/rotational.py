@@ -124,7 +124,7 @@ class RotationalAdamW(_Rotational):
     per_neuron : bool
         Rotate every row of a weight (True) or every weight as one vector (False).
     zero_mean : bool
-        Also remove the mean of the update, so that a row's mean keeps its share of the norm.
+        Also remove the mean of the update: a row's mean then only shrinks, by the cosine of the angle a step.
     update_norm_decay : float
         In [0, 1): decay per step of the running mean of the squared update norm.
 

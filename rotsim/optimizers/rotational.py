@@ -35,7 +35,8 @@ class Rotational(Optimizer):
     update_norm_decay : float
         γ in [0, 1).
     zero_mean : bool
-        Keep the mean of the weights fixed as well. Needs dim >= 3.
+        Take the mean out of the update as well: that of the weights then only shrinks, by cos φ_t a step. Needs
+        dim >= 3.
 
     Raises
     ------

@@ -9,6 +9,7 @@ NUMBA_ENABLE_CUDASIM=1 was set before Python started.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import cache
 from types import FunctionType, ModuleType
@@ -197,7 +198,10 @@ def kernel(optimizer: Optimizer, gradient: Gradient) -> Callable[..., None]:
         back = [cuda.to_device(array) for array in (state, norm_squared, touched)]
         there = [cuda.to_device(array) for array in (keys, coefficients, parameters)]
         z = cuda.device_array((count, dim + dim % 2), state.dtype)
-        compiled[count, threads](
+        with warnings.catch_warnings():  # few neurons fill no GPU: nothing to be done about it
+            warnings.filterwarnings("ignore", message="Grid size")
+            launch = compiled[count, threads]
+        launch(
             back[0], back[1], there[0], first_step, there[1], there[2], orthogonal, window, first_window + first, z,
             back[2],
         )  # fmt: skip

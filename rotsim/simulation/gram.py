@@ -1,5 +1,7 @@
 r"""SGDM under white or scale-invariant noise without its coordinates: three numbers per neuron.
 
+Its rotational variant follows in `rotsim.simulation.gram_rotational`, with six.
+
 The noise is isotropic, so only its components along w, along the part of the momentum m across w,
 and the length of the rest matter: two normals and the root of a chi-square with C - 2 degrees of
 freedom. Norms and angles then need only the Gram matrix of (w, m), which is a Markov chain. In the
@@ -14,31 +16,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numba.extending import register_jitable
 
 from rotsim.errors import InvalidInput
 from rotsim.gradients import Gradient, Isotropic, ScaleInvariant
-from rotsim.noise import box_muller, threefry2x32
+from rotsim.noise import components
 from rotsim.optimizers.base import Optimizer
+from rotsim.optimizers.rotational import Rotational
 from rotsim.optimizers.sgdm import SGDM
+from rotsim.simulation import gram_rotational
 from rotsim.simulation.compiled import compiled
+from rotsim.simulation.start import State, given_norms
 
-_U = np.uint32
+SLOTS = 3  # W, M1, M2
 
 
 def valid(optimizer: Optimizer, gradient: Gradient) -> bool:
     """Whether the reduction is exact: a linear update that treats all directions alike."""
-    return isinstance(optimizer, SGDM) and isinstance(gradient, Isotropic | ScaleInvariant)
+    plain = optimizer.inner if isinstance(optimizer, Rotational) else optimizer
+    return isinstance(plain, SGDM) and isinstance(gradient, Isotropic | ScaleInvariant)
 
 
 def require_valid(optimizer: Optimizer, gradient: Gradient) -> None:
     """Raise `InvalidInput` unless `valid`."""
     if not valid(optimizer, gradient):
         raise InvalidInput(
-            "`engine='gram'` needs SGDM under Isotropic or ScaleInvariant gradients, whose law depends on inner "
-            f"products alone; got {optimizer.label} under {gradient.name}. Use engine='numba'"
+            "`engine='gram'` needs SGDM or its rotational variant under Isotropic or ScaleInvariant gradients, whose "
+            f"law depends on inner products alone; got {optimizer.describe()} under {gradient.name}. Use engine='numba'"
         )
 
 
@@ -63,41 +70,6 @@ def step(w, m1, m2, g1, g2, g3, lr, weight_decay, momentum):  # type: ignore[no-
     )
 
 
-@register_jitable
-def _uniform(word):  # type: ignore[no-untyped-def]
-    return (np.float64(word) + 0.5) * 2.0**-32
-
-
-@register_jitable
-def chi_squared(freedom, key0, key1, step):  # type: ignore[no-untyped-def]
-    """Chi-square variate with ``freedom`` >= 0 degrees of freedom from counters (1, step), (2, step), ...
-
-    Rejection after Marsaglia and Tsang (2000), exact for every freedom >= 2: half a chi-square is
-    a gamma variate of shape freedom/2.
-    """
-    if freedom == 0:
-        return 0.0
-    if freedom == 1:
-        x0, x1 = threefry2x32(key0, key1, _U(1), _U(step))
-        x, _ = box_muller(x0, x1)
-        return np.float64(x) * np.float64(x)
-    d = 0.5 * freedom - 1.0 / 3.0
-    c = 1.0 / np.sqrt(9.0 * d)
-    counter = 1
-    while True:
-        x0, x1 = threefry2x32(key0, key1, _U(counter), _U(step))
-        normal, _ = box_muller(x0, x1)
-        word, _ = threefry2x32(key0, key1, _U(counter + 1), _U(step))
-        counter += 2
-        x = np.float64(normal)
-        y = c * x
-        if y <= -1.0:
-            continue
-        excess = y * (3.0 + y * (3.0 + y))  # (1 + y)³ - 1, without cancellation where d is large
-        if np.log(_uniform(word)) < 0.5 * x * x + d * (3.0 * np.log1p(y) - excess):
-            return 2.0 * d * (1.0 + excess)
-
-
 def _walk(  # type: ignore[no-untyped-def]
     neurons, state, norm_squared, keys, first_step, coefficients, scale, orthogonal, freedom, window, first_window,
     records,
@@ -105,12 +77,9 @@ def _walk(  # type: ignore[no-untyped-def]
     """As `walk._walk`, with ``state`` (neurons, 3, 1) = (W, M1, M2) and g = scale[i]·z or scale[i]·P_w⊥ z / ‖w‖."""
     for i in range(neurons[0], neurons[1]):
         w, m1, m2 = state[i, 0, 0], state[i, 1, 0], state[i, 2, 0]
-        key0, key1 = keys[i, 0], keys[i, 1]
         for t in range(coefficients.shape[0]):
             number = first_step + t
-            x0, x1 = threefry2x32(key0, key1, _U(0), _U(number))
-            z1, z2 = box_muller(x0, x1)
-            z3 = np.sqrt(chi_squared(freedom, key0, key1, number))
+            z1, z2, z3 = components(freedom, keys[i, 0], keys[i, 1], number)
             size = scale[i] / w if orthogonal else scale[i]
             g1 = 0.0 if orthogonal else size * z1
             w, m1, m2, angle, moved = step(
@@ -129,18 +98,37 @@ def _kernel() -> Callable[..., None]:
     return compiled(_walk, "gram", {})
 
 
-def kernel(gradient: Gradient, dim: int) -> Callable[..., None]:
+def slots(optimizer: Optimizer) -> int:
+    """Numbers that the chain carries per neuron."""
+    return gram_rotational.SLOTS if isinstance(optimizer, Rotational) else SLOTS
+
+
+def fresh(optimizer: Optimizer, neurons: int, dim: int, seed: int, initial_norm: Any, initial_weights: Any) -> State:
+    """State before the first step: the norm, no momentum, and what a rotational variant starts from."""
+    state = np.zeros((neurons, slots(optimizer), 1))
+    state[:, 0, 0] = given_norms(neurons, initial_norm, initial_weights)
+    if isinstance(optimizer, Rotational):
+        state[:, 5, 0] = 1.0
+        if optimizer.zero_mean:
+            state[:, 4, 0], state[:, 5, 0] = gram_rotational.initial_shares(neurons, dim, seed, initial_weights)
+    return State(0, state, state[:, 0, 0] ** 2)
+
+
+def kernel(optimizer: Optimizer, gradient: Gradient, dim: int) -> Callable[..., None]:
     """A function with the arguments of the walk's kernel, for neurons of this dim."""
     orthogonal = isinstance(gradient, ScaleInvariant)
     unit = 1 / np.sqrt(dim) if orthogonal else 1.0
+    rotational = isinstance(optimizer, Rotational)
+    named = 3 if isinstance(optimizer, Rotational) and optimizer.zero_mean else 2  # directions with a component each
 
     def walk(  # type: ignore[no-untyped-def]
         neurons, state, norm_squared, keys, first_step, coefficients, parameters, _data, window, first_window, _z,
         records,
     ) -> None:  # fmt: skip
-        _kernel()(
-            neurons, state, norm_squared, keys, first_step, coefficients, unit * parameters[:, 0], orthogonal, dim - 2,
-            window, first_window, records,
+        chain = gram_rotational.kernel() if rotational else _kernel()
+        chain(
+            neurons, state, norm_squared, keys, first_step, coefficients, unit * parameters[:, 0], orthogonal,
+            dim - named, window, first_window, records,
         )  # fmt: skip
 
     return walk

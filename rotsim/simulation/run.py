@@ -26,7 +26,6 @@ from rotsim.simulation.start import (
     State,
     digests,
     fresh,
-    fresh_norms,
     initial_description,
     resumed,
     shape_of_run,
@@ -120,8 +119,8 @@ def simulate(
         Least time between two checkpoints, > 0.
     engine : {"auto", "numba", "numpy", "gram", "cuda"}
         "numba": the jitted walk. "numpy": its readable twin (the same numbers up to rounding,
-        slower). "gram": SGDM under noise, reduced to three numbers per neuron
-        (`rotsim.simulation.gram`): any dim at the same cost, equal to the walk in distribution
+        slower). "gram": SGDM and its rotational variant under plain noise, reduced to three or six numbers
+        per neuron (`rotsim.simulation.gram`): any dim at the same cost, equal to the walk in distribution
         but on draws of its own, always in float64. "cuda": the walk on an NVIDIA GPU
         (`rotsim.simulation.cuda`; the same draws, the same numbers up to rounding). "auto": "gram" where
         it is valid and dim > 65536, else "numba".
@@ -180,13 +179,13 @@ def simulate(
         **digests(schedules, steps),
         "initial": initial_description(initial_norm, initial_weights),
     }
-    carried = 1 if engine == "gram" else dim  # coordinates that the state holds
     slots = SLOTS + gradient.memory_slots + optimizer.memory_slots
-    check_fits(neurons * slots * carried * np.dtype(dtype).itemsize, 3 * neurons * -(-steps // window) * 24)
+    carried = gram.slots(optimizer) if engine == "gram" else slots * dim
+    check_fits(neurons * carried * np.dtype(dtype).itemsize, 3 * neurons * -(-steps // window) * 24)
     if resume is not None:
         state = resumed(resume, optimizer, spec, steps, schedules)
     elif engine == "gram":
-        state = fresh_norms(neurons, initial_norm, initial_weights)
+        state = gram.fresh(optimizer, neurons, dim, seed, initial_norm, initial_weights)
     else:
         state = fresh(neurons, dim, seed, initial_norm, initial_weights, np.dtype(dtype), slots)
 
@@ -206,7 +205,7 @@ def simulate(
 
     blocks, work = 4 * workers, _COORDINATE_STEPS_PER_CHUNK * workers
     if engine == "gram":
-        kernel = gram.kernel(gradient, dim)
+        kernel = gram.kernel(optimizer, gradient, dim)
     elif engine == "cuda":
         kernel, blocks, work = cuda.kernel(optimizer, gradient), 1, cuda.COORDINATE_STEPS_PER_CHUNK
     elif isinstance(optimizer, Rotational):

@@ -108,7 +108,7 @@ def digests(schedules: tuple[Schedule, ...], steps: int) -> dict[str, str]:
     return {schedule.name: schedule.digest(steps) for schedule in schedules}
 
 
-def _given_norms(neurons: int, initial_norm: Any, initial_weights: Any) -> np.ndarray:
+def given_norms(neurons: int, initial_norm: Any, initial_weights: Any) -> np.ndarray:
     """‖w_0‖ of every neuron, checked."""
     if initial_weights is not None:
         norm: np.ndarray = np.linalg.norm(np.asarray(initial_weights, dtype=np.float64), axis=1)
@@ -133,7 +133,7 @@ def fresh(
     slots_needed: int = SLOTS,
 ) -> State:
     """State before the first step: given weights, or uniform directions of the given norms."""
-    norm = _given_norms(neurons, initial_norm, initial_weights)
+    norm = given_norms(neurons, initial_norm, initial_weights)
     keys = neuron_keys(seed, neurons, INITIAL_WEIGHTS_STREAM)
     slots, norm_squared = np.zeros((neurons, slots_needed, dim), dtype), np.zeros(neurons)
     rows = max(1, (1 << 20) // dim)  # a few at a time: the temporaries of a draw are larger than its result
@@ -145,13 +145,6 @@ def fresh(
             slots[block, 0] = np.asarray(initial_weights)[block]
         norm_squared[block] = (slots[block, 0].astype(np.float64) ** 2).sum(axis=1)
     return State(0, slots, norm_squared)
-
-
-def fresh_norms(neurons: int, initial_norm: Any, initial_weights: Any) -> State:
-    """State of the Gram chain (`rotsim.simulation.gram`) before the first step: the norm, no momentum."""
-    slots = np.zeros((neurons, SLOTS, 1))
-    slots[:, 0, 0] = _given_norms(neurons, initial_norm, initial_weights)
-    return State(0, slots, slots[:, 0, 0] ** 2)
 
 
 def initial_description(initial_norm: Any, initial_weights: Any) -> str:
