@@ -1,4 +1,4 @@
-"""Rotational variants: the leading-order rotation from the first step on, at a constant norm."""
+"""Rotational variants: the leading-order rotation, set by hand at a constant norm."""
 
 from __future__ import annotations
 

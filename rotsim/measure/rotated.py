@@ -9,7 +9,7 @@ import torch
 
 from rotsim.errors import InvalidInput, real, require
 from rotsim.measure.closure import evaluate
-from rotsim.measure.rotation_step import batches, can_rotate, keep_precision, rotate_
+from rotsim.measure.rotation_step import can_rotate, keep_precision, rotate_
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.equilibrium import equilibrium
 
@@ -100,19 +100,20 @@ class Rotated(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; return what `closure` returns, if one is given."""
         loss = evaluate(closure)
-        groups = [(group, batches(self._rotating(group))) for group in self.param_groups]
-        before = [[[p.clone() for p in batch] for batch in turning] for _, turning in groups]
+        groups = [(group, self._rotating(group)) for group in self.param_groups]
+        before = [[p.clone() for p in turning] for _, turning in groups]
         self.inner.step()
-        for (group, turning), copies in zip(groups, before, strict=True):
+        for (group, turning), old in zip(groups, before, strict=True):
+            if not turning:
+                continue
             lr = float(group["lr"])
-            for batch, old in zip(turning, copies, strict=True):
-                updates = list(torch._foreach_sub(old, batch))
-                torch._foreach_copy_(batch, old)
-                if lr > 0:  # else nothing moved: there is no direction, and the average must not see zeros
-                    torch._foreach_mul_(updates, 1 / lr)
-                    states = [self.state[p] for p in batch]
-                    factors = [self._factors_of(p) for p in batch] if self._factors else None
-                    rotate_(batch, updates, states, self.rotation(group), **self._options, factors=factors)
+            updates = list(torch._foreach_sub(old, turning))
+            torch._foreach_copy_(turning, old)
+            if lr > 0:  # else nothing moved: there is no direction, and the average must not see zeros
+                torch._foreach_mul_(updates, 1 / lr)
+                states = [self.state[p] for p in turning]
+                factors = [self._factors_of(p) for p in turning] if self._factors else None
+                rotate_(turning, updates, states, self.rotation(group), **self._options, factors=factors)
         return loss
 
     def _factors_of(self, parameter: torch.Tensor) -> torch.Tensor:

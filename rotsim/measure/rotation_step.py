@@ -2,14 +2,14 @@
 
 Only the part of an update that is orthogonal to the weights turns them; the radial part is what weight
 decay balances in ordinary training. Here the norm is fixed by hand, the radial part is dropped, and the
-orthogonal part is scaled so that its RMS turns the weights by the angle of equilibrium from the first
-step on (Kosson, Messmer, Jaggi 2024, section 5).
+orthogonal part is scaled so that its RMS turns the weights by the angle of equilibrium
+(Kosson, Messmer, Jaggi 2024, section 5).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
@@ -17,34 +17,17 @@ import torch
 
 from rotsim.errors import InvalidInput
 
-_CPU_BATCH = 1 << 18  # elements: more than a stack of this size gains nothing, less costs calls (benchmarks.rotational)
+# elements a CPU takes at a time: more do not stay in its cache, fewer cost calls; and rows shorter than that are
+# summed faster as a product with ones (both measured with benchmarks.rotational)
+_CPU_BATCH = 1 << 17
+_SHORT_ROW = 64
 
 
 def can_rotate(parameter: torch.Tensor, per_neuron: bool, zero_mean: bool) -> bool:
     """True if the weight vectors keep a direction to turn in once radius (and mean) are fixed."""
     if parameter.ndim < 2 or not parameter.numel():
         return False
-    dim = parameter[0].numel() if per_neuron else parameter.numel()
-    return dim > 1 + zero_mean
-
-
-def batches(parameters: list[torch.Tensor]) -> list[list[torch.Tensor]]:
-    """What to update together: all of a device, but on CPU no more than fits in a cache.
-
-    A GPU, and a CPU with small tensors, waits for calls, so fewer and larger ones pay; a CPU with large
-    tensors waits for memory, so these are better taken through the whole step while they are in the cache.
-    """
-    found: list[list[torch.Tensor]] = []
-    room: dict[torch.device, float] = {}
-    current: dict[torch.device, list[torch.Tensor]] = {}
-    for parameter in parameters:
-        device, size = parameter.device, parameter.numel()
-        if device not in current or size > room[device]:
-            current[device], room[device] = [], _CPU_BATCH if device.type == "cpu" else inf
-            found.append(current[device])
-        current[device].append(parameter)
-        room[device] -= size
-    return found
+    return parameter.numel() // (parameter.shape[0] if per_neuron else 1) > 1 + zero_mean
 
 
 @torch.no_grad()
@@ -73,7 +56,7 @@ def rotate_(
     parameters : sequence of Tensor
         Weights; rows of the view (shape[0], -1) are the vectors, or each whole tensor if not `per_neuron`.
     updates : sequence of Tensor, shaped like `parameters`
-        Descent directions; only their direction and relative size over time matter.
+        Descent directions; only their direction and relative size over time matter. Overwritten.
     states : sequence of dict
         Per parameter, created here: ``norm`` ‖w_0‖, ``update_norm_squared`` s and ``rotation_step`` t.
     rotation : float
@@ -91,22 +74,19 @@ def rotate_(
 
     Notes
     -----
-    Vectors of equal length on one device are stacked, so that a network costs a handful of kernels per
-    layer width. Arithmetic is in float32 (float64 for float64 weights) whatever the weights' type. The
-    RMS of θ_t over time is θ where ‖u⊥‖ is steady; s contains the latest update, so where ‖u⊥‖² varies by
-    80 % about its mean (few coordinates dominate) it is about 2 % less. The
+    Vectors of equal length on one device are stacked, so that a network costs a handful of kernels per layer
+    width; on CPU, which waits for memory rather than for calls, no more than stay in its cache. Arithmetic is
+    in float32 (float64 for float64 weights) whatever the weights' type. The RMS of θ_t over time is θ where
+    ‖u⊥‖ is steady; s contains the latest update, so where ‖u⊥‖² varies by 80 % about its mean (few
+    coordinates dominate) it is about 2 % less, and where the update's average still fills up s lags behind. The
     norm is measured anew at every step, so rounding does not accumulate. A vector of zeros among others
     (a padding row) stays where it is; so does one whose update is zero.
     """
-    stacks: dict[Any, list[int]] = defaultdict(list)
-    for index, (parameter, state) in enumerate(zip(parameters, states, strict=True)):
-        rows = _rows(parameter, per_neuron)
+    for parameter, state in zip(parameters, states, strict=True):
         if "norm" not in state:
-            _start(rows, state)
-        # one stack holds vectors that are of one age, so that one bias correction serves it
-        key = (rows.shape[1], parameter.device, parameter.dtype, state["rotation_step"])
-        stacks[key].append(index)
-    for (_, _, _, age), members in stacks.items():
+            _start(_rows(parameter, per_neuron), state)
+    for members in _stacks(parameters, states, per_neuron):
+        age = states[members[0]]["rotation_step"]
         weights = [_rows(parameters[i], per_neuron) for i in members]
         turn = rotation if factors is None else rotation * _stack([factors[i] for i in members])
         stacked = _stack([_precise(w) for w in weights])
@@ -130,7 +110,45 @@ def rotate_(
             states[i]["rotation_step"] = age + 1
 
 
+def _stacks(parameters: Sequence[torch.Tensor], states: Sequence[dict[str, Any]], per_neuron: bool) -> list[list[int]]:
+    """Indices of what to turn together: of one width, device, type and age (one bias correction serves all)."""
+    found: list[list[int]] = []
+    current: dict[Any, tuple[list[int], float]] = {}  # and the elements there is room for
+    for index, (parameter, state) in enumerate(zip(parameters, states, strict=True)):
+        width = parameter.numel() // (parameter.shape[0] if per_neuron else 1)
+        key = (width, parameter.device, parameter.dtype, state["rotation_step"])
+        members, room = current.get(key, ([], 0.0))
+        if parameter.numel() > room:
+            members, room = [], _CPU_BATCH if parameter.device.type == "cpu" else inf
+            found.append(members)
+        members.append(index)
+        current[key] = members, room - parameter.numel()
+    return found
+
+
 def _turn_(
+    w: torch.Tensor,
+    u: torch.Tensor,
+    norm: torch.Tensor,
+    power: torch.Tensor,
+    rotation: float | torch.Tensor,
+    *options: Any,
+) -> torch.Tensor:
+    """`_turn_rows_` on all rows; on CPU, on as many at a time as stay in its cache."""
+    size = max(1, _CPU_BATCH // w.shape[1])
+    if w.device.type != "cpu" or len(w) <= size:
+        return _turn_rows_(w, u, norm, power, rotation, *options)
+    columns = [
+        w,
+        u,
+        norm,
+        power,
+        rotation if isinstance(rotation, torch.Tensor) else norm.new_full((len(w),), rotation),
+    ]
+    return torch.cat([_turn_rows_(*part, *options) for part in zip(*(x.split(size) for x in columns), strict=True)])
+
+
+def _turn_rows_(
     w: torch.Tensor,
     u: torch.Tensor,
     norm: torch.Tensor,
@@ -140,23 +158,33 @@ def _turn_(
     decay: float,
     age: int,
 ) -> torch.Tensor:
-    """Turn the rows of `w` (rows, dim) in place; return the running power (rows,) of their orthogonal updates."""
-    length = torch.linalg.vector_norm(w, dim=1)
-    overlap, squared = (w * u).sum(1), length.square()
+    """Turn the rows of `w` (rows, dim) in place, using up `u`; return the new running power (rows,) of the updates."""
+    dim, sums = w.shape[1], _row_sums(w)
+    product = w * u
+    overlap, squared = sums(product), _nonzero(sums(torch.mul(w, w, out=product)))
     if zero_mean:  # project off the span of 1 and w, that is off 1 and the centred w
-        dim, mean_w, mean_u = w.shape[1], w.mean(1), u.mean(1)
+        sum_w, sum_u = sums(w), sums(u)
         # a row of equal weights has nothing left when centred: the floor keeps rounding from being divided by it
-        centred = torch.maximum(squared - dim * mean_w.square(), 1e-6 * squared)
-        overlap = (overlap - dim * mean_w * mean_u) / _nonzero(centred)
-        u = torch.addcmul(u, w, overlap[:, None], value=-1).add_((overlap * mean_w - mean_u)[:, None])
+        centred = torch.maximum(squared.addcmul(sum_w, sum_w, value=-1 / dim), 1e-6 * squared)
+        overlap.addcmul_(sum_w, sum_u, value=-1 / dim).div_(centred)
+        mean = sum_u.addcmul_(overlap, sum_w, value=-1).div_(dim)
+        u.addcmul_(w, overlap[:, None], value=-1).sub_(mean[:, None])
     else:
-        u = torch.addcmul(u, w, (overlap / _nonzero(squared))[:, None], value=-1)
-    size = torch.linalg.vector_norm(u, dim=1)
-    power = torch.lerp(size.square(), power, decay)
-    angle = size / _nonzero((power / (1 - decay**age)).sqrt()) * rotation
-    w.mul_((angle.cos() * norm / _nonzero(length))[:, None])
-    w.addcmul_(u, (angle.sin() * norm / _nonzero(size))[:, None], value=-1)
+        u.addcmul_(w, overlap.div_(squared)[:, None], value=-1)
+    size_squared = sums(torch.mul(u, u, out=product))
+    size = size_squared.sqrt()
+    power = torch.lerp(size_squared, power, decay)
+    angle = size.div(_nonzero(power).sqrt_()).mul_(rotation * (1 - decay**age) ** 0.5)
+    w.mul_(angle.cos().mul_(norm).div_(squared.sqrt_())[:, None])
+    w.addcmul_(u, angle.sin_().mul_(norm).div_(_nonzero(size))[:, None], value=-1)
     return power
+
+
+def _row_sums(like: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What sums over rows as long as those of `like`."""
+    if like.device.type != "cpu" or like.shape[1] >= _SHORT_ROW:
+        return lambda x: x.sum(1)
+    return functools.partial(torch.mv, vec=like.new_ones(like.shape[1]))
 
 
 def _start(rows: torch.Tensor, state: dict[str, Any]) -> None:
@@ -193,5 +221,5 @@ def _stack(tensors: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _nonzero(x: torch.Tensor) -> torch.Tensor:
-    """`x` >= 0 made safe to divide by: where it is zero the quotients of this file are zero."""
-    return x.clamp_min(torch.finfo(x.dtype).tiny)
+    """`x` >= 0 made safe to divide by, also times 1e-6: where it is zero the quotients of this file are zero."""
+    return x.clamp_min(1e6 * torch.finfo(x.dtype).tiny)
