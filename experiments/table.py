@@ -54,15 +54,17 @@ def row(name: str) -> str:
 
 
 def verdict(content: dict[str, Any]) -> str:
-    """Holds, or how many of the statements do not, and of what."""
+    """Holds, or how many of the statements do not, of what, and why where that is known."""
     checks = content["checks"]
-    refuted = [check["statement"] for check in checks if is_refuted(check)]
-    undecided = [check["statement"] for check in checks if not check["holds"] and not is_refuted(check)]
-    parts = [
-        f"{len(statements)} of {len(checks)} statements {what} ({', '.join(dict.fromkeys(map(_subject, statements)))})"
-        for what, statements in (("refuted", refuted), ("not established", undecided))
-        if statements
-    ]
+    refuted = [check for check in checks if is_refuted(check)]
+    undecided = [check for check in checks if not check["holds"] and not is_refuted(check)]
+    parts = []
+    for found, what in ((refuted, "refuted"), (undecided, "not established")):
+        if found:
+            reasons = dict.fromkeys(f"{_subject(c['statement'])}: {c['because']}" for c in found if c.get("because"))
+            subjects = dict.fromkeys(_subject(c["statement"]) for c in found if not c.get("because"))
+            why = "; ".join([*reasons, *([", ".join(subjects)] if subjects else [])])
+            parts.append(f"{len(found)} of {len(checks)} statements {what} ({why})")
     return "; ".join(parts) or "holds"
 
 
