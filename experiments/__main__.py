@@ -28,6 +28,7 @@ CLAIMS = (
     "special",
     "product",
     "warmup",
+    "frozen",
     "invariance",
     "imbalance",
     "sensitivity",

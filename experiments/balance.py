@@ -13,7 +13,7 @@ recorded and looked at before; their traces are shipped and in results/suite_cpu
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -78,14 +78,14 @@ def _simple_system(name: str, gains: np.ndarray, quick: bool) -> tuple[np.ndarra
     """Rotation and its error at each output gain; one walk, neurons in groups of one gain."""
     dim = SYSTEM["dim"]
     gain_in = np.random.default_rng(1).permutation(np.geomspace(0.5, 2.0, dim))
-    systems = [rotsim.SimpleSystem(SYSTEM["batch"], float(gain), tuple(gain_in)) for gain in gains]
     optimizer = rotsim.plan(name, rotation=SYSTEM["rotation"], norm=1.0, dim=dim).optimizer
-    settled = [rotsim.equilibrium(optimizer, dim, rotsim.ScaleInvariant(gradient_scale(s, dim))) for s in systems]
+    unit = _unit_scale(tuple(gain_in))
+    settled = [rotsim.equilibrium(optimizer, dim, rotsim.ScaleInvariant(float(unit * gain))) for gain in gains]
     longest = max(eq.relaxation_steps for eq in settled)
     data = rotsim.simulate(
         optimizer,
         steps=int(np.clip(6 * longest, 2000, 2500 if quick else 20_000)),
-        gradient=replace(systems[0], gain_out=tuple(np.repeat(gains, REPLICATES))),
+        gradient=rotsim.SimpleSystem(SYSTEM["batch"], tuple(np.repeat(gains, REPLICATES)), tuple(gain_in)),
         initial_norm=np.repeat([eq.norm for eq in settled], REPLICATES),
         record_every=50,
         dim=dim,
@@ -94,6 +94,12 @@ def _simple_system(name: str, gains: np.ndarray, quick: bool) -> tuple[np.ndarra
     kept = data["rotation"].values[:, data.sizes["step"] // 3 :].reshape(len(gains), REPLICATES, -1)
     estimates = [root_mean_square(group, independent=True) for group in kept]
     return np.array([e.value for e in estimates]), np.array([e.standard_error for e in estimates])
+
+
+@cache
+def _unit_scale(gain_in: tuple[float, ...]) -> float:
+    """Of the gradient at output gain 1, to which it is proportional."""
+    return gradient_scale(rotsim.SimpleSystem(SYSTEM["batch"], 1.0, gain_in), SYSTEM["dim"])
 
 
 def _figure(numbers: dict[str, Any]) -> Figure:

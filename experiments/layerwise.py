@@ -53,7 +53,7 @@ def examine(quick: bool) -> Finding:
         eq = rotsim.equilibrium(optimizer, DIM)
         decay = optimizer.weight_decay / pull(optimizer, DIM, 1.0)  # push that equals λ, in a layer of row norm 1
         window = int(eq.relaxation_steps + memory_steps(optimizer))
-        steps = (12 if quick else 30) * min(
+        steps = (8 if quick else 30) * min(
             window, 400
         )  # AdamW's second moment is slow, but the layer's norm is steady
         run = dict(dim=DIM, neurons=neurons, steps=steps, initial_norm=eq.norm, record_every=steps // 30)
@@ -119,15 +119,18 @@ def _with_delay(optimizer: Optimizer, decay: float, pushes: np.ndarray) -> np.nd
         eq = rotsim.equilibrium(optimizer, DIM, gradient)
         return eq.norm**2, eq.rotation
 
-    table = np.geomspace(1e-3, 4.0, 60) - 1  # of P/λ, down to where there is no equilibrium
-    square, rotation = np.transpose([settled(excess) for excess in table])
+    totals = np.geomspace(1e-3, 4.0, 16)  # 1 + P/λ, down to where there is no equilibrium: nearly power laws
+    logs = np.log(np.transpose([settled(total - 1) for total in totals]))
+
+    def at(shift: float) -> tuple[np.ndarray, np.ndarray]:
+        square, rotation = (np.interp(np.log(1 + pushes - shift), np.log(totals), x) for x in logs)
+        return np.exp(square), np.exp(rotation)
 
     def mismatch(shift: float) -> float:
-        weight = np.interp(pushes - shift, table, square)
+        weight, _ = at(shift)
         return float((pushes * weight).sum() / weight.sum() - shift)
 
-    shift = brentq(mismatch, -0.9, 1 + pushes.min() - 1e-3)
-    return np.interp(pushes - shift, table, rotation)
+    return at(brentq(mismatch, -0.9, 1 + pushes.min() - 1e-3))[1]
 
 
 def _late(data: Any, quantity: str) -> np.ndarray:
