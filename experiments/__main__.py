@@ -28,6 +28,7 @@ CLAIMS = (
     "special",
     "product",
     "warmup",
+    "frozen",
     "invariance",
     "imbalance",
     "sensitivity",
@@ -95,7 +96,7 @@ def run(name: str, quick: bool, folder: Path | None, console: Console) -> Outcom
 )
 @click.option("--all", "everything", is_flag=True, help="Regenerate every committed result, and the table.")
 @click.option("--skip", multiple=True, metavar="NAME", help="Leave out this claim; may be given more than once.")
-@click.option("--from", "first", metavar="NAME", help="Take up an interrupted run at this claim.")
+@click.option("--from", "first", metavar="NAME", help="Take up an interrupted run at this claim, and within it at its unfinished trials.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for JSON and figures.  [default: results/]")
 @click.option("--table", "only_table", is_flag=True, help="Write the table in README.md from the committed results.")
 def main(
@@ -109,7 +110,7 @@ def main(
 ) -> None:
     """Examine the claims NAME, or with --quick or --all every one of them, one after the other.
 
-    The exit code is 1 if a claim fails to run or its verdict is not the committed one.
+    The exit code is 1 if a claim fails to run or its verdict is not the committed one, 130 after Ctrl-C.
     """
     console = Console(soft_wrap=True)
     chosen = choose(names, skip, first) if names or quick or everything else []
@@ -118,7 +119,11 @@ def main(
     outcomes = []
     for index, name in enumerate(chosen, start=1):
         console.print(f"[bold]{index}/{len(chosen)} {name}[/]")
-        outcomes.append(run(name, quick, output or (None if quick else RESULTS), console))
+        try:
+            outcomes.append(run(name, quick, output or (None if quick else RESULTS), console))
+        except KeyboardInterrupt:
+            console.print(f"[yellow]interrupted in {name}[/]; what was finished is kept, `--from {name}` goes on there")
+            sys.exit(130)
         console.print(f"{outcomes[-1].seconds:.0f} s\n")
     if outcomes:
         console.print(summary(outcomes))

@@ -6,13 +6,14 @@ it falls as scale^(-1/3), so that neurons with large gradients are left behind.
 
 What would refute it: a slope of log rotation against log scale that is not 0 (or not -1/3) within its
 error, over four decades, in random walks and in the paper's simple system, f(X) = γ_out N(W(γ_in X)), whose
-gains differ between neurons and between inputs; recorded networks whose neurons spread as much under
-AdamW as under Adam+L2.
+gains differ between neurons and between inputs; recorded networks that are not, under Adam+L2, at least twice as
+uneven as under AdamW, neurons within a layer of a BN-MLP and layers of a weight-normalised GPT. (Both networks had been
+recorded and looked at before; their traces are shipped and in results/suite_cpu.)
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -20,7 +21,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.claim import Check, Finding, gradient_scale, main
+from experiments.claim import RESULTS, Check, Finding, gradient_scale, main
+from experiments.panels import finish, plain_ticks
+from rotsim.balance import balance
 from rotsim.measure.shipped import load_shipped
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
@@ -47,13 +50,20 @@ def examine(quick: bool) -> Finding:
         value, error = _simple_system(name, scales, quick)
         checks.append(_slope(f"{optimizer.label}, simple system: the same", scales, value, error, slope))
         numbers[name] |= {"system": value.tolist(), "system_standard_error": error.tolist()}
+    slopes = [f"{round(check.value, 3) + 0:.3f}" for check in checks]  # + 0: no minus before a zero
     numbers["spread_over_neurons"] = spread = {name: _spread(f"fashion_{name}") for name in SLOPES}
-    ratio = spread["adam_l2"] / spread["adamw"]
+    ratio = float(np.mean(spread["adam_l2"]) / np.mean(spread["adamw"]))
     checks.append(Check("network: spread over neurons, Adam+L2 against AdamW", ratio, float("nan"), 2.0))
-    slopes = [f"{round(check.value, 3) + 0:.3f}" for check in checks[:-1]]  # + 0: no minus before a zero
+    numbers["rotation_of_layers"] = layers = {
+        name: balance(rotsim.load(RESULTS / "suite_cpu" / f"wngpt_{name}.nc")).rotation for name in SLOPES
+    }
+    apart = {name: max(of.values()) / min(of.values()) for name, of in layers.items()}
+    statement = "network: layers' rotation, fastest / slowest, Adam+L2 against AdamW"
+    checks.append(Check(statement, apart["adam_l2"] / apart["adamw"], float("nan"), 2.0))
     result = (
         f"slopes {', '.join(slopes[::2])} (AdamW, Adam+L2, SGDM, Lion) over four decades, {', '.join(slopes[1::2])} in "
-        f"the simple system; spread over a network's neurons {ratio:.0f} times larger under Adam+L2 than under AdamW"
+        f"the simple system; spread over a BN-MLP's neurons {ratio:.0f} times larger under Adam+L2 than under AdamW; "
+        f"layers of a weight-normalised GPT apart by {', '.join(f'{x:.3g}' for x in apart.values())}"
     )
     return Finding(checks, _figure(numbers), numbers, result)
 
@@ -68,14 +78,14 @@ def _simple_system(name: str, gains: np.ndarray, quick: bool) -> tuple[np.ndarra
     """Rotation and its error at each output gain; one walk, neurons in groups of one gain."""
     dim = SYSTEM["dim"]
     gain_in = np.random.default_rng(1).permutation(np.geomspace(0.5, 2.0, dim))
-    systems = [rotsim.SimpleSystem(SYSTEM["batch"], float(gain), tuple(gain_in)) for gain in gains]
     optimizer = rotsim.plan(name, rotation=SYSTEM["rotation"], norm=1.0, dim=dim).optimizer
-    settled = [rotsim.equilibrium(optimizer, dim, rotsim.ScaleInvariant(gradient_scale(s, dim))) for s in systems]
+    unit = _unit_scale(tuple(gain_in))
+    settled = [rotsim.equilibrium(optimizer, dim, rotsim.ScaleInvariant(float(unit * gain))) for gain in gains]
     longest = max(eq.relaxation_steps for eq in settled)
     data = rotsim.simulate(
         optimizer,
         steps=int(np.clip(6 * longest, 2000, 2500 if quick else 20_000)),
-        gradient=replace(systems[0], gain_out=tuple(np.repeat(gains, REPLICATES))),
+        gradient=rotsim.SimpleSystem(SYSTEM["batch"], tuple(np.repeat(gains, REPLICATES)), tuple(gain_in)),
         initial_norm=np.repeat([eq.norm for eq in settled], REPLICATES),
         record_every=50,
         dim=dim,
@@ -86,37 +96,51 @@ def _simple_system(name: str, gains: np.ndarray, quick: bool) -> tuple[np.ndarra
     return np.array([e.value for e in estimates]), np.array([e.standard_error for e in estimates])
 
 
+@cache
+def _unit_scale(gain_in: tuple[float, ...]) -> float:
+    """Of the gradient at output gain 1, to which it is proportional."""
+    return gradient_scale(rotsim.SimpleSystem(SYSTEM["batch"], 1.0, gain_in), SYSTEM["dim"])
+
+
 def _figure(numbers: dict[str, Any]) -> Figure:
     scales = np.array(numbers["scales"])
     middle = len(scales) // 2
+    labels = [rotsim.OPTIMIZERS[name].label for name in SLOPES]
     with style():
-        figure, (walks, systems, networks) = plt.subplots(1, 3, figsize=(14, 4.6), width_ratios=(1, 1, 0.8))
+        figure, ((walks, systems), (neurons, layers)) = plt.subplots(2, 2, figsize=(13, 9))
         for index, name in enumerate(SLOPES):
-            found, label = numbers[name], rotsim.OPTIMIZERS[name].label
+            found = numbers[name]
             for ax, key in ((walks, "rotation"), (systems, "system")):
                 unit = found[key][middle]
                 ax.plot(scales, np.array(found["predicted"]) / found["predicted"][middle], "--", color=f"C{index}")
                 # nested open symbols, so that three optimizers on one line can be told apart
                 ax.plot(
                     scales, np.array(found[key]) / unit, "os^D"[index], color=f"C{index}", mfc="none",
-                    ms=14 - 3 * index, mew=1.6, label=label,
+                    ms=14 - 3 * index, mew=1.6, label=labels[index],
                 )  # fmt: skip
-        ticks = [0.2, 0.5, 1, 2, 5]
+            spread = numbers["spread_over_neurons"][name]
+            neurons.bar(index, np.mean(spread), color=f"C{index}", alpha=0.6)
+            neurons.plot(np.full(len(spread), index), spread, "ko", ms=6)
+            rotation = np.array(list(numbers["rotation_of_layers"][name].values()))
+            jitter = np.linspace(-0.2, 0.2, len(rotation))
+            layers.plot(index + jitter, rotation / np.median(rotation), "o", color=f"C{index}", ms=8, alpha=0.7)
         for ax in (walks, systems):
             ax.set(xscale="log", yscale="log")
-            ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-            ax.minorticks_off()
+            plain_ticks(ax.yaxis, [0.2, 0.5, 1, 2, 5])
         walks.set(xlabel="gradient scale ‖g̃‖", ylabel="rotation / its value at scale 1", title="Random walk")
-        systems.set(xlabel="output gain γ_out", title="Simple system, back-propagated gradients")
+        systems.set(
+            xlabel=r"output gain $\gamma_\mathrm{out}$", ylabel="rotation / its value at gain 1",
+            title="Simple system, back-propagated gradients",
+        )  # fmt: skip
         walks.legend()
-        figure.suptitle("Only Adam+L2 lets the gradient's scale set the pace (symbols: measured, dashed: predicted)")
-        spread = numbers["spread_over_neurons"]
-        networks.bar(range(len(spread)), list(spread.values()), color=[f"C{i}" for i in range(len(spread))])
-        networks.set_xticks(range(len(spread)), [rotsim.OPTIMIZERS[name].label for name in spread])
-        networks.grid(axis="x", visible=False)
-        networks.set(ylabel="std / mean of rotation over neurons", title="BN-MLP, Fashion-MNIST")
-        plt.close(figure)
-    return figure
+        neurons.set(ylabel="std / mean of rotation over neurons", title="BN-MLP, Fashion-MNIST (dots: hidden layers)")
+        layers.set(yscale="log", ylabel="rotation of a layer / median", title="Weight-normalised GPT (dots: layers)")
+        plain_ticks(layers.yaxis, [0.5, 1, 2, 5, 10, 20])
+        for ax in (neurons, layers):
+            ax.set_xticks(range(len(labels)), labels)
+            ax.grid(axis="x", visible=False)
+    message = "Only Adam+L2 lets the gradient's scale set the pace (symbols: measured, errors below their size; dashed: predicted)"
+    return finish(figure, message)
 
 
 def _rotation(optimizer: Optimizer, scale: float, quick: bool) -> tuple[float, float]:
@@ -131,13 +155,13 @@ def _rotation(optimizer: Optimizer, scale: float, quick: bool) -> tuple[float, f
     return estimate.value, estimate.standard_error
 
 
-def _spread(name: str) -> float:
-    """Mean over hidden layers of the coefficient of variation of the neurons' RMS rotation, last half."""
+def _spread(name: str) -> list[float]:
+    """Coefficient of variation of the neurons' RMS rotation, last half; hidden layer by hidden layer."""
     trace = load_shipped(name)
     half = trace.sizes["step"] // 2
     rms = np.sqrt((trace["rotation"].values[:, half:] ** 2).mean(axis=1))
     layers = [trace["layer"].values == f"hidden{i}.weight" for i in range(3)]
-    return float(np.mean([rms[rows].std() / rms[rows].mean() for rows in layers]))
+    return [float(rms[rows].std() / rms[rows].mean()) for rows in layers]
 
 
 if __name__ == "__main__":

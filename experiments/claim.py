@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 import rotsim
+from experiments import ledger
 from rotsim.dataset import output_folder, provenance, write_atomically
 from rotsim.gradients import Gradient
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
@@ -43,6 +44,7 @@ class Check:
     The interval is part of the claim, fixed before the numbers are seen; `standard_error` says how well
     the value is known (NaN for a single recorded network). `established` is False where a test finds that
     noise may have put the value on its side of the bound (`experiments.paired`): nothing is shown then.
+    `because` says why it does not hold, where that is known; it stands beside the verdict.
     """
 
     statement: str
@@ -51,6 +53,7 @@ class Check:
     low: float = -inf
     high: float = inf
     established: bool = True
+    because: str = ""
 
     @property
     def holds(self) -> bool:
@@ -74,7 +77,8 @@ class Check:
         else:
             claimed = f"{self.low:.3g} to {self.high:.3g}"
         noise = f" ±{self.standard_error:.1g}" if isfinite(self.standard_error) else ""
-        return f"{verdict} {self.statement}: {self.value:.4g}{noise} (claimed: {claimed})"
+        reason = f"; {self.because}" if self.because and not self.holds else ""
+        return f"{verdict} {self.statement}: {self.value:.4g}{noise} (claimed: {claimed}){reason}"
 
 
 @dataclass(frozen=True)
@@ -131,18 +135,23 @@ def gradient_scale(gradient: Gradient, dim: int, draws: int = 20_000) -> float:
 def conduct(
     name: str, documentation: str, examine: Callable[[bool], Finding], quick: bool, folder: Path | None
 ) -> Finding:
-    """Examine a claim, print its checks, and write ``name.json`` and ``name.png`` into `folder` if one is given."""
+    """Examine a claim, print its checks, and write ``name.json`` and ``name.png`` into `folder` if one is given.
+
+    Trials that a run into the same folder had finished when it was cut off are not run again (`experiments.ledger`).
+    """
     if folder is not None:
         output_folder(folder, f"{name}.json")
-    started = _cpu_seconds()
-    finding = examine(quick)
-    seconds = _cpu_seconds() - started
-    console = Console(soft_wrap=True)
-    for check in finding.checks:
-        console.print(check.line())
-    if folder is not None:
-        write(name, documentation, finding, folder, quick, seconds)
-        console.print(f"wrote {folder / name}.json and .png")
+    with ledger.opened(folder and folder / f"{name}{'.quick' * quick}.trials.jsonl") as book:
+        started = _cpu_seconds()
+        finding = examine(quick)
+        seconds = _cpu_seconds() - started + book.reused_seconds
+        console = Console(soft_wrap=True)
+        for check in finding.checks:
+            console.print(check.line())
+        if folder is not None:
+            write(name, documentation, finding, folder, quick, seconds, **book.summary())
+            book.close()
+            console.print(f"wrote {folder / name}.json and .png")
     return finding
 
 
@@ -151,8 +160,20 @@ def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def write(name: str, documentation: str, finding: Finding, folder: Path, quick: bool, seconds: float = nan) -> None:
-    """Write ``name.json``, ``name.png`` and what `finding` has of a document into `folder`, atomically."""
+def write(
+    name: str,
+    documentation: str,
+    finding: Finding,
+    folder: Path,
+    quick: bool,
+    seconds: float = nan,
+    **extra: Any,
+) -> None:
+    """Write ``name.json``, ``name.png`` and what `finding` has of a document into `folder`, atomically.
+
+    `seconds` of CPU time include the processes started and the trials taken over; `extra` goes into provenance.
+    """
+    command = f"python -m experiments.{name}{' --quick' if quick else ''}"
     content = {
         "claim": documentation.strip().splitlines()[0],
         "holds": finding.holds,
@@ -161,7 +182,7 @@ def write(name: str, documentation: str, finding: Finding, folder: Path, quick: 
         "checks": [{**vars(check), "holds": check.holds} for check in finding.checks],
         "numbers": finding.numbers,
         "cpu_seconds": round(seconds, 1),
-        "provenance": provenance(command=f"python -m experiments.{name}{' --quick' if quick else ''}"),
+        "provenance": provenance(command=command, **extra),
     }
     text = json.dumps(_plain(content), indent=1, ensure_ascii=False)
     text = re.sub(r"\[[^][{}]*\]", lambda numbers: " ".join(numbers[0].split()), text)  # a list on one line

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 import rotsim
 from experiments.claim import OPTIMIZERS, Check, Finding, course_checks, main, memory_steps
+from experiments.panels import finish, plain_ticks
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
 from rotsim.statistics import root_mean_square
@@ -159,18 +160,20 @@ def _figure(numbers: dict[str, Any]) -> Figure:
                     ax.plot(course["time"], course[quantity], color=f"C{index}", lw=3, alpha=0.6, label=f"{start:.2g}")
                     ax.plot(course["time"], course[f"{quantity}_predicted"], "k--", lw=1.3)
             for ax in panels:
-                ax.set(yscale="log", xlabel="steps / relaxation steps", xlim=(0, 6), ylim=(0.1, 10))
-                ax.set_yticks([0.1, 0.3, 1, 3, 10], ["0.1", "0.3", "1", "3", "10"])
-                ax.minorticks_off()
+                ax.set(yscale="log", xlabel="steps / relaxation steps", xlim=(0, 6))
+                plain_ticks(ax.yaxis, [0.1, 0.2, 0.5, 1, 2, 4])
+            panels[0].set(ylim=(0.3, 3.3))
+            panels[1].set(ylim=(0.08, 5))
         axes[0, 0].set_ylabel("change of ‖w‖² a step\n/ its value in balance")
         axes[1, 0].set_ylabel("norm / predicted")
         axes[2, 0].set_ylabel("rotation / predicted")
-        axes[0, 0].legend(loc="upper left", fontsize=11)
-        axes[1, 1].legend(title="initial norm / predicted", fontsize=11)
-        figure.suptitle("Noise makes weights grow, decay shrinks them; where the two cross, norm and rotation settle\n"
-                        "(symbols and colour: simulated, band: 5 to 95 % of neurons; dashed: predicted)")  # fmt: skip
-        plt.close(figure)
-    return figure
+        axes[0, 0].legend(loc="upper left")
+        axes[1, 1].legend(title="initial norm / predicted")
+    message = (
+        "Noise makes weights grow, decay shrinks them; where the two cross, norm and rotation settle\n"
+        "(symbols ± 2 SE and colour: simulated, band: 5 to 95 % of neurons; dashed: predicted)"
+    )
+    return finish(figure, message)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,11 @@ invariance: the mean of 1/(1 + P_i/λ) is 1.
 What would refute it: rotations of the neurons of a layer that scatter by less than twice what they do with the same
 pushes under neuron-wise invariance; a slope of measured against predicted log rotation outside 0.9 to 1.1; a median
 error above 3 %; a norm of the whole layer more than 3 % off that of neuron-wise invariance.
+
+Under Lion the median error is above that, since momentum delays the push by 90 steps (see `experiments.radial`). With
+the delay, that is with each neuron's rotation from `rotsim.equilibrium` under its `Radial` gradient, the median error
+is held to the same 3 %; this statement was added after the first was refuted. What is left under Lion is
+in the few neurons that are pushed outwards most: they are slower than the linearised sign has them.
 """
 
 from __future__ import annotations
@@ -25,7 +30,9 @@ from scipy.optimize import brentq
 
 import rotsim
 from experiments.claim import OPTIMIZERS, Check, Finding, main, memory_steps
+from experiments.panels import finish
 from experiments.radial import pull
+from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
 
 DIM = 128
@@ -46,7 +53,7 @@ def examine(quick: bool) -> Finding:
         eq = rotsim.equilibrium(optimizer, DIM)
         decay = optimizer.weight_decay / pull(optimizer, DIM, 1.0)  # push that equals λ, in a layer of row norm 1
         window = int(eq.relaxation_steps + memory_steps(optimizer))
-        steps = (12 if quick else 30) * min(
+        steps = (8 if quick else 30) * min(
             window, 400
         )  # AdamW's second moment is slow, but the layer's norm is steady
         run = dict(dim=DIM, neurons=neurons, steps=steps, initial_norm=eq.norm, record_every=steps // 30)
@@ -54,7 +61,8 @@ def examine(quick: bool) -> Finding:
         alone = rotsim.simulate(optimizer, gradient=rotsim.ScaleInvariant(), **run)
         ratio, balanced = (_late(data, "rotation") / eq.rotation for data in (layer, alone))
         expected = _predicted(pushes)
-        error = np.abs(ratio / expected - 1)
+        delayed = _with_delay(optimizer, decay, pushes) / eq.rotation
+        error, delayed_error = (np.abs(ratio / x - 1) for x in (expected, delayed))
         slope, noise = _slope(np.log(expected), np.log(ratio))
         spread = ratio.std() / ratio.mean() / (balanced.std() / balanced.mean())
         whole = float(np.sqrt((_late(layer, "norm") ** 2).mean()) / eq.norm)
@@ -62,15 +70,33 @@ def examine(quick: bool) -> Finding:
         checks += [
             Check(f"{label}: spread of rotation, layer-wise over neuron-wise", float(spread), unknown, 2.0),
             Check(f"{label}: slope of measured against predicted log rotation", slope, noise, 0.9, 1.1),
-            Check(f"{label}: median error of a neuron's rotation", float(np.median(error)), unknown, high=0.03),
+            Check(
+                f"{label}: median error of a neuron's rotation",
+                float(np.median(error)),
+                unknown,
+                high=0.03,
+                because=f"momentum delays the push; with the delay {np.median(delayed_error):.1%}",
+            ),
+            Check(
+                f"{label}: the same, with the push delayed by momentum",
+                float(np.median(delayed_error)),
+                unknown,
+                high=0.03,
+            ),
             Check(f"{label}: norm of the layer over the prediction", whole, unknown, 0.97, 1.03),
         ]
-        numbers[name] = {"rotation": ratio.tolist(), "predicted": expected.tolist(), "neuron_wise": balanced.tolist()}
+        numbers[name] = {
+            "rotation": ratio.tolist(),
+            "predicted": expected.tolist(),
+            "delayed": delayed.tolist(),
+            "neuron_wise": balanced.tolist(),
+        }
     slowest, fastest = (getattr(np.array([numbers[n]["rotation"] for n in NAMES]), end)() for end in ("min", "max"))
     result = (
         f"neurons of a layer-wise invariant layer, pushed by {SPREAD:g} λ RMS, turn at {slowest:.2f} to "
-        f"{fastest:.2f} of the balanced rotation; median error of the prediction at most "
-        f"{max(check.value for check in checks if 'median' in check.statement):.1%}"
+        f"{fastest:.2f} of the balanced rotation; median error of √(1 + P/λ) at most "
+        f"{max(check.value for check in checks if 'median' in check.statement):.1%}, with momentum's delay "
+        f"{max(check.value for check in checks if 'delayed' in check.statement):.1%}"
     )
     return Finding(checks, _figure(numbers), numbers, result)
 
@@ -83,6 +109,28 @@ def _predicted(pushes: np.ndarray) -> np.ndarray:
 
     lowest = 1 + pushes.min()
     return np.sqrt(1 + pushes - brentq(excess, lowest - 100, lowest - 1e-9))
+
+
+def _with_delay(optimizer: Optimizer, decay: float, pushes: np.ndarray) -> np.ndarray:
+    """Rotation of each neuron in a layer of row norm 1; c is the mean push, weighted by the squared norms it leads to."""
+
+    def settled(excess: float) -> tuple[float, float]:
+        gradient = rotsim.Radial(float(decay * excess), scale=DIM**-0.5, scale_invariant=False)
+        eq = rotsim.equilibrium(optimizer, DIM, gradient)
+        return eq.norm**2, eq.rotation
+
+    totals = np.geomspace(1e-3, 4.0, 16)  # 1 + P/λ, down to where there is no equilibrium: nearly power laws
+    logs = np.log(np.transpose([settled(total - 1) for total in totals]))
+
+    def at(shift: float) -> tuple[np.ndarray, np.ndarray]:
+        square, rotation = (np.interp(np.log(1 + pushes - shift), np.log(totals), x) for x in logs)
+        return np.exp(square), np.exp(rotation)
+
+    def mismatch(shift: float) -> float:
+        weight, _ = at(shift)
+        return float((pushes * weight).sum() / weight.sum() - shift)
+
+    return at(brentq(mismatch, -0.9, 1 + pushes.min() - 1e-3))[1]
 
 
 def _late(data: Any, quantity: str) -> np.ndarray:
@@ -105,14 +153,14 @@ def _figure(numbers: dict[str, Any]) -> Figure:
             ax.plot(pushes, found["neuron_wise"], "o", color="C0", mfc="none", mew=1.5, label="every neuron invariant")
             ax.plot(pushes, found["rotation"], "o", color="C1", label="only the layer invariant")
             curve = np.interp(dense, pushes[order], np.array(found["predicted"])[order])
-            ax.plot(dense, curve, "k--", lw=1.4, label="predicted")
+            ax.plot(dense, curve, "k--", lw=1.4, label="predicted, √(1 + P/λ)")
+            curve = np.interp(dense, pushes[order], np.array(found["delayed"])[order])
+            ax.plot(dense, curve, ":", color="C3", lw=3, label="with momentum's delay")
             ax.axhline(1, color="k", ls="--", lw=1.4)
             ax.set(title=OPTIMIZERS[name], xlabel="radial push on the neuron / λ")
         axes[0].set_ylabel("rotation / balanced rotation")
         axes[0].legend()
-        figure.suptitle("Neurons stay in balance only where each is scale-invariant (symbols: simulated neurons)")
-        plt.close(figure)
-    return figure
+    return finish(figure, "Neurons stay in balance only where each is scale-invariant (symbols: simulated neurons)")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from torch import nn
 from experiments.claim import Check, Finding, main
 from experiments.networks.gpt import GPTSize
 from experiments.paired import Comparison, at_best, checks
+from experiments.panels import finish, plain_ticks
 from experiments.trials import ImageTask, Plain, Task, TextTask, Trial, run_trials
 from rotsim.measure import Rotated, RotationalAdamW
 from rotsim.plotting import style
@@ -89,7 +90,7 @@ CASES = [
 QUICK = [
     Case(
         "WN-GPT, text", TextTask(GPTSize(1, 16, 2, 16)),
-        _grid((0.03,), (0.5,)), _grid((0.03,), (1e-3,)), 1e-3, 100, 3,
+        _grid((0.03,), (0.5,)), _grid((0.03,), (1e-3,)), 1e-3, 60, 3,
     ),
 ]  # fmt: skip
 
@@ -146,7 +147,7 @@ def judge(name: str, loss: np.ndarray, across: np.ndarray) -> list[Check]:
 def _figure(numbers: dict[str, Any]) -> Figure:
     with style():
         figure, axes = plt.subplots(
-            len(numbers), 2, figsize=(12, 3.6 * len(numbers)), squeeze=False, layout="constrained"
+            len(numbers), 2, figsize=(12, 3.4 * len(numbers) + 0.8), squeeze=False, layout="constrained"
         )
         for (left, right), (name, found) in zip(axes, numbers.items(), strict=True):
             best = found["at_best[arm][seed]"]
@@ -162,9 +163,14 @@ def _figure(numbers: dict[str, Any]) -> Figure:
                 ax.set(xlabel=label, ylim=(2.5, -0.5), title=name)
                 ax.set_yticks(range(3), [arm.replace(", ", ",\n") for arm in found["arms"]])
                 ax.grid(axis="y", visible=False)
-            left.set_xlim(left=0)
-        plt.close(figure)
-    return figure
+            left.set_xscale("log")
+            plain_ticks(left.xaxis, [1, 2, 3, 5, 10, 20, 30])
+            left.axvline(1, color="0.7", lw=1)
+    message = (
+        "Adam+L2's directions, turned by AdamW's angle: balance, and what it does to the loss\n"
+        "(dots: seeds, each arm at its best setting; diamonds: mean ± SE)"
+    )
+    return finish(figure, message)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The table of claims in README.md, written from docstrings and committed results, so that nothing is said twice."""
+"""Table and gallery of claims in README.md, written from docstrings and committed results: nothing is said twice."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from rotsim.dataset import write_atomically
 
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- claims: written by python -m experiments --table -->", "<!-- end of claims -->"
+_GALLERY = "<!-- figures: written with the table -->", "<!-- end of figures -->"
+_COLUMNS = 2
 _HEAD = "| claim | of | our result | verdict | command | CPU time | figure |"
 
 
@@ -33,10 +35,15 @@ def section_of(documentation: str) -> str:
     return " ".join(found[1].replace("Kosson et al. 2024, ", "").split())
 
 
+def title_of(documentation: str) -> str:
+    """What is found, in a sentence: the first line."""
+    return documentation.strip().splitlines()[0].rstrip(".")
+
+
 def row(name: str) -> str:
     """One line of the table."""
     documentation = import_module(f"experiments.{name}").__doc__ or ""
-    title = documentation.strip().splitlines()[0].rstrip(".")
+    title = title_of(documentation)
     content = committed(name)
     if content is None:
         cells = [title, section_of(documentation), "", "not run", f"`python -m experiments.{name}`", "", ""]
@@ -54,15 +61,17 @@ def row(name: str) -> str:
 
 
 def verdict(content: dict[str, Any]) -> str:
-    """Holds, or how many of the statements do not, and of what."""
+    """Holds, or how many of the statements do not, of what, and why where that is known."""
     checks = content["checks"]
-    refuted = [check["statement"] for check in checks if is_refuted(check)]
-    undecided = [check["statement"] for check in checks if not check["holds"] and not is_refuted(check)]
-    parts = [
-        f"{len(statements)} of {len(checks)} statements {what} ({', '.join(dict.fromkeys(map(_subject, statements)))})"
-        for what, statements in (("refuted", refuted), ("not established", undecided))
-        if statements
-    ]
+    refuted = [check for check in checks if is_refuted(check)]
+    undecided = [check for check in checks if not check["holds"] and not is_refuted(check)]
+    parts = []
+    for found, what in ((refuted, "refuted"), (undecided, "not established")):
+        if found:
+            reasons = dict.fromkeys(f"{_subject(c['statement'])}: {c['because']}" for c in found if c.get("because"))
+            subjects = dict.fromkeys(_subject(c["statement"]) for c in found if not c.get("because"))
+            why = "; ".join([*reasons, *([", ".join(subjects)] if subjects else [])])
+            parts.append(f"{len(found)} of {len(checks)} statements {what} ({why})")
     return "; ".join(parts) or "holds"
 
 
@@ -75,11 +84,29 @@ def _subject(statement: str) -> str:
     return re.split("[,:]", statement)[0]
 
 
+def gallery(claims: Sequence[str]) -> str:
+    """Every figure with its message, side by side."""
+    cells = []
+    for name in claims:
+        if committed(name) is not None:
+            figure = f"results/{name}.png"
+            message = title_of(import_module(f"experiments.{name}").__doc__ or "").replace("|", "\\|")
+            cells.append(f"[![{name}]({figure})]({figure})<br>**{name}**: {message}")
+    cells += [""] * (-len(cells) % _COLUMNS)
+    lines = [cells[i : i + _COLUMNS] for i in range(0, len(cells), _COLUMNS)]
+    head = ["| " * _COLUMNS + "|", "|---" * _COLUMNS + "|"]
+    return "\n".join([*head, *(f"| {' | '.join(line)} |" for line in lines)])
+
+
 def text(claims: Sequence[str]) -> str:
-    """The README with its table up to date."""
-    before, rest = README.read_text().split(BEGIN)
+    """The README with its table and its gallery up to date."""
     rows = "\n".join([_HEAD, "|---" * (_HEAD.count("|") - 1) + "|", *(row(name) for name in claims)])
-    return f"{before}{BEGIN}\n{rows}\n{END}{rest.split(END)[1]}"
+    return _between(_between(README.read_text(), BEGIN, END, rows), *_GALLERY, gallery(claims))
+
+
+def _between(page: str, begin: str, end: str, content: str) -> str:
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n{content}\n{end}{rest.split(end)[1]}"
 
 
 def update(claims: Sequence[str]) -> None:

@@ -5,12 +5,17 @@ A seed sets the initial weights and the batches in every arm alike. A result dep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+import signal
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
+from hashlib import sha256
 from math import cos, isfinite, log, pi
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -18,11 +23,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import rotsim
+from experiments import ledger, networks
 from experiments.networks.corpus import Text, load_corpus
 from experiments.networks.data import Images, load_images
 from experiments.networks.gpt import GPT, GPTSize
 from experiments.networks.train import make_optimizer
 from experiments.networks.variants import ResNet, normalised_mlp
+from rotsim import measure
 from rotsim.balance import balance
 from rotsim.errors import InvalidInput
 from rotsim.measure import Recorder, RotationalAdamW, RotationalLion, RotationalSGDM
@@ -195,11 +202,59 @@ def run_trial(trial: Trial, device: str = "cpu") -> Outcome:
 
 
 def run_trials(trials: Sequence[Trial], processes: int = 2, device: str = "cpu") -> list[Outcome]:
-    """Outcomes in the order of `trials`; their order and `processes` change nothing else."""
-    if processes == 1:
-        return [run_trial(trial, device) for trial in trials]
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(run_trial, trials, [device] * len(trials), chunksize=4))
+    """Outcomes in the order of `trials`; their order and `processes` change nothing else.
+
+    Trials that `experiments.ledger` has from a run that was cut off are taken from there; the others are added to it.
+    """
+    book = ledger.current()
+    keys = [key(trial, device) for trial in trials]
+    found = {k: Outcome(**kept) for k in keys if (kept := book.find(k)) is not None}
+    todo = {k: trial for k, trial in zip(keys, trials, strict=True) if k not in found}
+    if found:
+        print(
+            f"took up {len(found)} trials ({book.reused_seconds:.0f} CPU s) of a run that was cut off, "
+            f"from {book.path}; delete it to run them again"
+        )
+    for k, (outcome, seconds) in zip(todo, _outcomes(list(todo.values()), processes, device), strict=True):
+        book.add(k, asdict(outcome), seconds)
+        found[k] = outcome
+    return [found[k] for k in keys]
+
+
+def _outcomes(trials: list[Trial], processes: int, device: str) -> Iterator[tuple[Outcome, float]]:
+    """Outcomes and CPU seconds, each as soon as it and those before it are there."""
+    if processes == 1 or not trials:
+        yield from (_timed(trial, device) for trial in trials)
+        return
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_ignore_interrupts)
+    try:
+        yield from pool.map(_timed, trials, [device] * len(trials))
+    finally:  # on Ctrl-C too: what has begun is finished, what has not is not begun
+        pool.shutdown(cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C goes to every process of a terminal; the one that started the others answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _timed(trial: Trial, device: str) -> tuple[Outcome, float]:
+    started = time.process_time()
+    return run_trial(trial, device), time.process_time() - started
+
+
+def key(trial: Trial, device: str) -> str:
+    """A digest of all that decides the outcome of `trial`: itself, the device, PyTorch, and the code it runs through."""
+    text = f"{trial!r} {device} {torch.__version__} {_code(type(trial.arm))}"
+    return sha256(text.encode()).hexdigest()
+
+
+@cache
+def _code(arm: type) -> str:
+    """Digest of this file, the networks, the measuring optimizers, and the file that defines the arm."""
+    folders = [Path(inspect.getfile(package)).parent for package in (networks, measure)]
+    files = [Path(__file__), Path(inspect.getfile(arm)), *(path for f in folders for path in sorted(f.glob("*.py")))]
+    return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _run(trial: Trial, device: torch.device) -> Outcome:

@@ -14,7 +14,11 @@ for the four cases:
 
 What would refute them: a mean on the other side of the bound, established by the test. The bounds were set
 before the runs; the grids of learning rates, each over a factor of 64 (the GPT's: 4), came from
-trials on other seeds. Settings are chosen for each seed on the other seeds.
+trials on other seeds. Settings are chosen for each seed on the other seeds. The GPT had 3 seeds at first, which left
+its third statement open at p = 0.06; it has 7 since, as the spread over those asked for. The digits would ask for
+20 to more than 1000 (what each statement asks for stands beside its verdict): their open statements stay open.
+
+Where the weights have neither gains nor a good initial norm the first statement fails: `experiments.frozen`.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from matplotlib.figure import Figure
 import rotsim
 from experiments.claim import Check, Finding, main
 from experiments.paired import Comparison, checks, holm, tuned
-from experiments.panels import loss_axis, seed_curve, setting_axis
+from experiments.panels import finish, loss_axis, seed_curve, setting_axis
 from experiments.trials import ImageTask, Plain, Task, TextTask, Trial, Turned, run_trials
 from rotsim.plotting import style
 
@@ -67,12 +71,12 @@ CASES = [
     Case("ResNet, digits", RESNET, "adamw", 0.05, (0.004, 0.016, 0.064, 0.256), 300, 6),
     Case("ResNet, digits", RESNET, "sgdm", 1e-3, (0.1, 0.4, 1.6, 6.4), 300, 6),
     Case("ResNet, digits", RESNET, "lion", 0.5, (0.004, 0.016, 0.064, 0.256), 300, 6),
-    Case("WN-GPT, text", TextTask(batch=16), "adamw", 0.1, (0.016, 0.064), 700, 3),
+    Case("WN-GPT, text", TextTask(batch=16), "adamw", 0.1, (0.016, 0.064), 700, 7),
 ]
 _FAST = ImageTask(shape=(32, 32), noise=0.5)
 QUICK = [
-    Case("MLP, digits", _FAST, "adamw", 0.05, (0.016, 0.256), 60, 3),
-    Case("MLP, digits", _FAST, "sgdm", 1e-3, (0.4, 6.4), 60, 3),
+    Case("MLP, digits", _FAST, "adamw", 0.05, (0.016, 0.256), 40, 3),
+    Case("MLP, digits", _FAST, "sgdm", 1e-3, (0.4, 6.4), 40, 3),
 ]
 
 
@@ -158,7 +162,7 @@ def _difference_of_gains(losses: np.ndarray) -> np.ndarray:
 def _figure(cases: list[Case], losses: list[np.ndarray]) -> Figure:
     with style():
         figure, axes = plt.subplots(
-            2, len(cases), figsize=(4 * len(cases), 7), sharex="col", squeeze=False, layout="constrained"
+            2, len(cases), figsize=(4 * len(cases), 7.8), sharex="col", squeeze=False, layout="constrained"
         )
         for (top, bottom), case, x in zip(axes.T, cases, losses, strict=True):
             label = rotsim.OPTIMIZERS[case.optimizer].label
@@ -177,9 +181,11 @@ def _figure(cases: list[Case], losses: list[np.ndarray]) -> Figure:
             setting_axis(bottom, case.rates, "peak lr")
         axes[0, 0].set_ylabel("test loss, nats")
         axes[1, 0].set_ylabel("gain from warm-up:\nloss without - with, nats")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-        plt.close(figure)
-    return figure
+    message = (
+        "What warm-up gains an optimizer (blue) and its rotational variant (orange)\n"
+        "(mean ± SE over seeds; above zero in the lower row: warm-up helps)"
+    )
+    return finish(figure, message, axes[0, 0])
 
 
 if __name__ == "__main__":

@@ -1,16 +1,22 @@
 """The claims about training: every script runs, its statistics are right, and its checks can fail."""
 
+import json
+import re
+from dataclasses import replace
+from functools import partial
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
 from experiments import __main__ as runner
-from experiments import imbalance, invariance, product, sensitivity, special, table, warmup
-from experiments.claim import Check, Finding
+from experiments import frozen, imbalance, invariance, ledger, product, sensitivity, special, table, warmup
+from experiments.claim import Check, Finding, conduct
 from experiments.networks.variants import ResNet, normalised_mlp
 from experiments.paired import Comparison, at_best, checks, holm, tuned
-from experiments.trials import ImageTask, Plain, TextTask, Trial, Turned, lr_factor, run_trial
+from experiments.trials import ImageTask, Plain, TextTask, Trial, Turned, key, lr_factor, run_trial, run_trials
 from rotsim.errors import InvalidInput
 from rotsim.measure import Rotated
 
@@ -210,3 +216,81 @@ def test_schedule():
     assert factors[0] == pytest.approx(1 / 11) and factors[10] == 1.0 == max(factors)
     assert np.all(np.diff(factors[:11]) > 0) and np.all(np.diff(factors[10:]) < 0) and factors[-1] < 1e-3
     assert lr_factor(0, 100, 0) == 1.0
+
+
+# ------------------------------------------------------------------------------------- a claim that was cut off
+
+
+TINY = Trial(ImageTask(shape=(16,)), Plain("adamw", 0.02, 0.5), 10, 0)
+TRIALS = [replace(TINY, seed=seed) for seed in range(3)]
+
+
+def test_trials_of_a_run_that_was_cut_off_are_taken_up_and_counted(tmp_path, capsys):
+    path = tmp_path / "x.trials.jsonl"
+    with ledger.opened(path) as book:
+        first = run_trials(TRIALS[:2], 1)
+        assert len(book.run) == 2 and not book.reused
+    path.write_text(path.read_text() + '{"key": "cut o')  # the line that was being written
+    with ledger.opened(path) as book:
+        again = run_trials(TRIALS, 1)
+        summary = book.summary()["trials"]
+    assert [o.loss for o in again[:2]] == [o.loss for o in first] and again[2].loss == run_trial(TRIALS[2]).loss
+    assert again[2].loss not in {o.loss for o in first}
+    assert summary["run"] == 1 and summary["reused_from_a_run_cut_off"]["trials"] == 2
+    assert book.reused_seconds == pytest.approx(sum(entry["cpu_seconds"] for entry in book.kept.values())) > 0
+    assert "took up 2 trials" in capsys.readouterr().out
+
+
+def test_a_trial_that_differs_in_anything_is_another():
+    others = [replace(TINY, seed=1), replace(TINY, steps=11), replace(TINY, arm=Turned("adamw", 0.02, 0.5))]
+    keys = {key(trial, device) for trial in (TINY, *others) for device in ("cpu", "cuda")}
+    assert len(keys) == 8 and key(TINY, "cpu") == key(replace(TINY), "cpu")
+
+
+def test_a_claim_that_crashed_goes_on_where_it_was(tmp_path):
+    """What it takes over and what that took is in the provenance, and counted in its CPU time; then nothing is left."""
+
+    def examine(quick, crash):
+        run_trials(TRIALS[:2], 1)
+        if crash:
+            raise ValueError("cut off")
+        run_trials(TRIALS[2:], 1)
+        return Finding([Check("x", 1.0, 0.1, high=2.0)], plt.figure())
+
+    left = tmp_path / "x.trials.jsonl"
+    with pytest.raises(ValueError, match="cut off"):
+        conduct("x", "X.", partial(examine, crash=True), False, tmp_path)
+    kept = [json.loads(line)["cpu_seconds"] for line in left.read_text().splitlines()]
+    conduct("x", "X.", partial(examine, crash=False), False, tmp_path)
+    content = json.loads((tmp_path / "x.json").read_text())
+    trials = content["provenance"]["trials"]
+    assert trials["run"] == 1 and trials["reused_from_a_run_cut_off"]["trials"] == 2
+    assert content["cpu_seconds"] >= trials["cpu_seconds"] + trials["reused_from_a_run_cut_off"]["cpu_seconds"] - 0.2
+    assert trials["reused_from_a_run_cut_off"]["cpu_seconds"] == pytest.approx(sum(kept), abs=0.06)
+    assert not left.exists()
+    conduct("x", "X.", partial(examine, crash=False), False, tmp_path)
+    again = json.loads((tmp_path / "x.json").read_text())["provenance"]["trials"]
+    assert again["run"] == 3 and "reused_from_a_run_cut_off" not in again
+
+
+def test_seeds_needed_have_the_power_that_is_asked_for():
+    values = np.array([0.2, 1.8, 0.9, 1.1, 1.0])
+    needed = Comparison("x", values, low=0.5).seeds_needed(0.0125)
+    effect, draw = 0.5 / values.std(ddof=1), np.random.default_rng(1)
+
+    def power(n):
+        sample = effect + draw.standard_normal((4000, n))
+        t = sample.mean(axis=1) / sample.std(axis=1, ddof=1) * np.sqrt(n)
+        return (t > stats.t.isf(0.0125, n - 1)).mean()
+
+    assert power(needed) > 0.78 and power(needed - 3) < 0.78
+    assert Comparison("x", values, low=0.5).seeds_needed(0.05) < needed
+    assert Comparison("x", values, low=0.9999).seeds_needed(0.05) is None
+    [open_] = checks([Comparison("x", values, low=0.9)])
+    assert re.search(r"\d+ seeds would be needed, has 5", open_.line())
+
+
+def test_frozen_norms_are_judged_apart():
+    case = np.repeat(noise[:4, :1], 2, axis=1) * np.array([1, 1.1, 1, 1.01])[:, None, None]
+    assert verdicts(frozen.judge(case)) == ["holds", "holds"]
+    assert verdicts(frozen.judge(case[[1, 0, 0, 1]])) == ["refuted", "refuted"]

@@ -113,6 +113,31 @@ def test_the_norm_moves_if_decay_does_not_follow():
     assert [check.holds for check in schedules._of_cosine("x", walk, corrected=False)] == [True]
 
 
+def test_lions_norm_stays_with_the_decay_of_its_equilibrium_and_not_with_the_rate():
+    optimizer = rotsim.plan("lion", rotation=schedules.ROTATION, norm=1.0, dim=schedules.DIM).optimizer
+    decay = schedules._steady_decay(optimizer)
+
+    def norm(step, share):
+        rate = float(schedules.COSINE(np.array([step]))[0])
+        return rotsim.equilibrium(
+            rotsim.Lion(rate * optimizer.lr, share * optimizer.weight_decay), schedules.DIM
+        ).norm
+
+    for step in (1, 3000, 8000):
+        assert norm(step, float(decay(np.array([step]))[0])) == pytest.approx(1.0, abs=1e-3)
+    assert norm(8000, schedules.FINAL) > 1.08
+
+
+def test_momentums_delay_is_seen_in_the_walk():
+    """What the paper's λ + P misses under Lion, the formula with the delay must not be allowed to miss."""
+    found = table.committed("radial")["numbers"]["lion, strong"]
+    for quantity in ("rotation", "norm"):
+        paper, exact = radial._of_walks("x", found, quantity)
+        assert paper.refuted and "90 steps late" in paper.line() and exact.holds
+        without_delay = {**found, f"{quantity}_delayed_error": found[f"{quantity}_error"]}
+        assert radial._of_walks("x", without_delay, quantity)[1].refuted
+
+
 def test_a_pull_without_its_correction_is_seen(monkeypatch):
     monkeypatch.setattr(radial, "with_pull", lambda optimizer, dim, strength: rotsim.equilibrium(optimizer, dim))
     found = radial._walks("sgdm", 0.02, np.array([0.0, 1.0]), quick=True)
@@ -161,15 +186,19 @@ def test_a_verdict_is_compared_with_the_committed_one():
 
 @pytest.fixture
 def stubs(monkeypatch, tmp_path):
-    """Three claims that take no time; the second breaks."""
+    """Claims that take no time; one breaks, one is stopped."""
 
     def breaks(quick):
         raise ValueError("broken [on purpose]")
+
+    def stopped(quick):
+        raise KeyboardInterrupt
 
     scripts = {
         "good": SimpleNamespace(__doc__="Good.", examine=lambda quick: finding(True)),
         "broken": SimpleNamespace(__doc__="Broken.", examine=breaks),
         "refuted": SimpleNamespace(__doc__="Refuted.", examine=lambda quick: finding(False)),
+        "stopped": SimpleNamespace(__doc__="Stopped by Ctrl-C.", examine=stopped),
     }
     monkeypatch.setattr(runner, "CLAIMS", tuple(scripts))
     monkeypatch.setattr(runner, "module_of", scripts.__getitem__)
@@ -178,7 +207,7 @@ def stubs(monkeypatch, tmp_path):
 
 
 def test_runner_goes_on_after_a_failure_and_reports_it(stubs, tmp_path):
-    result = stubs("--all")
+    result = stubs("--all", "--skip", "stopped")
     assert result.exit_code == 1 and "ValueError: broken [on purpose]" in result.output
     assert "3/3 refuted" in result.output and "newly refuted: statement 0" in result.output
     assert (tmp_path / "out" / "good.json").exists() and (tmp_path / "out" / "refuted.png").exists()
@@ -186,12 +215,27 @@ def test_runner_goes_on_after_a_failure_and_reports_it(stubs, tmp_path):
 
 def test_runner_chooses_skips_and_takes_up(stubs):
     assert stubs("good").exit_code == 0
-    assert stubs("--all", "--skip", "broken", "--skip", "refuted").exit_code == 0
-    again = stubs("--quick", "--from", "refuted")
+    assert stubs("--all", "--skip", "broken", "--skip", "refuted", "--skip", "stopped").exit_code == 0
+    again = stubs("--quick", "--from", "refuted", "--skip", "stopped")
     assert again.exit_code == 1 and "1/1 refuted" in again.output
     assert stubs().exit_code == 2
     wrong = stubs("nonsense")
     assert wrong.exit_code == 2 and "choose from good, broken, refuted" in wrong.output
+
+
+def test_ctrl_c_says_how_to_go_on(stubs):
+    result = stubs("--all", "--skip", "broken")
+    assert result.exit_code == 130 and "`--from stopped`" in result.output and "newly refuted" in result.output
+
+
+def test_a_verdict_has_its_cause():
+    checks = [
+        {"statement": "Lion, x: y", "holds": False, "because": "its momentum is long"},
+        {"statement": "Lion, x: z", "holds": False, "because": "its momentum is long"},
+        {"statement": "SGDM: y", "holds": False},
+        {"statement": "AdamW: y", "holds": True, "because": "not said"},
+    ]
+    assert table.verdict({"checks": checks}) == "3 of 4 statements refuted (Lion: its momentum is long; SGDM)"
 
 
 def test_readme_has_the_committed_results():

@@ -72,8 +72,11 @@ def shifted_discounted_sum(kept: float, beta1: float, beta2: float, mean: float)
     """Variance K_0 of a sign whose argument has a mean of `mean` standard deviations, and Σ kept^k K_k / K_0.
 
     derivations.signal.sign_covariance_slope: K_k is (2/π) ∫ exp(-mean²/(1 + sin ψ)) dψ up to the arcsine of the
-    correlation.
+    correlation. Beyond some 8 deviations the sign does not change within floating point: both are 0.
     """
+    lag_0 = 1 - erf(mean / np.sqrt(2)) ** 2
+    if lag_0 == 0:
+        return 0.0, 0.0
     lags = 1 if beta2 == 0 else max(1, int(np.ceil(np.log(_LINEAR) / np.log(beta2))))
     k = np.arange(1, lags + 1)
     end = np.pi / 2 * closed_forms.lion_sign_correlation(beta1, beta2, k)
@@ -81,6 +84,5 @@ def shifted_discounted_sum(kept: float, beta1: float, beta2: float, mean: float)
     covariance = np.zeros(lags)
     for node, weight in zip(nodes, weights, strict=True):
         covariance += weight * end / np.pi * np.exp(-(mean**2) / (1 + np.sin(end * (1 + node) / 2)))
-    lag_0 = 1 - erf(mean / np.sqrt(2)) ** 2
     tail = kept ** (lags + 1) * covariance[-1] * beta2 / (1 - kept * beta2)
     return float(lag_0), float(((kept**k * covariance).sum() + tail) / lag_0)
