@@ -94,7 +94,9 @@ class AdamL2(Optimizer):
             return float(np.log(found.square * dim * variance / weight_decay**2)), found
 
         start = 2 * np.log(leading_norm)
-        solution = root_scalar(lambda x: walk(x)[0] - x, x0=start, x1=walk(start)[0] - 1e-6, method="secant", xtol=1e-13)
+        solution = root_scalar(
+            lambda x: walk(x)[0] - x, x0=start, x1=walk(start)[0] - 1e-6, method="secant", xtol=1e-13
+        )
         norm_squared, found = float(np.exp(solution.root)), walk(solution.root)[1]
         response, _ = mean_response(beta1, beta2)
         v = closed_forms.adam_l2_second_moment(weight_decay, dim, norm_squared, *law)

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from math import comb, factorial, log, sqrt
 from typing import Any
 
@@ -89,10 +90,13 @@ def steady(h: float, beta1: float, beta2: float) -> Steady:
         if not (0 < square < np.inf and 0 < moved < np.inf):
             break
         found.append(np.array([square, moved / (2 * square)]))
-    gaps = [float(np.abs(np.log(b / a)).max()) / 2 for a, b in zip(found, found[1:], strict=False)]
-    growing = len(gaps) > 1 and gaps[-1] > gaps[-2]
-    square, half = found[-2 if growing else -1]
-    return Steady(float(square), float(half), gaps[-1] if gaps else np.inf)
+    gaps = [float(np.abs(np.log(b / a)).max()) / 2 for a, b in pairwise(found)]
+    best, error = found[-1], gaps[-1] if gaps else np.inf
+    if len(gaps) > 1:
+        before, last = gaps[-2:]
+        best = found[-1 if last < before else -2]
+        error = last / (1 - last / before) if last < before / 2 else before + last  # a geometric tail, if there is one
+    return Steady(float(best[0]), float(best[1]), error)
 
 
 def _frozen(h: float, beta1: float) -> tuple[float, float]:
