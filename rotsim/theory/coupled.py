@@ -38,7 +38,7 @@ import numpy as np
 from rotsim.theory.adam_l2_chain import steady
 from rotsim.theory.second_moment import UpdateCovariance, adam_covariance, mean_response
 
-_DECAYS = np.geomspace(1e-4, 10, 16)
+_DECAYS = np.geomspace(1e-4, 10, 24)
 
 
 def stationary(
