@@ -118,13 +118,20 @@ mu = _positive("mu")
 Y = _positive("Y")
 P_g = Symbol("P_g", real=True)
 w_fixed = Symbol("w̄", real=True)
+h = _positive("h")
+s = _positive("s")
+xi = _positive("xi")
+x, y = Symbol("x", real=True), Symbol("y", real=True)
+X = Function("X")
 norm_m = Symbol("‖m‖", positive=True)
 j = Symbol("j", integer=True, nonnegative=True)
 n = Symbol("n", integer=True, nonnegative=True)
 i = Symbol("i", integer=True, nonnegative=True)
 l_ = Symbol("l", integer=True, nonnegative=True)
 
-w_, m_, g_, u_, c_, x_, z_, W_ = (IndexedBase(name) for name in ("w", "m", "g", "u", "c", "x", "z", "W"))
+w_, m_, g_, u_, c_, v_, x_, y_, z_, W_ = (
+    IndexedBase(name) for name in ("w", "m", "g", "u", "c", "v", "x", "y", "z", "W")
+)
 E = Function("E")
 
 

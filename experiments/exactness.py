@@ -1,4 +1,4 @@
-"""The exact formulas are exact: what is left is Monte-Carlo error, and the error that Adam+L2 declares.
+"""The exact formulas are exact: what is left is Monte-Carlo error.
 
 Claim (ours, beside table 1 of the paper): for white Gaussian gradients the
 finite-step equilibria of `rotsim.equilibrium` hold at any lr·wd, betas and dimension; for scale-invariant ones
@@ -6,12 +6,16 @@ what is neglected is of order 1/dim. Settings are random, with lr·wd (for Adam+
 λw = 0) log-uniform in [1e-4, 0.1] and betas from a list.
 
 What would refute it: z-scores of norm or rotation that fail a normality test or exceed their Bonferroni bound,
-with a declared error besides for Adam+L2 and for scale-invariant gradients (4 standard errors are allowed beyond
-it); a pooled error of 0.3 % or more; on a ladder of dimensions, an error a/dim whose |a| exceeds the
-declared 1, or that does not vanish, within 4 standard errors and the declared error, as dim grows.
+with a declared error besides for scale-invariant gradients (4 standard errors are allowed beyond it); a pooled
+error of 0.3 % or more; on a ladder of dimensions, an error a/dim whose |a| exceeds the declared 1, or that does not
+vanish, within 4 standard errors and the declared error, as dim grows.
 
 A pooled error is the weighted mean of the relative errors of one optimizer within one decade of
 lr·wd: it resolves a systematic error that single settings cannot.
+
+Adam's first steps, corrected for the bias of m, throw weights far out at β1 = 0.98 and strong decay. A first version
+dropped 4 relaxation times only, after which 0.13 % of that was left in the norm of two settings (z of 3.6 and 3.9;
+`rotsim.predict` gives the same 0.13 %). It is 8 since then.
 """
 
 from __future__ import annotations
@@ -68,7 +72,7 @@ def measure(
     if noise == "scale_invariant":
         relaxation += 2 * memory  # Adam's second moment follows the norm
     window = max(1, int(relaxation / 5))
-    transient, kept = 4 * relaxation, max(8 * relaxation, 400)
+    transient, kept = 8 * relaxation, max(8 * relaxation, 400)
     skipped = -(-int(transient) // window)
     steps = window * (skipped + -(-int(kept) // window))
     dim = dim or int(np.clip(budget / steps / NEURONS, 128, 4096))
@@ -148,19 +152,18 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def claims(line: dict[str, Any]) -> Iterator[Check]:
     """What one line of the summary has to meet; all at 5 % over the table."""
     about, unknown = f"{OPTIMIZERS[line['optimizer']]}, {NOISE[line['noise']]}: {line['quantity']}", float("nan")
-    if line["noise"] == "isotropic" and line["optimizer"] != "adam_l2":
+    if line["noise"] == "isotropic":
         yield Check(
             f"{about}, largest z over its Bonferroni bound", line["z_largest"] / line["z_allowed"], unknown, high=1.0
         )
         yield Check(
             f"{about}, p of normality over its Bonferroni bound", line["p_normal"] / line["p_allowed"], unknown, 1.0
         )
+        pooled, error = line["largest_pooled_error"], line["pooled_standard_error"]
+        yield Check(f"{about}, largest pooled error", pooled, error, high=BAR + 4 * error)
     else:
         undeclared = line["largest_undeclared_error"]
         yield Check(f"{about}, error beyond the declared one and 4 standard errors", undeclared, unknown, high=0.0)
-    if line["noise"] == "isotropic":
-        pooled, error = line["largest_pooled_error"], line["pooled_standard_error"]
-        yield Check(f"{about}, largest pooled error", pooled, error, high=BAR + 4 * error)
 
 
 def ladder(name: str, budget: float) -> dict[str, Any]:
@@ -213,17 +216,12 @@ def examine(quick: bool) -> Finding:
     checks += [check for name in OPTIMIZERS for check in ladder_claims(name, rungs[name])]
     white = [line for line in lines if line["noise"] == "isotropic"]
 
-    def largest(key: str, *names: str) -> float:
-        return max(line[key] for line in white if line["optimizer"] in names)
-
-    linear = tuple(name for name in OPTIMIZERS if name != "adam_l2")
+    pooled = max(line["largest_pooled_error"] for line in white)
     paper = max(white, key=lambda line: line["largest_leading_error"])
     result = (
-        f"{len(rows)} random settings, white noise: AdamW, SGDM, Lion within Monte-Carlo error (pooled error at "
-        f"most {largest('largest_pooled_error', *linear):.2%}), Adam+L2 up to "
-        f"{largest('largest_systematic_error', 'adam_l2'):.2%} beyond 3 standard errors, within the declared; the "
-        f"paper's formulas up to {paper['largest_leading_error']:.0%} off ({OPTIMIZERS[paper['optimizer']]}); "
-        "scale-invariant gradients: what is left falls as 1/dim"
+        f"{len(rows)} random settings, white noise: all four optimizers within Monte-Carlo error (pooled error at most "
+        f"{pooled:.2%}); the paper's formulas up to {paper['largest_leading_error']:.0%} off "
+        f"({OPTIMIZERS[paper['optimizer']]}); scale-invariant gradients: what is left falls as 1/dim"
     )
     numbers = {"summary": lines, "ladder": rungs, "settings": rows}
     return Finding(checks, _figure(rows, rungs), numbers, result)
@@ -270,10 +268,7 @@ def _figure(rows: list[dict[str, Any]], rungs: dict[str, Any]) -> Figure:
             axes[row, 0].set_ylabel(text)
         axes[0, 2].legend(loc="upper left", fontsize=9)
         axes[2, 0].legend(fontsize=9)
-        figure.suptitle(
-            "The exact formulas leave noise, and under Adam+L2 at strong decay below 1 % (top);\n"
-            "what they neglect falls as 1/dim (bottom, dashed: fit)"
-        )
+        figure.suptitle("The exact formulas leave noise (top); what they neglect falls as 1/dim (bottom, dashed: fit)")
         plt.close(figure)
     return figure
 

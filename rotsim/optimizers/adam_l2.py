@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba.extending import register_jitable
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 from rotsim.optimizers.base import TINY, Method, Moments, Optimizer
 from rotsim.theory import closed_forms
-from rotsim.theory.coupled import COUPLING, stationary
+from rotsim.theory.adam_l2_chain import Steady, steady
 from rotsim.theory.second_moment import adam_covariance, mean_inverse_root, mean_response
 
 if TYPE_CHECKING:
@@ -85,30 +85,27 @@ class AdamL2(Optimizer):
             error = 1 / relaxation / (1 - beta1) + (1 - beta2) + weight_decay**2 * leading_norm**2 / (v * dim)
             return Moments(leading_norm**2, rotation**2 / 2, relaxation, error)
 
-        covariance = adam_covariance(beta1, beta2)
-        response, memory = mean_response(beta1, beta2)
+        adam_covariance(beta1, beta2)  # refuses betas for which the update has no variance
 
-        def walk(norm_squared: float) -> tuple[float, float, float]:
-            """Image of E‖w‖² under one round of noise against decay, 1 - ρ, and the second moment between them."""
-            v = closed_forms.adam_l2_second_moment(weight_decay, dim, norm_squared, *law)
-            image, one_minus_cosine = stationary(lr, weight_decay * response / np.sqrt(v), memory, covariance)
-            share = power.scale_squared * norm_squared**power.homogeneity / (v * dim)  # of noise in v
-            return image * dim * share, one_minus_cosine, v
+        def walk(log_norm_squared: float) -> tuple[float, Steady]:
+            """Image of log E‖w‖² under the chain of one coordinate, whose noise it sets, and that chain."""
+            variance = power.scale_squared * np.exp(power.homogeneity * log_norm_squared) / dim
+            found = steady(float(lr * weight_decay / np.sqrt(variance)), beta1, beta2)
+            return float(np.log(found.square * dim * variance / weight_decay**2)), found
 
-        def excess(log_norm_squared: float) -> float:
-            image = walk(np.exp(log_norm_squared))[0]
-            return float(np.log(image) - log_norm_squared) if 0 < image < np.inf else 1e3
-
-        # from +inf (overshoot, or a step too large for so small a norm) it falls to -inf: one root
         start = 2 * np.log(leading_norm)
-        norm_squared = float(np.exp(brentq(excess, start - 60, start + 60, xtol=1e-14, rtol=1e-14)))
-        _, one_minus_cosine, v = walk(norm_squared)
+        solution = root_scalar(
+            lambda x: walk(x)[0] - x, x0=start, x1=walk(start)[0] - 1e-6, method="secant", xtol=1e-13
+        )
+        norm_squared, found = float(np.exp(solution.root)), walk(solution.root)[1]
+        response, _ = mean_response(beta1, beta2)
+        v = closed_forms.adam_l2_second_moment(weight_decay, dim, norm_squared, *law)
         relaxation = closed_forms.adam_l2_relaxation_steps(lr, weight_decay * response, v, power.homogeneity)
         if power.homogeneity:  # the gradient follows the norm, and v follows the gradient
             relaxation = closed_forms.adam_l2_lagged_relaxation_steps(
                 lr, weight_decay * response, beta2, v, power.homogeneity
             )
-        # neglected: ε, and decay within the momentum's memory together with the spread of v
-        coupling = COUPLING * lr * weight_decay / np.sqrt(v) * (1 - beta2) / (1 - beta1)
-        error = covariance.error + coupling + self.eps * mean_inverse_root(beta2) / np.sqrt(v)
-        return Moments(norm_squared, one_minus_cosine, relaxation, error)
+        error = found.error
+        if self.eps > 0:  # to first order it shrinks every update by the share ε E[1/√v]
+            error += self.eps * (mean_inverse_root(beta2) if beta2 > 0 else np.inf) / np.sqrt(v)
+        return Moments(norm_squared, found.one_minus_cosine, relaxation, error)

@@ -254,6 +254,11 @@ def _projected_signal(o: Optimizer, dim: int, law: GradientPower, method: Method
     # neglected for Lion: how the linearised sign sees a slow part that differs between coordinates
     error = white.model_error + (2 * o.lr * o.weight_decay if isinstance(o, Lion) else 0.0)
     half = walk.one_minus_cosine * (1 - aligned)
+    if isinstance(o, AdamL2):  # linear response, so only what the mean changes is taken from it
+        linear_norm, linear_walk = _aligned(o, dim, law, white.norm_squared, 0.0)
+        norm_share, half_share = white.norm_squared / linear_norm, white.one_minus_cosine / linear_walk.one_minus_cosine
+        norm_squared, half = norm_squared * norm_share, half * half_share
+        error += max(abs(norm_share - 1), abs(half_share - 1)) / 2
     return replace(white, norm_squared=norm_squared, one_minus_cosine=half, model_error=error)
 
 

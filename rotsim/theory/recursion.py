@@ -10,8 +10,8 @@ used; neglected is the spread of ‖w‖ over neurons, of order 1/C, and what ea
   v fluctuates as it does in equilibrium. Over the first 1/(1-β2) steps, and while the gradient's
   scale changes within as many, v averages over fewer gradients; how much its relative variance then
   differs from the stationary one is the declared error of the update, carried on to the norm.
-* Adam+L2: as AdamW, and the momentum of λw beside that of the noise, see `rotsim.theory.coupled`.
-  Declared besides: a tenth of decay per step times (1-β2)/(1-β1).
+* Adam+L2: as AdamW, and the momentum of λw beside that of the noise, see `rotsim.theory.coupled`. Declared
+  besides: how far that settles from the exact equilibrium at the decay of each step.
 * Rotational: the angle of each step at constant norm, the filling of the inner optimizer's average included.
 * Lion: signs of jointly Gaussian c_t, correlated by the arcsine law with the variances in force at
   both times, transients of m included. asin is expanded in odd powers, each of which is a mode.
@@ -36,7 +36,7 @@ from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.compiled import compiled
 from rotsim.simulation.walk import squared_angle
 from rotsim.theory import closed_forms
-from rotsim.theory.coupled import COUPLING
+from rotsim.theory.coupled import departure
 from rotsim.theory.second_moment import adam_covariance, mean_response
 from rotsim.theory.sign import arcsine_modes
 
@@ -88,6 +88,8 @@ def _adam_l2(  # type: ignore[no-untyped-def]
     lag_0,
     weights,
     roots,
+    decays,
+    departures,
     dim,
     power,
     homogeneity,
@@ -124,7 +126,7 @@ def _adam_l2(  # type: ignore[no-untyped-def]
         moved = step**2 * (m2 * lag_0 + 2 * response * noise_r + response**2 * r2)
         across -= step * (noise_r + response * r2)
         lost = step * decay
-        error = abs(spread / v**2 - (1 - beta2) / (1 + beta2)) + COUPLING * lost * (1 - beta2) / fresh
+        error = abs(spread / v**2 - (1 - beta2) / (1 + beta2)) + np.interp(lost, decays, departures)
         growth = step**2 * m2 * (1 + beta1) / fresh
         w2, inherited = _record(records[t // window], w2, along, moved, error, growth, (1 - lost) ** 2, inherited)
 
@@ -236,7 +238,7 @@ def _modes(beta1: float, beta2: float) -> tuple[float, np.ndarray, np.ndarray]:
 
 
 def _run_adam_l2(o: AdamL2) -> tuple[Callable[..., None], float]:
-    fixed = (*o.betas, o.eps, *mean_response(*o.betas), *_modes(*o.betas))
+    fixed = (*o.betas, o.eps, *mean_response(*o.betas), *_modes(*o.betas), *departure(*o.betas))
     return lambda dim, law: _adam_l2(*fixed, float(dim), *law), adam_covariance(*o.betas).error
 
 

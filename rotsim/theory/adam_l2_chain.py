@@ -1,0 +1,209 @@
+r"""Adam+L2 under white noise, exactly: the moments of one coordinate's Markov chain.
+
+With x = λw/σ, m and v in units of the noise's deviation σ, a coordinate is a chain of its own that depends
+on h = ηλ/σ and the betas alone (derivations.adam_l2, from `dimensionless_chain` on):
+
+.. math::
+    y = z + x, \quad m' = β_1 m + (1-β_1)\, y, \quad v' = β_2 v + (1-β_2)\, y^2, \quad x' = x - h\, m'/\sqrt{v'},
+    \qquad z \sim N(0, 1).
+
+Steps of the argument:
+
+1. x is nearly normal. With s² near E x², x enters through y only, whose density given x is that of
+   N(0, 1 + s²) times the Mehler series Σ_k ρ^k/k! He_k(x/s) He_k(y/√(1+s²)), ρ² = s²/(1+s²).
+2. He_a(x'/s) = Σ_i C(a,i) (-h m'/(s√v'))^i He_{a-i}(x/s), and m' is linear in m and y. So the expectation, one
+   step ahead, of He_a(x/s) m^b f(v) is a sum of He_l(x/s) m^j times integrals over y that contain v' alone,
+
+   .. math:: (K_{kni} f)(v) = E\left[He_k(y)\, y^n\, v'^{-i/2} f(v')\right], \qquad y \sim N(0, 1),
+
+   in units of √(1+s²) for gradients. These depend on β2 alone, not on h, s or β1.
+3. Given all |y| the hierarchy would close at degree 2 but for the dependence of y on x. It is cut at total degree
+   D in (x, m): a Galerkin projection, whose next terms are of order ρ^(D+2). f is interpolated in log v.
+4. The stationary law, seen by these functions, is a left null vector: E x² follows, and E (x' - x)² = 2 (1 - ρ_w) E x².
+
+Neither h nor 1 - β2 is taken as small. Rungs of rising degree and resolution, the lowest of them constant v, say how
+far the last is off. Where it is further from the one before than that was from its own, the series is asymptotic
+only, and the one before is taken: at h beyond 1, and for β2 < 0.3 beside momentum, where v gets very small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from math import comb, factorial, log, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.polynomial.hermite_e import hermevander
+from scipy.linalg import lu_factor, lu_solve
+from scipy.optimize import brentq
+
+from rotsim.theory import closed_forms
+
+#: (D, points in log v): the last is what is used, those before it say how far off it is.
+_RUNGS = ((2, 16), (4, 20), (6, 24))
+_TAIL = 21.0  # e^-21 of the law of v lies beyond either end of the interpolation
+_SMALLEST = 1e-12  # β2 below this is as good as 0
+_REACH = 11.0  # deviations of y up to which integrals go
+_STEP = 0.125  # of asinh: the integrands are analytic within π/4 of the real axis
+
+
+@dataclass(frozen=True)
+class Steady:
+    """Stationary moments of the chain.
+
+    Attributes
+    ----------
+    square : float
+        E x² = λ² E w²/σ².
+    one_minus_cosine : float
+        1 - E[x x']/E x².
+    error : float
+        Estimated relative error of √E x² and of √(1 - ρ), the larger of the two.
+    """
+
+    square: float
+    one_minus_cosine: float
+    error: float
+
+
+@lru_cache(maxsize=4096)
+def steady(h: float, beta1: float, beta2: float) -> Steady:
+    """Stationary state of the chain above.
+
+    Parameters
+    ----------
+    h : float
+        ηλ/σ > 0: decay per step if v were the noise's variance.
+    beta1, beta2 : float
+        In [0, 1); β2 > 0 unless β1 = 0, or u = m/√v has no variance.
+
+    Returns
+    -------
+    Steady
+        That for constant v, with an infinite ``error``, where even the lowest degree gives no positive variance.
+    """
+    found = [np.array(_frozen(h, beta1))]
+    for degree, points in _RUNGS:
+        square, moved = _solve(h, beta1, max(beta2, _SMALLEST), degree, points, float(found[-1][0]))
+        if not (0 < square < np.inf and 0 < moved < np.inf):
+            break
+        found.append(np.array([square, moved / (2 * square)]))
+    gaps = [float(np.abs(np.log(b / a)).max()) / 2 for a, b in pairwise(found)]
+    best, error = found[-1], gaps[-1] if gaps else np.inf
+    if len(gaps) > 1:
+        before, last = gaps[-2:]
+        best = found[-1 if last < before else -2]
+        error = last / (1 - last / before) if last < before / 2 else before + last  # a geometric tail, if there is one
+    return Steady(float(best[0]), float(best[1]), error)
+
+
+def _frozen(h: float, beta1: float) -> tuple[float, float]:
+    """E x² and 1 - ρ for constant v = 1 + E x²: the closed forms of derivations.adam_l2."""
+
+    def excess(log_square: float) -> float:
+        image = float(closed_forms.adam_l2_exact_norm_squared_map(h, 1.0, beta1, 1.0, np.exp(log_square), 1.0, 0.0))
+        return log(image) - log_square if image > 0 else 1e3
+
+    square = float(np.exp(brentq(excess, log(h) - 40, log(h) + 40, xtol=1e-12)))
+    return square, float(closed_forms.adam_l2_exact_one_minus_cosine(h, 1.0, beta1, 1 + square))
+
+
+@lru_cache(maxsize=8)
+def _terms(degree: int) -> tuple[list[tuple[int, int]], dict[str, np.ndarray], list[tuple[int, int, int]]]:
+    """The terms of step 2, by exponent: functions (l, j), integer arrays of all terms, and the (k, n, i) that occur."""
+    basis = [(low, total - low) for total in range(0, degree + 1, 2) for low in range(total + 1)]
+    place = {pair: number for number, pair in enumerate(basis)}
+    kinds: dict[tuple[int, int, int], int] = {}
+    rows = []
+    for source, (a, b) in enumerate(basis):
+        for i in range(a + 1):
+            for j in range(min(b + i, degree) + 1):
+                n = b + i - j
+                for k in range(n % 2, degree - j + a - i + 1, 2):
+                    kind = kinds.setdefault((k, n, i), len(kinds))
+                    for r in range(min(a - i, k) + 1):  # He_{a-i} He_k = Σ_r C(a-i,r) C(k,r) r! He_{a-i+k-2r}
+                        left = a - i + k - 2 * r
+                        if left + j <= degree:
+                            factor = comb(a, i) * comb(b + i, j) * comb(a - i, r) * comb(k, r) * factorial(r)
+                            rows.append((place[left, j], source, kind, i, j, n, k, b, factor / factorial(k)))
+    names = ("target", "source", "kind", "i", "j", "n", "k", "b")
+    table = np.array(rows)
+    columns = {name: table[:, at].astype(int) for at, name in enumerate(names)}
+    return basis, {**columns, "factor": table[:, -1]}, list(kinds)
+
+
+def _range(beta2: float) -> tuple[float, float]:
+    """log v below and above which its law has less than e^-21: Chernoff's bound, and Laurent and Massart's."""
+    square = (1 - beta2) / (1 + beta2)  # Σ d_j²
+    high = 1 + 2 * sqrt(_TAIL * square) + 2 * _TAIL * (1 - beta2)
+    low = 1 - 2 * sqrt(_TAIL * square)
+    if low < 0.3:
+        share = (1 - beta2) * beta2 ** np.arange(max(2, int(np.ceil(50 / -log(beta2)))))
+        sigma = np.geomspace(1.0, 1e20, 400)
+        low = float(np.max((np.log1p(2 * np.outer(sigma, share)).sum(axis=1) / 2 - _TAIL) / sigma))
+    return log(low), log(high)
+
+
+@lru_cache(maxsize=24)
+def _integrals(beta2: float, degree: int, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """log v at the nodes, and K_{kni} of `_terms` as matrices from values of f at the nodes to values at the nodes.
+
+    y = √(β2 v/(1-β2)) sinh u makes log v' = log(β2 v) + 2 log cosh u: analytic, however small v is, and the
+    trapezoidal rule converges geometrically.
+    """
+    low, high = _range(beta2)
+    if beta2 < 0.3:
+        points = int(points + 2 * (high - low) - 24)
+    middle, half = (low + high) / 2, (high - low) / 2
+    angle = np.pi * (np.arange(points) + 0.5) / points
+    node = np.cos(angle)
+    barycentric = (-1.0) ** np.arange(points) * np.sin(angle)
+    log_v = middle + half * node
+    kinds = np.array(_terms(degree)[2])
+    found = np.empty((len(kinds), points, points))
+    for row, at in enumerate(log_v):
+        scale = sqrt(beta2 / (1 - beta2)) * np.exp(at / 2)
+        end = float(np.arcsinh(_REACH / scale))
+        u = np.linspace(0.0, end, max(40, int(np.ceil(end / _STEP))) + 1)
+        y = scale * np.sinh(u)
+        weight = 2 * u[1] * scale * np.cosh(u) * np.exp(-(y**2) / 2) / sqrt(2 * np.pi)
+        weight[0] /= 2
+        after = at + log(beta2) + 2 * np.log(np.cosh(u))
+        away = np.clip((after - middle) / half, -1, 1)[:, None] - node
+        away[away == 0] = 1e-300
+        interpolate = barycentric / away
+        interpolate /= interpolate.sum(axis=1, keepdims=True)
+        hermite = hermevander(y, int(kinds[:, 0].max())).T
+        power, inverse = (base ** np.arange(degree + 1)[:, None] for base in (y, np.exp(-after / 2)))
+        integrand = hermite[kinds[:, 0]] * power[kinds[:, 1]] * inverse[kinds[:, 2]] * weight
+        found[:, row] = integrand @ interpolate
+    return log_v, found
+
+
+def _solve(h: float, beta1: float, beta2: float, degree: int, points: int, spread: float) -> tuple[float, float]:
+    """E x² and E (x' - x)² with the hierarchy cut at `degree`, expanded about a variance `spread` of x."""
+    basis, term, kinds = _terms(degree)
+    _, integrals = _integrals(beta2, degree, points)
+    n_nodes, s = integrals.shape[1], sqrt(spread)
+    unit = sqrt((1 - beta1) / (1 + beta1))  # of m, so that all numbers are of order 1
+    value: Any = term["factor"] * (-h / s) ** term["i"] * beta1 ** term["j"] * (1 - beta1) ** term["n"]
+    value = value * unit ** (term["j"] - term["b"]) * (s / sqrt(1 + spread)) ** term["k"]
+    shape = (len(basis), len(basis), len(kinds))
+    coefficient = np.zeros(shape)
+    np.add.at(coefficient, (term["target"], term["source"], term["kind"]), value)
+    size = len(basis) * n_nodes
+    ahead = np.tensordot(coefficient, integrals, axes=(2, 0)).transpose(0, 2, 1, 3).reshape(size, size)
+    system = (np.eye(size) - ahead).T
+    system[0] = 0.0  # one equation follows from the others, since constants are left unchanged
+    system[0, :n_nodes] = 1.0
+    right = np.zeros(size)
+    right[0] = 1.0
+    law = lu_solve(lu_factor(system, check_finite=False), right, check_finite=False).reshape(len(basis), n_nodes)
+    # He_2(x'/s) in which both factors are the update: E (x' - x)²/s²
+    both = (term["source"] == basis.index((2, 0))) & (term["i"] == 2)
+    step = np.zeros((len(basis), len(kinds)))
+    np.add.at(step, (term["target"][both], term["kind"][both]), value[both])
+    moved = float(np.einsum("lk,kv,lv->", step, integrals.sum(axis=2), law))
+    return spread * (1 + float(law[basis.index((2, 0))].sum())), spread * moved
