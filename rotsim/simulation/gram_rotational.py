@@ -16,15 +16,15 @@ q = 1 and c is the direction of w. The step, with γ, θ and s as in `rotsim.Rot
 3. w/W turns to p cos φ·e + (q cos φ·c - sin φ·d). The norm stays; the mean shrinks by cos φ; the new c is
    (cos ψ, -sin ψ) in the basis (c, d), where (cos ψ, sin ψ) = (q cos φ, sin φ)/q' and q'² = q² cos²φ + sin²φ. Without
    `zero_mean` ψ = φ.
-4. m keeps its coordinates' vector, which in the new basis has M_1 = along cos ψ - across sin ψ and, across it in the
-   plane of c and d, M_2 = along sin ψ + across cos ψ. Its sign is that of a direction, and is dropped.
+4. m itself does not change, but its frame does: M_1 = along cos ψ - across sin ψ, and across the new c, in the plane
+   of c and d, M_2 = |along sin ψ + across cos ψ|, with the sign left to the direction of d.
 
 (p, q, M_1, M_2, s) is therefore a Markov chain of its own, given the noise along c, along d and in the rest. White
 noise has a normal along each and a chi-square of C - 2 degrees of freedom in the rest, C - 3 where e is
 set apart. Scale invariance takes away the component along w. In the plane (e, c) one normal is left, along
 (-q, p): the noise along c is p times it, and zero without `zero_mean`.
 
-Equal weights have q = 0 and no direction c: nothing is taken out of the update then, and c begins as d. Otherwise
+Equal weights have q = 0 and no direction c: only the mean is taken out of the update then, and c begins as d. Otherwise
 q is at least |sin φ| of the last step.
 """
 
