@@ -67,7 +67,9 @@ def checks(family: list[Comparison]) -> list[Check]:
     What is not says how many seeds it would take.
     """
     return [
-        Check(c.statement, c.mean, c.standard_error, c.low, c.high, p < LEVEL, "" if p < LEVEL else _asks_for(c, family))
+        Check(
+            c.statement, c.mean, c.standard_error, c.low, c.high, p < LEVEL, "" if p < LEVEL else _asks_for(c, family)
+        )
         for c, p in zip(family, holm([c.p for c in family]), strict=True)
     ]
 

@@ -119,9 +119,7 @@ def test_lions_norm_stays_with_the_decay_of_its_equilibrium_and_not_with_the_rat
 
     def norm(step, share):
         rate = float(schedules.COSINE(np.array([step]))[0])
-        return rotsim.equilibrium(
-            rotsim.Lion(rate * optimizer.lr, share * optimizer.weight_decay), schedules.DIM
-        ).norm
+        return rotsim.equilibrium(rotsim.Lion(rate * optimizer.lr, share * optimizer.weight_decay), schedules.DIM).norm
 
     for step in (1, 3000, 8000):
         assert norm(step, float(decay(np.array([step]))[0])) == pytest.approx(1.0, abs=1e-3)
