@@ -127,9 +127,7 @@ def main(
         try:
             outcomes.append(run(name, quick, output or (None if quick else RESULTS), console))
         except KeyboardInterrupt:
-            console.print(
-                f"[yellow]interrupted in {name}[/]; what was finished is kept, `--from {name}` goes on there\n"
-            )
+            console.print(f"[yellow]interrupted in {name}[/]; what was finished is kept: `--from {name}` goes on\n")
             stopped = True
             break
         console.print(f"{outcomes[-1].seconds:.0f} s\n")

@@ -8,9 +8,9 @@ A plain GPT (bytes of source text), GPT-2's initial deviation of 0.02, AdamW and
 the initial norms and from four times those. Test loss, each arm at its best learning rate chosen on the other
 seeds, t-tests paired over seeds with Holm's correction.
 
-What would refute it: (1) a variant whose loss, from the initial norms, is not above AdamW's; (2) one that from four times
-the norm is more than 5 % above AdamW from there: the norm would then not be the cause. A pilot on another seed
-had shown both before the bounds were set, and that it takes training of this length: after 300 steps of warm-up
+What would refute it: (1) a variant whose loss, from the initial norms, is not above AdamW's; (2) one that from four
+times the norm is more than 5 % above AdamW from there: the norm would then not be the cause. A pilot on another
+seed had shown both before the bounds were set, and that it takes training of this length: after 300 steps of warm-up
 and cosine the two are even, since AdamW's norms grow only with time.
 """
 
@@ -139,12 +139,10 @@ def _figure(numbers: dict[str, Any]) -> Figure:
         best.set(
             ylim=(1.6, -0.6),
             xlabel="loss of rotational above AdamW's, %",
-            title="Each at its best (dots: seeds, dashed: claimed below)",
+            title="Each at its best (dots: seeds, dashed: 5 %)",
         )
         best.grid(axis="y", visible=False)
-    return finish(
-        figure, "Frozen at a norm that is too small, a rotational variant falls behind; at a larger one it does not"
-    )
+    return finish(figure, "A rotational variant frozen at too small a norm falls behind; at a larger one it does not")
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def _predicted(pushes: np.ndarray) -> np.ndarray:
 
 
 def _with_delay(optimizer: Optimizer, decay: float, pushes: np.ndarray) -> np.ndarray:
-    """Rotation of each neuron in a layer of row norm 1; c is the mean push, weighted by the squared norms it leads to."""
+    """Rotation of each neuron in a layer of row norm 1; c is the mean push, weighted by squared norms."""
 
     def settled(excess: float) -> tuple[float, float]:
         gradient = rotsim.Radial(float(decay * excess), scale=DIM**-0.5, scale_invariant=False)

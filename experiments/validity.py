@@ -12,8 +12,9 @@ a signal-to-noise ratio other than √(0.05 lr·wd), from lr·wd = 1e-3 to 0.03,
 
 Where `rotsim.equilibrium` knows the departure (a mean, a correlation, a radial part), the walk is also held against
 the prediction that is told of it: one that is 5 % off within the range looked at would refute that (of a
-scale-invariant mean, up to a mean / std of 1). Ranges were chosen to show the boundaries: bursts of spread 2 were looked at and dropped, since
-the norm of SGDM was not resolved there.
+scale-invariant mean, up to a mean / std of 1). Ranges were chosen to show the boundaries: bursts of spread 2 were
+looked at and dropped, since the norm of SGDM was not resolved there. That theory told of it is right was known from
+tests before these statements were added.
 """
 
 from __future__ import annotations
@@ -337,7 +338,8 @@ def _document(axes: list[Axis], boundaries: dict[str, Any]) -> str:
 Written by `python -m experiments.validity`; the map is [validity.png](validity.png), the numbers are in validity.json.
 
 Each cell gives, for rotation / norm, the value at which the prediction is {LIMIT:.0%} off for the first time when
-everything else is ideal, by simulation and beyond 2 standard errors. "never": not within the range looked at; "always": at its mildest end already; "n/a": the optimizer has no such thing.
+everything else is ideal, by simulation and beyond 2 standard errors. "never": not within the range looked at;
+"always": at its mildest end already; "n/a": the optimizer has no such thing.
 
 Rotation {ROTATION} rad a step and norm 1 in equilibrium, fan-in {DIM} (simple system: 32), PyTorch's momentum and
 β2, except along "strong decay". The prediction is that of white, scale-invariant gradients of the right size ("not
@@ -356,7 +358,8 @@ are not scale-invariant let a persistent mean in at √(0.05 lr·wd), here 0.014
 
 ## The paper's leading-order formulas
 
-Lion's are off at any value, since lr·wd is {lion.lr * lion.weight_decay:.2g} for a rotation of {ROTATION}: see its row "strong decay".
+Lion's are off at any value, since lr·wd is {lion.lr * lion.weight_decay:.2g} for a rotation of {ROTATION}: see its row
+"strong decay".
 
 {tables["paper"]}
 """

@@ -234,8 +234,11 @@ def test_a_verdict_has_its_cause():
         {"statement": "AdamW: y", "holds": True, "because": "not said"},
     ]
     assert table.verdict({"checks": checks}) == "3 of 4 statements refuted (Lion: its momentum is long; SGDM)"
+    assert table.verdict({"checks": checks}, False) == "3 of 4 statements refuted"
 
 
 def test_readme_has_the_committed_results():
     assert table.README.read_text() == table.text(runner.CLAIMS), "run `python -m experiments --table`"
     assert table.README.read_text().count("\n| ") > len(runner.CLAIMS)
+    for name in runner.CLAIMS:
+        assert table.gallery(runner.CLAIMS).count(f"(results/{name}.png)") == 2  # shown, and linked
