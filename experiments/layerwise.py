@@ -53,7 +53,7 @@ def examine(quick: bool) -> Finding:
         eq = rotsim.equilibrium(optimizer, DIM)
         decay = optimizer.weight_decay / pull(optimizer, DIM, 1.0)  # push that equals λ, in a layer of row norm 1
         window = int(eq.relaxation_steps + memory_steps(optimizer))
-        steps = (10 if quick else 30) * min(
+        steps = (12 if quick else 30) * min(
             window, 400
         )  # AdamW's second moment is slow, but the layer's norm is steady
         run = dict(dim=DIM, neurons=neurons, steps=steps, initial_norm=eq.norm, record_every=steps // 30)
