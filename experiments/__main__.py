@@ -64,9 +64,9 @@ def judge(finding: Finding, committed: dict[str, Any] | None, quick: bool = Fals
     refuted = {check.statement for check in finding.checks if check.refuted}
     holding = {check.statement for check in finding.checks if check.holds}
     before = {check["statement"]: check for check in committed["checks"]} if committed else {}
-    verdict = "holds" if finding.holds else f"refuted in {len(refuted)} of {len(finding.checks)}"
-    if undecided := len(finding.checks) - len(refuted) - len(holding):
-        verdict += f", not established in {undecided}"
+    counts = {"refuted": len(refuted), "not established": len(finding.checks) - len(refuted) - len(holding)}
+    found = [f"{what} in {number} of {len(finding.checks)}" for what, number in counts.items() if number]
+    verdict = ", ".join(found) or "holds"
     # a small version may look at other networks, or have too few seeds: only what both decided is compared
     new = {s for s in refuted if before.get(s, {"holds": committed is None})["holds"]}
     gone = {s for s in holding if not quick and s in before and table.is_refuted(before[s])}
@@ -96,7 +96,12 @@ def run(name: str, quick: bool, folder: Path | None, console: Console) -> Outcom
 )
 @click.option("--all", "everything", is_flag=True, help="Regenerate every committed result, and the table.")
 @click.option("--skip", multiple=True, metavar="NAME", help="Leave out this claim; may be given more than once.")
-@click.option("--from", "first", metavar="NAME", help="Take up an interrupted run at this claim, and within it at its unfinished trials.")
+@click.option(
+    "--from",
+    "first",
+    metavar="NAME",
+    help="Take up an interrupted run at this claim, and within it at its unfinished trials.",
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for JSON and figures.  [default: results/]")
 @click.option("--table", "only_table", is_flag=True, help="Write the table in README.md from the committed results.")
 def main(
@@ -116,17 +121,20 @@ def main(
     chosen = choose(names, skip, first) if names or quick or everything else []
     if not chosen and not only_table:
         raise click.UsageError(f"name some of {', '.join(CLAIMS)}, or give --quick or --all")
-    outcomes = []
+    outcomes, stopped = [], False
     for index, name in enumerate(chosen, start=1):
         console.print(f"[bold]{index}/{len(chosen)} {name}[/]")
         try:
             outcomes.append(run(name, quick, output or (None if quick else RESULTS), console))
         except KeyboardInterrupt:
-            console.print(f"[yellow]interrupted in {name}[/]; what was finished is kept, `--from {name}` goes on there")
-            sys.exit(130)
+            console.print(f"[yellow]interrupted in {name}[/]; what was finished is kept: `--from {name}` goes on\n")
+            stopped = True
+            break
         console.print(f"{outcomes[-1].seconds:.0f} s\n")
     if outcomes:
         console.print(summary(outcomes))
+    if stopped:
+        sys.exit(130)
     if only_table or (everything and output is None and not quick):
         table.update(CLAIMS)
     sys.exit(0 if all(outcome.as_committed for outcome in outcomes) else 1)

@@ -139,7 +139,10 @@ def _figure(numbers: dict[str, Any]) -> Figure:
         for ax in (neurons, layers):
             ax.set_xticks(range(len(labels)), labels)
             ax.grid(axis="x", visible=False)
-    message = "Only Adam+L2 lets the gradient's scale set the pace (symbols: measured, errors below their size; dashed: predicted)"
+    message = (
+        "Only Adam+L2 lets the gradient's scale set the pace\n"
+        "(symbols: measured, errors below their size; dashed: predicted)"
+    )
     return finish(figure, message)
 
 

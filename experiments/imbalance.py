@@ -141,7 +141,12 @@ def _figure(cases: list[Case], numbers: dict[str, Any]) -> Figure:
     looks = {arm: {"color": f"C{i}", "marker": "os^Dv"[i]} for i, arm in enumerate(CASES[0].arms)}
     with style():
         figure, axes = plt.subplots(
-            len(cases), 2, figsize=(13, 4.6 * len(cases) + 0.6), width_ratios=(1.3, 1), squeeze=False, layout="constrained"
+            len(cases),
+            2,
+            figsize=(13, 4.6 * len(cases) + 0.6),
+            width_ratios=(1.3, 1),
+            squeeze=False,
+            layout="constrained",
         )
         for (sweep, bars), case in zip(axes, cases, strict=True):
             loss = np.array(numbers[case.name]["loss[arm][rotation][seed]"])

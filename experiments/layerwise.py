@@ -53,7 +53,7 @@ def examine(quick: bool) -> Finding:
         eq = rotsim.equilibrium(optimizer, DIM)
         decay = optimizer.weight_decay / pull(optimizer, DIM, 1.0)  # push that equals λ, in a layer of row norm 1
         window = int(eq.relaxation_steps + memory_steps(optimizer))
-        steps = (8 if quick else 30) * min(
+        steps = (12 if quick else 30) * min(
             window, 400
         )  # AdamW's second moment is slow, but the layer's norm is steady
         run = dict(dim=DIM, neurons=neurons, steps=steps, initial_norm=eq.norm, record_every=steps // 30)
@@ -112,7 +112,7 @@ def _predicted(pushes: np.ndarray) -> np.ndarray:
 
 
 def _with_delay(optimizer: Optimizer, decay: float, pushes: np.ndarray) -> np.ndarray:
-    """Rotation of each neuron in a layer of row norm 1; c is the mean push, weighted by the squared norms it leads to."""
+    """Rotation of each neuron in a layer of row norm 1; c is the mean push, weighted by squared norms."""
 
     def settled(excess: float) -> tuple[float, float]:
         gradient = rotsim.Radial(float(decay * excess), scale=DIM**-0.5, scale_invariant=False)

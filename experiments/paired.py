@@ -47,7 +47,7 @@ class Comparison:
         return float(stats.t.sf(worst / self.standard_error, len(self.values) - 1))
 
     def seeds_needed(self, level: float) -> int | None:
-        """Seeds at which the t-test at `level` would decide in 4 cases of 5, were mean and spread over seeds as they are.
+        """Seeds at which the t-test at `level` would decide in 4 cases of 5, were mean and spread as found here.
 
         None if a thousand would not do.
         """
@@ -67,7 +67,9 @@ def checks(family: list[Comparison]) -> list[Check]:
     What is not says how many seeds it would take.
     """
     return [
-        Check(c.statement, c.mean, c.standard_error, c.low, c.high, p < LEVEL, "" if p < LEVEL else _asks_for(c, family))
+        Check(
+            c.statement, c.mean, c.standard_error, c.low, c.high, p < LEVEL, "" if p < LEVEL else _asks_for(c, family)
+        )
         for c, p in zip(family, holm([c.p for c in family]), strict=True)
     ]
 

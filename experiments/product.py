@@ -92,7 +92,7 @@ class AtEquilibrium(Plain):
 def _network(quick: bool) -> dict[str, Any]:
     """Networks along the line: rotation (lr, seed), averaged over hidden layers, and what differs."""
     rates = np.geomspace(1e-3, 1e-1, 3 if quick else 5)
-    seeds, steps = (3, 100) if quick else (5, 800)
+    seeds, steps = (3, 200) if quick else (5, 800)
     task = ImageTask(shape=(32, 32) if quick else (64, 64, 64))
     outcomes = run_trials(
         [

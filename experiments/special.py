@@ -90,7 +90,7 @@ CASES = [
 QUICK = [
     Case(
         "WN-GPT, text", TextTask(GPTSize(1, 16, 2, 16)),
-        _grid((0.03,), (0.5,)), _grid((0.03,), (1e-3,)), 1e-3, 60, 3,
+        _grid((0.03,), (0.5,)), _grid((0.03,), (1e-3,)), 1e-3, 40, 3,
     ),
 ]  # fmt: skip
 

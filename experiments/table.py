@@ -60,8 +60,8 @@ def row(name: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def verdict(content: dict[str, Any]) -> str:
-    """Holds, or how many of the statements do not, of what, and why where that is known."""
+def verdict(content: dict[str, Any], reasons_too: bool = True) -> str:
+    """Holds, or how many of the statements do not; of what, and why where that is known."""
     checks = content["checks"]
     refuted = [check for check in checks if is_refuted(check)]
     undecided = [check for check in checks if not check["holds"] and not is_refuted(check)]
@@ -71,7 +71,7 @@ def verdict(content: dict[str, Any]) -> str:
             reasons = dict.fromkeys(f"{_subject(c['statement'])}: {c['because']}" for c in found if c.get("because"))
             subjects = dict.fromkeys(_subject(c["statement"]) for c in found if not c.get("because"))
             why = "; ".join([*reasons, *([", ".join(subjects)] if subjects else [])])
-            parts.append(f"{len(found)} of {len(checks)} statements {what} ({why})")
+            parts.append(f"{len(found)} of {len(checks)} statements {what}" + f" ({why})" * reasons_too)
     return "; ".join(parts) or "holds"
 
 
@@ -88,10 +88,10 @@ def gallery(claims: Sequence[str]) -> str:
     """Every figure with its message, side by side."""
     cells = []
     for name in claims:
-        if committed(name) is not None:
+        if (content := committed(name)) is not None:
             figure = f"results/{name}.png"
             message = title_of(import_module(f"experiments.{name}").__doc__ or "").replace("|", "\\|")
-            cells.append(f"[![{name}]({figure})]({figure})<br>**{name}**: {message}")
+            cells.append(f"[![{name}]({figure})]({figure})<br>**{name}**: {message}. *{verdict(content, False)}*")
     cells += [""] * (-len(cells) % _COLUMNS)
     lines = [cells[i : i + _COLUMNS] for i in range(0, len(cells), _COLUMNS)]
     head = ["| " * _COLUMNS + "|", "|---" * _COLUMNS + "|"]

@@ -244,7 +244,7 @@ def _timed(trial: Trial, device: str) -> tuple[Outcome, float]:
 
 
 def key(trial: Trial, device: str) -> str:
-    """A digest of all that decides the outcome of `trial`: itself, the device, PyTorch, and the code it runs through."""
+    """A digest of all that decides the outcome of `trial`: itself, the device, PyTorch, the code it runs through."""
     text = f"{trial!r} {device} {torch.__version__} {_code(type(trial.arm))}"
     return sha256(text.encode()).hexdigest()
 

@@ -16,8 +16,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from rotsim import dataset
 from rotsim.diagnosis import Diagnosis
@@ -161,6 +162,23 @@ _VERDICT_COLORS = {
 }  # a layer nothing can be said of stays grey
 
 
+_RATIO_TICKS = (
+    (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.5),
+    (0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2, 3),
+    (0.05, 0.07, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10),
+    (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50),
+)
+
+
+def _ratio_ticks(axis: Axis, most: int = 7) -> None:
+    """Plain numbers on a logarithmic axis of ratios about 1, as fine as fits."""
+    low, high = axis.get_view_interval()
+    inside = [[tick for tick in ticks if low <= tick <= high] for ticks in _RATIO_TICKS]
+    chosen = next((ticks for ticks in inside if len(ticks) <= most), inside[-1])
+    axis.set_ticks(chosen, [f"{tick:g}" for tick in chosen])
+    axis.set_minor_locator(NullLocator())
+
+
 def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
     """What `rotsim trace report` found: each layer's rotation over time, and its neurons, against the prediction.
 
@@ -205,9 +223,7 @@ def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
         spread.plot([], [], "|", color="k", markersize=14, markeredgewidth=1.6, label="corrected prediction")
         figure.legend(*spread.get_legend_handles_labels(), loc="outside lower right", fontsize=10, ncols=2)
         for axis in (over_time.yaxis, spread.xaxis):
-            axis.set_major_locator(LogLocator(base=10, subs=(1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0), numticks=20))
-            axis.set_major_formatter(FormatStrFormatter("%g"))
-            axis.set_minor_locator(NullLocator())
+            _ratio_ticks(axis)
         spread.tick_params(axis="x", labelsize=9)
         figure.suptitle(diagnosis.summary(), fontsize=13)
         plt.close(figure)

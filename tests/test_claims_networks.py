@@ -64,7 +64,7 @@ def test_the_runner_tells_a_new_refutation_from_a_lack_of_seeds():
     assert runner.judge(fine, held)[1] and runner.judge(wrong, refuted)[1]
     assert runner.judge(fine, refuted, quick=True)[1] and not runner.judge(wrong, held, quick=True)[1]
     assert not runner.judge(wrong, held)[1] and not runner.judge(fine, refuted)[1] and not runner.judge(wrong, None)[1]
-    assert runner.judge(open_, held)[1] and "not established in 1" in runner.judge(open_, held)[0]
+    assert runner.judge(open_, held)[1] and runner.judge(open_, held)[0] == "not established in 1 of 1"
     undecided = {"checks": [{"statement": "x", "holds": False, "established": False}]}
     assert table.verdict(undecided) == "1 of 1 statements not established (x)" and table.verdict(held) == "holds"
 
@@ -237,7 +237,7 @@ def test_trials_of_a_run_that_was_cut_off_are_taken_up_and_counted(tmp_path, cap
     assert [o.loss for o in again[:2]] == [o.loss for o in first] and again[2].loss == run_trial(TRIALS[2]).loss
     assert again[2].loss not in {o.loss for o in first}
     assert summary["run"] == 1 and summary["reused_from_a_run_cut_off"]["trials"] == 2
-    assert book.reused_seconds == pytest.approx(sum(entry["cpu_seconds"] for entry in book.kept.values())) > 0
+    assert book.reused_seconds == pytest.approx(sum(entry["cpu_seconds"] for entry in book.kept.values()))
     assert "took up 2 trials" in capsys.readouterr().out
 
 
@@ -292,5 +292,5 @@ def test_seeds_needed_have_the_power_that_is_asked_for():
 
 def test_frozen_norms_are_judged_apart():
     case = np.repeat(noise[:4, :1], 2, axis=1) * np.array([1, 1.1, 1, 1.01])[:, None, None]
-    assert verdicts(frozen.judge(case)) == ["holds", "holds"]
-    assert verdicts(frozen.judge(case[[1, 0, 0, 1]])) == ["refuted", "refuted"]
+    assert verdicts(frozen.judge("x", case)) == ["holds", "holds"]
+    assert verdicts(frozen.judge("x", case[[1, 0, 0, 1]])) == ["refuted", "refuted"]

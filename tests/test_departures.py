@@ -182,3 +182,10 @@ def test_one_departure_at_a_time():
     law = replace(Signal(0.1).power(64), radial=0.1)
     with pytest.raises(InvalidInput, match="one of signal"):
         departures.moments(OPTIMIZERS["adamw"], 64, law, "exact")
+
+
+def test_lion_comes_to_rest_where_the_mean_drowns_the_noise():
+    """Signs that never change leave the weights at -1/λ in every coordinate: no rotation, no division by 0."""
+    eq = rotsim.equilibrium(rotsim.Lion(2e-3, 2.0), 64, Signal(2.0, scale_invariant=False))
+    assert eq.norm == pytest.approx(8 / 2.0) and eq.rotation == 0.0
+    assert rotsim.equilibrium(rotsim.Lion(2e-3, 2.0), 64, Signal(0.2, scale_invariant=False)).rotation > 1e-4
