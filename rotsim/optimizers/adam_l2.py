@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba.extending import register_jitable
-from scipy.optimize import root_scalar
+from scipy.optimize import brentq
 
 from rotsim.optimizers.base import TINY, Method, Moments, Optimizer
 from rotsim.theory import closed_forms
@@ -51,7 +51,8 @@ class AdamL2(Optimizer):
     Notes
     -----
     Rotation depends on the gradient's scale, as scale^(-1/3) for scale-invariant weights: the
-    imbalance between neurons that the paper blames for Adam+L2 (derivations.adam_l2).
+    imbalance between neurons that the paper blames for Adam+L2 (derivations.adam_l2). The exact equilibrium
+    follows from the moments of one coordinate's Markov chain (`rotsim.theory.adam_l2_chain`).
     """
 
     name = "adam_l2"
@@ -85,19 +86,26 @@ class AdamL2(Optimizer):
             error = 1 / relaxation / (1 - beta1) + (1 - beta2) + weight_decay**2 * leading_norm**2 / (v * dim)
             return Moments(leading_norm**2, rotation**2 / 2, relaxation, error)
 
-        adam_covariance(beta1, beta2)  # refuses betas for which the update has no variance
+        if beta2 == 0:
+            adam_covariance(beta1, beta2)  # refuses momentum beside it
 
-        def walk(log_norm_squared: float) -> tuple[float, Steady]:
-            """Image of log E‖w‖² under the chain of one coordinate, whose noise it sets, and that chain."""
+        def walk(log_norm_squared: float) -> tuple[Steady, float]:
+            """The chain of one coordinate, whose noise the norm sets; log E‖w‖² of it beyond what was put in."""
             variance = power.scale_squared * np.exp(power.homogeneity * log_norm_squared) / dim
             found = steady(float(lr * weight_decay / np.sqrt(variance)), beta1, beta2)
-            return float(np.log(found.square * dim * variance / weight_decay**2)), found
+            return found, float(np.log(found.square * dim * variance / weight_decay**2)) - log_norm_squared
 
-        start = 2 * np.log(leading_norm)
-        solution = root_scalar(
-            lambda x: walk(x)[0] - x, x0=start, x1=walk(start)[0] - 1e-6, method="secant", xtol=1e-13
-        )
-        norm_squared, found = float(np.exp(solution.root)), walk(solution.root)[1]
+        log_norm_squared = start = 2 * float(np.log(leading_norm))
+        found, excess = walk(start)
+        jump = 0.0
+        if power.homogeneity:  # the image falls as its argument rises: the root lies less far than the image
+            reach = 1.5 * excess
+            while walk(start + reach)[1] * excess > 0:
+                reach *= 2
+            log_norm_squared = brentq(lambda x: walk(x)[1], start, start + reach, xtol=1e-12)
+            found, excess = walk(log_norm_squared)
+            jump = abs(excess)  # where the chain's cut changes, and with it a result that is poorly known anyway
+        norm_squared = float(np.exp(log_norm_squared + excess))
         response, _ = mean_response(beta1, beta2)
         v = closed_forms.adam_l2_second_moment(weight_decay, dim, norm_squared, *law)
         relaxation = closed_forms.adam_l2_relaxation_steps(lr, weight_decay * response, v, power.homogeneity)
@@ -105,7 +113,7 @@ class AdamL2(Optimizer):
             relaxation = closed_forms.adam_l2_lagged_relaxation_steps(
                 lr, weight_decay * response, beta2, v, power.homogeneity
             )
-        error = found.error
+        error = found.error + jump
         if self.eps > 0:  # to first order it shrinks every update by the share ε E[1/√v]
             error += self.eps * (mean_inverse_root(beta2) if beta2 > 0 else np.inf) / np.sqrt(v)
         return Moments(norm_squared, found.one_minus_cosine, relaxation, error)
