@@ -14,7 +14,7 @@ used; neglected is the spread of ‖w‖ over neurons, of order 1/C, and what ea
   Declared besides: a tenth of decay per step times (1-β2)/(1-β1).
 * Rotational: the angle of each step at constant norm, the filling of the inner optimizer's average included.
 * Lion: signs of jointly Gaussian c_t, correlated by the arcsine law with the variances in force at
-  both times, transients of m included. asin is expanded in odd powers, each of which is a mode.
+  both times, transients of m included. asin is a sum of powers, each of which is a mode.
 
 Derivation: the recursions of `derivations.adamw`, `.adam_l2`, `.sgdm`, `.lion`, before their fixed
 point is taken.
@@ -158,23 +158,24 @@ def _adamw(  # type: ignore[no-untyped-def]
 
 @_kernel
 def _lion(  # type: ignore[no-untyped-def]
-    beta1, beta2, arcsine, dim, power, homogeneity, w2, lr, weight_decay, window, records
+    beta1, beta2, odd, arcsine, dim, power, homogeneity, w2, lr, weight_decay, window, records
 ):
-    past = np.zeros_like(arcsine)  # Σ_j lr_j (E[c_j m_t]/√var c_j)^(2n+1), decayed: what w remembers of each sign
+    past = np.zeros_like(arcsine)  # Σ_j lr_j corr(c_j, m_t)^odd, decayed: what w remembers of each sign
     m2 = 0.0
     unit = power * w2**homogeneity  # the scale of the first gradient: signs know no other
     for t in range(len(lr)):
         decay = lr[t] * weight_decay[t]
         gradient = power * w2**homogeneity / unit
         deviation = np.sqrt(beta1**2 * m2 + (1 - beta1) ** 2 * gradient)
-        now = beta1 / deviation
-        then = (beta1 * beta2 * m2 + (1 - beta1) * (1 - beta2) * gradient) / deviation
+        now = beta1 * np.sqrt(m2) / deviation  # corr(c_t, m_{t-1})
+        new = beta2**2 * m2 + (1 - beta2) ** 2 * gradient
+        then = (beta1 * beta2 * m2 + (1 - beta1) * (1 - beta2) * gradient) / (deviation * np.sqrt(new))
+        fade = beta2 * np.sqrt(m2 / new)  # corr(m_{t-1}, m_t)
+        m2 = new
         across = 0.0  # E[w_{t-1}·u_t]
         for n in range(len(arcsine)):
-            odd = 2 * n + 1
-            across -= 2 / np.pi * dim * arcsine[n] * now**odd * past[n]
-            past[n] = (1 - decay) * beta2**odd * past[n] + lr[t] * then**odd
-        m2 = beta2**2 * m2 + (1 - beta2) ** 2 * gradient
+            across -= 2 / np.pi * dim * arcsine[n] * now ** odd[n] * past[n]
+            past[n] = (1 - decay) * fade ** odd[n] * past[n] + lr[t] * then ** odd[n]
         along = -decay * w2 - lr[t] * across
         moved = decay**2 * w2 + 2 * decay * lr[t] * across + lr[t] ** 2 * dim
         w2, _ = _record(records[t // window], w2, along, moved)
@@ -246,7 +247,7 @@ def _run_adamw(o: AdamW) -> tuple[Callable[..., None], float]:
 
 
 def _run_lion(o: Lion) -> tuple[Callable[..., None], float]:
-    return lambda dim, law: _lion(*o.betas, arcsine_modes(*o.betas), float(dim), *law), 0.0
+    return lambda dim, law: _lion(*o.betas, *arcsine_modes(), float(dim), *law), 0.0
 
 
 def _run_rotational(o: Rotational) -> tuple[Callable[..., None], float]:
