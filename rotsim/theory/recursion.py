@@ -6,13 +6,14 @@ used; neglected is the spread of ‖w‖ over neurons, of order 1/C, and what ea
 
 * SGDM: nothing else.
 * AdamW: u = m/√v gets the stationary autocovariance of `rotsim.theory.second_moment`, mode by mode,
-  times the mean-field size √E[m²]/√E[v] of the moment, bias corrections included. It is exact where
-  v fluctuates as it does in equilibrium. Over the first 1/(1-β2) steps, and while the gradient's
-  scale changes within as many, v averages over fewer gradients; how much its relative variance then
-  differs from the stationary one is the declared error of the update, carried on to the norm.
+  times the mean-field size √E[m²]/√E[v] of the moment, bias corrections included, and times what Var v and
+  Cov(m², v) then add to first order, relative to equilibrium. It is exact where v fluctuates as it does in
+  equilibrium. Elsewhere, over the first steps and while the gradient's scale changes, half of the correction is
+  declared as error of the update; it is carried on to the norm, and from there through the gradient to m and v.
 * Adam+L2: as AdamW, and the momentum of λw beside that of the noise, see `rotsim.theory.coupled`.
   Declared besides: a tenth of decay per step times (1-β2)/(1-β1).
-* Rotational: the angle of each step at constant norm, the filling of the inner optimizer's average included.
+* Rotational: the angle of each step at constant norm, with the filling of the inner optimizer's average and the part
+  of the update that points along weights which have turned since its gradients were drawn.
 * Lion: signs of jointly Gaussian c_t, correlated by the arcsine law with the variances in force at
   both times, transients of m included. asin is a sum of powers, each of which is a mode.
 
@@ -27,7 +28,6 @@ from typing import Any
 
 import numpy as np
 from numba.extending import register_jitable
-from scipy.signal import lfilter
 
 from rotsim.errors import InvalidInput
 from rotsim.gradients import GradientPower
@@ -37,11 +37,11 @@ from rotsim.simulation.compiled import compiled
 from rotsim.simulation.walk import squared_angle
 from rotsim.theory import closed_forms
 from rotsim.theory.coupled import COUPLING
-from rotsim.theory.second_moment import adam_covariance, mean_response
-from rotsim.theory.sign import arcsine_modes
+from rotsim.theory.second_moment import UpdateCovariance, adam_covariance, mean_response
+from rotsim.theory.sign import arcsine_modes, sign_covariance
 
-# Declared error of E[m²/v] over what is corrected to first order, and over the change of Var v/v². Chosen after a look at
-# direct simulations of m and v at seven betas under constant, falling, rising and dropping gradients.
+# Declared error of E[m²/v] over what is corrected to first order, and over the change of Var v/v². Chosen after a look
+# at direct simulations of m and v at seven betas under constant, falling, rising and dropping gradients.
 SECOND_ORDER, SPREAD_ORDER = 0.5, 0.02
 
 
@@ -201,6 +201,34 @@ def _lion(  # type: ignore[no-untyped-def]
         w2, _ = _record(records[t // window], w2, along, moved)
 
 
+@_kernel
+def _rotational(  # type: ignore[no-untyped-def]
+    angle, forget, length, correction, weights, roots, norm_squared, error, doubt, window, records
+):
+    overlap = np.zeros_like(weights)  # of ŵ with each mode of the update
+    mean, left = 0.0, 1.0
+    for t in range(len(angle)):
+        radial = 0.0  # E[u_t·ŵ_{t-1}]: older gradients are not orthogonal to weights that have turned since
+        for n in range(len(weights)):
+            radial += roots[n] * overlap[n] / correction[t]
+        across = length[t] - radial**2  # E‖u⊥‖²
+        left *= forget
+        mean = forget * mean + (1 - forget) * across
+        square = angle[t] ** 2 * across / (mean / (1 - left))
+        sine, cosine = np.sin(np.sqrt(square)), np.cos(np.sqrt(square))
+        rate = sine / np.sqrt(across)
+        kept = cosine + rate * radial
+        for n in range(len(weights)):
+            overlap[n] = kept * roots[n] * overlap[n] - rate * length[t] * correction[t] * weights[n]
+        record = records[t // window]
+        record[0] += norm_squared
+        record[1] += square
+        record[2] += norm_squared * (sine**2 + (1 - cosine) ** 2)
+        declared = error[t] + doubt[t] * radial**2 / across
+        record[4] += declared
+        record[5] += declared
+
+
 def advance(
     optimizer: Optimizer,
     dim: int,
@@ -274,29 +302,37 @@ def _run_rotational(o: Rotational) -> tuple[Callable[..., None], float]:
     def run(dim: int, law: tuple[Any, ...]) -> None:
         _, _, norm_squared, lr, weight_decay, window, records = law
         bias = o.angle_bias(dim)
-        relative, spread = _first_lengths(o, len(lr))
-        angle = o.leading_rotation(lr, weight_decay) * np.sqrt((1 + bias) * relative)
-        moved = 4 * norm_squared * np.sin(angle / 2) ** 2
-        error = abs(bias) + spread
-        steps = np.stack([np.full_like(angle, norm_squared), angle**2, moved, 0 * error, error, error], axis=1)
-        records += np.add.reduceat(steps, np.arange(0, len(angle), window))
+        angle = o.leading_rotation(lr, weight_decay) * np.sqrt(1 + bias)
+        length, correction, spread, doubt, noise = _lengths(o, len(lr))
+        modes = noise.weights / noise.lag_0, noise.roots
+        fixed = (angle, o.update_norm_decay, length, correction, *modes)
+        _rotational(*fixed, norm_squared, abs(bias) + spread, doubt, window, records)
 
     return run, 0.0
 
 
-def _first_lengths(o: Rotational, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """E‖u⊥‖² over its running mean at each step, and the declared error of that: v averages over few gradients."""
+def _lengths(o: Rotational, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, UpdateCovariance]:
+    """What the update is like at each step, and its autocovariance once settled.
+
+    E‖u‖² over its final value, bias correction, declared error of the length, and declared share of the radial part.
+    """
     step = np.arange(1.0, steps + 1)
-    length, spread = np.ones(steps), np.zeros(steps)
+    length, correction, spread, doubt = np.ones(steps), np.ones(steps), np.zeros(steps), np.zeros(steps)
     if isinstance(o.inner, SGDM):
-        length = closed_forms.rotational_sgdm_filling(o.inner.momentum, step)
+        memory = o.inner.momentum
+        length = closed_forms.rotational_sgdm_filling(memory, step)
+        noise = UpdateCovariance(1.0, np.ones(1), np.array([memory]), 0.0)
     elif isinstance(o.inner, AdamW):
         beta1, beta2 = o.inner.betas
         length = closed_forms.rotational_adamw_filling(beta1, step)
+        correction = 1 - beta1**step
         spread = np.minimum(1, 1 / (1 - o.update_norm_decay) / step) / (1 + np.minimum(step, 1 / (1 - beta2)))
-    decay = o.update_norm_decay
-    mean = lfilter([1 - decay], [1, -decay], length) / (1 - decay**step)
-    return length / mean, spread
+        noise = adam_covariance(beta1, beta2)
+    else:
+        beta1, beta2 = o.inner.betas  # type: ignore[attr-defined]
+        doubt = beta2**step  # signs are more alike while the momentum is young
+        noise = sign_covariance(beta1, beta2)
+    return length, correction, spread, doubt, noise
 
 
 _RECURSIONS: dict[type[Optimizer], Callable[..., tuple[Callable[..., None], float]]] = {
