@@ -42,6 +42,9 @@ n_free = _positive("n")
 t = Symbol("t", integer=True)
 varsigma = _positive("varsigma")
 x_e = _positive("x_e")
+m_power = _positive("M")
+s_v = _positive("s_v")
+c_v = _positive("c_v")
 
 delta = _positive("delta")
 a = _positive("a")
@@ -80,6 +83,9 @@ ARGUMENTS: dict[Symbol, Entry] = {
     q: Entry("overlap_ratio", "E[c·g]/E[c²] of Lion's update direction", "overlap_ratio > 0"),
     phi: Entry("correlation", "correlation of successive gradients, R_k = φ^k", "-1 < correlation < 1"),
     r: Entry("signal_ratio", "mean over standard deviation of a gradient coordinate", "signal_ratio > 0"),
+    m_power: Entry("momentum_power", "mean square of the momentum", "momentum_power > 0"),
+    s_v: Entry("spread", "half the variance of v", "spread >= 0"),
+    c_v: Entry("shared", "half the covariance of m² and v", "shared >= 0"),
     P: Entry("radial", "share of the weights that the normalised gradient contains", "weight_decay + radial > 0"),
 }
 

@@ -49,6 +49,8 @@ lion_sign_correlation(beta1, beta2, lag)
 lion_exact_norm_squared(lr, weight_decay, dim, discounted_sum)
 lion_exact_one_minus_cosine(lr, weight_decay, discounted_sum)
 lion_relaxation_steps(lr, weight_decay)
+adam_ratio(second_moment, momentum_power, spread, shared)
+adam_settled_ratio(beta1, beta2)
 adamw_fixed_norm_squared(weight_decay, dim, signal_ratio)
 sgdm_fixed_norm_squared(weight_decay, gradient_power, signal_ratio)
 lion_sign_mean(beta1, beta2, signal_ratio)
@@ -576,6 +578,9 @@ INTERIOR = {
     "correlation": (-0.4, 0.6),
     "signal_ratio": (0.1, 1.0),
     "radial": (-0.05, 0.2),
+    "momentum_power": (0.05, 0.5),
+    "spread": (0.0, 0.1),
+    "shared": (0.0, 0.01),
 }
 
 

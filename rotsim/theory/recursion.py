@@ -45,6 +45,10 @@ from rotsim.theory.sign import arcsine_modes, sign_covariance
 SECOND_ORDER, SPREAD_ORDER = 0.5, 0.02
 
 
+_ratio = register_jitable(closed_forms.adam_ratio)
+_settled_ratio = register_jitable(closed_forms.adam_settled_ratio)
+
+
 def _kernel(function: Callable[..., None]) -> Callable[..., None]:
     """Compiled under a name with the digest of `simulation`, whose angle of a chord is inlined here."""
     return compiled(function, f"predict{function.__name__}", {})
@@ -67,7 +71,9 @@ def _record(record, before, along, moved, error=0.0, kept=1.0, inherited=0.0):  
     on_norm = abs(inherited) / (2 * after)
     record[3] += on_norm
     record[4] += on_norm + error
-    record[5] += error
+    record[5] += error + on_norm * min(
+        1.0, (1 - np.sqrt(kept)) ** 2 * before / max(moved, 1e-300)
+    )  # decay's share of Δw
     return after, inherited
 
 
@@ -86,10 +92,9 @@ def _adam_size(beta1, beta2, gradient, off, state):  # type: ignore[no-untyped-d
     cross = beta1**2 * beta2 * cross + fresh1 * fresh2  # half of Cov(m², v)
     off_m2 = (beta1**2 * old_m2 * off_m2 + fresh1 * off) / m2
     off_v = (beta2 * old_v * off_v + fresh2 * off) / v
-    wide, wide_settled = 2 * spread / v**2, 2 * (1 - beta2) / (1 + beta2)
-    settled = 1 + wide_settled - 2 * (1 - beta1**2) * (1 - beta2) / (1 - beta1**2 * beta2)
-    size = (1 + wide - 2 * cross / (m2 * v)) / settled
-    error = SECOND_ORDER * abs(size - 1) + SPREAD_ORDER * abs(wide - wide_settled) + abs(off_m2 - off_v) / 2
+    size = _ratio(v, m2, spread, cross) / _settled_ratio(beta1, beta2)
+    change = abs(2 * spread / v**2 - 2 * (1 - beta2) / (1 + beta2))
+    error = SECOND_ORDER * abs(size - 1) + SPREAD_ORDER * change + abs(off_m2 - off_v) / 2
     return size, error, (m2, v, spread, cross, off_m2, off_v)
 
 
