@@ -51,6 +51,12 @@ lion_exact_one_minus_cosine(lr, weight_decay, discounted_sum)
 lion_relaxation_steps(lr, weight_decay)
 adam_ratio(second_moment, momentum_power, spread, shared)
 adam_settled_ratio(beta1, beta2)
+walk_mode_overlap(lr, weight_decay, step_length, mode_overlap, weight, root)
+walk_along(lr, weight_decay, norm_squared, step_length, across)
+walk_moved(lr, weight_decay, norm_squared, step_length, across, update_power)
+sgdm_across(weight_decay, momentum, norm_squared, momentum_overlap)
+sgdm_momentum_power(weight_decay, momentum, norm_squared, momentum_overlap, noise_power, momentum_power)
+sgdm_momentum_overlap(step_length, across, momentum_power)
 adamw_fixed_norm_squared(weight_decay, dim, signal_ratio)
 sgdm_fixed_norm_squared(weight_decay, gradient_power, signal_ratio)
 lion_sign_mean(beta1, beta2, signal_ratio)
@@ -579,6 +585,14 @@ INTERIOR = {
     "signal_ratio": (0.1, 1.0),
     "radial": (-0.05, 0.2),
     "momentum_power": (0.05, 0.5),
+    "step_length": (0.01, 0.1),
+    "mode_overlap": (-0.37, 0.21),
+    "weight": (-0.1, 0.4),
+    "root": (0.1, 0.9),
+    "across": (-0.37, 0.21),
+    "update_power": (0.5, 2.0),
+    "momentum_overlap": (-0.37, 0.21),
+    "noise_power": (0.5, 2.0),
     "spread": (0.0, 0.1),
     "shared": (0.0, 0.01),
 }

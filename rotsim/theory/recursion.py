@@ -17,8 +17,8 @@ used; neglected is the spread of ‖w‖ over neurons, of order 1/C, and what ea
 * Lion: signs of jointly Gaussian c_t, correlated by the arcsine law with the variances in force at
   both times, transients of m included. asin is a sum of powers, each of which is a mode.
 
-Derivation: the recursions of `derivations.adamw`, `.adam_l2`, `.sgdm`, `.lion`, before their fixed
-point is taken.
+Derivation: `derivations.transient`, from which the maps of one step are generated, `derivations.second_moment`
+and `derivations.rotational`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,13 @@ from rotsim.theory.sign import arcsine_modes, sign_covariance
 SECOND_ORDER, SPREAD_ORDER = 0.5, 0.02
 
 
+# The maps of one step, generated from derivations.transient and derivations.second_moment.
+_mode_overlap = register_jitable(closed_forms.walk_mode_overlap)
+_along = register_jitable(closed_forms.walk_along)
+_moved = register_jitable(closed_forms.walk_moved)
+_sgdm_across = register_jitable(closed_forms.sgdm_across)
+_sgdm_power = register_jitable(closed_forms.sgdm_momentum_power)
+_sgdm_overlap = register_jitable(closed_forms.sgdm_momentum_overlap)
 _ratio = register_jitable(closed_forms.adam_ratio)
 _settled_ratio = register_jitable(closed_forms.adam_settled_ratio)
 
@@ -102,10 +109,9 @@ def _adam_size(beta1, beta2, gradient, off, state):  # type: ignore[no-untyped-d
 def _sgdm(momentum, power, homogeneity, w2, lr, weight_decay, window, records):  # type: ignore[no-untyped-def]
     overlap, m2 = 0.0, 0.0  # E[w·m], E‖m‖²
     for t in range(len(lr)):
-        decay = weight_decay[t]
-        m2 = momentum**2 * m2 + 2 * momentum * decay * overlap + decay**2 * w2 + power * w2**homogeneity
-        across = momentum * overlap + decay * w2  # E[w_{t-1}·m_t]
-        overlap = across - lr[t] * m2
+        across = _sgdm_across(weight_decay[t], momentum, w2, overlap)  # E[w_{t-1}·m_t]
+        m2 = _sgdm_power(weight_decay[t], momentum, w2, overlap, power * w2**homogeneity, m2)
+        overlap = _sgdm_overlap(lr[t], across, m2)
         w2, _ = _record(records[t // window], w2, -lr[t] * across, lr[t] ** 2 * m2)
 
 
@@ -166,19 +172,18 @@ def _adamw(  # type: ignore[no-untyped-def]
     state, left1, left2, inherited = (0.0,) * 6, 1.0, 1.0, 0.0
     for t in range(len(lr)):
         left1, left2 = left1 * beta1, left2 * beta2
-        decay = lr[t] * weight_decay[t]
         gradient = power * w2**homogeneity / dim
         size, error, state = _adam_size(beta1, beta2, gradient, homogeneity * inherited / w2, state)
         m2, v = state[:2]
         step = lr[t] / (1 - left1) / (np.sqrt(v / (1 - left2)) + eps) * np.sqrt(size)
         across = 0.0
         for n in range(len(weights)):
-            earlier = roots[n] * overlap[n]
-            across += earlier
-            overlap[n] = (1 - decay) * earlier - step * m2 * dim * weights[n]
-        along = -decay * w2 - step * across
-        moved = decay**2 * w2 + 2 * decay * step * across + step**2 * m2 * dim * lag_0
-        w2, inherited = _record(records[t // window], w2, along, moved, error, (1 - decay) ** 2, inherited)
+            across += roots[n] * overlap[n]
+            overlap[n] = _mode_overlap(lr[t], weight_decay[t], step, overlap[n], m2 * dim * weights[n], roots[n])
+        along = _along(lr[t], weight_decay[t], w2, step, across)
+        moved = _moved(lr[t], weight_decay[t], w2, step, across, m2 * dim * lag_0)
+        kept = (1 - lr[t] * weight_decay[t]) ** 2
+        w2, inherited = _record(records[t // window], w2, along, moved, error, kept, inherited)
 
 
 @_kernel
@@ -201,8 +206,8 @@ def _lion(  # type: ignore[no-untyped-def]
         for n in range(len(arcsine)):
             across -= 2 / np.pi * dim * arcsine[n] * now ** odd[n] * past[n]
             past[n] = (1 - decay) * fade ** odd[n] * past[n] + lr[t] * then ** odd[n]
-        along = -decay * w2 - lr[t] * across
-        moved = decay**2 * w2 + 2 * decay * lr[t] * across + lr[t] ** 2 * dim
+        along = _along(lr[t], weight_decay[t], w2, lr[t], across)
+        moved = _moved(lr[t], weight_decay[t], w2, lr[t], across, dim)
         w2, _ = _record(records[t // window], w2, along, moved)
 
 
