@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from sympy import Eq, Expr, Function, IndexedBase, Matrix, cos, simplify, sin, sqrt
 
 from derivations import adamw, lion, sgdm
@@ -27,6 +29,7 @@ _r = Function("r")
 _angle, _norm = Function("phi")(t), Function("‖w‖")
 
 
+@cache
 def turning_step() -> tuple[Eq, ...]:
     """The update's part across the weights sets the direction, its length relative to its running mean the angle.
 
@@ -38,12 +41,14 @@ def turning_step() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def constant_norm() -> Eq:
     """Weights and update are orthogonal, and cosine and sine of the angle weigh them: the norm cannot change."""
     turned = Matrix([cos(_angle), -sin(_angle)])
     return equation(_norm(t) ** 2 / _norm(0) ** 2, simplify(turned.dot(turned)))
 
 
+@cache
 def equilibrium_angle() -> tuple[Eq, ...]:
     """θ is what the balance of growth and decay would lead to: the paper's rotation of the inner optimizer.
 
@@ -53,6 +58,7 @@ def equilibrium_angle() -> tuple[Eq, ...]:
     return tuple(equation(theta, module.leading_rotation().rhs) for module in (adamw, sgdm, lion))
 
 
+@cache
 def running_mean() -> tuple[Eq, ...]:
     """The running mean contains the newest length itself, so a long step is divided by more than the mean.
 
@@ -73,12 +79,14 @@ def _tail() -> Expr:
     return geometric_sum((gamma * phi) ** k, k, 1)
 
 
+@cache
 def angle_bias() -> Eq:
     """The mean square angle is below θ² by this share, for lengths whose correlation is r_k = φ^k."""
     with_newest, spread = (step.rhs for step in running_mean())
     return equation(E(_angle**2) / theta**2 - 1, tidy(simplify(spread - with_newest)))
 
 
+@cache
 def gaussian_updates() -> tuple[Eq, ...]:
     """An averaged Gaussian update has κ² = 2/n in n free directions, and its square forgets as β^(2k).
 
@@ -91,12 +99,14 @@ def gaussian_updates() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def gaussian_bias() -> Eq:
     """Both put in. For SGDM β is the momentum, for AdamW β1. Lion's update has a constant length, and no bias."""
     share = angle_bias().rhs.subs(kappa, sqrt(gaussian_updates()[0].rhs)).subs(phi, beta**2)
     return equation(E(_angle**2) / theta**2 - 1, tidy(simplify(share)))
 
 
+@cache
 def no_transient() -> Eq:
     """In step t the mean has weights γ^j (1-γ)/(1-γ^t) on t lengths; without memory the bias grows from zero.
 
@@ -108,6 +118,7 @@ def no_transient() -> Eq:
     return equation(E(_angle**2) / theta**2 - 1, kappa**2 * (spread - newest))
 
 
+@cache
 def filling_average() -> tuple[Eq, ...]:
     """The average that makes the update starts empty, so its length has a mean of its own in the first 1/(1-β) steps.
 
@@ -134,11 +145,13 @@ STEPS: tuple[Step, ...] = (
 )
 
 
+@cache
 def sgdm_filling() -> Eq:
     """The first of `filling_average`."""
     return filling_average()[0]
 
 
+@cache
 def adamw_filling() -> Eq:
     """The second of `filling_average`."""
     return filling_average()[1]

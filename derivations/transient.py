@@ -68,6 +68,7 @@ _r, _K, _v, _nu = Function("r"), Function("K"), Function("v"), Symbol("nu_n", po
 _norm, _new, _chord = symbols("‖w‖ ‖w′‖ ‖Δw‖", positive=True)
 
 
+@cache
 def walk_with_memory() -> tuple[Eq, ...]:
     """AdamW and Lion are one walk: the weights keep a share a and take an update of length h that remembers.
 
@@ -80,6 +81,7 @@ def walk_with_memory() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def overlap_with_a_mode() -> tuple[Eq, ...]:
     """What the weights have of the next update, mode by mode, is an average of what they took of it before.
 
@@ -89,21 +91,25 @@ def overlap_with_a_mode() -> tuple[Eq, ...]:
     return (equation(_X, mode_overlap().rhs.subs(X_n, _X.subs(t, t - 1))), equation(y, Sum(mu_n * X_n, (n, 0, oo))))
 
 
+@cache
 def mode_overlap() -> Eq:
     """The right-hand side alone, X_n being that of the step before."""
     return equation(_X, a * mu_n * X_n - h * p_n)
 
 
+@cache
 def along_the_weights() -> Eq:
     """A step Δw = -δw - hu changes ‖w‖² by 2w·Δw + ‖Δw‖². The first part: decay, and the overlap y = E w·u."""
     return equation(E(w_[t - 1] * (w_[t] - w_[t - 1])), -delta * W - h * y)
 
 
+@cache
 def length_of_the_step() -> Eq:
     """The second part. With K_0 = E‖u‖² the new norm is known: three numbers a mode carry the whole course."""
     return equation(E((w_[t] - w_[t - 1]) ** 2), delta**2 * W + 2 * delta * h * y + h**2 * K_0)
 
 
+@cache
 def norm_in_time() -> Eq:
     """Both together are the map of the squared norm. Nothing was neglected: any ηλ, any schedule, any start."""
     return equation(W_[t], _next_norm().subs(W, W_[t - 1]))
@@ -113,6 +119,7 @@ def _next_norm() -> Expr:
     return W + 2 * along_the_weights().rhs + length_of_the_step().rhs
 
 
+@cache
 def angle_of_a_step() -> Eq:
     """The angle between w and w′ follows from three lengths, by the law of cosines.
 
@@ -124,11 +131,13 @@ def angle_of_a_step() -> Eq:
     return equation(2 * (1 - rho), written)
 
 
+@cache
 def stationary_overlap() -> Eq:
     """With constant a and h the overlap of a mode settles where its recursion stays."""
     return equation(X_n, tidy(-h * p_n / (1 - a * mu_n)))
 
 
+@cache
 def stationary_norm() -> tuple[Eq, ...]:
     """y is then -h/a times the discounted sum of the autocovariance, and W that of Lion and AdamW in equilibrium.
 
@@ -146,6 +155,7 @@ def _stationary_norm() -> Expr:
     return tidy(simplify(-(settled.subs(W, 0)) / slope).subs(delta, 1 - a))
 
 
+@cache
 def memory_of_the_norm() -> Eq:
     """The map is triangular: overlaps do not feel the norm, so a deviation of ‖w‖² shrinks by a² a step, exactly.
 
@@ -154,6 +164,7 @@ def memory_of_the_norm() -> Eq:
     return equation(tau, -1 / log(_next_norm().expand().coeff(W).subs(delta, 1 - a).factor()))
 
 
+@cache
 def sizes_that_change() -> tuple[Eq, ...]:
     """While moments fill, and while the gradient changes, u = m/√v changes its size, but m forgets as always.
 
@@ -167,6 +178,7 @@ def sizes_that_change() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def signs_that_change() -> tuple[Eq, ...]:
     """Lion's directions are Gaussian and meet only through m, which forgets from step to step: correlations multiply.
 
@@ -183,6 +195,7 @@ def signs_that_change() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def coupled_pull() -> Eq:
     """Where decay passes through the momentum, as in SGDM, the state is (W, x = E w·m, M = E‖m‖²).
 
@@ -191,11 +204,13 @@ def coupled_pull() -> Eq:
     return equation(y, _coupled()[0])
 
 
+@cache
 def coupled_momentum_power() -> Eq:
     """Its square: the new noise is independent of the rest."""
     return equation(_M(t), _coupled()[1])
 
 
+@cache
 def coupled_overlap() -> Eq:
     """The step -ηm follows: the weights have y of the new momentum, less η of its square.
 
@@ -208,6 +223,7 @@ def _coupled() -> tuple[Expr, Expr]:
     return alpha * x_m + lamda * W, alpha**2 * m_power + 2 * alpha * lamda * x_m + lamda**2 * W + Gamma
 
 
+@cache
 def coupled_relaxation() -> Eq:
     """Linearise the map around its fixed point, the noise following the norm as Γ = G·W^p.
 
@@ -230,6 +246,7 @@ def _slow_rate() -> Expr:
     return solution
 
 
+@cache
 def over_many_steps() -> tuple[Eq, ...]:
     """The angle between weights k steps apart: decay keeps a^k, and each update in between takes its overlap.
 
@@ -240,6 +257,7 @@ def over_many_steps() -> tuple[Eq, ...]:
     return equation(inner, closed), equation(_rho(k), a**k - h / W * Sum(X_n * closed, (n, 0, oo)))
 
 
+@cache
 def coupled_over_many_steps() -> Eq:
     """For SGDM the weights alone are AR(2), and f = 1 - ρ_k obeys its recursion with a source; f_0 = 0, f_{-1} = f_1.
 
