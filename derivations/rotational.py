@@ -10,11 +10,14 @@ from derivations import adamw, lion, sgdm
 from derivations.algebra import geometric_sum, tidy, vanishes
 from derivations.formula import Formula, Step
 from derivations.symbols import (
+    K_0,
     E,
     G,
+    a,
     beta,
     equation,
     gamma,
+    h,
     j,
     k,
     kappa,
@@ -22,6 +25,7 @@ from derivations.symbols import (
     phi,
     t,
     theta,
+    y,
 )
 
 _X, _s = IndexedBase("X"), IndexedBase("s")
@@ -132,6 +136,25 @@ def filling_average() -> tuple[Eq, ...]:
 
 _ratio = Function("X_t/X")
 
+
+@cache
+def weights_that_turn() -> tuple[Eq, ...]:
+    """Older gradients were orthogonal to older weights: their average has a part y = E u·ŵ along the present ones.
+
+    It is of the order of the angle turned within the memory, and is removed. In units of the norm the weights then
+    walk as in `derivations.transient`, with this a and h. Where a schedule changes θ, ‖u⊥‖² follows, and s later.
+    """
+    across = K_0 - y**2
+    return (
+        equation(_across**2, across),
+        equation(h, sin(_angle) / sqrt(across)),
+        equation(a, cos(_angle) + h * y),
+    )
+
+
+_across = Function("‖u⊥‖")(t)
+
+
 STEPS: tuple[Step, ...] = (
     turning_step,
     constant_norm,
@@ -142,6 +165,7 @@ STEPS: tuple[Step, ...] = (
     gaussian_bias,
     no_transient,
     filling_average,
+    weights_that_turn,
 )
 
 
@@ -184,6 +208,7 @@ def checks() -> list[tuple[str, bool]]:
         ("lengths that never change: no bias", vanishes(angle_bias().rhs.subs(phi, 1))),
         ("E m² fills as 1 - β^(2t)", vanishes(
             (filling_average()[0].rhs / (1 - beta**2)).subs(t, 3) - sum(beta ** (2 * age) for age in range(3)))),
+        ("turning weights: the walk with this a and h keeps the norm", _keeps_norm()),
         ("γ = 0: every step turns by θ", vanishes(angle_bias().rhs.subs(gamma, 0))),
         ("the first step turns by θ", vanishes(no_transient().rhs.subs(t, 1))),
         ("t → ∞: the bias of the stationary mean", vanishes(no_transient().rhs.subs(gamma**t, 0) - white)),
@@ -192,3 +217,10 @@ def checks() -> list[tuple[str, bool]]:
             + 2 / n_free * gamma * (1 - gamma) * (1 - beta**2) / ((1 + gamma) * (1 - gamma * beta**2)))),
         ("θ does not contain the gradient's size", all(not step.rhs.has(G) for step in equilibrium_angle())),
     ]  # fmt: skip
+
+
+def _keeps_norm() -> bool:
+    """‖aŵ - hu‖² = a² - 2ah·y + h²‖u‖²."""
+    _, rate, kept = (step.rhs for step in weights_that_turn())
+    turned = kept**2 - 2 * kept * h * y + h**2 * K_0
+    return bool(simplify(turned.subs(h, rate)) == 1)

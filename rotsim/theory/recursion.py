@@ -11,7 +11,8 @@ used; neglected is the spread of ‖w‖ over neurons, of order 1/C, and what ea
   equilibrium. Elsewhere, over the first steps and while the gradient's scale changes, half of the correction is
   declared as error of the update; it is carried on to the norm, and from there through the gradient to m and v.
 * Adam+L2: as AdamW, and the momentum of λw beside that of the noise, see `rotsim.theory.coupled`.
-  Declared besides: a tenth of decay per step times (1-β2)/(1-β1).
+  Declared besides: a tenth of decay per step times (1-β2)/(1-β1), and the square of the decay's share of v. Where
+  that nears one, v is λ²w² of its own coordinate and the decay a sign, which this theory does not have.
 * Rotational: the angle of each step at constant norm, with the filling of the inner optimizer's average and the part
   of the update that points along weights which have turned since its gradients were drawn.
 * Lion: signs of jointly Gaussian c_t, correlated by the arcsine law with the variances in force at
@@ -62,22 +63,24 @@ def _kernel(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @register_jitable
-def _record(record, before, along, moved, error=0.0, kept=1.0, inherited=0.0):  # type: ignore[no-untyped-def]
+def _record(record, before, along, moved, error=0.0, kept=1.0, inherited=0.0, follows=0.0):  # type: ignore[no-untyped-def]
     """Add ‖w‖², squared angle and ‖Δw‖² of one step to a window, and their declared errors; return the new E‖w‖².
 
     error: relative, of the update. kept: the share of E‖w‖² that decay leaves, on top of which noise grows it.
-    inherited: error of E‖w‖² from before, whose new value is returned as well.
+    inherited: error of E‖w‖² from before, whose new value is returned as well. follows: what the update owes to
+    that, with its sign, since it can damp the error as well as amplify it.
     """
     after = before + 2.0 * along + moved
     norm_before, norm_after = np.sqrt(before), np.sqrt(after)
     radial = (2.0 * along + moved) / (norm_before + norm_after)
     record[0] += after
-    record[1] += squared_angle(max(moved - radial * radial, 0.0) / (norm_before * norm_after))
+    perpendicular = max(moved - radial * radial, 0.0)
+    record[1] += squared_angle(perpendicular / (norm_before * norm_after))
     record[2] += moved
-    inherited = kept * inherited + 2 * error * max(after - kept * before, 0.0)
-    on_norm = abs(inherited) / (2 * after)
+    inherited = kept * inherited + 2 * (error + follows) * max(after - kept * before, 0.0)
+    on_norm, error = abs(inherited) / (2 * after), error + abs(follows)
     record[3] += on_norm
-    record[4] += on_norm + error
+    record[4] += on_norm + error * np.sqrt(moved / max(perpendicular, 1e-12 * moved)) if moved > 0.0 else on_norm
     record[5] += error + on_norm * min(
         1.0, (1 - np.sqrt(kept)) ** 2 * before / max(moved, 1e-300)
     )  # decay's share of Δw
@@ -90,7 +93,7 @@ def _adam_size(beta1, beta2, gradient, off, state):  # type: ignore[no-untyped-d
 
     derivations.second_moment.moment_of_the_ratio: to first order in the fluctuations of v it is
     1 + Var v/v² - Cov(m², v)/(E m²·v). `off` is the declared relative error of the gradient's square, which m²
-    and v inherit at their own pace.
+    and v inherit at their own pace: what the update then owes to it is returned as well.
     """
     old_m2, old_v, spread, cross, off_m2, off_v = state
     fresh1, fresh2 = (1 - beta1) ** 2 * gradient, (1 - beta2) * gradient
@@ -101,8 +104,8 @@ def _adam_size(beta1, beta2, gradient, off, state):  # type: ignore[no-untyped-d
     off_v = (beta2 * old_v * off_v + fresh2 * off) / v
     size = _ratio(v, m2, spread, cross) / _settled_ratio(beta1, beta2)
     change = abs(2 * spread / v**2 - 2 * (1 - beta2) / (1 + beta2))
-    error = SECOND_ORDER * abs(size - 1) + SPREAD_ORDER * change + abs(off_m2 - off_v) / 2
-    return size, error, (m2, v, spread, cross, off_m2, off_v)
+    error = SECOND_ORDER * abs(size - 1) + SPREAD_ORDER * change
+    return size, error, (off_m2 - off_v) / 2, (m2, v, spread, cross, off_m2, off_v)
 
 
 @_kernel
@@ -145,7 +148,7 @@ def _adam_l2(  # type: ignore[no-untyped-def]
         total = (gradient + decay**2 * w2) / dim
         m2 = beta1**2 * m2 + fresh**2 * gradient
         off = (homogeneity * gradient + decay**2 * w2) / (total * dim) * inherited / w2
-        size, error, state = _adam_size(beta1, beta2, total, off, state)
+        size, error, follows, state = _adam_size(beta1, beta2, total, off, state)
         step = lr[t] / (1 - left1) / (np.sqrt(state[1] / (1 - left2)) + eps) * np.sqrt(size)
         noise_w, noise_r = 0.0, 0.0  # E[w_{t-1}·n_t], E[r_t·n_t]
         for n in range(len(weights)):
@@ -160,8 +163,10 @@ def _adam_l2(  # type: ignore[no-untyped-def]
         moved = step**2 * (m2 * lag_0 + 2 * response * noise_r + response**2 * r2)
         across -= step * (noise_r + response * r2)
         lost = step * decay
-        error += COUPLING * lost * (1 - beta2) / fresh
-        w2, inherited = _record(records[t // window], w2, along, moved, error, (1 - lost) ** 2, inherited)
+        saturated = (decay**2 * w2 / (total * dim)) ** 2
+        error += COUPLING * lost * (1 - beta2) / fresh + saturated
+        inherited += 2 * saturated * lost * w2  # decay itself is then off
+        w2, inherited = _record(records[t // window], w2, along, moved, error, (1 - lost) ** 2, inherited, follows)
 
 
 @_kernel
@@ -173,7 +178,7 @@ def _adamw(  # type: ignore[no-untyped-def]
     for t in range(len(lr)):
         left1, left2 = left1 * beta1, left2 * beta2
         gradient = power * w2**homogeneity / dim
-        size, error, state = _adam_size(beta1, beta2, gradient, homogeneity * inherited / w2, state)
+        size, error, follows, state = _adam_size(beta1, beta2, gradient, homogeneity * inherited / w2, state)
         m2, v = state[:2]
         step = lr[t] / (1 - left1) / (np.sqrt(v / (1 - left2)) + eps) * np.sqrt(size)
         across = 0.0
@@ -183,7 +188,7 @@ def _adamw(  # type: ignore[no-untyped-def]
         along = _along(lr[t], weight_decay[t], w2, step, across)
         moved = _moved(lr[t], weight_decay[t], w2, step, across, m2 * dim * lag_0)
         kept = (1 - lr[t] * weight_decay[t]) ** 2
-        w2, inherited = _record(records[t // window], w2, along, moved, error, kept, inherited)
+        w2, inherited = _record(records[t // window], w2, along, moved, error, kept, inherited, follows)
 
 
 @_kernel
