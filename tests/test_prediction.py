@@ -127,6 +127,18 @@ def test_far_from_equilibrium(case):
     assert "FAIL" in {check.verdict for check in rotsim.compare(walk, longer, quantities=("norm",), tolerance=0.02)}
 
 
+@pytest.mark.parametrize("optimizer", [rotsim.SGDM(0.1, 0.02, 0.0), rotsim.Lion(0.01, 0.2)], ids=lambda o: o.name)
+def test_the_spread_of_the_norm_grows_from_a_fixed_start(optimizer):
+    """At dim 16 the first steps of isotropic noise turn by 1/16 less than the spread of equilibrium would have it."""
+    arguments = dict(dim=16, steps=200, initial_norm=5.0, gradient=rotsim.Isotropic(0.25), record_every=20)
+    data = rotsim.simulate(optimizer, neurons=1024, seed=8, **arguments)
+    seen = np.sqrt((data["rotation"].values ** 2).mean(axis=0))
+    course = rotsim.predict(optimizer, **arguments)["rotation"].values[0]
+    settled = course[0] / np.sqrt(1 - 2 / 16)  # as in equilibrium
+    assert np.abs(seen / course - 1).max() < 0.02
+    assert abs(seen[0] / course[0] - 1) < 0.003 < 0.05 < abs(seen[0] / settled - 1)
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_it_settles_on_the_equilibrium(name, model):

@@ -20,7 +20,7 @@ which does not depend on σ, the learning rate or the decay. Steps of the argume
 4. D is smooth in b = β2^k: a polynomial of low degree in b. Hence K_k = Σ_n p_n (β1 β2^n)^k for all
    lags at once: a sum of decaying modes, which sums over k and recursions in time can use directly.
 
-Source: shared derivation of this project (theory notes, section 2); no publication is known.
+Derivation: `derivations.second_moment`, step by step; no publication is known.
 """
 
 from __future__ import annotations
