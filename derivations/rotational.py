@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from functools import cache
 
-from sympy import Eq, Expr, Function, IndexedBase, Matrix, cos, simplify, sin, sqrt
+from sympy import Eq, Expr, Function, IndexedBase, Matrix, cos, pi, simplify, sin, sqrt
 
 from derivations import adamw, lion, sgdm
-from derivations.algebra import geometric_sum, tidy, vanishes
+from derivations.algebra import geometric_sum, scaling_factor, tidy, vanishes
 from derivations.formula import Formula, Step
 from derivations.symbols import (
     K_0,
     E,
     G,
     a,
+    alpha,
     beta,
+    beta1,
     equation,
+    eta,
+    expand_parts,
     gamma,
+    gamma_0,
     h,
     j,
     k,
     kappa,
+    lamda,
     n_free,
     phi,
     t,
@@ -215,6 +221,12 @@ def checks() -> list[tuple[str, bool]]:
         ("Gaussian updates: bias = -(2/n)γ(1-γ)(1-β²)/((1+γ)(1-γβ²))", vanishes(
             gaussian_bias().rhs
             + 2 / n_free * gamma * (1 - gamma) * (1 - beta**2) / ((1 + gamma) * (1 - gamma * beta**2)))),
+        ("θ does not change with the unit of the weights: η → cη, λ → λ/c", all(
+            scaling_factor(expand_parts(step.rhs.subs(gamma_0, lion.variance().rhs)), *adamw.UNITS) == 1
+            for step in equilibrium_angle())),
+        ("without momentum AdamW's and SGDM's variants turn by θ² = 2ηλ, Lion's by π/2 times that", all(
+            vanishes(step.rhs.subs(gamma_0, lion.variance().rhs).subs({beta1: 0, alpha: 0}) ** 2 - factor * eta * lamda)
+            for step, factor in zip(equilibrium_angle(), (2, 2, pi), strict=True))),
         ("θ does not contain the gradient's size", all(not step.rhs.has(G) for step in equilibrium_angle())),
     ]  # fmt: skip
 
