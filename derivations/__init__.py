@@ -7,7 +7,19 @@ from typing import NamedTuple
 
 from sympy import Eq
 
-from derivations import adam_l2, adamw, autocorrelated, generate, lion, radial, rotational, sgdm, signal
+from derivations import (
+    adam_l2,
+    adamw,
+    autocorrelated,
+    generate,
+    lion,
+    radial,
+    rotational,
+    second_moment,
+    sgdm,
+    signal,
+    transient,
+)
 from derivations.render import render_head, render_step
 from derivations.symbols import TABLE
 
@@ -16,6 +28,8 @@ DERIVATIONS = {
     "adam_l2": adam_l2,
     "sgdm": sgdm,
     "lion": lion,
+    "second_moment": second_moment,
+    "transient": transient,
     "signal": signal,
     "autocorrelated": autocorrelated,
     "radial": radial,

@@ -52,6 +52,7 @@ from derivations.symbols import (
 )
 
 
+@cache
 def random_walk() -> tuple[Eq, ...]:
     """In equilibrium we model the gradient as fresh noise: its mean, given the past, is zero.
 
@@ -67,6 +68,7 @@ def random_walk() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def total_update_contribution() -> Eq:
     """Follow one gradient through the average: it is used now and, ever weaker, in all later steps.
 
@@ -78,6 +80,7 @@ def total_update_contribution() -> Eq:
     return equation(Sum(share, (j, 0, oo)), tidy(geometric_sum(share, j)))
 
 
+@cache
 def orthogonal_growth() -> Eq:
     """Each contribution points in a random direction, so on average it is orthogonal to the weights.
 
@@ -96,6 +99,7 @@ def _loss() -> Expr:
     return 2 * eta * lamda * W
 
 
+@cache
 def leading_norm() -> Eq:
     """Setting growth equal to loss gives the equilibrium norm of the paper.
 
@@ -104,6 +108,7 @@ def leading_norm() -> Eq:
     return equation(sqrt(W), sqrt(fixed_point(_growth(), _loss(), W, W**0)))
 
 
+@cache
 def relaxation_steps() -> Eq:
     """A deviation from the balance decays exponentially, because the loss is linear in W.
 
@@ -113,6 +118,7 @@ def relaxation_steps() -> Eq:
     return equation(tau, relaxation_time(_growth(), _loss(), W))
 
 
+@cache
 def lagging_second_moment() -> tuple[Eq, Eq]:
     """In front of a normalisation layer a shrinking norm makes the gradient grow, E‖g‖² = G·W^p, and v notices late.
 
@@ -124,6 +130,7 @@ def lagging_second_moment() -> tuple[Eq, Eq]:
     return lag.rates(growth, _loss(), 2 * lamda * W / eta)
 
 
+@cache
 def lagged_relaxation_steps() -> Eq:
     """The slower mode is what an observer sees.
 
@@ -133,6 +140,7 @@ def lagged_relaxation_steps() -> Eq:
     return lag.slow_time()
 
 
+@cache
 def update_size() -> Eq:
     """The step actually taken is η m, and averaging makes m smaller than u.
 
@@ -144,6 +152,7 @@ def update_size() -> Eq:
     return equation(eta**2 * C * Sum(((1 - beta1) * beta1**j) ** 2, (j, 0, oo)), tidy(eta**2 * C * power))
 
 
+@cache
 def leading_rotation() -> Eq:
     """The step is orthogonal to the weights on average, so the angle is step length over norm.
 
@@ -159,6 +168,7 @@ def _recursion() -> linear.Recursion:
     return linear.recursion(rule_m.rhs, rule_w.rhs, w_[t - 1], m_[t - 1], m_[t], u_[t])
 
 
+@cache
 def transient() -> tuple[Eq, ...]:
     """Nothing so far needed small ηλ except convenience: the recursion is linear, so second moments are exact.
 
@@ -178,6 +188,7 @@ def _stationary() -> Matrix:
     return linear.stationary(linear.moment_map(_recursion(), _unit_variance()))
 
 
+@cache
 def stationary_moments() -> tuple[Eq, ...]:
     """The equilibrium is the fixed point of the map: three linear equations in three unknowns.
 
@@ -188,6 +199,7 @@ def stationary_moments() -> tuple[Eq, ...]:
     return linear.moment_equations(_stationary())
 
 
+@cache
 def exact_norm_squared() -> Eq:
     """The squared norm adds up the C coordinates.
 
@@ -197,6 +209,7 @@ def exact_norm_squared() -> Eq:
     return equation(W, tidy(C * _stationary()[0]))
 
 
+@cache
 def exact_one_minus_cosine() -> Eq:
     """The expected cosine between successive weights is ρ = (a + β1)/(1 + aβ1), like an addition of velocities.
 
@@ -206,6 +219,7 @@ def exact_one_minus_cosine() -> Eq:
     return equation(1 - rho, linear.one_minus_cosine(_recursion(), _stationary()))
 
 
+@cache
 def correlated_gradients() -> tuple[Eq, ...]:
     """Real gradients resemble those of neighbouring steps. The rotation does not care, if they are orthogonal to w.
 
@@ -217,6 +231,7 @@ def correlated_gradients() -> tuple[Eq, ...]:
     return equation(W / E(norm_m**2), norm), equation(1 - rho, angle)
 
 
+@cache
 def series_in_decay() -> tuple[Eq, ...]:
     """Expanding the exact results in δ = ηλ shows what the paper's formulas, W_0 and θ_0, leave out.
 
@@ -237,6 +252,7 @@ def _in_decay(expression: Expr) -> Expr:
     return simplify(expand_parts(expression).subs(eta, delta / lamda))
 
 
+@cache
 def without_momentum() -> tuple[Eq, ...]:
     """Without momentum, β1 = 0, the weights are an exponential average of the gradients.
 
@@ -245,6 +261,7 @@ def without_momentum() -> tuple[Eq, ...]:
     return tuple(equation(s.lhs, s.rhs.subs(beta1, 0)) for s in (exact_norm_squared(), exact_one_minus_cosine()))
 
 
+@cache
 def change_of_units() -> tuple[Eq, ...]:
     """Measure the weights in other units: η → cη and λ → λ/c multiply every length by c.
 

@@ -62,9 +62,9 @@ def relaxation_time(growth: Expr, loss: Expr, unknown: Symbol) -> Expr:
 
 
 def expansion(expression: Expr, small: Symbol, order: int) -> Expr:
-    """Taylor polynomial of `expression` in `small` below `order`, each coefficient factored."""
+    """Taylor polynomial of `expression` in `small` below `order`, each coefficient a tidy product."""
     polynomial = series(expression, small, 0, order).removeO()
-    return sum((factor(polynomial.coeff(small, i)) * small**i for i in range(order)), Integer(0))
+    return sum((tidy(polynomial.coeff(small, i)) * small**i for i in range(order)), Integer(0))
 
 
 def vanishes(expression: Expr) -> bool:

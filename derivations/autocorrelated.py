@@ -7,7 +7,7 @@ from functools import cache
 from sympy import Eq, Expr, Function, Integer, Sum, oo, pi, simplify
 from sympy import S as Singleton
 
-from derivations import adamw, linear, lion, sgdm
+from derivations import adamw, linear, lion, second_moment, sgdm
 from derivations.algebra import geometric_sum, tidy, vanishes
 from derivations.formula import Formula, Step
 from derivations.symbols import (
@@ -49,6 +49,7 @@ from derivations.symbols import (
 _R, _kappa, _b, _B = (Function(name) for name in ("R", "kappa", "b", "B"))
 
 
+@cache
 def random_walk() -> tuple[Eq, ...]:
     """Batches overlap and losses curve: the gradient of a step resembles those before it, with autocorrelation R.
 
@@ -62,6 +63,7 @@ def random_walk() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def overlaps() -> tuple[Eq, ...]:
     """Two numbers per lag describe c: how it overlaps with a gradient in it, b, and how with itself shifted, B.
 
@@ -74,6 +76,7 @@ def overlaps() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def pull_of_the_past() -> tuple[Eq, ...]:
     """Every gradient in c was orthogonal to the weights of its time; only the steps made since then overlap with it.
 
@@ -86,6 +89,7 @@ def pull_of_the_past() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def exponential_average() -> tuple[Eq, ...]:
     """An exponential average looks the same after j steps, only β^j times as large; so does B, whatever R is.
 
@@ -109,6 +113,7 @@ def _shift(weight: Expr, index: Expr) -> Expr:
     return ratio
 
 
+@cache
 def average_power() -> Eq:
     """Norms do follow the autocorrelation, through E‖m‖²: gradients that agree add up.
 
@@ -118,6 +123,7 @@ def average_power() -> Eq:
     return equation(E(m_[t] ** 2), alone * (1 + 2 * Sum(beta1**k * _R(k), (k, 1, oo))))
 
 
+@cache
 def lion_average() -> tuple[Eq, ...]:
     """Lion's weights shrink by β2 per step, except that of the newest gradient, which is not in the momentum yet.
 
@@ -134,6 +140,7 @@ def _lion_weights() -> tuple[Expr, Expr]:
     return later.rhs, newest.rhs
 
 
+@cache
 def lion_linear_sum() -> Eq:
     """With the sign linearised, all of the autocorrelation enters through the single ratio q = b_0/B_0.
 
@@ -145,6 +152,7 @@ def lion_linear_sum() -> Eq:
     return equation(S, tidy(simplify(2 / pi * total)))
 
 
+@cache
 def lion_rotation() -> Eq:
     """Step length over norm as ηλ → 0. Lag zero counts one and not 2/π, which the paper's formula leaves out."""
     return equation(theta**2 / (2 * eta * _lamda()), 1 / (1 + 2 * lion_linear_sum().rhs.subs(a, 1)))
@@ -154,6 +162,7 @@ def _lamda() -> Expr:
     return delta / eta
 
 
+@cache
 def lion_sum() -> Eq:
     """The arcsine exceeds its argument, and what it adds comes from short lags, where orthogonality does not matter.
 
@@ -163,17 +172,20 @@ def lion_sum() -> Eq:
     return equation(S, lion_linear_sum().rhs + Sum(a**k * excess, (k, 1, oo)))
 
 
+@cache
 def first_order_memory() -> Eq:
     """The simplest memory: each gradient keeps a share φ of the one before, R_k = φ^k."""
     return equation(_R(k), phi**k)
 
 
+@cache
 def lion_overlap() -> Eq:
     """b_0 for this memory: the newest gradient at full weight, older ones at φ to the power of their age."""
     momentum, newest = _lion_weights()
     return equation(b_0, newest + geometric_sum(momentum * phi**j, j, 1))
 
 
+@cache
 def lion_power() -> Eq:
     """B_0 = E c², from E m² and E m·g of the momentum, each the fixed point of its own recursion."""
     inner, square = _momentum_moments()
@@ -187,11 +199,13 @@ def _momentum_moments() -> tuple[Expr, Expr]:
     return inner, tidy(simplify(square))
 
 
+@cache
 def lion_overlap_ratio() -> Eq:
     """q, the one number that S needs, for this memory; without memory it is (1-β1)/γ_0."""
     return equation(q, simplify(lion_overlap().rhs / lion_power().rhs))
 
 
+@cache
 def lion_carried_overlap() -> Eq:
     """At finite ηλ, projection has a memory of its own: what it takes from g lies along w, which m remembers.
 
@@ -202,6 +216,7 @@ def lion_carried_overlap() -> Eq:
     return equation(omega, phi * (inner - loss))
 
 
+@cache
 def lion_projected_sum() -> Eq:
     """E[c·m] and E c² follow from ω, and S from both. As ηλ → 0 this is the linear sum above."""
     square = (1 - beta2 + 2 * beta2 * omega) / (1 + beta2)
@@ -210,6 +225,7 @@ def lion_projected_sum() -> Eq:
     return equation(S, 2 / pi * a * beta1 * own / ((1 - a * beta2) * power))
 
 
+@cache
 def lion_covariance() -> Eq:
     """γ_k of free gradients: two memories, the momentum's β2 and the gradients' φ, make two geometric sequences."""
     inner, square = _momentum_moments()
@@ -231,6 +247,7 @@ def _sgdm(projected: bool) -> linear.Autocorrelated:
     return walk(Singleton.One, delta / eta, alpha, Singleton.One, phi)
 
 
+@cache
 def adamw_projected_norm_squared() -> Eq:
     """AdamW with gradients orthogonal to w, for constant v: the norm at any ηλ.
 
@@ -240,6 +257,7 @@ def adamw_projected_norm_squared() -> Eq:
     return equation(W, C * _adamw(True).square)
 
 
+@cache
 def adamw_free_norm_squared() -> Eq:
     """AdamW with gradients that know nothing of w, for constant v: here nothing is projected away.
 
@@ -248,6 +266,7 @@ def adamw_free_norm_squared() -> Eq:
     return equation(W, C * _adamw(False).square)
 
 
+@cache
 def adamw_free_one_minus_cosine() -> Eq:
     """The cosine without orthogonality, symmetric in the three memories a, β1 and φ: it does depend on φ.
 
@@ -256,11 +275,12 @@ def adamw_free_one_minus_cosine() -> Eq:
     return equation(1 - rho, _adamw(False).one_minus_cosine)
 
 
+@cache
 def second_moment_spread() -> Eq:
     """To first order in its fluctuations, a random v multiplies E m²/v by 1 + ν; memory makes v fluctuate more.
 
     One part of ν is the variance of v, the other the correlation of m² with v, both for jointly Gaussian gradients.
-    White noise has its own ν, which `derivations.second_moment` does not need to expand.
+    At φ = 0 it is the first order of `derivations.second_moment`, by another route.
     """
     variance = 2 * (1 - beta2) / (1 + beta2) * (1 + beta2 * phi**2) / (1 - beta2 * phi**2)
     power = tidy(geometric_sum(_ema_weight(j) ** 2, j)) * (1 + 2 * geometric_sum((beta1 * phi) ** k, k, 1))
@@ -281,26 +301,31 @@ def _overlap_modes() -> tuple[Expr, Expr]:
     return newer, older - (1 - beta1) * beta1 / (phi - beta1)
 
 
+@cache
 def sgdm_projected_gain() -> Eq:
     """SGDM with gradients orthogonal to w: the gain W/E‖g‖², where g is the noise before projection."""
     return equation(A, _sgdm(True).square * (1 - epsilon))
 
 
+@cache
 def sgdm_projected_share() -> Eq:
     """How much of the noise lies along w and is projected away: the squared cosine between them."""
     return equation(epsilon, _sgdm(True).share)
 
 
+@cache
 def sgdm_free_gain() -> Eq:
     """SGDM with gradients that know nothing of w: no projection, so no share of the noise is lost."""
     return equation(A, _sgdm(False).square)
 
 
+@cache
 def sgdm_free_one_minus_cosine() -> Eq:
     """The cosine of that walk; the gradient's size cancels, the memory does not."""
     return equation(1 - rho, _sgdm(False).one_minus_cosine)
 
 
+@cache
 def sgdm_free_overlap() -> Eq:
     """E w_{t-1}·g_t per E‖g‖² of that walk; with Adam+L2 it enters v through E(g + λw)²."""
     return equation(E(w_[t - 1] * g_[t]), _sgdm(False).overlap)
@@ -421,6 +446,8 @@ def checks() -> list[tuple[str, bool]]:
     without = 2 * (1 - beta2) / (1 + beta2) - 2 * (1 - beta2) * (1 - beta1**2) / (1 - beta1**2 * beta2)
     covariance = lion_covariance().rhs.subs(b_0, lion_overlap().rhs)
     return [
+        ("φ = 0: ν is the first order of a random v under white noise", vanishes(
+            1 + second_moment_spread().rhs.subs(phi, 0) - second_moment.settled_ratio().rhs)),
         (
             "any autocorrelation: S = aβ/(1-aβ) turns Lion's form of the cosine into AdamW's",
             vanishes(lion.exact_one_minus_cosine().rhs.subs(S, by_shift) - adamw.exact_one_minus_cosine().rhs),

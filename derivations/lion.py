@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from sympy import (
     Eq,
     Expr,
@@ -70,6 +72,7 @@ _kappa, _s = Function("kappa"), Function("s")
 _R = Symbol("R", positive=True)
 
 
+@cache
 def random_walk() -> tuple[Eq, ...]:
     """The gradient is noise without memory; its size cannot matter, because only a sign is used.
 
@@ -85,6 +88,7 @@ def random_walk() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def filter_weights() -> tuple[Eq, ...]:
     """Unrolling the momentum writes c as a weighted sum of past gradients, c_t = Σ κ_j g_{t-j}.
 
@@ -102,11 +106,13 @@ def _weight(lag: Expr) -> Expr:
     return beta1 * (1 - beta2) * beta2 ** (lag - 1)
 
 
+@cache
 def variance() -> Eq:
     """The variance of c is the sum of the squared weights, since the gradients are uncorrelated."""
     return equation(gamma_0, (1 - beta1) ** 2 + tidy(geometric_sum(_weight(j) ** 2, j, 1)))
 
 
+@cache
 def covariance() -> Eq:
     """Two directions k steps apart share old gradients: multiply the weights that they give to each.
 
@@ -118,6 +124,7 @@ def covariance() -> Eq:
     return equation(gamma_k, tidy(simplify(shared / decay)) * decay)
 
 
+@cache
 def linearised_sign() -> Eq:
     """The paper replaces the sign by the straight line that fits it best: sign(c) ≈ slope·c.
 
@@ -128,6 +135,7 @@ def linearised_sign() -> Eq:
     return equation(E(c_[t] * sign(c_[t])) / E(c_[t] ** 2), simplify(mean_size / gamma_0))
 
 
+@cache
 def total_update_contribution() -> Eq:
     """With the sign linearised, one gradient contributes η·slope·Σκ_j in total, and Σκ_j = 1."""
     total = filter_weights()[-1].rhs
@@ -138,6 +146,7 @@ def _contribution(total: Expr) -> Expr:
     return eta * linearised_sign().rhs * total
 
 
+@cache
 def orthogonal_growth() -> Eq:
     """The contribution is orthogonal to the weights on average and adds its square to the squared norm.
 
@@ -154,16 +163,19 @@ def _loss() -> Expr:
     return 2 * eta * lamda * W
 
 
+@cache
 def leading_norm() -> Eq:
     """Setting growth equal to loss gives the norm of the paper."""
     return equation(sqrt(W), sqrt(fixed_point(_growth(), _loss(), W, Integer(1))))
 
 
+@cache
 def relaxation_steps() -> Eq:
     """Growth is constant and loss is linear, so a deviation decays as for AdamW."""
     return equation(tau, relaxation_time(_growth(), _loss(), W))
 
 
+@cache
 def leading_rotation() -> Eq:
     """A step changes every coordinate by η, so its length is η√C whatever happens.
 
@@ -172,6 +184,7 @@ def leading_rotation() -> Eq:
     return equation(theta, sqrt(eta**2 * C / leading_norm().rhs ** 2))
 
 
+@cache
 def arcsine_law() -> Eq:
     """Now exactly. The signs of two Gaussians with correlation r have correlation (2/π) asin r.
 
@@ -183,6 +196,7 @@ def arcsine_law() -> Eq:
     return equation(_s(k), (law - law.subs(x, 0)).subs(x, gamma_k / gamma_0))
 
 
+@cache
 def exact_norm_squared() -> Eq:
     """The weights are w_t = -η Σ a^i sign(c_{t-i}); square the sum and collect equal distances k.
 
@@ -193,6 +207,7 @@ def exact_norm_squared() -> Eq:
     return equation(W, eta**2 * C * diagonal * (1 + 2 * S))
 
 
+@cache
 def exact_one_minus_cosine() -> Eq:
     """The new sign is correlated with the weights, because its momentum made them: E w_{t-1}·sign(c_t) = -ηC·S/a.
 
@@ -206,6 +221,7 @@ def exact_one_minus_cosine() -> Eq:
     return equation(1 - rho, delta * by_power / denominator)
 
 
+@cache
 def arcsine_series() -> Eq:
     """Since γ_k decays as β2^k, every term of asin(x) = Σ b_n x^(2n+1) sums over k to a geometric series.
 
@@ -220,6 +236,7 @@ def _arcsine_term(discount: Expr) -> Expr:
     return 2 / pi * coefficient * geometric_sum(power, k, 1)
 
 
+@cache
 def linearised_everywhere() -> tuple[Eq, ...]:
     """Where does the paper's formula come from in the exact one? Replace asin(x) by x everywhere.
 
@@ -246,6 +263,7 @@ def _in_decay(expression: Expr) -> Expr:
     return simplify(full.subs(eta, delta / lamda))
 
 
+@cache
 def discrepancy() -> tuple[Eq, ...]:
     """What the linearisation loses as δ → 0, relative to the paper's W_0.
 
@@ -276,6 +294,7 @@ def _first_correlation() -> Expr:
     return covariance().rhs.subs(k, 1) / gamma_0
 
 
+@cache
 def order_of_limits() -> tuple[Eq, ...]:
     """The paper's limit also assumes that decay is slow against the momentum: ηλ small against 1-β2.
 
@@ -289,6 +308,7 @@ def order_of_limits() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def without_momentum() -> tuple[Eq, ...]:
     """Without momentum, β1 = 0, Lion is sign descent: independent steps, S = 0.
 
@@ -306,6 +326,7 @@ def without_momentum() -> tuple[Eq, ...]:
 UNITS = ((eta, c), (lamda, 1 / c))
 
 
+@cache
 def change_of_units() -> tuple[Eq, ...]:
     """Measure the weights in other units: η → cη and λ → λ/c multiply every length by c.
 

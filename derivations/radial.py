@@ -44,6 +44,7 @@ from derivations.symbols import (
 from derivations.symbols import S as S_
 
 
+@cache
 def radial_gradient() -> tuple[Eq, ...]:
     """Weights that are not scale-invariant feel a gradient along themselves, whose mean is P_g times the weights.
 
@@ -52,6 +53,7 @@ def radial_gradient() -> tuple[Eq, ...]:
     return (equation(E(g_[t]), P_g * w_[t - 1]),)
 
 
+@cache
 def coupled_decay() -> Eq:
     """SGDM and Adam+L2 add λw to the gradient. The radial part is one more such term: λ becomes λ + P_g, exactly.
 
@@ -61,6 +63,7 @@ def coupled_decay() -> Eq:
     return equation(m_[t], added.collect(w_[t - 1]))
 
 
+@cache
 def normalised() -> tuple[Eq, ...]:
     """AdamW divides the gradient by √v before it averages it: the weights feel P = P_g/√v, through the momentum.
 
@@ -73,6 +76,7 @@ def normalised() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def stationarity() -> tuple[Eq, ...]:
     """Let the gradients be correlated in time in any way, only their mean overlap with w be P‖w‖².
 
@@ -94,6 +98,7 @@ def _stationary() -> Matrix:
     return linear.stationary(linear.moment_map(_recursion(), adamw.random_walk()[0].rhs))
 
 
+@cache
 def adamw_norm_squared() -> Eq:
     """For noise without memory the linear recursion gives the norm as well, at any ηλ and for constant v.
 
@@ -102,6 +107,7 @@ def adamw_norm_squared() -> Eq:
     return equation(W, _in_total(tidy(C * _stationary()[0])))
 
 
+@cache
 def adamw_one_minus_cosine() -> Eq:
     """The cosine of that walk is the one of the identity above."""
     return equation(1 - rho, _in_total(linear.one_minus_cosine(_recursion(), _stationary())))
@@ -112,6 +118,7 @@ def _in_total(expression: Expr) -> Expr:
     return expression.subs(1 - a + eta * P, delta + eta * P)
 
 
+@cache
 def effective_decay() -> tuple[Eq, ...]:
     """As η → 0 at given λ and P, the radial part is decay: λ becomes λ + P in the paper's rotation and norm.
 
@@ -129,6 +136,7 @@ def _at_total(leading: Expr) -> Expr:
     return leading.subs(lamda, lamda + P)
 
 
+@cache
 def lion_radial() -> tuple[Eq, ...]:
     """A sign responds to a small shift of its argument with the slope of the linearised sign.
 
@@ -140,6 +148,7 @@ def lion_radial() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def lion_moments() -> tuple[Eq, ...]:
     """Linearised, u = ςc plus what is left of the sign, Lion's second moments close again: E w·m, E m² and W.
 
@@ -172,11 +181,13 @@ def _in_small(expression: Expr) -> Expr:
     return factor(over.expand()) / factor(under.expand())
 
 
+@cache
 def lion_norm_squared() -> Eq:
     """Their solution, in terms of P = ςP_g. With P = 0 it is the linearised norm of white noise."""
     return equation(W, C * _in_small(_lion_solution()[_square]))
 
 
+@cache
 def lion_variance() -> Eq:
     """The variance of the update direction, which the slope follows: ς² = 2/(πγ_0). Noise and w both are in it."""
     strength = P / varsigma
@@ -186,6 +197,7 @@ def lion_variance() -> Eq:
     return equation(gamma_0, _in_small(simplify(total.subs(_lion_solution()))))
 
 
+@cache
 def unit_steps() -> Eq:
     """Lion's cosine follows from its norm alone: ‖w_t - a w_{t-1}‖ is η√C, for any gradients at all."""
     return equation(1 - rho, (eta**2 * C / W - delta**2) / (2 * a))

@@ -51,6 +51,7 @@ from derivations.symbols import (
 )
 
 
+@cache
 def random_walk() -> tuple[Eq, ...]:
     """The gradient is noise without memory, but unlike Adam's its size matters: variance σ² per coordinate.
 
@@ -66,6 +67,7 @@ def random_walk() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def total_update_contribution() -> Eq:
     """Heavy-ball momentum repeats a gradient in all later steps, each time α times weaker.
 
@@ -76,6 +78,7 @@ def total_update_contribution() -> Eq:
     return equation(Sum(share, (j, 0, oo)), tidy(geometric_sum(share, j)))
 
 
+@cache
 def orthogonal_growth() -> Eq:
     """The contribution is orthogonal to the weights on average and adds its square to the squared norm.
 
@@ -93,6 +96,7 @@ def _loss() -> Expr:
     return 2 * total_update_contribution().rhs * lamda * W
 
 
+@cache
 def leading_norm() -> Eq:
     """Setting growth equal to loss gives a power of the norm, W^(1-p).
 
@@ -102,6 +106,7 @@ def leading_norm() -> Eq:
     return equation(sqrt(W), raised(fixed_point(_growth(), _loss(), W, 1 - p), Rational(1, 2)))
 
 
+@cache
 def relaxation_steps() -> Eq:
     """Near the balance a deviation shrinks at the rate at which growth and loss move apart.
 
@@ -111,6 +116,7 @@ def relaxation_steps() -> Eq:
     return equation(tau, relaxation_time(_growth(), _loss(), W))
 
 
+@cache
 def update_size() -> Eq:
     """The step is η m. Its square is the sum of the squares of the gradients still in the momentum.
 
@@ -120,6 +126,7 @@ def update_size() -> Eq:
     return equation(G * W**p * Sum((eta * alpha**j) ** 2, (j, 0, oo)), G * W**p * tidy(power))
 
 
+@cache
 def leading_rotation() -> Eq:
     """Step length over norm, with the equilibrium norm put in.
 
@@ -139,6 +146,7 @@ def _recursion() -> linear.Recursion:
     return linear.substitute(rec, lamda, delta / eta)
 
 
+@cache
 def transient() -> tuple[Eq, ...]:
     """The recursion is linear, so its second moments x = (E w², E wm, E m²) follow a linear map, for any ηλ.
 
@@ -153,6 +161,7 @@ def _stationary() -> Matrix:
     return linear.stationary(linear.moment_map(_recursion(), sigma**2))
 
 
+@cache
 def stationary_moments() -> tuple[Eq, ...]:
     """The fixed point of the map, for a given variance σ² of the gradient.
 
@@ -162,11 +171,13 @@ def stationary_moments() -> tuple[Eq, ...]:
     return linear.moment_equations(_stationary())
 
 
+@cache
 def gain() -> Eq:
     """Divide the variance of a weight by that of a gradient: A = W/E‖g‖², the fan-in cancels."""
     return equation(A, tidy(_stationary()[0] / sigma**2))
 
 
+@cache
 def exact_norm_squared() -> Eq:
     """W = A·E‖g‖² = A·G·W^p is one equation for W; collecting the powers solves it.
 
@@ -180,6 +191,7 @@ def _norm_power() -> Expr:
     return raised(exact_norm_squared().rhs, 1 - p).subs(A, gain().rhs)
 
 
+@cache
 def exact_one_minus_cosine() -> Eq:
     """The expected cosine between successive weights; σ² cancels, and with it G and p.
 
@@ -188,6 +200,7 @@ def exact_one_minus_cosine() -> Eq:
     return equation(1 - rho, linear.one_minus_cosine(_recursion(), _stationary()))
 
 
+@cache
 def correlated_gradients() -> tuple[Eq, ...]:
     """Let gradients of neighbouring steps resemble each other, as long as each is orthogonal to the weights.
 
@@ -198,6 +211,7 @@ def correlated_gradients() -> tuple[Eq, ...]:
     return equation(W / E(norm_m**2), norm), equation(1 - rho, angle)
 
 
+@cache
 def series_in_decay() -> tuple[Eq, ...]:
     """Expanding in δ = ηλ: both series start with 1, which proves the leading order.
 
@@ -216,6 +230,7 @@ def _in_decay(expression: Expr) -> Expr:
     return simplify(expand_parts(expression).subs(eta, delta / lamda))
 
 
+@cache
 def without_momentum() -> tuple[Eq, ...]:
     """Without momentum, α = 0, this is plain SGD: w is an exponential average with factor 1 - ηλ.
 
@@ -224,6 +239,7 @@ def without_momentum() -> tuple[Eq, ...]:
     return equation(A, gain().rhs.subs(alpha, 0)), equation(1 - rho, exact_one_minus_cosine().rhs.subs(alpha, 0))
 
 
+@cache
 def change_of_units() -> tuple[Eq, ...]:
     """Measure the weights in units 1/c: η → cη, λ → λ/c, and G → G/c^(2p), so that the gradient stays as it was.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from sympy import Eq, Expr, Symbol, erf, exp, integrate, oo, pi, radsimp, sign, simplify, solve, sqrt
 
 from derivations import adamw, lion, sgdm
@@ -36,11 +38,13 @@ from derivations.symbols import (
 _x, _h = Symbol("x", real=True), Symbol("h", positive=True)
 
 
+@cache
 def random_walk() -> tuple[Eq, ...]:
     """The loss has a slope: every gradient coordinate has the mean rσ beside noise of standard deviation σ."""
     return equation(E(g_[t]), r * sigma), equation(E(g_[t] ** 2), (1 + r**2) * sigma**2)
 
 
+@cache
 def normalised_mean() -> tuple[Eq, ...]:
     """Adam divides by √v, and v contains the mean as well: signal and noise share what was one.
 
@@ -53,6 +57,7 @@ def normalised_mean() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def adamw_fixed_part() -> Eq:
     """The walk is linear, so mean and noise never meet: the mean weight is where decay balances the mean step.
 
@@ -63,6 +68,7 @@ def adamw_fixed_part() -> Eq:
     return equation(W, simplify(C * (fixed.subs(delta, eta * lamda)) ** 2))
 
 
+@cache
 def coupled_fixed_part() -> Eq:
     """Where the decay is part of the gradient, SGDM and Adam+L2, the mean of g + λw must vanish: w = -rσ/λ.
 
@@ -72,6 +78,7 @@ def coupled_fixed_part() -> Eq:
     return equation(W, (C * fixed**2).subs(sigma, sqrt(G / C)))
 
 
+@cache
 def sign_mean() -> Eq:
     """Lion's direction c has the mean rσ too, since its weights add up to one; its sign then has a mean as well."""
     density = exp(-((_x - _h) ** 2) / 2) / sqrt(2 * pi)
@@ -79,11 +86,13 @@ def sign_mean() -> Eq:
     return equation(E(sign(c_[t])), simplify(mean.rewrite(erf)).subs(_h, r / sqrt(gamma_0)))
 
 
+@cache
 def lion_fixed_part() -> Eq:
     """Decay balances the mean sign, as it balances AdamW's mean step."""
     return equation(W, C * (sign_mean().rhs / lamda) ** 2)
 
 
+@cache
 def sign_covariance_slope() -> Eq:
     """The arcsine law with a mean: the slope in the correlation x is four times the joint density at the two zeros.
 
@@ -93,6 +102,7 @@ def sign_covariance_slope() -> Eq:
     return equation(Symbol("ds/dx"), 4 / (2 * pi * sqrt(1 - _x**2)) * exp(-(_h**2) / (1 + _x)))
 
 
+@cache
 def takeover() -> tuple[Eq, ...]:
     """Signal and noise hold equal shares of W at a ratio r far below one, because the noise adds up incoherently.
 
@@ -109,6 +119,7 @@ def takeover() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def projected_mean() -> tuple[Eq, ...]:
     """In front of a normalisation layer only the part of the mean across w is left, and w turns towards minus the mean.
 
@@ -121,6 +132,7 @@ def projected_mean() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def overlap_dynamics() -> Eq:
     """Along the mean, decay works against what the projection leaves.
 
@@ -130,6 +142,7 @@ def overlap_dynamics() -> Eq:
     return equation(Symbol("Δx"), -eta * lamda * _x - eta * kappa * mu * (1 - _x**2 / W))
 
 
+@cache
 def alignment_balance() -> Eq:
     """Where the overlap rests, decay κ^-1·λ times it equals the mean that is left.
 
@@ -139,6 +152,7 @@ def alignment_balance() -> Eq:
     return equation(P, simplify(strength * sqrt(Y) / sqrt(W)))
 
 
+@cache
 def norm_and_rotation() -> tuple[Eq, ...]:
     """Noise makes the rest of w, of square (1-Y)W, under the decay λ/(1-Y): its balance gives the W of pure noise.
 
@@ -154,6 +168,7 @@ def norm_and_rotation() -> tuple[Eq, ...]:
     )
 
 
+@cache
 def alignment() -> Eq:
     """With the W of noise, μ² = r²G/W, the balance reads Y/(1-Y)² = χ, where χ is r² over its value at takeover.
 
@@ -180,16 +195,19 @@ STEPS: tuple[Step, ...] = (
 )
 
 
+@cache
 def adamw_takeover() -> Eq:
     """The first of `takeover`."""
     return takeover()[0]
 
 
+@cache
 def sgdm_takeover() -> Eq:
     """The second of `takeover`."""
     return takeover()[1]
 
 
+@cache
 def lion_takeover() -> Eq:
     """The third of `takeover`."""
     return takeover()[2]

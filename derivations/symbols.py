@@ -42,6 +42,17 @@ n_free = _positive("n")
 t = Symbol("t", integer=True)
 varsigma = _positive("varsigma")
 x_e = _positive("x_e")
+m_power = _positive("M")
+h = _positive("h")
+X_n = Symbol("X_n", real=True)
+p_n = Symbol("p_n", real=True)
+mu_n = _positive("mu_n")
+y = Symbol("y", real=True)
+x_m = Symbol("x", real=True)
+K_0 = _positive("K_0")
+Gamma = _positive("Gamma")
+s_v = _positive("s_v")
+c_v = _positive("c_v")
 
 delta = _positive("delta")
 a = _positive("a")
@@ -80,6 +91,17 @@ ARGUMENTS: dict[Symbol, Entry] = {
     q: Entry("overlap_ratio", "E[c·g]/E[c²] of Lion's update direction", "overlap_ratio > 0"),
     phi: Entry("correlation", "correlation of successive gradients, R_k = φ^k", "-1 < correlation < 1"),
     r: Entry("signal_ratio", "mean over standard deviation of a gradient coordinate", "signal_ratio > 0"),
+    h: Entry("step_length", "what a step multiplies the update by", "step_length >= 0"),
+    X_n: Entry("mode_overlap", "overlap of the weights with one mode of the updates to come", "any mode_overlap"),
+    p_n: Entry("weight", "size of one mode of the update's autocovariance", "any weight"),
+    mu_n: Entry("root", "what a mode keeps in one step", "0 <= root < 1"),
+    y: Entry("across", "overlap of the weights with the next update, E w·u", "any across"),
+    K_0: Entry("update_power", "mean square of the update, E‖u‖²", "update_power > 0"),
+    x_m: Entry("momentum_overlap", "overlap of weights and momentum, E w·m", "any momentum_overlap"),
+    Gamma: Entry("noise_power", "mean square of the gradient now, E‖g‖²", "noise_power > 0"),
+    m_power: Entry("momentum_power", "mean square of the momentum", "momentum_power > 0"),
+    s_v: Entry("spread", "half the variance of v", "spread >= 0"),
+    c_v: Entry("shared", "half the covariance of m² and v", "shared >= 0"),
     P: Entry("radial", "share of the weights that the normalised gradient contains", "weight_decay + radial > 0"),
 }
 

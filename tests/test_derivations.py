@@ -49,6 +49,14 @@ lion_sign_correlation(beta1, beta2, lag)
 lion_exact_norm_squared(lr, weight_decay, dim, discounted_sum)
 lion_exact_one_minus_cosine(lr, weight_decay, discounted_sum)
 lion_relaxation_steps(lr, weight_decay)
+adam_ratio(second_moment, momentum_power, spread, shared)
+adam_settled_ratio(beta1, beta2)
+walk_mode_overlap(lr, weight_decay, step_length, mode_overlap, weight, root)
+walk_along(lr, weight_decay, norm_squared, step_length, across)
+walk_moved(lr, weight_decay, norm_squared, step_length, across, update_power)
+sgdm_across(weight_decay, momentum, norm_squared, momentum_overlap)
+sgdm_momentum_power(weight_decay, momentum, norm_squared, momentum_overlap, noise_power, momentum_power)
+sgdm_momentum_overlap(step_length, across, momentum_power)
 adamw_fixed_norm_squared(weight_decay, dim, signal_ratio)
 sgdm_fixed_norm_squared(weight_decay, gradient_power, signal_ratio)
 lion_sign_mean(beta1, beta2, signal_ratio)
@@ -125,10 +133,18 @@ def test_write_restores_a_tampered_file_and_does_not_depend_on_the_hash_seed(tmp
     copy = tmp_path / "closed_forms.py"
     monkeypatch.setattr(generate, "committed_path", lambda: copy)
     command.main(["--write"])
-    script = "import derivations, sys; sys.stdout.buffer.write(derivations.closed_forms().encode())"
+    text = Path(forms.__file__).read_bytes()
+    assert copy.read_bytes() == text  # under this process's own, random, hash seed
+    quick = ["adamw", "lion", "sgdm", "signal", "transient", "rotational"]  # of which another seed costs little
+    script = (
+        "import derivations, sys; from derivations import generate; sys.stdout.buffer.write('\\0'.join("
+        f"generate.function(f) for name in {quick} for f in derivations.DERIVATIONS[name].FORMULAS).encode())"
+    )
     environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(sys.path)}
     other = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
-    assert copy.read_bytes() == other.stdout == Path(forms.__file__).read_bytes()
+    functions = other.stdout.split(b"\0")
+    assert len(functions) > 25
+    assert all(function in text for function in functions)
 
 
 def test_signatures_are_the_contract():
@@ -576,6 +592,17 @@ INTERIOR = {
     "correlation": (-0.4, 0.6),
     "signal_ratio": (0.1, 1.0),
     "radial": (-0.05, 0.2),
+    "momentum_power": (0.05, 0.5),
+    "step_length": (0.01, 0.1),
+    "mode_overlap": (-0.37, 0.21),
+    "weight": (-0.1, 0.4),
+    "root": (0.1, 0.9),
+    "across": (-0.37, 0.21),
+    "update_power": (0.5, 2.0),
+    "momentum_overlap": (-0.37, 0.21),
+    "noise_power": (0.5, 2.0),
+    "spread": (0.0, 0.1),
+    "shared": (0.0, 0.01),
 }
 
 

@@ -99,6 +99,46 @@ def test_constant_second_moment_is_rejected(walks, monkeypatch):
     assert {c.quantity for c in report if c.verdict == "FAIL"} >= {"update_rms"}
 
 
+EXTREME = {
+    "lion": (rotsim.Lion(0.01, 0.8), 0.01, 0.25),
+    "adamw": (rotsim.AdamW(0.02, 0.5), 0.01, 0.25),
+    "adamw small beta2": (rotsim.AdamW(0.05, 0.6, (0.9, 0.5)), 30.0, 0.15),
+    "adamw no beta1": (rotsim.AdamW(0.02, 0.5, (0.0, 0.999)), 100.0, 0.3),
+    "adam_l2": (rotsim.AdamL2(2e-3, 0.05, (0.9, 0.99)), 0.02, 0.5),
+    "sgdm": (rotsim.SGDM(0.1, 0.05), 0.01, 0.01),
+}
+
+
+@pytest.mark.parametrize("case", EXTREME)
+def test_far_from_equilibrium(case):
+    """Scale-invariant weights 30 to 100 times too short or too long, so that the gradient's scale changes at once.
+
+    The third number bounds what may be declared in any window: the error that is allowed must not be all there is.
+    """
+    optimizer, factor, declared = EXTREME[case]
+    start = factor * rotsim.equilibrium(optimizer, DIM).norm
+    arguments = dict(dim=DIM, steps=400, initial_norm=start, lr_schedule=warmup(100, cosine(300, 0.1)), record_every=10)
+    course = rotsim.predict(optimizer, **arguments)
+    walk = rotsim.simulate(optimizer, neurons=NEURONS, seed=8, dtype="float64", **arguments)
+    report = rotsim.compare(walk, course)
+    assert "FAIL" not in {check.verdict for check in report}, "\n" + report.table()  # Lion hardly turns: unresolved
+    assert max(float(course[f"{name}_model_error"].max()) for name in ("norm", "update_rms")) < declared
+    longer = rotsim.predict(optimizer, **{**arguments, "initial_norm": 1.3 * start})
+    assert "FAIL" in {check.verdict for check in rotsim.compare(walk, longer, quantities=("norm",), tolerance=0.02)}
+
+
+@pytest.mark.parametrize("optimizer", [rotsim.SGDM(0.1, 0.02, 0.0), rotsim.Lion(0.01, 0.2)], ids=lambda o: o.name)
+def test_the_spread_of_the_norm_grows_from_a_fixed_start(optimizer):
+    """At dim 16 the first steps of isotropic noise turn by 1/16 less than the spread of equilibrium would have it."""
+    arguments = dict(dim=16, steps=200, initial_norm=5.0, gradient=rotsim.Isotropic(0.25), record_every=20)
+    data = rotsim.simulate(optimizer, neurons=1024, seed=8, **arguments)
+    seen = np.sqrt((data["rotation"].values ** 2).mean(axis=0))
+    course = rotsim.predict(optimizer, **arguments)["rotation"].values[0]
+    settled = course[0] / np.sqrt(1 - 2 / 16)  # as in equilibrium
+    assert np.abs(seen / course - 1).max() < 0.02
+    assert abs(seen[0] / course[0] - 1) < 0.003 < 0.05 < abs(seen[0] / settled - 1)
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_it_settles_on_the_equilibrium(name, model):

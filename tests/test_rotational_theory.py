@@ -70,3 +70,18 @@ def test_what_does_not_apply_says_so():
         rotsim.plan("rotational", rotation=0.1, norm=1.0)
     with pytest.raises(InvalidInput, match="predicted in time"):
         rotsim.predict(rotsim.SGDM(0.1, 0.02), 64, Autocorrelated(0.5), 100)
+
+
+@pytest.mark.parametrize("inner", [rotsim.SGDM(0.1, 0.05), rotsim.AdamW(0.02, 0.5, (0.9, 0.99))], ids=lambda o: o.name)
+def test_the_running_mean_lags_where_a_schedule_jumps(inner):
+    """Weights that turn fast lose more of the update: at a jump of θ the angle overshoots by what the course says."""
+    opt, jump = rotsim.Rotational(inner), np.where(np.arange(600) < 300, 3.0, 0.2)
+    arguments = dict(dim=1024, steps=600, wd_schedule=jump, record_every=10)
+    course, data = rotsim.predict(opt, **arguments), rotsim.simulate(opt, neurons=32, seed=2, **arguments)
+    report = rotsim.compare(data, course)
+    assert report.passed, "\n" + report.table()
+    after = course["rotation"].sel(step=310).item() / opt.leading_rotation(opt.lr, 0.2 * opt.weight_decay)
+    assert after > 1.02
+    flat = course.copy(deep=True)
+    flat["rotation"].loc[{"step": 310}] /= after
+    assert {c.quantity for c in rotsim.compare(data, flat) if c.verdict == "FAIL"} == {"rotation"}

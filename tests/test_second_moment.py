@@ -60,6 +60,23 @@ def test_declared_error_is_small_and_covers_a_finer_quadrature(beta1, beta2):
     assert (np.abs(covariance(lags) - fine) <= (covariance.error + 1e-8) * fine).all()
 
 
+@pytest.mark.parametrize("beta1", [0.0, 0.5, 0.9])
+def test_first_order_in_its_fluctuation_is_the_derived_one(beta1):
+    """The quadrature against the moments of v: what is left over falls as (1-β2)²; E[v/v] = 1 holds to all digits."""
+    gap = [
+        second_moment.adam_covariance(beta1, beta2).lag_0 / frozen(beta1, 0)
+        - closed_forms.adam_settled_ratio(beta1, beta2)
+        for beta2 in (0.999, 0.9999)
+    ]
+    assert abs(gap[0]) < 3e-6
+    assert gap[0] / gap[1] == pytest.approx(100, rel=0.03)
+    for beta2 in (0.3, 0.9, 0.999):  # S with d in the place of c² is what β1² = β2 makes of it
+        sigma = np.exp(np.arange(-40, 40, 0.05))
+        log_p, total = second_moment.log_product_and_sum(sigma, np.sqrt(beta2), beta2)
+        share = total * (1 - beta2) / (1 - np.sqrt(beta2)) ** 2
+        assert 0.05 * (np.exp(log_p) * share * sigma).sum() == pytest.approx(1, abs=1e-12)
+
+
 def test_constant_second_moment_is_the_limit():
     """As β2 → 1 the covariance tends to that of the momentum alone, linearly in 1 - β2."""
     gap = [second_moment.adam_covariance(0.9, b)(LAGS) / frozen(0.9, LAGS) - 1 for b in (0.999, 0.9999)]

@@ -277,6 +277,90 @@ def lion_relaxation_steps(lr: Any, weight_decay: Any) -> Any:
     return 1 / (2 * lr * weight_decay)
 
 
+def adam_ratio(second_moment: Any, momentum_power: Any, spread: Any, shared: Any) -> Any:
+    """E[m²/v] over E[m²]/E[v], to first order in the fluctuations of v.
+
+    Derived in `derivations.second_moment.moment_of_the_ratio`.
+    Valid for second_moment > 0, momentum_power > 0, spread >= 0, shared >= 0.
+    """
+    return 1 + 2 * spread / second_moment**2 - 2 * shared / (momentum_power * second_moment)
+
+
+def adam_settled_ratio(beta1: Any, beta2: Any) -> Any:
+    """E[m²/v] over E[m²]/E[v] for gradients of constant size, to first order in 1-β2.
+
+    Derived in `derivations.second_moment.settled_ratio`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1.
+    """
+    return 1 + 2 * (1 - beta2) / (1 + beta2) - 2 * (1 + beta1) * (1 - beta1) * (1 - beta2) / (1 - beta2 * beta1**2)
+
+
+def walk_mode_overlap(lr: Any, weight_decay: Any, step_length: Any, mode_overlap: Any, weight: Any, root: Any) -> Any:
+    """Overlap of the weights with one mode, one step on.
+
+    Derived in `derivations.transient.mode_overlap`.
+    Valid for lr > 0, weight_decay > 0, step_length >= 0, any mode_overlap, any weight, 0 <= root < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return mode_overlap * kept * root - weight * step_length
+
+
+def walk_along(lr: Any, weight_decay: Any, norm_squared: Any, step_length: Any, across: Any) -> Any:
+    """E w·Δw of one step of AdamW or Lion.
+
+    Derived in `derivations.transient.along_the_weights`.
+    Valid for lr > 0, weight_decay > 0, norm_squared > 0, step_length >= 0, any across.
+    """
+    decay = lr * weight_decay
+    return -norm_squared * decay - across * step_length
+
+
+def walk_moved(lr: Any, weight_decay: Any, norm_squared: Any, step_length: Any, across: Any, update_power: Any) -> Any:
+    """E‖Δw‖² of one step of AdamW or Lion.
+
+    Derived in `derivations.transient.length_of_the_step`.
+    Valid for lr > 0, weight_decay > 0, norm_squared > 0, step_length >= 0, any across, update_power > 0.
+    """
+    decay = lr * weight_decay
+    return 2 * across * decay * step_length + update_power * step_length**2 + norm_squared * decay**2
+
+
+def sgdm_across(weight_decay: Any, momentum: Any, norm_squared: Any, momentum_overlap: Any) -> Any:
+    """E w·m of the weights before a step of SGDM with the momentum after.
+
+    Derived in `derivations.transient.coupled_pull`.
+    Valid for weight_decay > 0, 0 <= momentum < 1, norm_squared > 0, any momentum_overlap.
+    """
+    return norm_squared * weight_decay + momentum_overlap * momentum
+
+
+def sgdm_momentum_power(
+    weight_decay: Any, momentum: Any, norm_squared: Any, momentum_overlap: Any, noise_power: Any, momentum_power: Any
+) -> Any:
+    """E‖m‖² of SGDM, one step on.
+
+    Derived in `derivations.transient.coupled_momentum_power`.
+    Valid for weight_decay > 0, 0 <= momentum < 1, norm_squared > 0, any momentum_overlap, noise_power > 0,
+    momentum_power > 0.
+    """
+    return (
+        2 * momentum_overlap * momentum * weight_decay
+        + noise_power
+        + momentum_power * momentum**2
+        + norm_squared * weight_decay**2
+    )
+
+
+def sgdm_momentum_overlap(step_length: Any, across: Any, momentum_power: Any) -> Any:
+    """E w·m of SGDM after a step.
+
+    Derived in `derivations.transient.coupled_overlap`.
+    Valid for step_length >= 0, any across, momentum_power > 0.
+    """
+    return across - momentum_power * step_length
+
+
 def adamw_fixed_norm_squared(weight_decay: Any, dim: Any, signal_ratio: Any) -> Any:
     """Square of AdamW's mean weights under a signal, constant v.
 

@@ -94,7 +94,7 @@ def predict(
     if not np.isfinite(rms).all():
         raise InvalidInput("the prediction left the range of floating-point numbers; lower `lr` or the schedule")
     if not isinstance(optimizer, Rotational):  # it turns by an angle, whatever the norm does
-        rms[:, 1] *= sqrt(gradient.angle_spread(dim))
+        rms[:, 1] *= np.sqrt(gradient.angle_spread(dim) * _young(optimizer, dim, law, start, lr * wd, rms[:, 0], last))
     result = dataset.build(
         "prediction",
         step=last,
@@ -266,6 +266,25 @@ def _fallen_modes(decay: float, covariance: UpdateCovariance, lag: int) -> float
     gap = np.where(distinct, kept - roots, 1.0)
     inner = np.where(distinct, roots * (kept**lag - roots**lag) / gap, lag * kept**lag)
     return float(-np.expm1(lag * np.log1p(-decay)) - (weights / (1 - kept * roots) * inner).sum() / variance)
+
+
+def _young(
+    optimizer: Optimizer, dim: int, law: GradientPower, start: float, decay: np.ndarray, norm: np.ndarray,
+    last: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """How much less than in equilibrium ‖w‖ spreads the angle while part of it is the given start.
+
+    For weights μ + Gaussian, Var‖w‖² = (2/C)(E‖w‖²)² (1 - κ²), with κ the share of μ in E‖w‖²; to first order in 1/C
+    E[1/‖w‖²] and with it the squared angle follow. Only isotropic noise has this spread. Under Adam+L2, whose decay
+    depends on v, and under a momentum whose decay overshoots, κ is taken as 0.
+    """
+    if law.homogeneity or isinstance(optimizer, AdamL2):
+        return np.ones(len(norm))
+    lasting = decay / (1 - getattr(optimizer, "momentum", 0.0))
+    left = np.exp(2 * np.cumsum(np.log1p(-np.minimum(lasting, 1 - 1e-12))))
+    first = np.append(0, last[:-1])
+    share = start**2 * np.add.reduceat(left, first) / (last - first) / norm**2
+    return 1 - 2 * np.minimum(1, share) ** 2 / dim
 
 
 def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[int, GradientPower]:

@@ -1,0 +1,473 @@
+"""Adam with a random second moment: the autocovariance of u = m/√v under Gaussian gradients."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from sympy import (
+    Derivative,
+    Eq,
+    Expr,
+    Function,
+    Integer,
+    Integral,
+    Product,
+    Rational,
+    S,
+    Sum,
+    Symbol,
+    asin,
+    cosh,
+    exp,
+    integrate,
+    log,
+    oo,
+    pi,
+    series,
+    simplify,
+    sinh,
+    sqrt,
+    symbols,
+)
+
+from derivations.algebra import geometric_sum, tidy, vanishes
+from derivations.formula import Formula, Step
+from derivations.symbols import (
+    E,
+    a,
+    beta1,
+    beta2,
+    c_v,
+    equation,
+    g_,
+    i,
+    j,
+    k,
+    m_power,
+    n,
+    s_v,
+    sigma,
+    t,
+    v,
+)
+
+_m, _v, _u, _d, _c = (Function(name) for name in ("m", "v", "u", "d", "c"))
+_P, _S, _D, _K = Function("P"), Function("S"), Function("D"), Function("K")
+_s, _b, _x, _y, _h = symbols("s b x y h", positive=True)
+_r = Symbol("r", nonnegative=True)
+_z = Symbol("z", real=True)
+_eps = Symbol("epsilon", positive=True)
+_first, _second = symbols("C_1 C_2", positive=True)
+
+
+@cache
+def random_moments() -> tuple[Eq, ...]:
+    """The other derivations hold v constant. Here it stays what it is, an average of squared Gaussian gradients.
+
+    m and v see the same gradients, m with the weights c_j and v with d_j. We give g unit variance, since u = m/√v
+    does not change when all gradients are multiplied by a number.
+    """
+    return (
+        equation(_m(t), Sum(_c(j) * g_[t - j], (j, 0, oo))),
+        equation(_v(t), Sum(_d(j) * g_[t - j] ** 2, (j, 0, oo))),
+        equation(_c(j), (1 - beta1) * beta1**j),
+        equation(_d(j), (1 - beta2) * beta2**j),
+        equation(_K(k), E(_m(t) * _m(t + k) / sqrt(_v(t) * _v(t + k)))),
+    )
+
+
+@cache
+def root_as_integral() -> Eq:
+    """A root in the denominator cannot be averaged over Gaussians, but an exponential can: write one as the other.
+
+    Substituting x = sv shows it: what is left is Γ(1/2) = √π.
+    """
+    return equation(1 / sqrt(v), Integral(_root_integrand(), (_s, 0, oo)) / sqrt(pi))
+
+
+def _root_integrand() -> Expr:
+    return exp(-_s * v) / sqrt(_s)
+
+
+@cache
+def one_gradient() -> tuple[Eq, ...]:
+    """Each gradient then occurs in a factor exp(-x g²), alone or times its square from the product of two m.
+
+    Both averages are powers of q = 1 + 2x. Every gradient gives 1/√q, and that which m·m shares one more 1/q.
+    """
+    plain, squared = (_average(power) for power in (0, 2))
+    return equation(E(exp(-_x * _z**2)), plain), equation(E(_z**2 * exp(-_x * _z**2)), squared)
+
+
+def _average(power: int) -> Expr:
+    density = exp(-(_z**2) / 2) / sqrt(2 * pi)
+    return simplify(integrate(_z**power * exp(-_x * _z**2) * density, (_z, -oo, oo)))
+
+
+@cache
+def product_and_sum() -> tuple[Eq, ...]:
+    """Everything is made of two functions of one variable: the product of all 1/√q, and the sum of all c²/q.
+
+    d_j falls by β2 from one gradient to the next, so taking the newest gradient out leaves the same function at
+    β2σ. Both follow from their own values further in, which is how they are computed.
+    """
+    return (
+        equation(_P(sigma), Product(1 / sqrt(1 + 2 * sigma * _d(j)), (j, 0, oo))),
+        equation(_S(sigma), Sum(_c(j) ** 2 / (1 + 2 * sigma * _d(j)), (j, 0, oo))),
+        equation(_P(sigma), _P(beta2 * sigma) / sqrt(_newest())),
+        equation(_S(sigma), (1 - beta1) ** 2 / _newest() + beta1**2 * _S(beta2 * sigma)),
+    )
+
+
+def _newest() -> Expr:
+    """1 + 2σ d_0."""
+    return 1 + 2 * sigma * (1 - beta2)
+
+
+@cache
+def power_series() -> tuple[Eq, ...]:
+    """Where x = 2(1-β2)σ is small, expand each factor in it: the sum over gradients is then geometric, term by term.
+
+    With β2 = 0.9999 tens of thousands of gradients matter, and none has to be taken by itself.
+    """
+    return (
+        equation(log(_P(sigma)), Sum(_log_product_term(), (n, 1, oo))),
+        equation(_S(sigma), Sum(_sum_term(), (n, 0, oo))),
+    )
+
+
+def _log_product_term() -> Expr:
+    """Term n of log P: -½ log(1 + y) = ½ Σ (-y)^n/n with y = x β2^j, summed over j."""
+    return (-_x) ** n * geometric_sum(beta2 ** (n * j), j) / (2 * n)
+
+
+def _sum_term() -> Expr:
+    return (-_x) ** n * geometric_sum((1 - beta1) ** 2 * beta1 ** (2 * j) * beta2 ** (n * j), j)
+
+
+@cache
+def lag_zero() -> Eq:
+    """At lag zero the two roots are one v, 1/v is a single exponential integral, and E[m²/v] a single integral.
+
+    Only equal pairs of gradients in m² have a mean. Each gives c²·E[g² exp(-σ d g²)] times the 1/√q of the others:
+    c²/q times the product of all.
+    """
+    return equation(_K(0), Integral(_P(sigma) * _S(sigma), (sigma, 0, oo)))
+
+
+@cache
+def two_times() -> tuple[Eq, ...]:
+    """k steps later each old gradient is β1^k as heavy in m and b = β2^k as heavy in v; k new ones have joined v.
+
+    An old gradient meets s at the first time and r at the second: q = 1 + 2(s + br)d. A new one meets r alone. Its
+    factors are the first k of P(r), and dividing by P(br) leaves just these.
+    """
+    return (
+        equation(_b, beta2**k),
+        equation(_c(j) * _c(j + k), beta1**k * _c(j) ** 2),
+        equation(_s * _d(j) + _r * _d(j + k), (_s + _b * _r) * _d(j)),
+        equation(Product(1 / sqrt(1 + 2 * _r * _d(j)), (j, 0, k - 1)), _P(_r) / _P(_b * _r)),
+    )
+
+
+@cache
+def decorrelation() -> tuple[Eq, ...]:
+    """So K_k is β1^k times a function of b alone, a double integral that depends on nothing else but the betas."""
+    inner = _P(_s + _b * _r) * _S(_s + _b * _r) * _P(_r) / _P(_b * _r) / sqrt(_s * _r)
+    return (
+        equation(_K(k), beta1**k * _D(beta2**k)),
+        equation(_D(_b), Integral(inner, (_s, 0, oo), (_r, 0, oo)) / pi),
+    )
+
+
+@cache
+def at_once() -> Eq:
+    """At b = 1 only s + r occurs. Along s + r = σ the weight 1/√(sr) integrates to π, whatever σ is.
+
+    What is left is the single integral of lag zero: D(1) = K_0.
+    """
+    return equation(Integral(1 / sqrt(_r * (sigma - _r)), (_r, 0, sigma)), _simplex())
+
+
+def _simplex() -> Expr:
+    """∫_0^σ dr/√(r(σ-r)), by r = σ sin²(y/2): the antiderivative is asin(2r/σ - 1)."""
+    primitive = asin(2 * _r / sigma - 1)
+    assert simplify(primitive.diff(_r) ** 2 - 1 / (_r * (sigma - _r))) == 0
+    return simplify(primitive.subs(_r, sigma) - primitive.subs(_r, 0))
+
+
+@cache
+def far_apart() -> Eq:
+    """At b = 0 the integral falls into two factors, which undo the first step: m and v meet at one time only.
+
+    What stays correlated at long lags is m; each v has its own mean effect. D goes from K_0 to this as v is renewed.
+    """
+    one, other = _first * sqrt(pi), _second * sqrt(pi)
+    first = equation(one, Integral(_P(_s) * _S(_s) / sqrt(_s), (_s, 0, oo)))
+    second = equation(other, Integral(_P(_r) / sqrt(_r), (_r, 0, oo)))
+    return equation(_D(0), first.rhs * second.rhs / pi)
+
+
+@cache
+def conserved_sum() -> tuple[Eq, ...]:
+    """One integral is known exactly: E[v/v] = 1. Weighted with d instead of c², S is minus the slope of log P.
+
+    A quadrature can be held against it. E[g²/v] of the newest gradient alone is not one: it is below, since a large
+    gradient makes its own v large.
+    """
+    weighted = Sum(_d(j) / (1 + 2 * sigma * _d(j)), (j, 0, oo))
+    return (
+        equation(Derivative(log(_P(sigma)), sigma), -weighted),
+        equation(Integral(_P(sigma) * weighted, (sigma, 0, oo)), _P(0) - _P(oo)),
+    )
+
+
+@cache
+def constant_second_moment() -> tuple[Eq, ...]:
+    """As β2 → 1 every d vanishes at Σd = 1: P becomes exp(-σ), S its value at zero, and D the same at all b.
+
+    That is AdamW with constant v, K_k = β1^k (1-β1)/(1+β1).
+    """
+    return (
+        equation(_P(sigma), exp(-sigma)),
+        equation(_S(sigma), _square_sum()),
+        equation(_D(_b), _gaussian_double(_square_sum())),
+    )
+
+
+def _square_sum() -> Expr:
+    """Σ c²."""
+    return tidy(geometric_sum((1 - beta1) ** 2 * beta1 ** (2 * j), j))
+
+
+def _gaussian_double(polynomial: Expr) -> Expr:
+    """(1/π)∬ polynomial(s, r) e^(-s-r)/√(sr) ds dr."""
+    inner = integrate(polynomial * exp(-_s) / sqrt(_s), (_s, 0, oo))
+    return simplify(integrate(inner * exp(-_r) / sqrt(_r), (_r, 0, oo)) / pi)
+
+
+@cache
+def first_order() -> Eq:
+    """The first correction in 1-β2, with ε = Σd² = (1-β2)/(1+β2): log P = -σ + εσ², S = Σc² - 2σ Σc²d.
+
+    All moments of s and r are those of Γ(1/2). v wavers, which makes 1/v larger: ε(3 + b)/2. And m² is large when v
+    is: the last term.
+    """
+    return equation(_D(_b), _first_order())
+
+
+def _first_order() -> Expr:
+    spread, shared = _spread(), tidy(geometric_sum(_shared_term(), j))
+    exponent = (_s + _b * _r) ** 2 + _r**2 - (_b * _r) ** 2
+    average = _gaussian_double(Integer(1) + _eps * simplify(exponent)).subs(_eps, spread)
+    pull = _gaussian_double(2 * (_s + _b * _r))
+    return _square_sum() * (average - tidy(shared / _square_sum()) * pull)
+
+
+def _spread() -> Expr:
+    return tidy(geometric_sum(((1 - beta2) * beta2**j) ** 2, j))
+
+
+def _shared_term() -> Expr:
+    return ((1 - beta1) * beta1**j) ** 2 * (1 - beta2) * beta2**j
+
+
+@cache
+def moment_of_the_ratio() -> Eq:
+    """The same from the first two moments: expand m²/v in the deviation of v from its mean.
+
+    In this form it needs no equilibrium. With half of Var v and of Cov(m², v), both for one coordinate, written s_v
+    and c_v, it holds while the gradient's size changes.
+    """
+    deviation = Symbol("Δv")
+    expanded = series(1 / (v + deviation), deviation, 0, 3).removeO()
+    first, second = (simplify(expanded.coeff(deviation, order) * v) for order in (1, 2))
+    return equation(E(_m(t) ** 2 / _v(t)) * v / m_power, 1 + second * 2 * s_v + first * 2 * c_v / m_power)
+
+
+@cache
+def spread_in_time() -> tuple[Eq, ...]:
+    """Both are sums over gradients, since E g⁴ - (E g²)² = 2 and different gradients are independent.
+
+    So both follow recursions of their own: the squares of the weights of v decay by β2², the products of weights of
+    m² and v by β1²β2. z is the variance of the gradient now.
+    """
+    kurtosis = simplify(_moment(4) - _moment(2) ** 2)
+    half = kurtosis / 2
+    return (
+        equation(Function("s_v")(t), beta2**2 * Function("s_v")(t - 1) + half * ((1 - beta2) * _y) ** 2),
+        equation(
+            Function("c_v")(t),
+            beta1**2 * beta2 * Function("c_v")(t - 1) + half * (1 - beta1) ** 2 * (1 - beta2) * _y**2,
+        ),
+    )
+
+
+def _moment(power: int) -> Expr:
+    return simplify(integrate(_z**power * exp(-(_z**2) / 2) / sqrt(2 * pi), (_z, -oo, oo)))
+
+
+@cache
+def settled_ratio() -> Eq:
+    """At rest this is the first-order lag zero: the two routes meet."""
+    settled = _at_rest(spread_in_time())
+    ratio = moment_of_the_ratio().rhs.subs({s_v: settled[0], c_v: settled[1], v: 1, m_power: _square_sum()})
+    return equation(E(_m(t) ** 2 / _v(t)) * v / m_power, _tidy_terms(ratio))
+
+
+def _at_rest(recursions: tuple[Eq, ...]) -> list[Expr]:
+    """Fixed points of the two recursions for gradients of unit variance."""
+    points = []
+    for item in recursions:
+        [old] = [part for part in item.rhs.atoms(Function) if part.args[0] == t - 1]
+        keep = item.rhs.coeff(old)
+        points.append(tidy(simplify((item.rhs - keep * old).subs(_y, 1) / (1 - keep))))
+    return points
+
+
+def _tidy_terms(expression: Expr) -> Expr:
+    return sum((tidy(simplify(term)) for term in expression.as_ordered_terms()), S.Zero)
+
+
+@cache
+def even_grid() -> tuple[Eq, ...]:
+    """s = sinh²y takes the root out of the integral and spreads the tail doubly exponentially.
+
+    P and S are singular only where 1 + 2σd = 0, d <= 1-β2 <= 1, hence no nearer to the real y axis than π/4. On an
+    even grid of spacing h the trapezoidal rule is then wrong by exp(-2π(π/4)/h): 1e-17 at h = 1/8.
+    """
+    return (
+        equation(1 / sqrt(_s) * Derivative(_s, _y), simplify((sinh(_y) ** 2).diff(_y) / sinh(_y))),
+        equation(Symbol("y_0"), S.ImaginaryUnit * _singularity()),
+        equation(Symbol("error"), exp(-2 * pi * _singularity() / _h)),
+    )
+
+
+def _singularity() -> Expr:
+    """|Im y| where sinh²y = -1/2: sinh(iy) = i sin y."""
+    return asin(sqrt(Rational(1, 2)))
+
+
+@cache
+def modes() -> tuple[Eq, ...]:
+    """D is analytic in b on [0, 1], so a polynomial of low degree in b = β2^k stands for it to all digits.
+
+    Each power of b is a mode that decays as (β1β2^n)^k. Sums over all lags, and recursions in time, use the modes.
+    """
+    p_n = Function("p")(n)
+    root = beta1 * beta2**n
+    term = geometric_sum((a * root) ** k, k, 1)
+    return (
+        equation(_K(k), Sum(p_n * root**k, (n, 0, oo))),
+        equation(Sum(a**k * _K(k), (k, 1, oo)), Sum(p_n * tidy(term), (n, 0, oo))),
+    )
+
+
+@cache
+def response() -> tuple[Eq, ...]:
+    """A small lasting shift of the gradient moves u by κ times it over the root of E v; by parts, κ = E Σ c_j g_j²/√v.
+
+    The same integral as at far lags, with c in the place of c². κ is 1 for constant v. Adam+L2's decay, a shift that
+    follows the weights, passes through it.
+    """
+    shifted = Integral(_P(_s) * Sum(_c(j) / (1 + 2 * _s * _d(j)), (j, 0, oo)) / sqrt(_s), (_s, 0, oo))
+    return (
+        equation(E(Derivative(_u(t), g_[t - j])), E(_u(t) * g_[t - j])),
+        equation(Symbol("kappa"), shifted / sqrt(pi)),
+    )
+
+
+STEPS: tuple[Step, ...] = (
+    random_moments,
+    root_as_integral,
+    one_gradient,
+    product_and_sum,
+    power_series,
+    lag_zero,
+    two_times,
+    decorrelation,
+    at_once,
+    far_apart,
+    conserved_sum,
+    constant_second_moment,
+    first_order,
+    moment_of_the_ratio,
+    spread_in_time,
+    settled_ratio,
+    even_grid,
+    modes,
+    response,
+)
+
+FORMULAS: tuple[Formula, ...] = (
+    Formula(
+        "adam_ratio",
+        moment_of_the_ratio,
+        "E[m²/v] over E[m²]/E[v], to first order in the fluctuations of v.",
+    ),
+    Formula(
+        "adam_settled_ratio",
+        settled_ratio,
+        "E[m²/v] over E[m²]/E[v] for gradients of constant size, to first order in 1-β2.",
+    ),
+)
+
+
+def equilibrium() -> dict[str, Expr]:
+    """Everything that is generated for a random v: function name to expression in its arguments."""
+    return {formula.name: formula.expression for formula in FORMULAS}
+
+
+def checks() -> list[tuple[str, bool]]:
+    """The claims of the walk-through that sympy can prove, each with its verdict."""
+    plain, squared = (item.rhs for item in one_gradient())
+    _, _, functional_p, functional_s = product_and_sum()
+    three = [1 + 2 * sigma * (1 - beta2) * beta2**age for age in range(3)]  # q of a v with three gradients in it
+    c_three = [(1 - beta1) ** 2 * beta1 ** (2 * age) for age in range(3)]
+    product = 1 / sqrt(three[0] * three[1] * three[2])
+    shrunk = 1 / sqrt(three[1] * three[2])  # of P(β2σ), cut where P(σ) is cut
+    total = sum(c / q for c, q in zip(c_three, three, strict=True))
+    inner = sum(c / q for c, q in zip(c_three[:2], three[1:], strict=True))
+    replace_p = {_P(sigma): product, _P(beta2 * sigma): shrunk}
+    replace_s = {_S(sigma): total, _S(beta2 * sigma): inner}
+    constant = constant_second_moment()[-1].rhs
+    corrected = first_order().rhs
+    weighted = sum((1 - beta2) * beta2**age / q for age, q in enumerate(three))
+    logs, sums = _log_product_term(), _sum_term()
+    by_newest = series(-log(1 + _x) / 2, _x, 0, 4).removeO()
+    newest_sum = series((1 - beta1) ** 2 / (1 + _x), _x, 0, 4).removeO()
+    return [
+        ("1/√v is the integral", vanishes(integrate(_root_integrand(), (_s, 0, oo)) / sqrt(pi) - 1 / sqrt(v))),
+        ("one gradient: q^(-1/2) and q^(-3/2)", vanishes(plain**2 - 1 / (1 + 2 * _x))
+            and vanishes(squared - plain**3)),
+        ("P(σ) is P(β2σ) times the newest factor", vanishes(functional_p.subs(replace_p).lhs ** 2
+            - functional_p.subs(replace_p).rhs ** 2)),
+        ("S(σ) is its newest term and β1² S(β2σ)", vanishes(functional_s.subs(replace_s).lhs
+            - functional_s.subs(replace_s).rhs)),
+        ("the series of log P fulfils P's equation", all(vanishes(
+            logs.subs(n, order) - logs.subs(n, order).subs(_x, beta2 * _x) - by_newest.coeff(_x, order) * _x**order)
+            for order in (1, 2, 3))),
+        ("the series of S fulfils S's equation", all(vanishes(
+            sums.subs(n, order) - beta1**2 * sums.subs(n, order).subs(_x, beta2 * _x)
+            - newest_sum.coeff(_x, order) * _x**order) for order in (0, 1, 2, 3))),
+        ("the new gradients' factors are P(r)/P(br)", vanishes(
+            (product / (1 / sqrt(three[2]))) ** 2 - 1 / (three[0] * three[1]))),
+        ("D(1): ∫ dr/√(r(σ-r)) = π for every σ", vanishes(at_once().rhs - pi)),
+        ("E[v/v] = 1: the slope of log P is -Σ d/q", vanishes(log(product).diff(sigma) + weighted)),
+        ("β2 → 1: D = (1-β1)/(1+β1) at all b", vanishes(constant - (1 - beta1) / (1 + beta1))),
+        ("first order → constant v as β2 → 1", vanishes(corrected.subs(beta2, 1) - constant)),
+        ("first order: D(1) is the ratio of moments at rest", vanishes(
+            corrected.subs(_b, 1) / _square_sum() - settled_ratio().rhs)),
+        ("first order: D changes with b as Σd²/2 - Σc²d/Σc²", vanishes(
+            corrected.diff(_b) / constant - _spread() / 2
+            + (1 - beta1**2) * (1 - beta2) / (1 - beta1**2 * beta2))),
+        ("β1 = 0: to first order E[g²/v] = 1 - 2β2(1-β2)/(1+β2), below one", vanishes(
+            settled_ratio().rhs.subs(beta1, 0) - 1 + 2 * beta2 * (1 - beta2) / (1 + beta2))),
+        ("the first step: u = ±1, and the ratio of moments is 1", vanishes(moment_of_the_ratio().rhs.subs(
+            {s_v: v**2, c_v: m_power * v}) - 1)),
+        ("ds/√s = 2 cosh y dy", vanishes(even_grid()[0].rhs - 2 * cosh(_y))),
+        ("the nearest singularity is π/4 from the real axis", _singularity() == pi / 4
+            and simplify(sinh(S.ImaginaryUnit * _singularity()) ** 2) == -Rational(1, 2)),
+        ("the sum over lags of a mode is geometric", vanishes(
+            geometric_sum((a * beta1 * beta2**i) ** k, k, 1) - a * beta1 * beta2**i / (1 - a * beta1 * beta2**i))),
+    ]  # fmt: skip

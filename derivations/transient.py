@@ -1,0 +1,385 @@
+"""In time: norm and rotation at every step, at O(1) a step, under any schedule and from any start."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from sympy import (
+    Eq,
+    Expr,
+    Function,
+    Integer,
+    Matrix,
+    Product,
+    Sum,
+    Symbol,
+    eye,
+    factor,
+    log,
+    oo,
+    pi,
+    series,
+    simplify,
+    solve,
+    sqrt,
+    symbols,
+)
+
+from derivations import adamw, linear, lion, sgdm
+from derivations.algebra import geometric_sum, tidy, vanishes
+from derivations.formula import Formula, Step
+from derivations.symbols import (
+    K_0,
+    W_,
+    C,
+    E,
+    Gamma,
+    S,
+    W,
+    X_n,
+    a,
+    alpha,
+    beta1,
+    beta2,
+    delta,
+    equation,
+    eta,
+    h,
+    i,
+    k,
+    lamda,
+    m_power,
+    mu_n,
+    n,
+    p,
+    p_n,
+    rho,
+    sigma,
+    t,
+    tau,
+    u_,
+    w_,
+    x_m,
+    y,
+)
+
+_X, _M, _f, _rho = Function("X_n")(t), Function("M"), Function("f"), Function("rho")
+_r, _K, _v, _nu = Function("r"), Function("K"), Function("v"), Symbol("nu_n", positive=True)
+_norm, _new, _chord = symbols("‖w‖ ‖w′‖ ‖Δw‖", positive=True)
+
+
+@cache
+def walk_with_memory() -> tuple[Eq, ...]:
+    """AdamW and Lion are one walk: the weights keep a share a and take an update of length h that remembers.
+
+    All that is known of the updates is their autocovariance, a sum of modes p_n μ_n^k over the lag k: one mode β1
+    for AdamW with constant v, several for random v and for a sign. Both a and h may change with every step.
+    """
+    return (
+        equation(w_[t], a * w_[t - 1] - h * u_[t]),
+        equation(E(u_[t] * u_[t + k]), Sum(p_n * mu_n**k, (n, 0, oo))),
+    )
+
+
+@cache
+def overlap_with_a_mode() -> tuple[Eq, ...]:
+    """What the weights have of the next update, mode by mode, is an average of what they took of it before.
+
+    Unrolling the walk shows that each mode has a recursion of its own. X_n gathers p_n·h of every past update,
+    decayed by a with the weights and by μ_n with the memory.
+    """
+    return (equation(_X, mode_overlap().rhs.subs(X_n, _X.subs(t, t - 1))), equation(y, Sum(mu_n * X_n, (n, 0, oo))))
+
+
+@cache
+def mode_overlap() -> Eq:
+    """The right-hand side alone, X_n being that of the step before."""
+    return equation(_X, a * mu_n * X_n - h * p_n)
+
+
+@cache
+def along_the_weights() -> Eq:
+    """A step Δw = -δw - hu changes ‖w‖² by 2w·Δw + ‖Δw‖². The first part: decay, and the overlap y = E w·u."""
+    return equation(E(w_[t - 1] * (w_[t] - w_[t - 1])), -delta * W - h * y)
+
+
+@cache
+def length_of_the_step() -> Eq:
+    """The second part. With K_0 = E‖u‖² the new norm is known: three numbers a mode carry the whole course."""
+    return equation(E((w_[t] - w_[t - 1]) ** 2), delta**2 * W + 2 * delta * h * y + h**2 * K_0)
+
+
+@cache
+def norm_in_time() -> Eq:
+    """Both together are the map of the squared norm. Nothing was neglected: any ηλ, any schedule, any start."""
+    return equation(W_[t], _next_norm().subs(W, W_[t - 1]))
+
+
+def _next_norm() -> Expr:
+    return W + 2 * along_the_weights().rhs + length_of_the_step().rhs
+
+
+@cache
+def angle_of_a_step() -> Eq:
+    """The angle between w and w′ follows from three lengths, by the law of cosines.
+
+    Written with the change of the norm it is a sum of small terms: no difference of numbers near one.
+    """
+    cosine = (_norm**2 + _new**2 - _chord**2) / (2 * _norm * _new)
+    written = (_chord**2 - (_new - _norm) ** 2) / (_norm * _new)
+    assert simplify(2 * (1 - cosine) - written) == 0
+    return equation(2 * (1 - rho), written)
+
+
+@cache
+def stationary_overlap() -> Eq:
+    """With constant a and h the overlap of a mode settles where its recursion stays."""
+    return equation(X_n, tidy(-h * p_n / (1 - a * mu_n)))
+
+
+@cache
+def stationary_norm() -> tuple[Eq, ...]:
+    """y is then -h/a times the discounted sum of the autocovariance, and W that of Lion and AdamW in equilibrium.
+
+    S = Σ a^k K_k/K_0 is a sum over modes of geometric series.
+    """
+    one_mode = tidy(mu_n * stationary_overlap().rhs)
+    by_sum = -h / a * geometric_sum(a**k * p_n * mu_n**k, k, 1)
+    assert simplify(one_mode - by_sum) == 0
+    return equation(y, -h / a * K_0 * S), equation(W, _stationary_norm())
+
+
+def _stationary_norm() -> Expr:
+    settled = (_next_norm() - W).subs(y, -h / a * K_0 * S)
+    slope = settled.diff(W)
+    return tidy(simplify(-(settled.subs(W, 0)) / slope).subs(delta, 1 - a))
+
+
+@cache
+def memory_of_the_norm() -> Eq:
+    """The map is triangular: overlaps do not feel the norm, so a deviation of ‖w‖² shrinks by a² a step, exactly.
+
+    As ηλ → 0 its relaxation time is the 1/(2ηλ) of the first argument.
+    """
+    return equation(tau, -1 / log(_next_norm().expand().coeff(W).subs(delta, 1 - a).factor()))
+
+
+@cache
+def sizes_that_change() -> tuple[Eq, ...]:
+    """While moments fill, and while the gradient changes, u = m/√v changes its size, but m forgets as always.
+
+    E m_s·m_t = β1^(t-s) M_s for s < t: a step enters its modes with the M of its own time. The 1/√v belongs to h, with
+    the bias corrections. M and v, and Γ = E‖g‖² from the norm, have recursions of their own.
+    """
+    return (
+        equation(_M(t), beta1**2 * _M(t - 1) + (1 - beta1) ** 2 * Gamma),
+        equation(_v(t), beta2 * _v(t - 1) + (1 - beta2) * Gamma / C),
+        equation(h, eta / (1 - beta1**t) / sqrt(_v(t) / (1 - beta2**t))),
+    )
+
+
+@cache
+def signs_that_change() -> tuple[Eq, ...]:
+    """Lion's directions are Gaussian and meet only through m, which forgets from step to step: correlations multiply.
+
+    That of c_s and c_t is r(c_s, m_s)·Π r(m, m′)·r(m_{t-1}, c_t). A power of a product is a product of powers: with
+    asin(x) = Σ a_n x^ν each power ν is a mode, whatever the variances do.
+    """
+    s = Symbol("s", integer=True)
+    m, c = Function("m"), Function("c")
+    chain = _r(c(s), m(s)) * Product(_r(m(i - 1), m(i)), (i, s + 1, t - 1)) * _r(m(t - 1), c(t))
+    sign = Function("sign")
+    return (
+        equation(_r(c(s), c(t)), chain),
+        equation(E(sign(c(s)) * sign(c(t))), 2 / pi * Sum(Symbol("a_n") * _r(c(s), c(t)) ** _nu, (n, 0, oo))),
+    )
+
+
+@cache
+def coupled_pull() -> Eq:
+    """Where decay passes through the momentum, as in SGDM, the state is (W, x = E w·m, M = E‖m‖²).
+
+    The new momentum holds αm + λw of what the weights know, and noise.
+    """
+    return equation(y, _coupled()[0])
+
+
+@cache
+def coupled_momentum_power() -> Eq:
+    """Its square: the new noise is independent of the rest."""
+    return equation(_M(t), _coupled()[1])
+
+
+@cache
+def coupled_overlap() -> Eq:
+    """The step -ηm follows: the weights have y of the new momentum, less η of its square.
+
+    Together with ‖w‖² the three make the linear map of the SGDM derivation, now with η, λ and Γ of every step.
+    """
+    return equation(x_m, y - h * m_power)
+
+
+def _coupled() -> tuple[Expr, Expr]:
+    return alpha * x_m + lamda * W, alpha**2 * m_power + 2 * alpha * lamda * x_m + lamda**2 * W + Gamma
+
+
+@cache
+def coupled_relaxation() -> Eq:
+    """Linearise the map around its fixed point, the noise following the norm as Γ = G·W^p.
+
+    One root of its characteristic polynomial is 1 - ε with ε of the order of ηλ. To first order it is what growth and
+    decay alone gave.
+    """
+    return equation(1 / tau, tidy(_slow_rate() * delta).subs(delta, eta * lamda))
+
+
+@cache
+def _slow_rate() -> Expr:
+    """ε/δ as δ → 0, from the determinant."""
+    rec = sgdm._recursion()
+    moments = linear.moment_map(rec, sigma**2)
+    follows = (moments.drive / sigma**2) * Matrix([[p / sgdm.gain().rhs, 0, 0]])
+    rate = Symbol("rate", positive=True)
+    matrix = moments.matrix + follows - (1 - rate * delta) * eye(3)
+    leading = factor(matrix.subs(eta, 1).det() / delta).subs(delta, 0)  # the unit of η drops out
+    [solution] = solve(leading, rate)
+    return solution
+
+
+@cache
+def over_many_steps() -> tuple[Eq, ...]:
+    """The angle between weights k steps apart: decay keeps a^k, and each update in between takes its overlap.
+
+    The overlap with an update i steps ahead is Σ μ_n^i X_n. Summed over i it is two exponentials a mode.
+    """
+    inner = Sum(a ** (k - i) * mu_n**i, (i, 1, k))
+    closed = mu_n * (a**k - mu_n**k) / (a - mu_n)
+    return equation(inner, closed), equation(_rho(k), a**k - h / W * Sum(X_n * closed, (n, 0, oo)))
+
+
+@cache
+def coupled_over_many_steps() -> Eq:
+    """For SGDM the weights alone are AR(2), and f = 1 - ρ_k obeys its recursion with a source; f_0 = 0, f_{-1} = f_1.
+
+    At k = 1 this fixes f_1 = δ/(1+α), the cosine of one step.
+    """
+    return equation(_f(k), (1 + alpha - delta) * _f(k - 1) - alpha * _f(k - 2) + delta)
+
+
+STEPS: tuple[Step, ...] = (
+    walk_with_memory,
+    overlap_with_a_mode,
+    along_the_weights,
+    length_of_the_step,
+    norm_in_time,
+    angle_of_a_step,
+    stationary_overlap,
+    stationary_norm,
+    memory_of_the_norm,
+    sizes_that_change,
+    signs_that_change,
+    coupled_pull,
+    coupled_momentum_power,
+    coupled_overlap,
+    coupled_relaxation,
+    over_many_steps,
+    coupled_over_many_steps,
+)
+
+FORMULAS: tuple[Formula, ...] = (
+    Formula("walk_mode_overlap", mode_overlap, "Overlap of the weights with one mode, one step on."),
+    Formula("walk_along", along_the_weights, "E w·Δw of one step of AdamW or Lion."),
+    Formula("walk_moved", length_of_the_step, "E‖Δw‖² of one step of AdamW or Lion."),
+    Formula("sgdm_across", coupled_pull, "E w·m of the weights before a step of SGDM with the momentum after."),
+    Formula("sgdm_momentum_power", coupled_momentum_power, "E‖m‖² of SGDM, one step on."),
+    Formula("sgdm_momentum_overlap", coupled_overlap, "E w·m of SGDM after a step."),
+)
+
+
+def equilibrium() -> dict[str, Expr]:
+    """Everything that is generated for courses in time: function name to expression in its arguments."""
+    return {formula.name: formula.expression for formula in FORMULAS}
+
+
+def checks() -> list[tuple[str, bool]]:
+    """The claims of the walk-through that sympy can prove, each with its verdict."""
+    norm = stationary_norm()[1].rhs
+    in_lion = {h: eta, K_0: C}
+    frozen = {S: beta1 * a / (1 - a * beta1), h: eta, K_0: C * (1 - beta1) / (1 + beta1)}
+    overlap = stationary_overlap().rhs
+    inner, _ = over_many_steps()
+    one_step = 1 - a + h / norm * (-h / a * K_0 * S)
+    first = Symbol("f_1")
+    leading_time = series(memory_of_the_norm().rhs.subs(a, 1 - delta), delta, 0, 0).removeO()
+    return [
+        ("the overlap of a mode is that of the unrolled walk, any a, h and M in every step", _unrolled()),
+        ("X_n is the fixed point of its recursion", vanishes(overlap - mode_overlap().rhs.subs(X_n, overlap))),
+        ("stationary W is the exact one of Lion", vanishes(norm.subs(in_lion) - lion.exact_norm_squared().rhs)),
+        ("one mode β1: stationary W is the exact one of AdamW", vanishes(
+            norm.subs(frozen) - adamw.exact_norm_squared().rhs)),
+        ("1 - ρ of one step is the exact one of Lion", vanishes(
+            one_step.subs(in_lion) - lion.exact_one_minus_cosine().rhs)),
+        ("W shrinks by a² a step: relaxation 1/(2ηλ) as ηλ → 0", vanishes(
+            leading_time.subs(delta, eta * lamda) - adamw.relaxation_steps().rhs)),
+        ("correlations of Lion's directions multiply along m", _markov()),
+        ("SGDM: the three numbers are the derived linear map", _is_linear_map()),
+        ("SGDM: the slow root of the map is the derived relaxation", vanishes(
+            coupled_relaxation().rhs - 1 / sgdm.relaxation_steps().rhs)),
+        ("the sum over k steps is two exponentials, k = 1, 2, 3", all(vanishes(
+            inner.rhs.subs(k, length) - sum(a ** (length - step) * mu_n**step for step in range(1, length + 1)))
+            for length in (1, 2, 3))),
+        ("SGDM over one step: f_1 = δ/(1+α)", vanishes(
+            coupled_over_many_steps().rhs.subs(k, 1).subs({_f(0): 0, _f(-1): first}).subs(
+                first, sgdm.exact_one_minus_cosine().rhs) - sgdm.exact_one_minus_cosine().rhs)),
+        ("SGDM: f is that of the matrix recursion over two steps", _two_steps()),
+    ]  # fmt: skip
+
+
+def _unrolled() -> bool:
+    """E w_3·u_4 of the walk from w_0 = 0, term by term, against the recursion: three steps, all symbols different."""
+    kept, length, size = (symbols(f"{name}1:4") for name in ("a", "h", "M"))
+    recursive, direct = Integer(0), Integer(0)
+    for step in range(3):
+        rule = mode_overlap().rhs.subs({a: kept[step], h: length[step], X_n: recursive, p_n: size[step]})
+        recursive = rule
+        later = Integer(1)
+        for factor_ in kept[step + 1 :]:
+            later *= factor_
+        direct -= length[step] * later * size[step] * mu_n ** (3 - step)
+    return bool(simplify(mu_n * recursive - direct) == 0)
+
+
+def _markov() -> bool:
+    """E c_1 c_4 / √(E c_1² E c_4²) from the filter of m, with a gradient variance of its own in every step."""
+    variance = symbols("s1:5", positive=True)
+    old = Symbol("m_0", positive=True)  # E m_0²
+    power = [old]
+    for square in variance[:3]:
+        power.append(beta2**2 * power[-1] + (1 - beta2) ** 2 * square)
+    own = [beta1**2 * power[step] + (1 - beta1) ** 2 * variance[step] for step in (0, 3)]  # E c_1², E c_4²
+    meets = beta1 * beta2 * power[0] + (1 - beta1) * (1 - beta2) * variance[0]  # E c_1 m_1
+    direct = beta1 * beta2**2 * meets / sqrt(own[0] * own[1])
+    chain = meets / sqrt(own[0] * power[1]) * beta1 * sqrt(power[3] / own[1])
+    for step in (2, 3):
+        chain *= beta2 * sqrt(power[step - 1] / power[step])
+    return bool(simplify(direct**2 / chain**2) == 1)
+
+
+def _is_linear_map() -> bool:
+    state = Matrix([W, x_m, m_power])
+    pull, power = _coupled()
+    overlap = coupled_overlap().rhs.subs({h: eta, m_power: power}).subs(y, pull)
+    norm = W - 2 * eta * pull + eta**2 * power
+    moments = linear.moment_map(sgdm._recursion(), Gamma)
+    derived = moments.matrix * state + moments.drive
+    return all(vanishes(one - other) for one, other in zip((norm, overlap, power), derived, strict=True))
+
+
+def _two_steps() -> bool:
+    """1 - ρ_2 of SGDM from the stationary covariance of (w, m)."""
+    rec, moments = sgdm._recursion(), sgdm._stationary()
+    covariance = Matrix([[moments[0], moments[1]], [moments[1], moments[2]]])
+    direct = 1 - (rec.transition**2 * covariance)[0, 0] / moments[0]
+    first = sgdm.exact_one_minus_cosine().rhs
+    stepped = coupled_over_many_steps().rhs.subs(k, 2).subs({_f(1): first, _f(0): 0})
+    return vanishes(direct - stepped)
