@@ -162,6 +162,8 @@ def _still(e: Evidence, spec: Mapping[str, Any], last: int) -> _Finding | None:
     """Is there an equilibrium to be in, and has it been reached?"""
     if e.lost == e.neurons and last / 2 < e.recorded_from < last:
         return "unknown", f"Recorded only from about step {e.recorded_from} on, less than half of the run."
+    if (left := spec.get("left", {}).get(e.layer.split("[")[0])) is not None:
+        return "unknown", f"It left the optimizer or changed its shape about step {left}; before that it is recorded."
     if e.lost == e.neurons:
         return "not finite", "Weights or gradients are NaN or infinite."
     if e.lost + e.dead == e.neurons:
