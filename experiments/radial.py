@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 import rotsim
 from experiments.claim import OPTIMIZERS, RESULTS, Check, Finding, main, memory_steps
 from rotsim.diagnosis import diagnose
+from rotsim.evidence import balance_factor
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
 from rotsim.statistics import root_mean_square
@@ -78,10 +79,11 @@ def examine(quick: bool) -> Finding:
                 off, error = max(found[f"{quantity}_error"], key=lambda pair: abs(pair[0]))
                 statement = f"{label}, {decay} decay: {quantity} over the prediction at λ + P, minus 1"
                 checks.append(Check(statement, off, error, -0.01 - 4 * error, 0.01 + 4 * error))
-    layers = [layer for layer in diagnose(rotsim.load(NETWORK)).layers if np.isfinite(layer.corrected_rotation)]
-    ratio = np.array(
-        [[y.measured_rotation / y.predicted_rotation, y.measured_rotation / y.corrected_rotation] for y in layers]
-    )
+    diagnosis = diagnose(rotsim.load(NETWORK))
+    layers = [layer for layer in diagnosis.layers if layer.radial > -1]
+    # the radial part alone: the report's own correction also has what growth of the norm adds
+    at_lambda_eff = [balance_factor(diagnosis.optimizer, y.radial) * float(np.sqrt(1 - y.along)) for y in layers]
+    ratio = np.array([[y.ratio, y.ratio / factor] for y, factor in zip(layers, at_lambda_eff, strict=True)])
     off = np.abs(np.log(ratio))
     unknown = float("nan")
     checks += [
