@@ -31,6 +31,7 @@ import rotsim
 from experiments.claim import OPTIMIZERS, RESULTS, Check, Finding, main, memory_steps
 from experiments.panels import finish, plain_ticks
 from rotsim.diagnosis import diagnose
+from rotsim.evidence import balance_factor
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
 from rotsim.statistics import root_mean_square
@@ -83,10 +84,11 @@ def examine(quick: bool) -> Finding:
             for quantity in ("rotation", "norm"):
                 checks += _of_walks(f"{label}, {decay} decay: {quantity}", found, quantity)
     walks = list(checks)
-    layers = [layer for layer in diagnose(rotsim.load(NETWORK)).layers if np.isfinite(layer.corrected_rotation)]
-    ratio = np.array(
-        [[y.measured_rotation / y.predicted_rotation, y.measured_rotation / y.corrected_rotation] for y in layers]
-    )
+    diagnosis = diagnose(rotsim.load(NETWORK))
+    layers = [layer for layer in diagnosis.layers if layer.radial > -1]
+    # the radial part alone: the report's own correction also has what growth of the norm adds
+    at_lambda_eff = [balance_factor(diagnosis.optimizer, y.radial) * float(np.sqrt(1 - y.along)) for y in layers]
+    ratio = np.array([[y.ratio, y.ratio / factor] for y, factor in zip(layers, at_lambda_eff, strict=True)])
     off = np.abs(np.log(ratio))
     unknown = float("nan")
     beyond = [f"{y.layer.removesuffix('.weight')} {r:.2f}" for y, r in zip(layers, ratio[:, 1], strict=True)

@@ -19,7 +19,7 @@ import xarray as xr
 
 from rotsim import dataset
 from rotsim.errors import InvalidInput
-from rotsim.evidence import WITHIN, Evidence, gather, radial_factor
+from rotsim.evidence import WITHIN, Evidence, balance_factor, gather
 from rotsim.optimizers.base import Optimizer
 
 Verdict = Literal[
@@ -41,7 +41,7 @@ Verdict = Literal[
 #: Relative error allowed where the prediction applies. A norm depends on how coordinates differ, rotation does not.
 TOLERANCE = {"rotation": WITHIN, "norm": 0.15}
 
-RADIAL = 0.05  # change of rotation by the radial part of the gradient: half the error allowed
+RADIAL = 0.05  # change of rotation by the gradient's radial part, and that with a moving norm: half the error allowed
 INVARIANT = 0.1  # RMS cosine of gradient and weights, over that of a random direction, below which they are orthogonal
 ALONG = 0.2  # share of the squared update that is along the weights and turns nothing: 10 % of the rotation
 CORRELATED = 0.1  # change of rotation (or norm) by the measured autocorrelation
@@ -146,7 +146,10 @@ def diagnose(trace: xr.Dataset) -> Diagnosis:
     layers = []
     for evidence in gather(trace):
         verdict, reason = (
-            _still(evidence, spec, last) or _radial(evidence, optimizer, spec) or _noise(evidence, optimizer)
+            _still(evidence, spec, last)
+            or _radial(evidence, optimizer, spec)
+            or _moving(evidence, optimizer)
+            or _noise(evidence, optimizer)
         )
         layers.append(LayerDiagnosis(**vars(evidence), verdict=verdict, reason=reason))
     return Diagnosis(optimizer, tuple(layers))
@@ -159,6 +162,8 @@ def _still(e: Evidence, spec: Mapping[str, Any], last: int) -> _Finding | None:
     """Is there an equilibrium to be in, and has it been reached?"""
     if e.lost == e.neurons and last / 2 < e.recorded_from < last:
         return "unknown", f"Recorded only from about step {e.recorded_from} on, less than half of the run."
+    if (left := spec.get("left", {}).get(e.layer.split("[")[0])) is not None:
+        return "unknown", f"It left the optimizer or changed its shape about step {left}; before that it is recorded."
     if e.lost == e.neurons:
         return "not finite", "Weights or gradients are NaN or infinite."
     if e.lost + e.dead == e.neurons:
@@ -203,7 +208,7 @@ def _radial(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any]) -> _Find
         )
     invariant = _invariant(e, spec)
     if optimizer.name != "lion" and np.isfinite(e.radial):
-        if not abs(radial_factor(optimizer, e.radial) - 1) <= RADIAL:
+        if not abs(balance_factor(optimizer, e.radial) - 1) <= RADIAL:
             return ("tilted" if invariant else "scale-sensitive"), _pull(e, invariant)
         if not invariant and e.radial_error > RADIAL:  # two standard errors, and rotation follows by half
             return "unknown", (
@@ -244,6 +249,19 @@ def _pull(e: Evidence, invariant: bool | None) -> str:
         f"{cause}{pull} weight decay: "
         f"λ_eff = λ + P = {e.weight_decay * (1 + e.radial):.3g} instead of λ = {e.weight_decay:.3g}."
         + ("" if e.radial > -1 else " Noise alone would let the norm grow; a persistent gradient holds it.")
+    )
+
+
+def _moving(e: Evidence, optimizer: Optimizer) -> _Finding | None:
+    """Does decay balance the updates, or is the norm on its way?"""
+    radial = e.radial if np.isfinite(e.radial) and optimizer.name != "lion" else 0.0
+    turned = balance_factor(optimizer, radial, e.growth)
+    if abs(turned - 1) <= RADIAL:
+        return None
+    return "drifting", (
+        f"‖w‖² still {'grows' if e.growth > 0 else 'shrinks'}, by {abs(e.growth):.0%} of what decay takes from it"
+        + (f", and a radial part of the gradient acts as {radial:+.0%} of the decay" if abs(radial) > 0.01 else "")
+        + f": the weights turn {turned:.2f} times as fast as in equilibrium."
     )
 
 

@@ -43,9 +43,9 @@ class Evidence:
     rotation_error : float
         Standard error of the measured rotation.
     corrected_rotation : float
-        The prediction with what the trace measured put in: for EMA optimizers and Adam+L2 the radial part of the
-        gradient, λ_eff = λ + P for λ; for Lion the gradient's autocorrelation; NaN if not measured. It uses the
-        gradients of the same windows: it explains, it does not predict.
+        The prediction with what the trace measured put in: the growth of the norm; for EMA optimizers and Adam+L2
+        the radial part of the gradient, λ_eff = λ + P for λ; for Lion the gradient's autocorrelation; NaN if not
+        measured. It uses the gradients of the same windows: it explains, it does not predict.
     predicted_norm, measured_norm : float
     norm_factor, rotation_factor : float
         What the measured autocorrelation does to norm and rotation, over white noise; NaN if not measured.
@@ -56,6 +56,8 @@ class Evidence:
     radial, radial_error : float
         λ_eff/λ - 1, that is P/λ, and its standard error; NaN if not measured. For Adam+L2, whose decay is divided by
         √v like the gradient, over the decay that one size of gradient in all coordinates would give.
+    growth : float
+        Growth of ‖w‖² in the judged half, over its decay: 0 in equilibrium, < 0 while the norm falls.
     cosine : float
         RMS cosine between weights and gradient, in units of 1/√dim: 0 for scale-invariant weights, 1 for a gradient
         in a random direction; NaN if not measured.
@@ -95,6 +97,7 @@ class Evidence:
     within: float
     radial: float
     radial_error: float
+    growth: float
     cosine: float
     along: float
     burst: float
@@ -167,12 +170,13 @@ def _layer(
     )
     rotation, (radial, radial_error), along = _rms(late["rotation"]), _radial(late, spec, dim), _along(late)
     center = _median(theory["rotation"])
+    growth = _growth(step[half:][used[half:]], late["norm"], spec, center)
     return Evidence(
         **facts,  # type: ignore[arg-type]
         predicted_rotation=center,
         measured_rotation=_median(rotation),
         rotation_error=_median_error(late["rotation"]),
-        corrected_rotation=_corrected(spec, center, radial, along, rotation_factor),
+        corrected_rotation=_corrected(spec, center, radial, growth, along, rotation_factor),
         predicted_norm=_median(theory["norm"]),
         measured_norm=_median(_rms(late["norm"])),
         norm_factor=norm_factor,
@@ -181,6 +185,7 @@ def _layer(
         within=float(np.mean(np.abs(rotation / theory["rotation"] - 1) <= WITHIN)),
         radial=radial,
         radial_error=radial_error,
+        growth=growth,
         cosine=_cosine(late, dim),
         along=along,
         burst=_burst(late),
@@ -270,16 +275,58 @@ def _burst(late: dict[str, np.ndarray]) -> float:
     return _median((inside * square**2).mean(axis=1)[mean > 0] / mean[mean > 0] ** 2)
 
 
-def _corrected(optimizer: Optimizer, predicted: float, radial: float, along: float, factor: float) -> float:
+def _growth(step: np.ndarray, norm: np.ndarray, optimizer: Optimizer, rotation: float) -> float:
+    """Growth of ln ‖w‖² per step, from the first window to the last, over its rate of decay; median over neurons."""
+    if optimizer.name == "rotational" or len(step) < 2:
+        return 0.0
+    moving = norm.all(axis=1)
+    growth = 2 * np.log(norm[moving, -1] / norm[moving, 0]) / (step[-1] - step[0])
+    return _median(growth) / _decay_rate(optimizer, rotation)
+
+
+def _decay_rate(optimizer: Optimizer, rotation: float) -> float:
+    """Share of ‖w‖² that decay takes per step, in equilibrium with `rotation`."""
+    if optimizer.name == "lion":  # its rotation is not tied to the decay by momentum alone
+        return 2 * optimizer.lr * optimizer.weight_decay or float("nan")
+    beta = optimizer.momentum if optimizer.name == "sgdm" else optimizer.betas[0]  # type: ignore[attr-defined]
+    return float(rotation**2 * (1 + beta) / (1 - beta))
+
+
+def _corrected(
+    optimizer: Optimizer, predicted: float, radial: float, growth: float, along: float, factor: float
+) -> float:
     if optimizer.name == "lion":
-        return predicted * factor
-    # the balance of ‖w‖² holds whatever the gradient's statistics: decay and P against the whole update
-    return predicted * radial_factor(optimizer, radial) * float(np.sqrt(1 - along))
+        return predicted * factor * balance_factor(optimizer, 0.0, growth)
+    # the balance of ‖w‖² holds whatever the gradient's statistics: decay, P and growth against the whole update
+    return predicted * balance_factor(optimizer, radial, growth) * float(np.sqrt(1 - along))
 
 
-def radial_factor(optimizer: Optimizer, radial: float) -> float:
-    """What λ_eff = (1 + radial) λ does to the rotation; NaN if the gradient stretches more than decay shrinks."""
-    if not radial > -1:
-        return float("nan")
-    # θ² ∝ λ_eff; for Adam+L2 also ∝ ‖w‖, which shrinks in inverse proportion to θ
-    return float((1 + radial) ** (1 / 3 if optimizer.name == "adam_l2" else 1 / 2))
+def balance_factor(optimizer: Optimizer, radial: float, growth: float = 0.0) -> float:
+    r"""What the balance of ‖w‖² makes of the rotation where decay is not all that the updates make up for.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    radial : float
+        P/λ.
+    growth : float
+        Growth of ‖w‖² over its decay.
+
+    Returns
+    -------
+    float
+        θ/θ_equilibrium; NaN if there is nothing to make up for.
+
+    Notes
+    -----
+    Updates with an exponential average lengthen ‖w‖² by θ²‖w‖²(1+β)/(1-β) per step, decay and P shorten it, and what
+    is left is growth: :math:`\theta^2 (1+\beta)/(1-\beta) = 2\eta(\lambda + P) + d\ln\|w\|^2/dt` (for SGDM
+    η/(1-α) in place of η; for Lion another factor on the left). The decay of Adam+L2 is also proportional to ‖w‖, and
+    so inverse to θ: t³ = 1 + P/λ + growth · t for t = θ/θ_equilibrium.
+    """
+    if optimizer.name == "adam_l2":
+        if not np.isfinite(radial + growth):
+            return float("nan")
+        real = [float(t.real) for t in np.roots([1.0, 0.0, -growth, -1.0 - radial]) if abs(t.imag) < 1e-9]
+        return max(real) if max(real) > 0 else float("nan")
+    return float(np.sqrt(1 + radial + growth)) if radial + growth > -1 else float("nan")

@@ -181,8 +181,9 @@ def diagnosis_table(diagnosis: Diagnosis, title: str) -> Table:
         )
     table.caption = (
         "Rotation, rad per step: median over neurons, last half of the trace. ratio: measured / predicted. "
-        "corr.: measured / prediction corrected by what the trace measured, the gradient's radial part (λ_eff) "
-        "or, for Lion, its autocorrelation; it explains, it does not predict. ±10 %: share of neurons within 10 %."
+        "corr.: measured / prediction corrected by what the trace measured: growth of ‖w‖² and the gradient's radial "
+        "part (λ_eff) or, for Lion, its autocorrelation; it explains, it does not predict. "
+        "±10 %: share of neurons within 10 %."
     )
     return table
 

@@ -143,7 +143,8 @@ def test_the_norm_is_claimed_where_gradients_are_white():
 
 def test_lambda_eff_corrects_the_rotation():
     layer = only(made(radial=0.5))
-    assert layer.corrected_rotation == pytest.approx(sqrt(2 * (1 - layer.along)) * layer.predicted_rotation, rel=1e-6)
+    factor = sqrt((2 + layer.growth) * (1 - layer.along))
+    assert layer.corrected_rotation == pytest.approx(factor * layer.predicted_rotation, rel=1e-6)
 
 
 def test_bursts_between_windows_count_too():

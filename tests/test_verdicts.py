@@ -136,6 +136,15 @@ def test_a_radial_pull_is_scale_sensitive_and_lambda_eff_is_right():
     assert abs(layer.measured_rotation / layer.corrected_rotation - 1) < 0.02
 
 
+@pytest.mark.parametrize(("kind", "pace"), [("sgdm", 2e-3), ("adam_l2", 3e-4)])
+def test_a_norm_that_still_grows_turns_faster_as_its_balance_says(kind, pace):
+    """Gradients that grow without end keep the norm behind: it never decays as much as it is lengthened."""
+    layer, _ = record(kind, lambda step, w, draw: white(step, w, draw) * np.exp(pace * step), steps=2000)
+    assert layer.growth > 0.08 and layer.verdict == ("drifting" if layer.ratio > 1.06 else "applies"), layer.reason
+    assert abs(layer.measured_rotation / layer.corrected_rotation - 1) < 0.01
+    assert layer.ratio > 1.03  # negative control: without the growth
+
+
 def test_a_gradient_that_is_mostly_its_mean_is_signal():
     layer, _ = record("adamw", lambda step, w, draw: invariant(signal(step, w, draw), w) + 0 * w, lags=64)
     assert layer.signal < 0.5  # scale-invariant weights turn until the mean is radial: no signal is left

@@ -6,6 +6,7 @@ step and compares after it. It draws no random numbers and writes to no tensor o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -23,7 +24,7 @@ from rotsim.dataset import build, check_writable, save
 from rotsim.errors import InvalidInput, integer
 from rotsim.measure.coordinates import CoordinateSampler
 from rotsim.measure.sample import VARIABLES, rows, sample, window_means
-from rotsim.measure.selection import Selection, Split, ends_in, row_labels, select
+from rotsim.measure.selection import Selection, Split, ends_in, groups_of, row_labels, select
 from rotsim.measure.spec import optimizer_spec
 from rotsim.optimizers.base import Optimizer
 
@@ -36,6 +37,7 @@ class _Entry:
 
     name: str
     parameter: torch.nn.Parameter
+    shape: torch.Size
     labels: list[str]
     group: int
     lr: float
@@ -43,7 +45,11 @@ class _Entry:
 
     @property
     def neurons(self) -> int:
-        return self.parameter.shape[0]
+        return self.shape[0]
+
+    def among(self, here: Mapping[int, int]) -> bool:
+        """True if the optimizer still updates it, by `groups_of`, and it has the shape it had."""
+        return id(self.parameter) in here and self.parameter.shape == self.shape
 
 
 class Recorder:
@@ -91,7 +97,8 @@ class Recorder:
     output channel of a convolution, a row of an embedding. (Transposed convolutions store input channels
     first: their rows are input channels.) A weight shared by several modules is one entry. Parameters with fewer
     dimensions, frozen ones and those of other optimizers are left out; `skipped` says which and why. A parameter
-    that joins later (unfrozen, or `add_param_group`) is recorded from the next window on; before, it is NaN.
+    that joins later (unfrozen, or `add_param_group`) is recorded from the next window on; before, it is NaN. So is
+    one that left the optimizer or changed its shape, from then on; what takes its name is recorded as ``NAME (2)``.
 
     Angles come from ``2·atan2(‖u - v‖, ‖u + v‖)`` of the rows, scaled to equal length, in float64, so
     1e-6 rad between float32 weights keeps its digits. All sums are float64 on the parameter's device; per
@@ -129,6 +136,8 @@ class Recorder:
             raise InvalidInput(f"`optimizer` must be a torch.optim.Optimizer; got {type(optimizer).__name__}")
         if spec is not None and not isinstance(spec, Optimizer):
             raise InvalidInput(f"`spec` must be a rotsim optimizer, e.g. rotsim.SGDM(...); got {spec!r}")
+        if split is not None and not isinstance(split, Mapping):
+            raise InvalidInput(f"`split` must be a mapping, e.g. {{'qkv.weight': ('q', 'k', 'v')}}; got {split!r}")
         self.optimizer = optimizer
         self._note = _checked_note(note)
         self._path = None if path is None else check_writable(path)
@@ -145,11 +154,12 @@ class Recorder:
         self._sampler = CoordinateSampler(lags) if integer("lags", lags, low=0) else None
         self._spec()  # say now, not after the training, that there is none
         self._changed = {"lr": False, "weight_decay": False}
+        self._left: dict[str, int] = {}
         self._seen_step = 0
         self._sampled_step = 0
         self._samples = 0
         self._has_closure = False
-        self._before: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        self._before: list[tuple[torch.Tensor, torch.Tensor | None] | None] = []
         self._sums: list[torch.Tensor] = []
         self._window_ends: list[int] = []
         self._records: list[np.ndarray] = []
@@ -201,9 +211,15 @@ class Recorder:
         if (self._seen_step + 1) % self.interval:
             return
         if not self._sums:
-            self._select()  # parameters may have joined; a window holds the same ones throughout
+            with contextlib.suppress(InvalidInput):  # all may have left; that is no reason to stop a training
+                self._select()  # parameters may have joined; a window holds the same ones throughout
         self._note_hyperparameters()
+        here = groups_of(self.optimizer)
         for entry in self._entries:
+            if not entry.among(here):
+                self._before.append(None)
+                self._left.setdefault(entry.name, self._seen_step)
+                continue
             # copied before the step: some foreach and fused kernels reuse the gradient's memory
             gradient = None if self._has_closure else self._gradient(entry.parameter, clone=True)
             self._before.append((entry.parameter.detach().clone(), gradient))
@@ -219,7 +235,10 @@ class Recorder:
                     torch.zeros(len(VARIABLES) + 1, entry.neurons, dtype=torch.float64, device=entry.parameter.device)
                     for entry in self._entries
                 ]
-            for entry, (before, gradient), sums in zip(self._entries, self._before, self._sums, strict=True):
+            for entry, copied, sums in zip(self._entries, self._before, self._sums, strict=True):
+                if copied is None:
+                    continue
+                before, gradient = copied
                 if self._has_closure:
                     gradient = self._gradient(entry.parameter)
                 sums += sample(
@@ -249,27 +268,32 @@ class Recorder:
     def _sample_coordinates(self) -> None:
         if self._sampler is not None:
             self._sampler.add(
-                [entry.parameter.grad for entry in self._entries],
-                [entry.parameter.shape for entry in self._entries],
+                [e.parameter.grad if e.parameter.shape == e.shape else None for e in self._entries],
+                [entry.shape for entry in self._entries],
                 self._entries[0].parameter.device,
             )
 
     def _select(self) -> None:
         """Append to the entries what the model and the optimizer now share and the selection names."""
-        known = {id(entry.parameter) for entry in self._entries}
+        known, names = {id(entry.parameter) for entry in self._entries}, [entry.name for entry in self._entries]
         found, self.skipped = select(self._model, self.optimizer, self._selection)
         for name, (parameter, group) in found.items():
             if id(parameter) not in known:
                 labels = row_labels(name, parameter.shape[0], self._split)
-                values = self.optimizer.param_groups[group]
-                self._entries.append(_Entry(name, parameter, labels, group, *self._hyperparameters(values)))
+                if earlier := sum(other == name or other.startswith(f"{name} (") for other in names):
+                    base, name = name, f"{name} ({earlier + 1})"
+                    labels = [name + label[len(base) :] for label in labels]
+                rates = self._hyperparameters(self.optimizer.param_groups[group])
+                self._entries.append(_Entry(name, parameter, parameter.shape, labels, group, *rates))
 
     def _spec(self) -> Optimizer:
         """The one spec of all recorded groups with weight decay, at the rates last in force in the first of them."""
         if self._given_spec is not None:
             return self._given_spec
-        decayed = {entry.group: entry for entry in reversed(self._entries) if entry.weight_decay} or {
-            self._entries[0].group: self._entries[0]
+        here = groups_of(self.optimizer)
+        entries = [entry for entry in self._entries if entry.among(here)] or self._entries
+        decayed = {entry.group: entry for entry in reversed(entries) if entry.weight_decay} or {
+            entries[0].group: entries[0]
         }
         # a warm-up may start at lr 0
         specs = [
@@ -286,7 +310,11 @@ class Recorder:
         return first
 
     def _note_hyperparameters(self) -> None:
+        here = groups_of(self.optimizer)
         for entry in self._entries:
+            if not entry.among(here):
+                continue
+            entry.group = here[id(entry.parameter)]  # groups may have gone
             lr, weight_decay = self._hyperparameters(self.optimizer.param_groups[entry.group])
             self._changed["lr"] |= lr != entry.lr
             self._changed["weight_decay"] |= weight_decay != entry.weight_decay
@@ -351,14 +379,15 @@ class Recorder:
             variables=dict(zip(VARIABLES, values, strict=True)),
             optimizer=self._spec(),
             layer=np.concatenate([entry.labels for entry in entries]),
-            fan_in=per_neuron(lambda entry: entry.parameter[0].numel()),
+            fan_in=per_neuron(lambda entry: entry.shape[1:].numel()),
             spec={
                 **self._note,
                 "interval": self.interval,
                 "window": self.window,
                 "steps": self._seen_step,
-                "layers": {entry.name: list(entry.parameter.shape) for entry in entries},
+                "layers": {entry.name: list(entry.shape) for entry in entries},
                 "skipped": self.skipped,
+                "left": self._left,
                 **{f"{name}_changed": changed for name, changed in self._changed.items()},
             },
             provenance_extra={
@@ -390,7 +419,9 @@ class Recorder:
 
 def _checked_note(note: str | Mapping[str, Any] | None) -> dict[str, Any]:
     entries = {} if note is None else {"note": note} if isinstance(note, str) else dict(note)
-    reserved = {"interval", "window", "steps", "layers", "skipped", "lr_changed", "weight_decay_changed"} & set(entries)
+    reserved = {"interval", "window", "steps", "layers", "skipped", "left", "lr_changed", "weight_decay_changed"} & set(
+        entries
+    )
     if reserved:
         raise InvalidInput(f"`note` may not set {', '.join(sorted(reserved))}, which the recorder writes; rename it")
     try:

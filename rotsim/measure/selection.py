@@ -16,18 +16,20 @@ def select(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer, selection: Selection
 ) -> tuple[dict[str, tuple[torch.nn.Parameter, int]], dict[str, str]]:
     """Parameters to record by name, with their group; and what is left out, with the reason."""
-    group_of = {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
+    group_of = groups_of(optimizer)
     candidates: dict[str, tuple[torch.nn.Parameter, int]] = {}
     skipped: dict[str, str] = {}
-    for name, parameter in model.named_parameters():  # a tied weight appears once
+    for name, parameter in _unwrapped(model).named_parameters():  # a tied weight appears once
         if reason := _unfit(parameter, id(parameter) in group_of):
             skipped[name] = reason
         else:
             candidates[name] = parameter, group_of[id(parameter)]
     if not candidates:
+        why = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
         raise InvalidInput(
-            "nothing to record: `model` and `optimizer` share no trainable parameter with 2 or more dimensions; "
-            "pass the optimizer that trains this model"
+            "nothing to record: `model` and `optimizer` share no trainable parameter with 2 or more dimensions"
+            + (f" ({why}{'; ...' if len(skipped) > 3 else ''})" if why else "")
+            + "; pass the optimizer that trains this model"
         )
     if selection is None:
         names = list(candidates)
@@ -47,8 +49,25 @@ def select(
     return {name: candidates[name] for name in names}, skipped
 
 
+def groups_of(optimizer: torch.optim.Optimizer) -> dict[int, int]:
+    """The parameter group, by index, of every parameter, by id, that the optimizer now updates."""
+    return {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
+
+
+def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """The module inside ``torch.compile`` and data parallelism, whose parameters have the names it gave them."""
+    while isinstance(model, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
+        model = model.module
+    inner = getattr(model, "_orig_mod", None)
+    return _unwrapped(inner) if isinstance(inner, torch.nn.Module) else model
+
+
 def _unfit(parameter: torch.nn.Parameter, optimized: bool) -> str:
     """Why a parameter cannot be recorded, or an empty string."""
+    if isinstance(parameter, torch.nn.parameter.UninitializedParameter):
+        return "lazy: has no shape before the first batch"
+    if parameter.is_meta:
+        return "on the meta device: has no values"
     if parameter.ndim < 2:
         return f"{parameter.ndim}-D: not a weight of neurons"
     if not parameter.numel():
@@ -69,6 +88,8 @@ def row_labels(name: str, neurons: int, split: Split) -> list[str]:
     for key, blocks in split.items():
         if not ends_in(name, key):
             continue
+        if not isinstance(blocks, Mapping | Sequence):
+            raise InvalidInput(f"`split[{key!r}]` must list blocks, e.g. ('q', 'k', 'v'); got {blocks!r}")
         counts = blocks if isinstance(blocks, Mapping) else {block: neurons // len(blocks) for block in blocks}
         if sum(counts.values()) != neurons or min(counts.values()) < 1:
             raise InvalidInput(
