@@ -38,6 +38,7 @@ import numpy as np
 from numpy.polynomial.hermite_e import hermevander
 from scipy.linalg import lu_factor, lu_solve
 from scipy.optimize import brentq
+from threadpoolctl import ThreadpoolController
 
 from rotsim.theory import closed_forms
 
@@ -85,11 +86,12 @@ def steady(h: float, beta1: float, beta2: float) -> Steady:
         That for constant v, with an infinite ``error``, where even the lowest degree gives no positive variance.
     """
     found = [np.array(_frozen(h, beta1))]
-    for degree, points in _RUNGS:
-        square, moved = _solve(h, beta1, max(beta2, _SMALLEST), degree, points, float(found[-1][0]))
-        if not (0 < square < np.inf and 0 < moved < np.inf):
-            break
-        found.append(np.array([square, moved / (2 * square)]))
+    with _blas().limit(limits=1):  # matrices this small wait for threads, on a busy machine ten times as long
+        for degree, points in _RUNGS:
+            square, moved = _solve(h, beta1, max(beta2, _SMALLEST), degree, points, float(found[-1][0]))
+            if not (0 < square < np.inf and 0 < moved < np.inf):
+                break
+            found.append(np.array([square, moved / (2 * square)]))
     gaps = [float(np.abs(np.log(b / a)).max()) / 2 for a, b in pairwise(found)]
     best, error = found[-1], gaps[-1] if gaps else np.inf
     if len(gaps) > 1:
@@ -97,6 +99,11 @@ def steady(h: float, beta1: float, beta2: float) -> Steady:
         best = found[-1 if last < before else -2]
         error = last / (1 - last / before) if last < before / 2 else before + last  # a geometric tail, if there is one
     return Steady(float(best[0]), float(best[1]), error)
+
+
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _frozen(h: float, beta1: float) -> tuple[float, float]:

@@ -16,7 +16,9 @@ from rotsim.comparison import Report, compare
 from rotsim.errors import InvalidInput
 from rotsim.gradients import ScaleInvariant, gradient_from_dict
 from rotsim.optimizers.base import Optimizer
-from rotsim.theory.equilibrium import Equilibrium, equilibrium
+from rotsim.theory.equilibrium import equilibrium
+
+_GRID = 0.25  # of the logarithm of the gradient's scale; interpolating costs Adam+L2 about 1e-4
 
 
 def predict_trace(trace: xr.Dataset) -> xr.Dataset:
@@ -57,15 +59,19 @@ def _predict_neuron(
 ) -> tuple[float, ...]:
     if not (lr > 0 and weight_decay > 0 and scale > 0 and fan_in >= 2):
         return (np.nan,) * len(dataset.QUANTITIES)
-    # only the norm feels the scale, smoothly: a grid of 0.1 % serves every neuron of a layer
-    rounded = float(np.exp(np.round(np.log(scale) * 1000) / 1000))
-    found = _equilibrium(optimizer.with_rates(lr, weight_decay), int(fan_in), rounded)
-    return tuple(getattr(found, name) for name in dataset.QUANTITIES)
+    # powers of the scale, under Adam+L2 nearly so: two points of a coarse grid serve every neuron between them
+    position = np.log(scale) / _GRID
+    point = int(np.floor(position))
+    rated = optimizer.with_rates(lr, weight_decay)
+    low, high = (_log_equilibrium(rated, int(fan_in), at) for at in (point, point + 1))
+    return tuple(np.exp(low + (position - point) * (high - low)).tolist())
 
 
 @lru_cache(maxsize=4096)
-def _equilibrium(optimizer: Optimizer, dim: int, scale: float) -> Equilibrium:
-    return equilibrium(optimizer, dim, ScaleInvariant(scale))
+def _log_equilibrium(optimizer: Optimizer, dim: int, point: int) -> np.ndarray:
+    """Logarithms of norm, rotation and update at gradient scale exp(point · _GRID)."""
+    found = equilibrium(optimizer, dim, ScaleInvariant(float(np.exp(point * _GRID))))
+    return np.log([getattr(found, name) for name in dataset.QUANTITIES])
 
 
 def compare_with_theory(data: xr.Dataset) -> Report:
