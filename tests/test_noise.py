@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -25,6 +26,11 @@ KNOWN_ANSWERS = [
 @njit
 def threefry_scalar(k0, k1, c0, c1):
     return noise.threefry2x32(k0, k1, c0, c1)
+
+
+@njit
+def fma_scalar(a, b, c):
+    return noise.fma(a, b, c)
 
 
 @njit
@@ -72,6 +78,30 @@ def test_normals_match_box_muller_in_double_precision():
         assert np.abs(got - expected).max() < 3e-4
         assert np.quantile(np.abs(got - expected), 0.999) < 2e-6
     assert radius.max() == pytest.approx(6.66, abs=0.01)
+
+
+def test_fma_rounds_once():
+    """Against exact fractions, on random numbers and where the float64 sum is halfway between two float32."""
+    rng = np.random.default_rng(2)
+    random = rng.standard_normal((3, 300)) * 2.0 ** rng.integers(-12, 13, (3, 300))
+    x = 1 + 2.0**-12
+    halves = np.array([(x, x, sign * 2.0**-e) for sign in (1, -1) for e in range(26, 60)]).T
+    a, b, c = np.concatenate([random, halves], axis=1).astype(np.float32)
+    exact = [Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z)) for x, y, z in zip(a, b, c, strict=True)]
+
+    def error(result):
+        return [abs(Fraction(float(r)) - e) for r, e in zip(result, exact, strict=True)]
+
+    emulated, compiled = noise.fma(a, b, c), np.array([fma_scalar(*row) for row in zip(a, b, c, strict=True)])
+    assert emulated.dtype == np.float32
+    assert np.array_equal(emulated, compiled)
+    for step in (-np.inf, np.inf):  # no neighbour is nearer
+        assert all(
+            here <= there for here, there in zip(error(emulated), error(np.nextafter(emulated, step)), strict=True)
+        )
+    twice = (a.astype(np.float64) * b + c).astype(np.float32)
+    assert (twice != emulated).any()  # rounding twice would not do
+    assert (a * b + c != emulated).any()
 
 
 def test_distribution():

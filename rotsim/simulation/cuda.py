@@ -155,7 +155,9 @@ def _on_device(function: Callable[..., Any]) -> Any:
     bound: dict[str, Any] = {"np": _numpy()}
     for name in function.__code__.co_names:
         used = function.__globals__.get(name)
-        if isinstance(used, FunctionType):
+        if used is noise.fma:
+            bound[name] = _toolkit().fma
+        elif isinstance(used, FunctionType):
             bound[name] = _on_device(used)
     return _toolkit().jit(device=True)(specialised(function, function.__name__, bound))
 
