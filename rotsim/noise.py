@@ -1,8 +1,8 @@
-"""Counter-based normals: each draw is a pure function of (seed, neuron, stream, step, coordinate).
+"""Counter-based normals: each draw is a pure function of (seed, neuron, stream, step, coordinate, dim).
 
 Threefry2x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") turns a counter
-(coordinate pair, step) into two 32-bit words; Box-Muller turns those into two normals. Nothing is
-carried between draws, so threads, chunks and resumed runs cannot change a number.
+(pair, step) into two 32-bit words; Box-Muller turns those into two normals, for the coordinates j
+and ⌈dim/2⌉ + j of pair j. Nothing is carried between draws, so threads, chunks and resumed runs cannot change a number.
 
 Every function here works on scalars inside a kernel and, called directly, on NumPy arrays: the
 twin in `rotsim.simulation.twin` draws the same noise without numba. Where a product and a sum are
@@ -173,22 +173,24 @@ def draw_words(words, key0, key1, step):  # type: ignore[no-untyped-def]
 
 @register_jitable(**_OPTIONS, inline="always")
 def fill_normals(z, words):  # type: ignore[no-untyped-def]
-    """Turn words (2, pairs) into the normals z (2·pairs,); coordinates 2j, 2j+1 share a counter.
+    """Turn words (2, pairs) into the normals z (2·pairs,); coordinates j and pairs + j share a counter.
 
     Words and normals in two loops, not one: each chain of dependent instructions is then short
     enough for the processor to overlap several.
     """
     x0, x1 = words[0], words[1]
+    near, far = z[: x0.size], z[x0.size :]
     for j in range(x0.size):
-        z[2 * j], z[2 * j + 1] = box_muller(x0[j], x1[j])
+        near[j], far[j] = box_muller(x0[j], x1[j])
 
 
 @register_jitable(**_OPTIONS, inline="always")
 def draw_normals(z, key0, key1, step):  # type: ignore[no-untyped-def]
     """Fill z (even length) with the normals of one neuron at one step, without words drawn before."""
-    for j in range(z.size // 2):
+    near, far = z[: z.size // 2], z[z.size // 2 :]
+    for j in range(near.size):
         x0, x1 = threefry2x32(key0, key1, _U(j), _U(step))
-        z[2 * j], z[2 * j + 1] = box_muller(x0, x1)
+        near[j], far[j] = box_muller(x0, x1)
 
 
 def normals(keys: np.ndarray, step: int, dim: int) -> np.ndarray:
@@ -206,8 +208,7 @@ def normals(keys: np.ndarray, step: int, dim: int) -> np.ndarray:
     pair = np.arange((dim + 1) // 2, dtype=np.uint32)
     step_word = np.full_like(pair, step)
     x0, x1 = threefry2x32(keys[:, :1], keys[:, 1:], pair, step_word)
-    even, odd = box_muller(x0, x1)
-    return np.stack([even, odd], axis=-1).reshape(len(keys), -1)[:, :dim]
+    return np.concatenate(box_muller(x0, x1), axis=1)[:, :dim]
 
 
 def neuron_keys(seed: int, neurons: int, stream: int) -> np.ndarray:

@@ -125,8 +125,9 @@ def test_independent_along(index):
         assert abs(np.corrcoef(x, y)[0, 1]) < 4.5 / np.sqrt(n)
 
 
-def test_a_draw_does_not_depend_on_how_many_are_drawn():
-    assert np.array_equal(drawn(1001)[:77], drawn(77))
+def test_a_counter_gives_two_normals_half_a_neuron_apart():
+    many, few = drawn(1001), drawn(154)
+    assert np.array_equal(many[:77], few[:77]) and np.array_equal(many[501:578], few[77:])
 
 
 def test_keys_differ():
