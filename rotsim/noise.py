@@ -1,17 +1,21 @@
-"""Counter-based normals: each draw is a pure function of (seed, neuron, stream, step, coordinate).
+"""Counter-based normals: each draw is a pure function of (seed, neuron, stream, step, coordinate, dim).
 
 Threefry2x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") turns a counter
-(coordinate pair, step) into two 32-bit words; Box-Muller turns those into two normals. Nothing is
-carried between draws, so threads, chunks and resumed runs cannot change a number.
+(pair, step) into two 32-bit words; Box-Muller turns those into two normals, for the coordinates j
+and ⌈dim/2⌉ + j of pair j. Nothing is carried between draws, so threads, chunks and resumed runs cannot change a number.
 
 Every function here works on scalars inside a kernel and, called directly, on NumPy arrays: the
-twin in `rotsim.simulation.twin` draws the same noise without numba.
+twin in `rotsim.simulation.twin` draws the same noise without numba. Where a product and a sum are
+rounded once, `fma` says so; the compiler joins no others, so that the bits are the same everywhere.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba.extending import register_jitable
+from numba import types
+from numba.extending import intrinsic, overload, register_jitable
 
 ROUNDS = 13  # the fewest that pass the BigCrush battery in the Random123 paper; 20 is the conservative default
 GRADIENT_STREAM = 0
@@ -19,7 +23,7 @@ INITIAL_WEIGHTS_STREAM = 1
 
 _U, _I = np.uint32, np.int32
 _PARITY = np.uint32(0x1BD11BDA)
-_OPTIONS = {"fastmath": False}
+_OPTIONS: Any = {"fastmath": False}
 
 
 @register_jitable(**_OPTIONS)
@@ -57,6 +61,36 @@ def threefry2x32(k0, k1, c0, c1):  # type: ignore[no-untyped-def]
     return _mix(x0, x1, 17)
 
 
+def fma(a, b, c):  # type: ignore[no-untyped-def]
+    """a·b + c of float32 with one rounding: an instruction in a kernel, and here the same bits from double precision.
+
+    The product of two float32 is exact in float64. Rounding its sum with c again, to float32, goes wrong only where
+    the sum lies halfway between two float32 and its own rounding error tells which one is nearer; it is then moved
+    one float64 towards the exact value. (For results that are normal numbers of float32.)
+    """
+    product, c = np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64)
+    total = np.asarray(product + c)
+    halfway = total.view(np.int64) & 0x1FFFFFFF == 0x10000000
+    if halfway.any():
+        share = total - product
+        error = (product - (total - share)) + (c - share)  # Knuth's two-sum: exact
+        total = np.where(halfway & (error != 0), np.nextafter(total, np.copysign(np.inf, error)), total)
+    return total.astype(np.float32)[()]
+
+
+@intrinsic
+def _fma(typing_context, a, b, c):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.fma(*args)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
+
+
+@overload(fma, inline="always", jit_options=_OPTIONS)
+def _fma_in_kernel(a, b, c):  # type: ignore[no-untyped-def]
+    return lambda a, b, c: _fma(a, b, c)
+
+
 # Chebyshev interpolants in float32, relative error of the polynomial below 2.2e-7:
 # log(1+f)/f on [sqrt(1/2)-1, sqrt(2)-1], sin(y)/y and cos(y) in y² on [0, (pi/4)²].
 _LOG = tuple(
@@ -72,13 +106,15 @@ _LOG = tuple(
         -9.895350784e-02,
     )
 )
+_MINUS_2_LOG = tuple(np.float32(-2.0) * c for c in _LOG)
 _SIN = tuple(np.float32(c) for c in (1.0, -1.666665077e-01, 8.332035504e-03, -1.950390433e-04))
 _COS = tuple(np.float32(c) for c in (1.0, -4.999985695e-01, 4.165501520e-02, -1.358577982e-03))
-_LOG_2 = np.float32(np.log(2.0))
+_MINUS_2_LOG_2 = np.float32(-2.0 * np.log(2.0))
 _RADIANS = np.float32(np.pi / 4 / 2**31)
-_HALF_ULP = np.float32(2.0**-32)
-_ULP = np.float32(2.0**-31)
+_HALF = np.float32(0.5)
+_ONE = np.float32(1.0)
 _SQRT_HALF_BITS = np.int32(0x3F3504F3)
+_SHIFT_BITS = np.int32(0x3F3504F3 + (31 << 23))  # of √½·2³¹
 _MANTISSA = np.int32(0x007FFFFF)
 _SIGN = np.uint32(0x80000000)
 
@@ -94,19 +130,19 @@ def _float(bits):  # type: ignore[no-untyped-def]
 
 
 @register_jitable(**_OPTIONS)
-def _log(u):  # type: ignore[no-untyped-def]
-    """Natural logarithm of a positive normal float32, split as u = 2^k (1 + f) with 1 + f in [√½, √2)."""
-    shifted = _I(_bits(u) - _SQRT_HALF_BITS)
+def _minus_2_log(x):  # type: ignore[no-untyped-def]
+    """-2·log(x·2⁻³¹) of a positive normal float32, split as x·2⁻³¹ = 2^k (1 + f) with 1 + f in [√½, √2)."""
+    shifted = _I(_bits(x) - _SHIFT_BITS)
     k = np.float32(_I(shifted >> _I(23)))
-    f = _float(_I(shifted & _MANTISSA) + _SQRT_HALF_BITS) - np.float32(1.0)
-    p = _LOG[6] + f * _LOG[7]
-    p = _LOG[5] + f * p
-    p = _LOG[4] + f * p
-    p = _LOG[3] + f * p
-    p = _LOG[2] + f * p
-    p = _LOG[1] + f * p
-    p = _LOG[0] + f * p
-    return k * _LOG_2 + f * p
+    f = _float(_I(shifted & _MANTISSA) + _SQRT_HALF_BITS) - _ONE
+    p = fma(f, _MINUS_2_LOG[7], _MINUS_2_LOG[6])
+    p = fma(f, p, _MINUS_2_LOG[5])
+    p = fma(f, p, _MINUS_2_LOG[4])
+    p = fma(f, p, _MINUS_2_LOG[3])
+    p = fma(f, p, _MINUS_2_LOG[2])
+    p = fma(f, p, _MINUS_2_LOG[1])
+    p = fma(f, p, _MINUS_2_LOG[0])
+    return fma(f, p, k * _MINUS_2_LOG_2)
 
 
 @register_jitable(**_OPTIONS)
@@ -117,12 +153,11 @@ def box_muller(x0, x1):  # type: ignore[no-untyped-def]
     uniform in [-π/4, π/4) by 30 bits; the other two swap cosine and sine and turn the cosine's
     sign, which spreads it over the circle.
     """
-    u = np.float32(_I(_U(x0 >> _U(1)))) * _ULP + _HALF_ULP
-    radius = np.sqrt(np.float32(-2.0) * _log(u))
+    radius = np.sqrt(_minus_2_log(np.float32(_I(_U(x0 >> _U(1)))) + _HALF))
     y = np.float32(_I(_U(x1 << _U(2)))) * _RADIANS
     q = y * y
-    sine = _bits(y * (_SIN[0] + q * (_SIN[1] + q * (_SIN[2] + q * _SIN[3]))))
-    cosine = _bits(_COS[0] + q * (_COS[1] + q * (_COS[2] + q * _COS[3])))
+    sine = _bits(y * fma(q, fma(q, fma(q, _SIN[3], _SIN[2]), _SIN[1]), _SIN[0]))
+    cosine = _bits(fma(q, fma(q, fma(q, _COS[3], _COS[2]), _COS[1]), _COS[0]))
     cosine = _I(cosine ^ _I(_U(x1 & _SIGN)))
     swap = _I(_I(sine ^ cosine) & _I(_I(_U(x1 << _U(1))) >> _I(31)))  # xor swap: all bits or none
     return radius * _float(cosine ^ swap), radius * _float(sine ^ swap)
@@ -138,22 +173,24 @@ def draw_words(words, key0, key1, step):  # type: ignore[no-untyped-def]
 
 @register_jitable(**_OPTIONS, inline="always")
 def fill_normals(z, words):  # type: ignore[no-untyped-def]
-    """Turn words (2, pairs) into the normals z (2·pairs,); coordinates 2j, 2j+1 share a counter.
+    """Turn words (2, pairs) into the normals z (2·pairs,); coordinates j and pairs + j share a counter.
 
     Words and normals in two loops, not one: each chain of dependent instructions is then short
     enough for the processor to overlap several.
     """
     x0, x1 = words[0], words[1]
+    near, far = z[: x0.size], z[x0.size :]
     for j in range(x0.size):
-        z[2 * j], z[2 * j + 1] = box_muller(x0[j], x1[j])
+        near[j], far[j] = box_muller(x0[j], x1[j])
 
 
 @register_jitable(**_OPTIONS, inline="always")
 def draw_normals(z, key0, key1, step):  # type: ignore[no-untyped-def]
     """Fill z (even length) with the normals of one neuron at one step, without words drawn before."""
-    for j in range(z.size // 2):
+    near, far = z[: z.size // 2], z[z.size // 2 :]
+    for j in range(near.size):
         x0, x1 = threefry2x32(key0, key1, _U(j), _U(step))
-        z[2 * j], z[2 * j + 1] = box_muller(x0, x1)
+        near[j], far[j] = box_muller(x0, x1)
 
 
 @register_jitable(**_OPTIONS)
@@ -214,8 +251,7 @@ def normals(keys: np.ndarray, step: int, dim: int) -> np.ndarray:
     pair = np.arange((dim + 1) // 2, dtype=np.uint32)
     step_word = np.full_like(pair, step)
     x0, x1 = threefry2x32(keys[:, :1], keys[:, 1:], pair, step_word)
-    even, odd = box_muller(x0, x1)
-    return np.stack([even, odd], axis=-1).reshape(len(keys), -1)[:, :dim]
+    return np.concatenate(box_muller(x0, x1), axis=1)[:, :dim]
 
 
 def neuron_keys(seed: int, neurons: int, stream: int) -> np.ndarray:

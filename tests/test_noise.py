@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -25,6 +26,11 @@ KNOWN_ANSWERS = [
 @njit
 def threefry_scalar(k0, k1, c0, c1):
     return noise.threefry2x32(k0, k1, c0, c1)
+
+
+@njit
+def fma_scalar(a, b, c):
+    return noise.fma(a, b, c)
 
 
 @njit
@@ -74,6 +80,30 @@ def test_normals_match_box_muller_in_double_precision():
     assert radius.max() == pytest.approx(6.66, abs=0.01)
 
 
+def test_fma_rounds_once():
+    """Against exact fractions, on random numbers and where the float64 sum is halfway between two float32."""
+    rng = np.random.default_rng(2)
+    random = rng.standard_normal((3, 300)) * 2.0 ** rng.integers(-12, 13, (3, 300))
+    x = 1 + 2.0**-12
+    halves = np.array([(x, x, sign * 2.0**-e) for sign in (1, -1) for e in range(26, 60)]).T
+    a, b, c = np.concatenate([random, halves], axis=1).astype(np.float32)
+    exact = [Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z)) for x, y, z in zip(a, b, c, strict=True)]
+
+    def error(result):
+        return [abs(Fraction(float(r)) - e) for r, e in zip(result, exact, strict=True)]
+
+    emulated, compiled = noise.fma(a, b, c), np.array([fma_scalar(*row) for row in zip(a, b, c, strict=True)])
+    assert emulated.dtype == np.float32
+    assert np.array_equal(emulated, compiled)
+    for step in (-np.inf, np.inf):  # no neighbour is nearer
+        assert all(
+            here <= there for here, there in zip(error(emulated), error(np.nextafter(emulated, step)), strict=True)
+        )
+    twice = (a.astype(np.float64) * b + c).astype(np.float32)
+    assert (twice != emulated).any()  # rounding twice would not do
+    assert (a * b + c != emulated).any()
+
+
 def test_distribution():
     z = drawn(2_000_000, seed=3)
     n = z.size
@@ -90,13 +120,14 @@ def test_distribution():
 def test_independent_along(index):
     n = 400_000
     a = drawn(n)
-    b = drawn(n + 1)[1:] if index == "coordinate" else drawn(n, **{index: 2 if index == "step" else 1})
+    b = np.roll(a, 1) if index == "coordinate" else drawn(n, **{index: 2 if index == "step" else 1})
     for x, y in ((a, b), (a**2, b**2), (np.abs(a), b)):
         assert abs(np.corrcoef(x, y)[0, 1]) < 4.5 / np.sqrt(n)
 
 
-def test_a_draw_does_not_depend_on_how_many_are_drawn():
-    assert np.array_equal(drawn(1001)[:77], drawn(77))
+def test_a_counter_gives_two_normals_half_a_neuron_apart():
+    many, few = drawn(1001), drawn(154)
+    assert np.array_equal(many[:77], few[:77]) and np.array_equal(many[501:578], few[77:])
 
 
 def test_keys_differ():

@@ -15,13 +15,14 @@ def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, dat
     # `fill_normals` and `shaped` in one loop: the overlap costs nothing while the normals are in registers
     x0, x1 = words[0], words[1]
     overlap = w.dtype.type(0)
+    pairs = (w.size + 1) // 2  # not slices: of them LLVM makes a loop that is slow at small dim
     for j in range(w.size // 2):
-        even, odd = box_muller(x0[j], x1[j])
-        z[2 * j], z[2 * j + 1] = even, odd
-        overlap += even * w[2 * j] + odd * w[2 * j + 1]
-    for j in range(w.size // 2, x0.size):  # the last of an odd dim
-        z[2 * j], z[2 * j + 1] = box_muller(x0[j], x1[j])
-        overlap += z[2 * j] * w[2 * j]
+        near, far = box_muller(x0[j], x1[j])
+        z[j], z[pairs + j] = near, far
+        overlap += near * w[j] + far * w[pairs + j]
+    for j in range(w.size // 2, pairs):  # the last of an odd dim
+        z[j], z[pairs + j] = box_muller(x0[j], x1[j])
+        overlap += z[j] * w[j]
     return across(overlap, w.size, norm_squared, parameters[0])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numba.extending import register_jitable
 from scipy.optimize import brentq
 
-from rotsim.optimizers.base import TINY, Method, Moments, Optimizer
+from rotsim.optimizers.base import LEAST_LR, TINY, Method, Moments, Optimizer
 from rotsim.theory import closed_forms
 from rotsim.theory.adam_l2_chain import Steady, steady
 from rotsim.theory.second_moment import adam_covariance, mean_inverse_root, mean_response
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @register_jitable(fastmath={"contract", "nsz", "arcp"})
 def _update(w, m, v, g, c):  # type: ignore[no-untyped-def]
-    weight_decay, step_size, beta1, beta2, root_correction, eps = c
+    weight_decay, per_root, beta1, beta2, per_unit = c[:5]
     g = g + weight_decay * w
     m = g + beta1 * (m - g)
     v = g * g + beta2 * (v - g * g)
-    return -step_size * m / (np.sqrt(v) * root_correction + eps), m, v
+    return -m / (np.sqrt(v) * per_root + per_unit), m, v
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class AdamL2(Optimizer):
 
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         beta1, beta2 = self.betas
-        step_size = lr / (1 - beta1**step)
+        step_size = np.maximum(lr, LEAST_LR) / (1 - beta1**step)  # the update divides by the denominator over it
         root_correction = 1 / np.sqrt(1 - beta2**step)
-        return weight_decay, step_size, beta1, beta2, root_correction, max(self.eps, TINY)
+        return weight_decay, root_correction / step_size, beta1, beta2, max(self.eps, TINY) / step_size
 
     def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
         lr, weight_decay, beta1, beta2 = self.lr, self.weight_decay, *self.betas

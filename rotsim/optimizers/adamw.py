@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba.extending import register_jitable
 
-from rotsim.optimizers.base import TINY, Method, Moments, Optimizer, check_decoupled_decay
+from rotsim.optimizers.base import LEAST_LR, TINY, Method, Moments, Optimizer, check_decoupled_decay
 from rotsim.theory import closed_forms
 from rotsim.theory.second_moment import adam_covariance, mean_inverse_root
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @register_jitable(fastmath={"contract", "nsz", "arcp"})
 def _update(w, m, v, g, c):  # type: ignore[no-untyped-def]
-    decay, step_size, beta1, beta2, root_correction, eps = c
+    decay, per_root, beta1, beta2, per_unit = c[:5]
     m = g + beta1 * (m - g)
     v = g * g + beta2 * (v - g * g)
-    return -decay * w - step_size * m / (np.sqrt(v) * root_correction + eps), m, v
+    return -decay * w - m / (np.sqrt(v) * per_root + per_unit), m, v
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class AdamW(Optimizer):
 
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         beta1, beta2 = self.betas
-        step_size = lr / (1 - beta1**step)
+        step_size = np.maximum(lr, LEAST_LR) / (1 - beta1**step)  # the update divides by the denominator over it
         root_correction = 1 / np.sqrt(1 - beta2**step)
-        return lr * weight_decay, step_size, beta1, beta2, root_correction, max(self.eps, TINY)
+        return lr * weight_decay, root_correction / step_size, beta1, beta2, max(self.eps, TINY) / step_size
 
     def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
         return closed_forms.adamw_leading_rotation(lr, weight_decay, self.betas[0])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 N_COEFFICIENTS = 6
 TINY = float(np.finfo(np.float32).tiny)  # added to √v where ε is 0: a gradient of exactly 0 is no step, not 0/0
+LEAST_LR = 1e-30  # in place of a smaller one, 0 in a schedule: nothing moves by it, and Adam can divide by it
 
 Method = Literal["exact", "leading"]
 

@@ -97,11 +97,11 @@ def _walk(  # type: ignore[no-untyped-def]
             overlap = _real(0)
             for p in range(me, pairs, _threads):
                 x0, x1 = _words(key0, key1, np.uint32(p), np.uint32(first_step + t))
-                even, odd = _normals(x0, x1)
-                z[i, 2 * p], z[i, 2 * p + 1] = even, odd
-                overlap += _real(even) * w[2 * p]
-                if 2 * p + 1 < dim:
-                    overlap += _real(odd) * w[2 * p + 1]
+                near, far = _normals(x0, x1)
+                z[i, p], z[i, pairs + p] = near, far
+                overlap += _real(near) * w[p]
+                if pairs + p < dim:
+                    overlap += _real(far) * w[pairs + p]
             a, b = scale, _real(0)
             if orthogonal:
                 overlap, _, _ = _block_sums(sums, partial, me, overlap, _real(0), _real(0))
@@ -113,7 +113,7 @@ def _walk(  # type: ignore[no-untyped-def]
             )  # fmt: skip
             after, along, moved = _real(0), _real(0), _real(0)
             for p in range(me, pairs, _threads):
-                for j in range(2 * p, 2 * p + 2 if 2 * p + 2 <= dim else dim):
+                for j in range(p, dim, pairs):
                     old = w[j]
                     change, m[j], v[j] = _update(old, m[j], v[j], a * z[i, j] + b * old, c)
                     new = old + change
@@ -156,7 +156,9 @@ def _on_device(function: Callable[..., Any]) -> Any:
     bound: dict[str, Any] = {"np": _numpy()}
     for name in function.__code__.co_names:
         used = function.__globals__.get(name)
-        if isinstance(used, FunctionType):
+        if used is noise.fma:
+            bound[name] = _toolkit().fma
+        elif isinstance(used, FunctionType):
             bound[name] = _on_device(used)
     return _toolkit().jit(device=True)(specialised(function, function.__name__, bound))
 
