@@ -150,7 +150,7 @@ def test_it_settles_on_the_equilibrium(name, model):
         end = rotsim.predict(optimizer, DIM, MODELS[model], steps, eq.norm).isel(step=-1)
         for quantity in ("norm", "rotation", "update_rms"):
             rest = float(end[f"{quantity}_model_error"][0]) - 1 / DIM if name == "adam_l2" else 0.0
-            assert rest < 3e-4
+            assert rest < 5e-4
             assert float(end[quantity][0]) == pytest.approx(getattr(eq, quantity), rel=1e-6 + rest)
 
 

@@ -141,6 +141,10 @@ def _sign(x):  # type: ignore[no-untyped-def]
     return x if x == 0 else abs(x) / x
 
 
+def _fma(a, b, c):  # type: ignore[no-untyped-def]
+    return _cuda.fma(a, b, c)
+
+
 @cache
 def _numpy() -> ModuleType:
     """The little of NumPy that device code uses, as numba has it there."""
@@ -157,7 +161,7 @@ def _on_device(function: Callable[..., Any]) -> Any:
     for name in function.__code__.co_names:
         used = function.__globals__.get(name)
         if used is noise.fma:
-            bound[name] = _toolkit().fma
+            bound[name] = _toolkit().jit(device=True)(specialised(_fma, "fma", {"_cuda": _toolkit()}))
         elif isinstance(used, FunctionType):
             bound[name] = _on_device(used)
     return _toolkit().jit(device=True)(specialised(function, function.__name__, bound))
