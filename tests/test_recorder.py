@@ -16,6 +16,8 @@ from rotsim.dataset import load, optimizer_of, spec_of  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Lion, Recorder, optimizer_spec  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 nn = torch.nn
 
 OPTIMIZERS = {
@@ -24,14 +26,6 @@ OPTIMIZERS = {
     "adam fused": lambda p: torch.optim.Adam(p, lr=1e-2, weight_decay=0.1, fused=True),
     "lion": lambda p: Lion(p, lr=1e-3, weight_decay=0.1),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def mlp(seed: int = 0) -> nn.Sequential:

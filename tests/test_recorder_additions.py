@@ -14,15 +14,9 @@ from rotsim.diagnosis import diagnose  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Lion, Recorder  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 nn = torch.nn
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def noise_steps(model, optimizer, steps, make=None, seed=0):

@@ -10,15 +10,9 @@ from rotsim.diagnosis import diagnose  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Recorder  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 nn = torch.nn
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def adamw(parameters):

@@ -14,6 +14,8 @@ import rotsim  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Lion, Rotated, RotationalAdamW, RotationalLion, RotationalSGDM  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 nn = torch.nn
 
 # the optimizer, torch's plain one with the same hyperparameters, and the paper's angle written out
@@ -34,14 +36,6 @@ KINDS = {
         sqrt(pi / 2) * sqrt(2e-3) * sqrt(0.1**2 + 0.9**2 * 0.01 / 1.99),
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def weights(*shape: int, seed: int = 0, dtype=torch.float32) -> nn.Parameter:

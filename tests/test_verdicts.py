@@ -11,6 +11,8 @@ import rotsim  # noqa: E402
 from rotsim.diagnosis import diagnose  # noqa: E402
 from rotsim.measure import Lion, Recorder, RotationalAdamW  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DIM, NEURONS, STEPS = 48, 32, 1000
 MAKE = {  # ηλ = 5e-3: the norm relaxes in 100 steps, AdamW's with the lag of v in 140
     "adamw": lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0.5, betas=(0.9, 0.95)),
@@ -80,14 +82,6 @@ def record(kind, gradient, steps=STEPS, initial=1.0, window=40, schedule=None, l
                 optimizer.param_groups[0]["lr"] *= schedule
     trace = recorder.dataset()
     return diagnose(trace).layers[0], trace
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("kind", MAKE)
