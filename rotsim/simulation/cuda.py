@@ -22,11 +22,12 @@ from rotsim.errors import InvalidInput
 from rotsim.gradients import Gradient, Isotropic, ScaleInvariant
 from rotsim.optimizers import Optimizer, Rotational
 from rotsim.simulation.compiled import specialised
-from rotsim.simulation.walk import squared_angle
+from rotsim.simulation.walk import squared_angle, squared_chord
 
 COORDINATE_STEPS_PER_CHUNK = 3e10  # some tenths of a second of a large GPU
 
-_cuda = _real = _threads = _groups = _update = _words = _normals = _angle = _block_sums = None  # what `_kernel` binds
+# what `_kernel` binds
+_cuda = _real = _threads = _groups = _update = _words = _normals = _angle = _chord = _block_sums = None
 
 
 def require_valid(optimizer: Optimizer, gradient: Gradient) -> None:
@@ -123,12 +124,10 @@ def _walk(  # type: ignore[no-untyped-def]
                     moved += change * change
             after, along, moved = _block_sums(sums, partial, me, after, along, moved)
             if me == 0:  # one thread in double precision, which most GPUs are slow at
-                norm_before, norm_after = np.sqrt(np.float64(before)), np.sqrt(np.float64(after))
-                radial = (2.0 * along + moved) / (norm_before + norm_after)
-                across = moved - radial * radial
-                sum_norm += np.float64(after)
-                sum_angle += _angle((across if across > 0.0 else 0.0) / (norm_before * norm_after))
-                sum_moved += np.float64(moved)
+                exact = np.float64(before), np.float64(after), np.float64(along), np.float64(moved)
+                sum_norm += exact[1]
+                sum_angle += _angle(_chord(exact[0], exact[1], exact[2], exact[3]))
+                sum_moved += exact[3]
             before = after
         if me == 0:
             record[0], record[1], record[2] = sum_norm, sum_angle, sum_moved
@@ -176,7 +175,8 @@ def _kernel(optimizer: type[Optimizer], real: str) -> tuple[Any, int]:
     simulated = bool(numba.config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
     groups = 2 if simulated else 16  # the simulator starts a Python thread for each
     functions = {
-        "_update": optimizer.update, "_angle": squared_angle, "_words": noise.threefry2x32, "_normals": noise.box_muller
+        "_update": optimizer.update, "_angle": squared_angle, "_chord": squared_chord, "_words": noise.threefry2x32,
+        "_normals": noise.box_muller,
     }  # fmt: skip
     bound: dict[str, Any] = {"_cuda": cuda, "_real": getattr(numba, real), "_threads": groups**2, "_groups": groups}
     if not simulated:

@@ -16,7 +16,7 @@ from rotsim.gradients.base import Gradient
 from rotsim.optimizers.rotational import Rotational
 from rotsim.simulation.compiled import compiled, wide_vectors
 from rotsim.simulation.twin import walk_by
-from rotsim.simulation.walk import FASTMATH, squared_angle
+from rotsim.simulation.walk import FASTMATH, squared_angle, squared_chord
 
 _update = _sample = None  # what `kernel` binds to the inner optimizer's update and the gradient's sampler
 
@@ -74,11 +74,9 @@ def _walk(  # type: ignore[no-untyped-def]
                 w[j] += change
                 after += w[j] * w[j]
                 moved += change * change
-            norm_before, norm_after = np.sqrt(before), np.sqrt(np.float64(after))
-            gap = (2.0 * radial + moved) / (norm_before + norm_after)
             record = records[i, (step - 1) // window - first_window]
             record[0] += after
-            record[1] += squared_angle(max(moved - gap * gap, 0.0) / (norm_before * norm_after))
+            record[1] += squared_angle(squared_chord(before, np.float64(after), radial, moved))
             record[2] += moved
             before = np.float64(after)
         norm_squared[i] = before

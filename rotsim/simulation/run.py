@@ -203,7 +203,7 @@ def simulate(
             state.store_in(result)
         return result
 
-    blocks, work = 4 * workers, _COORDINATE_STEPS_PER_CHUNK * workers
+    blocks, work = 16 * workers, _COORDINATE_STEPS_PER_CHUNK * workers
     if engine == "gram":
         kernel = gram.kernel(optimizer, gradient, dim)
     elif engine == "cuda":
@@ -240,12 +240,16 @@ def _dataset(
     """RMS of every window up to ``state.done``, after those of the run that was resumed."""
     windows = -(-state.done // window)
     last_step = np.minimum(np.arange(first_window + 1, windows + 1) * window, state.done)
-    length = last_step - np.arange(first_window, windows) * window
-    rms = np.sqrt(records[:, : windows - first_window] / length[:, None])
+    length = (last_step - np.arange(first_window, windows) * window).astype(float)
+    # one after the other and in place: NumPy takes five times as long over the three at once
+    rms = np.empty((len(dataset.QUANTITIES), len(records), len(length)))
+    for column, quantity in enumerate(rms):
+        np.divide(records[:, : len(length), column], length, out=quantity)
+        np.sqrt(quantity, out=quantity)
     result = dataset.build(
         "simulation",
         step=last_step,
-        variables={name: rms[:, :, column] for column, name in enumerate(dataset.QUANTITIES)},
+        variables=dict(zip(dataset.QUANTITIES, rms, strict=True)),
         optimizer=optimizer,
         fan_in=spec["dim"],
         spec=spec,

@@ -21,12 +21,13 @@ from rotsim.gradients.base import Gradient
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.compiled import compiled, inlined, wide_vectors
 
+_BLOCK = 64  # steps whose norms and angles are computed together, which the processor does several at a time
 FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging walk must show as NaN
 
 _update = _sample = _coordinate = _step = None  # what `kernel` binds: see there
 
 
-@register_jitable
+@register_jitable(fastmath=False)
 def squared_angle(chord_squared):  # type: ignore[no-untyped-def]
     """Square of the angle whose chord on the unit circle has this squared length."""
     if chord_squared < 1e-3:  # series of (2 asin(c/2))², next term c¹⁰/3150
@@ -35,6 +36,38 @@ def squared_angle(chord_squared):  # type: ignore[no-untyped-def]
     sine = 0.5 * np.sqrt(chord_squared)
     angle = 2.0 * np.arcsin(1.0 if sine > 1.0 else sine)
     return angle * angle
+
+
+@register_jitable(fastmath=False)
+def squared_chord(before, after, along, moved):  # type: ignore[no-untyped-def]
+    """Squared chord between the directions of w and w + Δw, from ‖w‖², ‖w + Δw‖², ⟨w, Δw⟩ and ‖Δw‖²."""
+    norm_before, norm_after = np.sqrt(before), np.sqrt(after)
+    # the radial part from the sums, not from norm_after - norm_before, which cancels
+    radial = (2.0 * along + moved) / (norm_before + norm_after)
+    across = moved - radial * radial
+    return (across if across > 0.0 else 0.0) / (norm_before * norm_after)
+
+
+@register_jitable(fastmath=False)
+def _record(records, sums, count, first_step, window, first_window):  # type: ignore[no-untyped-def]
+    """Add the first `count` columns of `sums`, those of `squared_chord` at steps from `first_step` on, to the records.
+
+    Without any freedom in rounding: where a block of steps ends changes nothing in the numbers.
+    """
+    before, after, along, moved = sums[0], sums[1], sums[2], sums[3]
+    for t in range(count):
+        along[t] = squared_chord(before[t], after[t], along[t], moved[t])
+    row, room = (first_step - 1) // window - first_window, window - (first_step - 1) % window
+    start = 0
+    while start < count:  # the steps that fall into one record window
+        record, stop = records[row], min(count, start + room)
+        sum_norm, sum_angle, sum_moved = record[0], record[1], record[2]
+        for t in range(start, stop):
+            sum_norm += after[t]
+            sum_angle += squared_angle(along[t])
+            sum_moved += moved[t]
+        record[0], record[1], record[2] = sum_norm, sum_angle, sum_moved
+        row, room, start = row + 1, window, stop
 
 
 def _move(w, m, v, z, j, a, b, c):  # type: ignore[no-untyped-def]
@@ -77,19 +110,17 @@ def _walk(  # type: ignore[no-untyped-def]
     wide_vectors()
     real = state.dtype.type
     words = np.empty((2, (state.shape[2] + 1) // 2), np.uint32)
+    sums = np.empty((4, _BLOCK))
     steps = coefficients.shape[0]
     for i in range(neurons[0], neurons[1]):
         w, m, v, memory = state[i, 0], state[i, 1], state[i, 2], state[i, 3:]
         key0, key1 = keys[i, 0], keys[i, 1]
         before = norm_squared[i]
-        norm_before = np.sqrt(before)
         noise.draw_words(words, key0, key1, first_step)
-        start = 0
-        while start < steps:  # the steps that fall into one record window, summed in registers
-            record = records[i, (first_step + start - 1) // window - first_window]
-            stop = min(steps, start + window - (first_step + start - 1) % window)
-            sum_norm, sum_angle, sum_moved = record[0], record[1], record[2]
-            for t in range(start, stop):
+        for start in range(0, steps, _BLOCK):
+            count = min(_BLOCK, steps - start)
+            for k in range(count):
+                t = start + k
                 scale_z, scale_w = _sample(
                     z, words, w, before, key0, key1, first_step + t, parameters[i], memory, data, t, i
                 )
@@ -97,17 +128,9 @@ def _walk(  # type: ignore[no-untyped-def]
                 c = coefficients[t]
                 c = (c[0], c[1], c[2], c[3], c[4], c[5])
                 after, along, moved = _step(w, m, v, z, words[0], words[1], a, b, c, key0, key1, first_step + t + 1)
+                sums[0, k], sums[1, k], sums[2, k], sums[3, k] = before, after, along, moved
                 before = np.float64(after)
-                norm_after = np.sqrt(before)
-                # the radial part from the sums, not from norm_after - norm_before, which cancels
-                radial = (2.0 * along + moved) / (norm_before + norm_after)
-                chord_squared = max(moved - radial * radial, 0.0) / (norm_before * norm_after)
-                sum_norm += before
-                sum_angle += squared_angle(chord_squared)
-                sum_moved += moved
-                norm_before = norm_after
-            record[0], record[1], record[2] = sum_norm, sum_angle, sum_moved
-            start = stop
+            _record(records[i], sums, count, first_step + start, window, first_window)
         norm_squared[i] = before
 
 
