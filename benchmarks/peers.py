@@ -160,7 +160,7 @@ def programs(cores: int) -> dict[str, tuple[Program, int]]:
     found: dict[str, tuple[Program, int]] = {
         "normals only": (on_all_cores(False, cores), 10_000),
         "floor": (on_all_cores(True, cores), 10_000),
-        "rotsim": (rotsim_walk(cores), 10_000),
+        "rotsim": (rotsim_walk(cores), 30_000),
         "NumPy": (numpy_walk, 300),
     }
     makers = {

@@ -9,7 +9,7 @@ import numpy as np
 from numba.extending import register_jitable
 from scipy.optimize import brentq
 
-from rotsim.optimizers.base import LEAST_LR, TINY, Method, Moments, Optimizer
+from rotsim.optimizers.base import LEAST_LR, TINY, Method, Moments, Optimizer, filled
 from rotsim.theory import closed_forms
 from rotsim.theory.adam_l2_chain import Steady, steady
 from rotsim.theory.second_moment import adam_covariance, mean_inverse_root, mean_response
@@ -70,8 +70,8 @@ class AdamL2(Optimizer):
 
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         beta1, beta2 = self.betas
-        step_size = np.maximum(lr, LEAST_LR) / (1 - beta1**step)  # the update divides by the denominator over it
-        root_correction = 1 / np.sqrt(1 - beta2**step)
+        step_size = np.maximum(lr, LEAST_LR) / filled(beta1, step)  # the update divides by the denominator over it
+        root_correction = 1 / np.sqrt(filled(beta2, step))
         return weight_decay, root_correction / step_size, beta1, beta2, max(self.eps, TINY) / step_size
 
     def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba.extending import register_jitable
 
-from rotsim.optimizers.base import LEAST_LR, TINY, Method, Moments, Optimizer, check_decoupled_decay
+from rotsim.optimizers.base import LEAST_LR, TINY, Method, Moments, Optimizer, check_decoupled_decay, filled
 from rotsim.theory import closed_forms
 from rotsim.theory.second_moment import adam_covariance, mean_inverse_root
 
@@ -70,8 +70,8 @@ class AdamW(Optimizer):
 
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         beta1, beta2 = self.betas
-        step_size = np.maximum(lr, LEAST_LR) / (1 - beta1**step)  # the update divides by the denominator over it
-        root_correction = 1 / np.sqrt(1 - beta2**step)
+        step_size = np.maximum(lr, LEAST_LR) / filled(beta1, step)  # the update divides by the denominator over it
+        root_correction = 1 / np.sqrt(filled(beta2, step))
         return lr * weight_decay, root_correction / step_size, beta1, beta2, max(self.eps, TINY) / step_size
 
     def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
+from math import inf, log
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -130,6 +131,15 @@ _COMMON: dict[str, Callable[[Any], Any]] = {
     "eps": lambda value: real("eps", value, "be finite and >= 0", low=0.0),
     "momentum": lambda value: real("momentum", value, "be in [0, 1)", low=0.0, high=1.0),
 }
+
+
+def filled(beta: float, step: np.ndarray) -> np.ndarray:
+    """Share of an exponential average's weight that `step` values have: 1 - beta**step, as bias correction divides by.
+
+    By expm1: powers of many steps underflow, which the processor takes twenty times as long for.
+    """
+    share: np.ndarray = -np.expm1(step * (log(beta) if beta > 0 else -inf))
+    return share
 
 
 def check_decoupled_decay(lr: float, weight_decay: float) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from rotsim.errors import InvalidInput, real, require
-from rotsim.optimizers.base import N_COEFFICIENTS, Method, Moments, Optimizer
+from rotsim.optimizers.base import N_COEFFICIENTS, Method, Moments, Optimizer, filled
 from rotsim.theory import closed_forms
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Rotational(Optimizer):
         plain = self.inner.coefficients(step, np.ones(len(step)), np.zeros(len(step)))
         plain += (0.0,) * (N_COEFFICIENTS - len(plain))
         decay = self.update_norm_decay
-        return *plain, self.leading_rotation(lr, weight_decay), decay, 1 - decay**step, float(self.zero_mean)
+        return *plain, self.leading_rotation(lr, weight_decay), decay, filled(decay, step), float(self.zero_mean)
 
     def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
         rotation = float(self.leading_rotation(self.lr, self.weight_decay))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -203,7 +204,7 @@ def simulate(
             state.store_in(result)
         return result
 
-    blocks, work = 16 * workers, _COORDINATE_STEPS_PER_CHUNK * workers
+    blocks, work = 8 * workers, _COORDINATE_STEPS_PER_CHUNK * workers
     if engine == "gram":
         kernel = gram.kernel(optimizer, gradient, dim)
     elif engine == "cuda":
@@ -276,7 +277,7 @@ def _advance(
 ) -> Iterator[int]:
     """Bring `state` to `steps` in chunks of so much `work`, adding to `records`; yields steps done.
 
-    Neurons are cut into `blocks`, which the workers take in turn.
+    Neurons are cut into `blocks`, which the workers take from one queue: nobody wakes for every block.
     """
     neurons, _, dim = state.slots.shape
     real = state.slots.dtype
@@ -289,12 +290,17 @@ def _advance(
     if gradient.coupled:
         chunk = 1
 
-    def advance(start: int, stop: int, first: int, table: np.ndarray, data: np.ndarray) -> None:
+    def advance(waiting: deque[tuple[int, int]], first: int, table: np.ndarray, data: np.ndarray) -> None:
         scratch = np.zeros(gradient.scratch(dim), real)
-        kernel(
-            (start, stop), state.slots, state.norm_squared, keys, first, table, parameters, data,
-            window, first_window, scratch, records,
-        )  # fmt: skip
+        while waiting:
+            try:
+                block = waiting.popleft()
+            except IndexError:  # another worker took the last
+                return
+            kernel(
+                block, state.slots, state.norm_squared, keys, first, table, parameters, data,
+                window, first_window, scratch, records,
+            )  # fmt: skip
 
     with ThreadPoolExecutor(workers) as pool, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         while state.done < steps:
@@ -303,7 +309,8 @@ def _advance(
             weight_decay = optimizer.weight_decay * schedules[1](step)
             table = optimizer.coefficient_table(step, lr, weight_decay).astype(real)
             data = gradient.given(step, real, state.slots[:, 0], keys)
-            jobs = [pool.submit(advance, *block, int(step[0]), table, data) for block in pairwise(edges)]
+            waiting = deque(pairwise(edges))
+            jobs = [pool.submit(advance, waiting, int(step[0]), table, data) for _ in range(workers)]
             for job in jobs:
                 job.result()
             state.done = int(step[-1])
