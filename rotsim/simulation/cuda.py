@@ -90,7 +90,7 @@ def _walk(  # type: ignore[no-untyped-def]
     steps = coefficients.shape[0]
     start = 0
     while start < steps:
-        record = records[i, (first_step + start - 1) // window - first_window]
+        record = records[i, :, (first_step + start - 1) // window - first_window]
         stop = start + window - (first_step + start - 1) % window
         stop = stop if stop < steps else steps
         sum_norm, sum_angle, sum_moved = record[0], record[1], record[2]
@@ -200,7 +200,7 @@ def kernel(optimizer: Optimizer, gradient: Gradient) -> Callable[..., None]:
         count, _, dim = state.shape
         last = (first_step + len(coefficients) - 2) // window - first_window
         first = (first_step - 1) // window - first_window
-        touched = np.ascontiguousarray(records[:, first : last + 1])
+        touched = np.ascontiguousarray(records[:, :, first : last + 1])
         back = [cuda.to_device(array) for array in (state, norm_squared, touched)]
         there = [cuda.to_device(array) for array in (keys, coefficients, parameters)]
         z = cuda.device_array((count, dim + dim % 2), state.dtype)
@@ -213,6 +213,6 @@ def kernel(optimizer: Optimizer, gradient: Gradient) -> Callable[..., None]:
         )  # fmt: skip
         for device, host in zip(back, (state, norm_squared, touched), strict=True):
             device.copy_to_host(host)
-        records[:, first : last + 1] = touched
+        records[:, :, first : last + 1] = touched
 
     return walk

@@ -85,7 +85,7 @@ def _walk(  # type: ignore[no-untyped-def]
             w, m1, m2, angle, moved = step(
                 w, m1, m2, g1, size * z2, size * z3, coefficients[t, 0], coefficients[t, 1], coefficients[t, 2]
             )
-            record = records[i, (number - 1) // window - first_window]
+            record = records[i, :, (number - 1) // window - first_window]
             record[0] += w * w
             record[1] += angle * angle
             record[2] += moved

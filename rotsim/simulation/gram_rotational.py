@@ -87,7 +87,7 @@ def _walk(  # type: ignore[no-untyped-def]
                 m1, m2, power, mean, centred, g1, size * z2, size * z3, c[2], c[6], c[7], c[8]
             )
             chord = 2.0 * w * np.sin(0.5 * angle)
-            record = records[i, (number - 1) // window - first_window]
+            record = records[i, :, (number - 1) // window - first_window]
             record[0] += w * w
             record[1] += angle * angle
             record[2] += chord * chord

@@ -74,7 +74,7 @@ def _walk(  # type: ignore[no-untyped-def]
                 w[j] += change
                 after += w[j] * w[j]
                 moved += change * change
-            record = records[i, (step - 1) // window - first_window]
+            record = records[i, :, (step - 1) // window - first_window]
             record[0] += after
             record[1] += squared_angle(squared_chord(before, np.float64(after), radial, moved))
             record[2] += moved

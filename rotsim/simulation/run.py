@@ -191,8 +191,8 @@ def simulate(
         state = fresh(neurons, dim, seed, initial_norm, initial_weights, np.dtype(dtype), slots)
 
     first_window = state.done // window
-    records = np.zeros((neurons, -(-steps // window) - first_window, len(dataset.QUANTITIES)))
-    records[:, 0] = state.open_window
+    records = np.zeros((neurons, len(dataset.QUANTITIES), -(-steps // window) - first_window))
+    records[:, :, 0] = state.open_window
 
     def so_far(with_state: bool) -> xr.Dataset:
         """The dataset of the steps done: what a run of that many steps returns."""
@@ -200,7 +200,7 @@ def simulate(
         result = _dataset(state, records, first_window, window, optimizer, reached, resume)
         if with_state:
             unfinished = state.done % window > 0
-            state.open_window = records[:, state.done // window - first_window] if unfinished else 0.0
+            state.open_window = records[:, :, state.done // window - first_window] if unfinished else 0.0
             state.store_in(result)
         return result
 
@@ -242,15 +242,12 @@ def _dataset(
     windows = -(-state.done // window)
     last_step = np.minimum(np.arange(first_window + 1, windows + 1) * window, state.done)
     length = (last_step - np.arange(first_window, windows) * window).astype(float)
-    # one after the other and in place: NumPy takes five times as long over the three at once
-    rms = np.empty((len(dataset.QUANTITIES), len(records), len(length)))
-    for column, quantity in enumerate(rms):
-        np.divide(records[:, : len(length), column], length, out=quantity)
-        np.sqrt(quantity, out=quantity)
+    rms = records[:, :, : len(length)] / length
+    np.sqrt(rms, out=rms)
     result = dataset.build(
         "simulation",
         step=last_step,
-        variables=dict(zip(dataset.QUANTITIES, rms, strict=True)),
+        variables={name: rms[:, k] for k, name in enumerate(dataset.QUANTITIES)},
         optimizer=optimizer,
         fan_in=spec["dim"],
         spec=spec,

@@ -49,7 +49,7 @@ def walk_by(move: Move, gradient: Gradient) -> Callable[..., None]:
             given = given[chosen] if len(given) == len(keys) else given
             g = gradient.at(slots[:, 0], keys[chosen], step, parameters[chosen], slots[:, 3:], given)
             new, change = move(slots, g, c, step)
-            record = records[chosen, (step - 1) // window - first_window]
+            record = records[chosen, :, (step - 1) // window - first_window]
             record[:, 0] += (new.astype(np.float64) ** 2).sum(axis=1)
             record[:, 1] += angle(slots[:, 0], new) ** 2
             record[:, 2] += (change.astype(np.float64) ** 2).sum(axis=1)

@@ -60,7 +60,7 @@ def _record(records, sums, count, first_step, window, first_window):  # type: ig
     row, room = (first_step - 1) // window - first_window, window - (first_step - 1) % window
     start = 0
     while start < count:  # the steps that fall into one record window
-        record, stop = records[row], min(count, start + room)
+        record, stop = records[:, row], min(count, start + room)
         sum_norm, sum_angle, sum_moved = record[0], record[1], record[2]
         for t in range(start, stop):
             sum_norm += after[t]
@@ -104,8 +104,8 @@ def _walk(  # type: ignore[no-untyped-def]
 
     state : (neurons, SLOTS + the gradient's memory, dim); norm_squared : (neurons,) float64, carried so that
     a chunk boundary changes no rounding; coefficients : (steps, 6); parameters : (neurons, count) float64, of the
-    sampler; data : (steps, neurons or 1, count) or (0, 0, 0); z : the sampler's scratch; records : (neurons,
-    windows, 3) float64, to which ‖w‖², the squared angle and ‖Δw‖² of every step are added.
+    sampler; data : (steps, neurons or 1, count) or (0, 0, 0); z : the sampler's scratch; records : (neurons, 3,
+    windows) float64, to which ‖w‖², the squared angle and ‖Δw‖² of every step are added.
     """
     wide_vectors()
     real = state.dtype.type
