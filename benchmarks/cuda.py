@@ -20,41 +20,30 @@ import numpy as np
 from numba import cuda
 
 import rotsim
-from benchmarks.peers import BETA1, BETA2, DECAY, EPS, LR
+from benchmarks import rules
 from rotsim.dataset import provenance
 
 
 def walk(engine: Any, dim: int) -> Callable[[int, int], object]:
-    optimizer = rotsim.AdamW(LR, DECAY, (BETA1, BETA2), EPS)
-    return lambda neurons, steps: rotsim.simulate(
-        optimizer, dim=dim, neurons=neurons, steps=steps, record_every=1, engine=engine
-    )
+    options = dict(dim=dim, record_every=1, engine=engine)
+    return lambda neurons, steps: rotsim.simulate(rules.OPTIMIZERS["AdamW"], neurons=neurons, steps=steps, **options)
 
 
 def torch_walk(dim: int, compiled: bool) -> Callable[[int, int], object]:
     import torch
 
-    def step(w, m, v, z, size, root):
-        norm = w.norm(dim=1, keepdim=True)
-        direction = w / norm
-        g = (z - (z * direction).sum(1, keepdim=True) * direction) / (norm * dim**0.5)
-        m = m + (1 - BETA1) * (g - m)
-        v = v + (1 - BETA2) * (g * g - v)
-        new = (1 - LR * DECAY) * w - size * m / (v.sqrt() * root + EPS)
-        new_norm = new.norm(dim=1)
-        return new, m, v, new_norm, ((w * new).sum(1) / (norm[:, 0] * new_norm)).clamp(max=1).arccos()
-
+    step = rules.step("AdamW", True, torch)
     one = torch.compile(step) if compiled else step
 
     @torch.no_grad()
     def run(neurons: int, steps: int) -> None:
         w = torch.nn.functional.normalize(torch.randn(neurons, dim, device="cuda"))
-        m, v = torch.zeros_like(w), torch.zeros_like(w)
+        m, v, norm = torch.zeros_like(w), torch.zeros_like(w), torch.ones(neurons, device="cuda")
         records = torch.empty(steps, 2, neurons, device="cuda")
-        t = torch.arange(1, steps + 1, dtype=torch.float64, device="cuda")
-        size, root = (LR / (1 - BETA1**t)).float(), ((1 - BETA2**t) ** -0.5).float()
+        size, root = (torch.from_numpy(factor).cuda() for factor in rules.factors("AdamW", steps))
         for k in range(steps):
-            w, m, v, records[k, 0], records[k, 1] = one(w, m, v, torch.randn_like(w), size[k], root[k])
+            w, m, v, norm, records[k, 1] = one(w, m, v, norm, torch.randn_like(w), size[k], root[k])
+            records[k, 0] = norm
         records.cpu()
 
     return run

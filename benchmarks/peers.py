@@ -8,7 +8,7 @@ per coordinate.
     python -m benchmarks.peers [--quick] [--one-core] [--output benchmarks/results/peers.json]
     python -m benchmarks.peers --table
 
---quick measures AdamW under scale-invariant noise alone. --table writes the tables in README.md from
+--quick measures AdamW under scale-invariant noise alone. --table writes the table in README.md from
 the committed result.
 
 With --one-core every program has one thread and its CPU time counts, not the wall's: a fair
@@ -175,32 +175,23 @@ def measure(case: Case, rounds: int, cores: int, clock: Callable[[], float]) -> 
     return best
 
 
-def costs(result: dict[str, Any]) -> str:
-    """Table of the first case, in ns, from a result that `main` wrote."""
-    best = result["ns_per_coordinate_step"][", ".join(FIRST)]
-    rows = [f"| | ns per coordinate-step, {result['cores']} cores | over rotsim |", "|---|---|---|"]
-    rows += [f"| {name} | {cost:.2f} | {cost / best['rotsim']:.2f} |" for name, cost in best.items()]
-    return "\n".join(rows)
-
-
-def ratios(result: dict[str, Any]) -> str:
-    """Table of all cases: what each program takes, over what rotsim takes."""
+def table(result: dict[str, Any]) -> str:
+    """The table in README.md from a result that `main` wrote: what each program takes, over what rotsim takes."""
     cases = result["ns_per_coordinate_step"]
     shown = [name for name in next(iter(cases.values())) if name not in ("normals only", "rotsim")]
-    rows = [f"| over rotsim | rotsim, ns | {' | '.join(shown)} |", "|---" * (len(shown) + 2) + "|"]
+    rows = [f"| time over rotsim's, {result['cores']} cores | rotsim, ns | {' | '.join(shown)} |"]
+    rows.append("|---" * (len(shown) + 2) + "|")
     for case, best in cases.items():
         shares = " | ".join(f"{best[name] / best['rotsim']:.2f}" for name in shown)
         rows.append(f"| {case} | {best['rotsim']:.2f} | {shares} |")
     return "\n".join(rows)
 
 
-def write_tables() -> None:
-    """Put the committed result's tables in place of those that README.md has."""
-    text, result = README.read_text(), json.loads(RESULT.read_text())
-    for start, table in (("| | ns per coordinate-step", costs(result)), ("| over rotsim", ratios(result))):
-        head, _, rest = text.partition(start)
-        text = head + table + "\n\n" + rest.partition("\n\n")[2]
-    README.write_text(text)
+def write_table() -> None:
+    """Put the committed result's table in place of the one that README.md has."""
+    text = README.read_text()
+    head, _, rest = text.partition("| time over rotsim's")
+    README.write_text(head + table(json.loads(RESULT.read_text())) + "\n\n" + rest.partition("\n\n")[2])
 
 
 def main() -> None:
@@ -212,7 +203,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     chosen = parser.parse_args()
     if chosen.table:
-        return write_tables()
+        return write_table()
     cores, clock = (1, time.process_time) if chosen.one_core else (CORES, time.perf_counter)
     if chosen.one_core and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # binds libraries with threads of their own too

@@ -1,13 +1,39 @@
-"""README quotes the committed timings."""
+"""README quotes the committed timings, and the peers walk as rotsim's own update rules do."""
 
 import json
 
-from benchmarks import peers
+import numpy as np
+import pytest
+
+from benchmarks import peers, rules
 
 
 def test_the_table_is_that_of_the_committed_result():
-    text = peers.README.read_text()
-    assert peers.table(json.loads(peers.RESULT.read_text())) + "\n\n" in text, (
-        "run `python -m benchmarks.peers --table`"
-    )
-    assert text.count("| | ns per coordinate-step") == 1
+    text, table = peers.README.read_text(), peers.table(json.loads(peers.RESULT.read_text()))
+    assert table + "\n\n" in text, "run `python -m benchmarks.peers --table`"
+    assert text.count(table.splitlines()[0]) == 1
+
+
+@pytest.mark.parametrize("name", list(rules.OPTIMIZERS))
+@pytest.mark.parametrize("scale_invariant", [True, False])
+def test_a_peer_takes_the_steps_of_the_walk(name, scale_invariant):
+    """NumPy in float64 against the optimizer's own rule on the same noise."""
+    optimizer, rng = rules.OPTIMIZERS[name], np.random.default_rng(0)
+    one, (size, root) = rules.step(name, scale_invariant, np), rules.factors(name, 5)
+    w = rng.standard_normal((3, 16))
+    m, v, own = np.zeros_like(w), np.zeros_like(w), (w, np.zeros_like(w), np.zeros_like(w))
+    norm = np.linalg.norm(w, axis=1)
+    steps = np.arange(1, 6)
+    table = optimizer.coefficient_table(steps, np.full(5, optimizer.lr), np.full(5, optimizer.weight_decay))
+    for t in range(5):
+        z = rng.standard_normal(w.shape)
+        before = own[0]
+        length = np.linalg.norm(before, axis=1, keepdims=True)
+        across = (z - (z * before).sum(1, keepdims=True) * before / length**2) / (length * 4.0)
+        change, *moments = optimizer.update(*own, across if scale_invariant else z, table[t])
+        own = (before + change, *moments)
+        w, m, v, norm, angle = one(w, m, v, norm, z, float(size[t]), float(root[t]))
+        np.testing.assert_allclose(w, own[0], rtol=1e-6)
+        cosine = (before * own[0]).sum(1) / np.linalg.norm(before, axis=1) / np.linalg.norm(own[0], axis=1)
+        np.testing.assert_allclose(angle, np.arccos(cosine), rtol=1e-5)
+        np.testing.assert_allclose(norm, np.linalg.norm(own[0], axis=1), rtol=1e-6)
