@@ -194,13 +194,15 @@ def simulate(
     records = np.zeros((neurons, len(dataset.QUANTITIES), -(-steps // window) - first_window))
     records[:, :, 0] = state.open_window
 
-    def so_far(with_state: bool) -> xr.Dataset:
+    def so_far(with_state: bool, last: bool = False) -> xr.Dataset:
         """The dataset of the steps done: what a run of that many steps returns."""
         reached = {**spec, "steps": state.done, **digests(schedules, state.done)}
-        result = _dataset(state, records, first_window, window, optimizer, reached, resume)
         if with_state:
             unfinished = state.done % window > 0
-            state.open_window = records[:, :, state.done // window - first_window] if unfinished else 0.0
+            state.open_window = records[:, :, state.done // window - first_window].copy() if unfinished else 0.0
+        sums = records if last else records.copy()
+        result = _dataset(state, sums, first_window, window, optimizer, reached, resume)
+        if with_state:
             state.store_in(result)
         return result
 
@@ -226,7 +228,7 @@ def simulate(
             if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
                 dataset.save(so_far(with_state=True), checkpoint)
                 saved = time.monotonic()
-    return so_far(with_state=keep_state)
+    return so_far(with_state=keep_state, last=True)
 
 
 def _dataset(
@@ -238,11 +240,12 @@ def _dataset(
     spec: dict[str, Any],
     resume: xr.Dataset | None,
 ) -> xr.Dataset:
-    """RMS of every window up to ``state.done``, after those of the run that was resumed."""
+    """RMS of every window up to ``state.done``, in place of its sums, after those of the run that was resumed."""
     windows = -(-state.done // window)
     last_step = np.minimum(np.arange(first_window + 1, windows + 1) * window, state.done)
     length = (last_step - np.arange(first_window, windows) * window).astype(float)
-    rms = records[:, :, : len(length)] / length
+    rms = records[:, :, : len(length)]
+    rms /= length
     np.sqrt(rms, out=rms)
     result = dataset.build(
         "simulation",
@@ -299,7 +302,7 @@ def _advance(
                 window, first_window, scratch, records,
             )  # fmt: skip
 
-    with ThreadPoolExecutor(workers) as pool, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with ThreadPoolExecutor(max(1, workers - 1)) as pool, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         while state.done < steps:
             step = np.arange(state.done + 1, min(state.done + chunk, steps) + 1)
             lr = optimizer.lr * schedules[0](step)
@@ -307,7 +310,8 @@ def _advance(
             table = optimizer.coefficient_table(step, lr, weight_decay).astype(real)
             data = gradient.given(step, real, state.slots[:, 0], keys)
             waiting = deque(pairwise(edges))
-            jobs = [pool.submit(advance, waiting, int(step[0]), table, data) for _ in range(workers)]
+            jobs = [pool.submit(advance, waiting, int(step[0]), table, data) for _ in range(workers - 1)]
+            advance(waiting, int(step[0]), table, data)
             for job in jobs:
                 job.result()
             state.done = int(step[-1])
