@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sympy import Basic, Eq, Expr, Function, IndexedBase, Symbol
+from sympy import Basic, Eq, Expr, Function, IndexedBase, Symbol, symbols
 
 
 class Entry(NamedTuple):
@@ -53,6 +53,20 @@ K_0 = _positive("K_0")
 Gamma = _positive("Gamma")
 s_v = _positive("s_v")
 c_v = _positive("c_v")
+R = _positive("R")
+a_n = Symbol("a_n", real=True)
+nu_n = _positive("nu_n")
+theta = _positive("theta")
+vartheta = _positive("vartheta")
+X_u = _positive("X")
+s_u = _positive("s_u")
+a_turn = Symbol("a_t", real=True)
+varrho = Symbol("varrho", real=True)
+g_W = Symbol("g_W", real=True)
+z_theta = _positive("z_theta")
+P_g = Symbol("P_g", real=True)
+I_0, I_1, w_square, m_square = symbols("I_0 I_1 w_2 m_2", real=True)
+f_1, f_2 = Symbol("f_1", real=True), Symbol("f_2", real=True)
 
 delta = _positive("delta")
 a = _positive("a")
@@ -102,6 +116,19 @@ ARGUMENTS: dict[Symbol, Entry] = {
     m_power: Entry("momentum_power", "mean square of the momentum", "momentum_power > 0"),
     s_v: Entry("spread", "half the variance of v", "spread >= 0"),
     c_v: Entry("shared", "half the covariance of m² and v", "shared >= 0"),
+    R: Entry("alike", "correlation of two Gaussians", "0 <= alike <= 1"),
+    a_n: Entry("arcsine_factor", "factor of one power in the arcsine", "any arcsine_factor"),
+    nu_n: Entry("odd_power", "a power in the arcsine", "odd_power >= 1"),
+    theta: Entry("rotation", "RMS angle per step", "rotation > 0"),
+    vartheta: Entry("angle", "angle of one step", "0 <= angle < pi"),
+    X_u: Entry("across_power", "mean square of the update's part across the weights", "across_power > 0"),
+    s_u: Entry("mean_square", "running mean of that", "mean_square > 0"),
+    a_turn: Entry("kept_share", "share of the weights that a turn keeps", "any kept_share"),
+    varrho: Entry("radial_share", "P/λ, radial part over weight decay", "any radial_share"),
+    g_W: Entry("growth", "growth of ‖w‖² over its decay", "any growth"),
+    z_theta: Entry("turn", "rotation over that of equilibrium", "turn > 0"),
+    f_1: Entry("fallen", "1 - ρ one step less apart", "fallen >= 0"),
+    f_2: Entry("fallen_before", "1 - ρ two steps less apart", "fallen_before >= 0"),
     P: Entry("radial", "share of the weights that the normalised gradient contains", "weight_decay + radial > 0"),
 }
 
@@ -118,6 +145,11 @@ PARTS: dict[Symbol, Entry] = {
     b_0: Entry("overlap", "covariance of an average with the newest gradient in it", "overlap > 0"),
     B_0: Entry("power", "variance of an average of correlated gradients", "power > 0"),
     omega: Entry("carried", "overlap of Lion's momentum with the next gradient", "carried < 1"),
+    P_g: Entry("pull", "radial part before the sign", "any pull"),
+    I_0: Entry("pulled", "E w·m of weights of no length", "any pulled"),
+    I_1: Entry("carrying", "what E w·m gains per E w²", "any carrying"),
+    w_square: Entry("square", "E w² of a coordinate", "square > 0"),
+    m_square: Entry("remembered", "E m² of a coordinate", "remembered > 0"),
     epsilon: Entry("share", "share of the raw noise that lies along the weights", "0 <= share < 1"),
 }
 
@@ -125,7 +157,6 @@ TABLE: dict[Symbol, Entry] = ARGUMENTS | PARTS
 
 # Quantities that the equations define or mention but no generated function takes.
 sigma = _positive("sigma")
-theta = _positive("theta")
 W_0 = _positive("W_0")
 theta_0 = _positive("theta_0")
 W_new = _positive("Wprime")
@@ -138,7 +169,6 @@ c = _positive("c")
 nu = Symbol("nu", real=True)
 mu = _positive("mu")
 Y = _positive("Y")
-P_g = Symbol("P_g", real=True)
 w_fixed = Symbol("w̄", real=True)
 h = _positive("h")
 s = _positive("s")

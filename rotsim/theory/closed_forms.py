@@ -361,6 +361,115 @@ def sgdm_momentum_overlap(step_length: Any, across: Any, momentum_power: Any) ->
     return across - momentum_power * step_length
 
 
+def sgdm_fallen(lr: Any, weight_decay: Any, momentum: Any, fallen: Any, fallen_before: Any) -> Any:
+    """1 - ρ of SGDM over some steps, from that over one and two steps less.
+
+    Derived in `derivations.transient.coupled_over_many_steps`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, fallen >= 0, fallen_before >= 0.
+    """
+    decay = lr * weight_decay
+    return decay + fallen * (1 + momentum - decay) - fallen_before * momentum
+
+
+def walk_settled_overlap(lr: Any, weight_decay: Any, step_length: Any, weight: Any, root: Any) -> Any:
+    """Overlap of the weights with one mode at rest.
+
+    Derived in `derivations.transient.stationary_overlap`.
+    Valid for lr > 0, weight_decay > 0, step_length >= 0, any weight, 0 <= root < 1, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return -weight * step_length / (1 - kept * root)
+
+
+def walk_decayed(lr: Any, weight_decay: Any, lag: Any) -> Any:
+    """What decay takes of the weights in `lag` steps.
+
+    Derived in `derivations.transient.decayed_over_many`.
+    Valid for lr > 0, weight_decay > 0, whole lag >= 1, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    return -np.expm1(lag * np.log1p(-decay))
+
+
+def walk_taken(lr: Any, weight_decay: Any, lag: Any, root: Any) -> Any:
+    """What the updates of one mode take of the weights in `lag` steps, per overlap with it.
+
+    Derived in `derivations.transient.taken_over_many`.
+    Valid for lr > 0, weight_decay > 0, whole lag >= 1, 0 <= root < 1, root != 1 - lr * weight_decay.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return root * (kept**lag - root**lag) / (kept - root)
+
+
+def walk_taken_alike(lr: Any, weight_decay: Any, lag: Any) -> Any:
+    """`walk_taken` where root = 1 - lr * weight_decay.
+
+    Derived in `derivations.transient.taken_alike`.
+    Valid for lr > 0, weight_decay > 0, whole lag >= 1, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return lag * kept**lag
+
+
+def lion_direction_power(beta1: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """E c² of Lion's direction, m_{t-1} and g_t of any size.
+
+    Derived in `derivations.transient.lion_direction_power`.
+    Valid for 0 <= beta1 < 1, noise_power > 0, momentum_power > 0.
+    """
+    return noise_power * (1 - beta1) ** 2 + momentum_power * beta1**2
+
+
+def lion_momentum_power(beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """E m² of Lion, one step on.
+
+    Derived in `derivations.transient.lion_momentum_power`.
+    Valid for 0 <= beta2 < 1, noise_power > 0, momentum_power > 0.
+    """
+    return noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2
+
+
+def lion_seen(beta1: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """Correlation of Lion's direction with the momentum before it.
+
+    Derived in `derivations.transient.lion_seen`.
+    Valid for 0 <= beta1 < 1, noise_power > 0, momentum_power > 0.
+    """
+    return beta1 * np.sqrt(momentum_power / (noise_power * (1 - beta1) ** 2 + momentum_power * beta1**2))
+
+
+def lion_entered(beta1: Any, beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """Correlation of Lion's direction with the momentum after it.
+
+    Derived in `derivations.transient.lion_entered`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, noise_power > 0, momentum_power > 0.
+    """
+    part_1 = noise_power * (1 - beta1) * (1 - beta2) + momentum_power * beta1 * beta2
+    part_2 = noise_power * (1 - beta1) ** 2 + momentum_power * beta1**2
+    return part_1 / np.sqrt(part_2 * (noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2))
+
+
+def lion_faded(beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """Correlation of Lion's momentum with that of the next step.
+
+    Derived in `derivations.transient.lion_faded`.
+    Valid for 0 <= beta2 < 1, noise_power > 0, momentum_power > 0.
+    """
+    return beta2 * np.sqrt(momentum_power / (noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2))
+
+
+def lion_sign_mode(alike: Any, arcsine_factor: Any, odd_power: Any) -> Any:
+    """One mode of the covariance of two signs: a power in the arcsine law.
+
+    Derived in `derivations.transient.sign_mode`.
+    Valid for 0 <= alike <= 1, any arcsine_factor, odd_power >= 1.
+    """
+    return 2 * arcsine_factor * alike**odd_power / np.pi
+
+
 def adamw_fixed_norm_squared(weight_decay: Any, dim: Any, signal_ratio: Any) -> Any:
     """Square of AdamW's mean weights under a signal, constant v.
 
@@ -740,58 +849,16 @@ def lion_radial_norm_squared(
     weight_decay + radial > 0, lr * weight_decay < 1.
     """
     decay = lr * weight_decay
-    part_1 = (
-        2 * radial**2 * beta2**2 * lr**2
-        + 2 * beta2 * radial**2 * lr**2
-        + 2 * radial * lr
-        + 2 * beta2 * decay**2
-        + 2 * decay
-        + 3 * radial * beta1 * beta2 * lr * decay**2
-        + 3 * beta2**2 * decay**2
-        + 4 * beta1 * beta2 * decay * radial**2 * lr**2
-        + 4 * radial * beta2 * decay * lr
-        + 6 * radial * decay * lr * beta2**2
-        + radial * beta1 * lr * decay**2
-        - 2 * decay * radial**2 * beta2**2 * lr**2
-        - 2 * beta2 * decay * radial**2 * lr**2
-        - 2 * radial * lr * beta2**2
-        - 2 * radial * decay * lr
-        - 2 * decay * beta2**2
-        - 3 * radial * lr * beta2**2 * decay**2
-        - 3 * radial * beta2 * lr * decay**2
-        - 4 * beta1 * beta2 * radial**2 * lr**2
-        - 4 * radial * beta1 * beta2 * decay * lr
-        - beta2**2 * decay**3
-        - beta2 * decay**3
-        - decay**2
-    )
-    part_2 = (
-        2 * radial * beta1 * beta2 * lr * excess
-        + 2 * beta2 * decay * beta1**2 * slope**2
-        + 2 * beta1**2 * slope**2
-        + 2 * beta1 * beta2**2 * slope**2
-        + 2 * beta1 * decay * slope**2
-        + 2 * excess * beta2**2
-        + radial * beta1 * beta2 * lr
-        + beta2**2
-        - 1
-        - 2 * radial * beta1 * lr * excess
-        - 2 * radial * lr * excess * beta2**2
-        - 2 * radial * beta2 * lr * excess
-        - 2 * beta2 * beta1**2 * slope**2
-        - 2 * decay * beta1**2 * slope**2
-        - 2 * beta1 * decay * beta2**2 * slope**2
-        - 2 * beta1 * slope**2
-        - 2 * decay * excess * beta2**2
-        - 2 * beta2 * decay * excess
-        - 2 * excess
-        - radial * beta1 * lr
-        - radial * lr * beta2**2
-        - radial * beta2 * lr
-        - decay * beta2**2
-        - beta2 * decay
-    )
-    return -dim * part_2 * lr**2 / part_1
+    kept = 1 - decay
+    pull = radial / slope
+    part_1 = 1 - pull * lr * slope * (beta1 * beta2 - beta1 - beta2 - beta2**2) / (1 + beta2) - kept * beta2
+    pulled = -lr * slope * (1 - beta2) * (1 + beta2 - beta1) / (part_1 * (1 + beta2))
+    part_2 = -lr * slope * pull**2 * (beta2 - 1) * (beta1 - 1 - beta2) / (1 + beta2) - pull * kept * (beta2 - 1)
+    part_3 = 1 - pull * lr * slope * (beta1 * beta2 - beta1 - beta2 - beta2**2) / (1 + beta2) - kept * beta2
+    carrying = part_2 / part_3
+    part_4 = 2 * kept * lr * slope * (carrying * beta1 + pull - pull * beta1) + decay * (1 + kept)
+    square = (lr**2 * (1 + 2 * excess) - 2 * pulled * kept * beta1 * lr * slope) / part_4
+    return square * dim
 
 
 def lion_radial_variance(
@@ -804,115 +871,19 @@ def lion_radial_variance(
     radial > 0, lr * weight_decay < 1.
     """
     decay = lr * weight_decay
-    part_1 = (
-        12 * radial * beta2 * decay * lr * beta1**2 * slope**2
-        + 2 * decay * radial**2 * beta1**2 * lr**2
-        + 2 * beta1 * decay * radial**2 * beta2**2 * lr**2 * slope**2
-        + 2 * beta1 * decay * radial**2 * lr**2 * slope**2
-        + 2 * decay * excess * radial**2 * beta2**2 * lr**2
-        + 2 * radial**2 * beta2**2 * lr**2 * slope**2
-        + 2 * beta2 * decay * excess * radial**2 * lr**2
-        + 2 * beta2 * radial**2 * lr**2 * slope**2
-        + 2 * excess * radial**2 * lr**2
-        + 2 * radial**3 * beta1**2 * lr**3
-        + 2 * excess * radial**3 * beta2**2 * lr**3
-        + 2 * beta2 * excess * radial**3 * lr**3
-        + 2 * radial * lr * slope**2
-        + 2 * beta1 * beta2**2 * decay**3 * slope**2
-        + 2 * beta1 * beta2 * decay**3 * slope**2
-        + 2 * beta1 * decay**2 * slope**2
-        + 2 * beta2 * decay**2 * slope**2
-        + 2 * decay * slope**2
-        + 3 * radial * beta1 * lr * decay**2 * slope**2
-        + 3 * beta2**2 * decay**2 * slope**2
-        + 4 * decay * excess * radial**2 * beta1**2 * lr**2
-        + 4 * decay * radial**2 * beta1**3 * lr**2 * slope**2
-        + 4 * excess * radial**3 * beta1**2 * lr**3
-        + 4 * radial * decay * lr * beta1**2 * slope**2
-        + 4 * radial * lr * beta1**2 * slope**2
-        + 4 * radial * lr * beta1**3 * decay**2 * slope**2
-        + 4 * radial * beta1 * lr * beta2**2 * decay**2 * slope**2
-        + 4 * radial * beta1 * lr * beta2**2 * slope**2
-        + 4 * radial * beta2 * decay * lr * slope**2
-        + 4 * decay * beta1**2 * slope**2
-        + 4 * beta1 * decay * beta2**2 * slope**2
-        + 6 * beta2 * radial**2 * beta1**2 * lr**2 * slope**2
-        + 6 * radial**2 * beta1**2 * lr**2 * slope**2
-        + 6 * radial * decay * lr * beta2**2 * slope**2
-        + 6 * beta2 * beta1**2 * decay**2 * slope**2
-        + 8 * beta1 * beta2 * decay * radial**2 * lr**2 * slope**2
-        + 9 * radial * beta1 * beta2 * lr * decay**2 * slope**2
-        + decay * radial**2 * beta2**2 * lr**2
-        + beta2 * decay * radial**2 * lr**2
-        + radial**2 * lr**2
-        + radial**3 * beta2**2 * lr**3
-        + beta2 * radial**3 * lr**3
-        - 12 * radial * beta1 * beta2 * decay * lr * slope**2
-        - 2 * beta1 * radial**2 * beta2**2 * lr**2 * slope**2
-        - 2 * beta1 * beta2 * decay * radial**2 * lr**2
-        - 2 * beta1 * decay * radial**2 * lr**2
-        - 2 * beta1 * radial**2 * lr**2 * slope**2
-        - 2 * decay * radial**2 * beta2**2 * lr**2 * slope**2
-        - 2 * excess * radial**2 * beta2**2 * lr**2
-        - 2 * beta2 * decay * radial**2 * lr**2 * slope**2
-        - 2 * beta1 * excess * radial**3 * lr**3
-        - 2 * radial * lr * beta2**2 * slope**2
-        - 2 * radial * decay * lr * slope**2
-        - 2 * beta2 * beta1**2 * decay**3 * slope**2
-        - 2 * beta1**2 * decay**2 * slope**2
-        - 2 * decay * beta2**2 * slope**2
-        - 3 * beta1 * beta2 * radial**3 * lr**3
-        - 3 * radial * lr * beta2**2 * decay**2 * slope**2
-        - 3 * radial * beta2 * lr * decay**2 * slope**2
-        - 4 * radial**2 * beta1**3 * lr**2 * slope**2
-        - 4 * beta1 * beta2 * decay * excess * radial**2 * lr**2
-        - 4 * beta1 * decay * excess * radial**2 * lr**2
-        - 4 * radial * beta2 * lr * beta1**2 * slope**2
-        - 4 * radial * decay * lr * beta1**3 * slope**2
-        - 4 * radial * beta1 * lr * slope**2
-        - 4 * beta2 * decay * beta1**2 * slope**2
-        - 4 * beta1 * beta2 * decay**2 * slope**2
-        - 4 * beta1 * decay * slope**2
-        - 6 * beta2 * decay * radial**2 * beta1**2 * lr**2 * slope**2
-        - 6 * decay * radial**2 * beta1**2 * lr**2 * slope**2
-        - 6 * beta1 * beta2 * excess * radial**3 * lr**3
-        - 6 * radial * lr * beta1**2 * decay**2 * slope**2
-        - 6 * beta1 * beta2**2 * decay**2 * slope**2
-        - 8 * beta1 * beta2 * radial**2 * lr**2 * slope**2
-        - 8 * radial * beta2 * lr * beta1**2 * decay**2 * slope**2
-        - 8 * radial * beta1 * decay * lr * beta2**2 * slope**2
-        - radial**2 * beta2**2 * lr**2
-        - beta1 * radial**3 * lr**3
-        - beta2**2 * decay**3 * slope**2
-        - beta2 * decay**3 * slope**2
-        - decay**2 * slope**2
-    )
-    part_2 = (
-        2 * radial**2 * beta2**2 * lr**2
-        + 2 * beta2 * radial**2 * lr**2
-        + 2 * radial * lr
-        + 2 * beta2 * decay**2
-        + 2 * decay
-        + 3 * radial * beta1 * beta2 * lr * decay**2
-        + 3 * beta2**2 * decay**2
-        + 4 * beta1 * beta2 * decay * radial**2 * lr**2
-        + 4 * radial * beta2 * decay * lr
-        + 6 * radial * decay * lr * beta2**2
-        + radial * beta1 * lr * decay**2
-        - 2 * decay * radial**2 * beta2**2 * lr**2
-        - 2 * beta2 * decay * radial**2 * lr**2
-        - 2 * radial * lr * beta2**2
-        - 2 * radial * decay * lr
-        - 2 * decay * beta2**2
-        - 3 * radial * lr * beta2**2 * decay**2
-        - 3 * radial * beta2 * lr * decay**2
-        - 4 * beta1 * beta2 * radial**2 * lr**2
-        - 4 * radial * beta1 * beta2 * decay * lr
-        - beta2**2 * decay**3
-        - beta2 * decay**3
-        - decay**2
-    )
-    return part_1 / (part_2 * slope**2)
+    kept = 1 - decay
+    pull = radial / slope
+    part_1 = 1 - pull * lr * slope * (beta1 * beta2 - beta1 - beta2 - beta2**2) / (1 + beta2) - kept * beta2
+    pulled = -lr * slope * (1 - beta2) * (1 + beta2 - beta1) / (part_1 * (1 + beta2))
+    part_2 = -lr * slope * pull**2 * (beta2 - 1) * (beta1 - 1 - beta2) / (1 + beta2) - pull * kept * (beta2 - 1)
+    part_3 = 1 - pull * lr * slope * (beta1 * beta2 - beta1 - beta2 - beta2**2) / (1 + beta2) - kept * beta2
+    carrying = part_2 / part_3
+    part_4 = 2 * kept * lr * slope * (carrying * beta1 + pull - pull * beta1) + decay * (1 + kept)
+    square = (lr**2 * (1 + 2 * excess) - 2 * pulled * kept * beta1 * lr * slope) / part_4
+    part_5 = 2 * pull * beta2 * (pulled + carrying * square) / (1 + beta2)
+    remembered = part_5 - (1 + square * pull**2) * (beta2 - 1) / (1 + beta2)
+    part_6 = 2 * pull * beta1 * (1 - beta1) * (pulled + carrying * square)
+    return (1 - beta1) ** 2 * (1 + square * pull**2) + remembered * beta1**2 + part_6
 
 
 def lion_one_minus_cosine(lr: Any, weight_decay: Any, dim: Any, norm_squared: Any) -> Any:
@@ -934,6 +905,98 @@ def lion_sign_slope(beta1: Any, beta2: Any) -> Any:
     """
     variance = (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
     return np.sqrt(2 / (np.pi * variance))
+
+
+def decay_per_step(memory: Any, rotation: Any) -> Any:
+    """Share of ‖w‖² that decay takes per step at rest, from the rotation.
+
+    Derived in `derivations.radial.decay_per_step`.
+    Valid for 0 <= memory < 1, rotation > 0.
+    """
+    return rotation**2 * (1 + memory) / (1 - memory)
+
+
+def turn_while_growing(radial_share: Any, growth: Any) -> Any:
+    """Rotation over that of equilibrium where ‖w‖² grows and the gradient has a radial part.
+
+    Derived in `derivations.radial.turn_while_growing`.
+    Valid for any radial_share, any growth, 1 + radial_share + growth >= 0.
+    """
+    return np.sqrt(1 + growth + radial_share)
+
+
+def adam_l2_turn_excess(radial_share: Any, growth: Any, turn: Any) -> Any:
+    """Zero at Adam+L2's rotation over that of equilibrium where ‖w‖² grows; scale-invariant weights.
+
+    Derived in `derivations.radial.adam_l2_turn_while_growing`.
+    Valid for any radial_share, any growth, turn > 0.
+    """
+    return turn**3 - 1 - growth * turn - radial_share
+
+
+def rotational_mean_length(update_norm_decay: Any, across_power: Any, mean_square: Any) -> Any:
+    """Running mean of ‖u⊥‖², one step on.
+
+    Derived in `derivations.rotational.mean_length`.
+    Valid for 0 <= update_norm_decay < 1, across_power > 0, mean_square > 0.
+    """
+    return across_power * (1 - update_norm_decay) + update_norm_decay * mean_square
+
+
+def rotational_squared_angle(
+    update_norm_decay: Any, step: Any, rotation: Any, across_power: Any, mean_square: Any
+) -> Any:
+    """Square of the angle of one step of a rotational variant.
+
+    Derived in `derivations.rotational.turning_step`.
+    Valid for 0 <= update_norm_decay < 1, whole step >= 1, rotation > 0, across_power > 0, mean_square > 0.
+    """
+    return across_power * rotation**2 * (1 - update_norm_decay**step) / mean_square
+
+
+def turned_one_minus_cosine(angle: Any) -> Any:
+    """1 - ρ of weights that turn by an angle.
+
+    Derived in `derivations.rotational.turned_one_minus_cosine`.
+    Valid for 0 <= angle < pi.
+    """
+    return 2 * np.sin(angle / 2) ** 2
+
+
+def rotational_across(across: Any, update_power: Any) -> Any:
+    """E‖u⊥‖² of a rotational variant.
+
+    Derived in `derivations.rotational.across_the_weights`.
+    Valid for any across, update_power > 0.
+    """
+    return update_power - across**2
+
+
+def rotational_rate(angle: Any, across_power: Any) -> Any:
+    """What multiplies u in a turn of weights of norm one.
+
+    Derived in `derivations.rotational.turning_rate`.
+    Valid for 0 <= angle < pi, across_power > 0.
+    """
+    return np.sin(angle) / np.sqrt(across_power)
+
+
+def rotational_kept(step_length: Any, across: Any, angle: Any) -> Any:
+    """What multiplies the weights in a turn, the part of u along them put back.
+
+    Derived in `derivations.rotational.kept_share`.
+    Valid for step_length >= 0, any across, 0 <= angle < pi.
+    """
+    return np.cos(angle) + across * step_length
+
+
+def rotational_mode_overlap(step_length: Any, mode_overlap: Any, weight: Any, root: Any, kept_share: Any) -> Any:
+    """Overlap of weights that turn with one mode, one step on.
+
+    Derived in `derivations.rotational.mode_overlap`.
+    Valid for step_length >= 0, any mode_overlap, any weight, 0 <= root < 1, any kept_share.
+    """
+    return mode_overlap * kept_share * root - weight * step_length
 
 
 def rotational_sgdm_filling(memory: Any, step: Any) -> Any:
