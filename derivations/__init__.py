@@ -11,8 +11,10 @@ from derivations import (
     adam_l2,
     adamw,
     autocorrelated,
+    finite_dim,
     generate,
     lion,
+    planning,
     radial,
     rotational,
     second_moment,
@@ -34,6 +36,8 @@ DERIVATIONS = {
     "autocorrelated": autocorrelated,
     "radial": radial,
     "rotational": rotational,
+    "finite_dim": finite_dim,
+    "planning": planning,
 }
 
 

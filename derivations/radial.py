@@ -11,11 +11,11 @@ from derivations import adam_l2, adamw, autocorrelated, linear, lion, sgdm
 from derivations.algebra import expansion, tidy, vanishes
 from derivations.formula import Formula, Step
 from derivations.symbols import (
+    I_0,
+    I_1,
     W_0,
     C,
     E,
-    I_0,
-    I_1,
     P,
     P_g,
     W,
@@ -356,6 +356,7 @@ FORMULAS: tuple[Formula, ...] = (
         "Slope of the best straight line through the sign of Lion's direction, for gradients of unit variance.",
         (lion.variance,),
     ),
+    Formula("sign_slope", lion.linearised_sign, "Slope of the best straight line through the sign of a Gaussian."),
     Formula("decay_per_step", decay_per_step, "Share of ‖w‖² that decay takes per step at rest, from the rotation."),
     Formula(
         "turn_while_growing",

@@ -64,6 +64,11 @@ a_turn = Symbol("a_t", real=True)
 varrho = Symbol("varrho", real=True)
 g_W = Symbol("g_W", real=True)
 z_theta = _positive("z_theta")
+tau = _positive("tau")
+varkappa = Symbol("varkappa", real=True)
+f_B, f_T = _positive("f_B"), _positive("f_T")
+F, F_0 = _positive("F"), _positive("F_0")
+Y, mu, ell = _positive("Y"), _positive("mu"), _positive("ell")
 P_g = Symbol("P_g", real=True)
 I_0, I_1, w_square, m_square = symbols("I_0 I_1 w_2 m_2", real=True)
 f_1, f_2 = Symbol("f_1", real=True), Symbol("f_2", real=True)
@@ -126,6 +131,16 @@ ARGUMENTS: dict[Symbol, Entry] = {
     a_turn: Entry("kept_share", "share of the weights that a turn keeps", "any kept_share"),
     varrho: Entry("radial_share", "P/λ, radial part over weight decay", "any radial_share"),
     g_W: Entry("growth", "growth of ‖w‖² over its decay", "any growth"),
+    gamma_0: Entry("variance", "variance of Lion's update direction", "variance > 0"),
+    F: Entry("power_factor", "E‖m‖² over that under white noise", "power_factor > 0"),
+    F_0: Entry("growth_factor", "growth of ‖w‖² over that under white noise", "growth_factor > 0"),
+    Y: Entry("alignment", "squared cosine between weights and mean gradient", "0 < alignment < 1"),
+    ell: Entry("lasting_decay", "λ/κ, weight decay in units of a lasting gradient", "lasting_decay > 0"),
+    mu: Entry("mean", "length of the mean gradient", "mean >= 0"),
+    tau: Entry("relaxation_steps", "steps in which a deviation of ‖w‖² shrinks e-fold", "relaxation_steps > 0"),
+    varkappa: Entry("start_share", "share of E‖w‖² that is still the given start", "0 <= start_share <= 1"),
+    f_B: Entry("batch_factor", "new batch size over old", "batch_factor > 0"),
+    f_T: Entry("steps_factor", "new length of the training over old, at equal batch", "steps_factor > 0"),
     z_theta: Entry("turn", "rotation over that of equilibrium", "turn > 0"),
     f_1: Entry("fallen", "1 - ρ one step less apart", "fallen >= 0"),
     f_2: Entry("fallen_before", "1 - ρ two steps less apart", "fallen_before >= 0"),
@@ -141,7 +156,6 @@ PARTS: dict[Symbol, Entry] = {
     T: Entry("rate_sum", "sum of the rates at which W and v relax", "rate_sum > 0"),
     D: Entry("rate_product", "product of these rates", "rate_product > 0"),
     gamma_k: Entry("covariance", "autocovariance of Lion's update direction", "covariance >= 0"),
-    gamma_0: Entry("variance", "variance of Lion's update direction", "variance > 0"),
     b_0: Entry("overlap", "covariance of an average with the newest gradient in it", "overlap > 0"),
     B_0: Entry("power", "variance of an average of correlated gradients", "power > 0"),
     omega: Entry("carried", "overlap of Lion's momentum with the next gradient", "carried < 1"),
@@ -164,11 +178,8 @@ rho_new = _positive("rhoprime")
 rho = _positive("rho")
 eta_e = _positive("eta_e")
 kappa = _positive("kappa")
-tau = _positive("tau")
 c = _positive("c")
 nu = Symbol("nu", real=True)
-mu = _positive("mu")
-Y = _positive("Y")
 w_fixed = Symbol("w̄", real=True)
 h = _positive("h")
 s = _positive("s")

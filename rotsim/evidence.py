@@ -290,7 +290,9 @@ def _decay_rate(optimizer: Optimizer, rotation: float) -> float:
     """Share of ‖w‖² that decay takes per step, in equilibrium with `rotation`."""
     if optimizer.name == "lion":  # its rotation is not tied to the decay by momentum alone
         product = optimizer.lr * optimizer.weight_decay
-        return 1 / float(closed_forms.lion_relaxation_steps(optimizer.lr, optimizer.weight_decay)) if product else np.nan
+        return (
+            1 / float(closed_forms.lion_relaxation_steps(optimizer.lr, optimizer.weight_decay)) if product else np.nan
+        )
     beta = optimizer.momentum if optimizer.name == "sgdm" else optimizer.betas[0]  # type: ignore[attr-defined]
     return float(closed_forms.decay_per_step(beta, rotation))
 
@@ -332,6 +334,6 @@ def balance_factor(optimizer: Optimizer, radial: float, growth: float = 0.0) -> 
         return float("nan")
     # the cubic rises from here on, and is positive at the other end
     low, high = np.sqrt(max(growth, 0.0) / 3), 1 + abs(growth) + abs(1 + radial)
-    if closed_forms.adam_l2_turn_excess(radial, growth, low) > 0 or radial <= -1 and growth <= 0:
+    if closed_forms.adam_l2_turn_excess(radial, growth, low) > 0 or (radial <= -1 and growth <= 0):
         return float("nan")
     return float(brentq(lambda turn: closed_forms.adam_l2_turn_excess(radial, growth, turn), low, high, xtol=1e-13))

@@ -71,6 +71,15 @@ def adamw_lagged_relaxation_steps(lr: Any, weight_decay: Any, beta2: Any, homoge
     return (rate_sum + np.sqrt(rate_sum**2 - 4 * rate_product)) / (2 * rate_product)
 
 
+def adam_l2_step_size(lr: Any, beta1: Any, second_moment: Any) -> Any:
+    """Learning rate of the SGDM that Adam+L2 is, for constant v.
+
+    Derived in `derivations.adam_l2.equivalent_step_size`.
+    Valid for lr > 0, 0 <= beta1 < 1, second_moment > 0.
+    """
+    return lr * (1 - beta1) / np.sqrt(second_moment)
+
+
 def adam_l2_leading_norm(lr: Any, weight_decay: Any, dim: Any, gradient_power: Any, homogeneity: Any) -> Any:
     """RMS norm of the weights under Adam+L2, to leading order in ηλ.
 
@@ -535,6 +544,42 @@ def lion_takeover(lr: Any, weight_decay: Any) -> Any:
     return lr * weight_decay / 2
 
 
+def adamw_noise_share(signal_ratio: Any) -> Any:
+    """Share of noise in AdamW's normalised gradient, for constant v.
+
+    Derived in `derivations.signal.adamw_noise_share`.
+    Valid for signal_ratio > 0.
+    """
+    return 1 / (1 + signal_ratio**2)
+
+
+def signal_squared_mean(norm_squared: Any, alignment: Any, lasting_decay: Any) -> Any:
+    """Squared mean gradient that leads to an alignment.
+
+    Derived in `derivations.signal.mean_at_alignment`.
+    Valid for norm_squared > 0, 0 < alignment < 1, lasting_decay > 0.
+    """
+    return norm_squared * alignment * lasting_decay**2 / (alignment - 1) ** 2
+
+
+def signal_pull(alignment: Any, lasting_decay: Any) -> Any:
+    """Radial pull that a projected mean exerts on the rest of the weights.
+
+    Derived in `derivations.signal.pull_at_alignment`.
+    Valid for 0 < alignment < 1, lasting_decay > 0.
+    """
+    return -alignment * lasting_decay / (alignment - 1)
+
+
+def lion_left_of_a_sign(slope: Any, mean: Any) -> Any:
+    """What a lasting part leaves of a sign's square, sign linearised.
+
+    Derived in `derivations.signal.left_of_a_sign`.
+    Valid for slope > 0, mean >= 0.
+    """
+    return 1 - mean**2 * slope**2
+
+
 def signal_alignment(signal_power: Any) -> Any:
     """Squared cosine between w and a mean gradient that scale invariance projects.
 
@@ -542,6 +587,69 @@ def signal_alignment(signal_power: Any) -> Any:
     Valid for signal_power > 0.
     """
     return 2 * signal_power / (1 + 2 * signal_power + np.sqrt(1 + 4 * signal_power))
+
+
+def sgdm_correlated_norm_squared(homogeneity: Any, growth_factor: Any) -> Any:
+    """E‖w‖² of SGDM over that under white noise, to leading order, for any autocorrelation of gradients.
+
+    Derived in `derivations.autocorrelated.sgdm_norm_factor`.
+    Valid for homogeneity < 1, growth_factor > 0.
+    """
+    return growth_factor ** (1 / (1 - homogeneity))
+
+
+def adam_l2_correlated_norm_squared(homogeneity: Any, growth_factor: Any) -> Any:
+    """E‖w‖² of Adam+L2 over that under white noise, to leading order, for any autocorrelation of gradients.
+
+    Derived in `derivations.autocorrelated.adam_l2_norm_factor`.
+    Valid for homogeneity < 1, growth_factor > 0.
+    """
+    return growth_factor ** (2 / (2 - homogeneity))
+
+
+def correlated_squared_rotation(power_factor: Any, growth_factor: Any) -> Any:
+    """θ² of AdamW and SGDM over that under white noise, to leading order, for any autocorrelation of gradients.
+
+    Derived in `derivations.autocorrelated.average_rotation_factor`.
+    Valid for power_factor > 0, growth_factor > 0.
+    """
+    return power_factor / growth_factor
+
+
+def adam_l2_correlated_squared_rotation(homogeneity: Any, power_factor: Any, growth_factor: Any) -> Any:
+    """θ² of Adam+L2 over that under white noise, to leading order, for any autocorrelation of gradients.
+
+    Derived in `derivations.autocorrelated.adam_l2_rotation_factor`.
+    Valid for homogeneity < 1, power_factor > 0, growth_factor > 0.
+    """
+    return power_factor * growth_factor ** (2 / (homogeneity - 2))
+
+
+def average_power_factor(memory: Any, correlation: Any) -> Any:
+    """E‖m‖² of an average of AR(1) gradients over that of white.
+
+    Derived in `derivations.autocorrelated.first_order_factor`.
+    Valid for 0 <= memory < 1, -1 < correlation < 1.
+    """
+    return (1 + correlation * memory) / (1 - correlation * memory)
+
+
+def lion_weight(beta1: Any, beta2: Any, lag: Any) -> Any:
+    """Weight of a gradient `lag` steps old in Lion's update direction.
+
+    Derived in `derivations.autocorrelated.lion_weight`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, whole lag >= 1.
+    """
+    return beta1 * beta2 ** (lag - 1) * (1 - beta2)
+
+
+def lion_correlated_rotation(beta1: Any, beta2: Any, overlap_ratio: Any) -> Any:
+    """θ²/(2ηλ) of Lion as ηλ → 0, sign linearised, for any autocorrelation of gradients orthogonal to w.
+
+    Derived in `derivations.autocorrelated.lion_rotation`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, overlap_ratio > 0.
+    """
+    return 1 / (1 + 4 * (beta1 * overlap_ratio + beta2 - beta2 * overlap_ratio) / (np.pi * (1 - beta2)))
 
 
 def adamw_projected_norm_squared(lr: Any, weight_decay: Any, beta1: Any, dim: Any, correlation: Any) -> Any:
@@ -907,6 +1015,15 @@ def lion_sign_slope(beta1: Any, beta2: Any) -> Any:
     return np.sqrt(2 / (np.pi * variance))
 
 
+def sign_slope(variance: Any) -> Any:
+    """Slope of the best straight line through the sign of a Gaussian.
+
+    Derived in `derivations.lion.linearised_sign`.
+    Valid for variance > 0.
+    """
+    return np.sqrt(2 / (np.pi * variance))
+
+
 def decay_per_step(memory: Any, rotation: Any) -> Any:
     """Share of ‖w‖² that decay takes per step at rest, from the rotation.
 
@@ -1027,3 +1144,122 @@ def rotational_bias(memory: Any, update_norm_decay: Any, directions: Any) -> Any
     part_2 = 1 - update_norm_decay
     part_3 = 1 + update_norm_decay
     return -2 * update_norm_decay * part_2 * (1 + memory) * (1 - memory) / (directions * part_1 * part_3)
+
+
+def isotropic_angle_spread(dim: Any) -> Any:
+    """E[angle²] over 2(1 - ρ) under isotropic noise.
+
+    Derived in `derivations.finite_dim.angle_spread`.
+    Valid for dim >= 1, dim > 2.
+    """
+    return (dim - 1) / (dim - 2)
+
+
+def young_angle_spread(dim: Any, start_share: Any) -> Any:
+    """E[angle²] of weights with a share of their start left, over that of settled ones, to first order in 1/C.
+
+    Derived in `derivations.finite_dim.young_spread`.
+    Valid for dim >= 1, 0 <= start_share <= 1.
+    """
+    return 1 - 2 * start_share**2 / dim
+
+
+def adamw_planned_lr(beta1: Any, dim: Any, norm_squared: Any, rotation: Any) -> Any:
+    """Learning rate of AdamW for a wanted rotation and norm, to leading order.
+
+    Derived in `derivations.planning.adamw_rates`.
+    Valid for 0 <= beta1 < 1, dim >= 1, norm_squared > 0, rotation > 0.
+    """
+    return rotation * np.sqrt(norm_squared * (1 + beta1) / (dim * (1 - beta1)))
+
+
+def adamw_planned_weight_decay(beta1: Any, dim: Any, norm_squared: Any, rotation: Any) -> Any:
+    """Weight decay of AdamW for a wanted rotation and norm, to leading order.
+
+    Derived in `derivations.planning.adamw_rates`.
+    Valid for 0 <= beta1 < 1, dim >= 1, norm_squared > 0, rotation > 0.
+    """
+    return rotation * np.sqrt(dim * (1 + beta1) / (norm_squared * (1 - beta1))) / 2
+
+
+def lion_planned_lr(dim: Any, norm_squared: Any, rotation: Any) -> Any:
+    """Learning rate of Lion for a wanted rotation and norm, to leading order.
+
+    Derived in `derivations.planning.lion_rates`.
+    Valid for dim >= 1, norm_squared > 0, rotation > 0.
+    """
+    return rotation * np.sqrt(norm_squared / dim)
+
+
+def lion_planned_weight_decay(beta1: Any, beta2: Any, dim: Any, norm_squared: Any, rotation: Any) -> Any:
+    """Weight decay of Lion for a wanted rotation and norm, to leading order.
+
+    Derived in `derivations.planning.lion_rates`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, dim >= 1, norm_squared > 0, rotation > 0.
+    """
+    variance = (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
+    return rotation * np.sqrt(dim / norm_squared) / (np.pi * variance)
+
+
+def sgdm_planned_lr(momentum: Any, norm_squared: Any, gradient_power: Any, homogeneity: Any, rotation: Any) -> Any:
+    """Learning rate of SGDM for a wanted rotation and norm, to leading order.
+
+    Derived in `derivations.planning.sgdm_rates`.
+    Valid for 0 <= momentum < 1, norm_squared > 0, gradient_power > 0, homogeneity < 1, rotation > 0.
+    """
+    part_1 = 1 - momentum
+    part_2 = 1 + momentum
+    return rotation * np.sqrt(norm_squared * part_1 * part_2 / gradient_power) / norm_squared ** (homogeneity / 2)
+
+
+def sgdm_planned_weight_decay(
+    momentum: Any, norm_squared: Any, gradient_power: Any, homogeneity: Any, rotation: Any
+) -> Any:
+    """Weight decay of SGDM for a wanted rotation and norm, to leading order.
+
+    Derived in `derivations.planning.sgdm_rates`.
+    Valid for 0 <= momentum < 1, norm_squared > 0, gradient_power > 0, homogeneity < 1, rotation > 0.
+    """
+    part_1 = homogeneity / 2 - 1 / 2
+    part_2 = 1 + momentum
+    return -rotation * norm_squared**part_1 * np.sqrt(gradient_power * part_2 * (1 - momentum)) / (2 * (momentum - 1))
+
+
+def adam_l2_planned_weight_decay(
+    beta1: Any, norm_squared: Any, gradient_power: Any, homogeneity: Any, rotation: Any
+) -> Any:
+    """Weight decay of Adam+L2 for a wanted rotation and norm, to leading order.
+
+    Derived in `derivations.planning.adam_l2_rates`.
+    Valid for 0 <= beta1 < 1, norm_squared > 0, gradient_power > 0, homogeneity < 1, rotation > 0.
+    """
+    part_1 = homogeneity / 2 - 1 / 2
+    return rotation * norm_squared**part_1 * np.sqrt(gradient_power * (1 + beta1) / (1 - beta1)) / 2
+
+
+def adamw_planned_momentum(rotation: Any, relaxation_steps: Any) -> Any:
+    """β1 of AdamW for a wanted rotation and time scale, for fixed v.
+
+    Derived in `derivations.planning.adamw_momentum`.
+    Valid for rotation > 0, relaxation_steps > 0.
+    """
+    return (1 - relaxation_steps * rotation**2) / (1 + relaxation_steps * rotation**2)
+
+
+def sgdm_planned_momentum(homogeneity: Any, rotation: Any, relaxation_steps: Any) -> Any:
+    """Momentum of SGDM for a wanted rotation and time scale.
+
+    Derived in `derivations.planning.sgdm_momentum`.
+    Valid for homogeneity < 1, rotation > 0, relaxation_steps > 0.
+    """
+    part_1 = 1 + relaxation_steps * rotation**2 - homogeneity * relaxation_steps * rotation**2
+    return (1 + homogeneity * relaxation_steps * rotation**2 - relaxation_steps * rotation**2) / part_1
+
+
+def transferred_rotation(rotation: Any, batch_factor: Any, steps_factor: Any) -> Any:
+    """Rotation that keeps the squared angle turned in a training whose batch and length change.
+
+    Derived in `derivations.planning.rotation_to_keep_pace`.
+    Valid for rotation > 0, batch_factor > 0, steps_factor > 0.
+    """
+    return rotation * np.sqrt(batch_factor / steps_factor)

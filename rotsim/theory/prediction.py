@@ -279,9 +279,8 @@ def _young(
 ) -> np.ndarray:  # fmt: skip
     """How much less than in equilibrium ‖w‖ spreads the angle while part of it is the given start.
 
-    For weights μ + Gaussian, Var‖w‖² = (2/C)(E‖w‖²)² (1 - κ²), with κ the share of μ in E‖w‖²; to first order in 1/C
-    E[1/‖w‖²] and with it the squared angle follow. Only isotropic noise has this spread. Under Adam+L2, whose decay
-    depends on v, and under a momentum whose decay overshoots, κ is taken as 0.
+    derivations.finite_dim.young_spread, with the share of the start in E‖w‖². Only isotropic noise has this spread.
+    Under Adam+L2, whose decay depends on v, and under a momentum whose decay overshoots, the share is taken as 0.
     """
     if law.homogeneity or isinstance(optimizer, AdamL2):
         return np.ones(len(norm))
@@ -289,7 +288,7 @@ def _young(
     left = np.exp(2 * np.cumsum(np.log1p(-np.minimum(lasting, 1 - 1e-12))))
     first = np.append(0, last[:-1])
     share = start**2 * np.add.reduceat(left, first) / (last - first) / norm**2
-    return 1 - 2 * np.minimum(1, share) ** 2 / dim
+    return np.asarray(closed_forms.young_angle_spread(dim, np.minimum(1, share)))
 
 
 def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[int, GradientPower]:
