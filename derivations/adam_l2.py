@@ -394,6 +394,8 @@ def _weights_given_gradient() -> Expr:
     return tilted.subs(x, peak) - joint.subs(x, top)
 
 
+LOCAL = (h, x, y)  # with meanings of their own here
+
 STEPS: tuple[Step, ...] = (
     random_walk,
     effective_learning_rate,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from types import ModuleType
 
-from sympy import Eq, Expr, Function, Integer, Pow, Rational, Sum, oo, pi, powsimp, simplify, symbols
+from sympy import Add, Eq, Expr, Function, Integer, Pow, Rational, Sum, oo, pi, powsimp, simplify, symbols
 from sympy import S as Singleton
 
 from derivations import adam_l2, adamw, linear, lion, second_moment, sgdm
@@ -18,6 +18,7 @@ from derivations.symbols import (
     C,
     E,
     F,
+    N_v,
     S,
     W,
     a,
@@ -27,6 +28,8 @@ from derivations.symbols import (
     beta1,
     beta2,
     c_,
+    c_m,
+    d_m,
     delta,
     epsilon,
     equation,
@@ -158,7 +161,7 @@ def norm_factors() -> tuple[Eq, ...]:
     )
 
 
-_factor = Function("W/W_0")
+_factor = Function("W/W₀")
 
 
 def _raised(module: ModuleType, exponent: Expr) -> Expr:
@@ -184,7 +187,7 @@ def rotation_factors() -> tuple[Eq, ...]:
     )
 
 
-_turned = Function("θ²/θ_0²")
+_turned = Function("θ²/θ₀²")
 
 
 @cache
@@ -311,7 +314,12 @@ def _momentum_moments() -> tuple[Expr, Expr]:
 @cache
 def lion_overlap_ratio() -> Eq:
     """q, the one number that S needs, for this memory; without memory it is (1-β1)/γ_0."""
-    return equation(q, simplify(lion_overlap().rhs / lion_power().rhs))
+    return equation(q, b_0 / B_0)
+
+
+def overlap_ratio() -> Expr:
+    """The same written out."""
+    return simplify(lion_overlap().rhs / lion_power().rhs)
 
 
 @cache
@@ -335,13 +343,22 @@ def lion_projected_sum() -> Eq:
 
 
 @cache
+def lion_met() -> Eq:
+    """E c·m of a direction and the momentum after it, from the moments of m."""
+    inner, square = _momentum_moments()
+    return equation(c_m, beta2 * (beta1 * square + (1 - beta1) * phi * inner) + (1 - beta2) * b_0)
+
+
+@cache
+def lion_driven() -> Eq:
+    """Later momenta forget it as β2^n, but new gradients, alike to older ones, keep a part up, which falls as φ^n."""
+    return equation(d_m, (1 - beta2) * phi * b_0 / (phi - beta2))
+
+
+@cache
 def lion_covariance() -> Eq:
     """γ_k of free gradients: two memories, the momentum's β2 and the gradients' φ, make two geometric sequences."""
-    inner, square = _momentum_moments()
-    with_new = beta2 * (beta1 * square + (1 - beta1) * phi * inner) + (1 - beta2) * b_0  # E c_t·m_t
-    driven = (1 - beta2) * phi * b_0 / (phi - beta2)  # E c_t·m_{t+n} = (with_new - driven) β2^n + driven φ^n
-    own = beta1 * (with_new - driven)
-    return equation(gamma_k, own * beta2 ** (k - 1) + (beta1 * driven / phi + (1 - beta1) * b_0) * phi**k)
+    return equation(gamma_k, beta1 * (c_m - d_m) * beta2 ** (k - 1) + (beta1 * d_m / phi + (1 - beta1) * b_0) * phi**k)
 
 
 @cache
@@ -385,13 +402,33 @@ def adamw_free_one_minus_cosine() -> Eq:
 
 
 @cache
-def second_moment_spread() -> Eq:
-    """To first order in its fluctuations, a random v multiplies E m²/v by 1 + ν; memory makes v fluctuate more.
+def second_moment_mixing() -> Eq:
+    """A random v wavers more when gradients have a memory, and its correlation with m² mixes three memories.
 
-    One part of ν is the variance of v, the other the correlation of m² with v, both for jointly Gaussian gradients.
-    At φ = 0 it is the first order of `derivations.second_moment`, by another route.
+    Of that correlation, for jointly Gaussian gradients, this is the part which does not factor.
+    """
+    return equation(N_v, _unfactored(_shared_with_power()))
+
+
+@cache
+def second_moment_spread() -> Eq:
+    """To first order in its fluctuations, a random v multiplies E m²/v by 1 + ν.
+
+    One part of ν is the variance of v, the other the correlation of m² with v. At φ = 0 it is the first order of
+    `derivations.second_moment`, by another route.
     """
     variance = 2 * (1 - beta2) / (1 + beta2) * (1 + beta2 * phi**2) / (1 - beta2 * phi**2)
+    shared = _shared_with_power()
+    return equation(nu, tidy(variance) - 2 * (1 - beta2) * shared.subs(_unfactored(shared), N_v))
+
+
+def _unfactored(product: Expr) -> Expr:
+    """Its factor with the most terms."""
+    return max(product.atoms(Add), key=lambda part: len(part.args))
+
+
+def _shared_with_power() -> Expr:
+    """Σ (E m·g)² β2^n over E m²."""
     power = tidy(geometric_sum(_ema_weight(j) ** 2, j)) * (1 + 2 * geometric_sum((beta1 * phi) ** k, k, 1))
     # E m_t·g_{t-n} = (inner - driven) β1^n·… : a sum of φ^n and β1^n
     by_phi, by_beta = _overlap_modes()
@@ -400,7 +437,11 @@ def second_moment_spread() -> Eq:
         for first, one in ((by_phi, phi), (by_beta, beta1))
         for second, two in ((by_phi, phi), (by_beta, beta1))
     )
-    return equation(nu, tidy(variance) - 2 * (1 - beta2) * tidy(simplify(common / power)))
+    return tidy(simplify(common / power))
+
+
+def _spread() -> Expr:
+    return expand_parts(second_moment_spread().rhs, (second_moment_mixing(),))
 
 
 def _overlap_modes() -> tuple[Expr, Expr]:
@@ -463,10 +504,13 @@ STEPS: tuple[Step, ...] = (
     lion_overlap_ratio,
     lion_carried_overlap,
     lion_projected_sum,
+    lion_met,
+    lion_driven,
     lion_covariance,
     adamw_projected_norm_squared,
     adamw_free_norm_squared,
     adamw_free_one_minus_cosine,
+    second_moment_mixing,
     second_moment_spread,
     sgdm_projected_gain,
     sgdm_projected_share,
@@ -527,6 +571,7 @@ FORMULAS: tuple[Formula, ...] = (
         "adam_second_moment_spread",
         second_moment_spread,
         "ν in E[m²/v] = (1 + ν)·E[m²]/E[v] under AR(1) gradients, to first order in 1 - β2.",
+        (second_moment_mixing,),
     ),
     Formula(
         "sgdm_projected_gain",
@@ -548,6 +593,7 @@ FORMULAS: tuple[Formula, ...] = (
         "lion_overlap_ratio",
         lion_overlap_ratio,
         "E[c·g]/E[c²] of Lion under AR(1) gradients, through which alone they set its rotation.",
+        (lion_overlap, lion_power),
     ),
     Formula(
         "lion_projected_sum_map",
@@ -561,7 +607,7 @@ FORMULAS: tuple[Formula, ...] = (
         "lion_correlated_covariance",
         lion_covariance,
         "Covariance of update directions `lag` steps apart under AR(1) gradients.",
-        (lion_overlap,),
+        (lion_overlap, lion_met, lion_driven),
         "correlation != beta2, correlation != 0",
     ),
     Formula(
@@ -581,16 +627,16 @@ def equilibrium() -> dict[str, Expr]:
 def checks() -> list[tuple[str, bool]]:
     """The claims of the walk-through that sympy can prove, each with its verdict."""
     by_shift = exponential_average()[1].rhs
-    white_sum = lion_linear_sum().rhs.subs(q, lion_overlap_ratio().rhs.subs(phi, 0))
+    white_sum = lion_linear_sum().rhs.subs(q, overlap_ratio().subs(phi, 0))
     white_lion = 2 / pi * geometric_sum(a**k * lion.covariance().rhs, k, 1) / lion.variance().rhs
     growth = (1 + beta1 * phi) / (1 - beta1 * phi)
     small = {delta: 0, a: 1}
     white_norm = C * _adamw(True).square.subs(phi, 0)
     without = 2 * (1 - beta2) / (1 + beta2) - 2 * (1 - beta2) * (1 - beta1**2) / (1 - beta1**2 * beta2)
-    covariance = lion_covariance().rhs.subs(b_0, lion_overlap().rhs)
+    covariance = expand_parts(lion_covariance().rhs, (lion_overlap(), lion_met(), lion_driven()))
     return [
         ("φ = 0: ν is the first order of a random v under white noise", vanishes(
-            1 + second_moment_spread().rhs.subs(phi, 0) - second_moment.settled_ratio().rhs)),
+            1 + _spread().subs(phi, 0) - second_moment.settled_ratio().rhs)),
         (
             "any autocorrelation: S = aβ/(1-aβ) turns Lion's form of the cosine into AdamW's",
             vanishes(lion.exact_one_minus_cosine().rhs.subs(S, by_shift) - adamw.exact_one_minus_cosine().rhs),
@@ -620,14 +666,14 @@ def checks() -> list[tuple[str, bool]]:
          vanishes(_sgdm(True).share.subs(phi, 0)) and vanishes(_sgdm(True).share.subs(delta, 0))),
         ("white noise: Lion's sum is the linearised arcsine law", vanishes(white_sum - white_lion)),
         ("ηλ → 0: the sum with projection's memory is the linear sum", vanishes(
-            _projected_sum() / lion_linear_sum().rhs.subs(a, 1).subs(q, lion_overlap_ratio().rhs) - 1)),
+            _projected_sum() / lion_linear_sum().rhs.subs(a, 1).subs(q, overlap_ratio()) - 1)),
         ("β1 = β2: Lion's linearised sum has no autocorrelation in it", not lion_linear_sum().rhs.subs(
             beta1, beta2).simplify().has(q)),
         ("white noise: Lion's covariance at lags 1 and 2", all(vanishes(
             simplify(covariance.subs(k, lag)).subs(phi, 0) - lion.covariance().rhs.subs(k, lag)) for lag in (1, 2))),
         ("γ_1 from one step of the filter itself", _filtered_lags(covariance)),
         ("φ = 0: ν is first order of E[m²/v] for white noise", vanishes(
-            second_moment_spread().rhs.subs(phi, 0) - without)),
+            _spread().subs(phi, 0) - without)),
     ]  # fmt: skip
 
 

@@ -8,11 +8,11 @@ from sympy import Eq, Expr, Symbol, exp, gamma, integrate, oo, series, simplify,
 
 from derivations.algebra import tidy, vanishes
 from derivations.formula import Formula, Step
-from derivations.symbols import C, E, W, equation, mu, sigma, varkappa
+from derivations.symbols import C, E, W, equation, i, mu, sigma, varkappa, w_
 
 _q, _n, _z = Symbol("q", positive=True), Symbol("n", positive=True), Symbol("z", real=True)
 _length, _across = Symbol("‖w‖²", positive=True), Symbol("‖Δw⊥‖²", positive=True)
-_moved, _square = Symbol("‖Δw‖²", positive=True), Symbol("w²", positive=True)
+_moved = Symbol("‖Δw‖²", positive=True)
 _small = Symbol("d", real=True)
 
 
@@ -70,7 +70,7 @@ def given_start() -> tuple[Eq, ...]:
     Summed over C coordinates, with ϰ the share Cμ²/W of the start in W = C(μ² + σ²).
     """
     variance = simplify(_gauss(_coordinate**4) - _gauss(_coordinate**2) ** 2)
-    return equation(E(_square), _gauss(_coordinate**2)), equation(E(_square**2) - E(_square) ** 2, variance)
+    return equation(E(w_[i] ** 2), _gauss(_coordinate**2)), equation(E(w_[i] ** 4) - E(w_[i] ** 2) ** 2, variance)
 
 
 _coordinate = mu + sigma * _z
@@ -105,6 +105,8 @@ def young_spread() -> Eq:
     in_inverse = ratio.subs(C, 1 / _small)
     return equation(E(W / _length) * (C - 2) / C, series(in_inverse, _small, 0, 2).removeO().subs(_small, 1 / C))
 
+
+LOCAL = (_n, _q, mu)  # with meanings of their own here
 
 STEPS: tuple[Step, ...] = (
     many_coordinates,

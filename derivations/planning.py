@@ -1,4 +1,4 @@
-"""The formulas read backwards: rates for a wanted rotation and norm, and what to change when the training does."""
+"""The formulas read backwards: rates for a wanted rotation and norm, and how to keep them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _rates(module: ModuleType, squared_step: Expr) -> tuple[Eq, Eq]:
     """η and λ of an optimizer, for a wanted θ and W."""
     lr = theta * sqrt(W) / sqrt(tidy(simplify(squared_step / eta**2)))
     [decay] = solve(module._growth() - module._loss(), lamda)
-    wd = powsimp(simplify(simplify(decay / eta) * lr), force=True)
+    wd = powsimp(tidy(simplify(decay / eta)) * lr, force=True)
     return equation(eta, lr), equation(lamda, wd)
 
 

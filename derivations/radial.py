@@ -161,29 +161,37 @@ def lion_radial() -> tuple[Eq, ...]:
 
 @cache
 def lion_moments() -> tuple[Eq, ...]:
-    """Linearised, u = ςc plus what is left of the sign, Lion's second moments close again: E w·m, E m² and W.
+    """Linearised, u = ςc plus what is left of the sign, Lion's second moments close again.
 
-    Steps have unit size in every coordinate, whatever their direction: E u² = 1 is used as it is. What the arcsine
-    adds to the straight line between recent steps, x_e, counts twice, as S does in `derivations.lion`.
+    They are those of w and m; E c·m follows. Steps have unit size in every coordinate, whatever their direction:
+    E u² = 1 is used as it is. What the arcsine adds to the straight line between recent steps, x_e, counts twice, as S
+    does in `derivations.lion`.
     """
     ahead = beta1 * _inner + (1 - beta1) * P_g * w_square  # E w_{t-1}·c_t
     with_new, power = P_g * _inner, 1 + P_g**2 * w_square  # E m_{t-1}·g_t, E g²
     shared = beta1 * (1 - beta2) + beta2 * (1 - beta1)
     overlap = beta1 * beta2 * m_square + shared * with_new + (1 - beta1) * (1 - beta2) * power  # E c_t·m_t
     return (
+        equation(_overlap, overlap),
         equation(w_square, a**2 * w_square - 2 * a * eta * varsigma * ahead + eta**2 * (1 + 2 * x_e)),
-        equation(_inner, a * beta2 * _inner + a * (1 - beta2) * P_g * w_square - eta * varsigma * overlap),
+        equation(_inner, a * beta2 * _inner + a * (1 - beta2) * P_g * w_square - eta * varsigma * _overlap),
         equation(m_square, beta2**2 * m_square + 2 * beta2 * (1 - beta2) * with_new + (1 - beta2) ** 2 * power),
     )
 
 
-_inner = Symbol("E(wm)", real=True)
+_inner, _overlap = Symbol("E(wm)", real=True), Symbol("E(cm)", real=True)
+
+
+def _closed() -> tuple[Eq, ...]:
+    """The three equations, with the overlap of direction and momentum put in."""
+    overlap, *moments = lion_moments()
+    return tuple(moment.subs(_overlap, overlap.rhs) for moment in moments)
 
 
 @cache
 def lion_momentum() -> Eq:
     """The third at rest gives E m² from E w·m."""
-    third = lion_moments()[2]
+    third = _closed()[2]
     [found] = solve(third.lhs - third.rhs, m_square)
     return equation(m_square, _by_power(found, _inner))
 
@@ -191,7 +199,7 @@ def lion_momentum() -> Eq:
 @cache
 def lion_inner() -> tuple[Eq, ...]:
     """The second then gives E w·m = I_0 + I_1 E w²."""
-    second = lion_moments()[1]
+    second = _closed()[1]
     rest = (second.lhs - second.rhs).subs(m_square, lion_momentum().rhs).expand()
     slope = _by_power(rest.coeff(_inner, 1).subs(w_square, 0), P_g)
     constant = rest.subs({_inner: 0, w_square: 0})
@@ -211,7 +219,7 @@ def _by_power(expression: Expr, variable: Expr) -> Expr:
 @cache
 def lion_square() -> Eq:
     """And the first gives E w²: growth by steps of unit size over what decay and pull take, without a difference."""
-    first = lion_moments()[0]
+    first = _closed()[0]
     rest = (first.rhs - first.lhs).subs(_inner, I_0 + I_1 * w_square).expand()
     taken = -rest.coeff(w_square, 1) - 1 + a**2
     growth = eta**2 * (1 + 2 * x_e) + factor(rest.coeff(I_0, 1)) * I_0
@@ -236,7 +244,7 @@ def lion_variance() -> Eq:
 
 @cache
 def lion_momentum_at_rest() -> Eq:
-    """E m² with that E w·m put in."""
+    """With that E w·m put in, E m² follows from E w² alone."""
     return equation(m_square, lion_momentum().rhs.subs(_inner, I_0 + I_1 * w_square))
 
 
@@ -263,7 +271,7 @@ def _lengthening(optimizer: ModuleType, memory: Symbol) -> Expr:
 
 @cache
 def turn_while_growing() -> Eq:
-    """So z = θ/θ_0, the rotation over that at rest without P, obeys z² = 1 + P/λ + g, with g = Δ ln W over the decay.
+    """So ζ = θ/θ_0, the rotation over that at rest without P, obeys ζ² = 1 + ϱ + Λ: ϱ = P/λ, Λ = Δ ln W over the decay.
 
     This needs no equilibrium and no white noise, only the average that makes the update. For Lion, whose step has one
     length, it holds with another number in the place of (1+β)/(1-β).
@@ -275,7 +283,7 @@ def turn_while_growing() -> Eq:
 
 @cache
 def adam_l2_decay_while_growing() -> Eq:
-    """Adam+L2's decay is divided by √v, and v follows ‖w‖; its step has one length, so that W = W_0/z².
+    """Adam+L2's decay is divided by √v, and v follows ‖w‖; its step has one length, so that W = W_0/ζ².
 
     Below: the share of W that decay takes, over that at rest.
     """
@@ -289,7 +297,7 @@ def _by_turn(share: Expr) -> Expr:
 
 @cache
 def adam_l2_turn_while_growing() -> Eq:
-    """In front of a normalisation layer, p = -1, that is 1/z; multiplied by z the balance is a cubic in z.
+    """In front of a normalisation layer, p = -1, that is 1/ζ; multiplied by ζ the balance is a cubic in ζ.
 
     It has one positive root where decay and P together pull inwards.
     """
@@ -395,7 +403,7 @@ def checks() -> list[tuple[str, bool]]:
         ("Lion, P = 0: the norm of the linearised sum", vanishes(
             _formula("lion_radial_norm_squared").subs(P, 0) - lion.exact_norm_squared().rhs.subs(
                 S_, autocorrelated.lion_linear_sum().rhs.subs(
-                    q, autocorrelated.lion_overlap_ratio().rhs.subs(phi, 0)) * varsigma**2 * pi / 2
+                    q, autocorrelated.overlap_ratio().subs(phi, 0)) * varsigma**2 * pi / 2
                 * lion.variance().rhs + x_e))),
         ("Lion, P = 0: the variance of white noise", vanishes(
             _formula("lion_radial_variance").subs(P, 0) - lion.variance().rhs)),
@@ -408,11 +416,11 @@ def checks() -> list[tuple[str, bool]]:
         ("at rest the updates make up for the loss, AdamW and SGDM", all(vanishes(
             _lengthening(module, memory).subs(beta, memory) * module.leading_rotation().rhs ** 2 - module._loss() / W)
             for module, memory in ((adamw, beta1), (sgdm, alpha)))),
-        ("no growth: z² = 1 + P/λ is the paper's rotation at λ + P", vanishes(
+        ("no growth: ζ² = 1 + P/λ is the paper's rotation at λ + P", vanishes(
             turn_while_growing().rhs.subs({g_W: 0, varrho: P / lamda}) ** 2
             - _at_total(adamw.leading_rotation().rhs ** 2) / adamw.leading_rotation().rhs ** 2)),
-        ("Adam+L2: the share that decays is z^p", vanishes(adam_l2_decay_while_growing().rhs - z_theta**p)),
-        ("Adam+L2, no growth: z³ = 1 + P/λ is the paper's rotation at λ + P", vanishes(
+        ("Adam+L2: the share that decays is ζ^p", vanishes(adam_l2_decay_while_growing().rhs - z_theta**p)),
+        ("Adam+L2, no growth: ζ³ = 1 + P/λ is the paper's rotation at λ + P", vanishes(
             adam_l2_turn_while_growing().rhs.subs({g_W: 0, varrho: P / lamda})
             - z_theta**3 + _adam_l2_cubed())),
         ("η → 0: W is the paper's at λ + P", vanishes(norm_ratio - 1)),
@@ -432,7 +440,7 @@ def _formula(name: str) -> Expr:
 
 def _lion_at_rest() -> bool:
     """Put what was eliminated back, one after the other, so that no slip in between survives."""
-    first, second, third = (item.lhs - item.rhs for item in lion_moments())
+    first, second, third = (item.lhs - item.rhs for item in _closed())
     inner = {_inner: I_0 + I_1 * w_square}
     parts = {item.lhs: item.rhs for item in lion_inner()[1:]}
     in_turn = (

@@ -75,7 +75,7 @@ def turned_one_minus_cosine() -> Eq:
 
 
 @cache
-def equilibriumvartheta() -> tuple[Eq, ...]:
+def equilibrium_angle() -> tuple[Eq, ...]:
     """θ is what the balance of growth and decay would lead to: the paper's rotation of the inner optimizer.
 
     It holds at the learning rate and decay of the step, so a schedule acts at once. Adam+L2 has no variant: its
@@ -193,7 +193,7 @@ STEPS: tuple[Step, ...] = (
     turning_step,
     constant_norm,
     turned_one_minus_cosine,
-    equilibriumvartheta,
+    equilibrium_angle,
     running_mean,
     angle_bias,
     gaussian_updates,
@@ -263,11 +263,11 @@ def checks() -> list[tuple[str, bool]]:
             + 2 / n_free * gamma * (1 - gamma) * (1 - beta**2) / ((1 + gamma) * (1 - gamma * beta**2)))),
         ("θ does not change with the unit of the weights: η → cη, λ → λ/c", all(
             scaling_factor(expand_parts(step.rhs.subs(gamma_0, lion.variance().rhs)), *adamw.UNITS) == 1
-            for step in equilibriumvartheta())),
+            for step in equilibrium_angle())),
         ("without momentum AdamW's and SGDM's variants turn by θ² = 2ηλ, Lion's by π/2 times that", all(
             vanishes(step.rhs.subs(gamma_0, lion.variance().rhs).subs({beta1: 0, alpha: 0}) ** 2 - factor * eta * lamda)
-            for step, factor in zip(equilibriumvartheta(), (2, 2, pi), strict=True))),
-        ("θ does not contain the gradient's size", all(not step.rhs.has(G) for step in equilibriumvartheta())),
+            for step, factor in zip(equilibrium_angle(), (2, 2, pi), strict=True))),
+        ("θ does not contain the gradient's size", all(not step.rhs.has(G) for step in equilibrium_angle())),
     ]  # fmt: skip
 
 

@@ -199,6 +199,8 @@ def alignment() -> Eq:
     return equation(Y, 2 * chi / simplify(radsimp(2 * chi / root)))
 
 
+LOCAL = (_x, _h)  # with meanings of their own here
+
 STEPS: tuple[Step, ...] = (
     random_walk,
     normalised_mean,

@@ -62,8 +62,8 @@ X_u = _positive("X")
 s_u = _positive("s_u")
 a_turn = Symbol("a_t", real=True)
 varrho = Symbol("varrho", real=True)
-g_W = Symbol("g_W", real=True)
-z_theta = _positive("z_theta")
+g_W = Symbol("Lambda", real=True)
+z_theta = _positive("zeta")
 tau = _positive("tau")
 varkappa = Symbol("varkappa", real=True)
 f_B, f_T = _positive("f_B"), _positive("f_T")
@@ -85,6 +85,8 @@ b_0 = _positive("b_0")
 B_0 = _positive("B_0")
 epsilon = _positive("epsilon")
 omega = Symbol("omega", real=True)
+c_m, d_m = Symbol("c_m", real=True), Symbol("d_m", real=True)
+N_v = Symbol("N_v", real=True)
 
 #: Arguments of generated functions, in the order in which those functions take them.
 ARGUMENTS: dict[Symbol, Entry] = {
@@ -158,6 +160,9 @@ PARTS: dict[Symbol, Entry] = {
     gamma_k: Entry("covariance", "autocovariance of Lion's update direction", "covariance >= 0"),
     b_0: Entry("overlap", "covariance of an average with the newest gradient in it", "overlap > 0"),
     B_0: Entry("power", "variance of an average of correlated gradients", "power > 0"),
+    c_m: Entry("met", "overlap of Lion's direction with the momentum after it", "any met"),
+    d_m: Entry("driven", "what correlated gradients keep up of that", "any driven"),
+    N_v: Entry("mixed", "how the memories of m, v and the gradients mix", "mixed > 0"),
     omega: Entry("carried", "overlap of Lion's momentum with the next gradient", "carried < 1"),
     P_g: Entry("pull", "radial part before the sign", "any pull"),
     I_0: Entry("pulled", "E w·m of weights of no length", "any pulled"),

@@ -220,7 +220,7 @@ def lion_direction_power() -> Eq:
 
 @cache
 def lion_momentum_power() -> Eq:
-    """The same for the momentum."""
+    """The same for the momentum, whose rule has β2 in the place of β1."""
     return equation(E(m_[t] ** 2), _lion_moment(_momentum(), _momentum()))
 
 
@@ -325,7 +325,7 @@ def over_many_steps() -> tuple[Eq, ...]:
 
 @cache
 def taken_over_many() -> Eq:
-    """Summed over i, T_n is two exponentials a mode."""
+    """Summed over i, T_n is a geometric sum: two exponentials for each mode."""
     return equation(Function("T_n")(k), mu_n * (a**k - mu_n**k) / (a - mu_n))
 
 

@@ -727,7 +727,7 @@ def adam_second_moment_spread(beta1: Any, beta2: Any, correlation: Any) -> Any:
     Derived in `derivations.autocorrelated.second_moment_spread`.
     Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, -1 < correlation < 1.
     """
-    part_2 = (
+    mixed = (
         1
         + beta2 * correlation**4 * beta1**2
         + correlation**5 * beta1**3 * beta2**2
@@ -735,12 +735,12 @@ def adam_second_moment_spread(beta1: Any, beta2: Any, correlation: Any) -> Any:
         - 2 * beta2 * correlation**2 * beta1**2
         - 2 * beta1 * beta2 * correlation**3
     )
-    part_3 = 1 - correlation * beta1 * beta2
-    part_4 = 1 - beta2 * correlation**2
-    part_5 = 1 - correlation * beta1
-    part_6 = 1 + correlation * beta1
-    part_7 = 1 - beta2 * beta1**2
-    part_1 = -part_2 * (1 + beta1) * (1 - beta1) * (2 - 2 * beta2) / (part_3 * part_4 * part_5 * part_6 * part_7)
+    part_2 = 1 - correlation * beta1 * beta2
+    part_3 = 1 - beta2 * correlation**2
+    part_4 = 1 - correlation * beta1
+    part_5 = 1 + correlation * beta1
+    part_6 = 1 - beta2 * beta1**2
+    part_1 = -mixed * (1 + beta1) * (1 - beta1) * (2 - 2 * beta2) / (part_2 * part_3 * part_4 * part_5 * part_6)
     return 2 * (1 - beta2) * (1 + beta2 * correlation**2) / ((1 + beta2) * (1 - beta2 * correlation**2)) + part_1
 
 
@@ -856,10 +856,10 @@ def lion_overlap_ratio(beta1: Any, beta2: Any, correlation: Any) -> Any:
     Derived in `derivations.autocorrelated.lion_overlap_ratio`.
     Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, -1 < correlation < 1.
     """
-    part_2 = -2 * correlation * beta1 * (1 + beta2) * (beta1 - 1) * (beta2 - 1)
-    part_3 = (beta1 - 1) ** 2 * (1 + beta2) * (correlation * beta2 - 1)
-    part_1 = beta1**2 * (1 + correlation * beta2) * (beta2 - 1) + part_2 + part_3
-    return (1 + beta2) * ((1 - beta1) * (correlation * beta2 - 1) + correlation * beta1 * (beta2 - 1)) / part_1
+    overlap = 1 + correlation * beta1 * (1 - beta2) / (1 - correlation * beta2) - beta1
+    part_1 = beta1**2 * (1 - beta2) * (1 + correlation * beta2) / ((1 + beta2) * (1 - correlation * beta2))
+    power = (1 - beta1) ** 2 + 2 * correlation * beta1 * (1 - beta1) * (1 - beta2) / (1 - correlation * beta2) + part_1
+    return overlap / power
 
 
 def lion_projected_sum_map(
@@ -903,12 +903,13 @@ def lion_correlated_covariance(beta1: Any, beta2: Any, lag: Any, correlation: An
     correlation != 0.
     """
     overlap = 1 + correlation * beta1 * (1 - beta2) / (1 - correlation * beta2) - beta1
-    part_5 = beta1 * (1 - beta2) * (1 + correlation * beta2) / ((1 + beta2) * (1 - correlation * beta2))
-    part_4 = part_5 + correlation * (1 - beta1) * (1 - beta2) / (1 - correlation * beta2)
-    part_3 = beta2 * part_4
-    part_2 = overlap * (1 - beta2) + part_3 - correlation * overlap * (1 - beta2) / (correlation - beta2)
-    part_1 = beta1 * part_2 * beta2 ** (lag - 1)
-    return part_1 + correlation**lag * (overlap * (1 - beta1) + overlap * beta1 * (1 - beta2) / (correlation - beta2))
+    part_3 = beta1 * (1 - beta2) * (1 + correlation * beta2) / ((1 + beta2) * (1 - correlation * beta2))
+    part_2 = part_3 + correlation * (1 - beta1) * (1 - beta2) / (1 - correlation * beta2)
+    part_1 = beta2 * part_2
+    met = overlap * (1 - beta2) + part_1
+    driven = correlation * overlap * (1 - beta2) / (correlation - beta2)
+    part_4 = correlation**lag * (overlap * (1 - beta1) + driven * beta1 / correlation)
+    return beta1 * beta2 ** (lag - 1) * (met - driven) + part_4
 
 
 def lion_linear_sum(lr: Any, weight_decay: Any, beta1: Any, beta2: Any, overlap_ratio: Any) -> Any:
