@@ -28,8 +28,8 @@ from derivations.symbols import (
     theta,
 )
 
-_N, _theta_new = Symbol("N", positive=True), Symbol("theta'", positive=True)
-_new = {eta: Symbol("eta'", positive=True), lamda: Symbol("lambda'", positive=True)}
+_N, _theta_new = Symbol("N", positive=True), Symbol("theta_new", positive=True)
+_new = {eta: Symbol("eta_new", positive=True), lamda: Symbol("lambda_new", positive=True)}
 
 
 @cache

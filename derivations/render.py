@@ -31,7 +31,7 @@ class _ReadingOrder:
 
 
 #: Greek letters that sympy spells out in a terminal.
-LETTERS = {"vartheta": "ϑ", "varrho": "ϱ", "varkappa": "ϰ", "ell": "ℓ", "eta'": "η′", "lambda'": "λ′", "theta'": "θ′"}
+LETTERS = {"vartheta": "ϑ", "varrho": "ϱ", "varkappa": "ϰ", "ell": "ℓ"}
 
 
 class _Pretty(_ReadingOrder, PrettyPrinter):

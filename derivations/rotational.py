@@ -149,14 +149,14 @@ def filling_average() -> tuple[Eq, ...]:
     """The average that makes the update starts empty, so its length has a mean of its own in the first 1/(1-β) steps.
 
     SGDM's momentum grows, and each step is longer than those in the running mean: it turns faster than θ. AdamW
-    divides by 1-β1^t and starts with the full length of one gradient: it turns slower. Below: E X_t over its final
-    value.
+    divides by 1-β1^t and starts with the full length of one gradient: it turns slower. Below: Q,
+    E X_t over its final value.
     """
     filled = 1 - beta ** (2 * t)
     return equation(_ratio("SGDM"), filled), equation(_ratio("AdamW"), filled / (1 - beta**t) ** 2)
 
 
-_ratio = Function("X_t/X")
+_ratio = Function("Q")
 
 
 @cache

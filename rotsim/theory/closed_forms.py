@@ -1222,8 +1222,8 @@ def sgdm_planned_weight_decay(
     Valid for 0 <= momentum < 1, norm_squared > 0, gradient_power > 0, homogeneity < 1, rotation > 0.
     """
     part_1 = homogeneity / 2 - 1 / 2
-    part_2 = 1 + momentum
-    return -rotation * norm_squared**part_1 * np.sqrt(gradient_power * part_2 * (1 - momentum)) / (2 * (momentum - 1))
+    part_2 = 1 - momentum
+    return rotation * norm_squared**part_1 * np.sqrt(gradient_power * (1 + momentum) / part_2) / 2
 
 
 def adam_l2_planned_weight_decay(
