@@ -7,18 +7,18 @@ from functools import cache
 from sympy import Eq, Expr, Function, IndexedBase, Matrix, cos, pi, simplify, sin, sqrt
 
 from derivations import adamw, lion, sgdm, transient
-from derivations.algebra import geometric_sum, scaling_factor, tidy, vanishes
+from derivations.algebra import geometric_sum, scale_exponent, scaling_factor, tidy, vanishes
 from derivations.formula import Formula, Step
 from derivations.symbols import (
     K_0,
     E,
-    G,
     X_u,
     a,
     a_turn,
     alpha,
     beta,
     beta1,
+    c,
     equation,
     eta,
     expand_parts,
@@ -267,7 +267,10 @@ def checks() -> list[tuple[str, bool]]:
         ("without momentum AdamW's and SGDM's variants turn by θ² = 2ηλ, Lion's by π/2 times that", all(
             vanishes(step.rhs.subs(gamma_0, lion.variance().rhs).subs({beta1: 0, alpha: 0}) ** 2 - factor * eta * lamda)
             for step, factor in zip(equilibrium_angle(), (2, 2, pi), strict=True))),
-        ("θ does not contain the gradient's size", all(not step.rhs.has(G) for step in equilibrium_angle())),
+        ("d log θ / d log (gradient scale) = 0 for every variant", all(
+            scale_exponent(step.rhs) == 0 for step in equilibrium_angle())),
+        ("a turn does not know the gradient's scale: X and its mean go with its square", vanishes(
+            turning_step().rhs.subs({X_u: c**2 * X_u, s_u: c**2 * s_u}, simultaneous=True) - turning_step().rhs)),
     ]  # fmt: skip
 
 
