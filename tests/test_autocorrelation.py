@@ -51,7 +51,7 @@ def walk(opt, steps, norm, seed=0):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_any_autocorrelation(name):
-    """Norm and rotation of a walk, against white noise's equilibrium times the factors; leading order, so within 1 %."""
+    """Norm and rotation of a walk, against the factors on white noise; leading order, so within 1 %."""
     opt = OPTIMIZERS[name]
     eq, (on_rotation, on_norm) = rotsim.equilibrium(opt, DIM), autocorrelation_factors(opt, autocorrelation())
     norm, rotation = walk(opt, int(8 * eq.relaxation_steps), eq.norm * on_norm)

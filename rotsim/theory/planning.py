@@ -15,12 +15,12 @@ import numpy as np
 from scipy.optimize import root
 from scipy.special import expit, logit
 
-from rotsim.errors import InvalidInput, positive
+from rotsim.errors import InvalidInput, NoEquilibrium, positive
 from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.optimizers import Rotational, optimizer_class
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory import closed_forms
-from rotsim.theory.equilibrium import Equilibrium, equilibrium
+from rotsim.theory.equilibrium import Equilibrium, checked_law, equilibrium
 
 _TARGETS = ("rotation", "relaxation_steps", "norm")
 _PRECISION = 1e-9
@@ -104,11 +104,20 @@ def plan(
     free = [name for name in ("lr", "weight_decay") if name not in held]
     if "rotation" in wanted and "relaxation_steps" in wanted:
         free.append("momentum")
-    if len(free) != len(wanted):
+        if "momentum" in fixed:
+            raise InvalidInput(
+                "`momentum` is solved for when rotation and relaxation_steps are both wanted; "
+                f"got {fixed['momentum']!r}. Leave it out, or one of the two"
+            )
+    if not free:
+        raise InvalidInput("lr and weight_decay are both held, so nothing is left to find; leave one of them out")
+    if not wanted or len(free) != len(wanted):
         raise InvalidInput(
             f"{len(wanted)} targets ({', '.join(wanted) or 'none'}) cannot determine {len(free)} unknowns "
             f"({', '.join(free)}); give as many of rotation, relaxation_steps, norm as are unknown, or fix lr"
         )
+
+    dim, gradient, law = checked_law(dim, gradient)
 
     def build(x: np.ndarray) -> Optimizer:
         solved = dict(zip(free, x, strict=True))
@@ -119,16 +128,18 @@ def plan(
     def miss(x: np.ndarray) -> np.ndarray:
         try:
             found = equilibrium(build(x), dim, gradient)
-        except (InvalidInput, OverflowError, FloatingPointError):
+        except (InvalidInput, NoEquilibrium, OverflowError, FloatingPointError):
             return np.full(len(wanted), 1e2)  # outside the optimizer's range: far from everything
         return np.array([np.log(getattr(found, name) / value) for name, value in wanted.items()])
 
     start = _start(spec(1e-3, 1e-3, **fixed), dim, wanted, held, free)
+    if not law.radial:  # whose strength some rates outweigh and others do not
+        equilibrium(build(start), dim, gradient)  # says so itself if what is held allows none
     with np.errstate(all="ignore"):
         solved = root(miss, start, method="hybr", tol=1e-13)
     if np.abs(miss(solved.x)).max() > _PRECISION:
         aims = ", ".join(f"{name}={value:g}" for name, value in {**wanted, **held}.items())
-        raise InvalidInput(f"no {spec.label} reaches {aims} at dim={dim}. {_why(wanted)}")
+        raise InvalidInput(f"no {spec.label} reaches {aims} at dim={dim}. {_why(spec.name, wanted)}")
     optimizer = build(solved.x)
     return Plan(optimizer, equilibrium(optimizer, dim, gradient))
 
@@ -237,10 +248,13 @@ def _start(
     return np.array([guess[name] for name in free])
 
 
-def _why(wanted: dict[str, float]) -> str:
+def _why(family: str, wanted: dict[str, float]) -> str:
+    lag = "Adam's second moment adds up to 2/(1-β2) steps to relaxation; " if family.startswith("adam") else ""
     if "rotation" in wanted and "relaxation_steps" in wanted:
         return (
-            "Momentum trades the two: rotation² · relaxation_steps lies between 0 and a bound below 1, and "
-            "Adam's second moment adds up to 2/(1-β2) steps; ask for a slower rotation, or set a smaller β2 in betas"
+            f"Momentum trades the two: rotation² · relaxation_steps lies between 0 and a bound of at most 1. {lag}"
+            f"ask for a slower rotation{', or set a smaller β2 in betas' if lag else ''}"
         )
-    return "Ask for a smaller rotation or a longer relaxation"
+    if "relaxation_steps" in wanted:
+        return f"{lag}ask for a longer relaxation{', or set a smaller β2 in betas' if lag else ''}"
+    return "Ask for a smaller rotation"
