@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import NamedTuple
 
@@ -11,8 +12,10 @@ from derivations import (
     adam_l2,
     adamw,
     autocorrelated,
+    finite_dim,
     generate,
     lion,
+    planning,
     radial,
     rotational,
     second_moment,
@@ -34,6 +37,8 @@ DERIVATIONS = {
     "autocorrelated": autocorrelated,
     "radial": radial,
     "rotational": rotational,
+    "finite_dim": finite_dim,
+    "planning": planning,
 }
 
 
@@ -51,8 +56,16 @@ def walkthrough(name: str) -> list[WalkthroughStep]:
     for step in _derivation(name).STEPS:
         result = step()
         equations = result if isinstance(result, tuple) else (result,)
-        steps.append(WalkthroughStep(step.__name__.replace("_", " ").capitalize(), step.__doc__ or "", equations))
+        steps.append(WalkthroughStep(_title(step.__name__), step.__doc__ or "", equations))
     return steps
+
+
+def _title(name: str) -> str:
+    """The name of a step as a heading; optimizers as they are written."""
+    title = name.replace("_", " ").capitalize()
+    for code, label in (("adamw", "AdamW"), ("adam l2", "Adam+L2"), ("sgdm", "SGDM"), (" lion", " Lion")):
+        title = re.sub(code, label, title, flags=re.IGNORECASE)
+    return title
 
 
 def render(name: str, style: str = "text") -> str:
@@ -68,6 +81,7 @@ def render(name: str, style: str = "text") -> str:
     headline = (_derivation(name).__doc__ or "").strip()
     steps = walkthrough(name)
     used = {symbol for step in steps for item in step.equations for symbol in item.free_symbols}
+    used -= set(getattr(_derivation(name), "LOCAL", ()))
     legend = [(symbol, entry) for symbol, entry in TABLE.items() if symbol in used]
     pages = [render_step(number, *step, style=style) for number, step in enumerate(steps, start=1)]
     return "\n".join([render_head(headline, legend, style=style), *pages])

@@ -394,6 +394,8 @@ def _weights_given_gradient() -> Expr:
     return tilted.subs(x, peak) - joint.subs(x, top)
 
 
+LOCAL = (h, x, y)  # with meanings of their own here
+
 STEPS: tuple[Step, ...] = (
     random_walk,
     effective_learning_rate,
@@ -424,6 +426,7 @@ STEPS: tuple[Step, ...] = (
 )
 
 FORMULAS: tuple[Formula, ...] = (
+    Formula("adam_l2_step_size", equivalent_step_size, "Learning rate of the SGDM that Adam+L2 is, for constant v."),
     Formula("adam_l2_leading_norm", leading_norm, "RMS norm of the weights under Adam+L2, to leading order in ηλ."),
     Formula(
         "adam_l2_leading_rotation",

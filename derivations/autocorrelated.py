@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from functools import cache
+from types import ModuleType
 
-from sympy import Eq, Expr, Function, Integer, Sum, oo, pi, simplify
+from sympy import Add, Eq, Expr, Function, Integer, Pow, Rational, Sum, oo, pi, powsimp, simplify, symbols
 from sympy import S as Singleton
 
-from derivations import adamw, linear, lion, second_moment, sgdm
-from derivations.algebra import geometric_sum, tidy, vanishes
+from derivations import adam_l2, adamw, linear, lion, second_moment, sgdm
+from derivations.algebra import fixed_point, geometric_sum, raised, tidy, vanishes
 from derivations.formula import Formula, Step
 from derivations.symbols import (
     B_0,
+    F_0,
     A,
     C,
     E,
+    F,
+    N_v,
     S,
     W,
     a,
     alpha,
     b_0,
+    beta,
     beta1,
     beta2,
     c_,
+    c_m,
+    d_m,
     delta,
     epsilon,
     equation,
@@ -38,6 +45,7 @@ from derivations.symbols import (
     m_,
     nu,
     omega,
+    p,
     phi,
     q,
     rho,
@@ -124,6 +132,89 @@ def average_power() -> Eq:
 
 
 @cache
+def power_factor() -> Eq:
+    """So E‖m‖² is F times that under white noise, a single number for any autocorrelation."""
+    power = average_power().rhs
+    alone = tidy(geometric_sum(_ema_weight(j) ** 2, j))
+    return equation(F, simplify(power / alone))
+
+
+@cache
+def growth_factor() -> Eq:
+    """Growth follows it where gradients are orthogonal to w. Where they are not, whole contributions add up.
+
+    Those do not fade, as m does: growth is then F at β = 1, the gradients' spectral density at frequency zero.
+    """
+    return equation(F_0, 1 + 2 * Sum(_R(k), (k, 1, oo)))
+
+
+@cache
+def norm_factors() -> tuple[Eq, ...]:
+    """Put F_0 into the balance of growth and loss of AdamW, SGDM and Adam+L2: the factors of W, to leading order."""
+    return tuple(
+        equation(_factor(name), _raised(module, exponent))
+        for name, module, exponent in (
+            ("AdamW", adamw, Integer(1)),
+            ("SGDM", sgdm, 1 - p),
+            ("Adam+L2", adam_l2, 1 - p / 2),
+        )
+    )
+
+
+_factor = Function("W/W₀")
+
+
+def _raised(module: ModuleType, exponent: Expr) -> Expr:
+    """W over that of white noise, when growth is F_0 times as large."""
+    white = fixed_point(module._growth(), module._loss(), W, exponent)
+    more = fixed_point(F_0 * module._growth(), module._loss(), W, exponent)
+    base = simplify(raised(more, exponent) / raised(white, exponent))
+    return Pow(base, tidy(1 / exponent))
+
+
+@cache
+def rotation_factors() -> tuple[Eq, ...]:
+    """Steps follow F, θ² is their square over W. For SGDM their size follows the norm too, W^p, which drops out.
+
+    In front of a normalisation layer F_0 = F: no change for AdamW and SGDM, and F^(1/6) in Adam+L2's rotation.
+    """
+    sizes = {"AdamW": Integer(1), "SGDM": Function("W")(p), "Adam+L2": Integer(1)}
+    plain, of_sgdm, of_adam_l2 = (item.rhs for item in norm_factors())
+    sizes["SGDM"] = Pow(F_0, tidy(p / (1 - p)))
+    return tuple(
+        equation(_turned(name), powsimp(simplify(F * sizes[name] / norm)))
+        for name, norm in zip(sizes, (plain, of_sgdm, of_adam_l2), strict=True)
+    )
+
+
+_turned = Function("θ²/θ₀²")
+
+
+@cache
+def sgdm_norm_factor() -> Eq:
+    """The second of `norm_factors`."""
+    return norm_factors()[1]
+
+
+@cache
+def adam_l2_norm_factor() -> Eq:
+    """The third of `norm_factors`."""
+    return norm_factors()[2]
+
+
+@cache
+def average_rotation_factor() -> Eq:
+    """The first two of `rotation_factors`."""
+    return rotation_factors()[0]
+
+
+@cache
+def adam_l2_rotation_factor() -> Eq:
+    """The third of `rotation_factors`."""
+    return rotation_factors()[2]
+
+
+@cache
 def lion_average() -> tuple[Eq, ...]:
     """Lion's weights shrink by β2 per step, except that of the newest gradient, which is not in the momentum yet.
 
@@ -163,6 +254,21 @@ def _lamda() -> Expr:
 
 
 @cache
+def lion_power_by_lag() -> tuple[Eq, ...]:
+    """Both numbers in q are sums over lags: b_0 with the weights of c, B_0 with the γ_k of white noise."""
+    return (
+        equation(b_0, _kappa(0) + Sum(_kappa(k) * _R(k), (k, 1, oo))),
+        equation(B_0, gamma_0 + 2 * Sum(gamma_k * _R(k), (k, 1, oo))),
+    )
+
+
+@cache
+def lion_weight() -> Eq:
+    """The weight in c of a gradient k steps old."""
+    return equation(_kappa(k), _lion_weights()[0].subs(j, k))
+
+
+@cache
 def lion_sum() -> Eq:
     """The arcsine exceeds its argument, and what it adds comes from short lags, where orthogonality does not matter.
 
@@ -176,6 +282,12 @@ def lion_sum() -> Eq:
 def first_order_memory() -> Eq:
     """The simplest memory: each gradient keeps a share φ of the one before, R_k = φ^k."""
     return equation(_R(k), phi**k)
+
+
+@cache
+def first_order_factor() -> Eq:
+    """F for this memory; growth of free gradients is the same at β = 1."""
+    return equation(F, tidy(simplify(1 + 2 * geometric_sum((beta * phi) ** k, k, 1))))
 
 
 @cache
@@ -202,7 +314,12 @@ def _momentum_moments() -> tuple[Expr, Expr]:
 @cache
 def lion_overlap_ratio() -> Eq:
     """q, the one number that S needs, for this memory; without memory it is (1-β1)/γ_0."""
-    return equation(q, simplify(lion_overlap().rhs / lion_power().rhs))
+    return equation(q, b_0 / B_0)
+
+
+def overlap_ratio() -> Expr:
+    """The same written out."""
+    return simplify(lion_overlap().rhs / lion_power().rhs)
 
 
 @cache
@@ -226,13 +343,22 @@ def lion_projected_sum() -> Eq:
 
 
 @cache
+def lion_met() -> Eq:
+    """E c·m of a direction and the momentum after it, from the moments of m."""
+    inner, square = _momentum_moments()
+    return equation(c_m, beta2 * (beta1 * square + (1 - beta1) * phi * inner) + (1 - beta2) * b_0)
+
+
+@cache
+def lion_driven() -> Eq:
+    """Later momenta forget it as β2^n, but new gradients, alike to older ones, keep a part up, which falls as φ^n."""
+    return equation(d_m, (1 - beta2) * phi * b_0 / (phi - beta2))
+
+
+@cache
 def lion_covariance() -> Eq:
     """γ_k of free gradients: two memories, the momentum's β2 and the gradients' φ, make two geometric sequences."""
-    inner, square = _momentum_moments()
-    with_new = beta2 * (beta1 * square + (1 - beta1) * phi * inner) + (1 - beta2) * b_0  # E c_t·m_t
-    driven = (1 - beta2) * phi * b_0 / (phi - beta2)  # E c_t·m_{t+n} = (with_new - driven) β2^n + driven φ^n
-    own = beta1 * (with_new - driven)
-    return equation(gamma_k, own * beta2 ** (k - 1) + (beta1 * driven / phi + (1 - beta1) * b_0) * phi**k)
+    return equation(gamma_k, beta1 * (c_m - d_m) * beta2 ** (k - 1) + (beta1 * d_m / phi + (1 - beta1) * b_0) * phi**k)
 
 
 @cache
@@ -276,13 +402,33 @@ def adamw_free_one_minus_cosine() -> Eq:
 
 
 @cache
-def second_moment_spread() -> Eq:
-    """To first order in its fluctuations, a random v multiplies E m²/v by 1 + ν; memory makes v fluctuate more.
+def second_moment_mixing() -> Eq:
+    """A random v wavers more when gradients have a memory, and its correlation with m² mixes three memories.
 
-    One part of ν is the variance of v, the other the correlation of m² with v, both for jointly Gaussian gradients.
-    At φ = 0 it is the first order of `derivations.second_moment`, by another route.
+    Of that correlation, for jointly Gaussian gradients, this is the part which does not factor.
+    """
+    return equation(N_v, _unfactored(_shared_with_power()))
+
+
+@cache
+def second_moment_spread() -> Eq:
+    """To first order in its fluctuations, a random v multiplies E m²/v by 1 + ν.
+
+    One part of ν is the variance of v, the other the correlation of m² with v. At φ = 0 it is the first order of
+    `derivations.second_moment`, by another route.
     """
     variance = 2 * (1 - beta2) / (1 + beta2) * (1 + beta2 * phi**2) / (1 - beta2 * phi**2)
+    shared = _shared_with_power()
+    return equation(nu, tidy(variance) - 2 * (1 - beta2) * shared.subs(_unfactored(shared), N_v))
+
+
+def _unfactored(product: Expr) -> Expr:
+    """Its factor with the most terms."""
+    return max(product.atoms(Add), key=lambda part: len(part.args))
+
+
+def _shared_with_power() -> Expr:
+    """Σ (E m·g)² β2^n over E m²."""
     power = tidy(geometric_sum(_ema_weight(j) ** 2, j)) * (1 + 2 * geometric_sum((beta1 * phi) ** k, k, 1))
     # E m_t·g_{t-n} = (inner - driven) β1^n·… : a sum of φ^n and β1^n
     by_phi, by_beta = _overlap_modes()
@@ -291,7 +437,11 @@ def second_moment_spread() -> Eq:
         for first, one in ((by_phi, phi), (by_beta, beta1))
         for second, two in ((by_phi, phi), (by_beta, beta1))
     )
-    return equation(nu, tidy(variance) - 2 * (1 - beta2) * tidy(simplify(common / power)))
+    return tidy(simplify(common / power))
+
+
+def _spread() -> Expr:
+    return expand_parts(second_moment_spread().rhs, (second_moment_mixing(),))
 
 
 def _overlap_modes() -> tuple[Expr, Expr]:
@@ -337,20 +487,30 @@ STEPS: tuple[Step, ...] = (
     pull_of_the_past,
     exponential_average,
     average_power,
+    power_factor,
+    growth_factor,
+    norm_factors,
+    rotation_factors,
     lion_average,
     lion_linear_sum,
     lion_rotation,
+    lion_power_by_lag,
+    lion_weight,
     lion_sum,
     first_order_memory,
+    first_order_factor,
     lion_overlap,
     lion_power,
     lion_overlap_ratio,
     lion_carried_overlap,
     lion_projected_sum,
+    lion_met,
+    lion_driven,
     lion_covariance,
     adamw_projected_norm_squared,
     adamw_free_norm_squared,
     adamw_free_one_minus_cosine,
+    second_moment_mixing,
     second_moment_spread,
     sgdm_projected_gain,
     sgdm_projected_share,
@@ -362,6 +522,33 @@ STEPS: tuple[Step, ...] = (
 DECOUPLED = "lr * weight_decay < 1"
 
 FORMULAS: tuple[Formula, ...] = (
+    Formula(
+        "sgdm_correlated_norm_squared",
+        sgdm_norm_factor,
+        "E‖w‖² of SGDM over that under white noise, to leading order, for any autocorrelation of gradients.",
+    ),
+    Formula(
+        "adam_l2_correlated_norm_squared",
+        adam_l2_norm_factor,
+        "E‖w‖² of Adam+L2 over that under white noise, to leading order, for any autocorrelation of gradients.",
+    ),
+    Formula(
+        "correlated_squared_rotation",
+        average_rotation_factor,
+        "θ² of AdamW and SGDM over that under white noise, to leading order, for any autocorrelation of gradients.",
+    ),
+    Formula(
+        "adam_l2_correlated_squared_rotation",
+        adam_l2_rotation_factor,
+        "θ² of Adam+L2 over that under white noise, to leading order, for any autocorrelation of gradients.",
+    ),
+    Formula("average_power_factor", first_order_factor, "E‖m‖² of an average of AR(1) gradients over that of white."),
+    Formula("lion_weight", lion_weight, "Weight of a gradient `lag` steps old in Lion's update direction."),
+    Formula(
+        "lion_correlated_rotation",
+        lion_rotation,
+        "θ²/(2ηλ) of Lion as ηλ → 0, sign linearised, for any autocorrelation of gradients orthogonal to w.",
+    ),
     Formula(
         "adamw_projected_norm_squared",
         adamw_projected_norm_squared,
@@ -384,6 +571,7 @@ FORMULAS: tuple[Formula, ...] = (
         "adam_second_moment_spread",
         second_moment_spread,
         "ν in E[m²/v] = (1 + ν)·E[m²]/E[v] under AR(1) gradients, to first order in 1 - β2.",
+        (second_moment_mixing,),
     ),
     Formula(
         "sgdm_projected_gain",
@@ -405,6 +593,7 @@ FORMULAS: tuple[Formula, ...] = (
         "lion_overlap_ratio",
         lion_overlap_ratio,
         "E[c·g]/E[c²] of Lion under AR(1) gradients, through which alone they set its rotation.",
+        (lion_overlap, lion_power),
     ),
     Formula(
         "lion_projected_sum_map",
@@ -418,7 +607,7 @@ FORMULAS: tuple[Formula, ...] = (
         "lion_correlated_covariance",
         lion_covariance,
         "Covariance of update directions `lag` steps apart under AR(1) gradients.",
-        (lion_overlap,),
+        (lion_overlap, lion_met, lion_driven),
         "correlation != beta2, correlation != 0",
     ),
     Formula(
@@ -438,16 +627,16 @@ def equilibrium() -> dict[str, Expr]:
 def checks() -> list[tuple[str, bool]]:
     """The claims of the walk-through that sympy can prove, each with its verdict."""
     by_shift = exponential_average()[1].rhs
-    white_sum = lion_linear_sum().rhs.subs(q, lion_overlap_ratio().rhs.subs(phi, 0))
+    white_sum = lion_linear_sum().rhs.subs(q, overlap_ratio().subs(phi, 0))
     white_lion = 2 / pi * geometric_sum(a**k * lion.covariance().rhs, k, 1) / lion.variance().rhs
     growth = (1 + beta1 * phi) / (1 - beta1 * phi)
     small = {delta: 0, a: 1}
     white_norm = C * _adamw(True).square.subs(phi, 0)
     without = 2 * (1 - beta2) / (1 + beta2) - 2 * (1 - beta2) * (1 - beta1**2) / (1 - beta1**2 * beta2)
-    covariance = lion_covariance().rhs.subs(b_0, lion_overlap().rhs)
+    covariance = expand_parts(lion_covariance().rhs, (lion_overlap(), lion_met(), lion_driven()))
     return [
         ("φ = 0: ν is the first order of a random v under white noise", vanishes(
-            1 + second_moment_spread().rhs.subs(phi, 0) - second_moment.settled_ratio().rhs)),
+            1 + _spread().subs(phi, 0) - second_moment.settled_ratio().rhs)),
         (
             "any autocorrelation: S = aβ/(1-aβ) turns Lion's form of the cosine into AdamW's",
             vanishes(lion.exact_one_minus_cosine().rhs.subs(S, by_shift) - adamw.exact_one_minus_cosine().rhs),
@@ -455,6 +644,12 @@ def checks() -> list[tuple[str, bool]]:
         ("AR(1): AdamW's and SGDM's cosine is that of white noise", vanishes(
             _adamw(True).one_minus_cosine - adamw.exact_one_minus_cosine().rhs)
             and vanishes(_sgdm(True).one_minus_cosine - sgdm.exact_one_minus_cosine().rhs)),
+        ("AR(1): F is E‖m‖² over that under white noise", vanishes(
+            first_order_factor().rhs.subs(beta, beta1) - growth)),
+        ("AR(1): the spectral density at zero is F at β = 1", vanishes(
+            first_order_factor().rhs.subs(beta, 1) - 1 - 2 * geometric_sum(phi**k, k, 1))),
+        ("p = -1: norms follow F^(1/2), F^(1/4), F^(1/3), and only Adam+L2's rotation F, as F^(1/6)", _powers()),
+        ("Lion: E c² by lags is the sum over the filter, three gradients", _by_lags()),
         ("φ = 0: AdamW's norm is that of white noise", vanishes(white_norm - adamw.exact_norm_squared().rhs)),
         ("φ = 0: SGDM's gain is that of white noise, with or without projection", all(
             vanishes(step().rhs.subs({epsilon: 0, phi: 0}) - sgdm.gain().rhs)
@@ -471,14 +666,14 @@ def checks() -> list[tuple[str, bool]]:
          vanishes(_sgdm(True).share.subs(phi, 0)) and vanishes(_sgdm(True).share.subs(delta, 0))),
         ("white noise: Lion's sum is the linearised arcsine law", vanishes(white_sum - white_lion)),
         ("ηλ → 0: the sum with projection's memory is the linear sum", vanishes(
-            _projected_sum() / lion_linear_sum().rhs.subs(a, 1).subs(q, lion_overlap_ratio().rhs) - 1)),
+            _projected_sum() / lion_linear_sum().rhs.subs(a, 1).subs(q, overlap_ratio()) - 1)),
         ("β1 = β2: Lion's linearised sum has no autocorrelation in it", not lion_linear_sum().rhs.subs(
             beta1, beta2).simplify().has(q)),
         ("white noise: Lion's covariance at lags 1 and 2", all(vanishes(
             simplify(covariance.subs(k, lag)).subs(phi, 0) - lion.covariance().rhs.subs(k, lag)) for lag in (1, 2))),
         ("γ_1 from one step of the filter itself", _filtered_lags(covariance)),
         ("φ = 0: ν is first order of E[m²/v] for white noise", vanishes(
-            second_moment_spread().rhs.subs(phi, 0) - without)),
+            _spread().subs(phi, 0) - without)),
     ]  # fmt: skip
 
 
@@ -499,3 +694,19 @@ def _filtered_lags(covariance: Expr) -> bool:
 
 def _swapped(expression: Expr) -> Expr:
     return expand_parts(expression).subs({beta1: phi, phi: beta1}, simultaneous=True)
+
+
+def _powers() -> bool:
+    layer = {p: -1, F_0: F}
+    found = [powsimp(item.rhs.subs(layer)) for item in (*norm_factors(), *rotation_factors())]
+    halved = (12, 6, 8, 0, 0, 4)  # twelfths of the powers in W and θ²
+    alike = rotation_factors()[0].rhs == rotation_factors()[1].rhs
+    return alike and all(vanishes(one - F ** Rational(power, 12)) for one, power in zip(found, halved, strict=True))
+
+
+def _by_lags() -> bool:
+    """Σ_ij κ_i κ_j R_{i-j} of three weights, against Σ κ_i κ_{i+k} collected by lag."""
+    weights, given = symbols("k0:3"), (Integer(1), *symbols("R1:3"))
+    direct = sum(x * y * given[abs(i_ - j_)] for i_, x in enumerate(weights) for j_, y in enumerate(weights))
+    lagged = [sum(x * y for x, y in zip(weights, weights[lag:], strict=False)) for lag in range(3)]
+    return vanishes(direct - lagged[0] - 2 * sum(r * own for r, own in zip(given[1:], lagged[1:], strict=True)))

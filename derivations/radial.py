@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
+from types import ModuleType
 
-from sympy import Eq, Expr, Matrix, S, factor, pi, sign, simplify, solve, sqrt, symbols
+from sympy import Eq, Expr, Function, Integer, Matrix, Poly, S, Symbol, factor, pi, powsimp, sign, simplify, solve, sqrt
 
-from derivations import adamw, autocorrelated, linear, lion, sgdm
+from derivations import adam_l2, adamw, autocorrelated, linear, lion, sgdm
 from derivations.algebra import expansion, tidy, vanishes
 from derivations.formula import Formula, Step
 from derivations.symbols import (
+    I_0,
+    I_1,
     W_0,
     C,
     E,
@@ -18,6 +21,7 @@ from derivations.symbols import (
     W,
     a,
     alpha,
+    beta,
     beta1,
     beta2,
     c_,
@@ -26,20 +30,27 @@ from derivations.symbols import (
     eta,
     expand_parts,
     g_,
+    g_W,
     gamma_0,
     lamda,
     m_,
+    m_square,
     norm_m,
+    p,
     phi,
     q,
     rho,
     t,
+    theta,
     theta_0,
     u_,
     v,
+    varrho,
     varsigma,
     w_,
+    w_square,
     x_e,
+    z_theta,
 )
 from derivations.symbols import S as S_
 
@@ -150,57 +161,148 @@ def lion_radial() -> tuple[Eq, ...]:
 
 @cache
 def lion_moments() -> tuple[Eq, ...]:
-    """Linearised, u = ςc plus what is left of the sign, Lion's second moments close again: E w·m, E m² and W.
+    """Linearised, u = ςc plus what is left of the sign, Lion's second moments close again.
 
-    Steps have unit size in every coordinate, whatever their direction: E u² = 1 is used as it is. What the arcsine
-    adds to the straight line between recent steps, x_e, counts twice, as S does in `derivations.lion`.
+    They are those of w and m; E c·m follows. Steps have unit size in every coordinate, whatever their direction:
+    E u² = 1 is used as it is. What the arcsine adds to the straight line between recent steps, x_e, counts twice, as S
+    does in `derivations.lion`.
     """
-    ahead = beta1 * _inner + (1 - beta1) * P_g * _square  # E w_{t-1}·c_t
-    with_new, power = P_g * _inner, 1 + P_g**2 * _square  # E m_{t-1}·g_t, E g²
+    ahead = beta1 * _inner + (1 - beta1) * P_g * w_square  # E w_{t-1}·c_t
+    with_new, power = P_g * _inner, 1 + P_g**2 * w_square  # E m_{t-1}·g_t, E g²
     shared = beta1 * (1 - beta2) + beta2 * (1 - beta1)
-    overlap = beta1 * beta2 * _power + shared * with_new + (1 - beta1) * (1 - beta2) * power  # E c_t·m_t
+    overlap = beta1 * beta2 * m_square + shared * with_new + (1 - beta1) * (1 - beta2) * power  # E c_t·m_t
     return (
-        equation(_square, a**2 * _square - 2 * a * eta * varsigma * ahead + eta**2 * (1 + 2 * x_e)),
-        equation(_inner, a * beta2 * _inner + a * (1 - beta2) * P_g * _square - eta * varsigma * overlap),
-        equation(_power, beta2**2 * _power + 2 * beta2 * (1 - beta2) * with_new + (1 - beta2) ** 2 * power),
+        equation(_overlap, overlap),
+        equation(w_square, a**2 * w_square - 2 * a * eta * varsigma * ahead + eta**2 * (1 + 2 * x_e)),
+        equation(_inner, a * beta2 * _inner + a * (1 - beta2) * P_g * w_square - eta * varsigma * _overlap),
+        equation(m_square, beta2**2 * m_square + 2 * beta2 * (1 - beta2) * with_new + (1 - beta2) ** 2 * power),
     )
 
 
-_square, _inner, _power = symbols("E(w²) E(wm) E(m²)")
+_inner, _overlap = Symbol("E(wm)", real=True), Symbol("E(cm)", real=True)
+
+
+def _closed() -> tuple[Eq, ...]:
+    """The three equations, with the overlap of direction and momentum put in."""
+    overlap, *moments = lion_moments()
+    return tuple(moment.subs(_overlap, overlap.rhs) for moment in moments)
 
 
 @cache
-def _lion_solution() -> dict[Expr, Expr]:
-    [found] = solve(lion_moments(), [_square, _inner, _power], dict=True)
-    return {moment: value.subs(P_g, P / varsigma) for moment, value in found.items()}
+def lion_momentum() -> Eq:
+    """The third at rest gives E m² from E w·m."""
+    third = _closed()[2]
+    [found] = solve(third.lhs - third.rhs, m_square)
+    return equation(m_square, _by_power(found, _inner))
 
 
-def _in_small(expression: Expr) -> Expr:
-    """With a = 1 - δ multiplied out, so that δ and ηP, not differences of large terms, make what is small."""
-    over, under = factor(expression.subs(a, 1 - delta)).as_numer_denom()
-    return factor(over.expand()) / factor(under.expand())
+@cache
+def lion_inner() -> tuple[Eq, ...]:
+    """The second then gives E w·m = I_0 + I_1 E w²."""
+    second = _closed()[1]
+    rest = (second.lhs - second.rhs).subs(m_square, lion_momentum().rhs).expand()
+    slope = _by_power(rest.coeff(_inner, 1).subs(w_square, 0), P_g)
+    constant = rest.subs({_inner: 0, w_square: 0})
+    return (
+        equation(P_g, P / varsigma),
+        equation(I_0, tidy(-constant) / slope),
+        equation(I_1, -_by_power(rest.coeff(w_square, 1).subs(_inner, 0), P_g) / slope),
+    )
+
+
+def _by_power(expression: Expr, variable: Expr) -> Expr:
+    """The polynomial in `variable`, each coefficient factored: sums of small terms stay sums."""
+    found = Poly(expression.expand(), variable)
+    return sum((factor(coefficient) * variable**power for (power,), coefficient in found.terms()), Integer(0))
+
+
+@cache
+def lion_square() -> Eq:
+    """And the first gives E w²: growth by steps of unit size over what decay and pull take, without a difference."""
+    first = _closed()[0]
+    rest = (first.rhs - first.lhs).subs(_inner, I_0 + I_1 * w_square).expand()
+    taken = -rest.coeff(w_square, 1) - 1 + a**2
+    growth = eta**2 * (1 + 2 * x_e) + factor(rest.coeff(I_0, 1)) * I_0
+    return equation(w_square, growth / (delta * (1 + a) + factor(taken)))
 
 
 @cache
 def lion_norm_squared() -> Eq:
-    """Their solution, in terms of P = ςP_g. With P = 0 it is the linearised norm of white noise."""
-    return equation(W, C * _in_small(_lion_solution()[_square]))
+    """C coordinates make the norm. With P = 0 it is the linearised norm of white noise."""
+    return equation(W, C * w_square)
 
 
 @cache
 def lion_variance() -> Eq:
     """The variance of the update direction, which the slope follows: ς² = 2/(πγ_0). Noise and w both are in it."""
-    strength = P / varsigma
-    total = (
-        beta1**2 * _power + 2 * beta1 * (1 - beta1) * strength * _inner + (1 - beta1) ** 2 * (1 + strength**2 * _square)
+    inner = I_0 + I_1 * w_square
+    return equation(
+        gamma_0,
+        beta1**2 * m_square + 2 * beta1 * (1 - beta1) * P_g * inner + (1 - beta1) ** 2 * (1 + P_g**2 * w_square),
     )
-    return equation(gamma_0, _in_small(simplify(total.subs(_lion_solution()))))
+
+
+@cache
+def lion_momentum_at_rest() -> Eq:
+    """With that E w·m put in, E m² follows from E w² alone."""
+    return equation(m_square, lion_momentum().rhs.subs(_inner, I_0 + I_1 * w_square))
 
 
 @cache
 def unit_steps() -> Eq:
     """Lion's cosine follows from its norm alone: ‖w_t - a w_{t-1}‖ is η√C, for any gradients at all."""
     return equation(1 - rho, (eta**2 * C / W - delta**2) / (2 * a))
+
+
+@cache
+def decay_per_step() -> Eq:
+    """A network that still learns has a norm that moves. Weigh all three: updates lengthen w, decay and P shorten it.
+
+    An update adds more to ‖w‖² than its own square θ²W, since the next ones repeat it: by (1+β)/(1-β) more where an
+    average with decay β makes it, the total contribution squared over the update squared. At rest decay takes this.
+    """
+    return equation(Function("L")(W) / W, _lengthening(adamw, beta1) * theta**2)
+
+
+def _lengthening(optimizer: ModuleType, memory: Symbol) -> Expr:
+    """Growth of ‖w‖² per squared length of an update."""
+    return tidy(simplify(optimizer._growth() / optimizer.update_size().rhs)).subs(memory, beta)
+
+
+@cache
+def turn_while_growing() -> Eq:
+    """So ζ = θ/θ_0, the rotation over that at rest without P, obeys ζ² = 1 + ϱ + Λ: ϱ = P/λ, Λ = Δ ln W over the decay.
+
+    This needs no equilibrium and no white noise, only the average that makes the update. For Lion, whose step has one
+    length, it holds with another number in the place of (1+β)/(1-β).
+    """
+    at_rest = decay_per_step().rhs.subs(theta, theta_0)
+    change = decay_per_step().rhs.subs(theta, z_theta * theta_0) - at_rest * (1 + varrho)
+    return equation(z_theta, solve(change - g_W * at_rest, z_theta)[-1])
+
+
+@cache
+def adam_l2_decay_while_growing() -> Eq:
+    """Adam+L2's decay is divided by √v, and v follows ‖w‖; its step has one length, so that W = W_0/ζ².
+
+    A norm that moves within the 1/(1-β2) steps of v is not described. Below: the share of W that decay takes, over that at rest.
+    """
+    share = adam_l2._loss() / W
+    return equation(Function("L")(W) * W_0 / (Function("L")(W_0) * W), _by_turn(share))
+
+
+def _by_turn(share: Expr) -> Expr:
+    return powsimp(simplify(share.subs(W, W_0 / z_theta**2) / share.subs(W, W_0)), force=True)
+
+
+@cache
+def adam_l2_turn_while_growing() -> Eq:
+    """In front of a normalisation layer, p = -1, that is 1/ζ; multiplied by ζ the balance is a cubic in ζ.
+
+    It has one positive root where decay and P together pull inwards.
+    """
+    taken = adam_l2_decay_while_growing().rhs.subs(p, -1)
+    return equation(Integer(0), ((z_theta**2 - (1 + varrho) * taken - g_W) * z_theta).expand().collect(g_W))
 
 
 STEPS: tuple[Step, ...] = (
@@ -213,9 +315,17 @@ STEPS: tuple[Step, ...] = (
     effective_decay,
     lion_radial,
     lion_moments,
+    lion_momentum,
+    lion_inner,
+    lion_square,
     lion_norm_squared,
+    lion_momentum_at_rest,
     lion_variance,
     unit_steps,
+    decay_per_step,
+    turn_while_growing,
+    adam_l2_decay_while_growing,
+    adam_l2_turn_while_growing,
 )
 
 LIMIT = "lr * weight_decay < 1"
@@ -237,12 +347,14 @@ FORMULAS: tuple[Formula, ...] = (
         "lion_radial_norm_squared",
         lion_norm_squared,
         "E‖w‖² of Lion where the linearised sign feels P·w beside noise of unit variance.",
+        (lion_inner, lion_square),
         limit=LIMIT,
     ),
     Formula(
         "lion_radial_variance",
         lion_variance,
         "Variance of Lion's update direction where the linearised sign feels P·w beside noise of unit variance.",
+        (lion_inner, lion_square, lion_momentum_at_rest),
         limit=LIMIT,
     ),
     Formula("lion_one_minus_cosine", unit_steps, "1 - ρ of Lion at a known norm, for any gradients.", limit=LIMIT),
@@ -251,6 +363,19 @@ FORMULAS: tuple[Formula, ...] = (
         lion.linearised_sign,
         "Slope of the best straight line through the sign of Lion's direction, for gradients of unit variance.",
         (lion.variance,),
+    ),
+    Formula("sign_slope", lion.linearised_sign, "Slope of the best straight line through the sign of a Gaussian."),
+    Formula("decay_per_step", decay_per_step, "Share of ‖w‖² that decay takes per step at rest, from the rotation."),
+    Formula(
+        "turn_while_growing",
+        turn_while_growing,
+        "Rotation over that of equilibrium where ‖w‖² grows and the gradient has a radial part.",
+        limit="1 + radial_share + growth >= 0",
+    ),
+    Formula(
+        "adam_l2_turn_excess",
+        adam_l2_turn_while_growing,
+        "Zero at Adam+L2's rotation over that of equilibrium where ‖w‖² grows; scale-invariant weights.",
     ),
 )
 
@@ -274,14 +399,53 @@ def checks() -> list[tuple[str, bool]]:
             adamw_norm_squared().rhs.subs(P, 0) - adamw.exact_norm_squared().rhs)
             and vanishes(adamw_one_minus_cosine().rhs.subs(P, 0) - adamw.exact_one_minus_cosine().rhs)),
         ("white noise: the cosine is that of the identity", vanishes(angle.rhs - adamw_one_minus_cosine().rhs)),
+        ("Lion: the three moments at rest fulfil their equations", _lion_at_rest()),
         ("Lion, P = 0: the norm of the linearised sum", vanishes(
-            lion_norm_squared().rhs.subs(P, 0) - lion.exact_norm_squared().rhs.subs(
+            _formula("lion_radial_norm_squared").subs(P, 0) - lion.exact_norm_squared().rhs.subs(
                 S_, autocorrelated.lion_linear_sum().rhs.subs(
-                    q, autocorrelated.lion_overlap_ratio().rhs.subs(phi, 0)) * varsigma**2 * pi / 2
+                    q, autocorrelated.overlap_ratio().subs(phi, 0)) * varsigma**2 * pi / 2
                 * lion.variance().rhs + x_e))),
-        ("Lion, P = 0: the variance of white noise", vanishes(lion_variance().rhs.subs(P, 0) - lion.variance().rhs)),
+        ("Lion, P = 0: the variance of white noise", vanishes(
+            _formula("lion_radial_variance").subs(P, 0) - lion.variance().rhs)),
         ("Lion: unit steps give the cosine of the exact norm", vanishes(
             unit_steps().rhs.subs(W, lion.exact_norm_squared().rhs) - lion.exact_one_minus_cosine().rhs)),
+        ("updates lengthen w alike in AdamW, SGDM and Adam+L2", vanishes(
+            _lengthening(adamw, beta1) - (1 + beta) / (1 - beta))
+            and vanishes(_lengthening(sgdm, alpha) - _lengthening(adamw, beta1))
+            and vanishes(adam_l2._growth() - adamw._growth())),
+        ("at rest the updates make up for the loss, AdamW and SGDM", all(vanishes(
+            _lengthening(module, memory).subs(beta, memory) * module.leading_rotation().rhs ** 2 - module._loss() / W)
+            for module, memory in ((adamw, beta1), (sgdm, alpha)))),
+        ("no growth: ζ² = 1 + P/λ is the paper's rotation at λ + P", vanishes(
+            turn_while_growing().rhs.subs({g_W: 0, varrho: P / lamda}) ** 2
+            - _at_total(adamw.leading_rotation().rhs ** 2) / adamw.leading_rotation().rhs ** 2)),
+        ("Adam+L2: the share that decays is ζ^p", vanishes(adam_l2_decay_while_growing().rhs - z_theta**p)),
+        ("Adam+L2, no growth: ζ³ = 1 + P/λ is the paper's rotation at λ + P", vanishes(
+            adam_l2_turn_while_growing().rhs.subs({g_W: 0, varrho: P / lamda})
+            - z_theta**3 + _adam_l2_cubed())),
         ("η → 0: W is the paper's at λ + P", vanishes(norm_ratio - 1)),
         ("η → 0: θ² is the paper's at λ + P", vanishes(angle_ratio - 1)),
     ]  # fmt: skip
+
+
+def _adam_l2_cubed() -> Expr:
+    """(θ at λ + P over θ at λ)³ of Adam+L2's leading order, p = -1."""
+    rotation = adam_l2._rotation().subs(p, -1)
+    return powsimp(simplify((_at_total(rotation) / rotation) ** 3), force=True)
+
+
+def _formula(name: str) -> Expr:
+    return equilibrium()[name]
+
+
+def _lion_at_rest() -> bool:
+    """Put what was eliminated back, one after the other, so that no slip in between survives."""
+    first, second, third = (item.lhs - item.rhs for item in _closed())
+    inner = {_inner: I_0 + I_1 * w_square}
+    parts = {item.lhs: item.rhs for item in lion_inner()[1:]}
+    in_turn = (
+        third.subs(m_square, lion_momentum().rhs),
+        second.subs(m_square, lion_momentum().rhs).subs(inner).subs(parts),
+        first.subs(inner).subs(w_square, lion_square().rhs).subs(delta, 1 - a),
+    )
+    return all(expression.together().as_numer_denom()[0].expand() == 0 for expression in in_turn)

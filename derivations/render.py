@@ -10,6 +10,7 @@ from sympy import Add, Eq, Expr, Mul, Pow, S, Symbol
 from sympy.printing.latex import LatexPrinter
 from sympy.printing.pretty.pretty import PrettyPrinter
 from sympy.printing.pretty.pretty_symbology import pretty_use_unicode
+from sympy.printing.pretty.stringpict import prettyForm
 
 from derivations.symbols import Entry
 
@@ -29,12 +30,21 @@ class _ReadingOrder:
         return sorted(super()._as_ordered_terms(expr, order=order), key=reading_order)
 
 
+#: Greek letters that sympy spells out in a terminal.
+LETTERS = {"vartheta": "ϑ", "varrho": "ϱ", "varkappa": "ϰ", "ell": "ℓ"}
+
+
 class _Pretty(_ReadingOrder, PrettyPrinter):
-    pass
+    def _print_Symbol(self, e: Symbol, bold_name: bool = False) -> prettyForm:
+        return prettyForm(LETTERS[e.name]) if e.name in LETTERS else super()._print_Symbol(e, bold_name)
+
+    def _print_expm1(self, e: Expr) -> prettyForm:
+        return prettyForm(*prettyForm(*self._print(e.args[0]).parens()).left("expm1"))
 
 
 class _Latex(_ReadingOrder, LatexPrinter):
-    pass
+    def _print_expm1(self, e: Expr) -> str:
+        return rf"\operatorname{{expm1}}\left({self._print(e.args[0])}\right)"
 
 
 def _draw(item: Expr) -> str:
@@ -51,7 +61,7 @@ def render_head(headline: str, legend: Iterable[tuple[Symbol, Entry]], *, style:
     if style == "markdown":
         rows = [f"| ${_Latex().doprint(symbol)}$ | `{code}` | {meaning} |" for symbol, (code, meaning, _) in legend]
         return "\n".join([f"# {headline}", "", "| symbol | in the code | meaning |", "|---|---|---|", *rows, ""])
-    rows = [f"    {_draw(symbol):3} {code:16} {meaning}" for symbol, (code, meaning, _) in legend]
+    rows = [f"    {_draw(symbol):3} {code:17} {meaning}" for symbol, (code, meaning, _) in legend]
     return "\n".join([headline, "", *rows, ""])
 
 
@@ -97,5 +107,6 @@ def _gather(expression: Expr) -> Expr:
         return expression
     radicand = Mul(*(f**2 for f in roots))
     others = [f for f in expression.args if f not in roots]
-    joined = Pow(radicand, S.Half, evaluate=False)
+    over, under = radicand.as_numer_denom()
+    joined = Pow(under, -S.Half, evaluate=False) if over == 1 else Pow(radicand, S.Half, evaluate=False)
     return Mul(*others, joined, evaluate=False) if others else joined

@@ -6,17 +6,19 @@ from functools import cache
 
 from sympy import Eq, Expr, Function, IndexedBase, Matrix, cos, pi, simplify, sin, sqrt
 
-from derivations import adamw, lion, sgdm
-from derivations.algebra import geometric_sum, scaling_factor, tidy, vanishes
+from derivations import adamw, lion, sgdm, transient
+from derivations.algebra import geometric_sum, scale_exponent, scaling_factor, tidy, vanishes
 from derivations.formula import Formula, Step
 from derivations.symbols import (
     K_0,
     E,
-    G,
+    X_u,
     a,
+    a_turn,
     alpha,
     beta,
     beta1,
+    c,
     equation,
     eta,
     expand_parts,
@@ -29,33 +31,47 @@ from derivations.symbols import (
     lamda,
     n_free,
     phi,
+    rho,
+    s_u,
     t,
     theta,
+    vartheta,
     y,
 )
 
 _X, _s = IndexedBase("X"), IndexedBase("s")
-_r = Function("r")
-_angle, _norm = Function("phi")(t), Function("‖w‖")
+_r, _norm = Function("r"), Function("‖w‖")
 
 
 @cache
-def turning_step() -> tuple[Eq, ...]:
-    """The update's part across the weights sets the direction, its length relative to its running mean the angle.
+def mean_length() -> Eq:
+    """The update's part across the weights has a length that wavers; X is its square, and s_u the running mean of X.
 
-    X = ‖u⊥‖² has the running mean s, corrected for its start; θ is the inner optimizer's leading-order rotation.
+    On the right-hand side s_u is that of the step before.
     """
-    return (
-        equation(_s[t], gamma * _s[t - 1] + (1 - gamma) * _X[t]),
-        equation(_angle**2, theta**2 * _X[t] / (_s[t] / (1 - gamma**t))),
-    )
+    return equation(_s[t], gamma * s_u + (1 - gamma) * X_u)
+
+
+@cache
+def turning_step() -> Eq:
+    """That part sets the direction of a turn, its length relative to the running mean the angle ϑ.
+
+    The mean, now that of this step, is corrected for its start; θ is the inner optimizer's leading-order rotation.
+    """
+    return equation(vartheta**2, theta**2 * X_u * (1 - gamma**t) / s_u)
 
 
 @cache
 def constant_norm() -> Eq:
     """Weights and update are orthogonal, and cosine and sine of the angle weigh them: the norm cannot change."""
-    turned = Matrix([cos(_angle), -sin(_angle)])
+    turned = Matrix([cos(vartheta), -sin(vartheta)])
     return equation(_norm(t) ** 2 / _norm(0) ** 2, simplify(turned.dot(turned)))
+
+
+@cache
+def turned_one_minus_cosine() -> Eq:
+    """So the cosine between successive weights is that of the angle; in this form small angles keep their digits."""
+    return equation(1 - rho, 2 * sin(vartheta / 2) ** 2)
 
 
 @cache
@@ -93,7 +109,7 @@ def _tail() -> Expr:
 def angle_bias() -> Eq:
     """The mean square angle is below θ² by this share, for lengths whose correlation is r_k = φ^k."""
     with_newest, spread = (step.rhs for step in running_mean())
-    return equation(E(_angle**2) / theta**2 - 1, tidy(simplify(spread - with_newest)))
+    return equation(E(vartheta**2) / theta**2 - 1, tidy(simplify(spread - with_newest)))
 
 
 @cache
@@ -113,7 +129,7 @@ def gaussian_updates() -> tuple[Eq, ...]:
 def gaussian_bias() -> Eq:
     """Both put in. For SGDM β is the momentum, for AdamW β1. Lion's update has a constant length, and no bias."""
     share = angle_bias().rhs.subs(kappa, sqrt(gaussian_updates()[0].rhs)).subs(phi, beta**2)
-    return equation(E(_angle**2) / theta**2 - 1, tidy(simplify(share)))
+    return equation(E(vartheta**2) / theta**2 - 1, tidy(simplify(share)))
 
 
 @cache
@@ -125,7 +141,7 @@ def no_transient() -> Eq:
     age = gamma**t
     newest = (1 - gamma) / (1 - age)
     spread = (1 - gamma) * (1 + age) / ((1 + gamma) * (1 - age))
-    return equation(E(_angle**2) / theta**2 - 1, kappa**2 * (spread - newest))
+    return equation(E(vartheta**2) / theta**2 - 1, kappa**2 * (spread - newest))
 
 
 @cache
@@ -133,37 +149,50 @@ def filling_average() -> tuple[Eq, ...]:
     """The average that makes the update starts empty, so its length has a mean of its own in the first 1/(1-β) steps.
 
     SGDM's momentum grows, and each step is longer than those in the running mean: it turns faster than θ. AdamW
-    divides by 1-β1^t and starts with the full length of one gradient: it turns slower. Below: E X_t over its final
-    value.
+    divides by 1-β1^t and starts with the full length of one gradient: it turns slower. Below: Q,
+    E X_t over its final value.
     """
     filled = 1 - beta ** (2 * t)
     return equation(_ratio("SGDM"), filled), equation(_ratio("AdamW"), filled / (1 - beta**t) ** 2)
 
 
-_ratio = Function("X_t/X")
+_ratio = Function("Q")
 
 
 @cache
-def weights_that_turn() -> tuple[Eq, ...]:
+def across_the_weights() -> Eq:
     """Older gradients were orthogonal to older weights: their average has a part y = E u·ŵ along the present ones.
 
-    It is of the order of the angle turned within the memory, and is removed. In units of the norm the weights then
-    walk as in `derivations.transient`, with this a and h. Where a schedule changes θ, ‖u⊥‖² follows, and s later.
+    It is of the order of the angle turned within the memory, and is removed. What is left is X; where a schedule
+    changes θ it follows at once, and s_u later.
     """
-    across = K_0 - y**2
-    return (
-        equation(_across**2, across),
-        equation(h, sin(_angle) / sqrt(across)),
-        equation(a, cos(_angle) + h * y),
-    )
+    return equation(X_u, K_0 - y**2)
 
 
-_across = Function("‖u⊥‖")(t)
+@cache
+def turning_rate() -> Eq:
+    """What multiplies the update in a step, in units of the norm."""
+    return equation(h, sin(vartheta) / sqrt(X_u))
+
+
+@cache
+def kept_share() -> Eq:
+    """What the weights keep: the cosine, and what the part of the update along them would have taken."""
+    return equation(a_turn, cos(vartheta) + h * y)
+
+
+@cache
+def mode_overlap() -> Eq:
+    """With this share and rate the weights walk as in `derivations.transient`, and y is the sum over its modes."""
+    walk = transient.mode_overlap()
+    return equation(walk.lhs, walk.rhs.subs(a, a_turn))
 
 
 STEPS: tuple[Step, ...] = (
+    mean_length,
     turning_step,
     constant_norm,
+    turned_one_minus_cosine,
     equilibrium_angle,
     running_mean,
     angle_bias,
@@ -171,7 +200,10 @@ STEPS: tuple[Step, ...] = (
     gaussian_bias,
     no_transient,
     filling_average,
-    weights_that_turn,
+    across_the_weights,
+    turning_rate,
+    kept_share,
+    mode_overlap,
 )
 
 
@@ -188,6 +220,13 @@ def adamw_filling() -> Eq:
 
 
 FORMULAS: tuple[Formula, ...] = (
+    Formula("rotational_mean_length", mean_length, "Running mean of ‖u⊥‖², one step on."),
+    Formula("rotational_squared_angle", turning_step, "Square of the angle of one step of a rotational variant."),
+    Formula("turned_one_minus_cosine", turned_one_minus_cosine, "1 - ρ of weights that turn by an angle."),
+    Formula("rotational_across", across_the_weights, "E‖u⊥‖² of a rotational variant."),
+    Formula("rotational_rate", turning_rate, "What multiplies u in a turn of weights of norm one."),
+    Formula("rotational_kept", kept_share, "What multiplies the weights in a turn, the part of u along them put back."),
+    Formula("rotational_mode_overlap", mode_overlap, "Overlap of weights that turn with one mode, one step on."),
     Formula("rotational_sgdm_filling", sgdm_filling, "E‖u‖² of SGDM at a step over its final value, from no momentum."),
     Formula(
         "rotational_adamw_filling", adamw_filling, "E‖u‖² of AdamW at a step over its final value, for constant v."
@@ -215,6 +254,7 @@ def checks() -> list[tuple[str, bool]]:
         ("E m² fills as 1 - β^(2t)", vanishes(
             (filling_average()[0].rhs / (1 - beta**2)).subs(t, 3) - sum(beta ** (2 * age) for age in range(3)))),
         ("turning weights: the walk with this a and h keeps the norm", _keeps_norm()),
+        ("the chord of a turn is 2(1 - ρ)", _chord()),
         ("γ = 0: every step turns by θ", vanishes(angle_bias().rhs.subs(gamma, 0))),
         ("the first step turns by θ", vanishes(no_transient().rhs.subs(t, 1))),
         ("t → ∞: the bias of the stationary mean", vanishes(no_transient().rhs.subs(gamma**t, 0) - white)),
@@ -227,12 +267,21 @@ def checks() -> list[tuple[str, bool]]:
         ("without momentum AdamW's and SGDM's variants turn by θ² = 2ηλ, Lion's by π/2 times that", all(
             vanishes(step.rhs.subs(gamma_0, lion.variance().rhs).subs({beta1: 0, alpha: 0}) ** 2 - factor * eta * lamda)
             for step, factor in zip(equilibrium_angle(), (2, 2, pi), strict=True))),
-        ("θ does not contain the gradient's size", all(not step.rhs.has(G) for step in equilibrium_angle())),
+        ("d log θ / d log (gradient scale) = 0 for every variant", all(
+            scale_exponent(step.rhs) == 0 for step in equilibrium_angle())),
+        ("a turn does not know the gradient's scale: X and its mean go with its square", vanishes(
+            turning_step().rhs.subs({X_u: c**2 * X_u, s_u: c**2 * s_u}, simultaneous=True) - turning_step().rhs)),
     ]  # fmt: skip
 
 
 def _keeps_norm() -> bool:
     """‖aŵ - hu‖² = a² - 2ah·y + h²‖u‖²."""
-    _, rate, kept = (step.rhs for step in weights_that_turn())
+    kept, rate, across = kept_share().rhs, turning_rate().rhs, across_the_weights().rhs
     turned = kept**2 - 2 * kept * h * y + h**2 * K_0
-    return bool(simplify(turned.subs(h, rate)) == 1)
+    return bool(simplify(turned.subs(h, rate).subs(X_u, across)) == 1)
+
+
+def _chord() -> bool:
+    """‖Δŵ‖² of (cos ϑ, -sin ϑ) against (1, 0) is 2(1 - ρ)."""
+    moved = Matrix([cos(vartheta) - 1, -sin(vartheta)])
+    return vanishes(moved.dot(moved) - 2 * turned_one_minus_cosine().rhs)

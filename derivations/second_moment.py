@@ -290,7 +290,7 @@ def spread_in_time() -> tuple[Eq, ...]:
     """Both are sums over gradients, since E g⁴ - (E g²)² = 2 and different gradients are independent.
 
     So both follow recursions of their own: the squares of the weights of v decay by β2², the products of weights of
-    m² and v by β1²β2. z is the variance of the gradient now.
+    m² and v by β1²β2. y is the variance of the gradient now.
     """
     kurtosis = simplify(_moment(4) - _moment(2) ** 2)
     half = kurtosis / 2
@@ -376,6 +376,8 @@ def response() -> tuple[Eq, ...]:
         equation(Symbol("kappa"), shifted / sqrt(pi)),
     )
 
+
+LOCAL = (_h, _y)  # with meanings of their own here
 
 STEPS: tuple[Step, ...] = (
     random_moments,

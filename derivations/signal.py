@@ -20,6 +20,7 @@ from derivations.symbols import (
     c_,
     chi,
     delta,
+    ell,
     equation,
     eta,
     g_,
@@ -32,6 +33,7 @@ from derivations.symbols import (
     sigma,
     t,
     u_,
+    varsigma,
     w_fixed,
 )
 
@@ -153,6 +155,25 @@ def alignment_balance() -> Eq:
 
 
 @cache
+def mean_at_alignment() -> Eq:
+    """The same read the other way: how long a mean leads to an alignment Y, with ℓ = λ/κ."""
+    [strength] = solve(overlap_dynamics().rhs.subs({_x: -sqrt(Y * W), lamda: ell * kappa}), mu)
+    return equation(mu**2, simplify(strength**2))
+
+
+@cache
+def pull_at_alignment() -> Eq:
+    """And the strength of the pull on the rest of w."""
+    return equation(P, alignment_balance().rhs.subs(lamda, ell * kappa))
+
+
+@cache
+def left_of_a_sign() -> Eq:
+    """Lion's steps have one size. A lasting part μ of the direction's argument takes its square, ς²μ², out of it."""
+    return equation(E((sign(c_[t]) - varsigma * mu) ** 2), 1 - varsigma**2 * mu**2)
+
+
+@cache
 def norm_and_rotation() -> tuple[Eq, ...]:
     """Noise makes the rest of w, of square (1-Y)W, under the decay λ/(1-Y): its balance gives the W of pure noise.
 
@@ -178,6 +199,8 @@ def alignment() -> Eq:
     return equation(Y, 2 * chi / simplify(radsimp(2 * chi / root)))
 
 
+LOCAL = (_x, _h)  # with meanings of their own here
+
 STEPS: tuple[Step, ...] = (
     random_walk,
     normalised_mean,
@@ -190,9 +213,18 @@ STEPS: tuple[Step, ...] = (
     projected_mean,
     overlap_dynamics,
     alignment_balance,
+    mean_at_alignment,
+    pull_at_alignment,
+    left_of_a_sign,
     norm_and_rotation,
     alignment,
 )
+
+
+@cache
+def adamw_noise_share() -> Eq:
+    """The second of `normalised_mean`."""
+    return normalised_mean()[1]
 
 
 @cache
@@ -229,6 +261,10 @@ FORMULAS: tuple[Formula, ...] = (
     Formula(
         "lion_takeover", lion_takeover, "signal_ratio² at which signal and noise share Lion's W.", (lion.variance,)
     ),
+    Formula("adamw_noise_share", adamw_noise_share, "Share of noise in AdamW's normalised gradient, for constant v."),
+    Formula("signal_squared_mean", mean_at_alignment, "Squared mean gradient that leads to an alignment."),
+    Formula("signal_pull", pull_at_alignment, "Radial pull that a projected mean exerts on the rest of the weights."),
+    Formula("lion_left_of_a_sign", left_of_a_sign, "What a lasting part leaves of a sign's square, sign linearised."),
     Formula(
         "signal_alignment", alignment, "Squared cosine between w and a mean gradient that scale invariance projects."
     ),
@@ -260,6 +296,10 @@ def checks() -> list[tuple[str, bool]]:
         ("takeover of Lion: r² = ηλ/2", vanishes(takeover()[2].rhs - eta * lamda / 2)),
         ("the pull along w is what the projection takes: the parts along and across add up to μ²(1-Y)", vanishes(
             projected**2 + pull**2 * W * (1 - Y) - mu**2 * (1 - Y))),
+        ("the mean at an alignment is Y/(1-Y)² in units of (λ/κ)²W", vanishes(
+            mean_at_alignment().rhs - ell**2 * W * Y / (1 - Y) ** 2)),
+        ("the best straight line: E(sign - ςμ)² is 1 - 2ςμE[sign] + ς²μ² at E[sign] = ςμ", vanishes(
+            left_of_a_sign().rhs - (1 - 2 * (varsigma * mu) * (varsigma * mu) + (varsigma * mu) ** 2))),
         ("alignment solves Y = χ(1-Y)²", vanishes(aligned - chi * (1 - aligned) ** 2)),
         ("far below takeover Y → χ", vanishes((aligned / chi).subs(chi, 0) - 1)),
         ("scale-invariant: W is that of noise", vanishes(total - adamw.leading_norm().rhs ** 2)),

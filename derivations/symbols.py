@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sympy import Basic, Eq, Expr, Function, IndexedBase, Symbol
+from sympy import Basic, Eq, Expr, Function, IndexedBase, Symbol, symbols
 
 
 class Entry(NamedTuple):
@@ -53,6 +53,25 @@ K_0 = _positive("K_0")
 Gamma = _positive("Gamma")
 s_v = _positive("s_v")
 c_v = _positive("c_v")
+R = _positive("R")
+a_n = Symbol("a_n", real=True)
+nu_n = _positive("nu_n")
+theta = _positive("theta")
+vartheta = _positive("vartheta")
+X_u = _positive("X")
+s_u = _positive("s_u")
+a_turn = Symbol("a_t", real=True)
+varrho = Symbol("varrho", real=True)
+g_W = Symbol("Lambda", real=True)
+z_theta = _positive("zeta")
+tau = _positive("tau")
+varkappa = Symbol("varkappa", real=True)
+f_B, f_T = _positive("f_B"), _positive("f_T")
+F, F_0 = _positive("F"), _positive("F_0")
+Y, mu, ell = _positive("Y"), _positive("mu"), _positive("ell")
+P_g = Symbol("P_g", real=True)
+I_0, I_1, w_square, m_square = symbols("I_0 I_1 w_2 m_2", real=True)
+f_1, f_2 = Symbol("f_1", real=True), Symbol("f_2", real=True)
 
 delta = _positive("delta")
 a = _positive("a")
@@ -66,6 +85,8 @@ b_0 = _positive("b_0")
 B_0 = _positive("B_0")
 epsilon = _positive("epsilon")
 omega = Symbol("omega", real=True)
+c_m, d_m = Symbol("c_m", real=True), Symbol("d_m", real=True)
+N_v = Symbol("N_v", real=True)
 
 #: Arguments of generated functions, in the order in which those functions take them.
 ARGUMENTS: dict[Symbol, Entry] = {
@@ -102,6 +123,29 @@ ARGUMENTS: dict[Symbol, Entry] = {
     m_power: Entry("momentum_power", "mean square of the momentum", "momentum_power > 0"),
     s_v: Entry("spread", "half the variance of v", "spread >= 0"),
     c_v: Entry("shared", "half the covariance of m² and v", "shared >= 0"),
+    R: Entry("alike", "correlation of two Gaussians", "0 <= alike <= 1"),
+    a_n: Entry("arcsine_factor", "factor of one power in the arcsine", "any arcsine_factor"),
+    nu_n: Entry("odd_power", "a power in the arcsine", "odd_power >= 1"),
+    theta: Entry("rotation", "RMS angle per step", "rotation > 0"),
+    vartheta: Entry("angle", "angle of one step", "0 <= angle < pi"),
+    X_u: Entry("across_power", "mean square of the update's part across the weights", "across_power > 0"),
+    s_u: Entry("mean_square", "running mean of that", "mean_square > 0"),
+    a_turn: Entry("kept_share", "share of the weights that a turn keeps", "any kept_share"),
+    varrho: Entry("radial_share", "P/λ, radial part over weight decay", "any radial_share"),
+    g_W: Entry("growth", "growth of ‖w‖² over its decay", "any growth"),
+    gamma_0: Entry("variance", "variance of Lion's update direction", "variance > 0"),
+    F: Entry("power_factor", "E‖m‖² over that under white noise", "power_factor > 0"),
+    F_0: Entry("growth_factor", "growth of ‖w‖² over that under white noise", "growth_factor > 0"),
+    Y: Entry("alignment", "squared cosine between weights and mean gradient", "0 < alignment < 1"),
+    ell: Entry("lasting_decay", "λ/κ, weight decay in units of a lasting gradient", "lasting_decay > 0"),
+    mu: Entry("mean", "length of the mean gradient", "mean >= 0"),
+    tau: Entry("relaxation_steps", "steps in which a deviation of ‖w‖² shrinks e-fold", "relaxation_steps > 0"),
+    varkappa: Entry("start_share", "share of E‖w‖² that is still the given start", "0 <= start_share <= 1"),
+    f_B: Entry("batch_factor", "new batch size over old", "batch_factor > 0"),
+    f_T: Entry("steps_factor", "new length of the training over old, at equal batch", "steps_factor > 0"),
+    z_theta: Entry("turn", "rotation over that of equilibrium", "turn > 0"),
+    f_1: Entry("fallen", "1 - ρ one step less apart", "fallen >= 0"),
+    f_2: Entry("fallen_before", "1 - ρ two steps less apart", "fallen_before >= 0"),
     P: Entry("radial", "share of the weights that the normalised gradient contains", "weight_decay + radial > 0"),
 }
 
@@ -114,10 +158,17 @@ PARTS: dict[Symbol, Entry] = {
     T: Entry("rate_sum", "sum of the rates at which W and v relax", "rate_sum > 0"),
     D: Entry("rate_product", "product of these rates", "rate_product > 0"),
     gamma_k: Entry("covariance", "autocovariance of Lion's update direction", "covariance >= 0"),
-    gamma_0: Entry("variance", "variance of Lion's update direction", "variance > 0"),
     b_0: Entry("overlap", "covariance of an average with the newest gradient in it", "overlap > 0"),
     B_0: Entry("power", "variance of an average of correlated gradients", "power > 0"),
+    c_m: Entry("met", "overlap of Lion's direction with the momentum after it", "any met"),
+    d_m: Entry("driven", "what correlated gradients keep up of that", "any driven"),
+    N_v: Entry("mixed", "how the memories of m, v and the gradients mix", "mixed > 0"),
     omega: Entry("carried", "overlap of Lion's momentum with the next gradient", "carried < 1"),
+    P_g: Entry("pull", "radial part before the sign", "any pull"),
+    I_0: Entry("pulled", "E w·m of weights of no length", "any pulled"),
+    I_1: Entry("carrying", "what E w·m gains per E w²", "any carrying"),
+    w_square: Entry("square", "E w² of a coordinate", "square > 0"),
+    m_square: Entry("remembered", "E m² of a coordinate", "remembered > 0"),
     epsilon: Entry("share", "share of the raw noise that lies along the weights", "0 <= share < 1"),
 }
 
@@ -125,7 +176,6 @@ TABLE: dict[Symbol, Entry] = ARGUMENTS | PARTS
 
 # Quantities that the equations define or mention but no generated function takes.
 sigma = _positive("sigma")
-theta = _positive("theta")
 W_0 = _positive("W_0")
 theta_0 = _positive("theta_0")
 W_new = _positive("Wprime")
@@ -133,12 +183,8 @@ rho_new = _positive("rhoprime")
 rho = _positive("rho")
 eta_e = _positive("eta_e")
 kappa = _positive("kappa")
-tau = _positive("tau")
 c = _positive("c")
 nu = Symbol("nu", real=True)
-mu = _positive("mu")
-Y = _positive("Y")
-P_g = Symbol("P_g", real=True)
 w_fixed = Symbol("w̄", real=True)
 h = _positive("h")
 s = _positive("s")

@@ -13,8 +13,10 @@ from sympy import (
     Product,
     Sum,
     Symbol,
+    exp,
     eye,
     factor,
+    limit,
     log,
     oo,
     pi,
@@ -24,6 +26,7 @@ from sympy import (
     sqrt,
     symbols,
 )
+from sympy.codegen.cfunctions import expm1, log1p
 
 from derivations import adamw, linear, lion, sgdm
 from derivations.algebra import geometric_sum, tidy, vanishes
@@ -34,23 +37,31 @@ from derivations.symbols import (
     C,
     E,
     Gamma,
+    R,
     S,
     W,
     X_n,
     a,
+    a_n,
     alpha,
     beta1,
     beta2,
+    c_,
     delta,
     equation,
     eta,
+    f_1,
+    f_2,
+    g_,
     h,
     i,
     k,
     lamda,
+    m_,
     m_power,
     mu_n,
     n,
+    nu_n,
     p,
     p_n,
     rho,
@@ -64,7 +75,7 @@ from derivations.symbols import (
 )
 
 _X, _M, _f, _rho = Function("X_n")(t), Function("M"), Function("f"), Function("rho")
-_r, _K, _v, _nu = Function("r"), Function("K"), Function("v"), Symbol("nu_n", positive=True)
+_r, _v = Function("r"), Function("v")
 _norm, _new, _chord = symbols("‖w‖ ‖w′‖ ‖Δw‖", positive=True)
 
 
@@ -191,8 +202,63 @@ def signs_that_change() -> tuple[Eq, ...]:
     sign = Function("sign")
     return (
         equation(_r(c(s), c(t)), chain),
-        equation(E(sign(c(s)) * sign(c(t))), 2 / pi * Sum(Symbol("a_n") * _r(c(s), c(t)) ** _nu, (n, 0, oo))),
+        equation(E(sign(c(s)) * sign(c(t))), Sum(sign_mode().rhs.subs(R, _r(c(s), c(t))), (n, 0, oo))),
     )
+
+
+@cache
+def sign_mode() -> Eq:
+    """One power of the arcsine law, at a correlation R of two directions. A mode is so large when a sign enters it."""
+    return equation(p_n, 2 / pi * a_n * R**nu_n)
+
+
+@cache
+def lion_direction_power() -> Eq:
+    """Square the rule of the direction; the new gradient is uncorrelated with the momentum M = E m² before the step."""
+    return equation(E(c_[t] ** 2), _lion_moment(_direction(), _direction()))
+
+
+@cache
+def lion_momentum_power() -> Eq:
+    """The same for the momentum, whose rule has β2 in the place of β1."""
+    return equation(E(m_[t] ** 2), _lion_moment(_momentum(), _momentum()))
+
+
+@cache
+def lion_seen() -> Eq:
+    """How the new direction is correlated with the momentum before it: what it sees of all earlier signs."""
+    return _correlation(c_[t], _direction(), m_[t - 1], m_[t - 1])
+
+
+@cache
+def lion_entered() -> Eq:
+    """How it is correlated with the momentum after it: what later directions see of this one."""
+    return _correlation(c_[t], _direction(), m_[t], _momentum())
+
+
+@cache
+def lion_faded() -> Eq:
+    """How one momentum is correlated with the next: what all modes lose in a step. At rest it is β2."""
+    return _correlation(m_[t - 1], m_[t - 1], m_[t], _momentum())
+
+
+def _direction() -> Expr:
+    return lion.random_walk()[1].rhs
+
+
+def _momentum() -> Expr:
+    return lion.random_walk()[2].rhs
+
+
+def _lion_moment(one: Expr, other: Expr) -> Expr:
+    """E of a product of linear forms in m_{t-1} and g_t: M and Γ times what multiplies the squares."""
+    product = (one * other).expand()
+    return tidy(product.coeff(m_[t - 1], 2)) * m_power + tidy(product.coeff(g_[t], 2)) * Gamma
+
+
+def _correlation(name: Expr, one: Expr, other_name: Expr, other: Expr) -> Eq:
+    squares = _lion_moment(one, one), _lion_moment(other, other)
+    return equation(_r(name, other_name), _lion_moment(one, other) / sqrt(squares[0]) / sqrt(squares[1]))
 
 
 @cache
@@ -250,20 +316,39 @@ def _slow_rate() -> Expr:
 def over_many_steps() -> tuple[Eq, ...]:
     """The angle between weights k steps apart: decay keeps a^k, and each update in between takes its overlap.
 
-    The overlap with an update i steps ahead is Σ μ_n^i X_n. Summed over i it is two exponentials a mode.
+    The overlap with an update i steps ahead is Σ μ_n^i X_n.
     """
     inner = Sum(a ** (k - i) * mu_n**i, (i, 1, k))
-    closed = mu_n * (a**k - mu_n**k) / (a - mu_n)
-    return equation(inner, closed), equation(_rho(k), a**k - h / W * Sum(X_n * closed, (n, 0, oo)))
+    taken = h / W * Sum(X_n * Function("T_n")(k), (n, 0, oo))
+    return equation(_rho(k), a**k - taken), equation(Function("T_n")(k), inner)
+
+
+@cache
+def taken_over_many() -> Eq:
+    """Summed over i, T_n is a geometric sum: two exponentials for each mode."""
+    return equation(Function("T_n")(k), mu_n * (a**k - mu_n**k) / (a - mu_n))
+
+
+@cache
+def taken_alike() -> Eq:
+    """Where memory and weights fade alike, μ = a, the limit of the two is this."""
+    return equation(Function("T_n")(k), limit(taken_over_many().rhs, mu_n, a))
+
+
+@cache
+def decayed_over_many() -> Eq:
+    """What decay alone takes in k steps, written so that the digits of a small δ are not lost in 1 - δ."""
+    return equation(1 - a**k, -expm1(k * log1p(-delta)))
 
 
 @cache
 def coupled_over_many_steps() -> Eq:
     """For SGDM the weights alone are AR(2), and f = 1 - ρ_k obeys its recursion with a source; f_0 = 0, f_{-1} = f_1.
 
-    At k = 1 this fixes f_1 = δ/(1+α), the cosine of one step.
+    On the right-hand side f_1 and f_2 stand for f one and two steps less apart. At k = 1 this fixes f = δ/(1+α), the
+    cosine of one step.
     """
-    return equation(_f(k), (1 + alpha - delta) * _f(k - 1) - alpha * _f(k - 2) + delta)
+    return equation(_f(k), (1 + alpha - delta) * f_1 - alpha * f_2 + delta)
 
 
 STEPS: tuple[Step, ...] = (
@@ -278,13 +363,24 @@ STEPS: tuple[Step, ...] = (
     memory_of_the_norm,
     sizes_that_change,
     signs_that_change,
+    sign_mode,
+    lion_direction_power,
+    lion_momentum_power,
+    lion_seen,
+    lion_entered,
+    lion_faded,
     coupled_pull,
     coupled_momentum_power,
     coupled_overlap,
     coupled_relaxation,
     over_many_steps,
+    taken_over_many,
+    taken_alike,
+    decayed_over_many,
     coupled_over_many_steps,
 )
+
+LIMIT = "lr * weight_decay < 1"
 
 FORMULAS: tuple[Formula, ...] = (
     Formula("walk_mode_overlap", mode_overlap, "Overlap of the weights with one mode, one step on."),
@@ -293,6 +389,24 @@ FORMULAS: tuple[Formula, ...] = (
     Formula("sgdm_across", coupled_pull, "E w·m of the weights before a step of SGDM with the momentum after."),
     Formula("sgdm_momentum_power", coupled_momentum_power, "E‖m‖² of SGDM, one step on."),
     Formula("sgdm_momentum_overlap", coupled_overlap, "E w·m of SGDM after a step."),
+    Formula(
+        "sgdm_fallen", coupled_over_many_steps, "1 - ρ of SGDM over some steps, from that over one and two steps less."
+    ),
+    Formula("walk_settled_overlap", stationary_overlap, "Overlap of the weights with one mode at rest.", limit=LIMIT),
+    Formula("walk_decayed", decayed_over_many, "What decay takes of the weights in `lag` steps.", limit=LIMIT),
+    Formula(
+        "walk_taken",
+        taken_over_many,
+        "What the updates of one mode take of the weights in `lag` steps, per overlap with it.",
+        limit="root != 1 - lr * weight_decay",
+    ),
+    Formula("walk_taken_alike", taken_alike, "`walk_taken` where root = 1 - lr * weight_decay.", limit=LIMIT),
+    Formula("lion_direction_power", lion_direction_power, "E c² of Lion's direction, m_{t-1} and g_t of any size."),
+    Formula("lion_momentum_power", lion_momentum_power, "E m² of Lion, one step on."),
+    Formula("lion_seen", lion_seen, "Correlation of Lion's direction with the momentum before it."),
+    Formula("lion_entered", lion_entered, "Correlation of Lion's direction with the momentum after it."),
+    Formula("lion_faded", lion_faded, "Correlation of Lion's momentum with that of the next step."),
+    Formula("lion_sign_mode", sign_mode, "One mode of the covariance of two signs: a power in the arcsine law."),
 )
 
 
@@ -307,9 +421,9 @@ def checks() -> list[tuple[str, bool]]:
     in_lion = {h: eta, K_0: C}
     frozen = {S: beta1 * a / (1 - a * beta1), h: eta, K_0: C * (1 - beta1) / (1 + beta1)}
     overlap = stationary_overlap().rhs
-    inner, _ = over_many_steps()
+    inner = over_many_steps()[1].rhs
+    at_rest = {Gamma: 1, m_power: (1 - beta2) / (1 + beta2)}
     one_step = 1 - a + h / norm * (-h / a * K_0 * S)
-    first = Symbol("f_1")
     leading_time = series(memory_of_the_norm().rhs.subs(a, 1 - delta), delta, 0, 0).removeO()
     return [
         ("the overlap of a mode is that of the unrolled walk, any a, h and M in every step", _unrolled()),
@@ -326,13 +440,31 @@ def checks() -> list[tuple[str, bool]]:
         ("SGDM: the slow root of the map is the derived relaxation", vanishes(
             coupled_relaxation().rhs - 1 / sgdm.relaxation_steps().rhs)),
         ("the sum over k steps is two exponentials, k = 1, 2, 3", all(vanishes(
-            inner.rhs.subs(k, length) - sum(a ** (length - step) * mu_n**step for step in range(1, length + 1)))
-            for length in (1, 2, 3))),
+            taken_over_many().rhs.subs(k, length) - inner.subs(k, length).doit()) for length in (1, 2, 3))),
+        ("equal rates: each of k steps takes a^k", vanishes(taken_alike().rhs - k * a**k)),
+        ("1 - a^k without cancellation", _keeps_digits()),
+        ("one step: 1 - ρ_1 is the exact cosine of Lion", vanishes(
+            (1 - a - h / norm * (-taken_over_many().rhs.subs(k, 1) * overlap).subs(p_n, K_0 * S * (1 - a * mu_n)
+            / (a * mu_n))).subs(in_lion) - lion.exact_one_minus_cosine().rhs)),
+        ("Lion at rest: E c², E m² and the fading are those of constant gradients", vanishes(
+            lion_direction_power().rhs.subs(at_rest) - lion.variance().rhs)
+            and vanishes(lion_momentum_power().rhs.subs(at_rest) - at_rest[m_power])
+            and vanishes(lion_faded().rhs.subs(at_rest) - beta2)),
+        ("Lion at rest: seen times entered is the correlation of neighbouring directions", vanishes(
+            lion_seen().rhs.subs(at_rest) * lion_entered().rhs.subs(at_rest)
+            - lion.covariance().rhs.subs(k, 1) / lion.variance().rhs)),
         ("SGDM over one step: f_1 = δ/(1+α)", vanishes(
-            coupled_over_many_steps().rhs.subs(k, 1).subs({_f(0): 0, _f(-1): first}).subs(
-                first, sgdm.exact_one_minus_cosine().rhs) - sgdm.exact_one_minus_cosine().rhs)),
+            coupled_over_many_steps().rhs.subs({f_1: 0, f_2: sgdm.exact_one_minus_cosine().rhs})
+            - sgdm.exact_one_minus_cosine().rhs)),
         ("SGDM: f is that of the matrix recursion over two steps", _two_steps()),
     ]  # fmt: skip
+
+
+def _keeps_digits() -> bool:
+    """1 - a^k and its written form, in terms of the logarithm of a."""
+    log_kept = Symbol("log a", real=True)
+    written = decayed_over_many().rhs.rewrite(exp).rewrite(log).subs(delta, 1 - exp(log_kept))
+    return bool(simplify(written - 1 + exp(log_kept) ** k) == 0)
 
 
 def _unrolled() -> bool:
@@ -381,5 +513,5 @@ def _two_steps() -> bool:
     covariance = Matrix([[moments[0], moments[1]], [moments[1], moments[2]]])
     direct = 1 - (rec.transition**2 * covariance)[0, 0] / moments[0]
     first = sgdm.exact_one_minus_cosine().rhs
-    stepped = coupled_over_many_steps().rhs.subs(k, 2).subs({_f(1): first, _f(0): 0})
+    stepped = coupled_over_many_steps().rhs.subs({f_1: first, f_2: 0})
     return vanishes(direct - stepped)

@@ -7,12 +7,14 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import xarray as xr
+from scipy.optimize import brentq
 
 from rotsim import dataset
 from rotsim.comparison import TRACE_DRIFT
 from rotsim.gradients import ScaleInvariant
 from rotsim.optimizers.base import Optimizer
 from rotsim.statistics import equilibration
+from rotsim.theory import closed_forms
 from rotsim.theory.autocorrelated import autocorrelation_factors
 from rotsim.theory.equilibrium import equilibrium
 from rotsim.theory.prediction import steps_to_equilibrium
@@ -287,9 +289,12 @@ def _growth(step: np.ndarray, norm: np.ndarray, optimizer: Optimizer, rotation: 
 def _decay_rate(optimizer: Optimizer, rotation: float) -> float:
     """Share of ‖w‖² that decay takes per step, in equilibrium with `rotation`."""
     if optimizer.name == "lion":  # its rotation is not tied to the decay by momentum alone
-        return 2 * optimizer.lr * optimizer.weight_decay or float("nan")
+        product = optimizer.lr * optimizer.weight_decay
+        return (
+            1 / float(closed_forms.lion_relaxation_steps(optimizer.lr, optimizer.weight_decay)) if product else np.nan
+        )
     beta = optimizer.momentum if optimizer.name == "sgdm" else optimizer.betas[0]  # type: ignore[attr-defined]
-    return float(rotation**2 * (1 + beta) / (1 - beta))
+    return float(closed_forms.decay_per_step(beta, rotation))
 
 
 def _corrected(
@@ -319,14 +324,16 @@ def balance_factor(optimizer: Optimizer, radial: float, growth: float = 0.0) -> 
 
     Notes
     -----
-    Updates with an exponential average lengthen ‖w‖² by θ²‖w‖²(1+β)/(1-β) per step, decay and P shorten it, and what
-    is left is growth: :math:`\theta^2 (1+\beta)/(1-\beta) = 2\eta(\lambda + P) + d\ln\|w\|^2/dt` (for SGDM
-    η/(1-α) in place of η; for Lion another factor on the left). The decay of Adam+L2 is also proportional to ‖w‖, and
-    so inverse to θ: t³ = 1 + P/λ + growth · t for t = θ/θ_equilibrium.
+    Derived in `derivations.radial.turn_while_growing` and, for Adam+L2, whose decay is also proportional to ‖w‖, in
+    `derivations.radial.adam_l2_turn_while_growing`: a cubic, of which the largest root is taken.
     """
-    if optimizer.name == "adam_l2":
-        if not np.isfinite(radial + growth):
-            return float("nan")
-        real = [float(t.real) for t in np.roots([1.0, 0.0, -growth, -1.0 - radial]) if abs(t.imag) < 1e-9]
-        return max(real) if max(real) > 0 else float("nan")
-    return float(np.sqrt(1 + radial + growth)) if radial + growth > -1 else float("nan")
+    if optimizer.name != "adam_l2":
+        pulled = radial + growth > -1
+        return float(closed_forms.turn_while_growing(radial, growth)) if pulled else float("nan")
+    if not np.isfinite(radial + growth):
+        return float("nan")
+    # the cubic rises from here on, and is positive at the other end
+    low, high = np.sqrt(max(growth, 0.0) / 3), 1 + abs(growth) + abs(1 + radial)
+    if closed_forms.adam_l2_turn_excess(radial, growth, low) > 0 or (radial <= -1 and growth <= 0):
+        return float("nan")
+    return float(brentq(lambda turn: closed_forms.adam_l2_turn_excess(radial, growth, turn), low, high, xtol=1e-13))

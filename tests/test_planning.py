@@ -65,6 +65,14 @@ def test_transfer_keeps_the_pace(family):
         (dict(rotation=0.01), "1 targets .rotation. cannot determine 2 unknowns .lr, weight_decay."),
         (dict(rotation=0.01, norm=1.0, lr=0.1), "2 targets .* cannot determine 1 unknowns"),
         (dict(), "0 targets .none."),
+        (dict(lr=1e-3, weight_decay=0.1), "nothing is left to find"),
+        (dict(rotation=0.01, norm=1.0, lr=1e-3, weight_decay=0.1), "nothing is left to find"),
+        (dict(relaxation_steps=1000, norm=1.0), "no AdamW reaches .* up to 2/.1-β2."),
+        (dict(rotation=0.01, norm=1.0, dim=1), "`dim` must be >= 2; got 1"),
+        (dict(rotation=0.01, norm=1.0, dim=2.5), "`dim` must be a whole number; got 2.5"),
+        (dict(rotation=0.01, norm=1.0, gradient="white"), "`gradient` must be a spec"),
+        (dict(rotation=0.01, norm=1.0, gradient=rotsim.StudentT(4.0)), "got StudentT, whose gradients follow no law"),
+        (dict(rotation=0.01, norm=1.0, gradient=ScaleInvariant((1.0, 2.0))), "`scale` must be one number"),
         (dict(rotation=-1.0, norm=1.0), "`rotation` must be finite and > 0"),
         (dict(rotation=2.5, norm=1.0), "no AdamW reaches rotation=2.5"),
         (dict(rotation=0.1, relaxation_steps=5000, lr=1e-3), "no AdamW reaches .* Momentum trades the two"),
@@ -74,6 +82,92 @@ def test_transfer_keeps_the_pace(family):
 def test_refusals(arguments, message):
     with pytest.raises(rotsim.InvalidInput, match=message):
         rotsim.plan("adamw", **arguments)
+
+
+def test_what_allows_no_equilibrium_says_so():
+    with pytest.raises(rotsim.NoEquilibrium, match="infinite variance"):
+        rotsim.plan("adamw", rotation=0.01, norm=1.0, betas=(0.9, 0.0))
+    with pytest.raises(rotsim.InvalidInput, match="`momentum` is solved for"):
+        rotsim.plan("sgdm", rotation=0.01, relaxation_steps=2000, norm=1.0, momentum=0.5)
+    with pytest.raises(rotsim.NoEquilibrium, match="`weight_decay` must be > 0"):
+        rotsim.transfer(rotsim.AdamW(1e-3, 0.0), batch_factor=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(batch_factor=0), "`batch_factor` must be finite and > 0; got 0"),
+        (dict(steps_factor=float("inf")), "`steps_factor` must be finite and > 0; got inf"),
+        (dict(steps_factor="half"), "`steps_factor` must be a number; got 'half'"),
+        (dict(batch_factor=1e9), "no AdamW reaches rotation=102.6.* Ask for a smaller rotation"),
+        (dict(momentum=1.0), r"`betas\[0\]` must be in \[0, 1\); got 1.0"),
+        (dict(batch_factor=2, gradient=rotsim.Replay(np.ones((1, 1, 4)))), "got Replay, whose gradients follow no law"),
+    ],
+)
+def test_transfer_refusals(arguments, message):
+    with pytest.raises(rotsim.InvalidInput, match=message):
+        rotsim.transfer(rotsim.AdamW(1e-3, 0.1), **arguments)
+
+
+# At gentle decay and β2 near 1 the exact rates follow the rules that derivations.planning proves at leading order.
+GENTLE = {
+    "adamw": rotsim.AdamW(1e-4, 0.01, (0.9, 1 - 1e-7)),
+    "adam_l2": rotsim.AdamL2(1e-4, 1e-3, (0.9, 1 - 1e-7)),
+    "sgdm": rotsim.SGDM(0.01, 1e-4),
+    "lion": rotsim.Lion(1e-6, 0.1),
+}
+RULES = {  # lr and weight decay, over what they were, at batch_factor f and steps_factor s
+    "adamw": lambda f, s: ((f / s) ** 0.5, (f / s) ** 0.5),
+    "adam_l2": lambda f, s: ((f / s) ** 0.5, s**-0.5),
+    "sgdm": lambda f, s: (f / s**0.5, s**-0.5),
+    "lion": lambda f, s: ((f / s) ** 0.5, (f / s) ** 0.5),
+}
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(4.0, 1.0), (1.0, 3.0), (0.5, 2.0)])
+@pytest.mark.parametrize("family", GENTLE)
+def test_transfer_rules(family, batch, steps):
+    """The square-root rule for AdamW and Lion, the linear rule for SGDM's batch; and the pace is kept."""
+    opt = GENTLE[family]
+    before = rotsim.equilibrium(opt)
+    found = rotsim.transfer(opt, batch_factor=batch, steps_factor=steps)
+    ratios = found.optimizer.lr / opt.lr, found.optimizer.weight_decay / opt.weight_decay
+    assert ratios == pytest.approx(RULES[family](batch, steps), rel=2e-3)
+    assert found.equilibrium.norm == pytest.approx(before.norm, rel=1e-8)
+    turned = found.equilibrium.rotation**2 * steps / batch  # N·θ², in units of the old number of steps
+    assert turned == pytest.approx(before.rotation**2, rel=1e-8)
+    other = RULES["adamw" if family == "sgdm" else "sgdm"](batch, steps)  # negative control
+    assert batch == 1 or ratios != pytest.approx(other, rel=0.1)
+
+
+@pytest.mark.parametrize("family", ["adamw", "sgdm", "lion"])
+def test_transfer_of_momentum(family):
+    """ηλ follows θ²τ as derivations.planning.turn_within_memory has it."""
+    opt = GENTLE[family]
+    found = rotsim.transfer(opt, momentum=0.5).optimizer
+    product = found.lr * found.weight_decay / opt.lr / opt.weight_decay
+    if family == "lion":
+        variances = [rotsim.theory.closed_forms.lion_variance(b, 0.99) for b in (0.9, 0.5)]
+        assert product == pytest.approx(variances[0] / variances[1], rel=0.15)  # the linearised sign
+    else:
+        new, old = (1 + 0.5) / (1 - 0.5), (1 + 0.9) / (1 - 0.9)
+        wanted = new / old if family == "adamw" else (1 + 0.5) / (1 + 0.9)
+        assert product == pytest.approx(wanted, rel=2e-3)
+
+
+def test_a_transferred_batch_simulates_as_promised():
+    """SGDM at 4 times the batch: noise of half the scale, four times the rate; 4 times as far in a step, squared."""
+    opt, gradient = rotsim.SGDM(0.1, 0.02), ScaleInvariant(2.0)
+    before, found = (
+        rotsim.equilibrium(opt, 256, gradient),
+        rotsim.transfer(opt, batch_factor=4, dim=256, gradient=gradient),
+    )
+    walk = rotsim.simulate(found.optimizer, 256, 32, 2000, ScaleInvariant(1.0), initial_norm=before.norm, seed=1)
+    eq = found.equilibrium
+    assert rotsim.compare(walk, eq).passed
+    assert eq.rotation == pytest.approx(2 * before.rotation, rel=1e-8)
+    same_noise = rotsim.equilibrium(found.optimizer, 256, gradient)  # negative control: the batch averages nothing
+    assert not rotsim.compare(walk, same_noise).passed
 
 
 def test_unknown_family():
@@ -145,17 +239,23 @@ def test_gradient_scale(scale):
         assert scaled.norm / one.norm == pytest.approx(scale**on_norm, rel=1e-9)
 
 
-@pytest.mark.parametrize("family", OPTIMIZERS)
-def test_gradient_scale_by_simulation(family):
-    """The same four statements from walks over four decades of gradient scale."""
-    optimizer = rotsim.OPTIMIZERS[family].examples()[0]
+SCALED = {name: spec.examples()[0] for name, spec in rotsim.OPTIMIZERS.items()}
+SCALED |= {f"rotational {name}": rotsim.Rotational(SCALED[name]) for name in ("adamw", "sgdm", "lion")}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_gradient_scale_by_simulation(name):
+    """d log rotation / d log scale from walks over four decades of gradient scale: -1/3 for Adam+L2 alone."""
+    optimizer = SCALED[name]
     scales = np.array([1e-2, 1.0, 1e2])
     seen = []
     for scale in scales:
         gradient = ScaleInvariant(scale)
         eq = rotsim.equilibrium(optimizer, 128, gradient)
-        steps = int(min(max(4000, 4 * eq.relaxation_steps), 20_000))
-        data = rotsim.simulate(optimizer, dim=128, neurons=16, steps=steps, gradient=gradient, initial_norm=eq.norm)
+        steps = int(min(max(4000, 4 * eq.relaxation_steps), 20_000)) if eq.relaxation_steps else 1000
+        norm = eq.norm if np.isfinite(eq.norm) else 1.0  # a rotational variant keeps any
+        data = rotsim.simulate(optimizer, dim=128, neurons=16, steps=steps, gradient=gradient, initial_norm=norm)
         seen.append(np.sqrt((data["rotation"].values[:, data.sizes["step"] // 2 :] ** 2).mean()))
     slope = np.polyfit(np.log(scales), np.log(seen), 1)[0]
-    assert slope == pytest.approx(-1 / 3 if family == "adam_l2" else 0.0, abs=0.01)
+    assert slope == pytest.approx(-1 / 3 if name == "adam_l2" else 0.0, abs=0.01)
+    assert abs(slope - (0.0 if name == "adam_l2" else -1 / 3)) > 0.3

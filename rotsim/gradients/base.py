@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from numba.extending import register_jitable
 
 from rotsim.errors import InvalidInput, positive, real, require
 from rotsim.noise import normals
+from rotsim.theory import closed_forms
 
 PerNeuron = float | tuple[float, ...]
 
@@ -101,6 +102,13 @@ class Gradient(ABC):
             f"got {type(self).__name__}, whose gradients follow no law. Simulate it instead"
         )
 
+    def averaged(self, factor: float) -> Gradient:
+        """The gradient of a batch `factor` times as large: means stay, noise falls with its root."""
+        raise InvalidInput(
+            f"the gradient of another batch size is not known for {type(self).__name__}; "
+            "give one whose noise has a scale, such as ScaleInvariant"
+        )
+
     def angle_spread(self, dim: int) -> float:
         """Factor between E[angle²] and 2(1 - ρ) that comes from fluctuations of ‖w‖ at finite `dim`."""
         return 1.0
@@ -128,6 +136,9 @@ class Noise(Gradient):
 
     def parameters(self) -> np.ndarray:
         return np.atleast_1d(self.scale)[:, None]
+
+    def averaged(self, factor: float) -> Noise:
+        return replace(self, scale=scaled(self.scale, factor**-0.5))
 
     def at(
         self, w: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
@@ -161,6 +172,9 @@ class Structured(Gradient):
         if self.scale_invariant:
             return GradientPower(squared * (1 - 1 / dim), -1, **departure)
         return GradientPower(dim * squared, 0, **departure)
+
+    def averaged(self, factor: float) -> Structured:
+        return replace(self, scale=scaled(self.scale, factor**-0.5))
 
     def angle_spread(self, dim: int) -> float:
         return 1.0 if self.scale_invariant else isotropic_spread(dim)
@@ -216,6 +230,11 @@ def per_neuron(name: str, value: Any, check: Callable[[str, Any], float]) -> Per
     return tuple(check(f"{name}[{i}]", number) for i, number in enumerate(np.asarray(value).tolist()))
 
 
+def scaled(value: PerNeuron, factor: float) -> PerNeuron:
+    """`factor` times one number, or each neuron's."""
+    return tuple(factor * one for one in value) if isinstance(value, tuple) else factor * value
+
+
 def one_scale(scale: PerNeuron, name: str = "scale") -> float:
     """The one scale (or other parameter called `name`) that a prediction is for."""
     if isinstance(scale, tuple):
@@ -226,9 +245,9 @@ def one_scale(scale: PerNeuron, name: str = "scale") -> float:
 
 
 def isotropic_spread(dim: int) -> float:
-    """`Gradient.angle_spread` of noise that is independent of w: E[χ²_{C-1}] E[1/χ²_C] = (C-1)/(C-2)."""
+    """`Gradient.angle_spread` of noise that is independent of w (derivations.finite_dim)."""
     require(dim >= 3, "dim", "be >= 3 for isotropic noise, where E[1/‖w‖²] diverges at 2", dim)
-    return (dim - 1) / (dim - 2)
+    return float(closed_forms.isotropic_angle_spread(dim))
 
 
 def finite(name: str, value: Any) -> float:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba.extending import register_jitable
 
-from rotsim.gradients.base import INLINED, GradientPower, PerNeuron, Structured, finite, one_scale, per_neuron, shaped
+from rotsim.gradients.base import (
+    INLINED,
+    GradientPower,
+    PerNeuron,
+    Structured,
+    finite,
+    one_scale,
+    per_neuron,
+    scaled,
+    shaped,
+)
 from rotsim.noise import fill_normals
 
 
@@ -46,6 +56,10 @@ class Signal(Structured):
 
     def parameters(self) -> np.ndarray:
         return self._columns(self.ratio)
+
+    def averaged(self, factor: float) -> Signal:
+        noise = super().averaged(factor)
+        return replace(noise, ratio=scaled(self.ratio, factor**0.5))  # type: ignore[call-arg, return-value]
 
     def power(self, dim: int) -> GradientPower:
         return self._noise_power(dim, signal=one_scale(self.ratio, "ratio"))

@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from rotsim.optimizers.base import Optimizer
+from rotsim.theory import closed_forms
 
-_POWERS = {"adamw": (0.0, 1 / 2), "sgdm": (0.0, 1 / 4), "adam_l2": (1 / 6, 1 / 3)}  # of F, in rotation and norm
+_SCALE_INVARIANT = -1  # homogeneity
 
 
 def autocorrelation_factors(optimizer: Optimizer, autocorrelation: np.ndarray) -> tuple[float, float]:
@@ -30,11 +31,10 @@ def autocorrelation_factors(optimizer: Optimizer, autocorrelation: np.ndarray) -
 
     Notes
     -----
-    An average with decay β of correlated gradients has F = 1 + 2 Σ β^k R_k times the power of one of white noise.
-    AdamW: θ keeps its value and ‖w‖ = η‖u‖/θ follows √F. SGDM: the same, with ‖g‖ ∝ 1/‖w‖, gives F^{1/4}. Adam+L2: the
-    effective decay is proportional to ‖w‖, so θ² ∝ ‖w‖ and θ‖w‖ ∝ √F: F^{1/6} and F^{1/3}. Lion: `lion_rotation_factor`
-    and its inverse, since a sign has one length. A rotational variant sets both. Leading order: terms of
-    1/dim are dropped.
+    Derived in `derivations.autocorrelated`. An average with decay β of correlated gradients has F = 1 + 2 Σ β^k R_k
+    times the power of one of white noise, and growth of ‖w‖² follows it: `norm_factors`, `rotation_factors`. Lion:
+    `lion_rotation_factor` and its inverse, since a sign has one length. A rotational variant sets both. Leading order:
+    terms in lr·weight_decay and 1/dim are dropped.
     """
     if optimizer.name == "rotational":
         return 1.0, 1.0
@@ -46,8 +46,14 @@ def autocorrelation_factors(optimizer: Optimizer, autocorrelation: np.ndarray) -
     power = 1 + 2 * float((beta ** np.arange(1, len(given)) * given[1:]).sum())
     if power <= 0:
         return float("nan"), float("nan")
-    rotation, norm = _POWERS[optimizer.name]
-    return power**rotation, power**norm
+    if optimizer.name == "adam_l2":
+        squared_rotation = closed_forms.adam_l2_correlated_squared_rotation(_SCALE_INVARIANT, power, power)
+        norm_squared = closed_forms.adam_l2_correlated_norm_squared(_SCALE_INVARIANT, power)
+    else:
+        squared_rotation = closed_forms.correlated_squared_rotation(power, power)
+        sgdm = optimizer.name == "sgdm"
+        norm_squared = closed_forms.sgdm_correlated_norm_squared(_SCALE_INVARIANT, power) if sgdm else power
+    return float(np.sqrt(squared_rotation)), float(np.sqrt(norm_squared))
 
 
 def lion_rotation_factor(betas: tuple[float, float], autocorrelation: np.ndarray) -> float:
@@ -62,40 +68,23 @@ def lion_rotation_factor(betas: tuple[float, float], autocorrelation: np.ndarray
     Returns
     -------
     float
-        √(G_white / G); NaN if the correlations admit no walk (G ≤ 0).
+        NaN if the correlations admit no walk.
 
     Notes
     -----
-    With c_t = Σ_k a_k g_{t-k}, a_0 = 1-β1, a_k = β1(1-β2)β2^{k-1}, gradients orthogonal to the weights and the sign
-    linearised (its covariance with g is √(2/π)/σ_c that of c), the growth of ‖w‖² by η²C·G per step balances its
-    decay, and θ² = 2ηλ/G with
-
-    .. math::
-        G = 1 + \frac{4}{\pi\sigma_c^2} \sum_k a_k \sum_{j=1}^{k} \sum_i a_i R_{k-j-i}, \qquad
-        \sigma_c^2 = \sum_{ik} a_i a_k R_{k-i}.
-
+    The autocorrelation enters through q = b_0/B_0 = E[c·g]/E[c²] alone (`derivations.autocorrelated.lion_linear_sum`),
+    both of which are sums over it (`lion_power_by_lag`). ηλ → 0, gradients orthogonal to the weights, sign linearised.
     White noise at β = (0.9, 0.99) gives θ = √(2ηλ)·0.148, where the paper's formula has 0.149: it drops a
     constant 1 - 2/π.
     """
-    beta1, beta2 = betas
     given = np.asarray(autocorrelation, dtype=float)
-    length = max(len(given), int(np.ceil(7 / (1 - beta2))))
-    weights = np.concatenate([[1 - beta1], beta1 * (1 - beta2) * beta2 ** np.arange(length - 1)])
-    white = np.zeros(length)
-    white[0] = 1.0
-    measured = np.zeros(length)
-    measured[: len(given)] = given
-    growth, reference = _growth(weights, measured), _growth(weights, white)
-    return float(np.sqrt(reference / growth)) if growth > 0 else float("nan")
-
-
-def _growth(weights: np.ndarray, correlation: np.ndarray) -> float:
-    length = len(weights)
-    two_sided = np.concatenate([correlation[:0:-1], correlation])
-    # b_n = Σ_i a_i R_{n-i} for n = 0 .. length-1
-    size = 1 << (3 * length).bit_length()
-    b = np.fft.irfft(np.fft.rfft(two_sided, size) * np.fft.rfft(weights, size), size)[length - 1 : 2 * length - 1]
-    variance = float(weights @ b)
-    # Σ_k a_k Σ_{n=0}^{k-1} b_n
-    inner = np.concatenate([[0.0], np.cumsum(b)[:-1]])
-    return 1 + 4 / np.pi * float(weights @ inner) / variance
+    lag = np.arange(1, len(given))
+    overlap = (1 - betas[0]) * given[0] + float((closed_forms.lion_weight(*betas, lag) * given[1:]).sum())
+    power = closed_forms.lion_variance(*betas) + 2 * float(
+        (closed_forms.lion_covariance(*betas, lag) * given[1:]).sum()
+    )
+    if power <= 0:
+        return float("nan")
+    white = closed_forms.lion_correlated_rotation(*betas, closed_forms.lion_overlap_ratio(*betas, 0.0))
+    found = closed_forms.lion_correlated_rotation(*betas, overlap / power)
+    return float(np.sqrt(found / white)) if found > 0 else float("nan")

@@ -71,6 +71,15 @@ def adamw_lagged_relaxation_steps(lr: Any, weight_decay: Any, beta2: Any, homoge
     return (rate_sum + np.sqrt(rate_sum**2 - 4 * rate_product)) / (2 * rate_product)
 
 
+def adam_l2_step_size(lr: Any, beta1: Any, second_moment: Any) -> Any:
+    """Learning rate of the SGDM that Adam+L2 is, for constant v.
+
+    Derived in `derivations.adam_l2.equivalent_step_size`.
+    Valid for lr > 0, 0 <= beta1 < 1, second_moment > 0.
+    """
+    return lr * (1 - beta1) / np.sqrt(second_moment)
+
+
 def adam_l2_leading_norm(lr: Any, weight_decay: Any, dim: Any, gradient_power: Any, homogeneity: Any) -> Any:
     """RMS norm of the weights under Adam+L2, to leading order in ηλ.
 
@@ -361,6 +370,115 @@ def sgdm_momentum_overlap(step_length: Any, across: Any, momentum_power: Any) ->
     return across - momentum_power * step_length
 
 
+def sgdm_fallen(lr: Any, weight_decay: Any, momentum: Any, fallen: Any, fallen_before: Any) -> Any:
+    """1 - ρ of SGDM over some steps, from that over one and two steps less.
+
+    Derived in `derivations.transient.coupled_over_many_steps`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, fallen >= 0, fallen_before >= 0.
+    """
+    decay = lr * weight_decay
+    return decay + fallen * (1 + momentum - decay) - fallen_before * momentum
+
+
+def walk_settled_overlap(lr: Any, weight_decay: Any, step_length: Any, weight: Any, root: Any) -> Any:
+    """Overlap of the weights with one mode at rest.
+
+    Derived in `derivations.transient.stationary_overlap`.
+    Valid for lr > 0, weight_decay > 0, step_length >= 0, any weight, 0 <= root < 1, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return -weight * step_length / (1 - kept * root)
+
+
+def walk_decayed(lr: Any, weight_decay: Any, lag: Any) -> Any:
+    """What decay takes of the weights in `lag` steps.
+
+    Derived in `derivations.transient.decayed_over_many`.
+    Valid for lr > 0, weight_decay > 0, whole lag >= 1, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    return -np.expm1(lag * np.log1p(-decay))
+
+
+def walk_taken(lr: Any, weight_decay: Any, lag: Any, root: Any) -> Any:
+    """What the updates of one mode take of the weights in `lag` steps, per overlap with it.
+
+    Derived in `derivations.transient.taken_over_many`.
+    Valid for lr > 0, weight_decay > 0, whole lag >= 1, 0 <= root < 1, root != 1 - lr * weight_decay.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return root * (kept**lag - root**lag) / (kept - root)
+
+
+def walk_taken_alike(lr: Any, weight_decay: Any, lag: Any) -> Any:
+    """`walk_taken` where root = 1 - lr * weight_decay.
+
+    Derived in `derivations.transient.taken_alike`.
+    Valid for lr > 0, weight_decay > 0, whole lag >= 1, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return lag * kept**lag
+
+
+def lion_direction_power(beta1: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """E c² of Lion's direction, m_{t-1} and g_t of any size.
+
+    Derived in `derivations.transient.lion_direction_power`.
+    Valid for 0 <= beta1 < 1, noise_power > 0, momentum_power > 0.
+    """
+    return noise_power * (1 - beta1) ** 2 + momentum_power * beta1**2
+
+
+def lion_momentum_power(beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """E m² of Lion, one step on.
+
+    Derived in `derivations.transient.lion_momentum_power`.
+    Valid for 0 <= beta2 < 1, noise_power > 0, momentum_power > 0.
+    """
+    return noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2
+
+
+def lion_seen(beta1: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """Correlation of Lion's direction with the momentum before it.
+
+    Derived in `derivations.transient.lion_seen`.
+    Valid for 0 <= beta1 < 1, noise_power > 0, momentum_power > 0.
+    """
+    return beta1 * np.sqrt(momentum_power / (noise_power * (1 - beta1) ** 2 + momentum_power * beta1**2))
+
+
+def lion_entered(beta1: Any, beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """Correlation of Lion's direction with the momentum after it.
+
+    Derived in `derivations.transient.lion_entered`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, noise_power > 0, momentum_power > 0.
+    """
+    part_1 = noise_power * (1 - beta1) * (1 - beta2) + momentum_power * beta1 * beta2
+    part_2 = noise_power * (1 - beta1) ** 2 + momentum_power * beta1**2
+    return part_1 / np.sqrt(part_2 * (noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2))
+
+
+def lion_faded(beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """Correlation of Lion's momentum with that of the next step.
+
+    Derived in `derivations.transient.lion_faded`.
+    Valid for 0 <= beta2 < 1, noise_power > 0, momentum_power > 0.
+    """
+    return beta2 * np.sqrt(momentum_power / (noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2))
+
+
+def lion_sign_mode(alike: Any, arcsine_factor: Any, odd_power: Any) -> Any:
+    """One mode of the covariance of two signs: a power in the arcsine law.
+
+    Derived in `derivations.transient.sign_mode`.
+    Valid for 0 <= alike <= 1, any arcsine_factor, odd_power >= 1.
+    """
+    return 2 * arcsine_factor * alike**odd_power / np.pi
+
+
 def adamw_fixed_norm_squared(weight_decay: Any, dim: Any, signal_ratio: Any) -> Any:
     """Square of AdamW's mean weights under a signal, constant v.
 
@@ -426,6 +544,42 @@ def lion_takeover(lr: Any, weight_decay: Any) -> Any:
     return lr * weight_decay / 2
 
 
+def adamw_noise_share(signal_ratio: Any) -> Any:
+    """Share of noise in AdamW's normalised gradient, for constant v.
+
+    Derived in `derivations.signal.adamw_noise_share`.
+    Valid for signal_ratio > 0.
+    """
+    return 1 / (1 + signal_ratio**2)
+
+
+def signal_squared_mean(norm_squared: Any, alignment: Any, lasting_decay: Any) -> Any:
+    """Squared mean gradient that leads to an alignment.
+
+    Derived in `derivations.signal.mean_at_alignment`.
+    Valid for norm_squared > 0, 0 < alignment < 1, lasting_decay > 0.
+    """
+    return norm_squared * alignment * lasting_decay**2 / (alignment - 1) ** 2
+
+
+def signal_pull(alignment: Any, lasting_decay: Any) -> Any:
+    """Radial pull that a projected mean exerts on the rest of the weights.
+
+    Derived in `derivations.signal.pull_at_alignment`.
+    Valid for 0 < alignment < 1, lasting_decay > 0.
+    """
+    return -alignment * lasting_decay / (alignment - 1)
+
+
+def lion_left_of_a_sign(slope: Any, mean: Any) -> Any:
+    """What a lasting part leaves of a sign's square, sign linearised.
+
+    Derived in `derivations.signal.left_of_a_sign`.
+    Valid for slope > 0, mean >= 0.
+    """
+    return 1 - mean**2 * slope**2
+
+
 def signal_alignment(signal_power: Any) -> Any:
     """Squared cosine between w and a mean gradient that scale invariance projects.
 
@@ -433,6 +587,69 @@ def signal_alignment(signal_power: Any) -> Any:
     Valid for signal_power > 0.
     """
     return 2 * signal_power / (1 + 2 * signal_power + np.sqrt(1 + 4 * signal_power))
+
+
+def sgdm_correlated_norm_squared(homogeneity: Any, growth_factor: Any) -> Any:
+    """E‖w‖² of SGDM over that under white noise, to leading order, for any autocorrelation of gradients.
+
+    Derived in `derivations.autocorrelated.sgdm_norm_factor`.
+    Valid for homogeneity < 1, growth_factor > 0.
+    """
+    return growth_factor ** (1 / (1 - homogeneity))
+
+
+def adam_l2_correlated_norm_squared(homogeneity: Any, growth_factor: Any) -> Any:
+    """E‖w‖² of Adam+L2 over that under white noise, to leading order, for any autocorrelation of gradients.
+
+    Derived in `derivations.autocorrelated.adam_l2_norm_factor`.
+    Valid for homogeneity < 1, growth_factor > 0.
+    """
+    return growth_factor ** (2 / (2 - homogeneity))
+
+
+def correlated_squared_rotation(power_factor: Any, growth_factor: Any) -> Any:
+    """θ² of AdamW and SGDM over that under white noise, to leading order, for any autocorrelation of gradients.
+
+    Derived in `derivations.autocorrelated.average_rotation_factor`.
+    Valid for power_factor > 0, growth_factor > 0.
+    """
+    return power_factor / growth_factor
+
+
+def adam_l2_correlated_squared_rotation(homogeneity: Any, power_factor: Any, growth_factor: Any) -> Any:
+    """θ² of Adam+L2 over that under white noise, to leading order, for any autocorrelation of gradients.
+
+    Derived in `derivations.autocorrelated.adam_l2_rotation_factor`.
+    Valid for homogeneity < 1, power_factor > 0, growth_factor > 0.
+    """
+    return power_factor * growth_factor ** (2 / (homogeneity - 2))
+
+
+def average_power_factor(memory: Any, correlation: Any) -> Any:
+    """E‖m‖² of an average of AR(1) gradients over that of white.
+
+    Derived in `derivations.autocorrelated.first_order_factor`.
+    Valid for 0 <= memory < 1, -1 < correlation < 1.
+    """
+    return (1 + correlation * memory) / (1 - correlation * memory)
+
+
+def lion_weight(beta1: Any, beta2: Any, lag: Any) -> Any:
+    """Weight of a gradient `lag` steps old in Lion's update direction.
+
+    Derived in `derivations.autocorrelated.lion_weight`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, whole lag >= 1.
+    """
+    return beta1 * beta2 ** (lag - 1) * (1 - beta2)
+
+
+def lion_correlated_rotation(beta1: Any, beta2: Any, overlap_ratio: Any) -> Any:
+    """θ²/(2ηλ) of Lion as ηλ → 0, sign linearised, for any autocorrelation of gradients orthogonal to w.
+
+    Derived in `derivations.autocorrelated.lion_rotation`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, overlap_ratio > 0.
+    """
+    return 1 / (1 + 4 * (beta1 * overlap_ratio + beta2 - beta2 * overlap_ratio) / (np.pi * (1 - beta2)))
 
 
 def adamw_projected_norm_squared(lr: Any, weight_decay: Any, beta1: Any, dim: Any, correlation: Any) -> Any:
@@ -510,7 +727,7 @@ def adam_second_moment_spread(beta1: Any, beta2: Any, correlation: Any) -> Any:
     Derived in `derivations.autocorrelated.second_moment_spread`.
     Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, -1 < correlation < 1.
     """
-    part_2 = (
+    mixed = (
         1
         + beta2 * correlation**4 * beta1**2
         + correlation**5 * beta1**3 * beta2**2
@@ -518,12 +735,12 @@ def adam_second_moment_spread(beta1: Any, beta2: Any, correlation: Any) -> Any:
         - 2 * beta2 * correlation**2 * beta1**2
         - 2 * beta1 * beta2 * correlation**3
     )
-    part_3 = 1 - correlation * beta1 * beta2
-    part_4 = 1 - beta2 * correlation**2
-    part_5 = 1 - correlation * beta1
-    part_6 = 1 + correlation * beta1
-    part_7 = 1 - beta2 * beta1**2
-    part_1 = -part_2 * (1 + beta1) * (1 - beta1) * (2 - 2 * beta2) / (part_3 * part_4 * part_5 * part_6 * part_7)
+    part_2 = 1 - correlation * beta1 * beta2
+    part_3 = 1 - beta2 * correlation**2
+    part_4 = 1 - correlation * beta1
+    part_5 = 1 + correlation * beta1
+    part_6 = 1 - beta2 * beta1**2
+    part_1 = -mixed * (1 + beta1) * (1 - beta1) * (2 - 2 * beta2) / (part_2 * part_3 * part_4 * part_5 * part_6)
     return 2 * (1 - beta2) * (1 + beta2 * correlation**2) / ((1 + beta2) * (1 - beta2 * correlation**2)) + part_1
 
 
@@ -639,10 +856,10 @@ def lion_overlap_ratio(beta1: Any, beta2: Any, correlation: Any) -> Any:
     Derived in `derivations.autocorrelated.lion_overlap_ratio`.
     Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, -1 < correlation < 1.
     """
-    part_2 = -2 * correlation * beta1 * (1 + beta2) * (beta1 - 1) * (beta2 - 1)
-    part_3 = (beta1 - 1) ** 2 * (1 + beta2) * (correlation * beta2 - 1)
-    part_1 = beta1**2 * (1 + correlation * beta2) * (beta2 - 1) + part_2 + part_3
-    return (1 + beta2) * ((1 - beta1) * (correlation * beta2 - 1) + correlation * beta1 * (beta2 - 1)) / part_1
+    overlap = 1 + correlation * beta1 * (1 - beta2) / (1 - correlation * beta2) - beta1
+    part_1 = beta1**2 * (1 - beta2) * (1 + correlation * beta2) / ((1 + beta2) * (1 - correlation * beta2))
+    power = (1 - beta1) ** 2 + 2 * correlation * beta1 * (1 - beta1) * (1 - beta2) / (1 - correlation * beta2) + part_1
+    return overlap / power
 
 
 def lion_projected_sum_map(
@@ -686,12 +903,13 @@ def lion_correlated_covariance(beta1: Any, beta2: Any, lag: Any, correlation: An
     correlation != 0.
     """
     overlap = 1 + correlation * beta1 * (1 - beta2) / (1 - correlation * beta2) - beta1
-    part_5 = beta1 * (1 - beta2) * (1 + correlation * beta2) / ((1 + beta2) * (1 - correlation * beta2))
-    part_4 = part_5 + correlation * (1 - beta1) * (1 - beta2) / (1 - correlation * beta2)
-    part_3 = beta2 * part_4
-    part_2 = overlap * (1 - beta2) + part_3 - correlation * overlap * (1 - beta2) / (correlation - beta2)
-    part_1 = beta1 * part_2 * beta2 ** (lag - 1)
-    return part_1 + correlation**lag * (overlap * (1 - beta1) + overlap * beta1 * (1 - beta2) / (correlation - beta2))
+    part_3 = beta1 * (1 - beta2) * (1 + correlation * beta2) / ((1 + beta2) * (1 - correlation * beta2))
+    part_2 = part_3 + correlation * (1 - beta1) * (1 - beta2) / (1 - correlation * beta2)
+    part_1 = beta2 * part_2
+    met = overlap * (1 - beta2) + part_1
+    driven = correlation * overlap * (1 - beta2) / (correlation - beta2)
+    part_4 = correlation**lag * (overlap * (1 - beta1) + driven * beta1 / correlation)
+    return beta1 * beta2 ** (lag - 1) * (met - driven) + part_4
 
 
 def lion_linear_sum(lr: Any, weight_decay: Any, beta1: Any, beta2: Any, overlap_ratio: Any) -> Any:
@@ -740,58 +958,16 @@ def lion_radial_norm_squared(
     weight_decay + radial > 0, lr * weight_decay < 1.
     """
     decay = lr * weight_decay
-    part_1 = (
-        2 * radial**2 * beta2**2 * lr**2
-        + 2 * beta2 * radial**2 * lr**2
-        + 2 * radial * lr
-        + 2 * beta2 * decay**2
-        + 2 * decay
-        + 3 * radial * beta1 * beta2 * lr * decay**2
-        + 3 * beta2**2 * decay**2
-        + 4 * beta1 * beta2 * decay * radial**2 * lr**2
-        + 4 * radial * beta2 * decay * lr
-        + 6 * radial * decay * lr * beta2**2
-        + radial * beta1 * lr * decay**2
-        - 2 * decay * radial**2 * beta2**2 * lr**2
-        - 2 * beta2 * decay * radial**2 * lr**2
-        - 2 * radial * lr * beta2**2
-        - 2 * radial * decay * lr
-        - 2 * decay * beta2**2
-        - 3 * radial * lr * beta2**2 * decay**2
-        - 3 * radial * beta2 * lr * decay**2
-        - 4 * beta1 * beta2 * radial**2 * lr**2
-        - 4 * radial * beta1 * beta2 * decay * lr
-        - beta2**2 * decay**3
-        - beta2 * decay**3
-        - decay**2
-    )
-    part_2 = (
-        2 * radial * beta1 * beta2 * lr * excess
-        + 2 * beta2 * decay * beta1**2 * slope**2
-        + 2 * beta1**2 * slope**2
-        + 2 * beta1 * beta2**2 * slope**2
-        + 2 * beta1 * decay * slope**2
-        + 2 * excess * beta2**2
-        + radial * beta1 * beta2 * lr
-        + beta2**2
-        - 1
-        - 2 * radial * beta1 * lr * excess
-        - 2 * radial * lr * excess * beta2**2
-        - 2 * radial * beta2 * lr * excess
-        - 2 * beta2 * beta1**2 * slope**2
-        - 2 * decay * beta1**2 * slope**2
-        - 2 * beta1 * decay * beta2**2 * slope**2
-        - 2 * beta1 * slope**2
-        - 2 * decay * excess * beta2**2
-        - 2 * beta2 * decay * excess
-        - 2 * excess
-        - radial * beta1 * lr
-        - radial * lr * beta2**2
-        - radial * beta2 * lr
-        - decay * beta2**2
-        - beta2 * decay
-    )
-    return -dim * part_2 * lr**2 / part_1
+    kept = 1 - decay
+    pull = radial / slope
+    part_1 = 1 - pull * lr * slope * (beta1 * beta2 - beta1 - beta2 - beta2**2) / (1 + beta2) - kept * beta2
+    pulled = -lr * slope * (1 - beta2) * (1 + beta2 - beta1) / (part_1 * (1 + beta2))
+    part_2 = -lr * slope * pull**2 * (beta2 - 1) * (beta1 - 1 - beta2) / (1 + beta2) - pull * kept * (beta2 - 1)
+    part_3 = 1 - pull * lr * slope * (beta1 * beta2 - beta1 - beta2 - beta2**2) / (1 + beta2) - kept * beta2
+    carrying = part_2 / part_3
+    part_4 = 2 * kept * lr * slope * (carrying * beta1 + pull - pull * beta1) + decay * (1 + kept)
+    square = (lr**2 * (1 + 2 * excess) - 2 * pulled * kept * beta1 * lr * slope) / part_4
+    return square * dim
 
 
 def lion_radial_variance(
@@ -804,115 +980,19 @@ def lion_radial_variance(
     radial > 0, lr * weight_decay < 1.
     """
     decay = lr * weight_decay
-    part_1 = (
-        12 * radial * beta2 * decay * lr * beta1**2 * slope**2
-        + 2 * decay * radial**2 * beta1**2 * lr**2
-        + 2 * beta1 * decay * radial**2 * beta2**2 * lr**2 * slope**2
-        + 2 * beta1 * decay * radial**2 * lr**2 * slope**2
-        + 2 * decay * excess * radial**2 * beta2**2 * lr**2
-        + 2 * radial**2 * beta2**2 * lr**2 * slope**2
-        + 2 * beta2 * decay * excess * radial**2 * lr**2
-        + 2 * beta2 * radial**2 * lr**2 * slope**2
-        + 2 * excess * radial**2 * lr**2
-        + 2 * radial**3 * beta1**2 * lr**3
-        + 2 * excess * radial**3 * beta2**2 * lr**3
-        + 2 * beta2 * excess * radial**3 * lr**3
-        + 2 * radial * lr * slope**2
-        + 2 * beta1 * beta2**2 * decay**3 * slope**2
-        + 2 * beta1 * beta2 * decay**3 * slope**2
-        + 2 * beta1 * decay**2 * slope**2
-        + 2 * beta2 * decay**2 * slope**2
-        + 2 * decay * slope**2
-        + 3 * radial * beta1 * lr * decay**2 * slope**2
-        + 3 * beta2**2 * decay**2 * slope**2
-        + 4 * decay * excess * radial**2 * beta1**2 * lr**2
-        + 4 * decay * radial**2 * beta1**3 * lr**2 * slope**2
-        + 4 * excess * radial**3 * beta1**2 * lr**3
-        + 4 * radial * decay * lr * beta1**2 * slope**2
-        + 4 * radial * lr * beta1**2 * slope**2
-        + 4 * radial * lr * beta1**3 * decay**2 * slope**2
-        + 4 * radial * beta1 * lr * beta2**2 * decay**2 * slope**2
-        + 4 * radial * beta1 * lr * beta2**2 * slope**2
-        + 4 * radial * beta2 * decay * lr * slope**2
-        + 4 * decay * beta1**2 * slope**2
-        + 4 * beta1 * decay * beta2**2 * slope**2
-        + 6 * beta2 * radial**2 * beta1**2 * lr**2 * slope**2
-        + 6 * radial**2 * beta1**2 * lr**2 * slope**2
-        + 6 * radial * decay * lr * beta2**2 * slope**2
-        + 6 * beta2 * beta1**2 * decay**2 * slope**2
-        + 8 * beta1 * beta2 * decay * radial**2 * lr**2 * slope**2
-        + 9 * radial * beta1 * beta2 * lr * decay**2 * slope**2
-        + decay * radial**2 * beta2**2 * lr**2
-        + beta2 * decay * radial**2 * lr**2
-        + radial**2 * lr**2
-        + radial**3 * beta2**2 * lr**3
-        + beta2 * radial**3 * lr**3
-        - 12 * radial * beta1 * beta2 * decay * lr * slope**2
-        - 2 * beta1 * radial**2 * beta2**2 * lr**2 * slope**2
-        - 2 * beta1 * beta2 * decay * radial**2 * lr**2
-        - 2 * beta1 * decay * radial**2 * lr**2
-        - 2 * beta1 * radial**2 * lr**2 * slope**2
-        - 2 * decay * radial**2 * beta2**2 * lr**2 * slope**2
-        - 2 * excess * radial**2 * beta2**2 * lr**2
-        - 2 * beta2 * decay * radial**2 * lr**2 * slope**2
-        - 2 * beta1 * excess * radial**3 * lr**3
-        - 2 * radial * lr * beta2**2 * slope**2
-        - 2 * radial * decay * lr * slope**2
-        - 2 * beta2 * beta1**2 * decay**3 * slope**2
-        - 2 * beta1**2 * decay**2 * slope**2
-        - 2 * decay * beta2**2 * slope**2
-        - 3 * beta1 * beta2 * radial**3 * lr**3
-        - 3 * radial * lr * beta2**2 * decay**2 * slope**2
-        - 3 * radial * beta2 * lr * decay**2 * slope**2
-        - 4 * radial**2 * beta1**3 * lr**2 * slope**2
-        - 4 * beta1 * beta2 * decay * excess * radial**2 * lr**2
-        - 4 * beta1 * decay * excess * radial**2 * lr**2
-        - 4 * radial * beta2 * lr * beta1**2 * slope**2
-        - 4 * radial * decay * lr * beta1**3 * slope**2
-        - 4 * radial * beta1 * lr * slope**2
-        - 4 * beta2 * decay * beta1**2 * slope**2
-        - 4 * beta1 * beta2 * decay**2 * slope**2
-        - 4 * beta1 * decay * slope**2
-        - 6 * beta2 * decay * radial**2 * beta1**2 * lr**2 * slope**2
-        - 6 * decay * radial**2 * beta1**2 * lr**2 * slope**2
-        - 6 * beta1 * beta2 * excess * radial**3 * lr**3
-        - 6 * radial * lr * beta1**2 * decay**2 * slope**2
-        - 6 * beta1 * beta2**2 * decay**2 * slope**2
-        - 8 * beta1 * beta2 * radial**2 * lr**2 * slope**2
-        - 8 * radial * beta2 * lr * beta1**2 * decay**2 * slope**2
-        - 8 * radial * beta1 * decay * lr * beta2**2 * slope**2
-        - radial**2 * beta2**2 * lr**2
-        - beta1 * radial**3 * lr**3
-        - beta2**2 * decay**3 * slope**2
-        - beta2 * decay**3 * slope**2
-        - decay**2 * slope**2
-    )
-    part_2 = (
-        2 * radial**2 * beta2**2 * lr**2
-        + 2 * beta2 * radial**2 * lr**2
-        + 2 * radial * lr
-        + 2 * beta2 * decay**2
-        + 2 * decay
-        + 3 * radial * beta1 * beta2 * lr * decay**2
-        + 3 * beta2**2 * decay**2
-        + 4 * beta1 * beta2 * decay * radial**2 * lr**2
-        + 4 * radial * beta2 * decay * lr
-        + 6 * radial * decay * lr * beta2**2
-        + radial * beta1 * lr * decay**2
-        - 2 * decay * radial**2 * beta2**2 * lr**2
-        - 2 * beta2 * decay * radial**2 * lr**2
-        - 2 * radial * lr * beta2**2
-        - 2 * radial * decay * lr
-        - 2 * decay * beta2**2
-        - 3 * radial * lr * beta2**2 * decay**2
-        - 3 * radial * beta2 * lr * decay**2
-        - 4 * beta1 * beta2 * radial**2 * lr**2
-        - 4 * radial * beta1 * beta2 * decay * lr
-        - beta2**2 * decay**3
-        - beta2 * decay**3
-        - decay**2
-    )
-    return part_1 / (part_2 * slope**2)
+    kept = 1 - decay
+    pull = radial / slope
+    part_1 = 1 - pull * lr * slope * (beta1 * beta2 - beta1 - beta2 - beta2**2) / (1 + beta2) - kept * beta2
+    pulled = -lr * slope * (1 - beta2) * (1 + beta2 - beta1) / (part_1 * (1 + beta2))
+    part_2 = -lr * slope * pull**2 * (beta2 - 1) * (beta1 - 1 - beta2) / (1 + beta2) - pull * kept * (beta2 - 1)
+    part_3 = 1 - pull * lr * slope * (beta1 * beta2 - beta1 - beta2 - beta2**2) / (1 + beta2) - kept * beta2
+    carrying = part_2 / part_3
+    part_4 = 2 * kept * lr * slope * (carrying * beta1 + pull - pull * beta1) + decay * (1 + kept)
+    square = (lr**2 * (1 + 2 * excess) - 2 * pulled * kept * beta1 * lr * slope) / part_4
+    part_5 = 2 * pull * beta2 * (pulled + carrying * square) / (1 + beta2)
+    remembered = part_5 - (1 + square * pull**2) * (beta2 - 1) / (1 + beta2)
+    part_6 = 2 * pull * beta1 * (1 - beta1) * (pulled + carrying * square)
+    return (1 - beta1) ** 2 * (1 + square * pull**2) + remembered * beta1**2 + part_6
 
 
 def lion_one_minus_cosine(lr: Any, weight_decay: Any, dim: Any, norm_squared: Any) -> Any:
@@ -934,6 +1014,107 @@ def lion_sign_slope(beta1: Any, beta2: Any) -> Any:
     """
     variance = (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
     return np.sqrt(2 / (np.pi * variance))
+
+
+def sign_slope(variance: Any) -> Any:
+    """Slope of the best straight line through the sign of a Gaussian.
+
+    Derived in `derivations.lion.linearised_sign`.
+    Valid for variance > 0.
+    """
+    return np.sqrt(2 / (np.pi * variance))
+
+
+def decay_per_step(memory: Any, rotation: Any) -> Any:
+    """Share of ‖w‖² that decay takes per step at rest, from the rotation.
+
+    Derived in `derivations.radial.decay_per_step`.
+    Valid for 0 <= memory < 1, rotation > 0.
+    """
+    return rotation**2 * (1 + memory) / (1 - memory)
+
+
+def turn_while_growing(radial_share: Any, growth: Any) -> Any:
+    """Rotation over that of equilibrium where ‖w‖² grows and the gradient has a radial part.
+
+    Derived in `derivations.radial.turn_while_growing`.
+    Valid for any radial_share, any growth, 1 + radial_share + growth >= 0.
+    """
+    return np.sqrt(1 + growth + radial_share)
+
+
+def adam_l2_turn_excess(radial_share: Any, growth: Any, turn: Any) -> Any:
+    """Zero at Adam+L2's rotation over that of equilibrium where ‖w‖² grows; scale-invariant weights.
+
+    Derived in `derivations.radial.adam_l2_turn_while_growing`.
+    Valid for any radial_share, any growth, turn > 0.
+    """
+    return turn**3 - 1 - growth * turn - radial_share
+
+
+def rotational_mean_length(update_norm_decay: Any, across_power: Any, mean_square: Any) -> Any:
+    """Running mean of ‖u⊥‖², one step on.
+
+    Derived in `derivations.rotational.mean_length`.
+    Valid for 0 <= update_norm_decay < 1, across_power > 0, mean_square > 0.
+    """
+    return across_power * (1 - update_norm_decay) + update_norm_decay * mean_square
+
+
+def rotational_squared_angle(
+    update_norm_decay: Any, step: Any, rotation: Any, across_power: Any, mean_square: Any
+) -> Any:
+    """Square of the angle of one step of a rotational variant.
+
+    Derived in `derivations.rotational.turning_step`.
+    Valid for 0 <= update_norm_decay < 1, whole step >= 1, rotation > 0, across_power > 0, mean_square > 0.
+    """
+    return across_power * rotation**2 * (1 - update_norm_decay**step) / mean_square
+
+
+def turned_one_minus_cosine(angle: Any) -> Any:
+    """1 - ρ of weights that turn by an angle.
+
+    Derived in `derivations.rotational.turned_one_minus_cosine`.
+    Valid for 0 <= angle < pi.
+    """
+    return 2 * np.sin(angle / 2) ** 2
+
+
+def rotational_across(across: Any, update_power: Any) -> Any:
+    """E‖u⊥‖² of a rotational variant.
+
+    Derived in `derivations.rotational.across_the_weights`.
+    Valid for any across, update_power > 0.
+    """
+    return update_power - across**2
+
+
+def rotational_rate(angle: Any, across_power: Any) -> Any:
+    """What multiplies u in a turn of weights of norm one.
+
+    Derived in `derivations.rotational.turning_rate`.
+    Valid for 0 <= angle < pi, across_power > 0.
+    """
+    return np.sin(angle) / np.sqrt(across_power)
+
+
+def rotational_kept(step_length: Any, across: Any, angle: Any) -> Any:
+    """What multiplies the weights in a turn, the part of u along them put back.
+
+    Derived in `derivations.rotational.kept_share`.
+    Valid for step_length >= 0, any across, 0 <= angle < pi.
+    """
+    return np.cos(angle) + across * step_length
+
+
+def rotational_mode_overlap(step_length: Any, mode_overlap: Any, weight: Any, root: Any, kept_share: Any) -> Any:
+    """Overlap of weights that turn with one mode, one step on.
+
+    Derived in `derivations.rotational.mode_overlap`.
+    Valid for step_length >= 0, any mode_overlap, any weight, 0 <= root < 1, any kept_share.
+    """
+    return mode_overlap * kept_share * root - weight * step_length
 
 
 def rotational_sgdm_filling(memory: Any, step: Any) -> Any:
@@ -964,3 +1145,122 @@ def rotational_bias(memory: Any, update_norm_decay: Any, directions: Any) -> Any
     part_2 = 1 - update_norm_decay
     part_3 = 1 + update_norm_decay
     return -2 * update_norm_decay * part_2 * (1 + memory) * (1 - memory) / (directions * part_1 * part_3)
+
+
+def isotropic_angle_spread(dim: Any) -> Any:
+    """E[angle²] over 2(1 - ρ) under isotropic noise.
+
+    Derived in `derivations.finite_dim.angle_spread`.
+    Valid for dim >= 1, dim > 2.
+    """
+    return (dim - 1) / (dim - 2)
+
+
+def young_angle_spread(dim: Any, start_share: Any) -> Any:
+    """E[angle²] of weights with a share of their start left, over that of settled ones, to first order in 1/C.
+
+    Derived in `derivations.finite_dim.young_spread`.
+    Valid for dim >= 1, 0 <= start_share <= 1.
+    """
+    return 1 - 2 * start_share**2 / dim
+
+
+def adamw_planned_lr(beta1: Any, dim: Any, norm_squared: Any, rotation: Any) -> Any:
+    """Learning rate of AdamW for a wanted rotation and norm, to leading order.
+
+    Derived in `derivations.planning.adamw_rates`.
+    Valid for 0 <= beta1 < 1, dim >= 1, norm_squared > 0, rotation > 0.
+    """
+    return rotation * np.sqrt(norm_squared * (1 + beta1) / (dim * (1 - beta1)))
+
+
+def adamw_planned_weight_decay(beta1: Any, dim: Any, norm_squared: Any, rotation: Any) -> Any:
+    """Weight decay of AdamW for a wanted rotation and norm, to leading order.
+
+    Derived in `derivations.planning.adamw_rates`.
+    Valid for 0 <= beta1 < 1, dim >= 1, norm_squared > 0, rotation > 0.
+    """
+    return rotation * np.sqrt(dim * (1 + beta1) / (norm_squared * (1 - beta1))) / 2
+
+
+def lion_planned_lr(dim: Any, norm_squared: Any, rotation: Any) -> Any:
+    """Learning rate of Lion for a wanted rotation and norm, to leading order.
+
+    Derived in `derivations.planning.lion_rates`.
+    Valid for dim >= 1, norm_squared > 0, rotation > 0.
+    """
+    return rotation * np.sqrt(norm_squared / dim)
+
+
+def lion_planned_weight_decay(beta1: Any, beta2: Any, dim: Any, norm_squared: Any, rotation: Any) -> Any:
+    """Weight decay of Lion for a wanted rotation and norm, to leading order.
+
+    Derived in `derivations.planning.lion_rates`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, dim >= 1, norm_squared > 0, rotation > 0.
+    """
+    variance = (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
+    return rotation * np.sqrt(dim / norm_squared) / (np.pi * variance)
+
+
+def sgdm_planned_lr(momentum: Any, norm_squared: Any, gradient_power: Any, homogeneity: Any, rotation: Any) -> Any:
+    """Learning rate of SGDM for a wanted rotation and norm, to leading order.
+
+    Derived in `derivations.planning.sgdm_rates`.
+    Valid for 0 <= momentum < 1, norm_squared > 0, gradient_power > 0, homogeneity < 1, rotation > 0.
+    """
+    part_1 = 1 - momentum
+    part_2 = 1 + momentum
+    return rotation * np.sqrt(norm_squared * part_1 * part_2 / gradient_power) / norm_squared ** (homogeneity / 2)
+
+
+def sgdm_planned_weight_decay(
+    momentum: Any, norm_squared: Any, gradient_power: Any, homogeneity: Any, rotation: Any
+) -> Any:
+    """Weight decay of SGDM for a wanted rotation and norm, to leading order.
+
+    Derived in `derivations.planning.sgdm_rates`.
+    Valid for 0 <= momentum < 1, norm_squared > 0, gradient_power > 0, homogeneity < 1, rotation > 0.
+    """
+    part_1 = homogeneity / 2 - 1 / 2
+    part_2 = 1 - momentum
+    return rotation * norm_squared**part_1 * np.sqrt(gradient_power * (1 + momentum) / part_2) / 2
+
+
+def adam_l2_planned_weight_decay(
+    beta1: Any, norm_squared: Any, gradient_power: Any, homogeneity: Any, rotation: Any
+) -> Any:
+    """Weight decay of Adam+L2 for a wanted rotation and norm, to leading order.
+
+    Derived in `derivations.planning.adam_l2_rates`.
+    Valid for 0 <= beta1 < 1, norm_squared > 0, gradient_power > 0, homogeneity < 1, rotation > 0.
+    """
+    part_1 = homogeneity / 2 - 1 / 2
+    return rotation * norm_squared**part_1 * np.sqrt(gradient_power * (1 + beta1) / (1 - beta1)) / 2
+
+
+def adamw_planned_momentum(rotation: Any, relaxation_steps: Any) -> Any:
+    """β1 of AdamW for a wanted rotation and time scale, for fixed v.
+
+    Derived in `derivations.planning.adamw_momentum`.
+    Valid for rotation > 0, relaxation_steps > 0.
+    """
+    return (1 - relaxation_steps * rotation**2) / (1 + relaxation_steps * rotation**2)
+
+
+def sgdm_planned_momentum(homogeneity: Any, rotation: Any, relaxation_steps: Any) -> Any:
+    """Momentum of SGDM for a wanted rotation and time scale.
+
+    Derived in `derivations.planning.sgdm_momentum`.
+    Valid for homogeneity < 1, rotation > 0, relaxation_steps > 0.
+    """
+    part_1 = 1 + relaxation_steps * rotation**2 - homogeneity * relaxation_steps * rotation**2
+    return (1 + homogeneity * relaxation_steps * rotation**2 - relaxation_steps * rotation**2) / part_1
+
+
+def transferred_rotation(rotation: Any, batch_factor: Any, steps_factor: Any) -> Any:
+    """Rotation that keeps the squared angle turned in a training whose batch and length change.
+
+    Derived in `derivations.planning.rotation_to_keep_pace`.
+    Valid for rotation > 0, batch_factor > 0, steps_factor > 0.
+    """
+    return rotation * np.sqrt(batch_factor / steps_factor)

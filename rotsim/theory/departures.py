@@ -112,16 +112,18 @@ def _walk_lion(o: Lion, noise: float, mean_squared: float, radial: float) -> _Wa
     slope = closed_forms.lion_sign_slope(*o.betas)
     for _ in range(100):
         # steps of unit size: what the mean takes of them is not left for the rest
-        unmoved = excess - slope**2 * mean / 2
+        left = float(closed_forms.lion_left_of_a_sign(slope, sqrt(mean)))
+        unmoved = excess - (1 - left) / 2
         total = mean + closed_forms.lion_radial_variance(*hyper, slope, unmoved, strength * slope)
         if not 0 < total < np.inf:
             return _Walk(np.inf, 2.0, 0.0)
-        change, slope = abs(sqrt(2 / (np.pi * total)) / slope - 1), sqrt(2 / (np.pi * total))
-        if change < 1e-13:
+        before, slope = slope, float(closed_forms.sign_slope(total))
+        if abs(slope / before - 1) < 1e-13:
             break
     square = closed_forms.lion_radial_norm_squared(*hyper, 1.0, slope, unmoved, strength * slope)
-    moved = (1 - slope**2 * mean) * o.lr**2 / square - (1 - kept) ** 2
-    return _Walk(float(square), float(moved / (2 * kept)), o.weight_decay * sqrt(noise) / slope)
+    left = closed_forms.lion_left_of_a_sign(slope, sqrt(mean))
+    half = closed_forms.lion_one_minus_cosine(o.lr, o.weight_decay, left, square)
+    return _Walk(float(square), float(half), o.weight_decay * sqrt(noise) / slope)
 
 
 #: ``walk(optimizer, noise, rest, radial)``: `noise` is the variance of a coordinate of the gradient, `rest` the
@@ -218,13 +220,13 @@ def _fixed_part(o: Optimizer, dim: int, law: GradientPower, method: Method, whit
         fixed = closed_forms.adamw_fixed_norm_squared(o.weight_decay, dim, ratio)
         if method == "exact" and o.betas[1] > 0:
             fixed *= mean_response(*o.betas)[0] ** 2
-        share = 1 / (1 + ratio**2)
+        share = float(closed_forms.adamw_noise_share(ratio))
         noise *= share
         error += (1 - o.betas[1]) * (1 - share)  # the spread of v under a signal is another
     elif isinstance(o, Lion):
         fixed = closed_forms.lion_fixed_norm_squared(o.weight_decay, *o.betas, dim, abs(ratio))
         if method == "exact":
-            mean = abs(ratio) / sqrt(closed_forms.lion_variance(*o.betas))
+            mean = abs(ratio) / sqrt(closed_forms.lion_variance(*o.betas))  # in deviations of the sign's argument
             lag_0, total = shifted_discounted_sum(1 - o.lr * o.weight_decay, *o.betas, mean)
             noise = closed_forms.lion_exact_norm_squared(o.lr, o.weight_decay, dim * lag_0, total)
             half = closed_forms.lion_exact_one_minus_cosine(o.lr, o.weight_decay, total)
@@ -244,11 +246,11 @@ def _projected_signal(o: Optimizer, dim: int, law: GradientPower, method: Method
             norm_squared, walk = _aligned(o, dim, law, white.norm_squared, aligned)
         except ValueError:  # so strong a pull that the rest of the weights diverges
             return 1e3
-        decayed = walk.decay**2 * aligned * norm_squared
-        left = law.signal**2 * _variance(law, dim, norm_squared) * dim * (1 - aligned) ** 2
-        return float(np.log(decayed / left))
+        needed = closed_forms.signal_squared_mean(norm_squared, aligned, walk.decay)
+        return float(np.log(needed / (law.signal**2 * _variance(law, dim, norm_squared) * dim)))
 
-    guess = float(logit(closed_forms.signal_alignment(2 * law.signal**2 / (o.lr * o.weight_decay))))
+    takeover = closed_forms.adamw_takeover(o.lr, o.weight_decay)
+    guess = float(logit(closed_forms.signal_alignment(law.signal**2 / takeover)))
     aligned = float(expit(brentq(excess, guess - 12, guess + 6, xtol=1e-10)))
     norm_squared, walk = _aligned(o, dim, law, white.norm_squared, aligned)
     # neglected for Lion: how the linearised sign sees a slow part that differs between coordinates
@@ -271,7 +273,7 @@ def _aligned(o: Optimizer, dim: int, law: GradientPower, start: float, aligned: 
         left = law.signal**2 * noise * across ** (2 if isinstance(o, Lion) else 1)
         found = _WALKS[type(o)](o, noise, left, 0.0)
         for _ in range(2):  # for AdamW the pull depends on the gain, and the gain on what is left
-            pull = found.decay * aligned / across
+            pull = float(closed_forms.signal_pull(aligned, found.decay))
             coupled = (o.weight_decay + pull) ** 2 * norm_squared * across / dim
             found = _WALKS[type(o)](o, noise, coupled if isinstance(o, AdamL2) else left, pull)
         return found
@@ -286,7 +288,8 @@ def _aligned(o: Optimizer, dim: int, law: GradientPower, start: float, aligned: 
 def _autocorrelated_adamw(o: AdamW, dim: int, law: GradientPower, method: Method, white: Moments) -> Moments:
     (beta1, beta2), memory, hyper = o.betas, law.correlation, (o.lr, o.weight_decay, o.betas[0])
     if method == "leading":
-        return _leading_average(beta1, law, white)
+        power, growth = _factors(beta1, law)
+        return _by_factors(white, growth, closed_forms.correlated_squared_rotation(power, growth))
     frozen = closed_forms.adamw_exact_norm_squared(*hyper, dim)
     spread = _spread(beta1, beta2, memory)
     if law.homogeneity:
@@ -310,23 +313,26 @@ def _spread_error(spread: float) -> float:
     return 0.2 * abs(spread) + spread**2
 
 
-def _leading_average(beta1: float, law: GradientPower, white: Moments) -> Moments:
-    """Growth by E‖m‖² where gradients are orthogonal to w, by their spectral density at 0 where they are not."""
-    power = (1 + beta1 * law.correlation) / (1 - beta1 * law.correlation)
-    growth = power if law.homogeneity else (1 + law.correlation) / (1 - law.correlation)
+def _factors(beta: float, law: GradientPower) -> tuple[float, float]:
+    """Of E‖m‖², and of growth: that where gradients are orthogonal to w, by their spectral density at 0 elsewhere."""
+    power = closed_forms.average_power_factor(beta, law.correlation)
+    return power, power if law.homogeneity else closed_forms.average_power_factor(1.0, law.correlation)
+
+
+def _by_factors(white: Moments, norm_squared: float, squared_rotation: float) -> Moments:
     return replace(
         white,
-        norm_squared=white.norm_squared * growth,
-        one_minus_cosine=white.one_minus_cosine * power / growth,
+        norm_squared=white.norm_squared * norm_squared,
+        one_minus_cosine=white.one_minus_cosine * squared_rotation,
     )
 
 
 def _autocorrelated_sgdm(o: SGDM, dim: int, law: GradientPower, method: Method, white: Moments) -> Moments:
     hyper = (o.lr, o.weight_decay, o.momentum, law.correlation)
     if method == "leading":
-        found = _leading_average(o.momentum, law, white)
-        ratio = found.norm_squared / white.norm_squared
-        return replace(found, norm_squared=white.norm_squared * ratio ** (1 / (1 - law.homogeneity)))
+        power, growth = _factors(o.momentum, law)
+        norm_squared = closed_forms.sgdm_correlated_norm_squared(law.homogeneity, growth)
+        return _by_factors(white, norm_squared, closed_forms.correlated_squared_rotation(power, growth))
     if law.homogeneity:
         gain, half = closed_forms.sgdm_projected_gain(*hyper), white.one_minus_cosine
     else:
@@ -339,23 +345,22 @@ def _autocorrelated_adam_l2(o: AdamL2, dim: int, law: GradientPower, method: Met
     (beta1, beta2), memory = o.betas, law.correlation
     power = law.homogeneity
     if method == "leading":
-        found = _leading_average(beta1, law, white)
-        growth = (found.norm_squared / white.norm_squared) ** (2 / (2 - power))
-        angle = found.one_minus_cosine * found.norm_squared / white.one_minus_cosine / white.norm_squared / growth
-        return replace(white, norm_squared=white.norm_squared * growth, one_minus_cosine=white.one_minus_cosine * angle)
+        averaged, growth = _factors(beta1, law)
+        norm = closed_forms.adam_l2_correlated_norm_squared(power, growth)
+        return _by_factors(white, norm, closed_forms.adam_l2_correlated_squared_rotation(power, averaged, growth))
 
     def frozen(norm_squared: float, correlation: float) -> tuple[float, float]:
         """Image of E‖w‖² and 1 - ρ for constant v: SGDM with the momentum m/(1-β1)."""
         noise = _variance(law, dim, norm_squared)
         square, v = norm_squared / dim, noise
         for _ in range(3):  # v and the step size that follows from it
-            hyper = (o.lr * (1 - beta1) / sqrt(v), o.weight_decay, beta1, correlation)
+            hyper = (closed_forms.adam_l2_step_size(o.lr, beta1, v), o.weight_decay, beta1, correlation)
             if power:
                 v = noise * (1 - closed_forms.sgdm_projected_share(*hyper)) + o.weight_decay**2 * square
             else:
                 overlap = closed_forms.sgdm_free_overlap(*hyper) * noise
                 v = noise + 2 * o.weight_decay * overlap + o.weight_decay**2 * square
-        hyper = (o.lr * (1 - beta1) / sqrt(v), o.weight_decay, beta1, correlation)
+        hyper = (closed_forms.adam_l2_step_size(o.lr, beta1, v), o.weight_decay, beta1, correlation)
         if power:
             gain, half = closed_forms.sgdm_projected_gain(*hyper), closed_forms.sgdm_exact_one_minus_cosine(*hyper[:3])
         else:

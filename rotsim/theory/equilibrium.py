@@ -8,7 +8,7 @@ from math import asin, sqrt
 from typing import Any
 
 from rotsim.errors import InvalidInput, NoEquilibrium, integer
-from rotsim.gradients import Gradient, ScaleInvariant
+from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
 from rotsim.optimizers import Optimizer, Rotational
 from rotsim.optimizers.base import Method
 from rotsim.theory import departures
@@ -83,19 +83,15 @@ def equilibrium(
     >>> f"{eq.norm:.4f} {eq.rotation:.6f}"
     '2.2627 0.003244'
     """
-    gradient = ScaleInvariant() if gradient is None else gradient
     if not isinstance(optimizer, Optimizer):
         raise InvalidInput(f"`optimizer` must be a spec such as rotsim.AdamW(...); got {optimizer!r}")
-    if not isinstance(gradient, Gradient):
-        raise InvalidInput(f"`gradient` must be a spec such as rotsim.ScaleInvariant(); got {gradient!r}")
     if method not in ("exact", "leading"):
         raise InvalidInput(f"`method` must be 'exact' or 'leading'; got {method!r}")
-    dim = integer("dim", dim, low=2)
+    dim, gradient, law = checked_law(dim, gradient)
     if optimizer.weight_decay == 0:
         raise NoEquilibrium(
             "`weight_decay` must be > 0 for an equilibrium to exist; with 0.0 the norm grows without bound"
         )
-    law = gradient.power(dim)
     plain = law.white or isinstance(optimizer, Rotational)  # whose angle no gradient changes
     settle = optimizer.moments if plain else partial(departures.moments, optimizer)
     moments = settle(dim, law, method)
@@ -114,3 +110,12 @@ def equilibrium(
         model_error=float(moments.model_error + 1 / dim),
         method=method,
     )
+
+
+def checked_law(dim: int, gradient: Gradient | None) -> tuple[int, Gradient, GradientPower]:
+    """The fan-in, the gradient (scale-invariant if None) and its law, or `InvalidInput` that says which is wrong."""
+    gradient = ScaleInvariant() if gradient is None else gradient
+    if not isinstance(gradient, Gradient):
+        raise InvalidInput(f"`gradient` must be a spec such as rotsim.ScaleInvariant(); got {gradient!r}")
+    dim = integer("dim", dim, low=2)
+    return dim, gradient, gradient.power(dim)

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import root
-from scipy.special import expit
+from scipy.special import expit, logit
 
-from rotsim.errors import InvalidInput, positive
-from rotsim.gradients import Gradient
+from rotsim.errors import InvalidInput, NoEquilibrium, positive
+from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.optimizers import Rotational, optimizer_class
 from rotsim.optimizers.base import Optimizer
-from rotsim.theory.equilibrium import Equilibrium, equilibrium
+from rotsim.theory import closed_forms
+from rotsim.theory.equilibrium import Equilibrium, checked_law, equilibrium
 
 _TARGETS = ("rotation", "relaxation_steps", "norm")
 _PRECISION = 1e-9
@@ -103,11 +104,20 @@ def plan(
     free = [name for name in ("lr", "weight_decay") if name not in held]
     if "rotation" in wanted and "relaxation_steps" in wanted:
         free.append("momentum")
-    if len(free) != len(wanted):
+        if "momentum" in fixed:
+            raise InvalidInput(
+                "`momentum` is solved for when rotation and relaxation_steps are both wanted; "
+                f"got {fixed['momentum']!r}. Leave it out, or one of the two"
+            )
+    if not free:
+        raise InvalidInput("lr and weight_decay are both held, so nothing is left to find; leave one of them out")
+    if not wanted or len(free) != len(wanted):
         raise InvalidInput(
             f"{len(wanted)} targets ({', '.join(wanted) or 'none'}) cannot determine {len(free)} unknowns "
             f"({', '.join(free)}); give as many of rotation, relaxation_steps, norm as are unknown, or fix lr"
         )
+
+    dim, gradient, law = checked_law(dim, gradient)
 
     def build(x: np.ndarray) -> Optimizer:
         solved = dict(zip(free, x, strict=True))
@@ -118,51 +128,83 @@ def plan(
     def miss(x: np.ndarray) -> np.ndarray:
         try:
             found = equilibrium(build(x), dim, gradient)
-        except (InvalidInput, OverflowError, FloatingPointError):
+        except (InvalidInput, NoEquilibrium, OverflowError, FloatingPointError):
             return np.full(len(wanted), 1e2)  # outside the optimizer's range: far from everything
         return np.array([np.log(getattr(found, name) / value) for name, value in wanted.items()])
 
-    start = _start(wanted, held, free)
+    start = _start(spec(1e-3, 1e-3, **fixed), dim, wanted, held, free)
+    if not law.radial:  # whose strength some rates outweigh and others do not
+        equilibrium(build(start), dim, gradient)  # says so itself if what is held allows none
     with np.errstate(all="ignore"):
         solved = root(miss, start, method="hybr", tol=1e-13)
     if np.abs(miss(solved.x)).max() > _PRECISION:
         aims = ", ".join(f"{name}={value:g}" for name, value in {**wanted, **held}.items())
-        raise InvalidInput(f"no {spec.label} reaches {aims} at dim={dim}. {_why(wanted)}")
+        raise InvalidInput(f"no {spec.label} reaches {aims} at dim={dim}. {_why(spec.name, wanted)}")
     optimizer = build(solved.x)
     return Plan(optimizer, equilibrium(optimizer, dim, gradient))
 
 
 def transfer(
-    optimizer: Optimizer, *, momentum: float | None = None, batch_factor: float = 1.0, dim: int = 1024,
+    optimizer: Optimizer,
+    *,
+    momentum: float | None = None,
+    batch_factor: float = 1.0,
+    steps_factor: float = 1.0,
+    dim: int = 1024,
     gradient: Gradient | None = None,
-) -> Plan:  # fmt: skip
-    """Change momentum or batch size and keep learning at the same pace.
+) -> Plan:
+    """Change momentum, batch size or length of the training, and learn as much: the same angle turned, the same norm.
+
+    To leading order the rates change as `derivations.planning` says: with f = batch_factor / steps_factor both by √f
+    for AdamW and Lion (the square-root rule); lr by batch_factor at the same weight decay for SGDM (the linear rule).
 
     Parameters
     ----------
     optimizer : Optimizer
-        The setting to start from.
+        The setting to start from, with ``weight_decay`` > 0.
     momentum : float, optional
-        New momentum (β1); rotation per step and norm are kept.
+        New momentum (β1) in [0, 1); rotation per step and norm are kept.
     batch_factor : float
-        Batch size times this, and so steps per epoch divided by it. The squared angle turned per epoch is
-        kept: rotation per step grows by the square root of the factor, to leading order lr·wd by the factor,
-        so that the time scale stays the same in epochs. The norm is kept.
-    dim, gradient
-        As in `rotsim.equilibrium`.
+        New batch size over old, > 0, on the same samples: an epoch has 1/batch_factor times as many steps. The squared
+        angle turned per epoch is kept, so rotation per step grows by the square root of the factor. The gradient is
+        taken as noise, whose scale falls by that root.
+    steps_factor : float
+        New length of the training over old, > 0, in samples: with `batch_factor` 1 in steps. The squared angle turned
+        in the whole training is kept, so that rotation per step falls by the square root of the factor.
+    dim : int
+        Fan-in C, as in `rotsim.equilibrium`.
+    gradient : Gradient
+        At the old batch size, as in `rotsim.equilibrium`.
 
     Returns
     -------
     Plan
+        Its equilibrium is that under the gradient of the new batch.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range, no rates reach the wanted rotation, or the optimizer is a rotational variant.
+    NoEquilibrium
+        If ``weight_decay`` is 0.
+
+    Examples
+    --------
+    >>> import rotsim
+    >>> larger = rotsim.transfer(rotsim.AdamW(lr=1e-3, weight_decay=0.1), batch_factor=4).optimizer
+    >>> f"{larger.lr:.4g} {larger.weight_decay:.4g}"
+    '0.002003 0.1997'
     """
-    factor = positive("batch_factor", batch_factor)
-    _plain_class(optimizer.name)
+    batch, length = positive("batch_factor", batch_factor), positive("steps_factor", steps_factor)
     now = equilibrium(optimizer, dim, gradient)
+    _plain_class(optimizer.name)
     changed = optimizer if momentum is None else _with_momentum(optimizer, momentum)
     fixed = {f.name: getattr(changed, f.name) for f in fields(changed) if f.name not in ("lr", "weight_decay")}
+    rotation = closed_forms.transferred_rotation(now.rotation, batch, length)
+    noise = ScaleInvariant() if gradient is None else gradient
     return plan(
-        optimizer.name, rotation=now.rotation * factor**0.5, norm=now.norm, dim=dim, gradient=gradient, **fixed
-    )  # fmt: skip
+        optimizer.name, rotation=float(rotation), norm=now.norm, dim=dim, gradient=noise.averaged(batch), **fixed
+    )
 
 
 def _plain_class(family: str) -> type[Optimizer]:
@@ -174,25 +216,45 @@ def _plain_class(family: str) -> type[Optimizer]:
     return optimizer_class(family)
 
 
+def _momentum(optimizer: Optimizer) -> float:
+    if hasattr(optimizer, "momentum"):
+        return float(optimizer.momentum)
+    return float(optimizer.betas[0])  # type: ignore[attr-defined]
+
+
 def _with_momentum(optimizer: Optimizer, momentum: float) -> Optimizer:
     if hasattr(optimizer, "momentum"):
         return replace(optimizer, momentum=momentum)  # type: ignore[call-arg]
     return replace(optimizer, betas=(momentum, optimizer.betas[1]))  # type: ignore[attr-defined, call-arg]
 
 
-def _start(wanted: dict[str, float], held: dict[str, float], free: list[str]) -> np.ndarray:
-    """A first guess from AdamW's leading order: lr·wd from the rotation or time scale, lr/wd from nothing."""
-    product = wanted["rotation"] ** 2 * 5 if "rotation" in wanted else 0.5 / wanted.get("relaxation_steps", 500.0)
-    product = min(product, 0.3)
-    lr = held.get("lr", product / held["weight_decay"] if "weight_decay" in held else 1e-2)
-    guess = {"lr": np.log(lr), "weight_decay": np.log(product / lr), "momentum": np.log(0.9 / 0.1)}
+def _start(
+    optimizer: Optimizer, dim: int, wanted: dict[str, float], held: dict[str, float], free: list[str]
+) -> np.ndarray:
+    """A first guess: AdamW's rates at leading order, for the wanted rotation or time scale and the wanted norm.
+
+    `optimizer` has the momentum that is held, or the default.
+    """
+    beta1 = _momentum(optimizer)
+    rotation = wanted.get("rotation")
+    if rotation is None:  # of the wanted time scale
+        time = wanted.get("relaxation_steps", 500.0)
+        rotation = float(closed_forms.adamw_leading_rotation(0.5 / time, 1.0, beta1))
+    shape = (beta1, dim, wanted.get("norm", 1.0) ** 2, rotation)
+    lr, decay = closed_forms.adamw_planned_lr(*shape), closed_forms.adamw_planned_weight_decay(*shape)
+    product = min(lr * decay, 0.3)
+    lr = held.get("lr", product / held["weight_decay"] if "weight_decay" in held else lr)
+    guess = {"lr": np.log(lr), "weight_decay": np.log(product / lr), "momentum": logit(0.9)}
     return np.array([guess[name] for name in free])
 
 
-def _why(wanted: dict[str, float]) -> str:
+def _why(family: str, wanted: dict[str, float]) -> str:
+    lag = "Adam's second moment adds up to 2/(1-β2) steps to relaxation; " if family.startswith("adam") else ""
     if "rotation" in wanted and "relaxation_steps" in wanted:
         return (
-            "Momentum trades the two: rotation² · relaxation_steps lies between 0 and a bound below 1, and "
-            "Adam's second moment adds up to 2/(1-β2) steps; ask for a slower rotation, or set a smaller β2 in betas"
+            f"Momentum trades the two: rotation² · relaxation_steps lies between 0 and a bound of at most 1. {lag}"
+            f"ask for a slower rotation{', or set a smaller β2 in betas' if lag else ''}"
         )
-    return "Ask for a smaller rotation or a longer relaxation"
+    if "relaxation_steps" in wanted:
+        return f"{lag}ask for a longer relaxation{', or set a smaller β2 in betas' if lag else ''}"
+    return "Ask for a smaller rotation"

@@ -232,13 +232,13 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
     if optimizer.weight_decay == 0:
         raise NoEquilibrium("`weight_decay` must be > 0 for an equilibrium to exist; got 0.0")
     if isinstance(optimizer, SGDM):
-        fallen = _fallen_linear(optimizer.lr * optimizer.weight_decay, optimizer.momentum, lag)
+        fallen = _fallen_linear(optimizer.lr, optimizer.weight_decay, optimizer.momentum, lag)
     elif isinstance(optimizer, AdamL2):
         w2 = equilibrium(optimizer, dim, gradient).norm ** 2
         v = closed_forms.adam_l2_second_moment(optimizer.weight_decay, dim, w2, law.scale_squared, law.homogeneity)
         response, memory = mean_response(*optimizer.betas)
         decay = optimizer.weight_decay * response / sqrt(v)
-        fallen = _fallen_linear(optimizer.lr * (1 - memory) * decay, memory, lag)
+        fallen = _fallen_linear(optimizer.lr * (1 - memory), decay, memory, lag)
     else:
         if isinstance(optimizer, AdamW):
             covariance = adam_covariance(*optimizer.betas)
@@ -246,26 +246,31 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
             covariance = sign_covariance(*optimizer.betas)
         else:
             raise InvalidInput(f"`optimizer` must be AdamW, AdamL2, SGDM or Lion; got {optimizer.describe()}")
-        fallen = _fallen_modes(optimizer.lr * optimizer.weight_decay, covariance, lag)
+        fallen = _fallen_modes(optimizer.lr, optimizer.weight_decay, covariance, lag)
     return 2 * asin(min(1.0, sqrt(max(fallen, 0.0) / 2)))
 
 
-def _fallen_linear(decay: float, momentum: float, lag: int) -> float:
-    """1 - ρ_lag of w_t = (1 + α - ηλ) w_{t-1} - α w_{t-2} + noise, as a recursion of 1 - ρ itself."""
-    step = np.array([[1 + momentum - decay, -momentum, decay], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    first = decay / (1 + momentum)  # 1 - ρ_1 = 1 - ρ_{-1}
+def _fallen_linear(lr: float, weight_decay: float, momentum: float, lag: int) -> float:
+    """1 - ρ_lag of SGDM: its recursion over the lag, an affine map, raised to the power `lag`."""
+    hyper = (lr, weight_decay, momentum)
+    source = closed_forms.sgdm_fallen(*hyper, 0.0, 0.0)
+    near, far = (closed_forms.sgdm_fallen(*hyper, *unit) - source for unit in ((1.0, 0.0), (0.0, 1.0)))
+    step = np.array([[near, far, source], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    first = closed_forms.sgdm_exact_one_minus_cosine(*hyper)  # 1 - ρ_1 = 1 - ρ_{-1}
     return float((np.linalg.matrix_power(step, lag) @ [0.0, first, 1.0])[0])
 
 
-def _fallen_modes(decay: float, covariance: UpdateCovariance, lag: int) -> float:
-    """1 - ρ_lag of w_t = (1 - ηλ) w_{t-1} - η u_t: γ_k = a^k γ_0 + η² Σ_n p_n/(1 - aμ_n) Σ_{i<=k} a^{k-i} μ_n^i."""
-    kept = 1 - decay
-    weights, roots = covariance.weights / covariance.lag_0, covariance.roots
-    variance = (1 + 2 * covariance.discounted_sum(kept)) / (decay * (1 + kept))  # γ_0 / (η² lag_0)
-    distinct = np.abs(kept - roots) > 1e-9 * kept
-    gap = np.where(distinct, kept - roots, 1.0)
-    inner = np.where(distinct, roots * (kept**lag - roots**lag) / gap, lag * kept**lag)
-    return float(-np.expm1(lag * np.log1p(-decay)) - (weights / (1 - kept * roots) * inner).sum() / variance)
+def _fallen_modes(lr: float, weight_decay: float, covariance: UpdateCovariance, lag: int) -> float:
+    """1 - ρ_lag of w_t = (1 - ηλ) w_{t-1} - η u_t, whose update has this autocovariance: a sum over its modes."""
+    rates, roots = (lr, weight_decay), covariance.roots
+    kept = 1 - lr * weight_decay
+    total = covariance.discounted_sum(kept)
+    norm_squared = closed_forms.lion_exact_norm_squared(*rates, covariance.lag_0, total)
+    alike = np.abs(kept - roots) <= 1e-9 * kept
+    taken = closed_forms.walk_taken(*rates, lag, np.where(alike, 0.0, roots))
+    taken = np.where(alike, closed_forms.walk_taken_alike(*rates, lag), taken)
+    overlap = closed_forms.walk_settled_overlap(*rates, lr, covariance.weights, roots)
+    return float(closed_forms.walk_decayed(*rates, lag) + lr / norm_squared * (overlap * taken).sum())
 
 
 def _young(
@@ -274,9 +279,8 @@ def _young(
 ) -> np.ndarray:  # fmt: skip
     """How much less than in equilibrium ‖w‖ spreads the angle while part of it is the given start.
 
-    For weights μ + Gaussian, Var‖w‖² = (2/C)(E‖w‖²)² (1 - κ²), with κ the share of μ in E‖w‖²; to first order in 1/C
-    E[1/‖w‖²] and with it the squared angle follow. Only isotropic noise has this spread. Under Adam+L2, whose decay
-    depends on v, and under a momentum whose decay overshoots, κ is taken as 0.
+    derivations.finite_dim.young_spread, with the share of the start in E‖w‖². Only isotropic noise has this spread.
+    Under Adam+L2, whose decay depends on v, and under a momentum whose decay overshoots, the share is taken as 0.
     """
     if law.homogeneity or isinstance(optimizer, AdamL2):
         return np.ones(len(norm))
@@ -284,7 +288,7 @@ def _young(
     left = np.exp(2 * np.cumsum(np.log1p(-np.minimum(lasting, 1 - 1e-12))))
     first = np.append(0, last[:-1])
     share = start**2 * np.add.reduceat(left, first) / (last - first) / norm**2
-    return 1 - 2 * np.minimum(1, share) ** 2 / dim
+    return np.asarray(closed_forms.young_angle_spread(dim, np.minimum(1, share)))
 
 
 def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[int, GradientPower]:

@@ -47,13 +47,25 @@ from rotsim.theory.sign import arcsine_modes, sign_covariance
 SECOND_ORDER, SPREAD_ORDER = 0.5, 0.02
 
 
-# The maps of one step, generated from derivations.transient and derivations.second_moment.
+# The maps of one step, generated from derivations.transient, .second_moment and .rotational.
 _mode_overlap = register_jitable(closed_forms.walk_mode_overlap)
 _along = register_jitable(closed_forms.walk_along)
 _moved = register_jitable(closed_forms.walk_moved)
 _sgdm_across = register_jitable(closed_forms.sgdm_across)
 _sgdm_power = register_jitable(closed_forms.sgdm_momentum_power)
 _sgdm_overlap = register_jitable(closed_forms.sgdm_momentum_overlap)
+_sign_mode = register_jitable(closed_forms.lion_sign_mode)
+_lion_power = register_jitable(closed_forms.lion_momentum_power)
+_seen = register_jitable(closed_forms.lion_seen)
+_entered = register_jitable(closed_forms.lion_entered)
+_faded = register_jitable(closed_forms.lion_faded)
+_across = register_jitable(closed_forms.rotational_across)
+_mean_length = register_jitable(closed_forms.rotational_mean_length)
+_turned_square = register_jitable(closed_forms.rotational_squared_angle)
+_turned = register_jitable(closed_forms.turned_one_minus_cosine)
+_rate = register_jitable(closed_forms.rotational_rate)
+_kept = register_jitable(closed_forms.rotational_kept)
+_turned_overlap = register_jitable(closed_forms.rotational_mode_overlap)
 _ratio = register_jitable(closed_forms.adam_ratio)
 _settled_ratio = register_jitable(closed_forms.adam_settled_ratio)
 
@@ -198,22 +210,19 @@ def _adamw(  # type: ignore[no-untyped-def]
 def _lion(  # type: ignore[no-untyped-def]
     beta1, beta2, odd, arcsine, dim, power, homogeneity, w2, lr, weight_decay, window, records
 ):
-    past = np.zeros_like(arcsine)  # Σ_j lr_j corr(c_j, m_t)^odd, decayed: what w remembers of each sign
+    overlap = np.zeros_like(arcsine)  # of w with m, mode by mode
     m2 = 0.0
     unit = power * w2**homogeneity  # the scale of the first gradient: signs know no other
     for t in range(len(lr)):
-        decay = lr[t] * weight_decay[t]
         gradient = power * w2**homogeneity / unit
-        deviation = np.sqrt(beta1**2 * m2 + (1 - beta1) ** 2 * gradient)
-        now = beta1 * np.sqrt(m2) / deviation  # corr(c_t, m_{t-1})
-        new = beta2**2 * m2 + (1 - beta2) ** 2 * gradient
-        then = (beta1 * beta2 * m2 + (1 - beta1) * (1 - beta2) * gradient) / (deviation * np.sqrt(new))
-        fade = beta2 * np.sqrt(m2 / new)  # corr(m_{t-1}, m_t)
-        m2 = new
+        seen, entered = _seen(beta1, gradient, m2), _entered(beta1, beta2, gradient, m2)
+        faded = _faded(beta2, gradient, m2)
+        m2 = _lion_power(beta2, gradient, m2)
         across = 0.0  # E[w_{t-1}·u_t]
         for n in range(len(arcsine)):
-            across -= 2 / np.pi * dim * arcsine[n] * now ** odd[n] * past[n]
-            past[n] = (1 - decay) * fade ** odd[n] * past[n] + lr[t] * then ** odd[n]
+            across += seen ** odd[n] * overlap[n]
+            weight = dim * _sign_mode(entered, arcsine[n], odd[n])
+            overlap[n] = _mode_overlap(lr[t], weight_decay[t], lr[t], overlap[n], weight, faded ** odd[n])
         along = _along(lr[t], weight_decay[t], w2, lr[t], across)
         moved = _moved(lr[t], weight_decay[t], w2, lr[t], across, dim)
         w2, _ = _record(records[t // window], w2, along, moved)
@@ -224,24 +233,24 @@ def _rotational(  # type: ignore[no-untyped-def]
     angle, forget, length, correction, weights, roots, norm_squared, error, doubt, window, records
 ):
     overlap = np.zeros_like(weights)  # of ŵ with each mode of the update
-    mean, left = 0.0, 1.0
+    mean = 0.0
     for t in range(len(angle)):
         radial = 0.0  # E[u_t·ŵ_{t-1}]: older gradients are not orthogonal to weights that have turned since
         for n in range(len(weights)):
             radial += roots[n] * overlap[n] / correction[t]
-        across = length[t] - radial**2  # E‖u⊥‖²
-        left *= forget
-        mean = forget * mean + (1 - forget) * across
-        square = angle[t] ** 2 * across / (mean / (1 - left))
-        sine, cosine = np.sin(np.sqrt(square)), np.cos(np.sqrt(square))
-        rate = sine / np.sqrt(across)
-        kept = cosine + rate * radial
+        across = _across(radial, length[t])
+        mean = _mean_length(forget, across, mean)
+        square = _turned_square(forget, t + 1, angle[t], across, mean)
+        turned = np.sqrt(square)
+        rate = _rate(turned, across)
+        kept = _kept(rate, radial, turned)
         for n in range(len(weights)):
-            overlap[n] = kept * roots[n] * overlap[n] - rate * length[t] * correction[t] * weights[n]
+            weight = length[t] * correction[t] * weights[n]
+            overlap[n] = _turned_overlap(rate, overlap[n], weight, roots[n], kept)
         record = records[t // window]
         record[0] += norm_squared
         record[1] += square
-        record[2] += norm_squared * (sine**2 + (1 - cosine) ** 2)
+        record[2] += 2 * norm_squared * _turned(turned)
         declared = error[t] + doubt[t] * radial**2 / across
         record[4] += declared
         record[5] += declared

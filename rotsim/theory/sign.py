@@ -39,7 +39,7 @@ def sign_covariance(beta1: float, beta2: float) -> UpdateCovariance:
     largest = closed_forms.lion_covariance(beta1, beta2, 1) / closed_forms.lion_variance(beta1, beta2)
     felt = largest**power > 1e-13
     power, factor = power[felt], factor[felt]
-    return UpdateCovariance(1.0, 2 / np.pi * factor * (largest / beta2) ** power, beta2**power, 0.0)
+    return UpdateCovariance(1.0, closed_forms.lion_sign_mode(largest / beta2, factor, power), beta2**power, 0.0)
 
 
 def discounted_sum(kept: float, beta1: float, beta2: float) -> float:
