@@ -11,6 +11,7 @@ import xarray as xr
 from rotsim import dataset
 from rotsim.comparison import TRACE_DRIFT
 from rotsim.gradients import ScaleInvariant
+from rotsim.optimizers import Unmodelled
 from rotsim.optimizers.base import Optimizer
 from rotsim.statistics import equilibration
 from rotsim.theory.autocorrelated import autocorrelation_factors
@@ -34,6 +35,8 @@ class Evidence:
     Attributes
     ----------
     layer : str
+    fan_in : int
+        Weights per row.
     neurons, dead, lost : int
         Rows recorded; those without a gradient in most samples; those with too few finite windows to count.
     lr, weight_decay : float
@@ -48,7 +51,8 @@ class Evidence:
         measured. It uses the gradients of the same windows: it explains, it does not predict.
     predicted_norm, measured_norm : float
     norm_factor, rotation_factor : float
-        What the measured autocorrelation does to norm and rotation, over white noise; NaN if not measured.
+        What the measured autocorrelation does to norm and rotation, over white noise, and for AdamW's norm the measured
+        gradients as a whole: also bursts of single coordinates, and those that are dead. NaN if not measured.
     spread : float
         Standard deviation over mean of the neurons' rotations.
     within : float
@@ -58,6 +62,8 @@ class Evidence:
         √v like the gradient, over the decay that one size of gradient in all coordinates would give.
     growth : float
         Growth of ‖w‖² in the judged half, over its decay: 0 in equilibrium, < 0 while the norm falls.
+    norm_change : float
+        Norm at the end of the judged half over that at its start.
     cosine : float
         RMS cosine between weights and gradient, in units of 1/√dim: 0 for scale-invariant weights, 1 for a gradient
         in a random direction; NaN if not measured.
@@ -80,6 +86,7 @@ class Evidence:
     """
 
     layer: str
+    fan_in: int
     neurons: int
     dead: int
     lost: int
@@ -98,6 +105,7 @@ class Evidence:
     radial: float
     radial_error: float
     growth: float
+    norm_change: float
     cosine: float
     along: float
     burst: float
@@ -125,11 +133,19 @@ def gather(trace: xr.Dataset) -> Iterator[Evidence]:
     predicted = predict_trace(trace).isel(step=0)
     for name in dict.fromkeys(trace["layer"].values.tolist()):
         here = trace["layer"].values == name
-        yield _layer(name, trace.isel(neuron=here), predicted.isel(neuron=here), optimizer, _correlation(trace, name))
+        yield _layer(
+            name, trace.isel(neuron=here), predicted.isel(neuron=here), optimizer, _correlation(trace, name),
+            _square_step(trace, name),
+        )  # fmt: skip
 
 
 def _layer(
-    name: str, layer: xr.Dataset, predicted: xr.Dataset, optimizer: Optimizer, correlation: np.ndarray | None
+    name: str,
+    layer: xr.Dataset,
+    predicted: xr.Dataset,
+    optimizer: Optimizer,
+    correlation: np.ndarray | None,
+    square_step: float,
 ) -> Evidence:
     values = {str(key): layer[key].values.astype(float) for key in layer.data_vars if "step" in layer[key].dims}
     step, half, dim = layer["step"].values, layer.sizes["step"] // 2, int(layer["fan_in"].values[0])
@@ -141,6 +157,7 @@ def _layer(
     lr, decay = float(layer["lr"].values[0]), float(layer["weight_decay"].values[0])
     facts = {
         "layer": name,
+        "fan_in": dim,
         "neurons": len(rows),
         "dead": int(dead.sum()),
         "lost": int((~whole).sum()),
@@ -159,9 +176,13 @@ def _layer(
         theory["norm"] = every["norm"][:, 0]  # it keeps the norm it starts with
     spec = optimizer.with_rates(lr, decay) if lr > 0 and decay > 0 else optimizer
     rotation_factor, norm_factor = (
-        (np.nan, np.nan) if correlation is None else autocorrelation_factors(optimizer, correlation)
+        (np.nan, np.nan)
+        if correlation is None or isinstance(optimizer, Unmodelled)
+        else autocorrelation_factors(optimizer, correlation)
     )
     predictable = bool(np.isfinite(theory["rotation"]).all())
+    if np.isfinite(square_step):  # ‖Δw‖ = η√dim·√E(m/√v)² = θ‖w‖
+        norm_factor = lr * float(np.sqrt(dim * square_step)) / _median(theory["norm"] * theory["rotation"])
     ratios = [every[key] / theory[key][:, None] for key in ("norm", "rotation")]
     relaxation, steps_needed = (
         _relaxation(spec, dim, _median(every["norm"][:, 0]), late["gradient_scale"], int(step[-1]))
@@ -182,10 +203,11 @@ def _layer(
         norm_factor=norm_factor,
         rotation_factor=rotation_factor,
         spread=float(rotation.std() / rotation.mean()) if rotation.mean() > 0 else np.nan,
-        within=float(np.mean(np.abs(rotation / theory["rotation"] - 1) <= WITHIN)),
+        within=float(np.mean(np.abs(rotation / theory["rotation"] - 1) <= WITHIN)) if predictable else np.nan,
         radial=radial,
         radial_error=radial_error,
         growth=growth,
+        norm_change=_median(late["norm"][:, -1] / np.where(late["norm"][:, 0] > 0, late["norm"][:, 0], np.nan)),
         cosine=_cosine(late, dim),
         along=along,
         burst=_burst(late),
@@ -218,6 +240,13 @@ def _correlation(trace: xr.Dataset, name: str) -> np.ndarray | None:
         return None
     values = trace["gradient_autocorrelation"].sel(parameter=parameter).values.astype(float)
     return values if np.isfinite(values).all() else None
+
+
+def _square_step(trace: xr.Dataset, name: str) -> float:
+    """E(m/√v)² of the parameter that holds the layer; NaN if it was not recorded."""
+    if "square_step" not in trace or (parameter := name.split("[")[0]) not in trace["parameter"].values:
+        return float("nan")
+    return float(trace["square_step"].sel(parameter=parameter))
 
 
 def _relaxation(
@@ -286,6 +315,8 @@ def _growth(step: np.ndarray, norm: np.ndarray, optimizer: Optimizer, rotation: 
 
 def _decay_rate(optimizer: Optimizer, rotation: float) -> float:
     """Share of ‖w‖² that decay takes per step, in equilibrium with `rotation`."""
+    if isinstance(optimizer, Unmodelled):
+        return float("nan")
     if optimizer.name == "lion":  # its rotation is not tied to the decay by momentum alone
         return 2 * optimizer.lr * optimizer.weight_decay or float("nan")
     beta = optimizer.momentum if optimizer.name == "sgdm" else optimizer.betas[0]  # type: ignore[attr-defined]
