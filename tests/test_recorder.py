@@ -386,7 +386,9 @@ def test_a_bad_argument_is_named(arguments, message):
 
 def test_a_wrong_model_or_optimizer_is_named():
     model = mlp()
-    with pytest.raises(InvalidInput, match=r"`model` must be a torch\.nn\.Module; got dict"):
+    with pytest.raises(InvalidInput, match=r"`model` must be a torch\.nn\.Module or a mapping of names .*; got list"):
+        Recorder([], sgd(model))
+    with pytest.raises(InvalidInput, match=r"nothing to record.*4 parameters of the optimizer: not in `model`"):
         Recorder({}, sgd(model))
     with pytest.raises(InvalidInput, match=r"`optimizer` must be a torch\.optim\.Optimizer; got str"):
         Recorder(model, "sgd")
@@ -429,18 +431,22 @@ class Subclass(torch.optim.SGD):
     ("make", "reason"),
     [
         (lambda p: torch.optim.RMSprop(p, lr=0.1), "RMSprop: its update rule is unknown"),
-        (lambda p: Subclass(p, lr=0.1), "Subclass: its update rule is unknown"),
+        (lambda p: Subclass(p, lr=0.1), "Subclass: a subclass may change the update rule of SGD"),
         (lambda p: torch.optim.AdamW(p, lr=0.1, amsgrad=True), "amsgrad=True"),
         (lambda p: torch.optim.SGD(p, lr=0.1, maximize=True), "maximize=True"),
         (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True), "nesterov=True"),
         (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.5), "dampening=0.5"),
     ],
 )
-def test_an_optimizer_without_spec_is_recorded_with_a_given_one(make, reason):
+def test_an_optimizer_without_spec_is_recorded_without_or_with_a_given_one(make, reason):
     model = mlp()
     optimizer = make(model.parameters())
     with pytest.raises(InvalidInput, match=f"{reason}.*supported are.*spec=rotsim"):
-        Recorder(model, optimizer)
+        optimizer_spec(optimizer)
+    with Recorder(model, optimizer, interval=1, window=1) as recorder:
+        train(model, optimizer, 2)
+    found = optimizer_of(recorder.dataset())
+    assert reason in found.refusal() and found.lr == 0.1
     given = rotsim.SGDM(lr=0.1, weight_decay=0.0)
     with Recorder(model, optimizer, interval=1, window=1, spec=given) as recorder:
         train(model, optimizer, 2)

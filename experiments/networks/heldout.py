@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -459,7 +460,7 @@ def embedding_bag() -> Made:
 
 def bn_mlp(*widths: int) -> nn.Sequential:
     model = nn.Sequential(nn.Flatten())
-    for i, o in zip(widths[:-2], widths[1:-1], strict=True):
+    for i, o in pairwise(widths[:-1]):
         model.extend([nn.Linear(i, o, bias=False), nn.BatchNorm1d(o), nn.ReLU()])
     model.append(nn.Linear(widths[-2], widths[-1]))
     return model
