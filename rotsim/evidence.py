@@ -147,7 +147,9 @@ def _layer(
     correlation: np.ndarray | None,
     square_step: float,
 ) -> Evidence:
-    values = {str(key): layer[key].values.astype(float) for key in layer.data_vars if "step" in layer[key].dims}
+    values = {
+        str(key): layer[key].values.astype(float) for key in layer.data_vars if layer[key].dims == ("neuron", "step")
+    }
     step, half, dim = layer["step"].values, layer.sizes["step"] // 2, int(layer["fan_in"].values[0])
     finite = np.isfinite(values["norm"]) & np.isfinite(values["rotation"])
     whole = finite[:, half:].mean(axis=1) >= _COMPLETE

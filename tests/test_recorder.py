@@ -339,9 +339,53 @@ def test_memory_grows_by_nine_float32_per_neuron_and_window():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with Recorder(model, optimizer, interval=2, window=10) as recorder:
         train(model, optimizer, 200)
-    assert len(recorder._records) == 20
-    assert sum(record.nbytes for record in recorder._records) == 20 * 9 * 8 * 4
+    assert recorder._windows.nbytes == 20 * (9 * 8 * 4 + 2 * 2 * 8)  # and two rates per parameter
     assert not recorder._before and not recorder._sums
+
+
+def test_memory_is_bounded_and_merged_windows_are_those_of_twice_the_length():
+
+    traces = []
+    for window, windows in ((10, 16), (40, 512)):
+        model = mlp()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+        recorder = Recorder(model, optimizer, 5, window, windows=windows, lags=0)
+        with recorder:
+            draw = torch.Generator().manual_seed(0)
+            for step in range(1, 486):
+                for parameter in model.parameters():
+                    parameter.grad = torch.randn(parameter.shape, generator=draw)
+                model[0].weight.grad[1] *= step % 3 == 0
+                optimizer.step()
+                rate.step()
+        traces.append(recorder.dataset())
+    merged, long = traces
+    assert recorder.window == 40 and merged.sizes["step"] == long.sizes["step"] == 13
+    assert spec_of(merged)["window"] == 40
+    np.testing.assert_array_equal(merged["step"], long["step"])
+    for name in (
+        "norm",
+        "rotation",
+        "update_rms",
+        "gradient_cosine",
+        "gradient_burst",
+        "active",
+        "radial",
+        "window_lr",
+    ):
+        np.testing.assert_allclose(merged[name], long[name], rtol=2e-5, err_msg=name)
+    assert merged["window_lr"].values[0, -1] == 1e-2 / 485 and merged["window_weight_decay"].values[0, 0] == 0.1
+
+
+def test_a_trace_is_on_disk_before_training_ends(tmp_path):
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Recorder(model, optimizer, 1, 5, path=tmp_path / "trace.nc", save_seconds=1e-9):
+        train(model, optimizer, 4)
+        assert not (tmp_path / "trace.nc").exists()
+        train(model, optimizer, 8)
+        assert load(tmp_path / "trace.nc")["step"].values.tolist() == [5, 10]
 
 
 def test_a_saved_trace_comes_back_identical(tmp_path):

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -21,15 +22,17 @@ import torch
 import xarray as xr
 
 from rotsim.dataset import build, check_writable, save
-from rotsim.errors import InvalidInput, integer
+from rotsim.errors import InvalidInput, integer, positive, require
 from rotsim.measure.coordinates import CoordinateSampler
 from rotsim.measure.sample import VARIABLES, rows, sample, window_means
 from rotsim.measure.selection import Selection, Split, ends_in, groups_of, row_labels, select
 from rotsim.measure.spec import NoSpec, optimizer_spec
+from rotsim.measure.windows import Windows
 from rotsim.optimizers import AdamW, Rotational, Unmodelled
 from rotsim.optimizers.base import Optimizer
 
 _AUTOCORRELATION = {"long_name": "autocorrelation of sampled gradient coordinates", "units": "1"}
+_IN_FORCE = {"lr": "learning rate last in force", "weight_decay": "weight decay last in force"}
 _SQUARE_STEP = {"long_name": "mean square of m/sqrt(v) over sampled gradient coordinates", "units": "1"}
 _LEAST_LR = 1e-12  # in place of 0, where a warm-up may start
 
@@ -96,10 +99,15 @@ class Recorder:
         Longest lag, in steps, of the gradients' autocorrelation; 0 turns it off. It reads 64 coordinates per
         parameter at every step, and needs 4 · lags steps.
     path : str or Path, optional
-        Where to `save` when the ``with`` block ends, also if training raised.
+        Where to `save` when the ``with`` block ends, also if training raised; and every `save_seconds`, at the end of
+        a window, for what no block survives.
     note : str or mapping, optional
         Anything else that determines the numbers (network, data, seed, ...). A mapping is merged into the
         dataset's spec, a string is kept there under ``note``; JSON-serialisable.
+    windows : int
+        Most windows to keep, ≥ 16 and even. When there are so many, neighbours are merged and `window` doubles.
+    save_seconds : float
+        Seconds between two saves to `path` in training, > 0.
 
     Raises
     ------
@@ -120,8 +128,10 @@ class Recorder:
 
     Angles come from ``2·atan2(‖u - v‖, ‖u + v‖)`` of the rows, scaled to equal length, in float64, so
     1e-6 rad between float32 weights keeps its digits. All sums are float64 on the parameter's device; per
-    window and neuron nine float32 numbers are kept. A sample with a NaN or infinity counts for nothing in its
-    neurons; a window without any other is NaN.
+    window and neuron nine float32 numbers are kept, of at most `windows` windows. A sample with a NaN or infinity
+    counts for nothing in its neurons; a window without any other is NaN.
+
+    Of a model whose optimizer moves float32 master copies, pass these: a mapping of names to tensors.
 
     With ``step(closure)`` gradients are read after the step, since the closure computes them. A gradient
     that a GradScaler leaves to a fused optimizer to unscale is recorded unscaled.
@@ -140,14 +150,20 @@ class Recorder:
         lags: int = 128,
         path: str | os.PathLike[str] | None = None,
         note: str | Mapping[str, Any] | None = None,
+        windows: int = 512,
+        save_seconds: float = 60.0,
     ) -> None:
         self.interval = integer("interval", interval, low=1)
-        self.window = integer("window", window, low=1)
-        if self.window % self.interval:
+        window = integer("window", window, low=1)
+        if window % self.interval:
             raise InvalidInput(
-                f"`window` must be a multiple of `interval` ({self.interval}); got {self.window}. "
-                f"Use {-(-self.window // self.interval) * self.interval}"
+                f"`window` must be a multiple of `interval` ({self.interval}); got {window}. "
+                f"Use {-(-window // self.interval) * self.interval}"
             )
+        require(integer("windows", windows, low=16) % 2 == 0, "windows", "be even, since pairs are merged", windows)
+        self._windows = Windows(window, windows)
+        self._save_seconds = positive("save_seconds", save_seconds)
+        self._saved_at = monotonic()
         if not isinstance(model, torch.nn.Module | Mapping):
             raise InvalidInput(
                 f"`model` must be a torch.nn.Module or a mapping of names to tensors; got {type(model).__name__}"
@@ -184,9 +200,12 @@ class Recorder:
         self._before: list[tuple[torch.Tensor, torch.Tensor | None] | None] = []
         self._lengths: list[torch.Tensor | None] = []
         self._sums: list[torch.Tensor] = []
-        self._window_ends: list[int] = []
-        self._records: list[np.ndarray] = []
         self._handles: list[Any] = []
+
+    @property
+    def window(self) -> int:
+        """Steps per window now."""
+        return self._windows.window
 
     @property
     def steps(self) -> int:
@@ -219,7 +238,7 @@ class Recorder:
         self.close()
         if self._path is None:
             return
-        if self._samples or self._records:
+        if self._samples or self._windows.ends:
             self.save(self._path)
         elif error is None:
             warnings.warn(f"{self._path} is not written: {self._nothing()}", stacklevel=2)
@@ -282,9 +301,9 @@ class Recorder:
             self._samples += 1
             self._sampled_step = self._seen_step
         if self._samples and self._seen_step % self.window == 0:
-            self._window_ends.append(self._seen_step)
-            self._records.append(self._window_record())
+            self._windows.add(self._seen_step, self._window_record(), self._rates())
             self._sums, self._samples = [], 0
+            self._save_now_and_then()
 
     def _look_again(self) -> None:
         """Count the parameters that have changed since the sampled step that was the last one."""
@@ -294,6 +313,19 @@ class Recorder:
                 # NaN is no change; the comparison stays on the device
                 entry.touched = entry.touched + ((_length(entry.parameter) - length).abs() > 0)
         self._lengths = []
+
+    def _save_now_and_then(self) -> None:
+        if self._path is None or monotonic() < self._saved_at + self._save_seconds:
+            return
+        try:
+            self.save(self._path)
+        except OSError as error:  # a full disk, for example; no reason to stop a training
+            warnings.warn(f"{self._path} could not be written ({error}); training goes on", stacklevel=2)
+        self._saved_at = monotonic()
+
+    def _rates(self) -> np.ndarray:
+        """Learning rates and weight decays last in force, shape (2, parameters)."""
+        return np.array([[entry.lr, entry.weight_decay] for entry in self._entries]).T
 
     def _gradient(self, parameter: torch.Tensor, clone: bool = False) -> torch.Tensor | None:
         if parameter.grad is None:
@@ -403,25 +435,23 @@ class Recorder:
         Dataset
             Dimensions (neuron, step), source ``"trace"``. Beside ``layer`` (parameter name) and ``fan_in`` the
             coordinates ``lr`` and ``weight_decay`` (neuron,) hold what was in force at the last sampled step
-            (the last with lr > 0); ``spec["lr_changed"]``, ``spec["weight_decay_changed"]`` and
-            ``spec["momentum_changed"]`` (momentum or betas) tell whether that was constant, ``spec["changed"]``
-            until which step it was not, by layer. ``optimizer`` is the spec of the first recorded group with weight
-            decay.
+            (the last with lr > 0), ``window_lr`` and ``window_weight_decay`` (parameter, step) that of each window;
+            ``spec["lr_changed"]``, ``spec["weight_decay_changed"]`` and ``spec["momentum_changed"]`` (momentum or
+            betas) tell whether that was constant, ``spec["changed"]`` until which step it was not, by layer.
+            ``optimizer`` is the spec of the first recorded group with weight decay.
 
         Raises
         ------
         InvalidInput
             If no step was sampled.
         """
-        records, ends = list(self._records), list(self._window_ends)
+        windows = self._windows
         if self._samples:
-            records.append(self._window_record())
-            ends.append(self._sampled_step)
-        if not records:
+            windows = windows.with_one_more(self._sampled_step, self._window_record(), self._rates())
+        if not windows.ends:
             raise InvalidInput(self._nothing())
-        neurons = records[-1].shape[1]  # parameters that joined later are absent, at the end, from earlier windows
-        absent = [np.full((len(VARIABLES), neurons - record.shape[1]), np.nan, np.float32) for record in records]
-        values = np.stack([np.hstack(pair) for pair in zip(records, absent, strict=True)], axis=-1)
+        values, rates = windows.stacked()
+        neurons = values.shape[1]
         entries = self._entries[: np.searchsorted(np.cumsum([entry.neurons for entry in self._entries]), neurons) + 1]
         counts = [entry.neurons for entry in entries]
 
@@ -431,7 +461,7 @@ class Recorder:
         device = entries[0].parameter.device
         result = build(
             "trace",
-            step=np.array(ends),
+            step=np.array(windows.ends),
             variables=dict(zip(VARIABLES, values, strict=True)),
             optimizer=self._final_spec(),
             layer=np.concatenate([entry.labels for entry in entries]),
@@ -457,13 +487,20 @@ class Recorder:
         ).assign_coords(
             lr=("neuron", per_neuron(lambda entry: entry.lr)),
             weight_decay=("neuron", per_neuron(lambda entry: entry.weight_decay)),
+            parameter=[entry.name for entry in entries],
+        )
+        result = result.assign(
+            {
+                f"window_{name}": (("parameter", "step"), values[: len(entries)], {"long_name": words, "units": "1"})
+                for (name, words), values in zip(_IN_FORCE.items(), rates, strict=True)
+            }
         )
         if self._sampler is None:
             return result
         correlation = self._sampler.autocorrelation()[: len(entries)].astype(np.float32)
-        result = result.assign_coords(
-            parameter=[entry.name for entry in entries], lag=np.arange(correlation.shape[1])
-        ).assign(gradient_autocorrelation=(("parameter", "lag"), correlation, _AUTOCORRELATION))
+        result = result.assign_coords(lag=np.arange(correlation.shape[1])).assign(
+            gradient_autocorrelation=(("parameter", "lag"), correlation, _AUTOCORRELATION)
+        )
         if self._sampler.betas is None:
             return result
         square_step = self._sampler.square_step()[: len(entries)].astype(np.float32)
