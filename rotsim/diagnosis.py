@@ -196,10 +196,9 @@ def _still(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last: int
         return "unknown", "The learning rate was 0 throughout; nothing moved."
     if e.weight_decay == 0:
         return "no decay", (
-            "Without weight decay the norm grows for ever and rotation never settles."
-            if e.norm_change > 1
-            else "The optimizer has no weight decay here, yet the norm does not grow: something else holds it, for "
-            "example a penalty in the loss, which no prediction counts."
+            "The optimizer has no weight decay: noise lets the norm grow for ever and rotation never settles, unless "
+            f"something else holds it, such as a penalty in the loss. The norm changed by {e.norm_change - 1:+.1%} over "
+            "the judged half."
         )
     if (rounded := _rounding(e, optimizer, spec)) is not None:
         return "rounded", rounded

@@ -228,7 +228,7 @@ def test_plain_tensors_and_wrapped_optimizers():
         def step(self, closure=None):
             return self.optimizer.step(closure)
 
-    tensors = {"first": torch.randn(4, 8, requires_grad=True), "second": torch.randn(3, 4, requires_grad=True)}
+    tensors = {"first": torch.randn(4, 8), "second": torch.randn(3, 4)}
     inner = torch.optim.SGD(tensors.values(), lr=0.1, weight_decay=0.1)
     wrapper = Wrapper(inner)
     with Recorder({"first": tensors["first"]}, wrapper, interval=1, window=2, lags=0) as recorder:

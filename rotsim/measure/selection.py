@@ -25,7 +25,9 @@ def select(
     if others := len(group_of.keys() - {id(parameter) for parameter in named.values()}):
         skipped[f"{others} parameter{'s' if others > 1 else ''} of the optimizer"] = "not in `model`"
     for name, parameter in named.items():  # a tied weight of a module appears once
-        if reason := _unfit(parameter, id(parameter) in group_of):
+        # tensors given by name need no autograd: their gradients may come from elsewhere
+        trained = parameter.requires_grad or isinstance(model, Mapping)
+        if reason := _unfit(parameter, trained, id(parameter) in group_of):
             skipped[name] = reason
         else:
             candidates[name] = parameter, group_of[id(parameter)]
@@ -69,7 +71,7 @@ def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     return _unwrapped(inner) if isinstance(inner, torch.nn.Module) else model
 
 
-def _unfit(parameter: torch.Tensor, optimized: bool) -> str:
+def _unfit(parameter: torch.Tensor, trained: bool, optimized: bool) -> str:
     """Why a parameter cannot be recorded, or an empty string."""
     if isinstance(parameter, torch.nn.parameter.UninitializedParameter):
         return "lazy: has no shape before the first batch"
@@ -83,7 +85,7 @@ def _unfit(parameter: torch.Tensor, optimized: bool) -> str:
         return "empty"
     if not parameter.is_floating_point():
         return "complex" if parameter.is_complex() else "not floating point"
-    if not parameter.requires_grad:
+    if not trained:
         return "frozen"
     return "" if optimized else "not updated by this optimizer"
 
