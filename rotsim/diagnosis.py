@@ -197,8 +197,8 @@ def _still(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last: int
     if e.weight_decay == 0:
         return "no decay", (
             "The optimizer has no weight decay: noise lets the norm grow for ever and rotation never settles, unless "
-            f"something else holds it, such as a penalty in the loss. The norm changed by {e.norm_change - 1:+.1%} over "
-            "the judged half."
+            "something else holds it, such as a penalty in the loss. Over the judged half the norm changed by "
+            f"{e.norm_change - 1:+.1%}."
         )
     if (rounded := _rounding(e, optimizer, spec)) is not None:
         return "rounded", rounded

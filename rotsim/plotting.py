@@ -186,6 +186,14 @@ def _plain_ticks(axis: Axis, choices: Sequence[Sequence[float]], most: int = 7) 
     axis.set_minor_locator(NullLocator())
 
 
+def _label(layer: str, unpredicted: bool, most: int = 28) -> str:
+    """A layer's name for an axis, broken at a dot if it is long."""
+    name = layer_name(layer)
+    if len(name) > most and (cut := name.rfind(".", len(name) // 3, -1)) > 0:
+        name = f"{name[: cut + 1]}\n{name[cut + 1 :]}"
+    return f"{name} (no prediction)" if unpredicted else name
+
+
 def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
     """What `rotsim trace report` found: each layer's rotation over time, and its neurons, against the prediction.
 
@@ -231,12 +239,8 @@ def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
         over_time.set(xlabel="step", ylabel=what, yscale="log", title="Layers over time")
         over_time.legend(fontsize=10)
         spread.set(xscale="log", xlabel=what, title="Neurons, last half of training", ylim=(-0.6, len(layers) - 0.4))
-        names = [
-            layer_name(layer.layer)
-            + ("" if np.isfinite(layer.predicted_rotation) or not anywhere else "\n(no prediction)")
-            for layer in reversed(layers)
-        ]
-        spread.set_yticks(range(len(layers)), names)
+        names = [_label(layer.layer, anywhere and not np.isfinite(layer.predicted_rotation)) for layer in layers[::-1]]
+        spread.set_yticks(range(len(layers)), names, fontsize=10 if any("\n" in name for name in names) else None)
         spread.plot([], [], "o", color="k", markersize=4, label="median (bars: 50 %, 90 % of neurons)")
         figure.legend(*spread.get_legend_handles_labels(), loc="outside lower right", fontsize=10, ncols=2)
         for axis in (over_time.yaxis, spread.xaxis):
