@@ -159,29 +159,34 @@ def progress_bar(console: Console, label: str) -> Iterator[Callable[[int, int], 
         yield update
 
 
+def _give_way(table: Table) -> None:
+    """Fold the first column, of names, over several lines before any number is cut."""
+    table.columns[0].no_wrap = False
+    for column in table.columns[1:]:
+        column.no_wrap, column.min_width = True, len(str(column.header))
+
+
+def _or_dash(value: float, form: str) -> str:
+    return format(value, form) if np.isfinite(value) else "-"
+
+
 def diagnosis_table(diagnosis: Diagnosis, title: str) -> Table:
     """One row per layer."""
     numbers = ("theory", "measured", "ratio", "corr.", "±10 %", "spread")
     table = plain_table(title, "layer", "verdict", *numbers, numbers=numbers)
-    table.columns[0].no_wrap = False  # the one column that gives way, over several lines if it must
-    for column in table.columns[1:]:
-        column.no_wrap, column.min_width = True, len(str(column.header))
+    _give_way(table)
     table.columns[1].min_width = max(len(layer.verdict) for layer in diagnosis.layers)
-
-    def text(value: float, form: str) -> str:
-        return format(value, form) if np.isfinite(value) else "-"
-
     for layer in diagnosis.layers:
         color = ("green" if layer.agrees else "bold red") if layer.applies else "yellow"
         table.add_row(
             escape(layer_name(layer.layer)),
             f"[{color}]{layer.verdict}[/]",
-            text(layer.predicted_rotation, ".3g"),
-            text(layer.measured_rotation if layer.fan_in > 1 else np.nan, ".3g"),
-            text(layer.ratio, ".2f"),
-            text(layer.measured_rotation / layer.corrected_rotation, ".2f"),
-            text(layer.within, ".0%"),
-            text(layer.spread, ".2f"),
+            _or_dash(layer.predicted_rotation, ".3g"),
+            _or_dash(layer.measured_rotation if layer.fan_in > 1 else np.nan, ".3g"),
+            _or_dash(layer.ratio, ".2f"),
+            _or_dash(layer.measured_rotation / layer.corrected_rotation, ".2f"),
+            _or_dash(layer.within, ".0%"),
+            _or_dash(layer.spread, ".2f"),
         )
     table.caption = (
         "Rotation, rad per step: median over neurons, last half of the trace. ratio: measured / predicted. "
@@ -196,11 +201,11 @@ def norm_table(diagnosis: Diagnosis) -> Table:
     """Predicted and measured norm of every layer that has a prediction."""
     numbers = ("theory", "measured", "ratio", "gradients")
     table = plain_table("Norm ‖w‖ of the same layers", "layer", "claimed", *numbers, numbers=numbers)
-    table.columns[0].no_wrap = False
+    _give_way(table)
     for layer in diagnosis.layers:
         if not np.isfinite(layer.predicted_norm):
             continue
-        factor = f"{layer.norm_factor:.2f}" if np.isfinite(layer.norm_factor) else "-"
+        factor = _or_dash(layer.norm_factor, ".2f")
         table.add_row(
             escape(layer_name(layer.layer)), "yes" if "norm" in layer.claims else "no", f"{layer.predicted_norm:.3g}",
             f"{layer.measured_norm:.3g}", f"{layer.norm_ratio:.2f}", factor,
@@ -251,12 +256,14 @@ def balance_table(first: Balance, second: Balance, names: tuple[str, str], title
     """Two runs side by side: rotation by layer, and how evenly it is spread."""
     numbers = (*names, "ratio")
     table = plain_table(title, "median rotation, rad", *numbers, numbers=numbers)
+    _give_way(table)
     for layer in dict.fromkeys([*first.rotation, *second.rotation]):
         a, b = first.rotation.get(layer, np.nan), second.rotation.get(layer, np.nan)
-        table.add_row(escape(layer_name(layer)), f"{a:.4g}", f"{b:.4g}", f"{b / a:.2f}")
+        cells = (_or_dash(a, ".4g"), _or_dash(b, ".4g"), _or_dash(b / a, ".2f"))
+        table.add_row(escape(layer_name(layer)), *cells)
     table.add_section()
     for label, key in (("fastest / slowest layer", "across_layers"), ("spread over neurons", "within_layers")):
         a, b = getattr(first, key), getattr(second, key)
-        table.add_row(label, f"{a:.3g}", f"{b:.3g}", f"{b / a:.2f}")
+        table.add_row(label, f"{a:.3g}", f"{b:.3g}", f"{b / a:.2f}" if a else "-")
     table.caption = "Spread: standard deviation over mean inside a layer, averaged over layers. Dead neurons left out."
     return table

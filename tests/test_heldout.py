@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 import rotsim  # noqa: E402
 from rotsim import dataset  # noqa: E402
+from rotsim.balance import balance  # noqa: E402
 from rotsim.cli import main  # noqa: E402
 from rotsim.diagnosis import diagnose  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
@@ -238,6 +239,20 @@ def test_plain_tensors_and_wrapped_optimizers():
             wrapper.step()
     assert recorder.steps == 4 and set(recorder.dataset()["layer"].values) == {"first"}
     assert recorder.skipped == {"1 parameter of the optimizer": "not in `model`"}
+
+
+def test_rows_of_one_weight_have_no_part_in_the_balance(tmp_path, capsys):
+    """The gains of a weight-normalised layer, whose rotation is 0, once divided by zero."""
+    trace = made()
+    gains = (trace * 0).assign_coords(layer=("neuron", ["gain"] * 10), fan_in=("neuron", [1] * 10))
+    gains["active"] = trace["active"]
+    both = dataset.xr.concat([trace, gains], "neuron").assign_coords(neuron=np.arange(20))
+    both.attrs = trace.attrs
+    assert balance(both) == balance(trace)
+    path = dataset.save(both, tmp_path / "both.nc")
+    assert main(["trace", "compare", str(path), str(path)]) == 0
+    with pytest.raises(InvalidInput, match="no neuron of the trace turns"):
+        balance(both.isel(neuron=slice(10, None)))
 
 
 def test_hyperparameters_that_end_out_of_range_do_not_lose_the_records():
