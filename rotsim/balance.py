@@ -31,7 +31,7 @@ class Balance:
 
 
 def balance(trace: xr.Dataset) -> Balance:
-    """Summarise how evenly the neurons of a trace rotate; live, finite neurons count.
+    """Summarise how evenly the neurons of a trace rotate; live, finite neurons of two or more weights count.
 
     Raises
     ------
@@ -43,12 +43,13 @@ def balance(trace: xr.Dataset) -> Balance:
         raise InvalidInput(f"balance needs a recorded trace; got a {trace.attrs['source']}")
     late = trace.isel(step=slice(trace.sizes["step"] // 2, None))
     rotation = np.sqrt((late["rotation"].values.astype(float) ** 2).mean(axis=1))
-    alive = (late["active"].fillna(0).mean("step").values >= 0.5) & np.isfinite(rotation)
+    alive = (late["active"].fillna(0).mean("step").values >= 0.5) & np.isfinite(rotation) & (rotation > 0)
+    alive &= trace["fan_in"].values > 1  # a row of one weight has no direction
     layers = trace["layer"].values
     live = {name: rotation[(layers == name) & alive] for name in dict.fromkeys(layers.tolist())}
     live = {name: values for name, values in live.items() if values.size}
     if not live:
-        raise InvalidInput("no neuron of the trace is alive: all gradients are zero or not finite")
+        raise InvalidInput("no neuron of the trace turns: all gradients are zero or not finite, or rows are one weight")
     medians = {name: float(np.median(values)) for name, values in live.items()}
     return Balance(
         medians,

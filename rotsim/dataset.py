@@ -16,6 +16,8 @@ name                      dims                meaning
 ``active``                (neuron, step)      share of sampled steps with a nonzero gradient (traces)
 ``radial``                (neuron, step)      mean ⟨w, ĝ⟩ over mean ‖w‖², ĝ the gradient as the optimizer scales it
 ``gradient_autocorrelation``  (parameter, lag)  of sampled gradient coordinates, ``lag`` in steps (traces)
+``window_lr``, ``window_weight_decay``  (parameter, step)  last in force in each window (traces)
+``square_step``           (parameter,)        mean (m/√v)² of those coordinates, 0 where dead (traces of AdamW)
 ``layer``, ``fan_in``     (neuron,)           coordinates: parameter name, length of the weight vector
 ========================  ==================  =====================================================
 
@@ -28,6 +30,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -167,6 +170,11 @@ def optimizer_of(dataset: xr.Dataset) -> Optimizer:
 def spec_of(dataset: xr.Dataset) -> dict[str, Any]:
     """Everything besides the optimizer that determined a dataset's numbers."""
     return dict(json.loads(dataset.attrs["spec"]))
+
+
+def layer_name(name: str) -> str:
+    """A parameter's name without the "weight" that says nothing, at its end or before a block of a split."""
+    return re.sub(r"\.weight(?=$|\[| \()", "", name)
 
 
 def check_writable(path: str | os.PathLike[str]) -> Path:

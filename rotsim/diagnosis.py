@@ -20,13 +20,17 @@ import xarray as xr
 from rotsim import dataset
 from rotsim.errors import InvalidInput
 from rotsim.evidence import WITHIN, Evidence, balance_factor, gather
+from rotsim.optimizers import Unmodelled
 from rotsim.optimizers.base import Optimizer
 
 Verdict = Literal[
     "applies",
+    "no theory",
     "not finite",
     "dead",
+    "changed outside",
     "no decay",
+    "rounded",
     "schedule",
     "transient",
     "drifting",
@@ -45,6 +49,7 @@ RADIAL = 0.05  # change of rotation by the gradient's radial part, and that with
 INVARIANT = 0.1  # RMS cosine of gradient and weights, over that of a random direction, below which they are orthogonal
 ALONG = 0.2  # share of the squared update that is along the weights and turns nothing: 10 % of the rotation
 CORRELATED = 0.1  # change of rotation (or norm) by the measured autocorrelation
+OUTSIDE = 0.02  # share of the samples after which the weights had changed before the next step; loading is rarer
 SIGNAL = 0.5  # correlation left at the longest lags: more than half of the gradient is not noise
 # E‖g̃‖⁴/(E‖g̃‖²)² that costs 10 % of Lion's rotation, or of Adam+L2's norm (random walks with `rotsim.gradients.Bursts`)
 BURST = {"lion": 2.0, "adam_l2": 3.0}
@@ -73,7 +78,7 @@ class LayerDiagnosis(Evidence):
 
     @property
     def claims(self) -> tuple[str, ...]:
-        """What is claimed to agree: nothing, the rotation, or also the norm, which correlated gradients change."""
+        """What is claimed to agree: nothing, the rotation, or also the norm, if gradients are like white noise."""
         if not self.applies:
             return ()
         return ("rotation",) if abs(self.norm_factor - 1) > CORRELATED else ("rotation", "norm")
@@ -107,6 +112,10 @@ class Diagnosis:
 
     def summary(self) -> str:
         """One sentence for a person."""
+        if isinstance(self.optimizer, Unmodelled):
+            return (
+                f"There is no theory for {self.optimizer.kind}: {len(self.layers)} layers are measured, none predicted."
+            )
         if not self.claimed:
             return f"The prediction applies to none of {len(self.layers)} layers; see the reasons."
         good = sum(layer.agrees for layer in self.claimed)
@@ -146,7 +155,8 @@ def diagnose(trace: xr.Dataset) -> Diagnosis:
     layers = []
     for evidence in gather(trace):
         verdict, reason = (
-            _still(evidence, spec, last)
+            _known(evidence, optimizer, spec, last)
+            or _still(evidence, optimizer, spec, last)
             or _radial(evidence, optimizer, spec)
             or _moving(evidence, optimizer)
             or _noise(evidence, optimizer)
@@ -158,8 +168,8 @@ def diagnose(trace: xr.Dataset) -> Diagnosis:
 _Finding = tuple[Verdict, str]
 
 
-def _still(e: Evidence, spec: Mapping[str, Any], last: int) -> _Finding | None:
-    """Is there an equilibrium to be in, and has it been reached?"""
+def _known(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last: int) -> _Finding | None:
+    """Was the layer there throughout, and is there a theory of what moved it?"""
     if e.lost == e.neurons and last / 2 < e.recorded_from < last:
         return "unknown", f"Recorded only from about step {e.recorded_from} on, less than half of the run."
     if (left := spec.get("left", {}).get(e.layer.split("[")[0])) is not None:
@@ -167,16 +177,40 @@ def _still(e: Evidence, spec: Mapping[str, Any], last: int) -> _Finding | None:
     if e.lost == e.neurons:
         return "not finite", "Weights or gradients are NaN or infinite."
     if e.lost + e.dead == e.neurons:
-        return "dead", "No neuron has a gradient in most steps; decay alone shrinks the weights."
+        return "dead", "No neuron has a gradient in most steps: nothing but decay and momentum moves them."
+    if isinstance(optimizer, Unmodelled):
+        return "no theory", f"{optimizer.refusal()}. It is only measured; to compare it, give the Recorder `spec`."
+    if (share := spec.get("changed_outside", {}).get(e.layer.split("[")[0], 0.0)) > OUTSIDE:
+        return "changed outside", (
+            f"After {share:.0%} of the sampled steps something besides the optimizer changed these weights (clipping, "
+            "averaging, normalising, loading), which no prediction counts."
+        )
+    if e.fan_in == 1:
+        return "unknown", "A row of one weight has no direction to turn in."
+    return None
+
+
+def _still(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last: int) -> _Finding | None:
+    """Is there an equilibrium to be in, and has it been reached?"""
     if e.lr == 0:
         return "unknown", "The learning rate was 0 throughout; nothing moved."
     if e.weight_decay == 0:
-        return "no decay", "Without weight decay the norm grows for ever and rotation never settles."
-    changed = [words for key, words in _CHANGES.items() if spec.get(f"{key}_changed", False)]
-    if changed:
-        return "schedule", f"{' and '.join(changed)} changed in the run; the equilibrium moved along."
+        return "no decay", (
+            "The optimizer has no weight decay: noise lets the norm grow for ever and rotation never settles, unless "
+            "something else holds it, such as a penalty in the loss. Over the judged half the norm changed by "
+            f"{e.norm_change - 1:+.1%}."
+        )
+    if (rounded := _rounding(e, optimizer, spec)) is not None:
+        return "rounded", rounded
+    if (changed := _changes(e, spec, last)) and not max(changed.values()) + e.steps_needed <= last / 2:
+        words, until = " and ".join(_CHANGES[key] for key in changed), max(changed.values())
+        return "schedule", f"{words[0].upper()}{words[1:]} changed " + (
+            f"until step {until}, too late for an equilibrium in the last half of {last} steps, which is judged."
+            if until < 0.95 * last
+            else "in the run; the equilibrium moved along."
+        )
     if not np.isfinite(e.predicted_rotation):
-        return "unknown", "No prediction: a neuron of one weight has no direction to turn in."
+        return "unknown", "No prediction: no live neuron has a gradient scale that is finite."
     if last < 2 * e.steps_needed:
         return "transient", (
             f"The norm relaxes in {e.relaxation_steps:.2g} steps; from where it started, expect equilibrium after "
@@ -195,7 +229,31 @@ def _still(e: Evidence, spec: Mapping[str, Any], last: int) -> _Finding | None:
     return None
 
 
-_CHANGES = {"lr": "The learning rate", "weight_decay": "the weight decay"}
+_SPACING = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23}  # of neighbouring numbers, over the lower
+
+
+def _rounding(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any]) -> str | None:
+    """Do steps or decay drown in the rounding of the stored weights?"""
+    dtype = spec.get("dtypes", {}).get(e.layer.split("[")[0])
+    least = 2 * _SPACING.get(dtype, 0.0)  # from two spacings on, rounding up and down even out
+    decoupled = optimizer.name in ("adamw", "lion")
+    share, what = (e.lr * e.weight_decay, "lr·wd") if decoupled else (e.predicted_rotation, "rotation")
+    if not share < least:
+        return None
+    return (
+        f"Weights are kept in {dtype}, where neighbouring numbers differ by up to {least / 2:.2g} of their size: "
+        f"{what} = {share:.2g} per step drowns in rounding. Keep float32 master weights."
+    )
+
+
+_CHANGES = {"lr": "the learning rate", "weight_decay": "the weight decay", "momentum": "momentum (or betas)"}
+
+
+def _changes(e: Evidence, spec: Mapping[str, Any], last: int) -> dict[str, int]:
+    """The last step at which each hyperparameter of the layer changed; older traces know only whether."""
+    if "changed" in spec:
+        return dict(spec["changed"].get(e.layer.split("[")[0], {}))
+    return {key: last for key in _CHANGES if spec.get(f"{key}_changed", False)}
 
 
 def _radial(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any]) -> _Finding | None:
@@ -209,7 +267,7 @@ def _radial(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any]) -> _Find
     invariant = _invariant(e, spec)
     if optimizer.name != "lion" and np.isfinite(e.radial):
         if not abs(balance_factor(optimizer, e.radial) - 1) <= RADIAL:
-            return ("tilted" if invariant else "scale-sensitive"), _pull(e, invariant)
+            return ("tilted" if invariant else "scale-sensitive"), _pull(e, optimizer, invariant)
         if not invariant and e.radial_error > RADIAL:  # two standard errors, and rotation follows by half
             return "unknown", (
                 f"The gradient's radial part, {e.radial:+.0%} of the weight decay, is known only to "
@@ -238,13 +296,15 @@ def _invariant(e: Evidence, spec: Mapping[str, Any]) -> bool | None:
     return None if declared is None else e.layer in declared
 
 
-def _pull(e: Evidence, invariant: bool | None) -> str:
+def _pull(e: Evidence, optimizer: Optimizer, invariant: bool | None) -> str:
     pull = "shrinks the weights as extra" if e.radial > 0 else "stretches the weights as negative"
-    cause = (
-        "The gradient is orthogonal to the weights, but divided by √v, which differs between coordinates, it "
-        if invariant
-        else "The gradient has a radial part and "
-    )
+    cause = "The gradient has a radial part and "
+    if invariant:
+        cause = (
+            "The gradient is nearly orthogonal to the weights, but large beside the decay, and what radial part it has "
+            if optimizer.name == "sgdm"
+            else "The gradient is orthogonal to the weights, but divided by √v, which differs between coordinates, it "
+        )
     return (
         f"{cause}{pull} weight decay: "
         f"λ_eff = λ + P = {e.weight_decay * (1 + e.radial):.3g} instead of λ = {e.weight_decay:.3g}."
@@ -289,11 +349,20 @@ def _noise(e: Evidence, optimizer: Optimizer) -> _Finding:
             f"Gradient norms come in bursts (E‖g̃‖⁴/(E‖g̃‖²)² = {e.burst:.1f}), as when a network memorises its data; "
             f"{optimizer.label}'s rotation assumes a steady gradient."
         )
-    correlated = abs(e.norm_factor - 1) > CORRELATED
+    norm = f"; gradients that {_UNEVEN[e.norm_factor > 1]} make the norm {e.norm_factor:.2f} times the predicted one"
     return "applies", (
-        "In equilibrium, without a radial part in the gradient"
-        + (f"; correlated gradients make the norm {e.norm_factor:.2f} times the predicted one." if correlated else ".")
+        "In equilibrium; "
+        + (
+            f"the gradient's radial part, {e.radial:+.0%} of the decay, is small"
+            if abs(e.radial) >= 0.005 and optimizer.name != "lion"
+            else "the gradient has no radial part"
+        )
+        + f"{norm if abs(e.norm_factor - 1) > CORRELATED else ''}."
     )
+
+
+#: What gradients do that lowers the norm, and that raises it.
+_UNEVEN = ("burst in single coordinates or alternate", "are correlated from step to step")
 
 
 def to_json(diagnosis: Diagnosis, trace: xr.Dataset) -> str:

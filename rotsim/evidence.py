@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 from rotsim import dataset
 from rotsim.comparison import TRACE_DRIFT
 from rotsim.gradients import ScaleInvariant
+from rotsim.optimizers import Unmodelled
 from rotsim.optimizers.base import Optimizer
 from rotsim.statistics import equilibration
 from rotsim.theory import closed_forms
@@ -36,6 +37,8 @@ class Evidence:
     Attributes
     ----------
     layer : str
+    fan_in : int
+        Weights per row.
     neurons, dead, lost : int
         Rows recorded; those without a gradient in most samples; those with too few finite windows to count.
     lr, weight_decay : float
@@ -50,7 +53,8 @@ class Evidence:
         measured. It uses the gradients of the same windows: it explains, it does not predict.
     predicted_norm, measured_norm : float
     norm_factor, rotation_factor : float
-        What the measured autocorrelation does to norm and rotation, over white noise; NaN if not measured.
+        What the measured autocorrelation does to norm and rotation, over white noise, and for AdamW's norm the measured
+        gradients as a whole: also bursts of single coordinates, and those that are dead. NaN if not measured.
     spread : float
         Standard deviation over mean of the neurons' rotations.
     within : float
@@ -60,6 +64,8 @@ class Evidence:
         √v like the gradient, over the decay that one size of gradient in all coordinates would give.
     growth : float
         Growth of ‖w‖² in the judged half, over its decay: 0 in equilibrium, < 0 while the norm falls.
+    norm_change : float
+        Norm at the end of the judged half over that at its start.
     cosine : float
         RMS cosine between weights and gradient, in units of 1/√dim: 0 for scale-invariant weights, 1 for a gradient
         in a random direction; NaN if not measured.
@@ -82,6 +88,7 @@ class Evidence:
     """
 
     layer: str
+    fan_in: int
     neurons: int
     dead: int
     lost: int
@@ -100,6 +107,7 @@ class Evidence:
     radial: float
     radial_error: float
     growth: float
+    norm_change: float
     cosine: float
     along: float
     burst: float
@@ -127,13 +135,23 @@ def gather(trace: xr.Dataset) -> Iterator[Evidence]:
     predicted = predict_trace(trace).isel(step=0)
     for name in dict.fromkeys(trace["layer"].values.tolist()):
         here = trace["layer"].values == name
-        yield _layer(name, trace.isel(neuron=here), predicted.isel(neuron=here), optimizer, _correlation(trace, name))
+        yield _layer(
+            name, trace.isel(neuron=here), predicted.isel(neuron=here), optimizer, _correlation(trace, name),
+            _square_step(trace, name),
+        )  # fmt: skip
 
 
 def _layer(
-    name: str, layer: xr.Dataset, predicted: xr.Dataset, optimizer: Optimizer, correlation: np.ndarray | None
+    name: str,
+    layer: xr.Dataset,
+    predicted: xr.Dataset,
+    optimizer: Optimizer,
+    correlation: np.ndarray | None,
+    square_step: float,
 ) -> Evidence:
-    values = {str(key): layer[key].values.astype(float) for key in layer.data_vars if "step" in layer[key].dims}
+    values = {
+        str(key): layer[key].values.astype(float) for key in layer.data_vars if layer[key].dims == ("neuron", "step")
+    }
     step, half, dim = layer["step"].values, layer.sizes["step"] // 2, int(layer["fan_in"].values[0])
     finite = np.isfinite(values["norm"]) & np.isfinite(values["rotation"])
     whole = finite[:, half:].mean(axis=1) >= _COMPLETE
@@ -143,6 +161,7 @@ def _layer(
     lr, decay = float(layer["lr"].values[0]), float(layer["weight_decay"].values[0])
     facts = {
         "layer": name,
+        "fan_in": dim,
         "neurons": len(rows),
         "dead": int(dead.sum()),
         "lost": int((~whole).sum()),
@@ -161,9 +180,13 @@ def _layer(
         theory["norm"] = every["norm"][:, 0]  # it keeps the norm it starts with
     spec = optimizer.with_rates(lr, decay) if lr > 0 and decay > 0 else optimizer
     rotation_factor, norm_factor = (
-        (np.nan, np.nan) if correlation is None else autocorrelation_factors(optimizer, correlation)
+        (np.nan, np.nan)
+        if correlation is None or isinstance(optimizer, Unmodelled)
+        else autocorrelation_factors(optimizer, correlation)
     )
     predictable = bool(np.isfinite(theory["rotation"]).all())
+    if np.isfinite(square_step):  # ‖Δw‖ = η√dim·√E(m/√v)² = θ‖w‖
+        norm_factor = lr * float(np.sqrt(dim * square_step)) / _median(theory["norm"] * theory["rotation"])
     ratios = [every[key] / theory[key][:, None] for key in ("norm", "rotation")]
     relaxation, steps_needed = (
         _relaxation(spec, dim, _median(every["norm"][:, 0]), late["gradient_scale"], int(step[-1]))
@@ -184,10 +207,11 @@ def _layer(
         norm_factor=norm_factor,
         rotation_factor=rotation_factor,
         spread=float(rotation.std() / rotation.mean()) if rotation.mean() > 0 else np.nan,
-        within=float(np.mean(np.abs(rotation / theory["rotation"] - 1) <= WITHIN)),
+        within=float(np.mean(np.abs(rotation / theory["rotation"] - 1) <= WITHIN)) if predictable else np.nan,
         radial=radial,
         radial_error=radial_error,
         growth=growth,
+        norm_change=_median(late["norm"][:, -1] / np.where(late["norm"][:, 0] > 0, late["norm"][:, 0], np.nan)),
         cosine=_cosine(late, dim),
         along=along,
         burst=_burst(late),
@@ -220,6 +244,13 @@ def _correlation(trace: xr.Dataset, name: str) -> np.ndarray | None:
         return None
     values = trace["gradient_autocorrelation"].sel(parameter=parameter).values.astype(float)
     return values if np.isfinite(values).all() else None
+
+
+def _square_step(trace: xr.Dataset, name: str) -> float:
+    """E(m/√v)² of the parameter that holds the layer; NaN if it was not recorded."""
+    if "square_step" not in trace or (parameter := name.split("[")[0]) not in trace["parameter"].values:
+        return float("nan")
+    return float(trace["square_step"].sel(parameter=parameter))
 
 
 def _relaxation(
@@ -288,6 +319,8 @@ def _growth(step: np.ndarray, norm: np.ndarray, optimizer: Optimizer, rotation: 
 
 def _decay_rate(optimizer: Optimizer, rotation: float) -> float:
     """Share of ‖w‖² that decay takes per step, in equilibrium with `rotation`."""
+    if isinstance(optimizer, Unmodelled):
+        return float("nan")
     if optimizer.name == "lion":  # its rotation is not tied to the decay by momentum alone
         product = optimizer.lr * optimizer.weight_decay
         return (

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from rotsim import dataset
+from rotsim.dataset import layer_name
 from rotsim.diagnosis import Diagnosis
 from rotsim.theory.equilibrium import Equilibrium
 from rotsim.theory.traces import predict_trace
@@ -157,7 +158,7 @@ _VERDICT_COLORS = {
     "autocorrelated": "C2",
     "bursty": "C4",
     "signal": "C5",
-    "tilted": "C6",
+    "tilted": "#8b5a2b",
     "drifting": "0.3",
 }  # a layer nothing can be said of stays grey
 
@@ -170,13 +171,27 @@ _RATIO_TICKS = (
 )
 
 
-def _ratio_ticks(axis: Axis, most: int = 7) -> None:
-    """Plain numbers on a logarithmic axis of ratios about 1, as fine as fits."""
+_ANGLE_TICKS = tuple(
+    tuple(round(digit * 10.0**power, 9) for power in range(-8, 1) for digit in digits)
+    for digits in ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1,))
+)
+
+
+def _plain_ticks(axis: Axis, choices: Sequence[Sequence[float]], most: int = 7) -> None:
+    """Plain numbers on a logarithmic axis, as fine as fits."""
     low, high = axis.get_view_interval()
-    inside = [[tick for tick in ticks if low <= tick <= high] for ticks in _RATIO_TICKS]
+    inside = [[tick for tick in ticks if low <= tick <= high] for ticks in choices]
     chosen = next((ticks for ticks in inside if len(ticks) <= most), inside[-1])
     axis.set_ticks(chosen, [f"{tick:g}" for tick in chosen])
     axis.set_minor_locator(NullLocator())
+
+
+def _label(layer: str, unpredicted: bool, most: int = 28) -> str:
+    """A layer's name for an axis, broken at a dot if it is long."""
+    name = layer_name(layer)
+    if len(name) > most and (cut := name.rfind(".", len(name) // 3, -1)) > 0:
+        name = f"{name[: cut + 1]}\n{name[cut + 1 :]}"
+    return f"{name} (no prediction)" if unpredicted else name
 
 
 def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
@@ -195,6 +210,10 @@ def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
             1, 2, figsize=(12, max(4.2, 1.6 + 0.32 * len(layers))), width_ratios=(1.1, 1), layout="constrained"
         )
         prediction = predict_trace(trace)["rotation"].values
+        if anywhere := bool(np.isfinite(prediction).any()):
+            what = "rotation measured / predicted"
+        else:
+            prediction, what = np.ones_like(prediction), "rotation (rad per step)"
         for position, layer in enumerate(reversed(layers)):
             color = _VERDICT_COLORS.get(layer.verdict, "0.55")
             rows = trace["layer"].values == layer.layer
@@ -213,17 +232,19 @@ def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
                 spread.plot(corrected, position, "|", color="k", markersize=14, markeredgewidth=1.6)
         for verdict in dict.fromkeys(layer.verdict for layer in layers):
             over_time.plot([], [], color=_VERDICT_COLORS.get(verdict, "0.55"), label=verdict)
-        over_time.axhline(1.0, color="k", linestyle="--", linewidth=1.3, label="prediction")
-        over_time.set(xlabel="step", ylabel="rotation measured / predicted", yscale="log", title="Layers over time")
+        if anywhere:
+            over_time.axhline(1.0, color="k", linestyle="--", linewidth=1.3, label="prediction")
+            spread.axvline(1.0, color="k", linestyle="--", linewidth=1.3)
+            spread.plot([], [], "|", color="k", markersize=14, markeredgewidth=1.6, label="corrected prediction")
+        over_time.set(xlabel="step", ylabel=what, yscale="log", title="Layers over time")
         over_time.legend(fontsize=10)
-        spread.axvline(1.0, color="k", linestyle="--", linewidth=1.3)
-        spread.set(xscale="log", xlabel="rotation measured / predicted", title="Neurons, last half of training")
-        spread.set_yticks(range(len(layers)), [layer.layer.replace(".weight", "") for layer in reversed(layers)])
+        spread.set(xscale="log", xlabel=what, title="Neurons, last half of training", ylim=(-0.6, len(layers) - 0.4))
+        names = [_label(layer.layer, anywhere and not np.isfinite(layer.predicted_rotation)) for layer in layers[::-1]]
+        spread.set_yticks(range(len(layers)), names, fontsize=10 if any("\n" in name for name in names) else None)
         spread.plot([], [], "o", color="k", markersize=4, label="median (bars: 50 %, 90 % of neurons)")
-        spread.plot([], [], "|", color="k", markersize=14, markeredgewidth=1.6, label="corrected prediction")
         figure.legend(*spread.get_legend_handles_labels(), loc="outside lower right", fontsize=10, ncols=2)
         for axis in (over_time.yaxis, spread.xaxis):
-            _ratio_ticks(axis)
+            _plain_ticks(axis, _RATIO_TICKS if anywhere else _ANGLE_TICKS)
         spread.tick_params(axis="x", labelsize=9)
         figure.suptitle(diagnosis.summary(), fontsize=13)
         plt.close(figure)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
 
@@ -26,6 +27,7 @@ from rich.text import Text
 
 from rotsim.balance import Balance
 from rotsim.comparison import Report
+from rotsim.dataset import layer_name
 from rotsim.diagnosis import Diagnosis
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.equilibrium import Equilibrium
@@ -42,7 +44,7 @@ _LABEL = {
 }
 
 
-_LAYER_WIDTH = 15  # what 80 columns leave for a layer's name beside its diagnosis
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 def verdict_text(verdict: str) -> str:
@@ -157,27 +159,34 @@ def progress_bar(console: Console, label: str) -> Iterator[Callable[[int, int], 
         yield update
 
 
+def _give_way(table: Table) -> None:
+    """Fold the first column, of names, over several lines before any number is cut."""
+    table.columns[0].no_wrap = False
+    for column in table.columns[1:]:
+        column.no_wrap, column.min_width = True, len(str(column.header))
+
+
+def _or_dash(value: float, form: str) -> str:
+    return format(value, form) if np.isfinite(value) else "-"
+
+
 def diagnosis_table(diagnosis: Diagnosis, title: str) -> Table:
     """One row per layer."""
     numbers = ("theory", "measured", "ratio", "corr.", "±10 %", "spread")
     table = plain_table(title, "layer", "verdict", *numbers, numbers=numbers)
-    table.columns[1].no_wrap = True
-
-    def text(value: float, form: str) -> str:
-        return format(value, form) if np.isfinite(value) else "-"
-
+    _give_way(table)
+    table.columns[1].min_width = max(len(layer.verdict) for layer in diagnosis.layers)
     for layer in diagnosis.layers:
         color = ("green" if layer.agrees else "bold red") if layer.applies else "yellow"
-        name = layer.layer.replace(".weight", "")
         table.add_row(
-            escape(name if len(name) <= _LAYER_WIDTH else f"…{name[1 - _LAYER_WIDTH :]}"),
+            escape(layer_name(layer.layer)),
             f"[{color}]{layer.verdict}[/]",
-            text(layer.predicted_rotation, ".3g"),
-            text(layer.measured_rotation, ".3g"),
-            text(layer.ratio, ".2f"),
-            text(layer.measured_rotation / layer.corrected_rotation, ".2f"),
-            text(layer.within, ".0%"),
-            text(layer.spread, ".2f"),
+            _or_dash(layer.predicted_rotation, ".3g"),
+            _or_dash(layer.measured_rotation if layer.fan_in > 1 else np.nan, ".3g"),
+            _or_dash(layer.ratio, ".2f"),
+            _or_dash(layer.measured_rotation / layer.corrected_rotation, ".2f"),
+            _or_dash(layer.within, ".0%"),
+            _or_dash(layer.spread, ".2f"),
         )
     table.caption = (
         "Rotation, rad per step: median over neurons, last half of the trace. ratio: measured / predicted. "
@@ -188,30 +197,73 @@ def diagnosis_table(diagnosis: Diagnosis, title: str) -> Table:
     return table
 
 
-def diagnosis_reasons(diagnosis: Diagnosis) -> str:
-    """Why the prediction is not claimed to hold, layer by layer, and where neurons are dead."""
-    names: dict[str, list[str]] = {}
+def norm_table(diagnosis: Diagnosis) -> Table:
+    """Predicted and measured norm of every layer that has a prediction."""
+    numbers = ("theory", "measured", "ratio", "gradients")
+    table = plain_table("Norm ‖w‖ of the same layers", "layer", "claimed", *numbers, numbers=numbers)
+    _give_way(table)
     for layer in diagnosis.layers:
-        name = layer.layer.replace(".weight", "")
-        if not layer.applies:
-            names.setdefault(layer.reason, []).append(name)
-        if layer.dead:
-            names.setdefault(
-                f"{layer.dead} of {layer.neurons} neurons get no gradient in most steps; left out.", []
-            ).append(name)
-    return "\n".join(f"[bold]{escape(', '.join(layers))}[/]: {escape(reason)}" for reason, layers in names.items())
+        if not np.isfinite(layer.predicted_norm):
+            continue
+        factor = _or_dash(layer.norm_factor, ".2f")
+        table.add_row(
+            escape(layer_name(layer.layer)), "yes" if "norm" in layer.claims else "no", f"{layer.predicted_norm:.3g}",
+            f"{layer.measured_norm:.3g}", f"{layer.norm_ratio:.2f}", factor,
+        )  # fmt: skip
+    table.caption = (
+        "gradients: the ratio that the measured gradients ask for, correlated or bursting as they are, where white "
+        "noise would give 1. A norm is claimed where that is within 10 % of 1."
+    )
+    return table
+
+
+def diagnosis_reasons(diagnosis: Diagnosis) -> str:
+    """Why the prediction is not claimed to hold, and which neurons are left out; layers with like reasons together."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for layer in diagnosis.layers:
+        reasons = [] if layer.applies else [layer.reason]
+        if 0 < layer.dead < layer.neurons:
+            reasons.append(f"{layer.dead} of {layer.neurons} neurons get no gradient in most steps; left out.")
+        if 0 < layer.lost < layer.neurons:
+            reasons.append(f"{layer.lost} of {layer.neurons} neurons have numbers that are not finite; left out.")
+        for reason in reasons:
+            found.setdefault(_NUMBER.sub("#", reason), []).append((layer_name(layer.layer), reason))
+    return "\n".join(
+        f"[bold]{escape(', '.join(name for name, _ in group))}[/]: {escape(_merged([reason for _, reason in group]))}"
+        for group in found.values()
+    )
+
+
+def _merged(sentences: Sequence[str]) -> str:
+    """Sentences that differ in numbers alone as one, which gives their range."""
+    columns = zip(*(_NUMBER.findall(sentence) for sentence in sentences), strict=True)
+    ranges = iter([" to ".join(dict.fromkeys([min(c, key=float), max(c, key=float)])) for c in columns])
+    return _NUMBER.sub(lambda _: next(ranges), sentences[0])
+
+
+def skipped_text(skipped: Mapping[str, str]) -> str:
+    """What the recorder left out, by reason; empty if nothing."""
+    names: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        names.setdefault(reason, []).append(name)
+    return "; ".join(
+        f"{', '.join(found[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''} ({reason})"
+        for reason, found in names.items()
+    )
 
 
 def balance_table(first: Balance, second: Balance, names: tuple[str, str], title: str) -> Table:
     """Two runs side by side: rotation by layer, and how evenly it is spread."""
     numbers = (*names, "ratio")
     table = plain_table(title, "median rotation, rad", *numbers, numbers=numbers)
+    _give_way(table)
     for layer in dict.fromkeys([*first.rotation, *second.rotation]):
         a, b = first.rotation.get(layer, np.nan), second.rotation.get(layer, np.nan)
-        table.add_row(escape(layer.replace(".weight", "")), f"{a:.4g}", f"{b:.4g}", f"{b / a:.2f}")
+        cells = (_or_dash(a, ".4g"), _or_dash(b, ".4g"), _or_dash(b / a, ".2f"))
+        table.add_row(escape(layer_name(layer)), *cells)
     table.add_section()
     for label, key in (("fastest / slowest layer", "across_layers"), ("spread over neurons", "within_layers")):
         a, b = getattr(first, key), getattr(second, key)
-        table.add_row(label, f"{a:.3g}", f"{b:.3g}", f"{b / a:.2f}")
+        table.add_row(label, f"{a:.3g}", f"{b:.3g}", f"{b / a:.2f}" if a else "-")
     table.caption = "Spread: standard deviation over mean inside a layer, averaged over layers. Dead neurons left out."
     return table

@@ -339,9 +339,53 @@ def test_memory_grows_by_nine_float32_per_neuron_and_window():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with Recorder(model, optimizer, interval=2, window=10) as recorder:
         train(model, optimizer, 200)
-    assert len(recorder._records) == 20
-    assert sum(record.nbytes for record in recorder._records) == 20 * 9 * 8 * 4
+    assert recorder._windows.nbytes == 20 * (9 * 8 * 4 + 2 * 2 * 8)  # and two rates per parameter
     assert not recorder._before and not recorder._sums
+
+
+def test_memory_is_bounded_and_merged_windows_are_those_of_twice_the_length():
+
+    traces = []
+    for window, windows in ((10, 16), (40, 512)):
+        model = mlp()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+        recorder = Recorder(model, optimizer, 5, window, windows=windows, lags=0)
+        with recorder:
+            draw = torch.Generator().manual_seed(0)
+            for step in range(1, 486):
+                for parameter in model.parameters():
+                    parameter.grad = torch.randn(parameter.shape, generator=draw)
+                model[0].weight.grad[1] *= step % 3 == 0
+                optimizer.step()
+                rate.step()
+        traces.append(recorder.dataset())
+    merged, long = traces
+    assert recorder.window == 40 and merged.sizes["step"] == long.sizes["step"] == 13
+    assert spec_of(merged)["window"] == 40
+    np.testing.assert_array_equal(merged["step"], long["step"])
+    for name in (
+        "norm",
+        "rotation",
+        "update_rms",
+        "gradient_cosine",
+        "gradient_burst",
+        "active",
+        "radial",
+        "window_lr",
+    ):
+        np.testing.assert_allclose(merged[name], long[name], rtol=2e-5, err_msg=name)
+    assert merged["window_lr"].values[0, -1] == 1e-2 / 485 and merged["window_weight_decay"].values[0, 0] == 0.1
+
+
+def test_a_trace_is_on_disk_before_training_ends(tmp_path):
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Recorder(model, optimizer, 1, 5, path=tmp_path / "trace.nc", save_seconds=1e-9):
+        train(model, optimizer, 4)
+        assert not (tmp_path / "trace.nc").exists()
+        train(model, optimizer, 8)
+        assert load(tmp_path / "trace.nc")["step"].values.tolist() == [5, 10]
 
 
 def test_a_saved_trace_comes_back_identical(tmp_path):
@@ -386,7 +430,9 @@ def test_a_bad_argument_is_named(arguments, message):
 
 def test_a_wrong_model_or_optimizer_is_named():
     model = mlp()
-    with pytest.raises(InvalidInput, match=r"`model` must be a torch\.nn\.Module; got dict"):
+    with pytest.raises(InvalidInput, match=r"`model` must be a torch\.nn\.Module or a mapping of names .*; got list"):
+        Recorder([], sgd(model))
+    with pytest.raises(InvalidInput, match=r"nothing to record.*4 parameters of the optimizer: not in `model`"):
         Recorder({}, sgd(model))
     with pytest.raises(InvalidInput, match=r"`optimizer` must be a torch\.optim\.Optimizer; got str"):
         Recorder(model, "sgd")
@@ -429,18 +475,22 @@ class Subclass(torch.optim.SGD):
     ("make", "reason"),
     [
         (lambda p: torch.optim.RMSprop(p, lr=0.1), "RMSprop: its update rule is unknown"),
-        (lambda p: Subclass(p, lr=0.1), "Subclass: its update rule is unknown"),
+        (lambda p: Subclass(p, lr=0.1), "Subclass: a subclass may change the update rule of SGD"),
         (lambda p: torch.optim.AdamW(p, lr=0.1, amsgrad=True), "amsgrad=True"),
         (lambda p: torch.optim.SGD(p, lr=0.1, maximize=True), "maximize=True"),
         (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True), "nesterov=True"),
         (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.5), "dampening=0.5"),
     ],
 )
-def test_an_optimizer_without_spec_is_recorded_with_a_given_one(make, reason):
+def test_an_optimizer_without_spec_is_recorded_without_or_with_a_given_one(make, reason):
     model = mlp()
     optimizer = make(model.parameters())
     with pytest.raises(InvalidInput, match=f"{reason}.*supported are.*spec=rotsim"):
-        Recorder(model, optimizer)
+        optimizer_spec(optimizer)
+    with Recorder(model, optimizer, interval=1, window=1) as recorder:
+        train(model, optimizer, 2)
+    found = optimizer_of(recorder.dataset())
+    assert reason in found.refusal() and found.lr == 0.1
     given = rotsim.SGDM(lr=0.1, weight_decay=0.0)
     with Recorder(model, optimizer, interval=1, window=1, spec=given) as recorder:
         train(model, optimizer, 2)

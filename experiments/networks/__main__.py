@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
+from experiments.networks import heldout
 from experiments.networks.agreement import agreement
 from experiments.networks.record import SHIPPED, record
 from experiments.networks.suite import SUITES, choose_device, finished, runs_of, write_report
@@ -104,6 +105,29 @@ def record_command(only: tuple[str, ...], seed: int, output: Path, data: Path | 
                 command=f"python -m experiments.networks record --only {name} --seed {seed}",
                 on_step=lambda bar=bar: progress.advance(bar),
             )
+
+
+@main.command("heldout")
+@click.argument("networks", nargs=-1)
+@click.option("--steps", type=click.IntRange(min=50), default=heldout.STEPS, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--output", type=Folder, help="Folder for heldout.md and heldout.json.  [default: print the table]")
+def heldout_command(networks: tuple[str, ...], steps: int, seed: int, output: Path | None) -> None:
+    """Train NETWORKS (default: all) that no rule was made on; exit code 1 if a claimed layer does not agree."""
+    names = networks or tuple(heldout.NETWORKS)
+    found = {}
+    with Progress(console=Console(stderr=True)) as progress:
+        for name in progress.track(names, description="held-out networks"):
+            found[name] = heldout.train(name, steps, seed)
+    command = " ".join(["python -m experiments.networks heldout", *networks, f"--steps {steps} --seed {seed}"])
+    if output is None:
+        click.echo(heldout.table(found, command), nl=False)
+    else:
+        output.mkdir(parents=True, exist_ok=True)
+        heldout.write(found, output, command)
+        click.echo(f"wrote {output / 'heldout.md'} and {output / 'heldout.json'}")
+    if not all(same and all(layer.agrees for layer in diagnosis.claimed) for diagnosis, same in found.values()):
+        raise SystemExit(1)
 
 
 @main.command("table")

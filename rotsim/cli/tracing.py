@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 import click
 
 
@@ -20,7 +22,7 @@ def trace_report(file: str, output: str | None, as_json: bool) -> None:
 
     from rotsim import dataset
     from rotsim.diagnosis import diagnose, to_json
-    from rotsim.terminal import diagnosis_reasons, diagnosis_table
+    from rotsim.terminal import diagnosis_reasons, diagnosis_table, norm_table, skipped_text
 
     folder = dataset.output_folder(output, "report.json") if output else None
     data = dataset.load(file)
@@ -30,8 +32,12 @@ def trace_report(file: str, output: str | None, as_json: bool) -> None:
     else:
         console = Console()
         console.print(diagnosis_table(diagnosis, f"{file}: {diagnosis.optimizer.describe()}"))
+        if any(isfinite(layer.predicted_norm) for layer in diagnosis.layers):
+            console.print(norm_table(diagnosis))
         if reasons := diagnosis_reasons(diagnosis):
             console.print(reasons)
+        if skipped := skipped_text(dataset.spec_of(data).get("skipped", {})):
+            console.print(f"Not recorded: {skipped}.", markup=False)
         console.print(diagnosis.summary())
     if folder is not None:
         from rotsim.plotting import save_figure, trace_figure

@@ -1,9 +1,10 @@
-"""Autocorrelation of sampled gradient coordinates, per parameter, in bounded memory.
+"""Statistics of sampled gradient coordinates, per parameter, in bounded memory.
 
-Lion's rotation and every norm depend on how gradients of successive steps are correlated. A few
-coordinates per parameter are read at every step into a block of fixed length; a full block is reduced to
-one autocorrelation per parameter and forgotten. The result averages the blocks of the last half: gradients
-of the first steps are correlated otherwise, by enough to turn a correction of 40 % into none.
+Lion's rotation and every norm depend on how gradients of successive steps are correlated, Adam's norms also on
+how single coordinates burst: those behind a rectifier are 0 in many steps. A few coordinates per parameter are
+read at every step into a block of fixed length; a full block is reduced to one autocorrelation per parameter and to
+the mean square of m/√v, and forgotten. The result averages the blocks of the last half: gradients of the first steps
+are correlated otherwise, by enough to turn a correction of 40 % into none.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 
 
 class CoordinateSampler:
-    """Autocorrelation up to `lags` of `count` evenly spread gradient coordinates of each parameter.
+    """Autocorrelation up to `lags`, and mean square of m/√v, of `count` evenly spread gradient coordinates each.
 
     Parameters
     ----------
@@ -23,16 +24,20 @@ class CoordinateSampler:
         Longest lag, in steps, ≥ 1. Blocks are 4 · lags steps long.
     count : int
         Coordinates per parameter, ≥ 1 (all, if it has fewer).
+    betas : (float, float), optional
+        Adam's, for the mean square of m/√v.
 
     Notes
     -----
     Each coordinate is normalised by its own mean square in the block, so that large ones do not speak for
     all, and its mean is kept: a persistent gradient shows as correlation that does not decay. Coordinates
     with a gradient of zero throughout a block are left out, blocks with a value that is not finite too.
+
+    The averages m and v of a block start from 0 and from the block's mean square; the first quarter is not counted.
     """
 
-    def __init__(self, lags: int, count: int = 64) -> None:
-        self.lags, self.count = lags, count
+    def __init__(self, lags: int, count: int = 64, betas: tuple[float, float] | None = None) -> None:
+        self.lags, self.count, self.betas = lags, count, betas
         self.length = 4 * lags
         self._places: list[torch.Tensor] = []
         self._block: list[torch.Tensor] = []
@@ -65,20 +70,44 @@ class CoordinateSampler:
         products = torch.fft.irfft(power, n=self.length + self.lags, dim=0)[: self.lags + 1]
         products /= torch.arange(self.length, self.length - self.lags - 1, -1, device=block.device)[:, None]
         table = products.cpu().double().numpy()
-        result = np.full((len(self._places), self.lags + 1), np.nan, dtype=np.float32)
+        steps = self._square_steps(block).cpu().double().numpy()
+        # the last column is the mean square of m/√v
+        result = np.full((len(self._places), self.lags + 2), np.nan, dtype=np.float32)
         start = 0
         for i, places in enumerate(self._places):
-            part = table[:, start : start + len(places)]
+            part, step = (values[..., start : start + len(places)] for values in (table, steps))
             start += len(places)
-            part = part[:, part[0] > 0]
-            if part.shape[1] and np.isfinite(part).all():
-                result[i] = (part / part[0]).mean(axis=1)
+            if (part[0] > 0).any() and np.isfinite(part).all():
+                live = part[:, part[0] > 0]
+                result[i] = np.append((live / live[0]).mean(axis=1), step.mean())
         self._reduced.append(result)
+
+    def _square_steps(self, block: torch.Tensor) -> torch.Tensor:
+        """Mean square of m/√v of every coordinate, 0 where it has no gradient; NaN without betas."""
+        if self.betas is None:
+            return torch.full_like(block[0], torch.nan)
+        beta1, beta2 = self.betas
+        square = block.square()
+        m, v, total = torch.zeros_like(block[0]), square.mean(0), torch.zeros_like(block[0])
+        v += torch.finfo(v.dtype).tiny  # 0/0 where there is no gradient
+        for t in range(self.length):
+            m = torch.lerp(block[t], m, beta1)
+            v = torch.lerp(square[t], v, beta2)
+            if t >= self.lags:
+                total += m.square() / v
+        return total / (self.length - self.lags)
 
     def autocorrelation(self) -> np.ndarray:
         """Mean over the last half of the blocks, shape (parameters, lags + 1); NaN for a parameter without one."""
+        return self._means()[:, :-1]
+
+    def square_step(self) -> np.ndarray:
+        """E(m/√v)² as the measured gradients make it, shape (parameters,); NaN without betas or a block."""
+        return self._means()[:, -1]
+
+    def _means(self) -> np.ndarray:
         late = self._reduced[len(self._reduced) // 2 :]
-        total = np.zeros((len(self._places), self.lags + 1))
+        total = np.zeros((len(self._places), self.lags + 2))
         count = np.zeros(len(self._places))
         for block in late:
             seen = np.isfinite(block[:, 0])

@@ -11,8 +11,9 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -21,27 +22,41 @@ import torch
 import xarray as xr
 
 from rotsim.dataset import build, check_writable, save
-from rotsim.errors import InvalidInput, integer
+from rotsim.errors import InvalidInput, integer, positive, require
 from rotsim.measure.coordinates import CoordinateSampler
 from rotsim.measure.sample import VARIABLES, rows, sample, window_means
 from rotsim.measure.selection import Selection, Split, ends_in, groups_of, row_labels, select
-from rotsim.measure.spec import optimizer_spec
+from rotsim.measure.spec import NoSpec, optimizer_spec
+from rotsim.measure.windows import Windows
+from rotsim.optimizers import AdamW, Rotational, Unmodelled
 from rotsim.optimizers.base import Optimizer
 
 _AUTOCORRELATION = {"long_name": "autocorrelation of sampled gradient coordinates", "units": "1"}
+_IN_FORCE = {"lr": "learning rate last in force", "weight_decay": "weight decay last in force"}
+_SQUARE_STEP = {"long_name": "mean square of m/sqrt(v) over sampled gradient coordinates", "units": "1"}
+_LEAST_LR = 1e-12  # in place of 0, where a warm-up may start
 
 
 @dataclass
 class _Entry:
-    """One recorded parameter, the names of its rows, and the hyperparameters last seen in force for it."""
+    """One recorded parameter, the names of its rows, and the hyperparameters last seen in force for it.
+
+    ``changed`` holds the last step that saw another learning rate, weight decay or momentum than before. ``looked``
+    counts the sampled steps after which the parameter was looked at once more, before the next one; ``touched`` those
+    where it had changed by then.
+    """
 
     name: str
-    parameter: torch.nn.Parameter
+    parameter: torch.Tensor
     shape: torch.Size
     labels: list[str]
     group: int
     lr: float
     weight_decay: float
+    momentum: Any
+    changed: dict[str, int] = field(default_factory=dict)
+    looked: int = 0
+    touched: torch.Tensor | float = 0.0
 
     @property
     def neurons(self) -> int:
@@ -56,13 +71,16 @@ class Recorder:
     """Record what a training loop does to every neuron; training is bit-identical with and without it.
 
     Use it as a context manager around the loop, or call `start` and `close`. It works with every
-    `torch.optim.Optimizer`, with any number of parameter groups, on CPU and CUDA.
+    `torch.optim.Optimizer`, with any number of parameter groups, on CPU and CUDA; one that rotsim has no theory for
+    is measured, and reports say so.
 
     Parameters
     ----------
-    model : torch.nn.Module
+    model : torch.nn.Module, or mapping of str to Tensor
+        Where parameters have their names from.
     optimizer : torch.optim.Optimizer
-        Its ``step`` is what counts as a step; steps count from 1.
+        Its ``step`` is what counts as a step; steps count from 1. Of a wrapper that passes ``step`` on without
+        hooks of its own, as Accelerate's, the optimizer inside is taken.
     interval : int
         Every `interval`-th step is sampled.
     window : int
@@ -71,7 +89,8 @@ class Recorder:
         Names to record, or ``f(name, parameter) -> bool``. By default every parameter with at least two
         dimensions that requires a gradient and that the optimizer updates.
     spec : Optimizer, optional
-        The rotsim spec that stands for the optimizer in the dataset; read off the optimizer by default.
+        The rotsim spec that stands for the optimizer in the dataset; read off the optimizer by default. Where none
+        follows its recurrence, `rotsim.optimizers.Unmodelled` stands there, and nothing is predicted.
     split : mapping, optional
         How rows of fused weights fall into layers of their own: ``{"attn.qkv.weight": ("q", "k", "v")}`` for
         equal blocks, ``{"attn.qkv.weight": {"q": 64, "k": 16, "v": 16}}`` for unequal ones. A key stands for every
@@ -80,16 +99,21 @@ class Recorder:
         Longest lag, in steps, of the gradients' autocorrelation; 0 turns it off. It reads 64 coordinates per
         parameter at every step, and needs 4 · lags steps.
     path : str or Path, optional
-        Where to `save` when the ``with`` block ends, also if training raised.
+        Where to `save` when the ``with`` block ends, also if training raised; and every `save_seconds`, at the end of
+        a window, for what no block survives.
     note : str or mapping, optional
         Anything else that determines the numbers (network, data, seed, ...). A mapping is merged into the
         dataset's spec, a string is kept there under ``note``; JSON-serialisable.
+    windows : int
+        Most windows to keep, ≥ 16 and even. When there are so many, neighbours are merged and `window` doubles.
+    save_seconds : float
+        Seconds between two saves to `path` in training, > 0.
 
     Raises
     ------
     InvalidInput
-        If an argument is out of range, a name is unknown, nothing is left to record, or no spec follows
-        the optimizer's recurrence and none was given.
+        If an argument is out of range, a name is unknown, nothing is left to record, or the hyperparameters of
+        the recorded groups have no prediction in common.
 
     Notes
     -----
@@ -99,11 +123,15 @@ class Recorder:
     dimensions, frozen ones and those of other optimizers are left out; `skipped` says which and why. A parameter
     that joins later (unfrozen, or `add_param_group`) is recorded from the next window on; before, it is NaN. So is
     one that left the optimizer or changed its shape, from then on; what takes its name is recorded as ``NAME (2)``.
+    Weights that change between steps (clipped, averaged, normalised, loaded) are noticed after sampled steps, and
+    the share is kept in ``spec["changed_outside"]``: the recorded rotation is the optimizer's alone.
 
     Angles come from ``2·atan2(‖u - v‖, ‖u + v‖)`` of the rows, scaled to equal length, in float64, so
     1e-6 rad between float32 weights keeps its digits. All sums are float64 on the parameter's device; per
-    window and neuron nine float32 numbers are kept. A sample with a NaN or infinity counts for nothing in its
-    neurons; a window without any other is NaN.
+    window and neuron nine float32 numbers are kept, of at most `windows` windows. A sample with a NaN or infinity
+    counts for nothing in its neurons; a window without any other is NaN.
+
+    Of a model whose optimizer moves float32 master copies, pass these: a mapping of names to tensors.
 
     With ``step(closure)`` gradients are read after the step, since the closure computes them. A gradient
     that a GradScaler leaves to a fused optimizer to unscale is recorded unscaled.
@@ -111,7 +139,7 @@ class Recorder:
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: torch.nn.Module | Mapping[str, torch.Tensor],
         optimizer: torch.optim.Optimizer,
         interval: int = 10,
         window: int = 100,
@@ -122,16 +150,25 @@ class Recorder:
         lags: int = 128,
         path: str | os.PathLike[str] | None = None,
         note: str | Mapping[str, Any] | None = None,
+        windows: int = 512,
+        save_seconds: float = 60.0,
     ) -> None:
         self.interval = integer("interval", interval, low=1)
-        self.window = integer("window", window, low=1)
-        if self.window % self.interval:
+        window = integer("window", window, low=1)
+        if window % self.interval:
             raise InvalidInput(
-                f"`window` must be a multiple of `interval` ({self.interval}); got {self.window}. "
-                f"Use {-(-self.window // self.interval) * self.interval}"
+                f"`window` must be a multiple of `interval` ({self.interval}); got {window}. "
+                f"Use {-(-window // self.interval) * self.interval}"
             )
-        if not isinstance(model, torch.nn.Module):
-            raise InvalidInput(f"`model` must be a torch.nn.Module; got {type(model).__name__}")
+        require(integer("windows", windows, low=16) % 2 == 0, "windows", "be even, since pairs are merged", windows)
+        self._windows = Windows(window, windows)
+        self._save_seconds = positive("save_seconds", save_seconds)
+        self._saved_at = monotonic()
+        if not isinstance(model, torch.nn.Module | Mapping):
+            raise InvalidInput(
+                f"`model` must be a torch.nn.Module or a mapping of names to tensors; got {type(model).__name__}"
+            )
+        optimizer = _with_hooks(optimizer)
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise InvalidInput(f"`optimizer` must be a torch.optim.Optimizer; got {type(optimizer).__name__}")
         if spec is not None and not isinstance(spec, Optimizer):
@@ -151,19 +188,24 @@ class Recorder:
                 f"`split` names {', '.join(map(repr, unused))}, which no recorded parameter ends in; "
                 f"choose from {', '.join(entry.name for entry in self._entries)}"
             )
-        self._sampler = CoordinateSampler(lags) if integer("lags", lags, low=0) else None
-        self._spec()  # say now, not after the training, that there is none
-        self._changed = {"lr": False, "weight_decay": False}
+        found = self._spec()  # say now, not after the training, what cannot be predicted
+        betas = found.betas if isinstance(found, AdamW) else None
+        self._sampler = CoordinateSampler(lags, betas=betas) if integer("lags", lags, low=0) else None
+        self._rule = found.inner.name if isinstance(found, Rotational) else found.name
         self._left: dict[str, int] = {}
         self._seen_step = 0
         self._sampled_step = 0
         self._samples = 0
         self._has_closure = False
         self._before: list[tuple[torch.Tensor, torch.Tensor | None] | None] = []
+        self._lengths: list[torch.Tensor | None] = []
         self._sums: list[torch.Tensor] = []
-        self._window_ends: list[int] = []
-        self._records: list[np.ndarray] = []
         self._handles: list[Any] = []
+
+    @property
+    def window(self) -> int:
+        """Steps per window now."""
+        return self._windows.window
 
     @property
     def steps(self) -> int:
@@ -185,6 +227,7 @@ class Recorder:
             handle.remove()
         self._handles = []
         self._before = []
+        self._lengths = []
 
     def __enter__(self) -> Recorder:
         return self.start()
@@ -195,7 +238,7 @@ class Recorder:
         self.close()
         if self._path is None:
             return
-        if self._samples or self._records:
+        if self._samples or self._windows.ends:
             self.save(self._path)
         elif error is None:
             warnings.warn(f"{self._path} is not written: {self._nothing()}", stacklevel=2)
@@ -203,6 +246,7 @@ class Recorder:
     @torch.no_grad()
     def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._before = []  # a step that raised may have left its copies
+        self._look_again()
         # torch counts the optimizer itself among `args`
         closure = kwargs.get("closure", next((argument for argument in args if argument is not optimizer), None))
         self._has_closure = closure is not None
@@ -247,16 +291,43 @@ class Recorder:
                     None if gradient is None else rows(gradient),
                     self.optimizer.state.get(entry.parameter, {}),
                     self.optimizer.param_groups[entry.group],
+                    self._rule,
                 )
+            self._lengths = [
+                None if copied is None else _length(entry.parameter)
+                for entry, copied in zip(self._entries, self._before, strict=True)
+            ]
             self._before = []
             self._samples += 1
             self._sampled_step = self._seen_step
         if self._samples and self._seen_step % self.window == 0:
-            self._window_ends.append(self._seen_step)
-            self._records.append(self._window_record())
+            self._windows.add(self._seen_step, self._window_record(), self._rates())
             self._sums, self._samples = [], 0
+            self._save_now_and_then()
 
-    def _gradient(self, parameter: torch.nn.Parameter, clone: bool = False) -> torch.Tensor | None:
+    def _look_again(self) -> None:
+        """Count the parameters that have changed since the sampled step that was the last one."""
+        for entry, length in zip(self._entries, self._lengths, strict=False):
+            if length is not None and length.device == entry.parameter.device:
+                entry.looked += 1
+                # NaN is no change; the comparison stays on the device
+                entry.touched = entry.touched + ((_length(entry.parameter) - length).abs() > 0)
+        self._lengths = []
+
+    def _save_now_and_then(self) -> None:
+        if self._path is None or monotonic() < self._saved_at + self._save_seconds:
+            return
+        try:
+            self.save(self._path)
+        except OSError as error:  # a full disk, for example; no reason to stop a training
+            warnings.warn(f"{self._path} could not be written ({error}); training goes on", stacklevel=2)
+        self._saved_at = monotonic()
+
+    def _rates(self) -> np.ndarray:
+        """Learning rates and weight decays last in force, shape (2, parameters)."""
+        return np.array([[entry.lr, entry.weight_decay] for entry in self._entries]).T
+
+    def _gradient(self, parameter: torch.Tensor, clone: bool = False) -> torch.Tensor | None:
         if parameter.grad is None:
             return None
         gradient = parameter.grad.detach()
@@ -283,8 +354,9 @@ class Recorder:
                 if earlier := sum(other == name or other.startswith(f"{name} (") for other in names):
                     base, name = name, f"{name} ({earlier + 1})"
                     labels = [name + label[len(base) :] for label in labels]
-                rates = self._hyperparameters(self.optimizer.param_groups[group])
-                self._entries.append(_Entry(name, parameter, parameter.shape, labels, group, *rates))
+                values = self.optimizer.param_groups[group]
+                rates = self._hyperparameters(values)
+                self._entries.append(_Entry(name, parameter, parameter.shape, labels, group, *rates, _momentum(values)))
 
     def _spec(self) -> Optimizer:
         """The one spec of all recorded groups with weight decay, at the rates last in force in the first of them."""
@@ -295,11 +367,7 @@ class Recorder:
         decayed = {entry.group: entry for entry in reversed(entries) if entry.weight_decay} or {
             entries[0].group: entries[0]
         }
-        # a warm-up may start at lr 0
-        specs = [
-            optimizer_spec(self.optimizer, entry.group, lr=entry.lr or 1e-12, weight_decay=entry.weight_decay)
-            for entry in reversed(decayed.values())
-        ]
+        specs = [self._spec_of(entry) for entry in reversed(decayed.values())]
         first = specs[0]
         if any(spec.with_rates(first.lr, first.weight_decay) != first for spec in specs):
             described = " and ".join(dict.fromkeys(spec.describe() for spec in specs))
@@ -309,15 +377,32 @@ class Recorder:
             )
         return first
 
+    def _spec_of(self, entry: _Entry) -> Optimizer:
+        rates = {"lr": entry.lr or _LEAST_LR, "weight_decay": entry.weight_decay}
+        try:
+            return optimizer_spec(self.optimizer, entry.group, **rates)
+        except NoSpec as error:
+            return Unmodelled(**rates, kind=type(self.optimizer).__name__, why=error.why)
+
+    def _final_spec(self) -> Optimizer:
+        """As `_spec`; but what became of the hyperparameters in training is no reason to lose what was recorded."""
+        try:
+            return self._spec()
+        except InvalidInput as error:
+            return Unmodelled(_LEAST_LR, 0.0, kind=type(self.optimizer).__name__, why=str(error))
+
     def _note_hyperparameters(self) -> None:
         here = groups_of(self.optimizer)
         for entry in self._entries:
             if not entry.among(here):
                 continue
             entry.group = here[id(entry.parameter)]  # groups may have gone
-            lr, weight_decay = self._hyperparameters(self.optimizer.param_groups[entry.group])
-            self._changed["lr"] |= lr != entry.lr
-            self._changed["weight_decay"] |= weight_decay != entry.weight_decay
+            values = self.optimizer.param_groups[entry.group]
+            (lr, weight_decay), momentum = self._hyperparameters(values), _momentum(values)
+            for name, value in (("lr", lr), ("weight_decay", weight_decay), ("momentum", momentum)):
+                if value != getattr(entry, name):
+                    entry.changed[name] = self._seen_step + 1
+            entry.momentum = momentum
             entry.lr = lr or entry.lr  # at lr 0 nothing moves: keep the last one that moved the weights
             entry.weight_decay = weight_decay
 
@@ -325,7 +410,8 @@ class Recorder:
         """Learning rate and weight decay in force; those of the given spec where the optimizer has none."""
         spec = self._given_spec
         lr, decay = (spec.lr, spec.weight_decay) if spec is not None else (0.0, 0.0)
-        return float(group.get("lr", lr)), float(group.get("weight_decay", decay))
+        # some third-party optimizers set the step by themselves, and have None here
+        return float(group.get("lr", lr) or 0.0), float(group.get("weight_decay", decay) or 0.0)
 
     def _window_record(self) -> np.ndarray:
         """The running window as float32, shape (len(VARIABLES), neurons)."""
@@ -349,23 +435,23 @@ class Recorder:
         Dataset
             Dimensions (neuron, step), source ``"trace"``. Beside ``layer`` (parameter name) and ``fan_in`` the
             coordinates ``lr`` and ``weight_decay`` (neuron,) hold what was in force at the last sampled step
-            (the last with lr > 0); ``spec["lr_changed"]`` and ``spec["weight_decay_changed"]`` tell whether
-            that was constant. ``optimizer`` is the spec of the first recorded group with weight decay.
+            (the last with lr > 0), ``window_lr`` and ``window_weight_decay`` (parameter, step) that of each window;
+            ``spec["lr_changed"]``, ``spec["weight_decay_changed"]`` and ``spec["momentum_changed"]`` (momentum or
+            betas) tell whether that was constant, ``spec["changed"]`` until which step it was not, by layer.
+            ``optimizer`` is the spec of the first recorded group with weight decay.
 
         Raises
         ------
         InvalidInput
             If no step was sampled.
         """
-        records, ends = list(self._records), list(self._window_ends)
+        windows = self._windows
         if self._samples:
-            records.append(self._window_record())
-            ends.append(self._sampled_step)
-        if not records:
+            windows = windows.with_one_more(self._sampled_step, self._window_record(), self._rates())
+        if not windows.ends:
             raise InvalidInput(self._nothing())
-        neurons = records[-1].shape[1]  # parameters that joined later are absent, at the end, from earlier windows
-        absent = [np.full((len(VARIABLES), neurons - record.shape[1]), np.nan, np.float32) for record in records]
-        values = np.stack([np.hstack(pair) for pair in zip(records, absent, strict=True)], axis=-1)
+        values, rates = windows.stacked()
+        neurons = values.shape[1]
         entries = self._entries[: np.searchsorted(np.cumsum([entry.neurons for entry in self._entries]), neurons) + 1]
         counts = [entry.neurons for entry in entries]
 
@@ -375,9 +461,9 @@ class Recorder:
         device = entries[0].parameter.device
         result = build(
             "trace",
-            step=np.array(ends),
+            step=np.array(windows.ends),
             variables=dict(zip(VARIABLES, values, strict=True)),
-            optimizer=self._spec(),
+            optimizer=self._final_spec(),
             layer=np.concatenate([entry.labels for entry in entries]),
             fan_in=per_neuron(lambda entry: entry.shape[1:].numel()),
             spec={
@@ -386,9 +472,12 @@ class Recorder:
                 "window": self.window,
                 "steps": self._seen_step,
                 "layers": {entry.name: list(entry.shape) for entry in entries},
+                "dtypes": {entry.name: str(entry.parameter.dtype).removeprefix("torch.") for entry in entries},
                 "skipped": self.skipped,
                 "left": self._left,
-                **{f"{name}_changed": changed for name, changed in self._changed.items()},
+                "changed_outside": {e.name: float(e.touched) / e.looked for e in entries if e.touched},
+                "changed": {entry.name: entry.changed for entry in entries if entry.changed},
+                **{f"{name}_changed": any(name in e.changed for e in entries) for name in _RATES},
             },
             provenance_extra={
                 "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
@@ -398,13 +487,24 @@ class Recorder:
         ).assign_coords(
             lr=("neuron", per_neuron(lambda entry: entry.lr)),
             weight_decay=("neuron", per_neuron(lambda entry: entry.weight_decay)),
+            parameter=[entry.name for entry in entries],
+        )
+        result = result.assign(
+            {
+                f"window_{name}": (("parameter", "step"), values[: len(entries)], {"long_name": words, "units": "1"})
+                for (name, words), values in zip(_IN_FORCE.items(), rates, strict=True)
+            }
         )
         if self._sampler is None:
             return result
         correlation = self._sampler.autocorrelation()[: len(entries)].astype(np.float32)
-        return result.assign_coords(
-            parameter=[entry.name for entry in entries], lag=np.arange(correlation.shape[1])
-        ).assign(gradient_autocorrelation=(("parameter", "lag"), correlation, _AUTOCORRELATION))
+        result = result.assign_coords(lag=np.arange(correlation.shape[1])).assign(
+            gradient_autocorrelation=(("parameter", "lag"), correlation, _AUTOCORRELATION)
+        )
+        if self._sampler.betas is None:
+            return result
+        square_step = self._sampler.square_step()[: len(entries)].astype(np.float32)
+        return result.assign(square_step=(("parameter",), square_step, _SQUARE_STEP))
 
     def _nothing(self) -> str:
         return (
@@ -417,12 +517,34 @@ class Recorder:
         return save(self.dataset(**provenance), path)
 
 
+_RATES = ("lr", "weight_decay", "momentum")
+_WRITTEN = {"interval", "window", "steps", "layers", "skipped", "left", "changed", "changed_outside", "dtypes"} | {
+    f"{name}_changed" for name in _RATES
+}
+
+
+def _with_hooks(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer whose hooks `step` calls: a wrapper that never initialised its base class has none."""
+    while not hasattr(optimizer, "_optimizer_step_pre_hooks") and isinstance(
+        inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer
+    ):
+        optimizer = inner
+    return optimizer
+
+
+def _length(parameter: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.vector_norm(parameter.detach(), dtype=torch.float64)
+
+
+def _momentum(group: Mapping[str, Any]) -> Any:
+    """What the optimizer averages with: betas or momentum, by value."""
+    found = group.get("betas", group.get("momentum"))
+    return tuple(map(float, found)) if isinstance(found, tuple | list) else found
+
+
 def _checked_note(note: str | Mapping[str, Any] | None) -> dict[str, Any]:
     entries = {} if note is None else {"note": note} if isinstance(note, str) else dict(note)
-    reserved = {"interval", "window", "steps", "layers", "skipped", "left", "lr_changed", "weight_decay_changed"} & set(
-        entries
-    )
-    if reserved:
+    if reserved := _WRITTEN & set(entries):
         raise InvalidInput(f"`note` may not set {', '.join(sorted(reserved))}, which the recorder writes; rename it")
     try:
         json.dumps(entries)

@@ -37,6 +37,7 @@ def sample(
     gradient: torch.Tensor | None,
     state: Mapping[str, Any],
     group: Mapping[str, Any],
+    rule: str,
 ) -> torch.Tensor:
     """What one step adds to the sums, shape (len(VARIABLES) + 1, neurons), float64.
 
@@ -49,6 +50,8 @@ def sample(
         The optimizer's state of the parameter, after the step.
     group : mapping
         Its parameter group.
+    rule : str
+        Name of the spec that the optimizer follows, without "rotational".
 
     Returns
     -------
@@ -67,7 +70,7 @@ def sample(
     else:
         gradient_norm = torch.linalg.vector_norm(gradient, dim=1)
         overlap = torch.linalg.vecdot(before, gradient)
-        radial = _radial(before, gradient, state, group)
+        radial = _radial(before, gradient, state, group, rule)
     scale = gradient_norm * norm_before
     cosine = torch.where(scale > 0, overlap / scale, 0.0)
     sums = torch.stack(
@@ -95,7 +98,7 @@ def window_means(sums: torch.Tensor) -> torch.Tensor:
 
 
 def _radial(
-    w: torch.Tensor, gradient: torch.Tensor, state: Mapping[str, Any], group: Mapping[str, Any]
+    w: torch.Tensor, gradient: torch.Tensor, state: Mapping[str, Any], group: Mapping[str, Any], rule: str
 ) -> torch.Tensor:
     r"""Radial part ⟨w, ĝ⟩ of the gradient that the optimizer averages.
 
@@ -103,15 +106,15 @@ def _radial(
         \hat g = \frac{g}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon} \ \text{(Adam, AdamW)}, \qquad
         \hat g = g \ \text{(SGD)}
 
-    For `torch.optim.Adam` with coupled decay, g includes λw. NaN for optimizers that take the sign, Lion:
-    their steps are not linear in g. A step that averages ĝ feels P = E⟨w, ĝ⟩/E‖w‖² as additional weight decay.
+    For Adam+L2, g includes λw. NaN for optimizers that take the sign, Lion: their steps are not linear in g; and
+    where rotsim does not know how the optimizer scales g. A step that averages ĝ feels P = E⟨w, ĝ⟩/E‖w‖² as additional
+    weight decay.
     """
-    if "exp_avg_sq" in state:
-        coupled = "decoupled_weight_decay" in group and not group["decoupled_weight_decay"]
-        if coupled and group["weight_decay"]:
+    if rule in ("adamw", "adam_l2") and "exp_avg_sq" in state:
+        if rule == "adam_l2" and group["weight_decay"]:
             gradient = gradient + group["weight_decay"] * w
         correction = 1 - group["betas"][1] ** float(state["step"])
         gradient = gradient / ((rows(state["exp_avg_sq"]) / correction).sqrt() + group["eps"])
-    elif "momentum" not in group:
+    elif rule != "sgdm":
         return w.new_full((len(w),), torch.nan)
     return torch.linalg.vecdot(w, gradient)

@@ -8,19 +8,26 @@ import torch
 
 from rotsim.errors import InvalidInput
 
-Selection = Iterable[str] | Callable[[str, torch.nn.Parameter], bool] | None
+Selection = Iterable[str] | Callable[[str, torch.Tensor], bool] | None
 Split = Mapping[str, Sequence[str] | Mapping[str, int]]
 
 
 def select(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, selection: Selection
-) -> tuple[dict[str, tuple[torch.nn.Parameter, int]], dict[str, str]]:
+    model: torch.nn.Module | Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer, selection: Selection
+) -> tuple[dict[str, tuple[torch.Tensor, int]], dict[str, str]]:
     """Parameters to record by name, with their group; and what is left out, with the reason."""
     group_of = groups_of(optimizer)
-    candidates: dict[str, tuple[torch.nn.Parameter, int]] = {}
+    candidates: dict[str, tuple[torch.Tensor, int]] = {}
     skipped: dict[str, str] = {}
-    for name, parameter in _unwrapped(model).named_parameters():  # a tied weight appears once
-        if reason := _unfit(parameter, id(parameter) in group_of):
+    named: Mapping[str, torch.Tensor] = (
+        model if isinstance(model, Mapping) else dict(_unwrapped(model).named_parameters())
+    )
+    if others := len(group_of.keys() - {id(parameter) for parameter in named.values()}):
+        skipped[f"{others} parameter{'s' if others > 1 else ''} of the optimizer"] = "not in `model`"
+    for name, parameter in named.items():  # a tied weight of a module appears once
+        # tensors given by name need no autograd: their gradients may come from elsewhere
+        trained = parameter.requires_grad or isinstance(model, Mapping)
+        if reason := _unfit(parameter, trained, id(parameter) in group_of):
             skipped[name] = reason
         else:
             candidates[name] = parameter, group_of[id(parameter)]
@@ -35,6 +42,8 @@ def select(
         names = list(candidates)
     elif callable(selection):
         names = [name for name, (parameter, _) in candidates.items() if selection(name, parameter)]
+    elif not isinstance(selection, Iterable):
+        raise InvalidInput(f"`parameters` must be names or a function of name and parameter; got {selection!r}")
     else:
         wanted = [selection] if isinstance(selection, str) else list(selection)
         unknown = [name for name in wanted if name not in candidates]
@@ -62,19 +71,21 @@ def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     return _unwrapped(inner) if isinstance(inner, torch.nn.Module) else model
 
 
-def _unfit(parameter: torch.nn.Parameter, optimized: bool) -> str:
+def _unfit(parameter: torch.Tensor, trained: bool, optimized: bool) -> str:
     """Why a parameter cannot be recorded, or an empty string."""
     if isinstance(parameter, torch.nn.parameter.UninitializedParameter):
         return "lazy: has no shape before the first batch"
     if parameter.is_meta:
         return "on the meta device: has no values"
+    if hasattr(parameter, "full_tensor"):
+        return "sharded (DTensor): no process has whole rows for certain"
     if parameter.ndim < 2:
         return f"{parameter.ndim}-D: not a weight of neurons"
     if not parameter.numel():
         return "empty"
     if not parameter.is_floating_point():
         return "complex" if parameter.is_complex() else "not floating point"
-    if not parameter.requires_grad:
+    if not trained:
         return "frozen"
     return "" if optimized else "not updated by this optimizer"
 
@@ -91,7 +102,8 @@ def row_labels(name: str, neurons: int, split: Split) -> list[str]:
         if not isinstance(blocks, Mapping | Sequence):
             raise InvalidInput(f"`split[{key!r}]` must list blocks, e.g. ('q', 'k', 'v'); got {blocks!r}")
         counts = blocks if isinstance(blocks, Mapping) else {block: neurons // len(blocks) for block in blocks}
-        if sum(counts.values()) != neurons or min(counts.values()) < 1:
+        whole = bool(counts) and all(isinstance(count, int) and count >= 1 for count in counts.values())
+        if not whole or sum(counts.values()) != neurons:
             raise InvalidInput(
                 f"`split[{key!r}]` must add up to the {neurons} rows of {name}; got {blocks!r}. "
                 "Give the rows of each block: {'q': ..., 'k': ..., 'v': ...}"

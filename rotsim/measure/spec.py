@@ -21,6 +21,17 @@ _ADAM = (torch.optim.AdamW, torch.optim.Adam, RotationalAdamW)
 _ROTATIONAL = (RotationalAdamW, RotationalSGDM, RotationalLion)
 
 
+class NoSpec(InvalidInput):
+    """No spec follows the optimizer's recurrence; ``why`` says it in a clause."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, why: str) -> None:
+        super().__init__(
+            f"no spec describes this {type(optimizer).__name__}: {why}; supported are {SUPPORTED}. "
+            "To compare with the theory of the closest one, pass that: Recorder(..., spec=rotsim.AdamW(...))"
+        )
+        self.why = why
+
+
 def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override: float) -> Optimizer:
     """The spec with the hyperparameters now in force in one parameter group.
 
@@ -41,24 +52,28 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
 
     Raises
     ------
-    InvalidInput
+    NoSpec, InvalidInput
         If no spec follows the optimizer's recurrence, or its hyperparameters are outside the spec's range.
     """
     if not 0 <= group < len(optimizer.param_groups):
         raise InvalidInput(f"`group` must be in [0, {len(optimizer.param_groups)}); got {group!r}")
     values = optimizer.param_groups[group]
+    kind = type(optimizer)  # subclasses may change the update, so only the classes themselves are taken at their word
+    if kind not in (*_SGDM, *_LION, *_ADAM):
+        known = [cls.__name__ for cls in kind.__mro__[1:] if cls in (*_SGDM, *_LION, *_ADAM)]
+        raise NoSpec(
+            optimizer,
+            f"a subclass may change the update rule of {known[0]}" if known else "its update rule is unknown to rotsim",
+        )
     _refuse_variants(optimizer, values)
     common = {name: float(values.get(name, 0.0)) for name in ("lr", "weight_decay")} | override
-    kind = type(optimizer)  # subclasses may change the update, so only the classes themselves are taken at their word
     if kind in _SGDM:
         plain: Optimizer = SGDM(**common, momentum=float(values["momentum"]))
     elif kind in _LION:
         plain = Lion(**common, betas=_betas(values))
-    elif kind in _ADAM:
+    else:
         decoupled = kind is not torch.optim.Adam or values.get("decoupled_weight_decay", False)
         plain = (AdamW if decoupled else AdamL2)(**common, betas=_betas(values), eps=float(values["eps"]))
-    else:
-        raise InvalidInput(_no_spec(optimizer, "its update rule is unknown to rotsim"))
     if kind not in _ROTATIONAL or not plain.weight_decay:
         return plain
     return Rotational(plain, update_norm_decay=values["update_norm_decay"], zero_mean=values["zero_mean"])
@@ -71,15 +86,8 @@ def _betas(values: dict[str, Any]) -> tuple[float, float]:
 def _refuse_variants(optimizer: torch.optim.Optimizer, values: dict[str, Any]) -> None:
     for flag in ("amsgrad", "maximize", "nesterov"):
         if values.get(flag, False):
-            raise InvalidInput(_no_spec(optimizer, f"{flag}=True changes the recurrence"))
+            raise NoSpec(optimizer, f"{flag}=True changes the recurrence")
     if not values.get("per_neuron", True):
-        raise InvalidInput(_no_spec(optimizer, "per_neuron=False sets the angle of whole weights, not of neurons"))
+        raise NoSpec(optimizer, "per_neuron=False sets the angle of whole weights, not of neurons")
     if values.get("dampening", 0) and values.get("momentum", 0):
-        raise InvalidInput(_no_spec(optimizer, f"dampening={values['dampening']} changes the recurrence"))
-
-
-def _no_spec(optimizer: torch.optim.Optimizer, why: str) -> str:
-    return (
-        f"no spec describes this {type(optimizer).__name__}: {why}; supported are {SUPPORTED}. "
-        "To record it all the same, pass the closest one: Recorder(..., spec=rotsim.AdamW(...))"
-    )
+        raise NoSpec(optimizer, f"dampening={values['dampening']} changes the recurrence")

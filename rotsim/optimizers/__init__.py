@@ -12,6 +12,7 @@ from rotsim.optimizers.base import Optimizer
 from rotsim.optimizers.lion import Lion
 from rotsim.optimizers.rotational import Rotational
 from rotsim.optimizers.sgdm import SGDM
+from rotsim.optimizers.unmodelled import Unmodelled
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adamw": AdamW,
@@ -35,4 +36,6 @@ def optimizer_from_dict(fields: Mapping[str, Any]) -> Optimizer:
     name = values.pop("name")
     if name == Rotational.name:
         return Rotational(optimizer_from_dict(values.pop("inner")), **values)
+    if name == Unmodelled.name:
+        return Unmodelled(**values)
     return optimizer_class(name)(**values)

@@ -17,7 +17,7 @@ from rotsim import dataset
 from rotsim.errors import InvalidInput, integer, positive, require
 from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
-from rotsim.optimizers import Optimizer, Rotational
+from rotsim.optimizers import Optimizer, Rotational, Unmodelled
 from rotsim.simulation import cuda, gram, rotational, twin, walk
 from rotsim.simulation.interrupt import Interrupted, stop_requested
 from rotsim.simulation.memory import check_fits
@@ -145,6 +145,8 @@ def simulate(
     gradient = ScaleInvariant() if gradient is None else gradient
     if not isinstance(optimizer, Optimizer):
         raise InvalidInput(f"`optimizer` must be a spec such as rotsim.AdamW(...); got {optimizer!r}")
+    if isinstance(optimizer, Unmodelled):
+        raise InvalidInput(optimizer.refusal())
     if not isinstance(gradient, Gradient):
         raise InvalidInput(f"`gradient` must be a spec such as rotsim.ScaleInvariant(); got {gradient!r}")
     steps = integer("steps", steps, low=1)

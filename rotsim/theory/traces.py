@@ -15,6 +15,7 @@ from rotsim import dataset
 from rotsim.comparison import Report, compare
 from rotsim.errors import InvalidInput
 from rotsim.gradients import ScaleInvariant, gradient_from_dict
+from rotsim.optimizers import Unmodelled
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.equilibrium import equilibrium
 
@@ -34,7 +35,7 @@ def predict_trace(trace: xr.Dataset) -> xr.Dataset:
     -------
     Dataset
         ``norm``, ``rotation``, ``update_rms`` with dims (neuron, step), one step. NaN where there
-        is no equilibrium: no weight decay, no gradient, or fan-in below 2.
+        is no equilibrium: no weight decay, no gradient, or fan-in below 2; and where there is no theory.
     """
     dataset.validate(trace)
     optimizer = dataset.optimizer_of(trace)
@@ -57,7 +58,7 @@ def predict_trace(trace: xr.Dataset) -> xr.Dataset:
 def _predict_neuron(
     optimizer: Optimizer, scale: float, fan_in: float, lr: float, weight_decay: float
 ) -> tuple[float, ...]:
-    if not (lr > 0 and weight_decay > 0 and scale > 0 and fan_in >= 2):
+    if isinstance(optimizer, Unmodelled) or not (lr > 0 and weight_decay > 0 and scale > 0 and fan_in >= 2):
         return (np.nan,) * len(dataset.QUANTITIES)
     # powers of the scale, under Adam+L2 nearly so: two points of a coarse grid serve every neuron between them
     position = np.log(scale) / _GRID

@@ -1,0 +1,52 @@
+"""What a trace was trained with, where rotsim has no theory of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, NoReturn
+
+from rotsim.errors import InvalidInput
+from rotsim.optimizers.base import Optimizer
+
+
+@dataclass(frozen=True)
+class Unmodelled(Optimizer):
+    """An optimizer that is measured and not predicted.
+
+    Parameters
+    ----------
+    kind : str
+        Its name, for example ``"NAdam"``.
+    why : str
+        Why no spec describes it, as a clause.
+    """
+
+    name = "unmodelled"
+
+    kind: str
+    why: str
+
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        return self.kind
+
+    @classmethod
+    def examples(cls) -> NoReturn:
+        raise InvalidInput("an optimizer without theory has no examples")
+
+    def coefficients(self, *_: Any) -> NoReturn:
+        raise InvalidInput(self.refusal())
+
+    def moments(self, *_: Any) -> NoReturn:
+        raise InvalidInput(self.refusal())
+
+    def leading_rotation(self, *_: Any) -> NoReturn:
+        raise InvalidInput(self.refusal())
+
+    def refusal(self) -> str:
+        """One line that says what is missing and why."""
+        return f"rotsim has no theory for this {self.kind}: {self.why}"
+
+    def describe(self) -> str:
+        values = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(Optimizer))
+        return f"{self.kind}({values})"
