@@ -64,6 +64,7 @@ from derivations.symbols import (
 )
 
 _X, _M, _f, _rho = Function("X_n")(t), Function("M"), Function("f"), Function("rho")
+_m, _c = Function("m"), Function("c")
 _r, _K, _v, _nu = Function("r"), Function("K"), Function("v"), Symbol("nu_n", positive=True)
 _norm, _new, _chord = symbols("‖w‖ ‖w′‖ ‖Δw‖", positive=True)
 
@@ -186,13 +187,42 @@ def signs_that_change() -> tuple[Eq, ...]:
     asin(x) = Σ a_n x^ν each power ν is a mode, whatever the variances do.
     """
     s = Symbol("s", integer=True)
-    m, c = Function("m"), Function("c")
+    m, c = _m, _c
     chain = _r(c(s), m(s)) * Product(_r(m(i - 1), m(i)), (i, s + 1, t - 1)) * _r(m(t - 1), c(t))
     sign = Function("sign")
     return (
         equation(_r(c(s), c(t)), chain),
         equation(E(sign(c(s)) * sign(c(t))), 2 / pi * Sum(Symbol("a_n") * _r(c(s), c(t)) ** _nu, (n, 0, oo))),
     )
+
+
+@cache
+def sign_memory() -> Eq:
+    """The power of Lion's momentum, whatever variance Γ the gradient has at each step: bursts, or a norm that moves."""
+    return equation(_M(t), beta2**2 * m_power + (1 - beta2) ** 2 * Gamma)
+
+
+@cache
+def sign_reach() -> Eq:
+    """The last link of the chain: what the direction c = β1 m + (1-β1) g has of the momentum before it."""
+    return equation(_r(_m(t - 1), _c(t)), beta1 * sqrt(m_power) / sqrt(_direction_power()))
+
+
+@cache
+def sign_entry() -> Eq:
+    """The first: what the new momentum has of the direction. They share the old momentum and the gradient."""
+    shared = beta1 * beta2 * m_power + (1 - beta1) * (1 - beta2) * Gamma
+    return equation(_r(_c(t), _m(t)), shared / sqrt(_direction_power() * sign_memory().rhs))
+
+
+@cache
+def sign_fade() -> Eq:
+    """And those between: a large new gradient makes the momentum forget faster than β2, a small one slower."""
+    return equation(_r(_m(t - 1), _m(t)), beta2 * sqrt(m_power / sign_memory().rhs))
+
+
+def _direction_power() -> Expr:
+    return beta1**2 * m_power + (1 - beta1) ** 2 * Gamma
 
 
 @cache
@@ -278,6 +308,10 @@ STEPS: tuple[Step, ...] = (
     memory_of_the_norm,
     sizes_that_change,
     signs_that_change,
+    sign_memory,
+    sign_reach,
+    sign_entry,
+    sign_fade,
     coupled_pull,
     coupled_momentum_power,
     coupled_overlap,
@@ -290,6 +324,10 @@ FORMULAS: tuple[Formula, ...] = (
     Formula("walk_mode_overlap", mode_overlap, "Overlap of the weights with one mode, one step on."),
     Formula("walk_along", along_the_weights, "E w·Δw of one step of AdamW or Lion."),
     Formula("walk_moved", length_of_the_step, "E‖Δw‖² of one step of AdamW or Lion."),
+    Formula("lion_memory", sign_memory, "E m² of a coordinate of Lion's momentum, one step on."),
+    Formula("lion_reach", sign_reach, "Correlation of Lion's direction with the momentum before it."),
+    Formula("lion_entry", sign_entry, "Correlation of Lion's direction with the momentum after it."),
+    Formula("lion_fade", sign_fade, "Correlation of Lion's momentum with itself one step on."),
     Formula("sgdm_across", coupled_pull, "E w·m of the weights before a step of SGDM with the momentum after."),
     Formula("sgdm_momentum_power", coupled_momentum_power, "E‖m‖² of SGDM, one step on."),
     Formula("sgdm_momentum_overlap", coupled_overlap, "E w·m of SGDM after a step."),
@@ -352,16 +390,16 @@ def _unrolled() -> bool:
 def _markov() -> bool:
     """E c_1 c_4 / √(E c_1² E c_4²) from the filter of m, with a gradient variance of its own in every step."""
     variance = symbols("s1:5", positive=True)
-    old = Symbol("m_0", positive=True)  # E m_0²
-    power = [old]
-    for square in variance[:3]:
-        power.append(beta2**2 * power[-1] + (1 - beta2) ** 2 * square)
+    power = [Symbol("m_0", positive=True)]  # E m_0²
+    for square in variance:
+        power.append(sign_memory().rhs.subs({m_power: power[-1], Gamma: square}))
+    at = [{m_power: before, Gamma: square} for before, square in zip(power, variance, strict=False)]
     own = [beta1**2 * power[step] + (1 - beta1) ** 2 * variance[step] for step in (0, 3)]  # E c_1², E c_4²
     meets = beta1 * beta2 * power[0] + (1 - beta1) * (1 - beta2) * variance[0]  # E c_1 m_1
     direct = beta1 * beta2**2 * meets / sqrt(own[0] * own[1])
-    chain = meets / sqrt(own[0] * power[1]) * beta1 * sqrt(power[3] / own[1])
-    for step in (2, 3):
-        chain *= beta2 * sqrt(power[step - 1] / power[step])
+    chain = sign_entry().rhs.subs(at[0]) * sign_reach().rhs.subs(at[3])
+    for step in (1, 2):
+        chain *= sign_fade().rhs.subs(at[step])
     return bool(simplify(direct**2 / chain**2) == 1)
 
 

@@ -326,6 +326,44 @@ def walk_moved(lr: Any, weight_decay: Any, norm_squared: Any, step_length: Any, 
     return 2 * across * decay * step_length + update_power * step_length**2 + norm_squared * decay**2
 
 
+def lion_memory(beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """E m² of a coordinate of Lion's momentum, one step on.
+
+    Derived in `derivations.transient.sign_memory`.
+    Valid for 0 <= beta2 < 1, noise_power > 0, momentum_power > 0.
+    """
+    return noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2
+
+
+def lion_reach(beta1: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """Correlation of Lion's direction with the momentum before it.
+
+    Derived in `derivations.transient.sign_reach`.
+    Valid for 0 <= beta1 < 1, noise_power > 0, momentum_power > 0.
+    """
+    return beta1 * np.sqrt(momentum_power / (noise_power * (1 - beta1) ** 2 + momentum_power * beta1**2))
+
+
+def lion_entry(beta1: Any, beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """Correlation of Lion's direction with the momentum after it.
+
+    Derived in `derivations.transient.sign_entry`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, noise_power > 0, momentum_power > 0.
+    """
+    part_1 = noise_power * (1 - beta1) * (1 - beta2) + momentum_power * beta1 * beta2
+    part_2 = noise_power * (1 - beta1) ** 2 + momentum_power * beta1**2
+    return part_1 / np.sqrt(part_2 * (noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2))
+
+
+def lion_fade(beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """Correlation of Lion's momentum with itself one step on.
+
+    Derived in `derivations.transient.sign_fade`.
+    Valid for 0 <= beta2 < 1, noise_power > 0, momentum_power > 0.
+    """
+    return beta2 * np.sqrt(momentum_power / (noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2))
+
+
 def sgdm_across(weight_decay: Any, momentum: Any, norm_squared: Any, momentum_overlap: Any) -> Any:
     """E w·m of the weights before a step of SGDM with the momentum after.
 

@@ -54,6 +54,10 @@ _moved = register_jitable(closed_forms.walk_moved)
 _sgdm_across = register_jitable(closed_forms.sgdm_across)
 _sgdm_power = register_jitable(closed_forms.sgdm_momentum_power)
 _sgdm_overlap = register_jitable(closed_forms.sgdm_momentum_overlap)
+_memory = register_jitable(closed_forms.lion_memory)
+_reach = register_jitable(closed_forms.lion_reach)
+_entry = register_jitable(closed_forms.lion_entry)
+_fade = register_jitable(closed_forms.lion_fade)
 _ratio = register_jitable(closed_forms.adam_ratio)
 _settled_ratio = register_jitable(closed_forms.adam_settled_ratio)
 
@@ -204,16 +208,13 @@ def _lion(  # type: ignore[no-untyped-def]
     for t in range(len(lr)):
         decay = lr[t] * weight_decay[t]
         gradient = power * w2**homogeneity / unit
-        deviation = np.sqrt(beta1**2 * m2 + (1 - beta1) ** 2 * gradient)
-        now = beta1 * np.sqrt(m2) / deviation  # corr(c_t, m_{t-1})
-        new = beta2**2 * m2 + (1 - beta2) ** 2 * gradient
-        then = (beta1 * beta2 * m2 + (1 - beta1) * (1 - beta2) * gradient) / (deviation * np.sqrt(new))
-        fade = beta2 * np.sqrt(m2 / new)  # corr(m_{t-1}, m_t)
-        m2 = new
+        reach, entry = _reach(beta1, gradient, m2), _entry(beta1, beta2, gradient, m2)
+        fade = _fade(beta2, gradient, m2)
+        m2 = _memory(beta2, gradient, m2)
         across = 0.0  # E[w_{t-1}·u_t]
         for n in range(len(arcsine)):
-            across -= 2 / np.pi * dim * arcsine[n] * now ** odd[n] * past[n]
-            past[n] = (1 - decay) * fade ** odd[n] * past[n] + lr[t] * then ** odd[n]
+            across -= 2 / np.pi * dim * arcsine[n] * reach ** odd[n] * past[n]
+            past[n] = (1 - decay) * fade ** odd[n] * past[n] + lr[t] * entry ** odd[n]
         along = _along(lr[t], weight_decay[t], w2, lr[t], across)
         moved = _moved(lr[t], weight_decay[t], w2, lr[t], across, dim)
         w2, _ = _record(records[t // window], w2, along, moved)
