@@ -46,7 +46,9 @@ INVARIANT = 0.1  # RMS cosine of gradient and weights, over that of a random dir
 ALONG = 0.2  # share of the squared update that is along the weights and turns nothing: 10 % of the rotation
 CORRELATED = 0.1  # change of rotation (or norm) by the measured autocorrelation
 SIGNAL = 0.5  # correlation left at the longest lags: more than half of the gradient is not noise
-# E‖g̃‖⁴/(E‖g̃‖²)² that costs 10 % of Lion's rotation, or of Adam+L2's norm (random walks with `rotsim.gradients.Bursts`)
+BURST_ERROR = 0.05  # standard error of what bursts do to Lion's rotation: two of them are the error allowed
+# E‖g̃‖⁴/(E‖g̃‖²)² that costs 10 % of Lion's rotation, or of Adam+L2's norm (random walks with `rotsim.gradients.Bursts`);
+# for Lion it counts where the trace does not hold the course of the gradient
 BURST = {"lion": 2.0, "adam_l2": 3.0}
 _MIN_WINDOWS = 8
 
@@ -267,7 +269,6 @@ def _moving(e: Evidence, optimizer: Optimizer) -> _Finding | None:
 
 def _noise(e: Evidence, optimizer: Optimizer) -> _Finding:
     """Are gradients the noise that this optimizer's prediction assumes?"""
-    limit = BURST.get(optimizer.name)
     if optimizer.name == "lion" and not np.isfinite(e.burst + e.rotation_factor):
         return "unknown", (
             "Lion's rotation depends on how gradients burst and on their autocorrelation, which this trace does not "
@@ -284,15 +285,32 @@ def _noise(e: Evidence, optimizer: Optimizer) -> _Finding:
             f"Successive {kind} gradients turn {optimizer.label}'s weights {e.rotation_factor:.2f} times as fast as "
             "white noise would."
         )
-    if limit is not None and e.burst > limit:
+    bursts = f"Gradient norms come in bursts (E‖g̃‖⁴/(E‖g̃‖²)² = {e.burst:.1f})"
+    known = np.isfinite(e.burst_rotation)
+    if optimizer.name == "lion" and e.burst > BURST["lion"] and not known:
+        return "unknown", (
+            f"{bursts}, and this trace does not hold their course, on which Lion's rotation depends; record it anew "
+            "with rotsim.measure.Recorder."
+        )
+    if known and e.burst_error > BURST_ERROR:
         return "bursty", (
-            f"Gradient norms come in bursts (E‖g̃‖⁴/(E‖g̃‖²)² = {e.burst:.1f}), as when a network memorises its data; "
-            f"{optimizer.label}'s rotation assumes a steady gradient."
+            f"{bursts} of different course from row to row: they turn Lion's weights {e.burst_rotation:.2f} times as "
+            f"fast as steady gradients would, give or take {2 * e.burst_error:.2f}."
+        )
+    if optimizer.name == "adam_l2" and e.burst > BURST["adam_l2"]:
+        return "bursty", (
+            f"{bursts}, as when a network memorises its data; {optimizer.label}'s rotation assumes a steady gradient."
         )
     correlated = abs(e.norm_factor - 1) > CORRELATED
     return "applies", (
         "In equilibrium, without a radial part in the gradient"
         + (f"; correlated gradients make the norm {e.norm_factor:.2f} times the predicted one." if correlated else ".")
+        + (
+            f" Bursts of the gradient are in the prediction: rotation {e.burst_rotation:.2f} times, norm "
+            f"{e.burst_norm:.2f} times that of steady gradients."
+            if known
+            else ""
+        )
     )
 
 

@@ -106,7 +106,7 @@ def burst_factors(optimizer: Lion, series: np.ndarray, judged: slice | None = No
         Factors of rotation and norm.
     """
     bursting = burst_moments(optimizer, 1, series, judged)
-    steady = burst_moments(optimizer, 1, np.ones(len(series)), judged)
+    steady = optimizer.moments(1, GradientPower(1.0, 0), "exact")
     return (
         float(np.sqrt(bursting.one_minus_cosine / steady.one_minus_cosine)),
         float(np.sqrt(bursting.norm_squared / steady.norm_squared)),

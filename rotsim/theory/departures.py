@@ -61,8 +61,8 @@ def moments(optimizer: Optimizer, dim: int, law: GradientPower, method: Method) 
     if law.series is not None:
         if not isinstance(optimizer, Lion):
             raise InvalidInput(
-                "`gradient` may be Bursts for Lion only, whose equilibrium bursts change; the rotation of AdamW and SGDM "
-                "does not depend on them (predict it with ScaleInvariant), norms and Adam+L2 can be simulated"
+                "`gradient` may be Bursts for Lion only, whose equilibrium bursts change; the rotation of AdamW and "
+                "SGDM does not depend on them (predict it with ScaleInvariant), norms and Adam+L2 can be simulated"
             )
         if method == "leading":
             return optimizer.moments(dim, replace(law, series=None), method)
