@@ -18,6 +18,7 @@ name                      dims                meaning
 ``gradient_autocorrelation``  (parameter, lag)  of sampled gradient coordinates, ``lag`` in steps (traces)
 ``gradient_log2``         (row, tick)         log2 of ‖g_t‖ of some rows of ``row_layer`` at every step ``tick``, in
                                               eighths, 16-bit; `gradient_series` reads it (traces of Lion)
+``gradient_overlap``      (row,)              mean squared cosine of their gradients some steps apart
 ``layer``, ``fan_in``     (neuron,)           coordinates: parameter name, length of the weight vector
 ========================  ==================  =====================================================
 

@@ -4,7 +4,8 @@ The prediction assumes weight decay, constant hyperparameters, a finished transi
 along the weights, and gradients that are noise. Each assumption has a measurement of its own in a trace; the
 first one that fails names the verdict. Only layers with the verdict "applies" are claimed to agree. What an
 optimizer's rotation does not depend on is not asked of it: AdamW's and SGDM's follow from the balance of ‖w‖²
-alone, whatever bursts or correlations the gradients have.
+alone, whatever bursts or correlations the gradients have. Bursts are part of Lion's prediction where the trace holds
+their course, however weak; correlations are not, and exclude.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ INVARIANT = 0.1  # RMS cosine of gradient and weights, over that of a random dir
 ALONG = 0.2  # share of the squared update that is along the weights and turns nothing: 10 % of the rotation
 CORRELATED = 0.1  # change of rotation (or norm) by the measured autocorrelation
 SIGNAL = 0.5  # correlation left at the longest lags: more than half of the gradient is not noise
+# overlap at which scale invariance costs 5 % of Lion's rotation, half the error allowed (random walks on projected
+# noise of few dimensions; set when the bursts of one network had been compared)
+OVERLAP = 0.1
 BURST_ERROR = 0.05  # standard error of what bursts do to Lion's rotation: two of them are the error allowed
 # E‖g̃‖⁴/(E‖g̃‖²)² that costs 10 % of Lion's rotation, or of Adam+L2's norm (random walks with `rotsim.gradients.Bursts`);
 # for Lion it counts where the trace does not hold the course of the gradient
@@ -291,6 +295,11 @@ def _noise(e: Evidence, optimizer: Optimizer) -> _Finding:
         return "unknown", (
             f"{bursts}, and this trace does not hold their course, on which Lion's rotation depends; record it anew "
             "with rotsim.measure.Recorder."
+        )
+    if known and e.overlap > OVERLAP:
+        return "unknown", (
+            f"The layer's gradients vary in about {1 / e.overlap:.0f} directions only. Where normalisation takes the "
+            "one along the weights from so few, Lion turns more slowly, by an amount that this theory does not have."
         )
     if known and e.burst_error > BURST_ERROR:
         return "bursty", (

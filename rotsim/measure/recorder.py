@@ -412,7 +412,7 @@ class Recorder:
             result = result.assign_coords(
                 row_layer=("row", np.array(self._scales.layers, dtype=str)),
                 tick=np.arange(self._last_tick - codes.shape[1] + 1, self._last_tick + 1),
-            ).assign(gradient_log2=(("row", "tick"), codes, _SCALES))
+            ).assign(gradient_log2=(("row", "tick"), codes, _SCALES), gradient_overlap=("row", self._scales.overlap()))
         if self._sampler is None:
             return result
         correlation = self._sampler.autocorrelation()[: len(entries)].astype(np.float32)

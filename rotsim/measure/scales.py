@@ -2,6 +2,8 @@
 
 Lion takes the sign of an average: one large gradient sets its direction for as long as the average remembers it. What
 bursts do to its equilibrium follows from their course (`rotsim.theory.bursts`), which no average over windows holds.
+A norm also fluctuates because a gradient has few independent coordinates, without any burst. How few, the squared
+cosine of gradients some steps apart tells: its mean is 1/dim for independent coordinates, more where they vary as one.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import torch
 from rotsim.dataset import NO_GRADIENT, PER_OCTAVE, UNKNOWN
 
 _BLOCK = 256  # steps between two copies off the device
+_APART = 16  # steps between the gradients whose angle is taken
 
 
 class ScaleSampler:
@@ -28,6 +31,10 @@ class ScaleSampler:
         self._rows: list[torch.Tensor] = []
         self._running: list[torch.Tensor] = []
         self._blocks: list[np.ndarray] = []
+        self._steps = 0
+        self._earlier: list[torch.Tensor | None] = []
+        self._cosines: list[torch.Tensor] = []
+        self._overlaps: list[np.ndarray] = []
 
     def add(
         self, gradients: Sequence[torch.Tensor | None], labels: Sequence[Sequence[str]], device: torch.device
@@ -41,16 +48,26 @@ class ScaleSampler:
                 chosen.append(here[np.linspace(0, len(here) - 1, min(self.count, len(here))).astype(int)])
                 self.layers += [layer] * len(chosen[-1])
             self._rows.append(torch.from_numpy(np.concatenate(chosen)))
-        parts = []
+            self._earlier.append(None)
+        parts, cosines = [], []
+        self._steps += 1
         for i, gradient in enumerate(gradients):
             if gradient is None:
                 parts.append(torch.full((len(self._rows[i]),), torch.nan, device=device))
+                cosines.append(parts[-1])
                 continue
             if self._rows[i].device != gradient.device:
                 self._rows[i] = self._rows[i].to(gradient.device)
             rows = gradient.index_select(0, self._rows[i]).flatten(1)
             parts.append(torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).to(device))
+            if self._steps % _APART == 0:
+                now = torch.nn.functional.normalize(rows.float(), dim=1)
+                before, self._earlier[i] = self._earlier[i], now
+                cosine = torch.full_like(parts[-1], torch.nan) if before is None else torch.linalg.vecdot(now, before)
+                cosines.append(torch.where(parts[-1] > 0, cosine.to(device), torch.nan))
         self._running.append(torch.cat(parts))
+        if self._steps % _APART == 0:
+            self._cosines.append(torch.cat(cosines) ** 2)
         if len(self._running) == _BLOCK:
             self._flush()
 
@@ -59,6 +76,9 @@ class ScaleSampler:
             return
         self._blocks.append(_logarithms(torch.stack(self._running).cpu().numpy()))
         self._running = []
+        if self._cosines:
+            self._overlaps.append(torch.stack(self._cosines).nanmean(dim=0).cpu().numpy())
+            self._cosines = []
         while sum(map(len, self._blocks)) - len(self._blocks[0]) >= self.length:
             del self._blocks[0]
 
@@ -71,6 +91,16 @@ class ScaleSampler:
             table[start : start + len(block), : block.shape[1]] = block
             start += len(block)
         return table.T
+
+    def overlap(self) -> np.ndarray:
+        """Mean squared cosine of gradients `_APART` steps apart, shape (rows,), over the last half; NaN if unknown."""
+        self._flush()
+        total, count = np.zeros(len(self.layers)), np.zeros(len(self.layers))
+        for block in self._overlaps[len(self._overlaps) // 2 :]:
+            seen = np.isfinite(block)
+            total[: len(block)][seen] += block[seen]
+            count[: len(block)] += seen
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
 def _logarithms(norms: np.ndarray) -> np.ndarray:
