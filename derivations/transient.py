@@ -484,16 +484,16 @@ def _unrolled() -> bool:
 def _markov() -> bool:
     """E c_1 c_4 / √(E c_1² E c_4²) from the filter of m, with a gradient variance of its own in every step."""
     variance = symbols("s1:5", positive=True)
-    old = Symbol("m_0", positive=True)  # E m_0²
-    power = [old]
-    for square in variance[:3]:
-        power.append(beta2**2 * power[-1] + (1 - beta2) ** 2 * square)
+    power = [Symbol("m_0", positive=True)]  # E m_0²
+    for square in variance:
+        power.append(lion_momentum_power().rhs.subs({m_power: power[-1], Gamma: square}))
+    at = [{m_power: before, Gamma: square} for before, square in zip(power, variance, strict=False)]
     own = [beta1**2 * power[step] + (1 - beta1) ** 2 * variance[step] for step in (0, 3)]  # E c_1², E c_4²
     meets = beta1 * beta2 * power[0] + (1 - beta1) * (1 - beta2) * variance[0]  # E c_1 m_1
     direct = beta1 * beta2**2 * meets / sqrt(own[0] * own[1])
-    chain = meets / sqrt(own[0] * power[1]) * beta1 * sqrt(power[3] / own[1])
-    for step in (2, 3):
-        chain *= beta2 * sqrt(power[step - 1] / power[step])
+    chain = lion_entered().rhs.subs(at[0]) * lion_seen().rhs.subs(at[3])
+    for step in (1, 2):
+        chain *= lion_faded().rhs.subs(at[step])
     return bool(simplify(direct**2 / chain**2) == 1)
 
 

@@ -18,6 +18,9 @@ name                      dims                meaning
 ``gradient_autocorrelation``  (parameter, lag)  of sampled gradient coordinates, ``lag`` in steps (traces)
 ``window_lr``, ``window_weight_decay``  (parameter, step)  last in force in each window (traces)
 ``square_step``           (parameter,)        mean (m/√v)² of those coordinates, 0 where dead (traces of AdamW)
+``gradient_log2``         (row, tick)         log2 of ‖g_t‖ of some rows of ``row_layer`` at every step ``tick``, in
+                                              eighths, 16-bit; `gradient_series` reads it (traces of Lion)
+``gradient_overlap``      (row,)              mean squared cosine of their gradients some steps apart
 ``layer``, ``fan_in``     (neuron,)           coordinates: parameter name, length of the weight vector
 ========================  ==================  =====================================================
 
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
     from rotsim.optimizers.base import Optimizer
 
 SCHEMA = 1
+PER_OCTAVE = 8  # of gradient_log2: norms to within 4.4 %
+NO_GRADIENT, UNKNOWN = -(1 << 15), (1 << 15) - 1  # its values for a norm of 0, and for none
 SOURCES = ("prediction", "simulation", "trace")
 QUANTITIES = ("norm", "rotation", "update_rms")
 LABELS = {
@@ -177,6 +182,18 @@ def layer_name(name: str) -> str:
     return re.sub(r"\.weight(?=$|\[| \()", "", name)
 
 
+def gradient_series(dataset: xr.Dataset, layer: str) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient norms of a layer's sampled rows at every step kept, shape (rows, ticks), and the ticks.
+
+    NaN where there was no gradient to measure; no rows if the dataset has none of the layer.
+    """
+    if "gradient_log2" not in dataset:
+        return np.empty((0, 0)), np.empty(0, dtype=np.int64)
+    codes = dataset["gradient_log2"].values[dataset["row_layer"].values == layer]
+    powers = np.where(codes == NO_GRADIENT, -np.inf, np.where(codes == UNKNOWN, np.nan, codes / PER_OCTAVE))
+    return np.exp2(powers), dataset["tick"].values
+
+
 def check_writable(path: str | os.PathLike[str]) -> Path:
     """Return `path` if a file can be created there; raise `InvalidInput` before long work starts otherwise."""
     target = Path(path)
@@ -232,7 +249,7 @@ def save(dataset: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     encoding = {
         str(name): {"zlib": True, "complevel": 4, "shuffle": True}
         for name, variable in dataset.data_vars.items()
-        if variable.dtype.kind == "f"
+        if variable.dtype.kind in "fi"
     }
     return write_atomically(path, lambda temporary: dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding))
 

@@ -4,7 +4,8 @@ The prediction assumes weight decay, constant hyperparameters, a finished transi
 along the weights, and gradients that are noise. Each assumption has a measurement of its own in a trace; the
 first one that fails names the verdict. Only layers with the verdict "applies" are claimed to agree. What an
 optimizer's rotation does not depend on is not asked of it: AdamW's and SGDM's follow from the balance of ‖w‖²
-alone, whatever bursts or correlations the gradients have.
+alone, whatever bursts or correlations the gradients have. Bursts are part of Lion's prediction where the trace holds
+their course, however weak; correlations are not, and exclude.
 """
 
 from __future__ import annotations
@@ -51,7 +52,12 @@ ALONG = 0.2  # share of the squared update that is along the weights and turns n
 CORRELATED = 0.1  # change of rotation (or norm) by the measured autocorrelation
 OUTSIDE = 0.02  # share of the samples after which the weights had changed before the next step; loading is rarer
 SIGNAL = 0.5  # correlation left at the longest lags: more than half of the gradient is not noise
-# E‖g̃‖⁴/(E‖g̃‖²)² that costs 10 % of Lion's rotation, or of Adam+L2's norm (random walks with `rotsim.gradients.Bursts`)
+# overlap at which scale invariance costs 5 % of Lion's rotation, half the error allowed (random walks on projected
+# noise of few dimensions; set when the bursts of one network had been compared)
+OVERLAP = 0.1
+BURST_ERROR = 0.05  # standard error of what bursts do to Lion's rotation: two of them are the error allowed
+# E‖g̃‖⁴/(E‖g̃‖²)² that costs 10 % of Lion's rotation, or of Adam+L2's norm (random walks with `rotsim.gradients.Bursts`);
+# for Lion it counts where the trace does not hold the course of the gradient
 BURST = {"lion": 2.0, "adam_l2": 3.0}
 _MIN_WINDOWS = 8
 
@@ -327,7 +333,6 @@ def _moving(e: Evidence, optimizer: Optimizer) -> _Finding | None:
 
 def _noise(e: Evidence, optimizer: Optimizer) -> _Finding:
     """Are gradients the noise that this optimizer's prediction assumes?"""
-    limit = BURST.get(optimizer.name)
     if optimizer.name == "lion" and not np.isfinite(e.burst + e.rotation_factor):
         return "unknown", (
             "Lion's rotation depends on how gradients burst and on their autocorrelation, which this trace does not "
@@ -344,10 +349,26 @@ def _noise(e: Evidence, optimizer: Optimizer) -> _Finding:
             f"Successive {kind} gradients turn {optimizer.label}'s weights {e.rotation_factor:.2f} times as fast as "
             "white noise would."
         )
-    if limit is not None and e.burst > limit:
+    bursts = f"Gradient norms come in bursts (E‖g̃‖⁴/(E‖g̃‖²)² = {e.burst:.1f})"
+    known = np.isfinite(e.burst_rotation)
+    if optimizer.name == "lion" and e.burst > BURST["lion"] and not known:
+        return "unknown", (
+            f"{bursts}, and this trace does not hold their course, on which Lion's rotation depends; record it anew "
+            "with rotsim.measure.Recorder."
+        )
+    if known and e.overlap > OVERLAP:
+        return "unknown", (
+            f"The layer's gradients vary in about {1 / e.overlap:.0f} directions only. Where normalisation takes the "
+            "one along the weights from so few, Lion turns more slowly, by an amount that this theory does not have."
+        )
+    if known and e.burst_error > BURST_ERROR:
         return "bursty", (
-            f"Gradient norms come in bursts (E‖g̃‖⁴/(E‖g̃‖²)² = {e.burst:.1f}), as when a network memorises its data; "
-            f"{optimizer.label}'s rotation assumes a steady gradient."
+            f"{bursts} of different course from row to row: they turn Lion's weights {e.burst_rotation:.2f} times as "
+            f"fast as steady gradients would, give or take {2 * e.burst_error:.2f}."
+        )
+    if optimizer.name == "adam_l2" and e.burst > BURST["adam_l2"]:
+        return "bursty", (
+            f"{bursts}, as when a network memorises its data; {optimizer.label}'s rotation assumes a steady gradient."
         )
     norm = f"; gradients that {_UNEVEN[e.norm_factor > 1]} make the norm {e.norm_factor:.2f} times the predicted one"
     return "applies", (
@@ -358,6 +379,12 @@ def _noise(e: Evidence, optimizer: Optimizer) -> _Finding:
             else "the gradient has no radial part"
         )
         + f"{norm if abs(e.norm_factor - 1) > CORRELATED else ''}."
+        + (
+            f" Bursts of the gradient are in the prediction: rotation {e.burst_rotation:.2f} times, norm "
+            f"{e.burst_norm:.2f} times that of steady gradients."
+            if known
+            else ""
+        )
     )
 
 

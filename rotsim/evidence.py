@@ -73,6 +73,12 @@ class Evidence:
         Share of the squared update that is along the weights, 1 - (θ‖w‖/‖Δw‖)².
     burst : float
         E‖g̃‖⁴/(E‖g̃‖²)², 1 for a steady gradient.
+    burst_rotation, burst_norm, burst_error : float
+        Factors in the predicted rotation and norm that bursts make under Lion, and the standard error of the first
+        (`rotsim.theory.traces.layer_bursts`); NaN if the gradient's course was not recorded.
+    overlap : float
+        Mean squared cosine of a row's gradients at different steps, 1 over the number of coordinates that vary
+        independently; NaN likewise.
     signal : float
         Correlation left at the longest lags; NaN if not measured.
     relaxation_steps : float
@@ -111,6 +117,10 @@ class Evidence:
     cosine: float
     along: float
     burst: float
+    burst_rotation: float
+    burst_norm: float
+    burst_error: float
+    overlap: float
     signal: float
     relaxation_steps: float
     steps_needed: float
@@ -215,6 +225,10 @@ def _layer(
         cosine=_cosine(late, dim),
         along=along,
         burst=_burst(late),
+        burst_rotation=float(predicted["burst_rotation"].values[0]),
+        burst_norm=float(predicted["burst_norm"].values[0]),
+        burst_error=float(predicted["burst_error"].values[0]),
+        overlap=float(predicted["overlap"].values[0]),
         signal=float(correlation[3 * len(correlation) // 4 :].mean()) if correlation is not None else np.nan,
         relaxation_steps=relaxation,
         steps_needed=steps_needed,

@@ -103,7 +103,11 @@ def ramp(values):
         (made(radial=-0.25, gradient_cosine=0.1), "scale-sensitive", "stretches the weights as negative weight decay"),
         (made(radial=alternating, gradient_cosine=0.1), "unknown", "is known only to ±"),
         (made(update_rms=lambda x: 2 * x), "scale-sensitive", "75% of the squared update is along the weights"),
-        (made(LION, correlation=WHITE, gradient_burst=2.5), "bursty", "(E‖g̃‖⁴/(E‖g̃‖²)² = 2.5)"),
+        (
+            made(LION, correlation=WHITE, gradient_burst=2.5),
+            "unknown",
+            "= 2.5), and this trace does not hold their course",
+        ),
         (made(correlation=np.full(65, 0.6) + 0.4 * WHITE), "signal", "60%"),
         (made(LION, correlation=(-0.4) ** np.arange(65.0)), "autocorrelated", "anticorrelated gradients turn"),
         (made(LION, correlation=0.6 ** np.arange(65.0)), "autocorrelated", "0.7"),

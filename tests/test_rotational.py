@@ -245,18 +245,111 @@ def test_convolutions_in_channels_last_and_half_precision():
     np.testing.assert_allclose(np.linalg.norm(rows(half), axis=1), norms, rtol=4e-3)  # bfloat16 keeps 3 digits
 
 
-def test_stacking_changes_nothing(monkeypatch):
-    """The GPU path takes all weights of a width at once; on CPU small ones do too."""
-    from rotsim.measure import rotation_step
+def plain_torch(monkeypatch) -> None:
+    """What a GPU runs, and half precision: nothing fits the compiled kernel."""
+    for module in ("rotational", "rotated"):
+        monkeypatch.setattr(f"rotsim.measure.{module}.fits", lambda *tensors: False)
 
+
+def mixed(dtype) -> list[nn.Parameter]:
+    kernel = nn.Parameter(weights(6, 4, 3, 3, seed=4, dtype=dtype).detach().to(memory_format=torch.channels_last))
+    return [weights(3, 8, dtype=dtype), weights(5, 8, seed=1, dtype=dtype), weights(2, 9, seed=2, dtype=dtype), kernel]
+
+
+@pytest.mark.parametrize("zero_mean", [True, False])
+@pytest.mark.parametrize("per_neuron", [True, False])
+@pytest.mark.parametrize("kind", [*KINDS, "rotated"])
+def test_compiled_and_stacked_turns_are_the_same(kind, per_neuron, zero_mean, monkeypatch):
+    options = {"per_neuron": per_neuron, "zero_mean": zero_mean}
+
+    def make(parameters):
+        if kind != "rotated":
+            return KINDS[kind][0](parameters, **options)
+        factors = {parameters[1]: torch.arange(5.0)} if per_neuron else None
+        inner = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-2)
+        return Rotated(inner, 0.4, factors=factors, **options)  # beyond the series of sine and cosine
+
+    for dtype, rtol in ((torch.float32, 1e-5), (torch.float64, 1e-11)):
+        ends = []
+        for compiled in (True, False):
+            with monkeypatch.context() as patch:
+                if not compiled:
+                    plain_torch(patch)
+                parameters = mixed(dtype)
+                walk(make(parameters), parameters, 10)
+            ends.append(parameters)
+        for ours, theirs, start in zip(*ends, mixed(dtype), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=rtol, atol=rtol)
+            assert (ours - start).abs().max() > 1e-3
+
+
+def test_threads_change_no_bit(monkeypatch):
+    from rotsim.measure import rotation_kernel
+
+    monkeypatch.setattr(rotation_kernel, "_SPREAD", 1)
     ends = []
-    for small in (0, 1 << 30):
-        monkeypatch.setattr(rotation_step, "_CPU_BATCH", small)
-        parameters = [weights(3, 8), weights(5, 8, seed=1), weights(2, 9, seed=2), weights(4, seed=3)]
-        walk(RotationalLion(parameters, lr=1e-3, weight_decay=1.0), parameters, 10)
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        parameters = [weights(67, 33), weights(3, 8, seed=1), weights(2, 900, seed=2)]
+        walk(RotationalAdamW(parameters, lr=1e-2, weight_decay=0.1), parameters, 10)
         ends.append(parameters)
-    for alone, stacked in zip(*ends, strict=True):
-        torch.testing.assert_close(alone, stacked, rtol=1e-6, atol=1e-7)
+    for alone, *shared in zip(*ends, strict=True):
+        assert all(torch.equal(alone, other) for other in shared)
+    parts = rotation_kernel._shared(np.array([[0, 10, 4, *[800] * 7]]), size=4, threads=2)
+    assert [part[0, 1] for part in parts] == [5, 5]  # rows each: the work is shared
+    assert (parts[1][0, 3:] == [880] * 4 + [820] * 3).all()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_an_update_along_the_weights_turns_nothing(compiled, monkeypatch):
+    """What is left of it is rounding, whose direction is none; and rounding must not move the norm."""
+    if not compiled:
+        plain_torch(monkeypatch)
+    parallel, even = weights(4, 30), weights(4, 30, seed=1)
+    starts, norms = [rows(parallel), rows(even)], [np.linalg.norm(rows(p), axis=1) for p in (parallel, even)]
+    along, level = (RotationalSGDM([p], lr=0.1, weight_decay=0.1, zero_mean=True) for p in (parallel, even))
+    for _ in range(5):
+        parallel.grad, even.grad = 3.0 * parallel.detach(), torch.full((4, 30), 0.7)
+        along.step()
+        level.step()
+    for parameter, start in zip((parallel, even), starts, strict=True):
+        np.testing.assert_allclose(rows(parameter), start, rtol=2e-6)
+    constant = weights(4, 30, seed=2)
+    optimizer = RotationalAdamW([even], lr=0.1, weight_decay=0.1)
+    for _ in range(300):  # until the weights lie along the gradient, and the update along the weights
+        even.grad = constant.detach().clone()
+        optimizer.step()
+    np.testing.assert_allclose(np.linalg.norm(rows(even), axis=1), norms[1], rtol=1e-6)
+    cosine = np.corrcoef(rows(even)[0], np.sign(rows(constant)[0]))[0, 1]
+    assert abs(cosine) > 0.99
+
+
+def test_the_norm_of_a_large_weight_is_kept_in_all_digits():
+    parameter = weights(1024, 1024)
+    before = np.linalg.norm(rows(parameter))
+    walk(RotationalSGDM([parameter], lr=0.1, weight_decay=0.1, per_neuron=False), [parameter], 2)
+    assert abs(np.linalg.norm(rows(parameter)) / before - 1) < 2e-7
+
+
+def test_a_graph_from_before_the_step_is_noticed():
+    for make in (lambda p: RotationalAdamW(p), lambda p: Rotated(torch.optim.AdamW(p), 0.01)):
+        parameter = weights(3, 4)
+        loss = parameter.square().sum()
+        parameter.grad = torch.ones(3, 4)
+        make([parameter]).step()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+def test_weights_may_change_their_type_between_steps():
+    layer = nn.Linear(8, 4, bias=False)
+    optimizer = RotationalLion(layer.parameters(), lr=1e-3, weight_decay=1.0)
+    walk(optimizer, [layer.weight], 3)
+    norms = np.linalg.norm(rows(layer.weight), axis=1)
+    layer.double()  # the state stays in float32
+    optimizer.state[layer.weight]["exp_avg"] = optimizer.state[layer.weight]["exp_avg"].double()
+    walk(optimizer, [layer.weight], 3)
+    np.testing.assert_allclose(np.linalg.norm(rows(layer.weight), axis=1), norms, rtol=1e-6)
 
 
 def test_a_parameter_added_later_starts_its_own_clock():
@@ -322,6 +415,20 @@ def test_rotated_around_adamw_is_rotational_adamw():
         (lambda p: RotationalLion(p, lr=1.0, weight_decay=2.0), "`lr \\* weight_decay` must be < 1"),
         (lambda p: RotationalLion(p, update_norm_decay=1.0), r"`update_norm_decay` must be in \[0, 1\); got 1.0"),
         (lambda p: RotationalLion(p, per_neuron=1), "`per_neuron` must be True or False; got 1"),
+        (
+            lambda p: RotationalAdamW([{"params": p, "capturable": True}]),
+            "`capturable=True` is not.*CUDA graph",
+        ),
+        (lambda p: RotationalSGDM([{"params": p, "nesterov": True}]), "`nesterov=True` is not supported"),
+        (
+            lambda p: Rotated(torch.optim.AdamW(p, capturable=True), 0.1),
+            "`capturable=True` is not.*CUDA graph",
+        ),
+        (lambda p: Rotated(torch.optim.SGD(p, differentiable=True), 0.1), "`differentiable=True`.*do not pass through"),
+        (
+            lambda p: Rotated(torch.optim.AdamW(p), 0.1).add_param_group({"params": p, "differentiable": True}),
+            "`differentiable=True` is not supported",
+        ),
         (lambda p: Rotated(p, 0.1), "`inner` must be a torch.optim.Optimizer; got list"),
         (lambda p: Rotated(torch.optim.SGD(p), -0.1), "`rotation` must be finite and >= 0; got -0.1"),
         (lambda p: Rotated(torch.optim.SGD(p), rotsim.AdamL2(lr=0.1, weight_decay=0.1)), "depends on the gradient"),

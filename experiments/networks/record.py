@@ -107,12 +107,13 @@ def compressible(trace: xr.Dataset) -> xr.Dataset:
     """
     rounded = trace.copy()
     for name, variable in trace.data_vars.items():
-        if name in ("window_lr", "window_weight_decay"):  # given, not measured
+        if variable.dtype.kind != "f" or name in ("window_lr", "window_weight_decay"):  # given, not measured
             continue
         rounded[name] = variable.copy(data=round_mantissa(variable.values, MANTISSA_BITS))
-    for name in ("neuron", "fan_in", "lr", "weight_decay"):
+    for name in {"neuron", "fan_in", "lr", "weight_decay", "tick"} & set(rounded.coords):
         rounded[name].encoding = {"zlib": True, "complevel": 4, "shuffle": True}
-    rounded["layer"].encoding = {"dtype": "S1", "zlib": True}
+    for name in {"layer", "row_layer"} & set(rounded.coords):
+        rounded[name].encoding = {"dtype": "S1", "zlib": True}
     return rounded
 
 

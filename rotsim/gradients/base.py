@@ -40,6 +40,8 @@ class GradientPower:
         φ in R_k = φ^k, the autocorrelation of a coordinate.
     radial : float
         Gradient along w, per unit of w.
+    series : ndarray of float, shape (steps,), or None
+        Factor of the noise at each step; `scale_squared` is the mean over them.
     """
 
     scale_squared: float
@@ -47,11 +49,12 @@ class GradientPower:
     signal: float = 0.0
     correlation: float = 0.0
     radial: float = 0.0
+    series: np.ndarray | None = None
 
     @property
     def white(self) -> bool:
-        """Nothing but noise that is new in every step."""
-        return not (self.signal or self.correlation or self.radial)
+        """Nothing but noise that is new in every step, and of one size."""
+        return not (self.signal or self.correlation or self.radial) and self.series is None
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ class Gradient(ABC):
     def power(self, dim: int) -> GradientPower:
         """E‖g‖² as a function of E‖w‖²; raises `InvalidInput` if the model has no such law."""
         raise InvalidInput(
-            "`gradient` must be Isotropic, ScaleInvariant, Signal, Autocorrelated or Radial to predict an equilibrium; "
+            "`gradient` must be Isotropic, ScaleInvariant, Signal, Autocorrelated, Radial or, for Lion, Bursts to "
+            "predict an equilibrium; "
             f"got {type(self).__name__}, whose gradients follow no law. Simulate it instead"
         )
 
@@ -166,7 +170,7 @@ class Structured(Gradient):
         columns = [np.atleast_1d(column) for column in (self.scale, float(self.scale_invariant), *extra)]
         return np.stack(broadcast(columns), axis=1)
 
-    def _noise_power(self, dim: int, **departure: float) -> GradientPower:
+    def _noise_power(self, dim: int, **departure: Any) -> GradientPower:
         """The law of the noise, shaped, with what makes it differ from white noise."""
         squared = one_scale(self.scale) ** 2
         if self.scale_invariant:

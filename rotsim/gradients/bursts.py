@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from rotsim.errors import InvalidInput
-from rotsim.gradients.base import INLINED, Structured, shaped
+from rotsim.gradients.base import INLINED, GradientPower, Structured, shaped
 from rotsim.noise import fill_normals
 
 
@@ -57,6 +57,10 @@ class Bursts(Structured):
     @property
     def extent(self) -> tuple[int | None, int | None, int | None]:
         return len(self.series), *super().extent[1:]
+
+    def power(self, dim: int) -> GradientPower:
+        law = self._noise_power(dim, series=self.series)
+        return replace(law, scale_squared=law.scale_squared * float((self.series**2).mean()))
 
     def parameters(self) -> np.ndarray:
         return self._columns()

@@ -21,16 +21,18 @@ import numpy as np
 import torch
 import xarray as xr
 
-from rotsim.dataset import build, check_writable, save
+from rotsim.dataset import PER_OCTAVE, build, check_writable, save
 from rotsim.errors import InvalidInput, integer, positive, require
 from rotsim.measure.coordinates import CoordinateSampler
 from rotsim.measure.sample import VARIABLES, rows, sample, window_means
+from rotsim.measure.scales import ScaleSampler
 from rotsim.measure.selection import Selection, Split, ends_in, groups_of, row_labels, select
 from rotsim.measure.spec import NoSpec, optimizer_spec
 from rotsim.measure.windows import Windows
 from rotsim.optimizers import AdamW, Rotational, Unmodelled
 from rotsim.optimizers.base import Optimizer
 
+_SCALES = {"long_name": "log2 of the gradient norm of sampled rows", "units": f"1/{PER_OCTAVE}"}
 _AUTOCORRELATION = {"long_name": "autocorrelation of sampled gradient coordinates", "units": "1"}
 _IN_FORCE = {"lr": "learning rate last in force", "weight_decay": "weight decay last in force"}
 _SQUARE_STEP = {"long_name": "mean square of m/sqrt(v) over sampled gradient coordinates", "units": "1"}
@@ -129,7 +131,8 @@ class Recorder:
     Angles come from ``2·atan2(‖u - v‖, ‖u + v‖)`` of the rows, scaled to equal length, in float64, so
     1e-6 rad between float32 weights keeps its digits. All sums are float64 on the parameter's device; per
     window and neuron nine float32 numbers are kept, of at most `windows` windows. A sample with a NaN or infinity
-    counts for nothing in its neurons; a window without any other is NaN.
+    counts for nothing in its neurons; a window without any other is NaN. Under Lion, whose rotation depends on how
+    gradients burst, the gradient norms of eight rows per layer are kept besides, at every one of the last 32768 steps.
 
     Of a model whose optimizer moves float32 master copies, pass these: a mapping of names to tensors.
 
@@ -192,9 +195,11 @@ class Recorder:
         betas = found.betas if isinstance(found, AdamW) else None
         self._sampler = CoordinateSampler(lags, betas=betas) if integer("lags", lags, low=0) else None
         self._rule = found.inner.name if isinstance(found, Rotational) else found.name
+        self._scales = ScaleSampler() if self._rule == "lion" else None
         self._left: dict[str, int] = {}
         self._seen_step = 0
         self._sampled_step = 0
+        self._last_tick = 0
         self._samples = 0
         self._has_closure = False
         self._before: list[tuple[torch.Tensor, torch.Tensor | None] | None] = []
@@ -337,12 +342,15 @@ class Recorder:
         return gradient.clone() if clone else gradient
 
     def _sample_coordinates(self) -> None:
+        """Read what is read at every step."""
+        device = self._entries[0].parameter.device
+        if self._sampler is not None or self._scales is not None:
+            gradients = [_dense(e.parameter.grad) if e.parameter.shape == e.shape else None for e in self._entries]
         if self._sampler is not None:
-            self._sampler.add(
-                [e.parameter.grad if e.parameter.shape == e.shape else None for e in self._entries],
-                [entry.shape for entry in self._entries],
-                self._entries[0].parameter.device,
-            )
+            self._sampler.add(gradients, [entry.shape for entry in self._entries], device)
+        if self._scales is not None:
+            self._scales.add(gradients, [entry.labels for entry in self._entries], device)
+            self._last_tick = self._seen_step + (not self._has_closure)
 
     def _select(self) -> None:
         """Append to the entries what the model and the optimizer now share and the selection names."""
@@ -495,6 +503,12 @@ class Recorder:
                 for (name, words), values in zip(_IN_FORCE.items(), rates, strict=True)
             }
         )
+        if self._scales is not None:
+            codes = self._scales.series()
+            result = result.assign_coords(
+                row_layer=("row", np.array(self._scales.layers, dtype=str)),
+                tick=np.arange(self._last_tick - codes.shape[1] + 1, self._last_tick + 1),
+            ).assign(gradient_log2=(("row", "tick"), codes, _SCALES), gradient_overlap=("row", self._scales.overlap()))
         if self._sampler is None:
             return result
         correlation = self._sampler.autocorrelation()[: len(entries)].astype(np.float32)
@@ -540,6 +554,10 @@ def _momentum(group: Mapping[str, Any]) -> Any:
     """What the optimizer averages with: betas or momentum, by value."""
     found = group.get("betas", group.get("momentum"))
     return tuple(map(float, found)) if isinstance(found, tuple | list) else found
+
+
+def _dense(gradient: torch.Tensor | None) -> torch.Tensor | None:
+    return gradient if gradient is None or gradient.layout is torch.strided else gradient.to_dense()
 
 
 def _checked_note(note: str | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from rotsim.errors import InvalidInput, real, require
 from rotsim.measure.closure import evaluate
-from rotsim.measure.rotation_step import can_rotate, keep_precision, rotate_
-from rotsim.optimizers.base import Optimizer
+from rotsim.measure.rotation_kernel import difference, fits, turn_
+from rotsim.measure.rotation_step import begin, can_rotate, keep_precision, refuse, rotate_
+from rotsim.optimizers.base import N_COEFFICIENTS, Optimizer
 from rotsim.theory.equilibrium import equilibrium
 
 
@@ -44,8 +46,8 @@ class Rotated(torch.optim.Optimizer):
     Rotated are parameters with at least two dimensions in groups with ``weight_decay`` > 0; the inner
     optimizer alone moves the others. The update is the difference of the weights before and after the inner
     step, divided by lr so that schedules do not disturb its running norm: weights are copied once per
-    step, and where ``lr`` is below 1e-6 of the weights' size float32 differences lose digits (the
-    Rotational... classes do not).
+    step, into memory that is kept for it, and where ``lr`` is below 1e-6 of the weights' size float32
+    differences lose digits (the Rotational... classes do not).
 
     Examples
     --------
@@ -81,6 +83,7 @@ class Rotated(torch.optim.Optimizer):
             "update_norm_decay": real("update_norm_decay", update_norm_decay, "be in [0, 1)", low=0.0, high=1.0),
         }
         self._factors = _checked_factors(dict(factors or {}), inner, per_neuron)
+        self._copies: dict[torch.Tensor, torch.Tensor] = {}
         self.inner = inner
         self._rotation = rotation
         super().__init__(inner.param_groups, dict(inner.defaults))
@@ -88,6 +91,7 @@ class Rotated(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the inner optimizer."""
+        refuse({**self.inner.defaults, **param_group}, "capturable", "differentiable")
         if any(group is param_group for group in self.inner.param_groups):
             return  # the constructor of Optimizer passes the inner groups on
         self.inner.add_param_group(param_group)
@@ -100,25 +104,45 @@ class Rotated(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; return what `closure` returns, if one is given."""
         loss = evaluate(closure)
-        groups = [(group, self._rotating(group)) for group in self.param_groups]
-        before = [[p.clone() for p in turning] for _, turning in groups]
+        groups = [(group, turning) for group in self.param_groups if (turning := self._rotating(group))]
+        for _, turning in groups:
+            torch._foreach_copy_([self._copy(p) for p in turning], turning)
         self.inner.step()
-        for (group, turning), old in zip(groups, before, strict=True):
-            if not turning:
-                continue
-            lr = float(group["lr"])
-            updates = list(torch._foreach_sub(old, turning))
-            torch._foreach_copy_(turning, old)
-            if lr > 0:  # else nothing moved: there is no direction, and the average must not see zeros
-                torch._foreach_mul_(updates, 1 / lr)
-                states = [self.state[p] for p in turning]
-                factors = [self._factors_of(p) for p in turning] if self._factors else None
-                rotate_(turning, updates, states, self.rotation(group), **self._options, factors=factors)
+        for group, turning in groups:
+            if group["lr"] > 0:  # else nothing moved: there is no direction, and the average must not see zeros
+                self._turn(group, turning)
         return loss
+
+    def _turn(self, group: dict[str, Any], parameters: list[torch.Tensor]) -> None:
+        rate, rotation = 1 / float(group["lr"]), self.rotation(group)
+        kinds: dict[torch.dtype | None, list[torch.Tensor]] = {}
+        for parameter in parameters:
+            copy = self._copies[parameter]
+            begin(copy, self.state[parameter], self._options["per_neuron"])
+            kinds.setdefault(parameter.dtype if fits(parameter, copy) else None, []).append(parameter)
+        for dtype, members in kinds.items():
+            states, old = [self.state[p] for p in members], [self._copies[p] for p in members]
+            options = {**self._options, "factors": [self._factors_of(p) for p in members] if self._factors else None}
+            if dtype is None:
+                updates = list(torch._foreach_sub(old, members))
+                torch._foreach_mul_(updates, rate)
+                torch._foreach_copy_(members, old)
+                rotate_(members, updates, states, rotation, **options)
+                continue
+            c = np.full((len(members), N_COEFFICIENTS), rate)
+            turn_(difference, members, old, [()] * len(members), states, c, rotation, **options, restore=True)
+
+    def _copy(self, parameter: torch.Tensor) -> torch.Tensor:
+        """Where its weights before the step are kept: fresh memory would cost as much as the step."""
+        copy = self._copies.get(parameter)
+        if copy is None or any(getattr(copy, x) != getattr(parameter, x) for x in ("shape", "dtype", "device")):
+            copy = self._copies[parameter] = torch.empty_like(parameter)
+        return copy
 
     def _factors_of(self, parameter: torch.Tensor) -> torch.Tensor:
         factors = self._factors.get(parameter)
-        return torch.ones(len(parameter), device=parameter.device) if factors is None else factors
+        kind = self.state[parameter]["norm"]
+        return torch.ones_like(kind) if factors is None else factors.to(kind)
 
     def _rotating(self, group: dict[str, Any]) -> list[torch.Tensor]:
         if not group.get("weight_decay", 0.0) > 0:

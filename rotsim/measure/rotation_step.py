@@ -8,19 +8,13 @@ orthogonal part is scaled so that its RMS turns the weights by the angle of equi
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from math import inf
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from rotsim.errors import InvalidInput
-
-# elements a CPU takes at a time: more do not stay in its cache, fewer cost calls; and rows shorter than that are
-# summed faster as a product with ones (both measured with benchmarks.rotational)
-_CPU_BATCH = 1 << 17
-_SHORT_ROW = 64
+from rotsim.measure.rotation_kernel import ROUNDING
 
 
 def can_rotate(parameter: torch.Tensor, per_neuron: bool, zero_mean: bool) -> bool:
@@ -58,7 +52,7 @@ def rotate_(
     updates : sequence of Tensor, shaped like `parameters`
         Descent directions; only their direction and relative size over time matter. Overwritten.
     states : sequence of dict
-        Per parameter, created here: ``norm`` ‖w_0‖, ``update_norm_squared`` s and ``rotation_step`` t.
+        Per parameter, from `begin`: ``norm`` ‖w_0‖, ``update_norm_squared`` s and ``rotation_step`` t.
     rotation : float
         θ ≥ 0 in radians.
     per_neuron, zero_mean : bool
@@ -67,24 +61,16 @@ def rotate_(
     factors : sequence of Tensor, each (vectors,), optional
         Each vector turns by its factor times `rotation`.
 
-    Raises
-    ------
-    InvalidInput
-        If every weight of a new parameter is zero: it has no direction to turn from.
-
     Notes
     -----
-    Vectors of equal length on one device are stacked, so that a network costs a handful of kernels per layer
-    width; on CPU, which waits for memory rather than for calls, no more than stay in its cache. Arithmetic is
-    in float32 (float64 for float64 weights) whatever the weights' type. The RMS of θ_t over time is θ where
+    This is the form for GPUs and for what `rotation_kernel.fits` refuses (half precision, odd memory): vectors of
+    equal length on one device are stacked, so that a network costs a handful of kernels per layer width. Arithmetic
+    is in float32 (float64 for float64 weights) whatever the weights' type. The RMS of θ_t over time is θ where
     ‖u⊥‖ is steady; s contains the latest update, so where ‖u⊥‖² varies by 80 % about its mean (few
     coordinates dominate) it is about 2 % less, and where the update's average still fills up s lags behind. The
     norm is measured anew at every step, so rounding does not accumulate. A vector of zeros among others
-    (a padding row) stays where it is; so does one whose update is zero.
+    (a padding row) stays where it is; so does one whose update is zero, or parallel to the weights but for rounding.
     """
-    for parameter, state in zip(parameters, states, strict=True):
-        if "norm" not in state:
-            _start(_rows(parameter, per_neuron), state)
     for members in _stacks(parameters, states, per_neuron):
         age = states[members[0]]["rotation_step"]
         weights = [_rows(parameters[i], per_neuron) for i in members]
@@ -110,45 +96,19 @@ def rotate_(
             states[i]["rotation_step"] = age + 1
 
 
-def _stacks(parameters: Sequence[torch.Tensor], states: Sequence[dict[str, Any]], per_neuron: bool) -> list[list[int]]:
+def _stacks(
+    parameters: Sequence[torch.Tensor], states: Sequence[dict[str, Any]], per_neuron: bool
+) -> Iterable[list[int]]:
     """Indices of what to turn together: of one width, device, type and age (one bias correction serves all)."""
-    found: list[list[int]] = []
-    current: dict[Any, tuple[list[int], float]] = {}  # and the elements there is room for
+    found: dict[Any, list[int]] = {}
     for index, (parameter, state) in enumerate(zip(parameters, states, strict=True)):
         width = parameter.numel() // (parameter.shape[0] if per_neuron else 1)
-        key = (width, parameter.device, parameter.dtype, state["rotation_step"])
-        members, room = current.get(key, ([], 0.0))
-        if parameter.numel() > room:
-            members, room = [], _CPU_BATCH if parameter.device.type == "cpu" else inf
-            found.append(members)
-        members.append(index)
-        current[key] = members, room - parameter.numel()
-    return found
+        key = width, parameter.device, parameter.dtype, state["rotation_step"]
+        found.setdefault(key, []).append(index)
+    return found.values()
 
 
 def _turn_(
-    w: torch.Tensor,
-    u: torch.Tensor,
-    norm: torch.Tensor,
-    power: torch.Tensor,
-    rotation: float | torch.Tensor,
-    *options: Any,
-) -> torch.Tensor:
-    """`_turn_rows_` on all rows; on CPU, on as many at a time as stay in its cache."""
-    size = max(1, _CPU_BATCH // w.shape[1])
-    if w.device.type != "cpu" or len(w) <= size:
-        return _turn_rows_(w, u, norm, power, rotation, *options)
-    columns = [
-        w,
-        u,
-        norm,
-        power,
-        rotation if isinstance(rotation, torch.Tensor) else norm.new_full((len(w),), rotation),
-    ]
-    return torch.cat([_turn_rows_(*part, *options) for part in zip(*(x.split(size) for x in columns), strict=True)])
-
-
-def _turn_rows_(
     w: torch.Tensor,
     u: torch.Tensor,
     norm: torch.Tensor,
@@ -159,19 +119,23 @@ def _turn_rows_(
     age: int,
 ) -> torch.Tensor:
     """Turn the rows of `w` (rows, dim) in place, using up `u`; return the new running power (rows,) of the updates."""
-    dim, sums = w.shape[1], _row_sums(w)
+    dim = w.shape[1]
     product = w * u
-    overlap, squared = sums(product), _nonzero(sums(torch.mul(w, w, out=product)))
+    overlap, squared = product.sum(1), _nonzero(torch.mul(w, w, out=product).sum(1))
     if zero_mean:  # project off the span of 1 and w, that is off 1 and the centred w
-        sum_w, sum_u = sums(w), sums(u)
+        sum_w, sum_u = w.sum(1), u.sum(1)
         # a row of equal weights has nothing left when centred: the floor keeps rounding from being divided by it
         centred = torch.maximum(squared.addcmul(sum_w, sum_w, value=-1 / dim), 1e-6 * squared)
         overlap.addcmul_(sum_w, sum_u, value=-1 / dim).div_(centred)
+        removed = (centred * overlap).mul_(overlap).addcmul_(sum_u, sum_u, value=1 / dim)
         mean = sum_u.addcmul_(overlap, sum_w, value=-1).div_(dim)
         u.addcmul_(w, overlap[:, None], value=-1).sub_(mean[:, None])
     else:
-        u.addcmul_(w, overlap.div_(squared)[:, None], value=-1)
-    size_squared = sums(torch.mul(u, u, out=product))
+        overlap.div_(squared)
+        removed = (squared * overlap).mul_(overlap)
+        u.addcmul_(w, overlap[:, None], value=-1)
+    size_squared = torch.mul(u, u, out=product).sum(1)
+    size_squared = torch.where(size_squared > ROUNDING * removed, size_squared, 0.0)
     size = size_squared.sqrt()
     power = torch.lerp(size_squared, power, decay)
     angle = size.div(_nonzero(power).sqrt_()).mul_(rotation * (1 - decay**age) ** 0.5)
@@ -180,21 +144,43 @@ def _turn_rows_(
     return power
 
 
-def _row_sums(like: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What sums over rows as long as those of `like`."""
-    if like.device.type != "cpu" or like.shape[1] >= _SHORT_ROW:
-        return lambda x: x.sum(1)
-    return functools.partial(torch.mv, vec=like.new_ones(like.shape[1]))
+def begin(parameter: torch.Tensor, state: dict[str, Any], per_neuron: bool) -> None:
+    """Note the norms at which `parameter` is to be kept, at its first step.
 
-
-def _start(rows: torch.Tensor, state: dict[str, Any]) -> None:
-    norm = torch.linalg.vector_norm(_precise(rows), dim=1)
+    Raises
+    ------
+    InvalidInput
+        If every weight is zero: there is no direction to turn from.
+    """
+    kind = torch.promote_types(parameter.dtype, torch.float32)
+    if "norm" in state:
+        if state["norm"].dtype != kind:  # the model changed its type
+            state.update({name: state[name].to(kind) for name in ("norm", "update_norm_squared")})
+        return
+    rows = _rows(parameter, per_neuron)
+    # over millions of elements float32 loses the fourth digit
+    exact = torch.float64 if parameter.device.type in ("cpu", "cuda") else None
+    norm = torch.linalg.vector_norm(rows, dim=1, dtype=exact).to(kind)
     if not norm.any():
         raise InvalidInput(
             f"a parameter of shape {tuple(rows.shape)} is all zeros and has no direction to rotate; "
             "initialise it with noise, or put it into a parameter group with weight_decay=0"
         )
     state["norm"], state["update_norm_squared"], state["rotation_step"] = norm, torch.zeros_like(norm), 0
+
+
+def refuse(group: Mapping[str, Any], *options: str) -> None:
+    """Raise `InvalidInput` if a parameter group asks for one of `options` of torch's optimizers."""
+    reasons = {
+        "capturable": "; it counts steps in Python, which a CUDA graph would not repeat",
+        "differentiable": "; gradients do not pass through the turn",
+    }
+    for option in options:
+        if group.get(option):
+            raise InvalidInput(
+                f"`{option}={group[option]!r}` is not supported by rotational optimizers{reasons.get(option, '')}; "
+                "leave it out"
+            )
 
 
 def keep_precision(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from rotsim.errors import InvalidInput, real, require
 from rotsim.measure.closure import evaluate
-from rotsim.measure.rotation_step import can_rotate, keep_precision, rotate_
-from rotsim.optimizers.base import beta_pair, check_decoupled_decay
+from rotsim.measure.rotation_kernel import fits, turn_
+from rotsim.measure.rotation_step import begin, can_rotate, keep_precision, refuse, rotate_
+from rotsim.optimizers import SGDM, AdamW, Lion
+from rotsim.optimizers.base import Optimizer, beta_pair, check_decoupled_decay
 from rotsim.theory import closed_forms
 
 
@@ -39,6 +42,7 @@ class _Rotational(torch.optim.Optimizer):
         real("update_norm_decay", group["update_norm_decay"], "be in [0, 1)", low=0.0, high=1.0)
         for name in ("per_neuron", "zero_mean"):
             require(isinstance(group[name], bool), name, "be True or False", group[name])
+        refuse(group, "capturable", "differentiable", "maximize", "amsgrad", "nesterov", "dampening")
         self._check(group)
         super().add_param_group(param_group)
 
@@ -59,20 +63,40 @@ class _Rotational(torch.optim.Optimizer):
                 turns = group["weight_decay"] > 0 and can_rotate(parameter, group["per_neuron"], group["zero_mean"])
                 (rotated if turns else plain).append(parameter)
             if rotated:
-                states = [self.state[p] for p in rotated]
-                rotate_(
-                    rotated,
-                    self._updates(group, rotated, states),
-                    states,
-                    self.rotation(group),
-                    per_neuron=group["per_neuron"],
-                    zero_mean=group["zero_mean"],
-                    update_norm_decay=group["update_norm_decay"],
-                )
+                self._turn(group, rotated)
             if plain:
-                states = [self.state[p] for p in plain]
+                states = [self._ready(group, p) for p in plain]
                 self._descend(group, plain, plain, states, group["lr"], group["weight_decay"])
         return loss
+
+    def _turn(self, group: dict[str, Any], parameters: list[torch.Tensor]) -> None:
+        options = {name: group[name] for name in ("per_neuron", "zero_mean", "update_norm_decay")}
+        names = self._averages(group)
+        kinds: dict[torch.dtype | None, list[torch.Tensor]] = {}
+        for parameter in parameters:
+            state = self._ready(group, parameter)
+            begin(parameter, state, group["per_neuron"])
+            fast = fits(parameter, _gradient(parameter), *(state[name] for name in names))
+            kinds.setdefault(parameter.dtype if fast else None, []).append(parameter)
+        for dtype, members in kinds.items():
+            states = [self.state[p] for p in members]
+            if dtype is None:
+                rotate_(members, self._updates(group, members, states), states, self.rotation(group), **options)
+                continue
+            spec, gradients = self._inner(group), [_gradient(p) for p in members]
+            averages = [[state[name] for name in names] for state in states]
+            c = spec.coefficient_table(_advanced(states), np.ones(len(states)), np.zeros(len(states)))
+            turn_(spec.update, members, gradients, averages, states, c, self.rotation(group), **options)
+
+    def _ready(self, group: dict[str, Any], parameter: torch.Tensor) -> dict[str, Any]:
+        """The parameter's state, with the optimizer's averages in it."""
+        state: dict[str, Any] = self.state[parameter]
+        for name in self._averages(group):
+            if name not in state:
+                state[name] = torch.zeros_like(parameter)
+                if name == "exp_avg_sq":
+                    state["step"] = torch.tensor(0.0)
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; the norms of half-precision weights keep their digits."""
@@ -86,6 +110,16 @@ class _Rotational(torch.optim.Optimizer):
         updates = [torch.zeros_like(p) for p in parameters]
         self._descend(group, updates, parameters, states, lr=-1.0, weight_decay=0.0)
         return updates
+
+    @staticmethod
+    @abstractmethod
+    def _averages(group: dict[str, Any]) -> tuple[str, ...]:
+        """Names in the state of the optimizer's averages, as its spec orders them."""
+
+    @staticmethod
+    @abstractmethod
+    def _inner(group: dict[str, Any]) -> Optimizer:
+        """The optimizer's spec, whatever its rates."""
 
     @staticmethod
     @abstractmethod
@@ -180,6 +214,14 @@ class RotationalAdamW(_Rotational):
         check_decoupled_decay_if_moving(group)
 
     @staticmethod
+    def _averages(group: dict[str, Any]) -> tuple[str, ...]:
+        return "exp_avg", "exp_avg_sq"
+
+    @staticmethod
+    def _inner(group: dict[str, Any]) -> Optimizer:
+        return AdamW(1.0, 0.0, group["betas"], group["eps"])
+
+    @staticmethod
     def rotation(group: dict[str, Any]) -> float:
         """√(2ηλ(1-β1)/(1+β1)), radians per step."""
         return float(closed_forms.adamw_leading_rotation(group["lr"], group["weight_decay"], group["betas"][0]))
@@ -193,11 +235,6 @@ class RotationalAdamW(_Rotational):
         lr: float,
         weight_decay: float,
     ) -> None:
-        for parameter, state in zip(parameters, states, strict=True):
-            if "exp_avg" not in state:
-                state["step"] = torch.tensor(0.0)
-                state["exp_avg"] = torch.zeros_like(parameter)
-                state["exp_avg_sq"] = torch.zeros_like(parameter)
         gradients, averages = [_gradient(p) for p in parameters], [state["exp_avg"] for state in states]
         if weight_decay:
             torch._foreach_mul_(targets, 1 - lr * weight_decay)
@@ -273,6 +310,14 @@ class RotationalSGDM(_Rotational):
         check_decoupled_decay_if_moving(group)
 
     @staticmethod
+    def _averages(group: dict[str, Any]) -> tuple[str, ...]:
+        return ("momentum_buffer",) if group["momentum"] else ()
+
+    @staticmethod
+    def _inner(group: dict[str, Any]) -> Optimizer:
+        return SGDM(1.0, 0.0, group["momentum"])
+
+    @staticmethod
     def rotation(group: dict[str, Any]) -> float:
         """√(2ηλ/(1+α)), radians per step."""
         return float(closed_forms.sgdm_leading_rotation(group["lr"], group["weight_decay"], group["momentum"]))
@@ -289,9 +334,6 @@ class RotationalSGDM(_Rotational):
         buffers: list[torch.Tensor | None] = [None] * len(parameters)
         gradients = [_gradient(p) for p in parameters]
         if group["momentum"]:
-            for parameter, state in zip(parameters, states, strict=True):
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(parameter)
             buffers = [state["momentum_buffer"] for state in states]
         sgd(
             targets,
@@ -352,6 +394,14 @@ class RotationalLion(_Rotational):
         check_decoupled_decay_if_moving(group)
 
     @staticmethod
+    def _averages(group: dict[str, Any]) -> tuple[str, ...]:
+        return ("exp_avg",)
+
+    @staticmethod
+    def _inner(group: dict[str, Any]) -> Optimizer:
+        return Lion(1.0, 0.0, group["betas"])
+
+    @staticmethod
     def rotation(group: dict[str, Any]) -> float:
         """√(πηλ((1-β1)² + β1²(1-β2)/(1+β2))), radians per step."""
         return float(closed_forms.lion_leading_rotation(group["lr"], group["weight_decay"], *group["betas"]))
@@ -373,9 +423,6 @@ class RotationalLion(_Rotational):
     def _updates(
         self, group: dict[str, Any], parameters: list[torch.Tensor], states: list[dict[str, Any]]
     ) -> list[torch.Tensor]:
-        for parameter, state in zip(parameters, states, strict=True):
-            if "exp_avg" not in state:
-                state["exp_avg"] = torch.zeros_like(parameter)
         beta1, beta2 = group["betas"]
         gradients, averages = [_gradient(p) for p in parameters], [state["exp_avg"] for state in states]
         directions = torch._foreach_lerp(averages, gradients, 1 - beta1)
@@ -388,6 +435,15 @@ def check_decoupled_decay_if_moving(group: dict[str, Any]) -> None:
     """``lr * weight_decay`` < 1; a schedule may start at lr 0."""
     if group["lr"] > 0:
         check_decoupled_decay(group["lr"], group["weight_decay"])
+
+
+def _advanced(states: Sequence[dict[str, Any]]) -> np.ndarray:
+    """The step that is being taken, of each; where the optimizer counts steps it is counted on."""
+    if "step" not in states[0]:
+        return np.ones(len(states))
+    steps = [state["step"] for state in states]
+    torch._foreach_add_(steps, 1)
+    return np.array([float(step) for step in steps])
 
 
 def _gradient(parameter: torch.Tensor) -> torch.Tensor:

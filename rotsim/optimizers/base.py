@@ -37,12 +37,15 @@ class Moments:
     model_error : float
         Declared relative error of norm and rotation from what the formula neglects
         (not from 1/dim, which `rotsim.equilibrium` adds).
+    update_squared : float or None
+        E‖w_t - w_{t-1}‖² where ‖w‖ moves too much for it to be 2(1 - ρ)E‖w‖².
     """
 
     norm_squared: float
     one_minus_cosine: float
     relaxation_steps: float
     model_error: float
+    update_squared: float | None = None
 
 
 @dataclass(frozen=True)

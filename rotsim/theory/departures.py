@@ -5,6 +5,7 @@ Each departure is reduced to a walk that is solved already (derivations.signal, 
 * a radial part is decay that passes through the momentum;
 * a mean adds a fixed part to the weights, about which noise walks. Where scale invariance projects the mean, the
   weights turn towards it, up to a cosine that one equation fixes, and the rest of them feels a radial part;
+* bursts leave the rotation of averaging optimizers alone too; Lion's is `rotsim.theory.bursts`;
 * a memory leaves the rotation of averaging optimizers alone if gradients are orthogonal to the weights. It
   changes every norm, and Lion's rotation through one number.
 """
@@ -24,6 +25,7 @@ from rotsim.gradients import GradientPower
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion
 from rotsim.optimizers.base import Method, Moments, Optimizer
 from rotsim.theory import closed_forms
+from rotsim.theory.bursts import burst_moments
 from rotsim.theory.coupled import stationary
 from rotsim.theory.second_moment import adam_covariance, mean_response
 from rotsim.theory.sign import correlated_covariance, discounted_excess, shifted_discounted_sum
@@ -40,7 +42,7 @@ def moments(optimizer: Optimizer, dim: int, law: GradientPower, method: Method) 
         AdamW, AdamL2, SGDM or Lion, with ``weight_decay`` > 0.
     dim : int
     law : GradientPower
-        With one of ``signal``, ``correlation`` and ``radial``.
+        With one of ``signal``, ``correlation``, ``radial`` and ``series``.
     method : {"exact", "leading"}
         "leading": the limit of small lr·weight_decay and, for Adam, constant v.
 
@@ -56,6 +58,15 @@ def moments(optimizer: Optimizer, dim: int, law: GradientPower, method: Method) 
     NoEquilibrium
         If a radial part pushes outwards at least as strongly as decay pulls inwards.
     """
+    if law.series is not None:
+        if not isinstance(optimizer, Lion):
+            raise InvalidInput(
+                "`gradient` may be Bursts for Lion only, whose equilibrium bursts change; the rotation of AdamW and "
+                "SGDM does not depend on them (predict it with ScaleInvariant), norms and Adam+L2 can be simulated"
+            )
+        if method == "leading":
+            return optimizer.moments(dim, replace(law, series=None), method)
+        return burst_moments(optimizer, dim, law.series, homogeneity=law.homogeneity)
     if type(optimizer) not in _AUTOCORRELATED:
         raise InvalidInput(
             "`optimizer` must be AdamW, AdamL2, SGDM or Lion to be predicted under such gradients; "

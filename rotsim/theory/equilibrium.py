@@ -59,8 +59,8 @@ def equilibrium(
     dim : int
         Fan-in C >= 2 of the neuron (>= 3 for isotropic noise).
     gradient : Gradient
-        ScaleInvariant (default, the paper's setting) or Isotropic; or one of Signal, Autocorrelated and Radial,
-        each of them reduced to those (`rotsim.theory.departures`).
+        ScaleInvariant (default, the paper's setting) or Isotropic; or one of Signal, Autocorrelated, Radial and, for
+        Lion, Bursts (averaged over the second half of its series), reduced to those (`rotsim.theory.departures`).
     method : {"exact", "leading"}
         "exact": finite-step second moments of the random walk. "leading": the paper's formulas,
         the limit of lr·weight_decay → 0 (Kosson, Messmer, Jaggi 2024, table 1).
@@ -102,10 +102,11 @@ def equilibrium(
         rotation = 2 * half_chord
     else:
         rotation = 2 * asin(min(1.0, half_chord)) * sqrt(gradient.angle_spread(dim))
+    moved = moments.update_squared
     return Equilibrium(
         norm=sqrt(moments.norm_squared),
         rotation=float(rotation),
-        update_rms=2 * half_chord * sqrt(moments.norm_squared),
+        update_rms=2 * half_chord * sqrt(moments.norm_squared) if moved is None else sqrt(moved),
         relaxation_steps=float(moments.relaxation_steps),
         model_error=float(moments.model_error + 1 / dim),
         method=method,

@@ -1,7 +1,8 @@
 """What theory says about each neuron of a recorded network, and about a simulation that knows its gradients.
 
 A trace carries what the closed forms need: fan-in, learning rate and weight decay of every neuron,
-and its gradient scale ‖g̃‖ = ‖g‖‖w‖, which only the norm (and Adam+L2's rotation) depends on.
+and its gradient scale ‖g̃‖ = ‖g‖‖w‖, which only the norm (and Adam+L2's rotation) depends on. Lion's depends on
+how that scale bursts, of which a trace holds the course.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from rotsim import dataset
 from rotsim.comparison import Report, compare
 from rotsim.errors import InvalidInput
 from rotsim.gradients import ScaleInvariant, gradient_from_dict
-from rotsim.optimizers import Unmodelled
+from rotsim.optimizers import Lion, Unmodelled
 from rotsim.optimizers.base import Optimizer
+from rotsim.theory.bursts import burst_factors
 from rotsim.theory.equilibrium import equilibrium
 
+BURSTS = ("burst_rotation", "burst_norm", "burst_error", "overlap")
 _GRID = 0.25  # of the logarithm of the gradient's scale; interpolating costs Adam+L2 about 1e-4
 
 
@@ -35,7 +38,9 @@ def predict_trace(trace: xr.Dataset) -> xr.Dataset:
     -------
     Dataset
         ``norm``, ``rotation``, ``update_rms`` with dims (neuron, step), one step. NaN where there
-        is no equilibrium: no weight decay, no gradient, or fan-in below 2; and where there is no theory.
+        is no equilibrium: no weight decay, no gradient, or fan-in below 2; and where there is no theory. Coordinates
+        `BURSTS` (neuron,) hold what `layer_bursts` gives: the factors are in the prediction already, and where they
+        are NaN it is for steady ones.
     """
     dataset.validate(trace)
     optimizer = dataset.optimizer_of(trace)
@@ -43,6 +48,15 @@ def predict_trace(trace: xr.Dataset) -> xr.Dataset:
     scale = (late**2).mean("step").values ** 0.5  # over the finite windows
     rows = zip(scale, trace["fan_in"].values, trace["lr"].values, trace["weight_decay"].values, strict=True)
     predicted = np.array([_predict_neuron(optimizer, *map(float, row)) for row in rows])
+    bursts = np.full((len(predicted), len(BURSTS)), np.nan)
+    if isinstance(optimizer, Lion):
+        for name in dict.fromkeys(trace["layer"].values.tolist()):
+            here = np.flatnonzero(trace["layer"].values == name)
+            rates = (float(trace[key].values[here[0]]) for key in ("lr", "weight_decay"))
+            bursts[here] = layer_bursts(trace, name, *rates)
+        known = np.isfinite(bursts[:, 0])
+        predicted[known, dataset.QUANTITIES.index("rotation")] *= bursts[known, 0]
+        predicted[known, dataset.QUANTITIES.index("norm")] *= bursts[known, 1]
     result = dataset.build(
         "prediction",
         step=trace["step"].values[-1:],
@@ -52,7 +66,67 @@ def predict_trace(trace: xr.Dataset) -> xr.Dataset:
         layer=trace["layer"].values,
         spec={"gradient": {"name": ScaleInvariant.name}, "of": dataset.spec_of(trace)},
     )
-    return result
+    return result.assign_coords({name: ("neuron", bursts[:, i]) for i, name in enumerate(BURSTS)})
+
+
+def layer_bursts(trace: xr.Dataset, layer: str, lr: float, weight_decay: float) -> tuple[float, float, float, float]:
+    """What bursts do to a layer under Lion: medians over the rows whose gradient norms were kept at every step.
+
+    Parameters
+    ----------
+    trace : Dataset
+        Of Lion.
+    layer : str
+    lr, weight_decay : float
+
+    Returns
+    -------
+    (float, float, float, float)
+        Factors of rotation and norm over those of steady gradients, averaged over the second half of the trace, the
+        standard error of the first, and `_overlap`. What norms fluctuate for want of independent coordinates is taken
+        out. NaN if the series is absent, or shorter there than the norm's memory.
+    """
+    unknown = np.nan, np.nan, np.nan, np.nan
+    series, tick = dataset.gradient_series(trace, layer)
+    if not (len(series) and lr > 0 and weight_decay > 0):
+        return unknown
+    last_half = tick > trace["step"].values[trace.sizes["step"] // 2 - 1]
+    optimizer = dataset.optimizer_of(trace).with_rates(lr, weight_decay)
+    factors = []
+    for norms in series:
+        seen = np.isfinite(norms)
+        judged = int((seen & last_half).sum())
+        if judged * lr * weight_decay * 2 < 1 or not norms[seen & last_half].any():
+            continue  # too short, or dead
+        factors.append(burst_factors(optimizer, norms[seen], slice(-judged, None)))  # type: ignore[arg-type]
+    if not factors:
+        return unknown
+    overlap = _overlap(trace, layer)
+    few = _sampling_factors(optimizer, overlap)
+    rotation, norm = np.median(factors, axis=0) / few
+    low, high = np.quantile(np.array(factors)[:, 0], [0.16, 0.84])  # as for the measured rotation
+    return float(rotation), float(norm), float(1.25 * (high - low) / 2 / np.sqrt(len(factors))), overlap
+
+
+def _overlap(trace: xr.Dataset, layer: str) -> float:
+    """Mean squared cosine of a row's gradients at different steps: 1/dim of the space they fill; 0 if unknown."""
+    if "gradient_overlap" not in trace:
+        return 0.0
+    values = trace["gradient_overlap"].values[trace["row_layer"].values == layer]
+    return float(np.nanmedian(values)) if np.isfinite(values).any() else 0.0
+
+
+@lru_cache(maxsize=1024)
+def _sampling_factors(optimizer: Lion, overlap: float) -> tuple[float, float]:
+    """What `burst_factors` makes of Gaussian gradients of one scale with so few independent coordinates.
+
+    Their norms fluctuate as the root of a chi-square, which is no burst. To second order in the logarithm of the norm
+    both fluctuations add in the logarithm of a factor.
+    """
+    if overlap <= 0:
+        return 1.0, 1.0
+    half = 0.5 / min(1.0, overlap)  # of the degrees of freedom
+    return burst_factors(optimizer, np.sqrt(np.random.default_rng(0).gamma(half, 1 / half, 20_000)))
 
 
 def _predict_neuron(

@@ -1,0 +1,113 @@
+r"""Lion under gradients whose scale changes from step to step in a known way: bursts.
+
+Given the scales s_t, common to the coordinates of a neuron, c_t and m_t stay Gaussian with variances that follow from
+them, and the arcsine law holds with these. A burst fills the momentum with one gradient: the signs of the next steps
+are alike, the norm grows and the rotation falls. Correlations multiply along m (`derivations.transient`,
+signs_that_change), so that the discounted sum over lags is a recursion for every power of the arcsine:
+
+.. math::
+    S_t = \sum_{k \ge 1} a^k \, \frac{2}{\pi} \arcsin r(c_{t-k}, c_t), \qquad
+    E\langle w_{t-1}, \mathrm{sign}\, c_t \rangle = -\frac{\eta C}{a} S_t
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba.extending import register_jitable
+from scipy.signal import lfilter
+
+from rotsim.gradients import GradientPower
+from rotsim.optimizers import Lion
+from rotsim.optimizers.base import Moments
+from rotsim.simulation.compiled import compiled
+from rotsim.theory import closed_forms
+from rotsim.theory.sign import arcsine_modes
+
+_LEAST = 1e-200  # of a mean square, in units of the mean: a gradient that is zero for long must not become 0/0
+
+_memory = register_jitable(closed_forms.lion_momentum_power)
+_reach = register_jitable(closed_forms.lion_seen)
+_entry = register_jitable(closed_forms.lion_entered)
+_fade = register_jitable(closed_forms.lion_faded)
+
+
+def _across(kept, lr, beta1, beta2, power, arcsine, square, homogeneity, dim, w2, across):  # type: ignore[no-untyped-def]
+    first, m2 = w2, (1 - beta2) / (1 + beta2)  # as if the scale had been its mean before
+    past = _entry(beta1, beta2, 1.0, m2) ** power / (1 - kept * _fade(beta2, 1.0, m2) ** power)
+    for t in range(len(square)):
+        gradient = max(square[t] * (w2 / first) ** homogeneity, _LEAST)
+        reach, entry = _reach(beta1, gradient, m2), _entry(beta1, beta2, gradient, m2)
+        fade = _fade(beta2, gradient, m2)
+        m2 = max(_memory(beta2, gradient, m2), _LEAST)
+        total = 0.0
+        for n in range(len(power)):
+            total += arcsine[n] * reach ** power[n] * past[n]
+            past[n] = kept * fade ** power[n] * past[n] + entry ** power[n]
+        across[t] = -2 / np.pi * lr * dim * total
+        w2 = kept**2 * w2 - 2 * kept * lr * across[t] + lr**2 * dim
+
+
+_across = compiled(_across, "lion_bursts", {})
+
+
+def burst_moments(
+    optimizer: Lion, dim: int, series: np.ndarray, judged: slice | None = None, homogeneity: int = 0
+) -> Moments:
+    """Second moments of Lion's walk over a series of scales, from the norm at which it would stay.
+
+    Parameters
+    ----------
+    optimizer : Lion
+        With ``weight_decay`` > 0.
+    dim : int
+    series : ndarray, shape (steps,)
+        Scales s_t >= 0 of the gradient, in any unit, not all zero. Before them it is taken to have been steady.
+    judged : slice, optional
+        Steps to average over: by default the second half, in which the start is forgotten.
+    homogeneity : int
+        The gradient has E‖g_t‖² ∝ s_t² (E‖w‖²)^homogeneity: 0 for a measured series, which contains the norm, -1 for
+        factors of scale-invariant noise.
+
+    Returns
+    -------
+    Moments
+        Means over the judged steps of E‖w‖², 1 - ρ and E‖Δw‖².
+    """
+    lr, decay = optimizer.lr, optimizer.lr * optimizer.weight_decay
+    kept, judged = 1 - decay, slice(len(series) // 2, None) if judged is None else judged
+    square = np.asarray(series, dtype=np.float64) ** 2
+    square, across = square / square.mean(), np.empty(len(square))
+    start = optimizer.moments(dim, GradientPower(1.0, homogeneity), "exact").norm_squared
+    for _ in range(1 + abs(homogeneity)):  # across depends on the start where the gradient follows the norm
+        _across(kept, lr, *optimizer.betas, *arcsine_modes(), square, float(homogeneity), float(dim), start, across)
+        drive = lr**2 * dim - 2 * kept * lr * across
+        start = drive[judged].mean() / (1 - kept**2)
+    after, _ = lfilter([1.0], [1.0, -(kept**2)], drive, zi=[kept**2 * start])
+    before = np.append(start, after[:-1])
+    moved = closed_forms.walk_moved(lr, optimizer.weight_decay, before, lr, across, dim)
+    chord = (moved - (np.sqrt(after) - np.sqrt(before)) ** 2) / np.sqrt(after * before)
+    relaxation = closed_forms.lion_relaxation_steps(lr, optimizer.weight_decay)
+    means = (float(values[judged].mean()) for values in (after, chord / 2, moved))
+    norm_squared, one_minus_cosine, update_squared = means
+    return Moments(norm_squared, one_minus_cosine, relaxation, 0.0, update_squared)
+
+
+def burst_factors(optimizer: Lion, series: np.ndarray, judged: slice | None = None) -> tuple[float, float]:
+    """Rotation and norm of Lion under bursts, over those under gradients of one scale.
+
+    Parameters
+    ----------
+    optimizer, series, judged
+        As `burst_moments` takes them.
+
+    Returns
+    -------
+    (float, float)
+        Factors of rotation and norm.
+    """
+    bursting = burst_moments(optimizer, 1, series, judged)
+    steady = optimizer.moments(1, GradientPower(1.0, 0), "exact")
+    return (
+        float(np.sqrt(bursting.one_minus_cosine / steady.one_minus_cosine)),
+        float(np.sqrt(bursting.norm_squared / steady.norm_squared)),
+    )
