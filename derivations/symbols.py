@@ -53,6 +53,10 @@ K_0 = _positive("K_0")
 Gamma = _positive("Gamma")
 s_v = _positive("s_v")
 c_v = _positive("c_v")
+zeta = _positive("zeta")
+y_power = _positive("Y_2")
+w_power = _positive("A_2")
+u_m = _positive("U")
 
 delta = _positive("delta")
 a = _positive("a")
@@ -65,6 +69,8 @@ gamma_0 = _positive("gamma_0")
 b_0 = _positive("b_0")
 B_0 = _positive("B_0")
 epsilon = _positive("epsilon")
+b_y = Symbol("b", nonnegative=True)
+Q_y = _positive("Q")
 omega = Symbol("omega", real=True)
 
 #: Arguments of generated functions, in the order in which those functions take them.
@@ -102,6 +108,10 @@ ARGUMENTS: dict[Symbol, Entry] = {
     m_power: Entry("momentum_power", "mean square of the momentum", "momentum_power > 0"),
     s_v: Entry("spread", "half the variance of v", "spread >= 0"),
     c_v: Entry("shared", "half the covariance of m² and v", "shared >= 0"),
+    zeta: Entry("damping", "ζ in the weight e^(-ζv)", "damping >= 0"),
+    w_power: Entry("weight_power", "mean square of a weight", "weight_power > 0"),
+    y_power: Entry("pull_power", "mean square of what Adam averages, gradient and decay", "pull_power > 0"),
+    u_m: Entry("rooted_power", "mean of m²/√v", "rooted_power >= 0"),
     P: Entry("radial", "share of the weights that the normalised gradient contains", "weight_decay + radial > 0"),
 }
 
@@ -118,6 +128,8 @@ PARTS: dict[Symbol, Entry] = {
     b_0: Entry("overlap", "covariance of an average with the newest gradient in it", "overlap > 0"),
     B_0: Entry("power", "variance of an average of correlated gradients", "power > 0"),
     omega: Entry("carried", "overlap of Lion's momentum with the next gradient", "carried < 1"),
+    b_y: Entry("weight", "what y² is multiplied by, twice, in the exponent", "weight >= 0"),
+    Q_y: Entry("thinned", "what that makes of the inverse variance of y", "thinned >= 1"),
     epsilon: Entry("share", "share of the raw noise that lies along the weights", "0 <= share < 1"),
 }
 

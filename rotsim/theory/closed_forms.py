@@ -295,6 +295,92 @@ def adam_settled_ratio(beta1: Any, beta2: Any) -> Any:
     return 1 + 2 * (1 - beta2) / (1 + beta2) - 2 * (1 + beta1) * (1 - beta1) * (1 - beta2) / (1 - beta2 * beta1**2)
 
 
+def damped_pull(weight_decay: Any, dim: Any, noise_power: Any, weight_power: Any) -> Any:
+    """Mean square of gradient and decay in one coordinate.
+
+    Derived in `derivations.damped.pull`.
+    Valid for weight_decay > 0, dim >= 1, noise_power > 0, weight_power > 0.
+    """
+    return weight_power * weight_decay**2 + noise_power / dim
+
+
+def damped_share(beta2: Any, damping: Any, pull_power: Any) -> Any:
+    """What a gradient leaves of E e^(-ζv).
+
+    Derived in `derivations.damped.weight_left`.
+    Valid for 0 <= beta2 < 1, damping >= 0, pull_power > 0.
+    """
+    weight = damping * (2 - 2 * beta2)
+    thinned = 1 + weight * pull_power
+    return 1 / np.sqrt(thinned)
+
+
+def damped_weights(weight_decay: Any, beta2: Any, damping: Any, weight_power: Any, pull_power: Any) -> Any:
+    """E w² under e^(-ζv), once the newest gradient is in v.
+
+    Derived in `derivations.damped.weights`.
+    Valid for weight_decay > 0, 0 <= beta2 < 1, damping >= 0, weight_power > 0, pull_power > 0.
+    """
+    weight = damping * (2 - 2 * beta2)
+    thinned = 1 + weight * pull_power
+    return weight_power - weight * weight_power**2 * weight_decay**2 / thinned
+
+
+def damped_overlap(
+    weight_decay: Any, beta1: Any, beta2: Any, momentum_overlap: Any, damping: Any, weight_power: Any, pull_power: Any
+) -> Any:
+    """E w·m under e^(-ζv), with the newest gradient in both.
+
+    Derived in `derivations.damped.overlap`.
+    Valid for weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, any momentum_overlap, damping >= 0,
+    weight_power > 0, pull_power > 0.
+    """
+    weight = damping * (2 - 2 * beta2)
+    thinned = 1 + weight * pull_power
+    part_1 = beta1 * (momentum_overlap - momentum_overlap * weight * weight_power * weight_decay**2 / thinned)
+    return weight_power * weight_decay * (1 - beta1) / thinned + part_1
+
+
+def damped_momentum(
+    weight_decay: Any, beta1: Any, beta2: Any, momentum_overlap: Any, momentum_power: Any, damping: Any, pull_power: Any
+) -> Any:
+    """E m² under e^(-ζv), with the newest gradient in both.
+
+    Derived in `derivations.damped.momentum`.
+    Valid for weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, any momentum_overlap, momentum_power > 0,
+    damping >= 0, pull_power > 0.
+    """
+    weight = damping * (2 - 2 * beta2)
+    thinned = 1 + weight * pull_power
+    part_1 = beta1**2 * (momentum_power - weight * momentum_overlap**2 * weight_decay**2 / thinned)
+    part_2 = 2 * momentum_overlap * beta1 * weight_decay * (1 - beta1) / thinned
+    return pull_power * (1 - beta1) ** 2 / thinned + part_1 + part_2
+
+
+def damped_overlap_moved(lr: Any, weight_decay: Any, step_length: Any, momentum_overlap: Any, rooted_power: Any) -> Any:
+    """E w·m under e^(-ζv) after the step.
+
+    Derived in `derivations.damped.overlap_after_the_step`.
+    Valid for lr > 0, weight_decay > 0, step_length >= 0, any momentum_overlap, rooted_power >= 0.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return momentum_overlap * kept - rooted_power * step_length
+
+
+def damped_weights_moved(
+    lr: Any, weight_decay: Any, step_length: Any, across: Any, update_power: Any, weight_power: Any
+) -> Any:
+    """E w² under e^(-ζv) after the step.
+
+    Derived in `derivations.damped.weights_after_the_step`.
+    Valid for lr > 0, weight_decay > 0, step_length >= 0, any across, update_power > 0, weight_power > 0.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return weight_power * kept**2 + update_power * step_length**2 - 2 * across * kept * step_length
+
+
 def walk_mode_overlap(lr: Any, weight_decay: Any, step_length: Any, mode_overlap: Any, weight: Any, root: Any) -> Any:
     """Overlap of the weights with one mode, one step on.
 

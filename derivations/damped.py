@@ -1,0 +1,300 @@
+"""Adam in time: second moments of a coordinate together with its v, whatever gradient and decay do."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from sympy import Eq, Expr, Function, Integral, Matrix, Symbol, exp, integrate, log, oo, pi, simplify, sqrt
+
+from derivations import adam_l2, linear, second_moment
+from derivations.algebra import vanishes
+from derivations.formula import Formula, Step
+from derivations.symbols import (
+    K_0,
+    C,
+    E,
+    Gamma,
+    Q_y,
+    a,
+    b_y,
+    beta1,
+    beta2,
+    c,
+    equation,
+    expand_parts,
+    g_,
+    h,
+    lamda,
+    m_,
+    m_power,
+    sigma,
+    t,
+    u_m,
+    v,
+    v_,
+    w_,
+    w_power,
+    x_m,
+    y,
+    y_,
+    y_power,
+    zeta,
+)
+
+_f, _P, _S = Function("f"), Function("P"), Function("S")
+_x = Symbol("x", positive=True)
+_xi = Symbol("xi", real=True)
+_i, _j = Symbol("i"), Symbol("j")
+_cov = Function("c")
+
+
+@cache
+def one_coordinate() -> tuple[Eq, ...]:
+    """AdamW and Adam+L2 are one chain: what Adam averages is y, gradient and λw. AdamW has λ = 0, Adam+L2 a = 1.
+
+    h is the learning rate with all bias corrections. The gradient's power Γ may change from step to step.
+    """
+    return (
+        equation(y_[t], g_[t] + lamda * w_[t - 1]),
+        equation(m_[t], beta1 * m_[t - 1] + (1 - beta1) * y_[t]),
+        equation(v_[t], beta2 * v_[t - 1] + (1 - beta2) * y_[t] ** 2),
+        equation(w_[t], a * w_[t - 1] - h * m_[t] / sqrt(v_[t])),
+    )
+
+
+@cache
+def damped_moments() -> tuple[Eq, ...]:
+    """Give each moment f of (w, m) the weight e^(-ζv) and follow it for all ζ: divisions by v become integrals.
+
+    ζ = 0 is the moment itself. The weight of a tail beyond ζ is what a root or a whole power of v takes away.
+    """
+    weight = exp(-_x * v)
+    root = Integral(weight / sqrt(_x - zeta), (_x, zeta, oo)) / sqrt(pi)
+    return (
+        equation(exp(-zeta * v) / sqrt(v), root),
+        equation(exp(-zeta * v) / v, Integral(weight, (_x, zeta, oo))),
+    )
+
+
+@cache
+def newest_gradient() -> tuple[Eq, ...]:
+    """v′ = β2 v + (1-β2) y², so the weight is that of the old v at β2 ζ, times a Gaussian in y.
+
+    All moments at ζ thus follow from those at β2 ζ, one step before: points ζ = β2^(-t)·constant keep apart.
+    """
+    return (
+        equation(exp(-zeta * v_[t]), exp(-zeta * beta2 * v_[t - 1]) * exp(-b_y * y_[t] ** 2 / 2)),
+        weight_of_y(),
+    )
+
+
+@cache
+def weight_of_y() -> Eq:
+    """2(1-β2)ζ."""
+    return equation(b_y, 2 * (1 - beta2) * zeta)
+
+
+@cache
+def gaussian_under_every_weight() -> Eq:
+    """Under AdamW m is a sum of gradients, and stays Gaussian when e^(-ζv), a product of Gaussians, weighs them.
+
+    Of (w, m) under Adam+L2 the same is taken to hold for each ζ by itself: the only step that is not exact. The
+    distribution of w need not be Gaussian for it, as its moments at different ζ may be those of different Gaussians.
+    """
+    return pull()
+
+
+@cache
+def pull() -> Eq:
+    """y has then the variance of its two parts: g is new."""
+    return equation(y_power, Gamma / C + lamda**2 * w_power)
+
+
+@cache
+def weight_left() -> Eq:
+    """The Gaussian in y leaves 1/√Q of the weight: that is what E e^(-ζv) is multiplied by."""
+    return equation(E(exp(-b_y * _xi**2 / 2)), 1 / sqrt(Q_y))
+
+
+@cache
+def thinning() -> Eq:
+    """Q is by how much the inverse variance of y grows."""
+    return equation(Q_y, 1 + b_y * y_power)
+
+
+@cache
+def covariances_left() -> Eq:
+    """Large y count less, and with them whatever goes along with y.
+
+    For jointly Gaussian variables a covariance loses b/Q times the product of both covariances with y.
+    """
+    i, j, both = _cov(_i, y_), _cov(_j, y_), _cov(_i, _j)
+    return equation(Symbol("c′"), both - b_y / Q_y * i * j)
+
+
+def _left(i: Expr, j: Expr, both: Expr) -> Expr:
+    rule = covariances_left().rhs
+    return rule.subs({_cov(_i, _j): both, _cov(_i, y_): i, _cov(_j, y_): j}, simultaneous=True)
+
+
+_wy, _my = lamda * w_power, lamda * x_m  # covariances with y: the gradient's part has none
+
+
+@cache
+def weights() -> Eq:
+    """For w itself, whose covariance with y is λ E w²."""
+    return equation(E(w_[t - 1] ** 2), _left(_wy, _wy, w_power))
+
+
+@cache
+def overlap() -> Eq:
+    """For w and the new momentum: old momentum and y by the same rule, averaged."""
+    return equation(E(w_[t - 1] * m_[t]), beta1 * _left(_wy, _my, x_m) + (1 - beta1) * _wy / Q_y)
+
+
+@cache
+def momentum() -> Eq:
+    """For the new momentum's square. Without decay the last term alone is left beside β1² of what there was."""
+    fresh, kept = 1 - beta1, beta1
+    shared = 2 * kept * fresh * _my / Q_y
+    return equation(E(m_[t] ** 2), kept**2 * _left(_my, _my, m_power) + shared + fresh**2 * y_power / Q_y)
+
+
+@cache
+def overlap_after_the_step() -> Eq:
+    """Then the weights move by h m/√v. At each ζ the integral over larger ones takes the root, as in the second step.
+
+    U is E[m²/√v] under the weight, and so on. At ζ = 0 these are the numbers that move norm and angle.
+    """
+    return equation(E(w_[t] * m_[t]), a * x_m - h * u_m)
+
+
+@cache
+def weights_after_the_step() -> Eq:
+    """The square of the new weights likewise, with y = E[w m/√v] and K_0 = E[m²/v]. Only decay inside v asks for it."""
+    return equation(E(w_[t] ** 2), a**2 * w_power - 2 * a * h * y + h**2 * K_0)
+
+
+@cache
+def even_in_the_logarithm() -> tuple[Eq, ...]:
+    """In log ζ all functions are smooth, so few points do: the substitution x = ζ e^s leaves a root at s = 0 alone.
+
+    Old points move right by -log β2 a step and out of sight; new ones enter at small ζ, where everything is nearly
+    straight. A sum over the points costs the same at every step, however long Adam remembers.
+    """
+    s = Symbol("s", positive=True)
+    inside = _f(_x) / sqrt(_x - zeta)
+    new = (inside.subs(_x, zeta * exp(s)) * (zeta * exp(s)).diff(s)).subs(
+        zeta * exp(s) - zeta, zeta * exp(s) * (1 - exp(-s))
+    )
+    return (
+        equation(Integral(inside, (_x, zeta, oo)), Integral(new, (s, 0, oo))),
+        equation(log(zeta / beta2), log(zeta) - log(beta2)),
+    )
+
+
+STEPS: tuple[Step, ...] = (
+    one_coordinate,
+    damped_moments,
+    newest_gradient,
+    gaussian_under_every_weight,
+    weight_left,
+    thinning,
+    covariances_left,
+    weights,
+    overlap,
+    momentum,
+    overlap_after_the_step,
+    weights_after_the_step,
+    even_in_the_logarithm,
+)
+
+_PARTS = (weight_of_y, thinning)
+
+FORMULAS: tuple[Formula, ...] = (
+    Formula("damped_pull", pull, "Mean square of gradient and decay in one coordinate."),
+    Formula("damped_share", weight_left, "What a gradient leaves of E e^(-ζv).", _PARTS),
+    Formula("damped_weights", weights, "E w² under e^(-ζv), once the newest gradient is in v.", _PARTS),
+    Formula("damped_overlap", overlap, "E w·m under e^(-ζv), with the newest gradient in both.", _PARTS),
+    Formula("damped_momentum", momentum, "E m² under e^(-ζv), with the newest gradient in both.", _PARTS),
+    Formula("damped_overlap_moved", overlap_after_the_step, "E w·m under e^(-ζv) after the step."),
+    Formula("damped_weights_moved", weights_after_the_step, "E w² under e^(-ζv) after the step."),
+)
+
+
+def equilibrium() -> dict[str, Expr]:
+    """Everything that is generated for Adam in time: function name to expression in its arguments."""
+    return {formula.name: formula.expression for formula in FORMULAS}
+
+
+def checks() -> list[tuple[str, bool]]:
+    """The claims of the walk-through that sympy can prove, each with its verdict."""
+    whole = {formula.name: formula.expression for formula in FORMULAS}
+    no_decay = {lamda: 0}
+    share, square = whole["damped_share"], whole["damped_momentum"].subs(no_decay)
+    plain, _ = (item.rhs for item in second_moment.one_gradient())
+    _, _, p_rule, s_rule = second_moment.product_and_sum()
+    newest = (p_rule.rhs / _P(beta2 * sigma)).subs(sigma, zeta)  # of P(σ), for gradients of unit variance
+    of_sum = s_rule.rhs.subs(sigma, zeta).subs(_S(beta2 * zeta), m_power)
+    constant = linear.moment_map(_linear(), Gamma / C)
+    step = constant.matrix * Matrix([w_power, x_m, m_power]) + constant.drive
+    return [
+        ("one root: ∫ e^(-xv)/√(x-ζ) over x > ζ", vanishes(
+            integrate(exp(-_x * v) / sqrt(_x), (_x, 0, oo)) / sqrt(pi) - 1 / sqrt(v))),
+        ("a whole power: ∫ e^(-xv) over x > ζ", vanishes(
+            integrate(exp(-_x * v), (_x, zeta, oo)) - exp(-zeta * v) / v)),
+        ("a Gaussian weight leaves 1/√Q", vanishes(expand_parts(weight_left().rhs, (thinning(),)) - _weighted(1)
+            .subs(sigma, sqrt(y_power)))),
+        ("covariances under it, by integration over both variables", _by_integration()),
+        ("without decay: E e^(-ζv) is P of the second moment", vanishes(share.subs(y_power, 1) - newest)),
+        ("without decay: E m² is S of the second moment", vanishes(square.subs(y_power, 1) - of_sum)),
+        ("without decay: 1/√Q is the average over one gradient", vanishes(
+            share.subs(y_power, 1) - plain.subs(plain.free_symbols.pop(), (1 - beta2) * zeta))),
+        ("β2 → 1: the linear map of constant v", all(vanishes(one - other) for one, other in zip(
+            _moved_at_constant_v(), step, strict=True))),
+        ("at ζ = 0 nothing is damped", vanishes(share.subs(zeta, 0) - 1)
+            and vanishes(whole["damped_weights"].subs(zeta, 0) - w_power)),
+        ("Adam+L2's rules are those of its own derivation", _same_rules()),
+    ]  # fmt: skip
+
+
+def _weighted(inside: Expr) -> Expr:
+    """E[inside(ξ) e^(-bξ²/2)] for ξ of variance σ², not normalised."""
+    density = exp(-(_xi**2) / (2 * sigma**2)) / sqrt(2 * pi * sigma**2)
+    positive = Symbol("b", positive=True)
+    found = integrate(inside * exp(-positive * _xi**2 / 2) * density, (_xi, -oo, oo))
+    return simplify(found).subs(positive, b_y)
+
+
+def _by_integration() -> bool:
+    """Two variables that are i·y and j·y plus independent parts: the weight changes E y² alone."""
+    i, j, rest = (Symbol(name, positive=True) for name in ("i", "j", "c_0"))
+    square = simplify(_weighted(_xi**2) / _weighted(1))  # E y² under the weight
+    direct = i * j * square + rest
+    by_rule = _left(i * sigma**2, j * sigma**2, i * j * sigma**2 + rest).subs(Q_y, 1 + b_y * sigma**2)
+    return bool(simplify(direct - by_rule) == 0)
+
+
+def _linear() -> linear.Recursion:
+    _, rule_m, _, rule_w = one_coordinate()
+    next_m = rule_m.rhs.subs(y_[t], one_coordinate()[0].rhs)
+    return linear.recursion(next_m, rule_w.rhs.subs(sqrt(v_[t]), 1 / c), w_[t - 1], m_[t - 1], m_[t], g_[t])
+
+
+def _moved_at_constant_v() -> tuple[Expr, ...]:
+    """(E w², E wm, E m²) after a step at β2 = 1, where 1/√v is the number c."""
+    one = {formula.name: formula.expression.subs(beta2, 1).subs(y_power, pull().rhs) for formula in FORMULAS[2:5]}
+    overlap_, power = one["damped_overlap"], one["damped_momentum"]
+    new_w = weights_after_the_step().rhs.subs(
+        {y: c * overlap_, K_0: c**2 * power, w_power: one["damped_weights"]}, simultaneous=True
+    )
+    return new_w, overlap_after_the_step().rhs.subs({u_m: c * power, x_m: overlap_}, simultaneous=True), power
+
+
+def _same_rules() -> bool:
+    _, rule_m, rule_w = adam_l2.random_walk()
+    rules = one_coordinate()
+    ours = rules[1].rhs.subs(y_[t], rules[0].rhs) - rule_m.rhs
+    return vanishes(ours.expand()) and vanishes(
+        rules[3].rhs.subs({a: 1, sqrt(v_[t]): sqrt(v), h: Symbol("eta", positive=True)}) - rule_w.rhs
+    )
