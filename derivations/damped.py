@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sympy import Eq, Expr, Function, Integral, Matrix, Symbol, exp, integrate, log, oo, pi, simplify, sqrt
+from sympy import Eq, Expr, Function, Integral, Matrix, S, Symbol, exp, integrate, log, oo, pi, simplify, sqrt
 
 from derivations import adam_l2, linear, second_moment
 from derivations.algebra import vanishes
@@ -26,6 +26,7 @@ from derivations.symbols import (
     h,
     lamda,
     m_,
+    m_mean,
     m_power,
     sigma,
     t,
@@ -33,6 +34,7 @@ from derivations.symbols import (
     v,
     v_,
     w_,
+    w_mean,
     w_power,
     x_m,
     y,
@@ -41,7 +43,7 @@ from derivations.symbols import (
     zeta,
 )
 
-_f, _P, _S = Function("f"), Function("P"), Function("S")
+_f = Function("f")
 _x = Symbol("x", positive=True)
 _xi = Symbol("xi", real=True)
 _i, _j = Symbol("i"), Symbol("j")
@@ -98,28 +100,37 @@ def weight_of_y() -> Eq:
 def gaussian_under_every_weight() -> Eq:
     """Under AdamW m is a sum of gradients, and stays Gaussian when e^(-ζv), a product of Gaussians, weighs them.
 
-    Of (w, m) under Adam+L2 the same is taken to hold for each ζ by itself: the only step that is not exact. The
-    distribution of w need not be Gaussian for it, as its moments at different ζ may be those of different Gaussians.
+    Of (w, m) under Adam+L2 the same is taken to hold for each ζ by itself, given where w started: the only step that
+    is not exact. Together they need not be Gaussian for it, as each ζ and each start has moments of its own.
     """
     return pull()
 
 
 @cache
 def pull() -> Eq:
-    """y has then the variance of its two parts: g is new."""
+    """y has then the variance of its two parts: g is new. Its mean is λ times that of w."""
     return equation(y_power, Gamma / C + lamda**2 * w_power)
 
 
 @cache
 def weight_left() -> Eq:
     """The Gaussian in y leaves 1/√Q of the weight: that is what E e^(-ζv) is multiplied by."""
-    return equation(E(exp(-b_y * _xi**2 / 2)), 1 / sqrt(Q_y))
+    return equation(E(exp(-b_y * (_xi - E(_xi)) ** 2 / 2)), 1 / sqrt(Q_y))
 
 
 @cache
 def thinning() -> Eq:
     """Q is by how much the inverse variance of y grows."""
     return equation(Q_y, 1 + b_y * y_power)
+
+
+@cache
+def weight_left_by_a_mean() -> Eq:
+    """Where w, and with it y, has a mean, that takes a part of its own.
+
+    This is how decay larger than the gradients fills v.
+    """
+    return equation(E(exp(-b_y * _xi**2 / 2)) * sqrt(Q_y), exp(-b_y * (lamda * w_mean) ** 2 / (2 * Q_y)))
 
 
 @cache
@@ -132,23 +143,51 @@ def covariances_left() -> Eq:
     return equation(Symbol("c′"), both - b_y / Q_y * i * j)
 
 
+@cache
+def means_left() -> Eq:
+    """A mean moves by b/Q times its covariance with y times the mean of y: that of y itself shrinks to 1/Q."""
+    return equation(Symbol("μ′"), E(_i) - b_y / Q_y * _cov(_i, y_) * E(y_))
+
+
 def _left(i: Expr, j: Expr, both: Expr) -> Expr:
     rule = covariances_left().rhs
-    return rule.subs({_cov(_i, _j): both, _cov(_i, y_): i, _cov(_j, y_): j}, simultaneous=True)
+    return rule.subs({_cov(_i, y_): i, _cov(_j, y_): j, _cov(_i, _j): both}, simultaneous=True)
+
+
+def _mean_left(mean: Expr, with_y: Expr) -> Expr:
+    return means_left().rhs.subs({E(_i): mean, _cov(_i, y_): with_y, E(y_): lamda * w_mean}, simultaneous=True)
 
 
 _wy, _my = lamda * w_power, lamda * x_m  # covariances with y: the gradient's part has none
 
 
 @cache
+def weights_mean() -> Eq:
+    """For w itself, whose covariance with y is λ times its variance."""
+    return equation(E(w_[t - 1]), _mean_left(w_mean, _wy))
+
+
+@cache
+def momentum_mean() -> Eq:
+    """For the old momentum by the same rule."""
+    return equation(E(m_[t - 1]), _mean_left(m_mean, _my))
+
+
+@cache
+def pull_mean() -> Eq:
+    """And for y, of which the new momentum takes 1-β1 in the place of as much of the old."""
+    return equation(E(y_[t]), lamda * w_mean / Q_y)
+
+
+@cache
 def weights() -> Eq:
-    """For w itself, whose covariance with y is λ E w²."""
+    """Variances and covariances in the same way; from here on A₂, x and M are central."""
     return equation(E(w_[t - 1] ** 2), _left(_wy, _wy, w_power))
 
 
 @cache
 def overlap() -> Eq:
-    """For w and the new momentum: old momentum and y by the same rule, averaged."""
+    """What y has of w is new in the momentum."""
     return equation(E(w_[t - 1] * m_[t]), beta1 * _left(_wy, _my, x_m) + (1 - beta1) * _wy / Q_y)
 
 
@@ -161,11 +200,17 @@ def momentum() -> Eq:
 
 
 @cache
-def overlap_after_the_step() -> Eq:
+def mean_after_the_step() -> Eq:
     """Then the weights move by h m/√v. At each ζ the integral over larger ones takes the root, as in the second step.
 
-    U is E[m²/√v] under the weight, and so on. At ζ = 0 these are the numbers that move norm and angle.
+    U is E[m/√v] under the weight, or E[m²/√v] in the next step. At ζ = 0 they are what moves norm and angle.
     """
+    return equation(E(w_[t]), a * w_mean - h * u_m)
+
+
+@cache
+def overlap_after_the_step() -> Eq:
+    """The product of the new weights and m."""
     return equation(E(w_[t] * m_[t]), a * x_m - h * u_m)
 
 
@@ -200,10 +245,16 @@ STEPS: tuple[Step, ...] = (
     gaussian_under_every_weight,
     weight_left,
     thinning,
+    weight_left_by_a_mean,
     covariances_left,
+    means_left,
+    weights_mean,
+    momentum_mean,
+    pull_mean,
     weights,
     overlap,
     momentum,
+    mean_after_the_step,
     overlap_after_the_step,
     weights_after_the_step,
     even_in_the_logarithm,
@@ -212,13 +263,18 @@ STEPS: tuple[Step, ...] = (
 _PARTS = (weight_of_y, thinning)
 
 FORMULAS: tuple[Formula, ...] = (
-    Formula("damped_pull", pull, "Mean square of gradient and decay in one coordinate."),
+    Formula("damped_pull", pull, "Variance of gradient and decay in one coordinate."),
     Formula("damped_share", weight_left, "What a gradient leaves of E e^(-ζv).", _PARTS),
-    Formula("damped_weights", weights, "E w² under e^(-ζv), once the newest gradient is in v.", _PARTS),
-    Formula("damped_overlap", overlap, "E w·m under e^(-ζv), with the newest gradient in both.", _PARTS),
-    Formula("damped_momentum", momentum, "E m² under e^(-ζv), with the newest gradient in both.", _PARTS),
-    Formula("damped_overlap_moved", overlap_after_the_step, "E w·m under e^(-ζv) after the step."),
-    Formula("damped_weights_moved", weights_after_the_step, "E w² under e^(-ζv) after the step."),
+    Formula("damped_share_of_mean", weight_left_by_a_mean, "What the mean of the decay leaves of it.", _PARTS),
+    Formula("damped_weight", weights_mean, "E w under e^(-ζv), once the newest gradient is in v.", _PARTS),
+    Formula("damped_momentum", momentum_mean, "E m of the old m likewise.", _PARTS),
+    Formula("damped_pull_mean", pull_mean, "Mean of gradient and decay likewise.", _PARTS),
+    Formula("damped_weight_square", weights, "Var w likewise.", _PARTS),
+    Formula("damped_overlap", overlap, "Cov(w, m) likewise, m being the new one.", _PARTS),
+    Formula("damped_momentum_square", momentum, "Var m of the new m likewise.", _PARTS),
+    Formula("moved_weight", mean_after_the_step, "E w under e^(-ζv) after the step."),
+    Formula("moved_overlap", overlap_after_the_step, "E w·m under e^(-ζv) after the step."),
+    Formula("moved_weight_square", weights_after_the_step, "E w² under e^(-ζv) after the step."),
 )
 
 
@@ -231,11 +287,11 @@ def checks() -> list[tuple[str, bool]]:
     """The claims of the walk-through that sympy can prove, each with its verdict."""
     whole = {formula.name: formula.expression for formula in FORMULAS}
     no_decay = {lamda: 0}
-    share, square = whole["damped_share"], whole["damped_momentum"].subs(no_decay)
+    share, square = whole["damped_share"], whole["damped_momentum_square"].subs(no_decay)
     plain, _ = (item.rhs for item in second_moment.one_gradient())
     _, _, p_rule, s_rule = second_moment.product_and_sum()
-    newest = (p_rule.rhs / _P(beta2 * sigma)).subs(sigma, zeta)  # of P(σ), for gradients of unit variance
-    of_sum = s_rule.rhs.subs(sigma, zeta).subs(_S(beta2 * zeta), m_power)
+    newest = (p_rule.rhs / p_rule.lhs.func(beta2 * sigma)).subs(sigma, zeta)  # of P(σ), for gradients of unit variance
+    of_sum = s_rule.rhs.subs(sigma, zeta).subs(s_rule.lhs.func(beta2 * zeta), m_power)
     constant = linear.moment_map(_linear(), Gamma / C)
     step = constant.matrix * Matrix([w_power, x_m, m_power]) + constant.drive
     return [
@@ -243,9 +299,10 @@ def checks() -> list[tuple[str, bool]]:
             integrate(exp(-_x * v) / sqrt(_x), (_x, 0, oo)) / sqrt(pi) - 1 / sqrt(v))),
         ("a whole power: ∫ e^(-xv) over x > ζ", vanishes(
             integrate(exp(-_x * v), (_x, zeta, oo)) - exp(-zeta * v) / v)),
-        ("a Gaussian weight leaves 1/√Q", vanishes(expand_parts(weight_left().rhs, (thinning(),)) - _weighted(1)
-            .subs(sigma, sqrt(y_power)))),
-        ("covariances under it, by integration over both variables", _by_integration()),
+        ("a Gaussian weight leaves 1/√Q", vanishes(
+            expand_parts(weight_left().rhs, (thinning(),)) - _weighted(S.One).subs(sigma, sqrt(y_power)))),
+        ("beside it a mean leaves its own factor, and 1/Q of itself", _mean_by_integration()),
+        ("means and covariances under it, by integration", _by_integration()),
         ("without decay: E e^(-ζv) is P of the second moment", vanishes(share.subs(y_power, 1) - newest)),
         ("without decay: E m² is S of the second moment", vanishes(square.subs(y_power, 1) - of_sum)),
         ("without decay: 1/√Q is the average over one gradient", vanishes(
@@ -253,26 +310,38 @@ def checks() -> list[tuple[str, bool]]:
         ("β2 → 1: the linear map of constant v", all(vanishes(one - other) for one, other in zip(
             _moved_at_constant_v(), step, strict=True))),
         ("at ζ = 0 nothing is damped", vanishes(share.subs(zeta, 0) - 1)
-            and vanishes(whole["damped_weights"].subs(zeta, 0) - w_power)),
+            and vanishes(whole["damped_weight_square"].subs(zeta, 0) - w_power)),
         ("Adam+L2's rules are those of its own derivation", _same_rules()),
     ]  # fmt: skip
 
 
-def _weighted(inside: Expr) -> Expr:
+def _weighted(inside: Expr, mean: Expr = S.Zero) -> Expr:
     """E[inside(ξ) e^(-bξ²/2)] for ξ of variance σ², not normalised."""
-    density = exp(-(_xi**2) / (2 * sigma**2)) / sqrt(2 * pi * sigma**2)
+    density = exp(-((_xi - mean) ** 2) / (2 * sigma**2)) / sqrt(2 * pi * sigma**2)
     positive = Symbol("b", positive=True)
-    found = integrate(inside * exp(-positive * _xi**2 / 2) * density, (_xi, -oo, oo))
+    found = integrate((inside * exp(-positive * _xi**2 / 2) * density).expand(), (_xi, -oo, oo))
     return simplify(found).subs(positive, b_y)
 
 
+def _mean_by_integration() -> bool:
+    mean, q = Symbol("mu", positive=True), 1 + b_y * sigma**2
+    left, first = _weighted(S.One, mean), _weighted(_xi, mean)
+    factor = weight_left_by_a_mean().rhs.subs({w_mean: mean / lamda, Q_y: q})
+    return bool(simplify(left * sqrt(q) / factor - 1) == 0 and simplify(first / left - mean / q) == 0)
+
+
 def _by_integration() -> bool:
-    """Two variables that are i·y and j·y plus independent parts: the weight changes E y² alone."""
-    i, j, rest = (Symbol(name, positive=True) for name in ("i", "j", "c_0"))
-    square = simplify(_weighted(_xi**2) / _weighted(1))  # E y² under the weight
-    direct = i * j * square + rest
-    by_rule = _left(i * sigma**2, j * sigma**2, i * j * sigma**2 + rest).subs(Q_y, 1 + b_y * sigma**2)
-    return bool(simplify(direct - by_rule) == 0)
+    """Two variables that are i·y and j·y plus independent parts: the weight changes y alone."""
+    i, j, rest, mean = (Symbol(name, positive=True) for name in ("i", "j", "c_0", "mu"))
+    q = 1 + b_y * sigma**2
+    total = _weighted(S.One, mean)
+    first, square = (simplify(_weighted(_xi**power, mean) / total) for power in (1, 2))
+    by_rule = _left(i * sigma**2, j * sigma**2, i * j * sigma**2 + rest).subs(Q_y, q)
+    moved = _mean_left(Symbol("m_0"), i * sigma**2).subs({Q_y: q, w_mean: mean / lamda})
+    return bool(
+        simplify(i * j * (square - first**2) + rest - by_rule) == 0
+        and simplify(Symbol("m_0") + i * (first - mean) - moved) == 0
+    )
 
 
 def _linear() -> linear.Recursion:
@@ -283,10 +352,10 @@ def _linear() -> linear.Recursion:
 
 def _moved_at_constant_v() -> tuple[Expr, ...]:
     """(E w², E wm, E m²) after a step at β2 = 1, where 1/√v is the number c."""
-    one = {formula.name: formula.expression.subs(beta2, 1).subs(y_power, pull().rhs) for formula in FORMULAS[2:5]}
-    overlap_, power = one["damped_overlap"], one["damped_momentum"]
+    one = {formula.name: formula.expression.subs(beta2, 1).subs(y_power, pull().rhs) for formula in FORMULAS[6:9]}
+    overlap_, power = one["damped_overlap"], one["damped_momentum_square"]
     new_w = weights_after_the_step().rhs.subs(
-        {y: c * overlap_, K_0: c**2 * power, w_power: one["damped_weights"]}, simultaneous=True
+        {y: c * overlap_, K_0: c**2 * power, w_power: one["damped_weight_square"]}, simultaneous=True
     )
     return new_w, overlap_after_the_step().rhs.subs({u_m: c * power, x_m: overlap_}, simultaneous=True), power
 

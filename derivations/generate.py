@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
 
-from sympy import Add, Expr, Mul, Pow, S, Symbol, asin, erf, pi
+from sympy import Add, Expr, Mul, Pow, S, Symbol, asin, erf, exp, pi
 
 from derivations.formula import Formula
 from derivations.render import reading_order
@@ -39,6 +39,8 @@ def source(expression: Expr) -> str:
         return "np.pi"
     if expression.is_Integer:
         return str(expression)
+    if isinstance(expression, exp):
+        return f"np.exp({source(expression.args[0])})"
     if isinstance(expression, asin):
         return f"np.arcsin({source(expression.args[0])})"
     if isinstance(expression, erf):

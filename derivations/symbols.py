@@ -54,6 +54,8 @@ Gamma = _positive("Gamma")
 s_v = _positive("s_v")
 c_v = _positive("c_v")
 zeta = _positive("zeta")
+w_mean = Symbol("A_1", real=True)
+m_mean = Symbol("M_1", real=True)
 y_power = _positive("Y_2")
 w_power = _positive("A_2")
 u_m = _positive("U")
@@ -109,6 +111,8 @@ ARGUMENTS: dict[Symbol, Entry] = {
     s_v: Entry("spread", "half the variance of v", "spread >= 0"),
     c_v: Entry("shared", "half the covariance of m² and v", "shared >= 0"),
     zeta: Entry("damping", "ζ in the weight e^(-ζv)", "damping >= 0"),
+    w_mean: Entry("w_mean", "mean of a weight", "any w_mean"),
+    m_mean: Entry("m_mean", "mean of its momentum", "any m_mean"),
     w_power: Entry("weight_power", "mean square of a weight", "weight_power > 0"),
     y_power: Entry("pull_power", "mean square of what Adam averages, gradient and decay", "pull_power > 0"),
     u_m: Entry("rooted_power", "mean of m²/√v", "rooted_power >= 0"),

@@ -296,7 +296,7 @@ def adam_settled_ratio(beta1: Any, beta2: Any) -> Any:
 
 
 def damped_pull(weight_decay: Any, dim: Any, noise_power: Any, weight_power: Any) -> Any:
-    """Mean square of gradient and decay in one coordinate.
+    """Variance of gradient and decay in one coordinate.
 
     Derived in `derivations.damped.pull`.
     Valid for weight_decay > 0, dim >= 1, noise_power > 0, weight_power > 0.
@@ -315,8 +315,55 @@ def damped_share(beta2: Any, damping: Any, pull_power: Any) -> Any:
     return 1 / np.sqrt(thinned)
 
 
-def damped_weights(weight_decay: Any, beta2: Any, damping: Any, weight_power: Any, pull_power: Any) -> Any:
-    """E w² under e^(-ζv), once the newest gradient is in v.
+def damped_share_of_mean(weight_decay: Any, beta2: Any, damping: Any, w_mean: Any, pull_power: Any) -> Any:
+    """What the mean of the decay leaves of it.
+
+    Derived in `derivations.damped.weight_left_by_a_mean`.
+    Valid for weight_decay > 0, 0 <= beta2 < 1, damping >= 0, any w_mean, pull_power > 0.
+    """
+    weight = damping * (2 - 2 * beta2)
+    thinned = 1 + weight * pull_power
+    return np.exp(-weight * w_mean**2 * weight_decay**2 / (2 * thinned))
+
+
+def damped_weight(weight_decay: Any, beta2: Any, damping: Any, w_mean: Any, weight_power: Any, pull_power: Any) -> Any:
+    """E w under e^(-ζv), once the newest gradient is in v.
+
+    Derived in `derivations.damped.weights_mean`.
+    Valid for weight_decay > 0, 0 <= beta2 < 1, damping >= 0, any w_mean, weight_power > 0, pull_power > 0.
+    """
+    weight = damping * (2 - 2 * beta2)
+    thinned = 1 + weight * pull_power
+    return w_mean - w_mean * weight * weight_power * weight_decay**2 / thinned
+
+
+def damped_momentum(
+    weight_decay: Any, beta2: Any, momentum_overlap: Any, damping: Any, w_mean: Any, m_mean: Any, pull_power: Any
+) -> Any:
+    """E m of the old m likewise.
+
+    Derived in `derivations.damped.momentum_mean`.
+    Valid for weight_decay > 0, 0 <= beta2 < 1, any momentum_overlap, damping >= 0, any w_mean, any m_mean,
+    pull_power > 0.
+    """
+    weight = damping * (2 - 2 * beta2)
+    thinned = 1 + weight * pull_power
+    return m_mean - w_mean * momentum_overlap * weight * weight_decay**2 / thinned
+
+
+def damped_pull_mean(weight_decay: Any, beta2: Any, damping: Any, w_mean: Any, pull_power: Any) -> Any:
+    """Mean of gradient and decay likewise.
+
+    Derived in `derivations.damped.pull_mean`.
+    Valid for weight_decay > 0, 0 <= beta2 < 1, damping >= 0, any w_mean, pull_power > 0.
+    """
+    weight = damping * (2 - 2 * beta2)
+    thinned = 1 + weight * pull_power
+    return w_mean * weight_decay / thinned
+
+
+def damped_weight_square(weight_decay: Any, beta2: Any, damping: Any, weight_power: Any, pull_power: Any) -> Any:
+    """Var w likewise.
 
     Derived in `derivations.damped.weights`.
     Valid for weight_decay > 0, 0 <= beta2 < 1, damping >= 0, weight_power > 0, pull_power > 0.
@@ -329,7 +376,7 @@ def damped_weights(weight_decay: Any, beta2: Any, damping: Any, weight_power: An
 def damped_overlap(
     weight_decay: Any, beta1: Any, beta2: Any, momentum_overlap: Any, damping: Any, weight_power: Any, pull_power: Any
 ) -> Any:
-    """E w·m under e^(-ζv), with the newest gradient in both.
+    """Cov(w, m) likewise, m being the new one.
 
     Derived in `derivations.damped.overlap`.
     Valid for weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, any momentum_overlap, damping >= 0,
@@ -341,10 +388,10 @@ def damped_overlap(
     return weight_power * weight_decay * (1 - beta1) / thinned + part_1
 
 
-def damped_momentum(
+def damped_momentum_square(
     weight_decay: Any, beta1: Any, beta2: Any, momentum_overlap: Any, momentum_power: Any, damping: Any, pull_power: Any
 ) -> Any:
-    """E m² under e^(-ζv), with the newest gradient in both.
+    """Var m of the new m likewise.
 
     Derived in `derivations.damped.momentum`.
     Valid for weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, any momentum_overlap, momentum_power > 0,
@@ -357,7 +404,18 @@ def damped_momentum(
     return pull_power * (1 - beta1) ** 2 / thinned + part_1 + part_2
 
 
-def damped_overlap_moved(lr: Any, weight_decay: Any, step_length: Any, momentum_overlap: Any, rooted_power: Any) -> Any:
+def moved_weight(lr: Any, weight_decay: Any, step_length: Any, w_mean: Any, rooted_power: Any) -> Any:
+    """E w under e^(-ζv) after the step.
+
+    Derived in `derivations.damped.mean_after_the_step`.
+    Valid for lr > 0, weight_decay > 0, step_length >= 0, any w_mean, rooted_power >= 0.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return w_mean * kept - rooted_power * step_length
+
+
+def moved_overlap(lr: Any, weight_decay: Any, step_length: Any, momentum_overlap: Any, rooted_power: Any) -> Any:
     """E w·m under e^(-ζv) after the step.
 
     Derived in `derivations.damped.overlap_after_the_step`.
@@ -368,7 +426,7 @@ def damped_overlap_moved(lr: Any, weight_decay: Any, step_length: Any, momentum_
     return momentum_overlap * kept - rooted_power * step_length
 
 
-def damped_weights_moved(
+def moved_weight_square(
     lr: Any, weight_decay: Any, step_length: Any, across: Any, update_power: Any, weight_power: Any
 ) -> Any:
     """E w² under e^(-ζv) after the step.

@@ -27,6 +27,8 @@ import numpy as np
 from numba.extending import register_jitable
 from scipy.special import roots_jacobi, roots_legendre
 
+from rotsim.theory import closed_forms
+
 POINTS = 112  # enough for the tail of the first gradient's 1/v, ζ^(-1/2), down to 1e-7
 SPACING = 0.3
 _SIDE = 6  # points on either side of a cell that interpolation looks at
@@ -34,6 +36,8 @@ _GHOSTS = _SIDE - 1  # of these lie below ζ_1
 _STRAIGHT = 0.01  # ζ_1 v at most: a cubic through ζ = 0 and three points is then off by 1e-8
 _THREE = (1, 4, 7)  # these points
 _GONE = 1e-14  # E e^(-ζv) below which a point is given up
+PARTS = 16  # of the coordinates of Adam+L2, by |w| at the start
+_FAR = 5.5  # deviations, the largest such |w|
 _STEEP = 4.0  # E e^(-ζv) falling by more from point to point is not resolved: ratios to it are held there
 
 
@@ -89,6 +93,21 @@ def _convolution(root: bool) -> np.ndarray:
     return weights
 
 
+# The maps of one step, generated from derivations.damped.
+_pull = register_jitable(closed_forms.damped_pull)
+_share = register_jitable(closed_forms.damped_share)
+_share_of_mean = register_jitable(closed_forms.damped_share_of_mean)
+_weight = register_jitable(closed_forms.damped_weight)
+_momentum = register_jitable(closed_forms.damped_momentum)
+_pull_mean = register_jitable(closed_forms.damped_pull_mean)
+_weight_square = register_jitable(closed_forms.damped_weight_square)
+_overlap = register_jitable(closed_forms.damped_overlap)
+_momentum_square = register_jitable(closed_forms.damped_momentum_square)
+_moved_weight = register_jitable(closed_forms.moved_weight)
+_moved_overlap = register_jitable(closed_forms.moved_overlap)
+_moved_weight_square = register_jitable(closed_forms.moved_weight_square)
+
+
 @register_jitable
 def lay(zeta, v):  # type: ignore[no-untyped-def]
     """The grid for a first v of this mean."""
@@ -97,42 +116,22 @@ def lay(zeta, v):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def shift(zeta, moments, count, beta2, v, entering):  # type: ignore[no-untyped-def]
-    """Divide ζ by β2, and let points enter on the left until F is straight there at the new mean of v.
-
-    Returns the number of points.
-    """
-    for k in range(1, count + 1):
+def shift(zeta, rows, counts, beta2, v, entering):  # type: ignore[no-untyped-def]
+    """Divide ζ by β2, and let points enter on the left until F is straight there at the new mean of v."""
+    for k in range(1, POINTS + 1):
         zeta[k] /= beta2
     while zeta[1] * v > _STRAIGHT and zeta[1] > 0.0:
-        count = min(count + 1, POINTS)
-        for row in moments:
-            new = entering[0] * row[0] + entering[1] * row[1] + entering[2] * row[4] + entering[3] * row[7]
-            for k in range(count, 1, -1):
-                row[k] = row[k - 1]
-            row[1] = new
+        for part in range(len(counts)):
+            counts[part] = min(counts[part] + 1, POINTS)
+            for row in rows[part]:
+                new = entering[0] * row[0] + entering[1] * row[1] + entering[2] * row[4] + entering[3] * row[7]
+                for k in range(counts[part], 1, -1):
+                    row[k] = row[k - 1]
+                row[1] = new
         first = zeta[1] * np.exp(-SPACING)
-        for k in range(count, 1, -1):
+        for k in range(POINTS, 1, -1):
             zeta[k] = zeta[k - 1]
         zeta[1] = first
-    return count
-
-
-@register_jitable
-def trim(weight, count):  # type: ignore[no-untyped-def]
-    """Number of points that still have a weight E e^(-ζv)."""
-    while count > 2 * _SIDE and weight[count] < _GONE:
-        count -= 1
-    return count
-
-
-@register_jitable
-def resolved(weight, count):  # type: ignore[no-untyped-def]
-    """The last point up to which E e^(-ζv) falls no faster than the grid can follow."""
-    for k in range(1, count):
-        if weight[k] > _STEEP * weight[k + 1]:
-            return k
-    return count
 
 
 @register_jitable
@@ -166,6 +165,124 @@ def beyond(values, zeta, count, root, weights, ghosts, scratch, out):  # type: i
 
 
 @register_jitable
-def room():  # type: ignore[no-untyped-def]
-    """Arrays for one walk: ζ, the rows E e^(-ζv), E w², E w·m, E m² of weighted moments, three integrals, scratch."""
-    return np.zeros(POINTS + 1), np.zeros((4, POINTS + 1)), np.zeros((3, POINTS + 1)), np.zeros(POINTS + 1 + _GHOSTS)
+def absorb(rows, count, zeta, centre, decay, beta1, beta2, dim, gradient):  # type: ignore[no-untyped-def]
+    """Take a new gradient, and the decay λw beside it, into v and m; return the number of points left."""
+    weight, w_first, m_first, w_second, overlap, m_second = rows
+    w0, m0 = centre[0], centre[1]
+    centre[1] = beta1 * m0 + (1 - beta1) * decay * w0
+    for k in range(count + 1):
+        share = weight[k]
+        w, m = w_first[k] / share, m_first[k] / share
+        ww, wm, mm = max(w_second[k] / share - w * w, 0.0), overlap[k] / share - w * m, m_second[k] / share - m * m
+        w, m = w + w0, m + m0
+        pull = _pull(decay, dim, gradient, ww)
+        share *= _share(beta2, zeta[k], pull)
+        if w0 != 0.0:
+            share *= _share_of_mean(decay, beta2, zeta[k], w, pull)
+        new_w = _weight(decay, beta2, zeta[k], w, ww, pull) - w0
+        pulled = _pull_mean(decay, beta2, zeta[k], w, pull)
+        new_m = beta1 * _momentum(decay, beta2, wm, zeta[k], w, m, pull) + (1 - beta1) * pulled - centre[1]
+        weight[k] = share
+        w_first[k], m_first[k] = share * new_w, share * new_m
+        w_second[k] = share * (_weight_square(decay, beta2, zeta[k], ww, pull) + new_w * new_w)
+        overlap[k] = share * (_overlap(decay, beta1, beta2, wm, zeta[k], ww, pull) + new_w * new_m)
+        m_second[k] = share * (_momentum_square(decay, beta1, beta2, wm, mm, zeta[k], pull) + new_m * new_m)
+    while count > 2 * _SIDE and weight[count] < _GONE:
+        rows[:, count] = 0.0
+        count -= 1
+    return count
+
+
+@register_jitable
+def move(rows, count, zeta, centre, coupled, lr, decay, step, tables, integrals, scratch):  # type: ignore[no-untyped-def]
+    """Move the weights by -step·m/√v; return E[w·m/√v] and E[m²/v] of before."""
+    weight, w_first, m_first, w_second, overlap, m_second = rows
+    root_m, root_wm, root_mm, whole_mm, values = integrals
+    m0 = centre[1]
+    mean = 0.0
+    if coupled:
+        root_m[:] = 0.0
+        if m0 != 0.0:
+            for k in range(count + 1):
+                values[k] = m0 * weight[k] + m_first[k]
+            mean = integral(values, zeta, count, True, tables.root_tail)
+            beyond(values, zeta, count, True, tables.root, tables.ghosts, scratch, root_m)
+            root_m[0] = mean
+        for k in range(count + 1):
+            values[k] = m0 * w_first[k] + overlap[k]
+        beyond(values, zeta, count, True, tables.root, tables.ghosts, scratch, root_wm)
+        root_wm[0] = integral(values, zeta, count, True, tables.root_tail)
+        for k in range(count + 1):
+            values[k] = m0 * (m0 * weight[k] + 2 * m_first[k]) + m_second[k]
+        beyond(values, zeta, count, False, tables.plain, tables.ghosts, scratch, whole_mm)
+        whole_mm[0] = integral(values, zeta, count, False, tables.plain_tail)
+        for k in range(count + 1):
+            values[k] = m0 * m_first[k] + m_second[k]
+    else:
+        root_wm[0] = integral(overlap, zeta, count, True, tables.root_tail)
+        whole_mm[0] = integral(m_second, zeta, count, False, tables.plain_tail)
+        for k in range(count + 1):
+            values[k] = m_second[k]
+    beyond(values, zeta, count, True, tables.root, tables.ghosts, scratch, root_mm)
+    root_mm[0] = integral(values, zeta, count, True, tables.root_tail)
+    across, power = root_wm[0] + centre[0] * mean, whole_mm[0]
+    if coupled:
+        for k in range(count + 1):  # all of it about the mean, which moves by `mean`
+            crossed = root_wm[k] - mean * w_first[k]
+            square = whole_mm[k] - 2 * mean * root_m[k] + mean * mean * weight[k]
+            w_second[k] = _moved_weight_square(lr, decay, step, crossed, square, w_second[k])
+            w_first[k] = _moved_weight(lr, decay, step, w_first[k], root_m[k] - mean * weight[k])
+    for k in range(count + 1):
+        overlap[k] = _moved_overlap(lr, decay, step, overlap[k], root_mm[k] - mean * m_first[k])
+    centre[0] = _moved_weight(lr, decay, step, centre[0], mean)
+    if coupled:
+        last = count
+        for k in range(1, count):
+            if weight[k] > _STEEP * weight[k + 1]:
+                last = k
+                break
+        for k in range(last + 1, count + 1):
+            held = weight[k] / weight[last]
+            w_first[k], w_second[k], overlap[k] = (
+                held * w_first[last],
+                held * w_second[last],
+                held * overlap[last],
+            )
+    return across, power
+
+
+@register_jitable
+def merge(rows, counts, centres, share):  # type: ignore[no-untyped-def]
+    """All parts, and their mirror images, as one of mean 0."""
+    for k in range(POINTS + 1):
+        total = np.zeros(6)
+        for part in range(len(share)):
+            weight, w, m, ww, wm, mm = rows[part, :, k]
+            w0, m0 = centres[part]
+            total[0] += share[part] * weight
+            total[3] += share[part] * (ww + w0 * (w0 * weight + 2 * w))
+            total[4] += share[part] * (wm + m0 * w + w0 * m + w0 * m0 * weight)
+            total[5] += share[part] * (mm + m0 * (m0 * weight + 2 * m))
+        rows[0, :, k] = total
+    centres[:] = 0.0
+    counts[0] = counts.max()
+
+
+@register_jitable
+def room(parts):  # type: ignore[no-untyped-def]
+    """Arrays for one walk: ζ; of every part the six weighted moments, number of points and centre; integrals; scratch."""
+    size = POINTS + 1
+    rows = np.zeros((parts, 6, size))
+    rows[:, 0] = 1.0
+    counts = np.full(parts, POINTS)
+    return np.zeros(size), rows, counts, np.zeros((parts, 2)), np.zeros((5, size)), np.zeros(size + _GHOSTS)
+
+
+@cache
+def starts() -> tuple[np.ndarray, np.ndarray]:
+    """Points of a standard normal's absolute value and their probabilities, which have its mean square."""
+    node, by = roots_legendre(PARTS)
+    point = _FAR * (node + 1) / 2
+    share = by * np.exp(-(point**2) / 2)
+    share /= share.sum()
+    return point / np.sqrt((share * point**2).sum()), share

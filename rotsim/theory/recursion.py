@@ -42,6 +42,8 @@ from rotsim.theory.second_moment import UpdateCovariance, adam_covariance
 from rotsim.theory.sign import arcsine_modes, sign_covariance
 
 QUADRATURE = 1e-6  # of the grid in ζ
+import os
+MERGED = float(os.environ.get('MERGED','1e-3'))
 _SMALLEST = 1e-12  # β2 below this is as good as 0
 
 # The maps of one step, generated from derivations.transient and derivations.second_moment.
@@ -50,13 +52,6 @@ _moved = register_jitable(closed_forms.walk_moved)
 _sgdm_across = register_jitable(closed_forms.sgdm_across)
 _sgdm_power = register_jitable(closed_forms.sgdm_momentum_power)
 _sgdm_overlap = register_jitable(closed_forms.sgdm_momentum_overlap)
-_pull = register_jitable(closed_forms.damped_pull)
-_share = register_jitable(closed_forms.damped_share)
-_weights = register_jitable(closed_forms.damped_weights)
-_overlap = register_jitable(closed_forms.damped_overlap)
-_momentum = register_jitable(closed_forms.damped_momentum)
-_weights_moved = register_jitable(closed_forms.damped_weights_moved)
-_overlap_moved = register_jitable(closed_forms.damped_overlap_moved)
 
 
 def _kernel(function: Callable[..., None]) -> Callable[..., None]:
@@ -88,51 +83,45 @@ def _sgdm(momentum, power, homogeneity, w2, lr, weight_decay, window, records): 
 
 @_kernel
 def _adam(  # type: ignore[no-untyped-def]
-    beta1, beta2, eps, coupled, tables, dim, power, homogeneity, w2, lr, weight_decay, window, records
-):
-    zeta, moments, integrals, scratch = damped.room()
-    weight, ww, wm, mm = moments
-    root_mm, root_wm, whole_mm = integrals  # E[m²/√v], E[w·m/√v], E[m²/v] under e^(-ζv)
-    weight[:], ww[:] = 1.0, w2 / dim
-    count, v, left1, left2 = damped.POINTS, 0.0, 1.0, 1.0
+    beta1, beta2, eps, coupled, tables, point, share, strongest, dim, power, homogeneity, w2, lr, weight_decay, window,
+    records,
+):  # fmt: skip
+    parts = len(point)
+    zeta, rows, counts, centres, integrals, scratch = damped.room(parts)
+    if coupled:
+        centres[:, 0] = point * np.sqrt(w2 / dim)
+    v, left1, left2 = np.zeros(parts), 1.0, 1.0
     for t in range(len(lr)):
         left1, left2 = left1 * beta1, left2 * beta2
         inside, outside = (weight_decay[t], 0.0) if coupled else (0.0, weight_decay[t])
         gradient = power * w2**homogeneity
-        v = beta2 * v + (1 - beta2) * _pull(inside, dim, gradient, w2 / dim)
+        if parts > 1:
+            started = (share * centres[:, 0] ** 2).sum() * dim / w2
+            filled = strongest[t] ** 2 * w2
+            if started * filled / (gradient + filled) < MERGED:
+                damped.merge(rows, counts, centres, share)
+                v[0] = (share * v).sum()
+                parts = 1
+        for part in range(parts):
+            square = centres[part, 0] ** 2 + rows[part, 3, 0]
+            v[part] = beta2 * v[part] + (1 - beta2) * damped._pull(inside, dim, gradient, square)
         if t == 0:
-            damped.lay(zeta, v)
+            damped.lay(zeta, v.max())
         else:
-            count = damped.shift(zeta, moments, count, beta2, v, tables.entering)
-        for k in range(count + 1):
-            share = weight[k]
-            w_square, overlap, m_square = ww[k] / share, wm[k] / share, mm[k] / share
-            pull = _pull(inside, dim, gradient, w_square)
-            share *= _share(beta2, zeta[k], pull)
-            weight[k] = share
-            ww[k] = share * _weights(inside, beta2, zeta[k], w_square, pull)
-            wm[k] = share * _overlap(inside, beta1, beta2, overlap, zeta[k], w_square, pull)
-            mm[k] = share * _momentum(inside, beta1, beta2, overlap, m_square, zeta[k], pull)
-        count = damped.trim(weight, count)
-        update_power = damped.integral(mm, zeta, count, False, tables.plain_tail)
-        across = damped.integral(wm, zeta, count, True, tables.root_tail)
-        deviation = np.sqrt(v / (1 - left2))
-        step = lr[t] / (1 - left1) * np.sqrt(1 - left2) * deviation / (deviation + eps)
-        damped.beyond(mm, zeta, count, True, tables.root, tables.ghosts, scratch, root_mm)
-        root_mm[0] = damped.integral(mm, zeta, count, True, tables.root_tail)
-        if coupled:
-            damped.beyond(wm, zeta, count, True, tables.root, tables.ghosts, scratch, root_wm)
-            damped.beyond(mm, zeta, count, False, tables.plain, tables.ghosts, scratch, whole_mm)
-            root_wm[0], whole_mm[0] = across, update_power
-            for k in range(count + 1):
-                ww[k] = _weights_moved(lr[t], outside, step, root_wm[k], whole_mm[k], ww[k])
-        for k in range(count + 1):
-            wm[k] = _overlap_moved(lr[t], outside, step, wm[k], root_mm[k])
-        if coupled:
-            last = damped.resolved(weight, count)
-            for k in range(last + 1, count + 1):
-                ww[k] = ww[last] / weight[last] * weight[k]
-                wm[k] = wm[last] / weight[last] * weight[k]
+            damped.shift(zeta, rows[:parts], counts[:parts], beta2, v[:parts].max(), tables.entering)
+        across, update_power = 0.0, 0.0
+        step = lr[t] / (1 - left1) * np.sqrt(1 - left2)
+        for part in range(parts):
+            part_of, centre = rows[part], centres[part]
+            count = damped.absorb(part_of, counts[part], zeta, centre, inside, beta1, beta2, dim, gradient)
+            deviation = np.sqrt(v[part] / (1 - left2))
+            felt = deviation / (deviation + eps)
+            one, two = damped.move(
+                part_of, count, zeta, centre, coupled, lr[t], outside, step * felt, tables, integrals, scratch
+            )
+            across += share[part] * felt * one if parts > 1 else felt * one
+            update_power += share[part] * felt**2 * two if parts > 1 else felt**2 * two
+            counts[part] = count
         along = _along(lr[t], outside, w2, step, dim * across)
         moved = _moved(lr[t], outside, w2, step, dim * across, dim * update_power)
         w2 = _record(records[t // window], w2, along, moved)
@@ -241,8 +230,15 @@ def _run_sgdm(o: SGDM) -> tuple[Callable[..., None], float]:
 
 def _run_adam(o: AdamW | AdamL2) -> tuple[Callable[..., None], float]:
     adam_covariance(*o.betas)  # refuses betas at which the update has no variance
-    fixed = (o.betas[0], max(o.betas[1], _SMALLEST), o.eps, isinstance(o, AdamL2), damped.tables())
-    return lambda dim, law: _adam(*fixed, float(dim), *law), QUADRATURE
+    coupled = isinstance(o, AdamL2)
+    point, share = damped.starts() if coupled else (np.zeros(1), np.ones(1))
+
+    def run(dim: int, law: tuple[Any, ...]) -> None:
+        strongest = np.maximum.accumulate(law[4][::-1])[::-1]
+        fixed = (o.betas[0], max(o.betas[1], _SMALLEST), o.eps, coupled, damped.tables(), point, share, strongest)
+        _adam(*fixed, float(dim), *law)
+
+    return run, QUADRATURE
 
 
 def _run_lion(o: Lion) -> tuple[Callable[..., None], float]:
