@@ -116,10 +116,8 @@ def lay(zeta, v):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def shift(zeta, rows, counts, beta2, v, entering):  # type: ignore[no-untyped-def]
-    """Divide ζ by β2, and let points enter on the left until F is straight there at the new mean of v."""
-    for k in range(1, POINTS + 1):
-        zeta[k] /= beta2
+def widen(zeta, rows, counts, v, entering):  # type: ignore[no-untyped-def]
+    """Let points enter on the left until F is straight there at this mean of v."""
     while zeta[1] * v > _STRAIGHT and zeta[1] > 0.0:
         for part in range(len(counts)):
             counts[part] = min(counts[part] + 1, POINTS)
@@ -173,9 +171,9 @@ def absorb(rows, count, zeta, centre, decay, beta1, beta2, dim, gradient):  # ty
     for k in range(count + 1):
         share = weight[k]
         w, m = w_first[k] / share, m_first[k] / share
-        ww, wm, mm = max(w_second[k] / share - w * w, 0.0), overlap[k] / share - w * m, m_second[k] / share - m * m
+        ww, wm, mm = w_second[k] / share - w * w, overlap[k] / share - w * m, m_second[k] / share - m * m
         w, m = w + w0, m + m0
-        pull = _pull(decay, dim, gradient, ww)
+        pull = _pull(decay, dim, gradient, max(ww, 0.0))
         share *= _share(beta2, zeta[k], pull)
         if w0 != 0.0:
             share *= _share_of_mean(decay, beta2, zeta[k], w, pull)
@@ -252,6 +250,26 @@ def move(rows, count, zeta, centre, coupled, lr, decay, step, tables, integrals,
 
 
 @register_jitable
+def split(rows, counts, centres, v, zeta, point):  # type: ignore[no-untyped-def]
+    """One part of mean 0 as many, each with the weights it has now: |w| at so many deviations."""
+    whole = rows[0].copy()
+    variance = whole[3, 0]
+    for part in range(len(point)):
+        w = point[part] * np.sqrt(variance)
+        centres[part, 0], centres[part, 1] = w, whole[4, 0] / variance * w
+        counts[part] = counts[0]
+        rows[part] = 0.0
+        for k in range(counts[0] + 1):
+            weight, ww = whole[0, k], whole[3, k] / whole[0, k]
+            slope = whole[4, k] / whole[3, k]
+            mean = slope * w - centres[part, 1]
+            weight *= np.sqrt(variance / ww) * np.exp(-(w**2) / 2 * (1 / ww - 1 / variance))
+            rows[part, 0, k], rows[part, 2, k] = weight, weight * mean
+            rows[part, 5, k] = weight * (max(whole[5, k] / whole[0, k] - slope**2 * ww, 0.0) + mean**2)
+        v[part] = (1 - rows[part, 0, 1]) / zeta[1]
+
+
+@register_jitable
 def merge(rows, counts, centres, share):  # type: ignore[no-untyped-def]
     """All parts, and their mirror images, as one of mean 0."""
     for k in range(POINTS + 1):
@@ -269,6 +287,19 @@ def merge(rows, counts, centres, share):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
+def fourth_moment(rows, count, zeta, centre):  # type: ignore[no-untyped-def]
+    """E[m⁴/v²] = ∫ ζ E[m⁴ e^(-ζv)] dζ, m being Gaussian under every weight."""
+    total = 0.0
+    for k in range(1, count + 1):
+        weight = rows[0, k]
+        mean = rows[2, k] / weight
+        square = rows[5, k] / weight - mean**2
+        mean += centre[1]
+        total += zeta[k] ** 2 * weight * (3 * square**2 + 6 * square * mean**2 + mean**4)
+    return total * SPACING
+
+
+@register_jitable
 def room(parts):  # type: ignore[no-untyped-def]
     """Arrays for one walk: ζ; of every part the six weighted moments, number of points and centre; integrals; scratch."""
     size = POINTS + 1
@@ -279,10 +310,13 @@ def room(parts):  # type: ignore[no-untyped-def]
 
 
 @cache
-def starts() -> tuple[np.ndarray, np.ndarray]:
-    """Points of a standard normal's absolute value and their probabilities, which have its mean square."""
+def starts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points of a standard normal's absolute value, their probabilities, and those of every second point alone."""
     node, by = roots_legendre(PARTS)
     point = _FAR * (node + 1) / 2
     share = by * np.exp(-(point**2) / 2)
-    share /= share.sum()
-    return point / np.sqrt((share * point**2).sum()), share
+    degrees = np.polynomial.legendre.legvander(node, PARTS // 2 - 1)
+    coarse = np.zeros(PARTS)
+    coarse[1::2] = np.linalg.solve(degrees[1::2].T, degrees.T @ share)
+    coarse, share = coarse / share.sum(), share / share.sum()
+    return point / np.sqrt((share * point**2).sum()), share, coarse
