@@ -36,7 +36,7 @@ _GHOSTS = _SIDE - 1  # of these lie below ζ_1
 _STRAIGHT = 0.01  # ζ_1 v at most: a cubic through ζ = 0 and three points is then off by 1e-8
 _THREE = (1, 4, 7)  # these points
 _GONE = 1e-14  # E e^(-ζv) below which a point is given up
-PARTS = 16  # of the coordinates of Adam+L2, by |w| at the start
+PARTS = 20  # of the coordinates of Adam+L2, by |w| at the start
 _FAR = 5.5  # deviations, the largest such |w|
 _STEEP = 4.0  # E e^(-ζv) falling by more from point to point is not resolved: ratios to it are held there
 
@@ -288,15 +288,39 @@ def merge(rows, counts, centres, share):  # type: ignore[no-untyped-def]
 
 @register_jitable
 def fourth_moment(rows, count, zeta, centre):  # type: ignore[no-untyped-def]
-    """E[m⁴/v²] = ∫ ζ E[m⁴ e^(-ζv)] dζ, m being Gaussian under every weight."""
-    total = 0.0
+    """E[m⁴/v²] = ∫ ζ E[m⁴ e^(-ζv)] dζ, m being Gaussian under every weight; that and E[m²/v] of m about its mean."""
+    total, central, power = 0.0, 0.0, 0.0
     for k in range(1, count + 1):
         weight = rows[0, k]
         mean = rows[2, k] / weight
-        square = rows[5, k] / weight - mean**2
+        square = max(rows[5, k] / weight - mean**2, 0.0)
         mean += centre[1]
         total += zeta[k] ** 2 * weight * (3 * square**2 + 6 * square * mean**2 + mean**4)
-    return total * SPACING
+        central += zeta[k] ** 2 * weight * 3 * square**2
+        power += zeta[k] * weight * square
+    return total * SPACING, central * SPACING, power * SPACING
+
+
+@register_jitable
+def leaves_normal(rows, count, zeta, step, power, across):  # type: ignore[no-untyped-def]
+    """E w⁴ - 3 (E w²)² that a step from Gaussian w makes."""
+    a, b, k2 = rows[3, 0], across, power
+    one, two, three, four = 0.0, 0.0, 0.0, 0.0
+    for k in range(1, count + 1):
+        weight, z = rows[0, k], zeta[k]
+        ww, wm, mm = rows[3, k], rows[4, k], rows[5, k]
+        one += np.sqrt(z) * 3 * (ww / weight - a) * wm
+        two += z * (ww * mm + 2 * wm * wm) / weight
+        three += z * np.sqrt(z) * 6 * wm * mm / weight
+        four += z * z * 3 * mm * mm / weight
+    one, two, three, four = (
+        one * SPACING / np.sqrt(np.pi),
+        two * SPACING,
+        three * SPACING / np.sqrt(np.pi),
+        four * SPACING,
+    )
+    made = -4 * step * one + 6 * step**2 * (two - a * k2 - 2 * b * b)
+    return made - 4 * step**3 * (three - 3 * b * k2) + step**4 * (four - 3 * k2 * k2)
 
 
 @register_jitable
@@ -313,8 +337,8 @@ def room(parts):  # type: ignore[no-untyped-def]
 def starts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points of a standard normal's absolute value, their probabilities, and those of every second point alone."""
     node, by = roots_legendre(PARTS)
-    point = _FAR * (node + 1) / 2
-    share = by * np.exp(-(point**2) / 2)
+    point = _FAR * ((node + 1) / 2) ** 1.5
+    share = by * np.sqrt(node + 1) * np.exp(-(point**2) / 2)
     degrees = np.polynomial.legendre.legvander(node, PARTS // 2 - 1)
     coarse = np.zeros(PARTS)
     coarse[1::2] = np.linalg.solve(degrees[1::2].T, degrees.T @ share)

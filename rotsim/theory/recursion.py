@@ -44,6 +44,7 @@ from rotsim.theory.sign import arcsine_modes, sign_covariance
 QUADRATURE = 1e-6  # of the grid in ζ
 import os
 MERGED = float(os.environ.get('MERGED','1e-3'))
+SHOW = int(os.environ.get('SHOW','0'))
 SPLIT = float(os.environ.get('SPLIT','0.05'))
 _SMALLEST = 1e-12  # β2 below this is as good as 0
 
@@ -89,7 +90,8 @@ def _adam(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     zeta, rows, counts, centres, integrals, scratch = damped.room(len(point))
     rows[0, 3] = w2 / dim
-    parts, last_filled = 1, 0.0
+    parts, last_filled, c4, off_normal, ex, ea, eb = 1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    one_power, one_across, felt, old_rows = 0.0, 0.0, 1.0, rows[0]
     v, left1, left2 = np.zeros(len(point)), 1.0, 1.0
     xx, xa, xb, aa, ab, bb, noise, total_m, total_v = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for t in range(len(lr)):
@@ -120,6 +122,7 @@ def _adam(  # type: ignore[no-untyped-def]
             zeta /= beta2
             damped.widen(zeta, rows[:parts], counts[:parts], v[:parts].max(), tables.entering)
         across, update_power, fourth, off_norm, off_power = 0.0, 0.0, 0.0, 0.0, 0.0
+        wild = 0.0
         step = lr[t] / (1 - left1) * np.sqrt(1 - left2)
         for part in range(parts):
             part_of, centre = rows[part], centres[part]
@@ -127,13 +130,20 @@ def _adam(  # type: ignore[no-untyped-def]
             deviation = np.sqrt(v[part] / (1 - left2))
             felt = deviation / (deviation + eps)
             part_share = share[part] if parts > 1 else 1.0
-            fourth += part_share * felt**4 * damped.fourth_moment(part_of, count, zeta, centre)
+            total4, central4, central2 = damped.fourth_moment(part_of, count, zeta, centre)
+            fourth += part_share * felt**4 * total4
+            if coupled and central2 > 0.0:
+                about = inside**2 * max(part_of[3, 0], 0.0)
+                about = about / (gradient / dim + about + (inside * centre[0]) ** 2)
+                wild += part_share * felt**2 * 2 * about**2 * abs(central4 / (3 * central2 * central2) - 1) * central2
+            old_rows = part_of.copy()
             one, two = damped.move(
                 part_of, count, zeta, centre, coupled, lr[t], outside, step * felt, tables, integrals, scratch
             )
             across += part_share * felt * one
             update_power += part_share * felt**2 * two
             counts[part] = count
+            one_power, one_across = two, one
             if parts > 1:
                 off_norm += (coarse[part] - share[part]) * (centre[0] ** 2 + part_of[3, 0])
                 off_power += (coarse[part] - share[part]) * felt**2 * two
@@ -157,20 +167,39 @@ def _adam(  # type: ignore[no-untyped-def]
             pm * pv * ab + pm * qv * xa + pv * qm * xb + qm * qv * xx,
             pv * pv * bb + 2 * pv * qv * xb + qv * qv * xx,
         )
+        made = 0.0
+        if parts == 1:
+            made = damped.leaves_normal(old_rows, counts[0], zeta, step * felt, one_power, one_across)
+        if parts == 1:
+            c4 = c4 * kept**2 + made
+            off_normal = abs(c4) / (3 * (after / dim) ** 2)
+            started = 1.0
+        else:
+            started = (share * centres[:, 0] ** 2).sum() * dim / after
+        filled_now = pulled / (gradient + pulled)
+        err = 0.0
+        if coupled:
+            err = wild / update_power + filled_now * off_normal * started
         f, g = kept * w2 / after, max(1 - kept * w2 / after, 0.0)
         iid = max(2.0, fourth / update_power**2 - 1) / dim
         noise_new = iid * max(1 - f * f, 0.0)
         xx_new = f * f * xx + 2 * f * g * (xa - xb) + g * g * (aa - 2 * ab + bb) + noise_new
         xa, xb = f * xa + g * (aa - ab), f * xb + g * (ab - bb)
         xx = xx_new
+        ea, eb = pm * ea + qm * ex, pv * eb + qv * ex
+        ex = f * ex + g * (ea - eb + 2 * err)
         record = records[t // window]
+        if SHOW and (t % SHOW == 0 or t < 20):
+            print(t, parts, 'filled', filled_now, 'e4', off_normal, 'u4', fourth / update_power**2 / 3, after, 'err', err, ex)
+        radial = np.sqrt(after) - np.sqrt(w2)
+        steeper = np.sqrt(moved / max(moved - radial * radial, 1e-12 * moved)) if moved > 0 else 1.0
         w2 = _record(record, w2, along, moved)
         spread = max(xx / 2 - 1 / dim, 0.0)
-        on_norm = abs(off_norm) * dim / (2 * w2) / 4
-        on_power = abs(off_power) / (2 * update_power) / 4
-        record[3] += on_norm + spread
-        record[4] += on_norm + on_power + spread
-        record[5] += on_power + max(spread, (aa - 2 * ab + bb + iid) / 2 - 1 / dim)
+        on_norm = abs(off_norm) * dim / (2 * w2) / 2
+        on_power = abs(off_power) / (2 * update_power) / 2
+        record[3] += on_norm + spread + abs(ex) / 2
+        record[4] += on_norm + (on_power + err) * steeper + spread + abs(ea - eb - ex) / 2
+        record[5] += on_power + max(spread, (aa - 2 * ab + bb + iid) / 2 - 1 / dim) + err + abs(ea - eb) / 2
 
 
 @_kernel
