@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sympy import Eq, Expr, Function, Integral, Matrix, S, Symbol, exp, integrate, log, oo, pi, simplify, sqrt
+from sympy import Eq, Expr, Function, Integral, Matrix, Poly, S, Symbol, exp, integrate, log, oo, pi, simplify, sqrt
 
 from derivations import adam_l2, linear, second_moment
 from derivations.algebra import vanishes
@@ -20,16 +20,24 @@ from derivations.symbols import (
     beta1,
     beta2,
     c,
+    c_04,
+    c_13,
+    c_22,
+    c_31,
     equation,
     expand_parts,
+    f_w,
     g_,
     h,
     lamda,
     m_,
     m_mean,
     m_power,
+    q_m,
+    q_v,
     sigma,
     t,
+    u_,
     u_m,
     v,
     v_,
@@ -238,6 +246,38 @@ def even_in_the_logarithm() -> tuple[Eq, ...]:
     )
 
 
+@cache
+def leaving_the_normal_law() -> Eq:
+    """A step makes Gaussian weights less so: by the fourth cumulant of w - hu, with moments under the weights above.
+
+    Decay that fills v is felt through the whole law of w, so this, in units of 3(E w²)², is a part of the error.
+    """
+    made = -4 * h * c_31 + 6 * h**2 * c_22 - 4 * h**3 * c_13 + h**4 * c_04
+    return equation(Symbol("κ_4"), made)
+
+
+@cache
+def neurons_differ() -> tuple[Eq, ...]:
+    """Neurons of one dim C differ: ‖w‖² is a sum of C terms, and a neuron's own norm sets its own gradient.
+
+    To first order relative deviations of (W, M, v) follow the mean's map, W′ = kW + const·M′/v′ with the gradient
+    Γ ~ W^p in M′ and v′. f is the share of kW in W′. New terms bring the variance of C independent squares.
+    """
+    return (
+        equation(Symbol("x′"), norm_response().rhs * Symbol("x") + (1 - f_w) * (Symbol("a") - Symbol("b"))),
+        equation(Symbol("Var W/W^2"), (E(u_[t] ** 4) / K_0**2 - 1) / C),
+    )
+
+
+@cache
+def norm_response() -> Eq:
+    """What a deviation of W leaves of itself. Above one, where v follows the gradient faster than m, it runs away.
+
+    That is β1 > √β2: gradients fall as the weights grow, v forgets the old ones, m does not, and u grows.
+    """
+    return equation(Symbol("L"), f_w + (1 - f_w) * (q_m - q_v))
+
+
 STEPS: tuple[Step, ...] = (
     one_coordinate,
     damped_moments,
@@ -258,6 +298,9 @@ STEPS: tuple[Step, ...] = (
     overlap_after_the_step,
     weights_after_the_step,
     even_in_the_logarithm,
+    leaving_the_normal_law,
+    neurons_differ,
+    norm_response,
 )
 
 _PARTS = (weight_of_y, thinning)
@@ -275,6 +318,8 @@ FORMULAS: tuple[Formula, ...] = (
     Formula("moved_weight", mean_after_the_step, "E w under e^(-ζv) after the step."),
     Formula("moved_overlap", overlap_after_the_step, "E w·m under e^(-ζv) after the step."),
     Formula("moved_weight_square", weights_after_the_step, "E w² under e^(-ζv) after the step."),
+    Formula("fourth_cumulant", leaving_the_normal_law, "E w⁴ - 3(E w²)² that a step from Gaussian weights makes."),
+    Formula("norm_response", norm_response, "What a relative deviation of one neuron's ‖w‖² leaves of itself."),
 )
 
 
@@ -311,6 +356,8 @@ def checks() -> list[tuple[str, bool]]:
             _moved_at_constant_v(), step, strict=True))),
         ("at ζ = 0 nothing is damped", vanishes(share.subs(zeta, 0) - 1)
             and vanishes(whole["damped_weight_square"].subs(zeta, 0) - w_power)),
+        ("the fourth cumulant is that of w - hu", _is_fourth_cumulant()),
+        ("the norm's response is the slope of its own map", _is_slope()),
         ("Adam+L2's rules are those of its own derivation", _same_rules()),
     ]  # fmt: skip
 
@@ -358,6 +405,31 @@ def _moved_at_constant_v() -> tuple[Expr, ...]:
         {y: c * overlap_, K_0: c**2 * power, w_power: one["damped_weight_square"]}, simultaneous=True
     )
     return new_w, overlap_after_the_step().rhs.subs({u_m: c * power, x_m: overlap_}, simultaneous=True), power
+
+
+def _is_fourth_cumulant() -> bool:
+    """Expand (w - hu)⁴ and 3(E(w - hu)²)², for a Gaussian w with moments 3A², 0, A."""
+    w, u = Symbol("w"), Symbol("u")
+    moments = {(2, 0): w_power, (1, 1): y, (0, 2): K_0}
+    moments |= {(4, 0): 3 * w_power**2, (3, 1): c_31 + 3 * w_power * y, (2, 2): c_22 + w_power * K_0 + 2 * y**2}
+    moments |= {(1, 3): c_13 + 3 * y * K_0, (0, 4): c_04 + 3 * K_0**2}
+
+    def mean(expression: Expr) -> Expr:
+        return sum(factor * moments[powers] for powers, factor in Poly(expression.expand(), w, u).terms())
+
+    direct = mean((w - h * u) ** 4) - 3 * mean((w - h * u) ** 2) ** 2
+    return vanishes(direct - leaving_the_normal_law().rhs)
+
+
+def _is_slope() -> bool:
+    """d log W′/d log W of W′ = kW + cM′/v′, where m² and v take shares of a gradient of exponent p."""
+    kept, c_, old_m, new_m, old_v, new_v = (Symbol(name, positive=True) for name in ("k", "c", "M", "N", "V", "U"))
+    start, p = Symbol("W", positive=True), Symbol("p", real=True)
+    power, moment = old_m + new_m * start**p, old_v + new_v * start**p
+    after = kept * start + c_ * power / moment
+    slope = after.diff(start) * start / after
+    shares = {f_w: kept * start / after, q_m: p * new_m * start**p / power, q_v: p * new_v * start**p / moment}
+    return bool(simplify(slope - norm_response().rhs.subs(shares)) == 0)
 
 
 def _same_rules() -> bool:

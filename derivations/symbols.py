@@ -59,6 +59,8 @@ m_mean = Symbol("M_1", real=True)
 y_power = _positive("Y_2")
 w_power = _positive("A_2")
 u_m = _positive("U")
+c_31, c_22, c_13, c_04 = (Symbol(f"c_{name}", real=True) for name in ("31", "22", "13", "04"))
+f_w, q_m, q_v = _positive("f"), _positive("q_m"), _positive("q_v")
 
 delta = _positive("delta")
 a = _positive("a")
@@ -116,6 +118,13 @@ ARGUMENTS: dict[Symbol, Entry] = {
     w_power: Entry("weight_power", "mean square of a weight", "weight_power > 0"),
     y_power: Entry("pull_power", "mean square of what Adam averages, gradient and decay", "pull_power > 0"),
     u_m: Entry("rooted_power", "mean of m²/√v", "rooted_power >= 0"),
+    c_31: Entry("cumulant_31", "joint fourth cumulant of w, w, w and the update u", "any cumulant_31"),
+    c_22: Entry("cumulant_22", "of w, w, u, u", "any cumulant_22"),
+    c_13: Entry("cumulant_13", "of w, u, u, u", "any cumulant_13"),
+    c_04: Entry("cumulant_04", "of u, four times", "any cumulant_04"),
+    f_w: Entry("old_norm", "share of E‖w‖² that is left of the one before", "0 <= old_norm <= 1"),
+    q_m: Entry("new_momentum", "share of the newest gradient in m², times its exponent", "any new_momentum"),
+    q_v: Entry("new_moment", "share of the newest gradient in v, times its exponent", "any new_moment"),
     P: Entry("radial", "share of the weights that the normalised gradient contains", "weight_decay + radial > 0"),
 }
 

@@ -439,6 +439,29 @@ def moved_weight_square(
     return weight_power * kept**2 + update_power * step_length**2 - 2 * across * kept * step_length
 
 
+def fourth_cumulant(step_length: Any, cumulant_31: Any, cumulant_22: Any, cumulant_13: Any, cumulant_04: Any) -> Any:
+    """E w⁴ - 3(E w²)² that a step from Gaussian weights makes.
+
+    Derived in `derivations.damped.leaving_the_normal_law`.
+    Valid for step_length >= 0, any cumulant_31, any cumulant_22, any cumulant_13, any cumulant_04.
+    """
+    return (
+        6 * cumulant_22 * step_length**2
+        + cumulant_04 * step_length**4
+        - 4 * cumulant_13 * step_length**3
+        - 4 * cumulant_31 * step_length
+    )
+
+
+def norm_response(old_norm: Any, new_momentum: Any, new_moment: Any) -> Any:
+    """What a relative deviation of one neuron's ‖w‖² leaves of itself.
+
+    Derived in `derivations.damped.norm_response`.
+    Valid for 0 <= old_norm <= 1, any new_momentum, any new_moment.
+    """
+    return (1 - old_norm) * (new_momentum - new_moment) + old_norm
+
+
 def walk_mode_overlap(lr: Any, weight_decay: Any, step_length: Any, mode_overlap: Any, weight: Any, root: Any) -> Any:
     """Overlap of the weights with one mode, one step on.
 

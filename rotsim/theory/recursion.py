@@ -35,42 +35,23 @@ from rotsim.errors import InvalidInput
 from rotsim.gradients import GradientPower
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
-from rotsim.simulation.compiled import compiled
-from rotsim.simulation.walk import squared_angle
-from rotsim.theory import closed_forms, damped
+from rotsim.theory import closed_forms
+from rotsim.theory.adam_in_time import adam, parts
+from rotsim.theory.damped import tables
+from rotsim.theory.record import along_weights as _along
+from rotsim.theory.record import kernel as _kernel
+from rotsim.theory.record import record_step as _record
+from rotsim.theory.record import squared_step as _moved
 from rotsim.theory.second_moment import UpdateCovariance, adam_covariance
 from rotsim.theory.sign import arcsine_modes, sign_covariance
 
 QUADRATURE = 1e-6  # of the grid in ζ
-import os
-MERGED = float(os.environ.get('MERGED','1e-3'))
-SHOW = int(os.environ.get('SHOW','0'))
-SPLIT = float(os.environ.get('SPLIT','0.05'))
 _SMALLEST = 1e-12  # β2 below this is as good as 0
 
-# The maps of one step, generated from derivations.transient and derivations.second_moment.
-_along = register_jitable(closed_forms.walk_along)
-_moved = register_jitable(closed_forms.walk_moved)
+# The maps of one step, generated from derivations.transient.
 _sgdm_across = register_jitable(closed_forms.sgdm_across)
 _sgdm_power = register_jitable(closed_forms.sgdm_momentum_power)
 _sgdm_overlap = register_jitable(closed_forms.sgdm_momentum_overlap)
-
-
-def _kernel(function: Callable[..., None]) -> Callable[..., None]:
-    """Compiled under a name with the digest of `simulation`, whose angle of a chord is inlined here."""
-    return compiled(function, f"predict{function.__name__}", {})
-
-
-@register_jitable
-def _record(record, before, along, moved):  # type: ignore[no-untyped-def]
-    """Add ‖w‖², squared angle and ‖Δw‖² of one step to a window; return the new E‖w‖²."""
-    after = before + 2.0 * along + moved
-    norm_before, norm_after = np.sqrt(before), np.sqrt(after)
-    radial = (2.0 * along + moved) / (norm_before + norm_after)
-    record[0] += after
-    record[1] += squared_angle(max(moved - radial * radial, 0.0) / (norm_before * norm_after))
-    record[2] += moved
-    return after
 
 
 @_kernel
@@ -81,125 +62,6 @@ def _sgdm(momentum, power, homogeneity, w2, lr, weight_decay, window, records): 
         m2 = _sgdm_power(weight_decay[t], momentum, w2, overlap, power * w2**homogeneity, m2)
         overlap = _sgdm_overlap(lr[t], across, m2)
         w2 = _record(records[t // window], w2, -lr[t] * across, lr[t] ** 2 * m2)
-
-
-@_kernel
-def _adam(  # type: ignore[no-untyped-def]
-    beta1, beta2, eps, coupled, tables, point, share, coarse, strongest, dim, power, homogeneity, w2, lr, weight_decay,
-    window, records,
-):  # fmt: skip
-    zeta, rows, counts, centres, integrals, scratch = damped.room(len(point))
-    rows[0, 3] = w2 / dim
-    parts, last_filled, c4, off_normal, ex, ea, eb = 1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    one_power, one_across, felt, old_rows = 0.0, 0.0, 1.0, rows[0]
-    v, left1, left2 = np.zeros(len(point)), 1.0, 1.0
-    xx, xa, xb, aa, ab, bb, noise, total_m, total_v = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for t in range(len(lr)):
-        left1, left2 = left1 * beta1, left2 * beta2
-        inside, outside = (weight_decay[t], 0.0) if coupled else (0.0, weight_decay[t])
-        gradient = power * w2**homogeneity
-        if coupled:
-            filled = strongest[t] ** 2 * w2
-            filled = filled / (gradient + filled)
-            if parts > 1:
-                if (share * centres[:, 0] ** 2).sum() * dim / w2 * filled < MERGED:
-                    damped.merge(rows, counts, centres, share)
-                    v[0] = (share * v).sum()
-                    parts, last_filled = 1, filled
-            elif filled > SPLIT and filled > 2 * last_filled:
-                parts = len(point)
-                if t == 0:
-                    zeta[1:] = 1.0
-                else:
-                    damped.widen(zeta, rows[:1], counts[:1], v[0] * point[-1] ** 2, tables.entering)
-                damped.split(rows, counts, centres, v, zeta, point)
-        for part in range(parts):
-            square = centres[part, 0] ** 2 + rows[part, 3, 0]
-            v[part] = beta2 * v[part] + (1 - beta2) * damped._pull(inside, dim, gradient, square)
-        if t == 0:
-            damped.lay(zeta, v.max())
-        else:
-            zeta /= beta2
-            damped.widen(zeta, rows[:parts], counts[:parts], v[:parts].max(), tables.entering)
-        across, update_power, fourth, off_norm, off_power = 0.0, 0.0, 0.0, 0.0, 0.0
-        wild = 0.0
-        step = lr[t] / (1 - left1) * np.sqrt(1 - left2)
-        for part in range(parts):
-            part_of, centre = rows[part], centres[part]
-            count = damped.absorb(part_of, counts[part], zeta, centre, inside, beta1, beta2, dim, gradient)
-            deviation = np.sqrt(v[part] / (1 - left2))
-            felt = deviation / (deviation + eps)
-            part_share = share[part] if parts > 1 else 1.0
-            total4, central4, central2 = damped.fourth_moment(part_of, count, zeta, centre)
-            fourth += part_share * felt**4 * total4
-            if coupled and central2 > 0.0:
-                about = inside**2 * max(part_of[3, 0], 0.0)
-                about = about / (gradient / dim + about + (inside * centre[0]) ** 2)
-                wild += part_share * felt**2 * 2 * about**2 * abs(central4 / (3 * central2 * central2) - 1) * central2
-            old_rows = part_of.copy()
-            one, two = damped.move(
-                part_of, count, zeta, centre, coupled, lr[t], outside, step * felt, tables, integrals, scratch
-            )
-            across += part_share * felt * one
-            update_power += part_share * felt**2 * two
-            counts[part] = count
-            one_power, one_across = two, one
-            if parts > 1:
-                off_norm += (coarse[part] - share[part]) * (centre[0] ** 2 + part_of[3, 0])
-                off_power += (coarse[part] - share[part]) * felt**2 * two
-        along = _along(lr[t], outside, w2, step, dim * across)
-        moved = _moved(lr[t], outside, w2, step, dim * across, dim * update_power)
-        after = w2 + 2 * along + moved
-        # how neurons of one dim differ: relative deviations x of ‖w‖², a of m² and b of v
-        lost = lr[t] * outside + step / np.sqrt(v[:parts].mean()) * inside
-        kept = max(1 - lost, 0.0) ** 2
-        pulled = inside**2 * w2
-        follows = (homogeneity * gradient + pulled) / (gradient + pulled)
-        fresh1, fresh2 = (1 - beta1) ** 2 * (gradient + pulled), (1 - beta2) * (gradient + pulled)
-        old1, old2 = beta1**2 * total_m, beta2 * total_v
-        total_m, total_v = old1 + fresh1, old2 + fresh2
-        pm, qm = old1 / total_m, fresh1 / total_m * follows
-        pv, qv = old2 / total_v, fresh2 / total_v * follows
-        xa, xb, aa, ab, bb = (
-            pm * xa + qm * xx,
-            pv * xb + qv * xx,
-            pm * pm * aa + 2 * pm * qm * xa + qm * qm * xx,
-            pm * pv * ab + pm * qv * xa + pv * qm * xb + qm * qv * xx,
-            pv * pv * bb + 2 * pv * qv * xb + qv * qv * xx,
-        )
-        made = 0.0
-        if parts == 1:
-            made = damped.leaves_normal(old_rows, counts[0], zeta, step * felt, one_power, one_across)
-        if parts == 1:
-            c4 = c4 * kept**2 + made
-            off_normal = abs(c4) / (3 * (after / dim) ** 2)
-            started = 1.0
-        else:
-            started = (share * centres[:, 0] ** 2).sum() * dim / after
-        filled_now = pulled / (gradient + pulled)
-        err = 0.0
-        if coupled:
-            err = wild / update_power + filled_now * off_normal * started
-        f, g = kept * w2 / after, max(1 - kept * w2 / after, 0.0)
-        iid = max(2.0, fourth / update_power**2 - 1) / dim
-        noise_new = iid * max(1 - f * f, 0.0)
-        xx_new = f * f * xx + 2 * f * g * (xa - xb) + g * g * (aa - 2 * ab + bb) + noise_new
-        xa, xb = f * xa + g * (aa - ab), f * xb + g * (ab - bb)
-        xx = xx_new
-        ea, eb = pm * ea + qm * ex, pv * eb + qv * ex
-        ex = f * ex + g * (ea - eb + 2 * err)
-        record = records[t // window]
-        if SHOW and (t % SHOW == 0 or t < 20):
-            print(t, parts, 'filled', filled_now, 'e4', off_normal, 'u4', fourth / update_power**2 / 3, after, 'err', err, ex)
-        radial = np.sqrt(after) - np.sqrt(w2)
-        steeper = np.sqrt(moved / max(moved - radial * radial, 1e-12 * moved)) if moved > 0 else 1.0
-        w2 = _record(record, w2, along, moved)
-        spread = max(xx / 2 - 1 / dim, 0.0)
-        on_norm = abs(off_norm) * dim / (2 * w2) / 2
-        on_power = abs(off_power) / (2 * update_power) / 2
-        record[3] += on_norm + spread + abs(ex) / 2
-        record[4] += on_norm + (on_power + err) * steeper + spread + abs(ea - eb - ex) / 2
-        record[5] += on_power + max(spread, (aa - 2 * ab + bb + iid) / 2 - 1 / dim) + err + abs(ea - eb) / 2
 
 
 @_kernel
@@ -306,12 +168,12 @@ def _run_sgdm(o: SGDM) -> tuple[Callable[..., None], float]:
 def _run_adam(o: AdamW | AdamL2) -> tuple[Callable[..., None], float]:
     adam_covariance(*o.betas)  # refuses betas at which the update has no variance
     coupled = isinstance(o, AdamL2)
-    starts = damped.starts() if coupled else (np.zeros(1), np.ones(1), np.ones(1))
+    by = parts() if coupled else (np.zeros(1), np.ones(1), np.ones(1))
 
     def run(dim: int, law: tuple[Any, ...]) -> None:
         strongest = np.maximum.accumulate(law[4][::-1])[::-1]
-        fixed = (o.betas[0], max(o.betas[1], _SMALLEST), o.eps, coupled, damped.tables(), *starts, strongest)
-        _adam(*fixed, float(dim), *law)
+        fixed = (o.betas[0], max(o.betas[1], _SMALLEST), o.eps, coupled, tables(), *by, strongest)
+        adam(*fixed, float(dim), *law)
 
     return run, QUADRATURE
 
