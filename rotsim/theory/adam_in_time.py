@@ -99,7 +99,8 @@ def _absorb(rows, count, zeta, centre, decay, beta1, beta2, dim, gradient):  # t
         rows[_MM, k] = share * (_momentum_square(decay, beta1, beta2, wm, mm, zeta[k], pull) + new_m * new_m)
     centre[1] = new_m0
     while count > 2 * SIDE and rows[_WEIGHT, count] < _GONE:
-        rows[:, count] = 0.0
+        for row in range(6):
+            rows[row, count] = 0.0
         count -= 1
     return count
 
@@ -108,7 +109,8 @@ def _absorb(rows, count, zeta, centre, decay, beta1, beta2, dim, gradient):  # t
 def _read(rows, count, zeta, centre, coupled, tables, integrals, values, scratch):  # type: ignore[no-untyped-def]
     """E[m/√v], E[w·m/√v], E[m²/√v] and E[m²/v] under e^(-ζv), w about its mean, into the four rows of `integrals`."""
     m0 = centre[1]
-    integrals[0, :] = 0.0
+    for k in range(count + 1):
+        integrals[0, k] = 0.0
     for which in range(4 if coupled else 3):
         if which == 0 and m0 == 0.0:
             continue
@@ -163,7 +165,9 @@ def _split(rows, counts, centres, v, zeta, point):  # type: ignore[no-untyped-de
         w = point[part] * np.sqrt(variance)
         centres[part, 0], centres[part, 1] = w, whole[_WM, 0] / variance * w
         counts[part] = counts[0]
-        rows[part] = 0.0
+        for k in range(POINTS + 1):
+            for row in range(6):
+                rows[part, row, k] = 0.0
         for k in range(counts[0] + 1):
             weight, ww = whole[_WEIGHT, k], whole[_WW, k] / whole[_WEIGHT, k]
             slope = whole[_WM, k] / whole[_WW, k]
@@ -187,9 +191,20 @@ def _merge(rows, counts, centres, v, share):  # type: ignore[no-untyped-def]
             mm += by * (of[_MM, k] + m0 * (m0 * of[_WEIGHT, k] + 2 * of[_M, k]))
         rows[0, _WEIGHT, k], rows[0, _W, k], rows[0, _M, k] = weight, 0.0, 0.0
         rows[0, _WW, k], rows[0, _WM, k], rows[0, _MM, k] = ww, wm, mm
-    v[0] = (share * v).sum()
-    centres[:] = 0.0
-    counts[0] = counts.max()
+    v[0] *= share[0]
+    for part in range(len(share)):
+        v[0] += share[part] * v[part] if part else 0.0
+        centres[part, 0], centres[part, 1] = 0.0, 0.0
+        counts[0] = max(counts[0], counts[part])
+
+
+@register_jitable
+def _remembered(centres, share):  # type: ignore[no-untyped-def]
+    """E w² of the parts' means."""
+    total = 0.0
+    for part in range(len(share)):
+        total += share[part] * centres[part, 0] ** 2
+    return total
 
 
 @register_jitable
@@ -226,17 +241,17 @@ def _leaves_normal(rows, count, zeta, step, across, power):  # type: ignore[no-u
 def _respond(matrix, old, new_m, new_v, m_left, v_left):  # type: ignore[no-untyped-def]
     """The map of relative deviations of (‖w‖², m², v) in a step that leaves the shares `old`, `m_left`, `v_left`."""
     new = 1 - old
-    matrix[0] = _norm_response(old, new_m, new_v), new * m_left, -new * v_left
-    matrix[1] = new_m, m_left, 0.0
-    matrix[2] = new_v, 0.0, v_left
+    matrix[0, 0], matrix[0, 1], matrix[0, 2] = _norm_response(old, new_m, new_v), new * m_left, -new * v_left
+    matrix[1, 0], matrix[1, 1] = new_m, m_left
+    matrix[2, 0], matrix[2, 2] = new_v, v_left
 
 
 @register_jitable
 def _carry(matrix, error, covariance):  # type: ignore[no-untyped-def]
     """Deviations L e and their covariance L Σ Lᵀ, in place."""
-    old, half = error.copy(), np.zeros((3, 3))
+    x, a, b, half = error[0], error[1], error[2], np.zeros((3, 3))
     for i in range(3):
-        error[i] = matrix[i, 0] * old[0] + matrix[i, 1] * old[1] + matrix[i, 2] * old[2]
+        error[i] = matrix[i, 0] * x + matrix[i, 1] * a + matrix[i, 2] * b
         for j in range(3):
             for k in range(3):
                 half[i, j] += matrix[i, k] * covariance[k, j]
@@ -255,7 +270,8 @@ def adam(  # type: ignore[no-untyped-def]
     zeta, integrals, values, scratch = np.zeros(size), np.zeros((4, size)), np.zeros(size), np.zeros(size + GHOSTS)
     rows, counts = np.zeros((len(point), 6, size)), np.full(len(point), POINTS)
     centres, v = np.zeros((len(point), 2)), np.zeros(len(point))
-    rows[0, _WEIGHT], rows[0, _WW] = 1.0, w2 / dim
+    for k in range(size):
+        rows[0, _WEIGHT, k], rows[0, _WW, k] = 1.0, w2 / dim
     parts, last_filled = 1, 0.0
     matrix, error, covariance = np.zeros((3, 3)), np.zeros(3), np.zeros((3, 3))
     m_total, v_total, cumulant, not_normal = 0.0, 0.0, 0.0, 0.0
@@ -266,24 +282,27 @@ def adam(  # type: ignore[no-untyped-def]
         gradient = power * w2**homogeneity
         if coupled:
             filled = strongest[t] ** 2 * w2 / (gradient + strongest[t] ** 2 * w2)
-            started = (share * centres[:, 0] ** 2).sum() * dim / w2
+            started = _remembered(centres, share) * dim / w2
             if parts > 1 and started * filled < _MERGED:
                 _merge(rows, counts, centres, v, share)
                 parts, last_filled = 1, filled
             elif parts == 1 and filled > max(_SPLIT, 2 * last_filled):
                 parts = len(point)
                 if t == 0:
-                    zeta[1:] = 1.0
-                widen(zeta, rows[:1], counts[:1], v[0] * point[-1] ** 2, tables.entering)
+                    lay(zeta, 1.0)
+                widen(zeta, rows, counts, 1, v[0] * point[-1] ** 2, tables.entering)
                 _split(rows, counts, centres, v, zeta, point)
+        largest, total = 0.0, 0.0
         for part in range(parts):
             square = centres[part, 0] ** 2 + rows[part, _WW, 0]
             v[part] = beta2 * v[part] + (1 - beta2) * _pull(inside, dim, gradient, square)
+            largest, total = max(largest, v[part]), total + v[part]
         if t == 0:
-            lay(zeta, v.max())
+            lay(zeta, largest)
         else:
-            zeta /= beta2
-            widen(zeta, rows[:parts], counts[:parts], v[:parts].max(), tables.entering)
+            for k in range(1, POINTS + 1):
+                zeta[k] /= beta2
+            widen(zeta, rows, counts, parts, largest, tables.entering)
         step = lr[t] / (1 - left1) * np.sqrt(1 - left2)
         across, update_power, fourth, wild, made = 0.0, 0.0, 0.0, 0.0, 0.0
         off_norm, off_power = 0.0, 0.0
@@ -316,7 +335,7 @@ def adam(  # type: ignore[no-untyped-def]
 
         # what is declared
         pull_power = gradient + inside**2 * before
-        lost = lr[t] * outside + step / np.sqrt(v[:parts].mean()) * inside
+        lost = lr[t] * outside + step / np.sqrt(total / parts) * inside
         kept = max(1 - lost, 0.0) ** 2
         old = min(kept * before / w2, 1.0)
         follows = (homogeneity * gradient + inside**2 * before) / pull_power
@@ -330,8 +349,8 @@ def adam(  # type: ignore[no-untyped-def]
                 cumulant = kept**2 * cumulant + abs(made)
                 not_normal, started = cumulant / (3 * (w2 / dim) ** 2), 1.0
             else:
-                started = (share * centres[:, 0] ** 2).sum() * dim / w2
-            unlike = 2 * wild / update_power + (1 - gradient / pull_power) * not_normal * started
+                started = _remembered(centres, share) * dim / w2
+            unlike = 2 * (wild / update_power + (1 - gradient / pull_power) * not_normal * started)
         sampled = max(2.0, fourth / update_power**2 - 1) / dim
         _carry(matrix, error, covariance)
         error[0] += 2 * (1 - old) * unlike

@@ -101,20 +101,20 @@ def _cubic(by, values):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def widen(zeta, rows, counts, v, entering):  # type: ignore[no-untyped-def]
+def widen(zeta, rows, counts, parts, v, entering):  # type: ignore[no-untyped-def]
     """Let points enter on the left until F is straight there at this mean of v."""
     while zeta[1] * v > _STRAIGHT and zeta[1] > 0.0:
-        for part in range(len(counts)):
-            counts[part] = min(counts[part] + 1, POINTS)
-            for row in rows[part]:
-                new = _cubic(entering, row)
-                for k in range(counts[part], 1, -1):
-                    row[k] = row[k - 1]
-                row[1] = new
-        first = zeta[1] * np.exp(-SPACING)
+        for part in range(parts):
+            count = min(counts[part] + 1, POINTS)
+            counts[part] = count
+            for row in range(rows.shape[1]):
+                new = _cubic(entering, rows[part, row])
+                for k in range(count, 1, -1):
+                    rows[part, row, k] = rows[part, row, k - 1]
+                rows[part, row, 1] = new
         for k in range(POINTS, 1, -1):
             zeta[k] = zeta[k - 1]
-        zeta[1] = first
+        zeta[1] *= np.exp(-SPACING)
 
 
 @register_jitable
