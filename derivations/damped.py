@@ -100,7 +100,7 @@ def newest_gradient() -> tuple[Eq, ...]:
 
 @cache
 def weight_of_y() -> Eq:
-    """2(1-β2)ζ."""
+    """b is 2(1-β2)ζ, which stands in every one of the following steps."""
     return equation(b_y, 2 * (1 - beta2) * zeta)
 
 
@@ -177,7 +177,7 @@ def weights_mean() -> Eq:
 
 @cache
 def momentum_mean() -> Eq:
-    """For the old momentum by the same rule."""
+    """For the old momentum by the same rule, its covariance with y being λ times that with w."""
     return equation(E(m_[t - 1]), _mean_left(m_mean, _my))
 
 
@@ -195,7 +195,7 @@ def weights() -> Eq:
 
 @cache
 def overlap() -> Eq:
-    """What y has of w is new in the momentum."""
+    """For w and the new momentum: what y has of w is new in it."""
     return equation(E(w_[t - 1] * m_[t]), beta1 * _left(_wy, _my, x_m) + (1 - beta1) * _wy / Q_y)
 
 
@@ -218,7 +218,7 @@ def mean_after_the_step() -> Eq:
 
 @cache
 def overlap_after_the_step() -> Eq:
-    """The product of the new weights and m."""
+    """The product of the new weights and m, to be averaged into the next overlap."""
     return equation(E(w_[t] * m_[t]), a * x_m - h * u_m)
 
 
