@@ -33,7 +33,7 @@ from rotsim.theory import closed_forms
 from rotsim.theory.damped import GHOSTS, POINTS, SIDE, SPACING, beyond, integral, lay, widen
 from rotsim.theory.record import along_weights, kernel, record_step, squared_step
 
-PARTS = 20
+PARTS = 40
 _FAR = 5.5  # deviations, the largest |w| of a part
 # Split when the decay yet to come has this share of v, one again when that times the share of E‖w‖² that goes back to
 # the start is below the second. Halving or doubling either changes predictions by less than what is declared.
@@ -360,7 +360,7 @@ def adam(  # type: ignore[no-untyped-def]
         spread = max(covariance[0, 0] / 2 - 1 / dim, 0.0)
         power_spread = (covariance[1, 1] - 2 * covariance[1, 2] + covariance[2, 2] + sampled) / 2 - 1 / dim
         size_error = error[1] - error[2]
-        on_norm, on_update = abs(off_norm) * dim / (4 * w2), abs(off_power) / (4 * update_power) + unlike
+        on_norm, on_update = abs(off_norm) * dim / (2 * w2), abs(off_power) / (2 * update_power) + unlike
         record[3] += on_norm + spread + abs(error[0]) / 2
         record[4] += on_norm + on_update * steeper + spread + abs(size_error - error[0]) / 2
         record[5] += on_update + max(spread, power_spread) + abs(size_error) / 2
