@@ -72,6 +72,14 @@ Y, mu, ell = _positive("Y"), _positive("mu"), _positive("ell")
 P_g = Symbol("P_g", real=True)
 I_0, I_1, w_square, m_square = symbols("I_0 I_1 w_2 m_2", real=True)
 f_1, f_2 = Symbol("f_1", real=True), Symbol("f_2", real=True)
+zeta = _positive("zeta")
+w_mean = Symbol("A_1", real=True)
+m_mean = Symbol("M_1", real=True)
+y_power = _positive("Y_2")
+w_power = _positive("A_2")
+u_m = _positive("U")
+c_31, c_22, c_13, c_04 = (Symbol(f"c_{name}", real=True) for name in ("31", "22", "13", "04"))
+f_w, q_m, q_v = _positive("f"), _positive("q_m"), _positive("q_v")
 
 delta = _positive("delta")
 a = _positive("a")
@@ -84,6 +92,8 @@ gamma_0 = _positive("gamma_0")
 b_0 = _positive("b_0")
 B_0 = _positive("B_0")
 epsilon = _positive("epsilon")
+b_y = Symbol("b", nonnegative=True)
+Q_y = _positive("Q")
 omega = Symbol("omega", real=True)
 c_m, d_m = Symbol("c_m", real=True), Symbol("d_m", real=True)
 N_v = Symbol("N_v", real=True)
@@ -146,6 +156,19 @@ ARGUMENTS: dict[Symbol, Entry] = {
     z_theta: Entry("turn", "rotation over that of equilibrium", "turn > 0"),
     f_1: Entry("fallen", "1 - ρ one step less apart", "fallen >= 0"),
     f_2: Entry("fallen_before", "1 - ρ two steps less apart", "fallen_before >= 0"),
+    zeta: Entry("damping", "ζ in the weight e^(-ζv)", "damping >= 0"),
+    w_mean: Entry("w_mean", "mean of a weight", "any w_mean"),
+    m_mean: Entry("m_mean", "mean of its momentum", "any m_mean"),
+    w_power: Entry("weight_power", "mean square of a weight", "weight_power > 0"),
+    y_power: Entry("pull_power", "mean square of what Adam averages, gradient and decay", "pull_power > 0"),
+    u_m: Entry("rooted_power", "mean of m²/√v", "rooted_power >= 0"),
+    c_31: Entry("cumulant_31", "joint fourth cumulant of w, w, w and the update u", "any cumulant_31"),
+    c_22: Entry("cumulant_22", "of w, w, u, u", "any cumulant_22"),
+    c_13: Entry("cumulant_13", "of w, u, u, u", "any cumulant_13"),
+    c_04: Entry("cumulant_04", "of u, four times", "any cumulant_04"),
+    f_w: Entry("old_norm", "share of E‖w‖² that is left of the one before", "0 <= old_norm <= 1"),
+    q_m: Entry("new_momentum", "share of the newest gradient in m², times its exponent", "any new_momentum"),
+    q_v: Entry("new_moment", "share of the newest gradient in v, times its exponent", "any new_moment"),
     P: Entry("radial", "share of the weights that the normalised gradient contains", "weight_decay + radial > 0"),
 }
 
@@ -169,6 +192,8 @@ PARTS: dict[Symbol, Entry] = {
     I_1: Entry("carrying", "what E w·m gains per E w²", "any carrying"),
     w_square: Entry("square", "E w² of a coordinate", "square > 0"),
     m_square: Entry("remembered", "E m² of a coordinate", "remembered > 0"),
+    b_y: Entry("weight", "what y² is multiplied by, twice, in the exponent", "weight >= 0"),
+    Q_y: Entry("thinned", "what that makes of the inverse variance of y", "thinned >= 1"),
     epsilon: Entry("share", "share of the raw noise that lies along the weights", "0 <= share < 1"),
 }
 

@@ -54,6 +54,20 @@ lion_exact_one_minus_cosine(lr, weight_decay, discounted_sum)
 lion_relaxation_steps(lr, weight_decay)
 adam_ratio(second_moment, momentum_power, spread, shared)
 adam_settled_ratio(beta1, beta2)
+damped_momentum(weight_decay, beta2, momentum_overlap, damping, w_mean, m_mean, pull_power)
+damped_momentum_square(weight_decay, beta1, beta2, momentum_overlap, momentum_power, damping, pull_power)
+damped_overlap(weight_decay, beta1, beta2, momentum_overlap, damping, weight_power, pull_power)
+damped_pull(weight_decay, dim, noise_power, weight_power)
+damped_pull_mean(weight_decay, beta2, damping, w_mean, pull_power)
+damped_share(beta2, damping, pull_power)
+damped_share_of_mean(weight_decay, beta2, damping, w_mean, pull_power)
+damped_weight(weight_decay, beta2, damping, w_mean, weight_power, pull_power)
+damped_weight_square(weight_decay, beta2, damping, weight_power, pull_power)
+moved_overlap(lr, weight_decay, step_length, momentum_overlap, rooted_power)
+moved_weight(lr, weight_decay, step_length, w_mean, rooted_power)
+moved_weight_square(lr, weight_decay, step_length, across, update_power, weight_power)
+fourth_cumulant(step_length, cumulant_31, cumulant_22, cumulant_13, cumulant_04)
+norm_response(old_norm, new_momentum, new_moment)
 walk_mode_overlap(lr, weight_decay, step_length, mode_overlap, weight, root)
 walk_along(lr, weight_decay, norm_squared, step_length, across)
 walk_moved(lr, weight_decay, norm_squared, step_length, across, update_power)
@@ -697,6 +711,19 @@ INTERIOR = {
     "alignment": (0.1, 0.7),
     "lasting_decay": (0.05, 0.4),
     "mean": (0.1, 0.6),
+    "damping": (0.1, 2.0),
+    "w_mean": (-0.4, 0.7),
+    "m_mean": (-0.2, 0.3),
+    "pull_power": (0.5, 2.0),
+    "weight_power": (0.1, 0.6),
+    "rooted_power": (0.1, 0.6),
+    "cumulant_31": (-0.1, 0.2),
+    "cumulant_22": (-0.1, 0.2),
+    "cumulant_13": (-0.1, 0.2),
+    "cumulant_04": (-0.1, 0.2),
+    "old_norm": (0.4, 0.9),
+    "new_momentum": (-0.3, 0.2),
+    "new_moment": (-0.5, 0.1),
 }
 
 

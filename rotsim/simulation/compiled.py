@@ -19,8 +19,11 @@ def _source_digest() -> str:
     """Digest of every source that kernels are built from: numba's cache looks at one file only."""
     package = Path(__file__).resolve().parents[1]
     folders = ("gradients", "optimizers", "simulation")
-    shared = [package / "noise.py", package / "theory" / "closed_forms.py"]
-    files = [*shared, *(path for name in folders for path in sorted((package / name).glob("*.py")))]
+    shared = ["noise.py", "theory/closed_forms.py", "theory/damped.py", "theory/record.py"]
+    files = [
+        *(package / name for name in shared),
+        *(path for name in folders for path in sorted((package / name).glob("*.py"))),
+    ]
     return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 

@@ -304,6 +304,173 @@ def adam_settled_ratio(beta1: Any, beta2: Any) -> Any:
     return 1 + 2 * (1 - beta2) / (1 + beta2) - 2 * (1 + beta1) * (1 - beta1) * (1 - beta2) / (1 - beta2 * beta1**2)
 
 
+def damped_pull(weight_decay: Any, dim: Any, noise_power: Any, weight_power: Any) -> Any:
+    """Variance of gradient and decay in one coordinate.
+
+    Derived in `derivations.damped.pull`.
+    Valid for weight_decay > 0, dim >= 1, noise_power > 0, weight_power > 0.
+    """
+    return weight_power * weight_decay**2 + noise_power / dim
+
+
+def damped_share(beta2: Any, damping: Any, pull_power: Any) -> Any:
+    """What a gradient leaves of E e^(-ζv).
+
+    Derived in `derivations.damped.weight_left`.
+    Valid for 0 <= beta2 < 1, damping >= 0, pull_power > 0.
+    """
+    weight = damping * (2 - 2 * beta2)
+    thinned = 1 + weight * pull_power
+    return 1 / np.sqrt(thinned)
+
+
+def damped_share_of_mean(weight_decay: Any, beta2: Any, damping: Any, w_mean: Any, pull_power: Any) -> Any:
+    """What the mean of the decay leaves of it.
+
+    Derived in `derivations.damped.weight_left_by_a_mean`.
+    Valid for weight_decay > 0, 0 <= beta2 < 1, damping >= 0, any w_mean, pull_power > 0.
+    """
+    weight = damping * (2 - 2 * beta2)
+    thinned = 1 + weight * pull_power
+    return np.exp(-weight * w_mean**2 * weight_decay**2 / (2 * thinned))
+
+
+def damped_weight(weight_decay: Any, beta2: Any, damping: Any, w_mean: Any, weight_power: Any, pull_power: Any) -> Any:
+    """E w under e^(-ζv), once the newest gradient is in v.
+
+    Derived in `derivations.damped.weights_mean`.
+    Valid for weight_decay > 0, 0 <= beta2 < 1, damping >= 0, any w_mean, weight_power > 0, pull_power > 0.
+    """
+    weight = damping * (2 - 2 * beta2)
+    thinned = 1 + weight * pull_power
+    return w_mean - w_mean * weight * weight_power * weight_decay**2 / thinned
+
+
+def damped_momentum(
+    weight_decay: Any, beta2: Any, momentum_overlap: Any, damping: Any, w_mean: Any, m_mean: Any, pull_power: Any
+) -> Any:
+    """E m of the old m likewise.
+
+    Derived in `derivations.damped.momentum_mean`.
+    Valid for weight_decay > 0, 0 <= beta2 < 1, any momentum_overlap, damping >= 0, any w_mean, any m_mean,
+    pull_power > 0.
+    """
+    weight = damping * (2 - 2 * beta2)
+    thinned = 1 + weight * pull_power
+    return m_mean - w_mean * momentum_overlap * weight * weight_decay**2 / thinned
+
+
+def damped_pull_mean(weight_decay: Any, beta2: Any, damping: Any, w_mean: Any, pull_power: Any) -> Any:
+    """Mean of gradient and decay likewise.
+
+    Derived in `derivations.damped.pull_mean`.
+    Valid for weight_decay > 0, 0 <= beta2 < 1, damping >= 0, any w_mean, pull_power > 0.
+    """
+    weight = damping * (2 - 2 * beta2)
+    thinned = 1 + weight * pull_power
+    return w_mean * weight_decay / thinned
+
+
+def damped_weight_square(weight_decay: Any, beta2: Any, damping: Any, weight_power: Any, pull_power: Any) -> Any:
+    """Var w likewise.
+
+    Derived in `derivations.damped.weights`.
+    Valid for weight_decay > 0, 0 <= beta2 < 1, damping >= 0, weight_power > 0, pull_power > 0.
+    """
+    weight = damping * (2 - 2 * beta2)
+    thinned = 1 + weight * pull_power
+    return weight_power - weight * weight_power**2 * weight_decay**2 / thinned
+
+
+def damped_overlap(
+    weight_decay: Any, beta1: Any, beta2: Any, momentum_overlap: Any, damping: Any, weight_power: Any, pull_power: Any
+) -> Any:
+    """Cov(w, m) likewise, m being the new one.
+
+    Derived in `derivations.damped.overlap`.
+    Valid for weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, any momentum_overlap, damping >= 0,
+    weight_power > 0, pull_power > 0.
+    """
+    weight = damping * (2 - 2 * beta2)
+    thinned = 1 + weight * pull_power
+    part_1 = beta1 * (momentum_overlap - momentum_overlap * weight * weight_power * weight_decay**2 / thinned)
+    return weight_power * weight_decay * (1 - beta1) / thinned + part_1
+
+
+def damped_momentum_square(
+    weight_decay: Any, beta1: Any, beta2: Any, momentum_overlap: Any, momentum_power: Any, damping: Any, pull_power: Any
+) -> Any:
+    """Var m of the new m likewise.
+
+    Derived in `derivations.damped.momentum`.
+    Valid for weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, any momentum_overlap, momentum_power > 0,
+    damping >= 0, pull_power > 0.
+    """
+    weight = damping * (2 - 2 * beta2)
+    thinned = 1 + weight * pull_power
+    part_1 = beta1**2 * (momentum_power - weight * momentum_overlap**2 * weight_decay**2 / thinned)
+    part_2 = 2 * momentum_overlap * beta1 * weight_decay * (1 - beta1) / thinned
+    return pull_power * (1 - beta1) ** 2 / thinned + part_1 + part_2
+
+
+def moved_weight(lr: Any, weight_decay: Any, step_length: Any, w_mean: Any, rooted_power: Any) -> Any:
+    """E w under e^(-ζv) after the step.
+
+    Derived in `derivations.damped.mean_after_the_step`.
+    Valid for lr > 0, weight_decay > 0, step_length >= 0, any w_mean, rooted_power >= 0.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return w_mean * kept - rooted_power * step_length
+
+
+def moved_overlap(lr: Any, weight_decay: Any, step_length: Any, momentum_overlap: Any, rooted_power: Any) -> Any:
+    """E w·m under e^(-ζv) after the step.
+
+    Derived in `derivations.damped.overlap_after_the_step`.
+    Valid for lr > 0, weight_decay > 0, step_length >= 0, any momentum_overlap, rooted_power >= 0.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return momentum_overlap * kept - rooted_power * step_length
+
+
+def moved_weight_square(
+    lr: Any, weight_decay: Any, step_length: Any, across: Any, update_power: Any, weight_power: Any
+) -> Any:
+    """E w² under e^(-ζv) after the step.
+
+    Derived in `derivations.damped.weights_after_the_step`.
+    Valid for lr > 0, weight_decay > 0, step_length >= 0, any across, update_power > 0, weight_power > 0.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return weight_power * kept**2 + update_power * step_length**2 - 2 * across * kept * step_length
+
+
+def fourth_cumulant(step_length: Any, cumulant_31: Any, cumulant_22: Any, cumulant_13: Any, cumulant_04: Any) -> Any:
+    """E w⁴ - 3(E w²)² that a step from Gaussian weights makes.
+
+    Derived in `derivations.damped.leaving_the_normal_law`.
+    Valid for step_length >= 0, any cumulant_31, any cumulant_22, any cumulant_13, any cumulant_04.
+    """
+    return (
+        6 * cumulant_22 * step_length**2
+        + cumulant_04 * step_length**4
+        - 4 * cumulant_13 * step_length**3
+        - 4 * cumulant_31 * step_length
+    )
+
+
+def norm_response(old_norm: Any, new_momentum: Any, new_moment: Any) -> Any:
+    """What a relative deviation of one neuron's ‖w‖² leaves of itself.
+
+    Derived in `derivations.damped.norm_response`.
+    Valid for 0 <= old_norm <= 1, any new_momentum, any new_moment.
+    """
+    return (1 - old_norm) * (new_momentum - new_moment) + old_norm
+
+
 def walk_mode_overlap(lr: Any, weight_decay: Any, step_length: Any, mode_overlap: Any, weight: Any, root: Any) -> Any:
     """Overlap of the weights with one mode, one step on.
 

@@ -25,20 +25,15 @@ and two linear equations for W = E‖w‖² and δ = W - E[w·r]:
     Q = E\|r\|^2 = W - \frac{2\beta}{1+\beta}\delta.
 
 Exact for ηℓ → 0 at any β2 and for β2 → 1 at any ηℓ; neglected is a product of the two, and
-(λw)² beside g² other than in the mean of v. Where a = 1, under Adam+L2, the exact chain of `adam_l2_chain` says how
-much that is: `departure`. It serves what the chain cannot: courses in time, and decoupled decay beside a pull.
+(λw)² beside g² other than in the mean of v. It serves what the exact chain of `adam_l2_chain` cannot: decoupled decay
+beside a pull, and angles over many steps.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
-from rotsim.theory.adam_l2_chain import steady
-from rotsim.theory.second_moment import UpdateCovariance, adam_covariance, mean_response
-
-_DECAYS = np.geomspace(1e-4, 10, 24)
+from rotsim.theory.second_moment import UpdateCovariance
 
 
 def stationary(
@@ -86,33 +81,3 @@ def stationary(
     moved = lr**2 * (noise.lag_0 + 2 * decay * b + decay**2 * (norm_squared - lag * gap))
     moved += lost**2 * norm_squared + 2 * lost * lr * (a + decay * (norm_squared - memory * gap))
     return float(norm_squared), float(moved / (2 * norm_squared))
-
-
-@lru_cache(maxsize=256)
-def departure(beta1: float, beta2: float) -> tuple[np.ndarray, np.ndarray]:
-    """How far Adam+L2 as the walk above is from its exact equilibrium.
-
-    Parameters
-    ----------
-    beta1, beta2 : float
-        As `adam_covariance` takes them.
-
-    Returns
-    -------
-    decay : ndarray
-        Decay per step ηλ/√v, rising from 0; to be interpolated linearly.
-    error : ndarray
-        Relative error of norm and update at that decay or any smaller one, at most 1; that of the rotation, their
-        quotient, is at most twice as large.
-    """
-    noise, (response, memory) = adam_covariance(beta1, beta2), mean_response(beta1, beta2)
-    decay, error = [0.0], [0.0]
-    for h in _DECAYS:
-        exact = steady(float(h), beta1, beta2)
-        v = 1 + exact.square
-        square, half = stationary(float(h), float(response / np.sqrt(v)), memory, noise)
-        norm = abs(np.log(exact.square * v / square)) / 2
-        update = abs(np.log(exact.square * v / square * exact.one_minus_cosine / half)) / 2
-        decay.append(float(h / np.sqrt(v)))
-        error.append(min(1.0, max(norm, update) + exact.error))
-    return np.array(decay), np.maximum.accumulate(error)

@@ -35,22 +35,22 @@ from rotsim.errors import InvalidInput
 from rotsim.gradients import GradientPower
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
-from rotsim.simulation.compiled import compiled
-from rotsim.simulation.walk import squared_angle
 from rotsim.theory import closed_forms
-from rotsim.theory.coupled import departure
-from rotsim.theory.second_moment import UpdateCovariance, adam_covariance, mean_response
+from rotsim.theory.adam_in_time import adam, parts
+from rotsim.theory.damped import tables
+from rotsim.theory.record import along_weights as _along
+from rotsim.theory.record import kernel as _kernel
+from rotsim.theory.record import record_step as _record
+from rotsim.theory.record import squared_step as _moved
+from rotsim.theory.second_moment import UpdateCovariance, adam_covariance
 from rotsim.theory.sign import arcsine_modes, sign_covariance
 
-# Declared error of E[m²/v] over what is corrected to first order, and over the change of Var v/v². Chosen after a look
-# at direct simulations of m and v at seven betas under constant, falling, rising and dropping gradients.
-SECOND_ORDER, SPREAD_ORDER = 0.5, 0.02
+QUADRATURE = 1e-6  # of the grid in ζ
+_SMALLEST = 1e-12  # β2 below this is as good as 0
 
 
-# The maps of one step, generated from derivations.transient, .second_moment and .rotational.
+# The maps of one step, generated from derivations.transient and .rotational.
 _mode_overlap = register_jitable(closed_forms.walk_mode_overlap)
-_along = register_jitable(closed_forms.walk_along)
-_moved = register_jitable(closed_forms.walk_moved)
 _sgdm_across = register_jitable(closed_forms.sgdm_across)
 _sgdm_power = register_jitable(closed_forms.sgdm_momentum_power)
 _sgdm_overlap = register_jitable(closed_forms.sgdm_momentum_overlap)
@@ -66,59 +66,6 @@ _turned = register_jitable(closed_forms.turned_one_minus_cosine)
 _rate = register_jitable(closed_forms.rotational_rate)
 _kept = register_jitable(closed_forms.rotational_kept)
 _turned_overlap = register_jitable(closed_forms.rotational_mode_overlap)
-_ratio = register_jitable(closed_forms.adam_ratio)
-_settled_ratio = register_jitable(closed_forms.adam_settled_ratio)
-
-
-def _kernel(function: Callable[..., None]) -> Callable[..., None]:
-    """Compiled under a name with the digest of `simulation`, whose angle of a chord is inlined here."""
-    return compiled(function, f"predict{function.__name__}", {})
-
-
-@register_jitable
-def _record(record, before, along, moved, error=0.0, kept=1.0, inherited=0.0, follows=0.0):  # type: ignore[no-untyped-def]
-    """Add ‖w‖², squared angle and ‖Δw‖² of one step to a window, and their declared errors; return the new E‖w‖².
-
-    error: relative, of the update. kept: the share of E‖w‖² that decay leaves, on top of which noise grows it.
-    inherited: error of E‖w‖² from before, whose new value is returned as well. follows: what the update owes to
-    that, with its sign, since it can damp the error as well as amplify it.
-    """
-    after = before + 2.0 * along + moved
-    norm_before, norm_after = np.sqrt(before), np.sqrt(after)
-    radial = (2.0 * along + moved) / (norm_before + norm_after)
-    record[0] += after
-    perpendicular = max(moved - radial * radial, 0.0)
-    record[1] += squared_angle(perpendicular / (norm_before * norm_after))
-    record[2] += moved
-    inherited = kept * inherited + 2 * (error + follows) * max(after - kept * before, 0.0)
-    on_norm, error = abs(inherited) / (2 * after), error + abs(follows)
-    record[3] += on_norm
-    record[4] += on_norm + error * np.sqrt(moved / max(perpendicular, 1e-12 * moved)) if moved > 0.0 else on_norm
-    record[5] += error + on_norm * min(
-        1.0, (1 - np.sqrt(kept)) ** 2 * before / max(moved, 1e-300)
-    )  # decay's share of Δw
-    return after, inherited
-
-
-@register_jitable
-def _adam_size(beta1, beta2, gradient, off, state):  # type: ignore[no-untyped-def]
-    """One step of the moments of one coordinate: E[m²/v] over its mean-field value, relative to equilibrium; its error.
-
-    derivations.second_moment.moment_of_the_ratio: to first order in the fluctuations of v it is
-    1 + Var v/v² - Cov(m², v)/(E m²·v). `off` is the declared relative error of the gradient's square, which m²
-    and v inherit at their own pace: what the update then owes to it is returned as well.
-    """
-    old_m2, old_v, spread, cross, off_m2, off_v = state
-    fresh1, fresh2 = (1 - beta1) ** 2 * gradient, (1 - beta2) * gradient
-    m2, v = beta1**2 * old_m2 + fresh1, beta2 * old_v + fresh2
-    spread = beta2**2 * spread + fresh2**2  # half of Var v
-    cross = beta1**2 * beta2 * cross + fresh1 * fresh2  # half of Cov(m², v)
-    off_m2 = (beta1**2 * old_m2 * off_m2 + fresh1 * off) / m2
-    off_v = (beta2 * old_v * off_v + fresh2 * off) / v
-    size = _ratio(v, m2, spread, cross) / _settled_ratio(beta1, beta2)
-    change = abs(2 * spread / v**2 - 2 * (1 - beta2) / (1 + beta2))
-    error = SECOND_ORDER * abs(size - 1) + SPREAD_ORDER * change
-    return size, error, (off_m2 - off_v) / 2, (m2, v, spread, cross, off_m2, off_v)
 
 
 @_kernel
@@ -128,82 +75,7 @@ def _sgdm(momentum, power, homogeneity, w2, lr, weight_decay, window, records): 
         across = _sgdm_across(weight_decay[t], momentum, w2, overlap)  # E[w_{t-1}·m_t]
         m2 = _sgdm_power(weight_decay[t], momentum, w2, overlap, power * w2**homogeneity, m2)
         overlap = _sgdm_overlap(lr[t], across, m2)
-        w2, _ = _record(records[t // window], w2, -lr[t] * across, lr[t] ** 2 * m2)
-
-
-@_kernel
-def _adam_l2(  # type: ignore[no-untyped-def]
-    beta1,
-    beta2,
-    eps,
-    response,
-    memory,
-    lag_0,
-    weights,
-    roots,
-    decays,
-    departures,
-    dim,
-    power,
-    homogeneity,
-    w2,
-    lr,
-    weight_decay,
-    window,
-    records,
-):
-    overlap, filtered = np.zeros_like(weights), np.zeros_like(weights)  # of w and of r with each mode of the noise
-    across, r2 = 0.0, 0.0  # E[w·r], E‖r‖², where r remembers the decay term λw
-    m2, state, left1, left2, inherited = 0.0, (0.0,) * 6, 1.0, 1.0, 0.0
-    fresh, new = 1 - beta1, 1 - memory
-    for t in range(len(lr)):
-        left1, left2 = left1 * beta1, left2 * beta2
-        decay = weight_decay[t]
-        gradient = power * w2**homogeneity
-        total = (gradient + decay**2 * w2) / dim
-        m2 = beta1**2 * m2 + fresh**2 * gradient
-        off = (homogeneity * gradient + decay**2 * w2) / (total * dim) * inherited / w2
-        size, error, follows, state = _adam_size(beta1, beta2, total, off, state)
-        step = lr[t] / (1 - left1) / (np.sqrt(state[1] / (1 - left2)) + eps) * np.sqrt(size)
-        noise_w, noise_r = 0.0, 0.0  # E[w_{t-1}·n_t], E[r_t·n_t]
-        for n in range(len(weights)):
-            earlier = roots[n] * overlap[n]
-            filtered[n] = memory * roots[n] * filtered[n] + new * decay * earlier
-            noise_w += earlier
-            noise_r += filtered[n]
-            overlap[n] = earlier - step * (m2 * weights[n] + response * filtered[n])
-        r2 = memory**2 * r2 + 2 * memory * new * decay * across + (new * decay) ** 2 * w2
-        across = memory * across + new * decay * w2  # E[w_{t-1}·r_t]
-        along = -step * (noise_w + response * across)
-        moved = step**2 * (m2 * lag_0 + 2 * response * noise_r + response**2 * r2)
-        across -= step * (noise_r + response * r2)
-        lost = step * decay
-        saturated = (decay**2 * w2 / (total * dim)) ** 2
-        error += max(np.interp(lost, decays, departures), saturated)
-        inherited += 2 * saturated * lost * w2  # decay itself is then off
-        w2, inherited = _record(records[t // window], w2, along, moved, error, (1 - lost) ** 2, inherited, follows)
-
-
-@_kernel
-def _adamw(  # type: ignore[no-untyped-def]
-    beta1, beta2, eps, lag_0, weights, roots, dim, power, homogeneity, w2, lr, weight_decay, window, records
-):
-    overlap = np.zeros_like(weights)  # E[w·m], split into the modes of the covariance
-    state, left1, left2, inherited = (0.0,) * 6, 1.0, 1.0, 0.0
-    for t in range(len(lr)):
-        left1, left2 = left1 * beta1, left2 * beta2
-        gradient = power * w2**homogeneity / dim
-        size, error, follows, state = _adam_size(beta1, beta2, gradient, homogeneity * inherited / w2, state)
-        m2, v = state[:2]
-        step = lr[t] / (1 - left1) / (np.sqrt(v / (1 - left2)) + eps) * np.sqrt(size)
-        across = 0.0
-        for n in range(len(weights)):
-            across += roots[n] * overlap[n]
-            overlap[n] = _mode_overlap(lr[t], weight_decay[t], step, overlap[n], m2 * dim * weights[n], roots[n])
-        along = _along(lr[t], weight_decay[t], w2, step, across)
-        moved = _moved(lr[t], weight_decay[t], w2, step, across, m2 * dim * lag_0)
-        kept = (1 - lr[t] * weight_decay[t]) ** 2
-        w2, inherited = _record(records[t // window], w2, along, moved, error, kept, inherited, follows)
+        w2 = _record(records[t // window], w2, -lr[t] * across, lr[t] ** 2 * m2)
 
 
 @_kernel
@@ -225,7 +97,7 @@ def _lion(  # type: ignore[no-untyped-def]
             overlap[n] = _mode_overlap(lr[t], weight_decay[t], lr[t], overlap[n], weight, faded ** odd[n])
         along = _along(lr[t], weight_decay[t], w2, lr[t], across)
         moved = _moved(lr[t], weight_decay[t], w2, lr[t], across, dim)
-        w2, _ = _record(records[t // window], w2, along, moved)
+        w2 = _record(records[t // window], w2, along, moved)
 
 
 @_kernel
@@ -304,21 +176,17 @@ def _run_sgdm(o: SGDM) -> tuple[Callable[..., None], float]:
     return lambda dim, law: _sgdm(o.momentum, *law), 0.0
 
 
-def _modes(beta1: float, beta2: float) -> tuple[float, np.ndarray, np.ndarray]:
-    """Autocovariance of u in units of E[m²], as the recursions carry E[m²] themselves."""
-    covariance = adam_covariance(beta1, beta2)
-    frozen = (1 - beta1) / (1 + beta1)
-    return covariance.lag_0 / frozen, covariance.weights / frozen, covariance.roots
+def _run_adam(o: AdamW | AdamL2) -> tuple[Callable[..., None], float]:
+    adam_covariance(*o.betas)  # refuses betas at which the update has no variance
+    coupled = isinstance(o, AdamL2)
+    by = parts() if coupled else (np.zeros(1), np.ones(1), np.ones(1))
 
+    def run(dim: int, law: tuple[Any, ...]) -> None:
+        strongest = np.maximum.accumulate(law[4][::-1])[::-1]
+        fixed = (o.betas[0], max(o.betas[1], _SMALLEST), o.eps, coupled, tables(), *by, strongest)
+        adam(*fixed, float(dim), *law)
 
-def _run_adam_l2(o: AdamL2) -> tuple[Callable[..., None], float]:
-    fixed = (*o.betas, o.eps, *mean_response(*o.betas), *_modes(*o.betas), *departure(*o.betas))
-    return lambda dim, law: _adam_l2(*fixed, float(dim), *law), adam_covariance(*o.betas).error
-
-
-def _run_adamw(o: AdamW) -> tuple[Callable[..., None], float]:
-    fixed = (*o.betas, o.eps, *_modes(*o.betas))
-    return lambda dim, law: _adamw(*fixed, float(dim), *law), adam_covariance(*o.betas).error
+    return run, QUADRATURE
 
 
 def _run_lion(o: Lion) -> tuple[Callable[..., None], float]:
@@ -364,8 +232,8 @@ def _lengths(o: Rotational, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 _RECURSIONS: dict[type[Optimizer], Callable[..., tuple[Callable[..., None], float]]] = {
     SGDM: _run_sgdm,
-    AdamL2: _run_adam_l2,
-    AdamW: _run_adamw,
+    AdamL2: _run_adam,
+    AdamW: _run_adam,
     Lion: _run_lion,
     Rotational: _run_rotational,
 }

@@ -1,0 +1,366 @@
+r"""AdamW and Adam+L2 one step at a time, with v random: second moments of one coordinate under the weights of `damped`.
+
+* AdamW is exact for any course of the gradient's scale: m is Gaussian under every weight.
+* Under Adam+L2 the decay λw is averaged into m and v with the gradient. (w, m) is taken as Gaussian under every weight
+  by itself, given where w started. Coordinates are therefore followed in parts, by |w|, while decay fills v and their
+  start is remembered; elsewhere all are one part of mean 0. A step of many parts takes 20 times as long as one of one.
+
+What is declared besides 1/dim, from the state at each step:
+
+* Neurons of one dim differ, and in scale-invariant weights the norm of a neuron sets its own gradient. The variance of
+  ‖w‖² among them follows the linear response of the mean's map (derivations.damped.neurons_differ); half of it is an
+  error of E‖w‖ and of the angle, half of that of ‖Δw‖² one of the update. For β1 > √β2 and weights far too short this
+  grows with every step, since m remembers large gradients that v has forgotten: a neuron runs away from the mean.
+* Weights under Adam+L2 that are not Gaussian: the fourth cumulant that steps have made, and in the random part of the
+  update its own, times the share (its square) that decay has in v. The error is carried on to the norm, and from there
+  through the gradient to m and v, by the same linear response.
+* The sum over parts, by half its distance to that over every second part.
+
+The first is derived but for the Gaussian spread at rest; the factors 2 and 1 of the second and the half of the third
+are orders of magnitude, chosen against exact equilibria and 30 random walks. Decay above half of v in the long run,
+at lr·weight_decay/√v above 0.3 and small β2, is outside of what they cover, as it is for `adam_l2_chain`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numba.extending import register_jitable
+from scipy.special import roots_legendre
+
+from rotsim.theory import closed_forms
+from rotsim.theory.damped import GHOSTS, POINTS, SIDE, SPACING, beyond, integral, lay, widen
+from rotsim.theory.record import along_weights, kernel, record_step, squared_step
+
+PARTS = 40
+_FAR = 5.5  # deviations, the largest |w| of a part
+# Split when the decay yet to come has this share of v, one again when that times the share of E‖w‖² that goes back to
+# the start is below the second. Halving or doubling either changes predictions by less than what is declared.
+_SPLIT, _MERGED = 0.05, 1e-3
+_GONE = 1e-14  # E e^(-ζv) below which a point is given up
+_STEEP = 4.0  # E e^(-ζv) falling by more from point to point is not resolved: ratios to it are held there
+_WEIGHT, _W, _M, _WW, _WM, _MM = range(6)  # rows: E e^(-ζv), and under it moments about the part's mean
+
+# The maps of one step, generated from derivations.damped.
+_pull = register_jitable(closed_forms.damped_pull)
+_share = register_jitable(closed_forms.damped_share)
+_share_of_mean = register_jitable(closed_forms.damped_share_of_mean)
+_weight = register_jitable(closed_forms.damped_weight)
+_momentum = register_jitable(closed_forms.damped_momentum)
+_pull_mean = register_jitable(closed_forms.damped_pull_mean)
+_weight_square = register_jitable(closed_forms.damped_weight_square)
+_overlap = register_jitable(closed_forms.damped_overlap)
+_momentum_square = register_jitable(closed_forms.damped_momentum_square)
+_moved_weight = register_jitable(closed_forms.moved_weight)
+_moved_overlap = register_jitable(closed_forms.moved_overlap)
+_moved_weight_square = register_jitable(closed_forms.moved_weight_square)
+_fourth_cumulant = register_jitable(closed_forms.fourth_cumulant)
+_norm_response = register_jitable(closed_forms.norm_response)
+
+
+@cache
+def parts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points of a standard normal's absolute value, dense near 0, and their probabilities; those of every second alone.
+
+    A decay larger than the gradients moves all weights alike, but for those near 0.
+    """
+    node, by = roots_legendre(PARTS)
+    unit = (node + 1) / 2
+    point, share = _FAR * unit**1.5, by * np.sqrt(unit)
+    share *= np.exp(-(point**2) / 2)
+    degrees = np.polynomial.legendre.legvander(node, PARTS // 2 - 1)
+    coarse = np.zeros(PARTS)
+    coarse[1::2] = np.linalg.solve(degrees[1::2].T, degrees.T @ share)
+    coarse, share = coarse / share.sum(), share / share.sum()
+    return point / np.sqrt((share * point**2).sum()), share, coarse
+
+
+@register_jitable
+def _absorb(rows, count, zeta, centre, decay, beta1, beta2, dim, gradient):  # type: ignore[no-untyped-def]
+    """Take a new gradient, and the decay λw beside it, into v and m; return the number of points left."""
+    w0, m0 = centre[0], centre[1]
+    new_m0 = beta1 * m0 + (1 - beta1) * decay * w0
+    for k in range(count + 1):
+        share = rows[_WEIGHT, k]
+        w, m = rows[_W, k] / share, rows[_M, k] / share
+        ww, wm, mm = rows[_WW, k] / share - w * w, rows[_WM, k] / share - w * m, rows[_MM, k] / share - m * m
+        w, m = w + w0, m + m0
+        pull = _pull(decay, dim, gradient, max(ww, 0.0))
+        share *= _share(beta2, zeta[k], pull)
+        if w0 != 0.0:
+            share *= _share_of_mean(decay, beta2, zeta[k], w, pull)
+        new_w = _weight(decay, beta2, zeta[k], w, ww, pull) - w0
+        pulled = _pull_mean(decay, beta2, zeta[k], w, pull)
+        new_m = beta1 * _momentum(decay, beta2, wm, zeta[k], w, m, pull) + (1 - beta1) * pulled - new_m0
+        rows[_WEIGHT, k], rows[_W, k], rows[_M, k] = share, share * new_w, share * new_m
+        rows[_WW, k] = share * (_weight_square(decay, beta2, zeta[k], ww, pull) + new_w * new_w)
+        rows[_WM, k] = share * (_overlap(decay, beta1, beta2, wm, zeta[k], ww, pull) + new_w * new_m)
+        rows[_MM, k] = share * (_momentum_square(decay, beta1, beta2, wm, mm, zeta[k], pull) + new_m * new_m)
+    centre[1] = new_m0
+    while count > 2 * SIDE and rows[_WEIGHT, count] < _GONE:
+        for row in range(6):
+            rows[row, count] = 0.0
+        count -= 1
+    return count
+
+
+@register_jitable
+def _read(rows, count, zeta, centre, coupled, tables, integrals, values, scratch):  # type: ignore[no-untyped-def]
+    """E[m/√v], E[w·m/√v], E[m²/√v] and E[m²/v] under e^(-ζv), w about its mean, into the four rows of `integrals`."""
+    m0 = centre[1]
+    for k in range(count + 1):
+        integrals[0, k] = 0.0
+    for which in range(4 if coupled else 3):
+        if which == 0 and m0 == 0.0:
+            continue
+        for k in range(count + 1):
+            if which == 0:
+                values[k] = m0 * rows[_WEIGHT, k] + rows[_M, k]
+            elif which == 1:
+                values[k] = m0 * rows[_W, k] + rows[_WM, k]
+            elif which == 2:
+                values[k] = m0 * rows[_M, k] + rows[_MM, k]
+            else:
+                values[k] = m0 * (m0 * rows[_WEIGHT, k] + 2 * rows[_M, k]) + rows[_MM, k]
+        root = which < 3
+        integrals[which, 0] = integral(values, zeta, count, root, tables.root_tail if root else tables.plain_tail)
+        if coupled or which == 2:
+            weights = tables.root if root else tables.plain
+            beyond(values, zeta, count, root, weights, tables.ghosts, scratch, integrals[which])
+    if not coupled:
+        integrals[3, 0] = integral(rows[_MM], zeta, count, False, tables.plain_tail)
+
+
+@register_jitable
+def _move(rows, count, centre, coupled, lr, decay, step, integrals):  # type: ignore[no-untyped-def]
+    """Move the weights by -step·m/√v, about a mean that moves as well."""
+    mean = integrals[0, 0]
+    for k in range(count + 1):
+        weight, w, m = rows[_WEIGHT, k], rows[_W, k], rows[_M, k]
+        if coupled:
+            crossed = integrals[1, k] - mean * w
+            square = integrals[3, k] - 2 * mean * integrals[0, k] + mean * mean * weight
+            rows[_WW, k] = _moved_weight_square(lr, decay, step, crossed, square, rows[_WW, k])
+            rows[_W, k] = _moved_weight(lr, decay, step, w, integrals[0, k] - mean * weight)
+        rows[_WM, k] = _moved_overlap(lr, decay, step, rows[_WM, k], integrals[2, k] - mean * m)
+    centre[0] = _moved_weight(lr, decay, step, centre[0], mean)
+    last = count
+    for k in range(1, count if coupled else 1):
+        if rows[_WEIGHT, k] > _STEEP * rows[_WEIGHT, k + 1]:
+            last = k
+            break
+    for k in range(last + 1, count + 1):
+        held = rows[_WEIGHT, k] / rows[_WEIGHT, last]
+        for row in (_W, _WW, _WM):
+            rows[row, k] = held * rows[row, last]
+
+
+@register_jitable
+def _split(rows, counts, centres, v, zeta, point):  # type: ignore[no-untyped-def]
+    """One part of mean 0 as many, each with the weights it has now: |w| at so many deviations."""
+    whole = rows[0].copy()
+    variance = whole[_WW, 0]
+    for part in range(len(point)):
+        w = point[part] * np.sqrt(variance)
+        centres[part, 0], centres[part, 1] = w, whole[_WM, 0] / variance * w
+        counts[part] = counts[0]
+        for k in range(POINTS + 1):
+            for row in range(6):
+                rows[part, row, k] = 0.0
+        for k in range(counts[0] + 1):
+            weight, ww = whole[_WEIGHT, k], whole[_WW, k] / whole[_WEIGHT, k]
+            slope = whole[_WM, k] / whole[_WW, k]
+            mean, rest = slope * w - centres[part, 1], max(whole[_MM, k] / weight - slope**2 * ww, 0.0)
+            weight *= np.sqrt(variance / ww) * np.exp(-(w**2) / 2 * (1 / ww - 1 / variance))
+            rows[part, _WEIGHT, k], rows[part, _M, k] = weight, weight * mean
+            rows[part, _MM, k] = weight * (rest + mean**2)
+        v[part] = (1 - rows[part, _WEIGHT, 1]) / zeta[1]
+
+
+@register_jitable
+def _merge(rows, counts, centres, v, share):  # type: ignore[no-untyped-def]
+    """All parts, and their mirror images, as one of mean 0."""
+    for k in range(POINTS + 1):
+        weight, ww, wm, mm = 0.0, 0.0, 0.0, 0.0
+        for part in range(len(share)):
+            of, w0, m0, by = rows[part], centres[part, 0], centres[part, 1], share[part]
+            weight += by * of[_WEIGHT, k]
+            ww += by * (of[_WW, k] + w0 * (w0 * of[_WEIGHT, k] + 2 * of[_W, k]))
+            wm += by * (of[_WM, k] + m0 * of[_W, k] + w0 * of[_M, k] + w0 * m0 * of[_WEIGHT, k])
+            mm += by * (of[_MM, k] + m0 * (m0 * of[_WEIGHT, k] + 2 * of[_M, k]))
+        rows[0, _WEIGHT, k], rows[0, _W, k], rows[0, _M, k] = weight, 0.0, 0.0
+        rows[0, _WW, k], rows[0, _WM, k], rows[0, _MM, k] = ww, wm, mm
+    v[0] *= share[0]
+    for part in range(len(share)):
+        v[0] += share[part] * v[part] if part else 0.0
+        centres[part, 0], centres[part, 1] = 0.0, 0.0
+        counts[0] = max(counts[0], counts[part])
+
+
+@register_jitable
+def _remembered(centres, share):  # type: ignore[no-untyped-def]
+    """E w² of the parts' means."""
+    total = 0.0
+    for part in range(len(share)):
+        total += share[part] * centres[part, 0] ** 2
+    return total
+
+
+@register_jitable
+def _fourth_moments(rows, count, zeta, centre):  # type: ignore[no-untyped-def]
+    """E[m⁴/v²] = ∫ ζ E[m⁴ e^(-ζv)] dζ; the same and E[m²/v] for m about its mean. m is Gaussian under every weight."""
+    total, central, power = 0.0, 0.0, 0.0
+    for k in range(1, count + 1):
+        weight, mean = rows[_WEIGHT, k], rows[_M, k] / rows[_WEIGHT, k]
+        square = max(rows[_MM, k] / weight - mean**2, 0.0)
+        mean += centre[1]
+        area = zeta[k] * weight * SPACING
+        total += zeta[k] * area * (3 * square**2 + 6 * square * mean**2 + mean**4)
+        central += zeta[k] * area * 3 * square**2
+        power += area * square
+    return total, central, power
+
+
+@register_jitable
+def _leaves_normal(rows, count, zeta, step, across, power):  # type: ignore[no-untyped-def]
+    """E w⁴ - 3 (E w²)² that a step from Gaussian weights makes."""
+    ww0 = rows[_WW, 0]
+    c_31, c_22, c_13, c_04 = 0.0, -ww0 * power - 2 * across**2, -3 * across * power, -3 * power**2
+    for k in range(1, count + 1):
+        weight, root = rows[_WEIGHT, k], np.sqrt(zeta[k] / np.pi)
+        ww, wm, mm = rows[_WW, k], rows[_WM, k], rows[_MM, k]
+        c_31 += SPACING * root * 3 * (ww / weight - ww0) * wm
+        c_22 += SPACING * zeta[k] * (ww * mm + 2 * wm**2) / weight
+        c_13 += SPACING * zeta[k] * root * 6 * wm * mm / weight
+        c_04 += SPACING * zeta[k] ** 2 * 3 * mm**2 / weight
+    return _fourth_cumulant(step, c_31, c_22, c_13, c_04)
+
+
+@register_jitable
+def _respond(matrix, old, new_m, new_v, m_left, v_left):  # type: ignore[no-untyped-def]
+    """The map of relative deviations of (‖w‖², m², v) in a step that leaves the shares `old`, `m_left`, `v_left`."""
+    new = 1 - old
+    matrix[0, 0], matrix[0, 1], matrix[0, 2] = _norm_response(old, new_m, new_v), new * m_left, -new * v_left
+    matrix[1, 0], matrix[1, 1] = new_m, m_left
+    matrix[2, 0], matrix[2, 2] = new_v, v_left
+
+
+@register_jitable
+def _carry(matrix, error, covariance):  # type: ignore[no-untyped-def]
+    """Deviations L e and their covariance L Σ Lᵀ, in place."""
+    x, a, b, half = error[0], error[1], error[2], np.zeros((3, 3))
+    for i in range(3):
+        error[i] = matrix[i, 0] * x + matrix[i, 1] * a + matrix[i, 2] * b
+        for j in range(3):
+            for k in range(3):
+                half[i, j] += matrix[i, k] * covariance[k, j]
+    for i in range(3):
+        for j in range(3):
+            covariance[i, j] = half[i, 0] * matrix[j, 0] + half[i, 1] * matrix[j, 1] + half[i, 2] * matrix[j, 2]
+
+
+@kernel
+def adam(  # type: ignore[no-untyped-def]
+    beta1, beta2, eps, coupled, tables, point, share, coarse, strongest, dim, power, homogeneity, w2, lr, weight_decay,
+    window, records,
+):  # fmt: skip
+    """`strongest` is the largest weight decay from each step on. With len(point) = 1 there are no parts."""
+    size = POINTS + 1
+    zeta, integrals, values, scratch = np.zeros(size), np.zeros((4, size)), np.zeros(size), np.zeros(size + GHOSTS)
+    rows, counts = np.zeros((len(point), 6, size)), np.full(len(point), POINTS)
+    centres, v = np.zeros((len(point), 2)), np.zeros(len(point))
+    for k in range(size):
+        rows[0, _WEIGHT, k], rows[0, _WW, k] = 1.0, w2 / dim
+    parts, last_filled = 1, 0.0
+    matrix, error, covariance = np.zeros((3, 3)), np.zeros(3), np.zeros((3, 3))
+    m_total, v_total, cumulant, not_normal = 0.0, 0.0, 0.0, 0.0
+    left1, left2 = 1.0, 1.0
+    for t in range(len(lr)):
+        left1, left2 = left1 * beta1, left2 * beta2
+        inside, outside = (weight_decay[t], 0.0) if coupled else (0.0, weight_decay[t])
+        gradient = power * w2**homogeneity
+        if coupled:
+            filled = strongest[t] ** 2 * w2 / (gradient + strongest[t] ** 2 * w2)
+            started = _remembered(centres, share) * dim / w2
+            if parts > 1 and started * filled < _MERGED:
+                _merge(rows, counts, centres, v, share)
+                parts, last_filled = 1, filled
+            elif parts == 1 and filled > max(_SPLIT, 2 * last_filled):
+                parts = len(point)
+                if t == 0:
+                    lay(zeta, 1.0)
+                widen(zeta, rows, counts, 1, v[0] * point[-1] ** 2, tables.entering)
+                _split(rows, counts, centres, v, zeta, point)
+        largest, total = 0.0, 0.0
+        for part in range(parts):
+            square = centres[part, 0] ** 2 + rows[part, _WW, 0]
+            v[part] = beta2 * v[part] + (1 - beta2) * _pull(inside, dim, gradient, square)
+            largest, total = max(largest, v[part]), total + v[part]
+        if t == 0:
+            lay(zeta, largest)
+        else:
+            for k in range(1, POINTS + 1):
+                zeta[k] /= beta2
+            widen(zeta, rows, counts, parts, largest, tables.entering)
+        step = lr[t] / (1 - left1) * np.sqrt(1 - left2)
+        across, update_power, fourth, wild, made = 0.0, 0.0, 0.0, 0.0, 0.0
+        off_norm, off_power = 0.0, 0.0
+        for part in range(parts):
+            of, centre, by = rows[part], centres[part], share[part] if parts > 1 else 1.0
+            count = _absorb(of, counts[part], zeta, centre, inside, beta1, beta2, dim, gradient)
+            _read(of, count, zeta, centre, coupled, tables, integrals, values, scratch)
+            deviation = np.sqrt(v[part] / (1 - left2))
+            felt = deviation / (deviation + eps)
+            one, two = integrals[1, 0] + centre[0] * integrals[0, 0], integrals[3, 0]
+            across, update_power = across + by * felt * one, update_power + by * felt**2 * two
+            four, central_four, central = _fourth_moments(of, count, zeta, centre)
+            fourth += by * felt**4 * four
+            if coupled and central > 0.0:
+                about = inside**2 * max(of[_WW, 0], 0.0)
+                about /= gradient / dim + about + (inside * centre[0]) ** 2
+                wild += by * felt**2 * about**2 * abs(central_four / (3 * central**2) - 1) * central
+                if parts == 1:
+                    made = _leaves_normal(of, count, zeta, step * felt, one, two)
+            _move(of, count, centre, coupled, lr[t], outside, step * felt, integrals)
+            counts[part] = count
+            if parts > 1:
+                off_norm += (coarse[part] - share[part]) * (centre[0] ** 2 + of[_WW, 0])
+                off_power += (coarse[part] - share[part]) * felt**2 * two
+        before = w2
+        along = along_weights(lr[t], outside, w2, step, dim * across)
+        moved = squared_step(lr[t], outside, w2, step, dim * across, dim * update_power)
+        record = records[t // window]
+        w2 = record_step(record, before, along, moved)
+
+        # what is declared
+        pull_power = gradient + inside**2 * before
+        lost = lr[t] * outside + step / np.sqrt(total / parts) * inside
+        kept = max(1 - lost, 0.0) ** 2
+        old = min(kept * before / w2, 1.0)
+        follows = (homogeneity * gradient + inside**2 * before) / pull_power
+        m_old, v_old = beta1**2 * m_total, beta2 * v_total
+        m_total, v_total = m_old + (1 - beta1) ** 2 * pull_power, v_old + (1 - beta2) * pull_power
+        m_left, v_left = m_old / m_total, v_old / v_total
+        _respond(matrix, old, follows * (1 - m_left), follows * (1 - v_left), m_left, v_left)
+        unlike = 0.0
+        if coupled:
+            if parts == 1:
+                cumulant = kept**2 * cumulant + abs(made)
+                not_normal, started = cumulant / (3 * (w2 / dim) ** 2), 1.0
+            else:
+                started = _remembered(centres, share) * dim / w2
+            unlike = 2 * (wild / update_power + (1 - gradient / pull_power) * not_normal * started)
+        sampled = max(2.0, fourth / update_power**2 - 1) / dim
+        _carry(matrix, error, covariance)
+        error[0] += 2 * (1 - old) * unlike
+        covariance[0, 0] += sampled * (1 - old**2)
+        radial = np.sqrt(w2) - np.sqrt(before)
+        steeper = np.sqrt(moved / max(moved - radial**2, 1e-12 * moved)) if moved > 0.0 else 1.0
+        spread = max(covariance[0, 0] / 2 - 1 / dim, 0.0)
+        power_spread = (covariance[1, 1] - 2 * covariance[1, 2] + covariance[2, 2] + sampled) / 2 - 1 / dim
+        size_error = error[1] - error[2]
+        on_norm, on_update = abs(off_norm) * dim / (2 * w2), abs(off_power) / (2 * update_power) + unlike
+        record[3] += on_norm + spread + abs(error[0]) / 2
+        record[4] += on_norm + on_update * steeper + spread + abs(size_error - error[0]) / 2
+        record[5] += on_update + max(spread, power_spread) + abs(size_error) / 2

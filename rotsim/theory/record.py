@@ -1,0 +1,33 @@
+"""What every walk in time shares: the maps of AdamW's and Lion's step, and the sums of a record window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numba.extending import register_jitable
+
+from rotsim.simulation.compiled import compiled
+from rotsim.simulation.walk import squared_angle
+from rotsim.theory import closed_forms
+
+# Generated from derivations.transient.
+along_weights = register_jitable(closed_forms.walk_along)
+squared_step = register_jitable(closed_forms.walk_moved)
+
+
+def kernel(function: Callable[..., None]) -> Callable[..., None]:
+    """Compiled under a name with the digest of `simulation`, whose angle of a chord is inlined here."""
+    return compiled(function, f"predict{function.__name__}", {})
+
+
+@register_jitable
+def record_step(record, before, along, moved):  # type: ignore[no-untyped-def]
+    """Add ‖w‖², squared angle and ‖Δw‖² of one step to a window; return the new E‖w‖²."""
+    after = before + 2.0 * along + moved
+    norm_before, norm_after = np.sqrt(before), np.sqrt(after)
+    radial = (2.0 * along + moved) / (norm_before + norm_after)
+    record[0] += after
+    record[1] += squared_angle(max(moved - radial * radial, 0.0) / (norm_before * norm_after))
+    record[2] += moved
+    return after
