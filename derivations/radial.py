@@ -271,7 +271,7 @@ def _lengthening(optimizer: ModuleType, memory: Symbol) -> Expr:
 
 @cache
 def turn_while_growing() -> Eq:
-    """So ζ = θ/θ_0, the rotation over that at rest without P, obeys ζ² = 1 + ϱ + Λ: ϱ = P/λ, Λ = Δ ln W over the decay.
+    """So ψ = θ/θ_0, the rotation over that at rest without P, obeys ψ² = 1 + ϱ + Λ: ϱ = P/λ, Λ = Δ ln W over the decay.
 
     This needs no equilibrium and no white noise, only the average that makes the update. For Lion, whose step has one
     length, it holds with another number in the place of (1+β)/(1-β).
@@ -283,7 +283,7 @@ def turn_while_growing() -> Eq:
 
 @cache
 def adam_l2_decay_while_growing() -> Eq:
-    """Adam+L2's decay is divided by √v, and v follows ‖w‖; its step has one length, so that W = W_0/ζ².
+    """Adam+L2's decay is divided by √v, and v follows ‖w‖; its step has one length, so that W = W_0/ψ².
 
     A norm that moves within the 1/(1-β2) steps of v is not described. Below: the share of W that decay takes, over
     that at rest.
@@ -298,7 +298,7 @@ def _by_turn(share: Expr) -> Expr:
 
 @cache
 def adam_l2_turn_while_growing() -> Eq:
-    """In front of a normalisation layer, p = -1, that is 1/ζ; multiplied by ζ the balance is a cubic in ζ.
+    """In front of a normalisation layer, p = -1, that is 1/ψ; multiplied by ψ the balance is a cubic in ψ.
 
     It has one positive root where decay and P together pull inwards.
     """
@@ -417,11 +417,11 @@ def checks() -> list[tuple[str, bool]]:
         ("at rest the updates make up for the loss, AdamW and SGDM", all(vanishes(
             _lengthening(module, memory).subs(beta, memory) * module.leading_rotation().rhs ** 2 - module._loss() / W)
             for module, memory in ((adamw, beta1), (sgdm, alpha)))),
-        ("no growth: ζ² = 1 + P/λ is the paper's rotation at λ + P", vanishes(
+        ("no growth: ψ² = 1 + P/λ is the paper's rotation at λ + P", vanishes(
             turn_while_growing().rhs.subs({g_W: 0, varrho: P / lamda}) ** 2
             - _at_total(adamw.leading_rotation().rhs ** 2) / adamw.leading_rotation().rhs ** 2)),
-        ("Adam+L2: the share that decays is ζ^p", vanishes(adam_l2_decay_while_growing().rhs - z_theta**p)),
-        ("Adam+L2, no growth: ζ³ = 1 + P/λ is the paper's rotation at λ + P", vanishes(
+        ("Adam+L2: the share that decays is ψ^p", vanishes(adam_l2_decay_while_growing().rhs - z_theta**p)),
+        ("Adam+L2, no growth: ψ³ = 1 + P/λ is the paper's rotation at λ + P", vanishes(
             adam_l2_turn_while_growing().rhs.subs({g_W: 0, varrho: P / lamda})
             - z_theta**3 + _adam_l2_cubed())),
         ("η → 0: W is the paper's at λ + P", vanishes(norm_ratio - 1)),
