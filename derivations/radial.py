@@ -285,7 +285,8 @@ def turn_while_growing() -> Eq:
 def adam_l2_decay_while_growing() -> Eq:
     """Adam+L2's decay is divided by √v, and v follows ‖w‖; its step has one length, so that W = W_0/ζ².
 
-    A norm that moves within the 1/(1-β2) steps of v is not described. Below: the share of W that decay takes, over that at rest.
+    A norm that moves within the 1/(1-β2) steps of v is not described. Below: the share of W that decay takes, over
+    that at rest.
     """
     share = adam_l2._loss() / W
     return equation(Function("L")(W) * W_0 / (Function("L")(W_0) * W), _by_turn(share))

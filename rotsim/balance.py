@@ -33,6 +33,15 @@ class Balance:
 def balance(trace: xr.Dataset) -> Balance:
     """Summarise how evenly the neurons of a trace rotate; live, finite neurons count.
 
+    Parameters
+    ----------
+    trace : Dataset
+        From `rotsim.measure.Recorder`.
+
+    Returns
+    -------
+    Balance
+
     Raises
     ------
     InvalidInput

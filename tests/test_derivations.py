@@ -75,6 +75,7 @@ adamw_fixed_norm_squared(weight_decay, dim, signal_ratio)
 sgdm_fixed_norm_squared(weight_decay, gradient_power, signal_ratio)
 lion_sign_mean(beta1, beta2, signal_ratio)
 lion_fixed_norm_squared(weight_decay, beta1, beta2, dim, signal_ratio)
+sign_covariance_by_arc(arc, deviations)
 adamw_takeover(lr, weight_decay)
 sgdm_takeover(lr, weight_decay, momentum)
 lion_takeover(lr, weight_decay)
@@ -679,6 +680,8 @@ INTERIOR = {
     "relaxation_steps": (100.0, 4000.0),
     "start_share": (0.2, 0.9),
     "alike": (0.3, 0.9),
+    "arc": (0.2, 1.2),
+    "deviations": (0.3, 1.5),
     "arcsine_factor": (-0.2, 1.0),
     "odd_power": (1.0, 3.0),
     "rotation": (0.01, 0.2),

@@ -49,20 +49,24 @@ def stationary(
     Parameters
     ----------
     lr : float
-        η.
+        η > 0.
     decay : float
-        ℓ, any sign, of the decay that passes through the momentum.
+        ℓ, of any sign, of the decay that passes through the momentum.
     memory : float
         Root β of the response, in [0, 1).
     noise : UpdateCovariance
     kept : float
-        a, what decoupled decay leaves of the weights in a step.
+        a in (0, 1], what decoupled decay leaves of the weights in a step.
 
     Returns
     -------
     norm_squared : float
         Infinite where the walk diverges.
     one_minus_cosine : float
+
+    Notes
+    -----
+    The docstring of this module; for constant v it is the walk of `derivations.adam_l2` and `derivations.radial`.
     """
     fresh, mu, lost = 1 - memory, noise.roots, 1 - kept
     if lr * decay * fresh >= (1 + kept) * (1 + memory) or lr * decay + lost <= 0:
@@ -95,7 +99,7 @@ def departure(beta1: float, beta2: float) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     beta1, beta2 : float
-        As `adam_covariance` takes them.
+        In [0, 1), as `adam_covariance` takes them.
 
     Returns
     -------
@@ -104,6 +108,10 @@ def departure(beta1: float, beta2: float) -> tuple[np.ndarray, np.ndarray]:
     error : ndarray
         Relative error of norm and update at that decay or any smaller one, at most 1; that of the rotation, their
         quotient, is at most twice as large.
+
+    Notes
+    -----
+    `derivations.adam_l2.dimensionless_chain` against this module.
     """
     noise, (response, memory) = adam_covariance(beta1, beta2), mean_response(beta1, beta2)
     decay, error = [0.0], [0.0]

@@ -35,6 +35,15 @@ def predict_trace(trace: xr.Dataset) -> xr.Dataset:
     Dataset
         ``norm``, ``rotation``, ``update_rms`` with dims (neuron, step), one step. NaN where there
         is no equilibrium: no weight decay, no gradient, or fan-in below 2.
+
+    Raises
+    ------
+    DatasetError
+        If the trace does not follow the schema of `rotsim.dataset`.
+
+    Notes
+    -----
+    `rotsim.equilibrium` of each neuron, hence the closed forms of `derivations.adamw` and its siblings.
     """
     dataset.validate(trace)
     optimizer = dataset.optimizer_of(trace)
@@ -76,6 +85,16 @@ def _log_equilibrium(optimizer: Optimizer, dim: int, point: int) -> np.ndarray:
 
 def compare_with_theory(data: xr.Dataset) -> Report:
     """Compare a simulation with the theory that its own spec selects; for traces, `rotsim.diagnosis.diagnose`.
+
+    Parameters
+    ----------
+    data : Dataset
+        From `rotsim.simulate`.
+
+    Returns
+    -------
+    Report
+        Against `rotsim.equilibrium`, hence the closed forms of `derivations.adamw` and its siblings.
 
     Raises
     ------
