@@ -243,8 +243,8 @@ def document(rows: list[dict[str, Any]], rungs: dict[str, Any]) -> str:
         "# Exact formulas and the paper's, against simulation",
         "",
         f"Random settings with lr·wd from {DECAY[0]:g} to {DECAY[1]:g}; errors are measured over predicted, less one. "
-        "Pooled: weighted mean over one decade of lr·wd. In brackets what the largest z may reach under white noise, 5 % "
-        "over the table; under scale-invariant gradients what is neglected, of order 1/dim, comes on top.",
+        "Pooled: weighted mean over one decade of lr·wd. In brackets what the largest z may reach under white noise,"
+        " 5 % over the table; under scale-invariant gradients what is neglected, of order 1/dim, comes on top.",
         "",
         "| gradients | optimizer | quantity | theory | largest z (bound) | median error | largest error | "
         "pooled, 1e-4 to 1e-3 | 1e-3 to 1e-2 | 1e-2 to 1e-1 |",
