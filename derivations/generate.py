@@ -62,10 +62,15 @@ def _sum(expression: Add) -> str:
     return " ".join(_terms(expression))
 
 
+def _unsigned(term: Expr) -> Expr:
+    """Without its minus sign, which the sum writes."""
+    return -term if term.could_extract_minus_sign() else term
+
+
 def _terms(expression: Add) -> list[str]:
     """The terms with their signs; sorting by name first makes the order the same in every run."""
     first, *rest = sorted(sorted(expression.args, key=str), key=reading_order)
-    signed = [f"- {source(-term)}" if term.could_extract_minus_sign() else f"+ {source(term)}" for term in rest]
+    signed = [f"{'-' if term.could_extract_minus_sign() else '+'} {source(_unsigned(term))}" for term in rest]
     return [source(first), *signed]
 
 
@@ -95,7 +100,7 @@ def _product(expression: Expr) -> str:
             over.append(f"np.sqrt({source(radicand)})")
     if "-1" in over and len(over) > 1:
         over.remove("-1")
-        over[0] = f"-{over[0]}"
+        over[0] = f"-({over[0]})" if "**" in over[0] else f"-{over[0]}"
     numerator = " * ".join(over) or "1"
     if not under:
         return numerator
@@ -122,7 +127,7 @@ def _statement(head: str, expression: Expr, names: Iterator[str]) -> list[str]:
     if len(line) <= LINE_LENGTH:
         return [line]
     if isinstance(expression, Add):
-        parts = [term for term in expression.args if "(" in source(term)]
+        parts = [term for term in expression.args if "(" in source(_unsigned(term))]
         if not parts:
             return [f"    {head} (", *(f"        {term}" for term in _terms(expression)), "    )"]
     else:

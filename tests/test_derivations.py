@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import mpmath
@@ -212,6 +213,8 @@ def test_proofs_refuse_wrong_algebra():
     assert not linear.fixed_by(moments, 2 * point)
 
 
+page = cache(derivations.render)
+
 # --- the walk-through --------------------------------------------------------------------------
 
 
@@ -222,11 +225,11 @@ def test_walkthrough_reads_in_a_terminal_and_as_markdown(name):
     for step in steps:
         assert len(step.explanation.split()) >= 10
         assert step.equations
-    text = derivations.render(name, "text")
+    text = page(name, "text")
     assert max(len(line) for line in text.splitlines()) <= 100
     assert "↪" not in text  # no equation is broken over lines
     assert not re.search("varrho|vartheta|varkappa|_new_|prime", text)  # letters, not their names
-    markdown = derivations.render(name, "markdown")
+    markdown = page(name, "markdown")
     equations = sum(len(step.equations) for step in steps)
     assert markdown.count("$$") == 2 * equations
     assert all(f"## {i}. {step.title}" in markdown for i, step in enumerate(steps, start=1))
@@ -244,8 +247,8 @@ def pieces(latex):
 def test_latex_can_be_typeset(name):
     """Every equation of the Markdown page, by matplotlib's parser of TeX."""
     parser = MathTextParser("path")
-    equations = re.findall(r"\$\$\n(.*?)\n\$\$", derivations.render(name, "markdown"), re.DOTALL)
-    symbols = re.findall(r"^\| \$(.*?)\$ \|", derivations.render(name, "markdown"), re.MULTILINE)
+    equations = re.findall(r"\$\$\n(.*?)\n\$\$", page(name, "markdown"), re.DOTALL)
+    symbols = re.findall(r"^\| \$(.*?)\$ \|", page(name, "markdown"), re.MULTILINE)
     assert len(equations) == sum(len(step.equations) for step in derivations.walkthrough(name))
     assert symbols
     for equation in (*equations, *symbols):

@@ -523,7 +523,7 @@ def sign_covariance_by_arc(arc: Any, deviations: Any) -> Any:
     Derived in `derivations.signal.sign_covariance_by_arc`.
     Valid for -pi/2 < arc < pi/2, deviations >= 0.
     """
-    return 2 * np.exp(-deviations**2 / (1 + np.sin(arc))) / np.pi
+    return 2 * np.exp(-(deviations**2) / (1 + np.sin(arc))) / np.pi
 
 
 def adamw_takeover(lr: Any, weight_decay: Any) -> Any:
