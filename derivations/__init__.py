@@ -19,6 +19,9 @@ from derivations import (
     planning,
     radial,
     rotational,
+    rotational_adamw,
+    rotational_lion,
+    rotational_sgdm,
     second_moment,
     sgdm,
     signal,
@@ -39,6 +42,9 @@ DERIVATIONS = {
     "autocorrelated": autocorrelated,
     "radial": radial,
     "rotational": rotational,
+    "rotational_adamw": rotational_adamw,
+    "rotational_sgdm": rotational_sgdm,
+    "rotational_lion": rotational_lion,
     "finite_dim": finite_dim,
     "planning": planning,
 }
@@ -53,7 +59,22 @@ class WalkthroughStep(NamedTuple):
 
 
 def walkthrough(name: str) -> list[WalkthroughStep]:
-    """The steps of one derivation, in the order of the argument."""
+    """The steps of one derivation, in the order of the argument.
+
+    Parameters
+    ----------
+    name : str
+        A key of `DERIVATIONS`.
+
+    Returns
+    -------
+    list of WalkthroughStep
+
+    Raises
+    ------
+    ValueError
+        If no derivation has that name.
+    """
     steps = []
     for step in _derivation(name).STEPS:
         result = step()
@@ -79,6 +100,15 @@ def render(name: str, style: str = "text") -> str:
         A key of `DERIVATIONS`.
     style : {"text", "markdown"}
         Unicode for a terminal of 100 columns, or Markdown with LaTeX equations.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        If no derivation has that name, or there is no such style.
     """
     headline = (_derivation(name).__doc__ or "").strip()
     steps = walkthrough(name)
@@ -91,12 +121,23 @@ def render(name: str, style: str = "text") -> str:
 
 @cache
 def closed_forms() -> str:
-    """Source of ``rotsim/theory/closed_forms.py`` as the derivations give it."""
+    """Source of ``rotsim/theory/closed_forms.py`` as the derivations give it.
+
+    Returns
+    -------
+    str
+    """
     return generate.closed_forms(formula for module in DERIVATIONS.values() for formula in module.FORMULAS)
 
 
 def check() -> list[tuple[str, bool]]:
-    """Every statement that can be checked without numbers, and whether it holds."""
+    """Every statement that can be checked without numbers, and whether it holds.
+
+    Returns
+    -------
+    list of (str, bool)
+        The last says whether the committed closed forms are the derived ones.
+    """
     path = generate.committed_path()
     unchanged = path.exists() and path.read_text(encoding="utf-8") == closed_forms()
     proofs = [

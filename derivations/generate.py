@@ -19,9 +19,9 @@ FUNCTIONS = {
     asin: "np.arcsin",
     sin: "np.sin",
     cos: "np.cos",
+    exp: "np.exp",
     expm1: "np.expm1",
     log1p: "np.log1p",
-    exp: "np.exp",
     erf: "erf",
 }
 
@@ -62,10 +62,15 @@ def _sum(expression: Add) -> str:
     return " ".join(_terms(expression))
 
 
+def _unsigned(term: Expr) -> Expr:
+    """Without its minus sign, which the sum writes."""
+    return -term if term.could_extract_minus_sign() else term
+
+
 def _terms(expression: Add) -> list[str]:
     """The terms with their signs; sorting by name first makes the order the same in every run."""
     first, *rest = sorted(sorted(expression.args, key=str), key=reading_order)
-    signed = [f"- {source(-term)}" if term.could_extract_minus_sign() else f"+ {source(term)}" for term in rest]
+    signed = [f"{'-' if term.could_extract_minus_sign() else '+'} {source(_unsigned(term))}" for term in rest]
     return [source(first), *signed]
 
 
@@ -73,7 +78,7 @@ def _product(expression: Expr) -> str:
     """Numerator over denominator, with everything that stands under a square root under one root."""
     radicand, plain = S.One, []
     for factor in Mul.make_args(expression):
-        base, exponent = factor.as_base_exp()
+        base, exponent = _base_and_exponent(factor)
         if exponent.is_Rational and exponent.q == 2:
             radicand *= base ** (2 * exponent)
         else:
@@ -84,7 +89,7 @@ def _product(expression: Expr) -> str:
             over += [] if factor.p == 1 else [str(factor.p)]
             under += [] if factor.q == 1 else [str(factor.q)]
             continue
-        base, exponent = factor.as_base_exp()
+        base, exponent = _base_and_exponent(factor)
         inverse = exponent.could_extract_minus_sign()
         (under if inverse else over).append(_power(base, -exponent if inverse else exponent))
     if radicand != 1:
@@ -95,11 +100,16 @@ def _product(expression: Expr) -> str:
             over.append(f"np.sqrt({source(radicand)})")
     if "-1" in over and len(over) > 1:
         over.remove("-1")
-        over[0] = f"-{over[0]}"
+        over[0] = f"-({over[0]})" if "**" in over[0] else f"-{over[0]}"
     numerator = " * ".join(over) or "1"
     if not under:
         return numerator
     return f"{numerator} / {under[0]}" if len(under) == 1 else f"{numerator} / ({' * '.join(under)})"
+
+
+def _base_and_exponent(factor: Expr) -> tuple[Expr, Expr]:
+    """An exponential stays one: sympy takes it for a power of e."""
+    return (factor, S.One) if isinstance(factor, exp) else factor.as_base_exp()
 
 
 def _power(base: Expr, exponent: Expr) -> str:
@@ -117,7 +127,7 @@ def _statement(head: str, expression: Expr, names: Iterator[str]) -> list[str]:
     if len(line) <= LINE_LENGTH:
         return [line]
     if isinstance(expression, Add):
-        parts = [term for term in expression.args if "(" in source(term)]
+        parts = [term for term in expression.args if "(" in source(_unsigned(term))]
         if not parts:
             return [f"    {head} (", *(f"        {term}" for term in _terms(expression)), "    )"]
     else:

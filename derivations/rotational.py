@@ -1,13 +1,14 @@
-"""Rotational variants: the leading-order rotation, set by hand at a constant norm."""
+"""Rotational variants, what they share: the leading-order rotation, set by hand at a constant norm."""
 
 from __future__ import annotations
 
 from functools import cache
+from types import ModuleType
 
-from sympy import Eq, Expr, Function, IndexedBase, Matrix, cos, pi, simplify, sin, sqrt
+from sympy import Eq, Expr, Function, IndexedBase, Matrix, Symbol, cos, pi, series, simplify, sin, sqrt
 
 from derivations import adamw, lion, sgdm, transient
-from derivations.algebra import geometric_sum, scale_exponent, scaling_factor, tidy, vanishes
+from derivations.algebra import expansion, geometric_sum, scale_exponent, scaling_factor, tidy, vanishes
 from derivations.formula import Formula, Step
 from derivations.symbols import (
     K_0,
@@ -19,6 +20,7 @@ from derivations.symbols import (
     beta,
     beta1,
     c,
+    delta,
     equation,
     eta,
     expand_parts,
@@ -285,3 +287,27 @@ def _chord() -> bool:
     """‖Δŵ‖² of (cos ϑ, -sin ϑ) against (1, 0) is 2(1 - ρ)."""
     moved = Matrix([cos(vartheta) - 1, -sin(vartheta)])
     return vanishes(moved.dot(moved) - 2 * turned_one_minus_cosine().rhs)
+
+
+# --- what the modules of the single variants share ---
+
+
+def series_in_decay(inner: ModuleType, replace: dict[Expr, Expr] | None = None) -> Eq:
+    """1 - ρ of a step whose length is the mean one, expanded in δ = ηλ to second order."""
+    angle = inner.leading_rotation().rhs.subs(replace or {}).subs(eta, delta / lamda)
+    small = Symbol("small", positive=True)  # θ, of which the cosine is a power series
+    cosine = series(turned_one_minus_cosine().rhs.subs(vartheta, small), small, 0, 6).removeO()
+    return equation(1 - rho, expansion(simplify(cosine.subs(small, angle)), delta, 3))
+
+
+def variant_checks(inner: ModuleType, replace: dict[Expr, Expr] | None = None) -> list[tuple[str, bool]]:
+    """What has to hold of every variant: its limit, its units, and that it does not know the gradient."""
+    angle = inner.leading_rotation().rhs.subs(replace or {})
+    first = series_in_decay(inner, replace).rhs.coeff(delta, 1)
+    return [
+        ("the first term of 1 - ρ in ηλ is half the paper's θ²", vanishes(
+            first * eta * lamda - angle**2 / 2)),
+        ("θ does not change with the unit of the weights: η → cη, λ → λ/c",
+         scaling_factor(expand_parts(angle), *adamw.UNITS) == 1),
+        ("d log θ / d log (gradient scale) = 0", scale_exponent(angle) == 0),
+    ]  # fmt: skip

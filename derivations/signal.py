@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sympy import Eq, Expr, Symbol, erf, exp, integrate, oo, pi, radsimp, sign, simplify, solve, sqrt
+from sympy import Eq, Expr, Symbol, erf, exp, integrate, oo, pi, radsimp, sign, simplify, sin, solve, sqrt
 
 from derivations import adamw, lion, sgdm
 from derivations.algebra import tidy, vanishes
@@ -25,10 +25,12 @@ from derivations.symbols import (
     eta,
     g_,
     gamma_0,
+    h_s,
     kappa,
     lamda,
     mu,
     p,
+    psi,
     r,
     sigma,
     t,
@@ -102,6 +104,13 @@ def sign_covariance_slope() -> Eq:
     (2/π) times the integral of exp(-h²/(1 + sin ψ)) from 0 to the arcsine of their correlation.
     """
     return equation(Symbol("ds/dx"), 4 / (2 * pi * sqrt(1 - _x**2)) * exp(-(_h**2) / (1 + _x)))
+
+
+@cache
+def sign_covariance_by_arc() -> Eq:
+    """In this form, x = sin ψ, nothing is singular at strong correlation, and few points integrate it."""
+    slope = sign_covariance_slope().rhs * sqrt(1 - _x**2)  # dx = cos ψ dψ
+    return equation(Symbol("ds/dψ"), slope.subs({_x: sin(psi), _h: h_s}))
 
 
 @cache
@@ -209,6 +218,7 @@ STEPS: tuple[Step, ...] = (
     sign_mean,
     lion_fixed_part,
     sign_covariance_slope,
+    sign_covariance_by_arc,
     takeover,
     projected_mean,
     overlap_dynamics,
@@ -256,6 +266,11 @@ FORMULAS: tuple[Formula, ...] = (
     Formula(
         "lion_fixed_norm_squared", lion_fixed_part, "Square of Lion's mean weights under a signal.", (lion.variance,)
     ),
+    Formula(
+        "sign_covariance_by_arc",
+        sign_covariance_by_arc,
+        "Slope in the arcsine of their correlation of the covariance of two signs whose arguments have a mean.",
+    ),
     Formula("adamw_takeover", adamw_takeover, "signal_ratio² at which signal and noise share AdamW's W."),
     Formula("sgdm_takeover", sgdm_takeover, "signal_ratio² at which signal and noise share SGDM's W."),
     Formula(
@@ -289,6 +304,7 @@ def checks() -> list[tuple[str, bool]]:
         ("h = 0: the law with a mean is the arcsine law", vanishes(
             by_angle - lion.arcsine_law().rhs.subs(lion.arcsine_law().rhs.args[-1], by_angle.args[-1])
             if by_angle.args[-1].func == lion.arcsine_law().rhs.args[-1].func else 1)),
+        ("by arc: without a mean the slope is 2/π", vanishes(sign_covariance_by_arc().rhs.subs(h_s, 0) - 2 / pi)),
         ("small r: the mean sign is slope·r", vanishes(
             sign_mean().rhs.diff(r).subs(r, 0) - lion.linearised_sign().rhs)),
         ("takeover: r² = ηλ/2 for AdamW, ηλ/(2(1-α)) for SGDM", vanishes(takeover()[0].rhs - eta * lamda / 2)

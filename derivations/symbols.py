@@ -66,6 +66,7 @@ g_W = Symbol("Lambda", real=True)
 z_theta = _positive("psi")
 tau = _positive("tau")
 varkappa = Symbol("varkappa", real=True)
+psi, h_s = Symbol("psi", real=True), _positive("h_s")
 f_B, f_T = _positive("f_B"), _positive("f_T")
 F, F_0 = _positive("F"), _positive("F_0")
 Y, mu, ell = _positive("Y"), _positive("mu"), _positive("ell")
@@ -151,6 +152,8 @@ ARGUMENTS: dict[Symbol, Entry] = {
     mu: Entry("mean", "length of the mean gradient", "mean >= 0"),
     tau: Entry("relaxation_steps", "steps in which a deviation of ‖w‖² shrinks e-fold", "relaxation_steps > 0"),
     varkappa: Entry("start_share", "share of E‖w‖² that is still the given start", "0 <= start_share <= 1"),
+    psi: Entry("arc", "arcsine of a correlation", "-pi/2 < arc < pi/2"),
+    h_s: Entry("deviations", "mean of a sign's argument, in its standard deviations", "deviations >= 0"),
     f_B: Entry("batch_factor", "new batch size over old", "batch_factor > 0"),
     f_T: Entry("steps_factor", "new length of the training over old, at equal batch", "steps_factor > 0"),
     z_theta: Entry("turn", "rotation over that of equilibrium", "turn > 0"),

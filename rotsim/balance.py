@@ -33,6 +33,15 @@ class Balance:
 def balance(trace: xr.Dataset) -> Balance:
     """Summarise how evenly the neurons of a trace rotate; live, finite neurons of two or more weights count.
 
+    Parameters
+    ----------
+    trace : Dataset
+        From `rotsim.measure.Recorder`.
+
+    Returns
+    -------
+    Balance
+
     Raises
     ------
     InvalidInput

@@ -60,7 +60,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """All checks of one comparison."""
+    """All checks of one comparison.
+
+    Attributes
+    ----------
+    checks : tuple of Check
+        One per quantity, or per layer and quantity.
+    passed : bool
+        There is a check and all of them passed.
+    """
 
     checks: tuple[Check, ...]
 
@@ -119,9 +127,9 @@ def compare(
     quantities : tuple of str, optional
         Default: all of norm, rotation and update_rms that are predicted.
     tolerance : float or mapping from quantity to float, optional
-        Relative model error to allow; default what the prediction declares.
+        Relative model error to allow, >= 0; default what the prediction declares.
     k : float
-        Standard errors to allow; over many windows, more in each for the same rate of false alarms.
+        Standard errors to allow, > 0; over many windows, more in each for the same rate of false alarms.
 
     Returns
     -------

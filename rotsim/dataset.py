@@ -238,6 +238,18 @@ def write_atomically(path: str | os.PathLike[str], write: Any) -> Path:
 def save(dataset: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     """Write a dataset as one NetCDF-4 file, atomically.
 
+    Parameters
+    ----------
+    dataset : Dataset
+        From `rotsim.simulate`, `rotsim.predict` or a `rotsim.measure.Recorder`.
+    path : str or Path
+        Replaced if it exists.
+
+    Returns
+    -------
+    Path
+        Where it was written.
+
     Raises
     ------
     DatasetError
@@ -256,6 +268,16 @@ def save(dataset: xr.Dataset, path: str | os.PathLike[str]) -> Path:
 
 def load(path: str | os.PathLike[str]) -> xr.Dataset:
     """Read a dataset that `save` wrote, fully into memory.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    Dataset
+        As saved: ``norm``, ``rotation`` (radians) and ``update_rms`` with dims (neuron, step), spec and provenance in
+        its attributes.
 
     Raises
     ------

@@ -149,6 +149,11 @@ def diagnose(trace: xr.Dataset) -> Diagnosis:
         From `rotsim.measure.Recorder`. Traces without ``radial``, ``gradient_cosine``, ``gradient_burst`` or
         ``gradient_autocorrelation`` are judged by what they have.
 
+    Returns
+    -------
+    Diagnosis
+        One verdict a layer, in the order of its neurons.
+
     Raises
     ------
     InvalidInput

@@ -140,7 +140,22 @@ class Evidence:
 
 
 def gather(trace: xr.Dataset) -> Iterator[Evidence]:
-    """The evidence of every layer of a trace, in the order of its neurons."""
+    """The evidence of every layer of a trace, in the order of its neurons.
+
+    Parameters
+    ----------
+    trace : Dataset
+        From `rotsim.measure.Recorder`.
+
+    Yields
+    ------
+    Evidence
+
+    Raises
+    ------
+    DatasetError
+        If it does not follow the schema of `rotsim.dataset`.
+    """
     optimizer = dataset.optimizer_of(trace)
     predicted = predict_trace(trace).isel(step=0)
     for name in dict.fromkeys(trace["layer"].values.tolist()):
@@ -360,9 +375,9 @@ def balance_factor(optimizer: Optimizer, radial: float, growth: float = 0.0) -> 
     ----------
     optimizer : Optimizer
     radial : float
-        P/λ.
+        P/λ, any number.
     growth : float
-        Growth of ‖w‖² over its decay.
+        Growth of ‖w‖² over its decay, any number.
 
     Returns
     -------

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import mpmath
@@ -89,6 +90,7 @@ adamw_fixed_norm_squared(weight_decay, dim, signal_ratio)
 sgdm_fixed_norm_squared(weight_decay, gradient_power, signal_ratio)
 lion_sign_mean(beta1, beta2, signal_ratio)
 lion_fixed_norm_squared(weight_decay, beta1, beta2, dim, signal_ratio)
+sign_covariance_by_arc(arc, deviations)
 adamw_takeover(lr, weight_decay)
 sgdm_takeover(lr, weight_decay, momentum)
 lion_takeover(lr, weight_decay)
@@ -225,6 +227,8 @@ def test_proofs_refuse_wrong_algebra():
     assert not linear.fixed_by(moments, 2 * point)
 
 
+page = cache(derivations.render)
+
 # --- the walk-through --------------------------------------------------------------------------
 
 
@@ -235,11 +239,11 @@ def test_walkthrough_reads_in_a_terminal_and_as_markdown(name):
     for step in steps:
         assert len(step.explanation.split()) >= 10
         assert step.equations
-    text = derivations.render(name, "text")
+    text = page(name, "text")
     assert max(len(line) for line in text.splitlines()) <= 100
     assert "↪" not in text  # no equation is broken over lines
     assert not re.search("varrho|vartheta|varkappa|_new_|prime", text)  # letters, not their names
-    markdown = derivations.render(name, "markdown")
+    markdown = page(name, "markdown")
     equations = sum(len(step.equations) for step in steps)
     assert markdown.count("$$") == 2 * equations
     assert all(f"## {i}. {step.title}" in markdown for i, step in enumerate(steps, start=1))
@@ -257,8 +261,8 @@ def pieces(latex):
 def test_latex_can_be_typeset(name):
     """Every equation of the Markdown page, by matplotlib's parser of TeX."""
     parser = MathTextParser("path")
-    equations = re.findall(r"\$\$\n(.*?)\n\$\$", derivations.render(name, "markdown"), re.DOTALL)
-    symbols = re.findall(r"^\| \$(.*?)\$ \|", derivations.render(name, "markdown"), re.MULTILINE)
+    equations = re.findall(r"\$\$\n(.*?)\n\$\$", page(name, "markdown"), re.DOTALL)
+    symbols = re.findall(r"^\| \$(.*?)\$ \|", page(name, "markdown"), re.MULTILINE)
     assert len(equations) == sum(len(step.equations) for step in derivations.walkthrough(name))
     assert symbols
     for equation in (*equations, *symbols):
@@ -693,6 +697,8 @@ INTERIOR = {
     "relaxation_steps": (100.0, 4000.0),
     "start_share": (0.2, 0.9),
     "alike": (0.3, 0.9),
+    "arc": (0.2, 1.2),
+    "deviations": (0.3, 1.5),
     "arcsine_factor": (-0.2, 1.0),
     "odd_power": (1.0, 3.0),
     "rotation": (0.01, 0.2),

@@ -90,6 +90,17 @@ def test_settings_are_reproducible_and_span_the_range():
     assert {o.betas[0] for o in many} == set(exactness.BETA1)
 
 
+def test_the_table_of_both_theories_is_that_of_the_committed_numbers():
+    numbers = json.loads((RESULTS / "exactness.json").read_text())["numbers"]
+    written = exactness.document(numbers["settings"], numbers["ladder"])
+    assert (RESULTS / "exactness.md").read_text() == written
+    rows = [line for line in written.splitlines() if line.startswith("| white")]
+    assert len(rows) == 2 * len(exactness.OPTIMIZERS) * len(exactness.QUANTITIES)
+    for line in rows:  # the paper's formulas are outside the bound that the exact ones keep
+        largest, bound = (float(part.strip(" ()")) for part in line.split("|")[5].strip().split(" (", 1))
+        assert (largest > bound) == (line.split("|")[4].strip() == "paper")
+
+
 def test_committed_result_meets_the_bar():
     numbers = json.loads((RESULTS / "exactness.json").read_text())["numbers"]
     assert len(numbers["settings"]) == 320

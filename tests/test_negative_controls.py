@@ -505,6 +505,21 @@ def _(f, name):
     return [(f(wd, *BETAS, dim, r), dim * w**2)]
 
 
+@route("sign_covariance_by_arc", tolerance=1e-5)
+def _(f):
+    """Central difference of the covariance of two signs with a mean, from the probability of a quadrant."""
+    h, step = 0.7, 1e-3
+
+    def product(arc):
+        x, rest = math.sin(arc), math.cos(arc)
+        both = integrate.quad(
+            lambda z: stats.norm.pdf(z) * stats.norm.cdf((h + x * z) / rest), -h, 12, epsabs=1e-13, epsrel=1e-12
+        )[0]
+        return 4 * both - 4 * stats.norm.cdf(h) + 1
+
+    return [(f(0.5, h), (product(0.5 + step) - product(0.5 - step)) / (2 * step))]
+
+
 @route("adamw_takeover", "sgdm_takeover", "lion_takeover", tolerance=LEADING)
 def _(f, name):
     """r² at which the mean weight's square is that of the noise's."""

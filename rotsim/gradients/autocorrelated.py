@@ -40,6 +40,15 @@ class Autocorrelated(Structured):
         As in `Isotropic` or `ScaleInvariant`, > 0.
     scale_invariant : bool
         Shape z as `ScaleInvariant` does (True) or as `Isotropic`.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
+
+    Notes
+    -----
+    What it does to norm and rotation is derived in `derivations.autocorrelated`.
     """
 
     name = "autocorrelated"

@@ -24,6 +24,15 @@ class Isotropic(Noise):
     ----------
     scale : float or sequence of float, one per neuron
         Standard deviation of one coordinate, > 0.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
+
+    Notes
+    -----
+    The variance of a coordinate that the walks of `derivations.adamw` and its siblings start from, with p = 0.
     """
 
     name = "isotropic"

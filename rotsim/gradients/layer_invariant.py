@@ -28,9 +28,15 @@ class LayerInvariant(Gradient):
     Parameters
     ----------
     push : float or sequence of float, one per neuron
-        p_i, the neuron's mean radial gradient in a layer of RMS row norm 1; only differences between neurons count.
+        p_i of any sign, the neuron's mean radial gradient in a layer of RMS row norm 1; only differences between
+        neurons count.
     scale : float or sequence of float, one per neuron
         s_i, RMS of the noise's norm in a layer of RMS row norm 1, > 0.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
     """
 
     name = "layer_invariant"

@@ -34,11 +34,20 @@ class Radial(Structured):
     Parameters
     ----------
     strength : float or sequence of float, one per neuron
-        Pull per unit of w, in units of a coupled weight decay; negative pushes outwards.
+        Pull per unit of w, of any sign, in units of a coupled weight decay; negative pushes outwards.
     scale : float or sequence of float, one per neuron
         Of the noise, as in `Isotropic` or `ScaleInvariant`, > 0.
     scale_invariant : bool
         Shape the noise as `ScaleInvariant` does (True) or as `Isotropic`.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
+
+    Notes
+    -----
+    What it does to norm and rotation is derived in `derivations.radial`.
     """
 
     name = "radial"

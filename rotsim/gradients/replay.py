@@ -29,6 +29,11 @@ class Replay(Gradient):
     ----------
     gradients : array_like of float, shape (steps, neurons, dim)
         Finite values; step t of the walk uses ``gradients[t - 1]``.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
     """
 
     name = "replay"

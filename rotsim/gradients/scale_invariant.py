@@ -34,6 +34,16 @@ class ScaleInvariant(Noise):
     ----------
     scale : float or sequence of float, one per neuron
         RMS of ‖g̃‖, the gradient norm at ‖w‖ = 1 (up to the factor √(1 - 1/C) of the projection), > 0.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
+
+    Notes
+    -----
+    Kosson, Messmer, Jaggi 2024, section 3: a normalised layer makes gradients orthogonal to w and as 1/‖w‖; p = -1 in
+    `derivations.sgdm`.
     """
 
     name = "scale_invariant"

@@ -43,6 +43,15 @@ class Signal(Structured):
         As in `Isotropic` or `ScaleInvariant`, of the noise, > 0.
     scale_invariant : bool
         Shape z as `ScaleInvariant` does (True), which turns w until the mean is radial, or as `Isotropic`.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
+
+    Notes
+    -----
+    What it does to norm and rotation is derived in `derivations.signal`.
     """
 
     name = "signal"

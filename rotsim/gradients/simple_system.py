@@ -67,9 +67,14 @@ class SimpleSystem(Gradient):
     batch : int
         B >= 3; with 2 the normalised outputs are constants and the gradient vanishes.
     gain_out : float or sequence of float, one per neuron
-        γ_out, not 0: scales the neuron's gradients.
+        γ_out of any sign, not 0: scales the neuron's gradients.
     gain_in : float or sequence of float, one per coordinate
-        γ_in, not 0: makes coordinates differ in size.
+        γ_in of any sign, not 0: makes coordinates differ in size.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
 
     Notes
     -----

@@ -43,6 +43,11 @@ class StudentT(Structured):
         As in `Isotropic` or `ScaleInvariant`, > 0.
     scale_invariant : bool
         Shape the noise as `ScaleInvariant` does (True) or as `Isotropic`.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
     """
 
     name = "student_t"

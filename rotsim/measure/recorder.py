@@ -84,9 +84,9 @@ class Recorder:
         Its ``step`` is what counts as a step; steps count from 1. Of a wrapper that passes ``step`` on without
         hooks of its own, as Accelerate's, the optimizer inside is taken.
     interval : int
-        Every `interval`-th step is sampled.
+        Every `interval`-th step is sampled, >= 1.
     window : int
-        Steps per record, a multiple of `interval`.
+        Steps per record, a multiple of `interval` >= 1.
     parameters : iterable of str, or callable, optional
         Names to record, or ``f(name, parameter) -> bool``. By default every parameter with at least two
         dimensions that requires a gradient and that the optimizer updates.
@@ -98,7 +98,7 @@ class Recorder:
         equal blocks, ``{"attn.qkv.weight": {"q": 64, "k": 16, "v": 16}}`` for unequal ones. A key stands for every
         parameter whose name ends in it; the blocks are called ``name[q]``.
     lags : int
-        Longest lag, in steps, of the gradients' autocorrelation; 0 turns it off. It reads 64 coordinates per
+        Longest lag >= 0, in steps, of the gradients' autocorrelation; 0 turns it off. It reads 64 coordinates per
         parameter at every step, and needs 4 · lags steps.
     path : str or Path, optional
         Where to `save` when the ``with`` block ends, also if training raised; and every `save_seconds`, at the end of

@@ -166,7 +166,7 @@ class RotationalAdamW(_Rotational):
     zero_mean : bool
         Also remove the mean of the update: a row's mean then only shrinks, by the cosine of the angle a step.
     update_norm_decay : float
-        In [0, 1): decay per step of the running mean of the squared update norm.
+        Decay per step, in [0, 1), of the running mean of the squared update norm.
 
     Raises
     ------

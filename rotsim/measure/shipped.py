@@ -19,6 +19,10 @@ def shipped_traces() -> dict[str, Path]:
     """Names and files of the traces in the package, sorted by name.
 
     A name is ``{data}_{optimizer}``, for example ``digits_sgdm``.
+
+    Returns
+    -------
+    dict of str to Path
     """
     return {path.stem: path for path in sorted(TRACES.glob("*.nc"))}
 

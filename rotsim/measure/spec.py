@@ -42,9 +42,9 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
         ``SGD`` without Nesterov momentum and dampening, `rotsim.measure.Lion`, or a rotational variant (in a group
         without weight decay, where it does not rotate, the optimizer it is a variant of).
     group : int
-        Index into ``optimizer.param_groups``.
+        Index into ``optimizer.param_groups``, as in a list.
     **override : float
-        Hyperparameters (``lr``, ``weight_decay``) to use in place of those of the group.
+        Hyperparameters (``lr`` > 0, ``weight_decay`` >= 0) to use in place of those of the group.
 
     Returns
     -------

@@ -48,6 +48,11 @@ class AdamL2(Optimizer):
     eps : float
         ε ≥ 0.
 
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
+
     Notes
     -----
     Rotation depends on the gradient's scale, as scale^(-1/3) for scale-invariant weights: the

@@ -44,6 +44,11 @@ class AdamW(Optimizer):
     eps : float
         ε ≥ 0.
 
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
+
     Notes
     -----
     Rotation and norm in equilibrium do not depend on the gradient's scale

@@ -41,6 +41,11 @@ class Lion(Optimizer):
     betas : (float, float)
         (β1, β2), each in [0, 1).
 
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
+
     Notes
     -----
     sign(0) = 0. The paper's closed form linearises the sign; the exact one uses the arcsine law

@@ -94,7 +94,8 @@ class Rotational(Optimizer):
         rotation = float(self.leading_rotation(self.lr, self.weight_decay))
         bias = self.angle_bias(dim) if method == "exact" else 0.0
         # neglected: the second order in 1/dim, and how a random v spreads the update's length
-        return Moments(np.nan, 2 * np.sin(rotation * np.sqrt(1 + bias) / 2) ** 2, 0.0, abs(bias))
+        half = closed_forms.turned_one_minus_cosine(rotation * np.sqrt(1 + bias))
+        return Moments(np.nan, float(half), 0.0, abs(bias))
 
     def angle_bias(self, dim: int) -> float:
         """Mean square angle over θ², less one, which fluctuations of ‖u⊥‖ about its running mean make; order 1/dim."""

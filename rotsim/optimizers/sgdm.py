@@ -39,6 +39,11 @@ class SGDM(Optimizer):
     momentum : float
         α in [0, 1). No dampening, no Nesterov, PyTorch's defaults.
 
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
+
     Notes
     -----
     With scale-invariant weights rotation does not depend on the gradient's scale, the norm grows as

@@ -80,19 +80,19 @@ def simulate(
         Length C >= 2 of a neuron's weight vector (its fan-in); default 1024, or what the given
         arrays have.
     neurons : int
-        Number of independent neurons; default 64, or what the given arrays have.
+        Number of independent neurons, >= 1; default 64, or what the given arrays have.
     steps : int
-        Total number of optimizer steps, < 2³². With `resume`, this counts the steps already done.
+        Total number of optimizer steps, >= 1 and < 2³². With `resume`, this counts the steps already done.
     gradient : Gradient
         ScaleInvariant (default), Isotropic, or any other model of `rotsim.gradients`.
     seed : int
-        In [0, 2⁶⁴). A draw depends on (seed, neuron, step, coordinate) alone.
+        A whole number in [0, 2⁶⁴). A draw depends on (seed, neuron, step, coordinate) alone.
     initial_norm : float or array_like, shape (neurons,)
         ‖w_0‖ > 0; directions are uniform on the sphere.
     initial_weights : array_like, shape (neurons, dim), optional
         Overrides `initial_norm`. No row may be zero.
     record_every : int
-        Steps per record window; the last window may be shorter.
+        Steps per record window, >= 1; the last window may be shorter.
     lr_schedule : array_like of shape (steps,) or callable, optional
         Factor on ``optimizer.lr`` at each step, or a function from an array of step numbers
         (counted from 1) to the factors. Finite and >= 0; see `rotsim.theory.schedules`.
@@ -110,7 +110,7 @@ def simulate(
         the walk goes on, bit for bit as if it had never stopped. A last window that was cut short
         is taken up where it broke off.
     threads : int, optional
-        Worker threads; default all cores. Changes no number.
+        Worker threads, >= 1; default all cores. Changes no number.
     progress : callable, optional
         ``progress(steps_done, steps)``, called after every chunk.
     checkpoint : path, optional

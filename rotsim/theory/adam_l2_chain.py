@@ -84,6 +84,10 @@ def steady(h: float, beta1: float, beta2: float) -> Steady:
     -------
     Steady
         That for constant v, with an infinite ``error``, where even the lowest degree gives no positive variance.
+
+    Notes
+    -----
+    `derivations.adam_l2.dimensionless_chain` and the steps after it.
     """
     found = [np.array(_frozen(h, beta1))]
     with _blas().limit(limits=1):  # matrices this small wait for threads, on a busy machine ten times as long

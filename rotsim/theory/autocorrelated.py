@@ -62,6 +62,7 @@ def lion_rotation_factor(betas: tuple[float, float], autocorrelation: np.ndarray
     Parameters
     ----------
     betas : (float, float)
+        (β1, β2), each in [0, 1).
     autocorrelation : ndarray, shape (lags + 1,)
         R_k, with R_0 = 1, of a gradient coordinate; 0 beyond.
 

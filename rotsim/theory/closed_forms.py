@@ -684,6 +684,15 @@ def lion_fixed_norm_squared(weight_decay: Any, beta1: Any, beta2: Any, dim: Any,
     return dim * erf(signal_ratio * np.sqrt(2 / variance) / 2) ** 2 / weight_decay**2
 
 
+def sign_covariance_by_arc(arc: Any, deviations: Any) -> Any:
+    """Slope in the arcsine of their correlation of the covariance of two signs whose arguments have a mean.
+
+    Derived in `derivations.signal.sign_covariance_by_arc`.
+    Valid for -pi/2 < arc < pi/2, deviations >= 0.
+    """
+    return 2 * np.exp(-(deviations**2) / (1 + np.sin(arc))) / np.pi
+
+
 def adamw_takeover(lr: Any, weight_decay: Any) -> Any:
     """signal_ratio² at which signal and noise share AdamW's W.
 

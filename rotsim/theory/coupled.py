@@ -44,20 +44,24 @@ def stationary(
     Parameters
     ----------
     lr : float
-        η.
+        η > 0.
     decay : float
-        ℓ, any sign, of the decay that passes through the momentum.
+        ℓ, of any sign, of the decay that passes through the momentum.
     memory : float
         Root β of the response, in [0, 1).
     noise : UpdateCovariance
     kept : float
-        a, what decoupled decay leaves of the weights in a step.
+        a in (0, 1], what decoupled decay leaves of the weights in a step.
 
     Returns
     -------
     norm_squared : float
         Infinite where the walk diverges.
     one_minus_cosine : float
+
+    Notes
+    -----
+    The docstring of this module; for constant v it is the walk of `derivations.adam_l2` and `derivations.radial`.
     """
     fresh, mu, lost = 1 - memory, noise.roots, 1 - kept
     if lr * decay * fresh >= (1 + kept) * (1 + memory) or lr * decay + lost <= 0:

@@ -41,6 +41,7 @@ def moments(optimizer: Optimizer, dim: int, law: GradientPower, method: Method) 
     optimizer : Optimizer
         AdamW, AdamL2, SGDM or Lion, with ``weight_decay`` > 0.
     dim : int
+        Fan-in C >= 2.
     law : GradientPower
         With one of ``signal``, ``correlation``, ``radial`` and ``series``.
     method : {"exact", "leading"}
@@ -57,6 +58,10 @@ def moments(optimizer: Optimizer, dim: int, law: GradientPower, method: Method) 
         For other optimizers, or several departures at once.
     NoEquilibrium
         If a radial part pushes outwards at least as strongly as decay pulls inwards.
+
+    Notes
+    -----
+    `derivations.signal`, `derivations.autocorrelated` and `derivations.radial`.
     """
     if law.series is not None:
         if not isinstance(optimizer, Lion):

@@ -60,13 +60,13 @@ def plan(
     family : str
         A name in `rotsim.OPTIMIZERS`.
     rotation : float, optional
-        Wanted RMS angle per step, radians.
+        Wanted RMS angle per step, radians, > 0.
     relaxation_steps : float, optional
-        Wanted time scale of ‖w‖².
+        Wanted time scale of ‖w‖², steps, > 0.
     norm : float, optional
-        Wanted RMS norm.
+        Wanted RMS norm, > 0.
     lr, weight_decay : float, optional
-        Held at this value.
+        Held at this value, > 0.
     dim, gradient
         As in `rotsim.equilibrium`.
     **fixed
@@ -81,6 +81,13 @@ def plan(
     ------
     InvalidInput
         If the targets are too few or too many for the unknowns, or no setting reaches them.
+    NoEquilibrium
+        If what is held allows none at any rates.
+
+    Notes
+    -----
+    A root of the exact formulas (`rotsim.equilibrium`), from the rates that `derivations.planning` finds at leading
+    order.
 
     Examples
     --------

@@ -47,14 +47,14 @@ def predict(
     gradient : Gradient
         ScaleInvariant (default) or Isotropic.
     steps : int
-        Optimizer steps, from a fresh optimizer state.
+        Optimizer steps, >= 1, from a fresh optimizer state.
     initial_norm : float
         ‖w_0‖ > 0.
     lr_schedule, wd_schedule : array_like of shape (steps,) or callable, optional
         Factors on ``lr`` and ``weight_decay`` at each step, as in `rotsim.simulate`; see
         `rotsim.theory.schedules`.
     record_every : int
-        Steps per record window; the last window may be shorter.
+        Steps per record window, >= 1; the last window may be shorter.
 
     Returns
     -------
@@ -68,6 +68,11 @@ def predict(
     ------
     InvalidInput
         If an argument is out of range, or the gradient follows no law.
+
+    Notes
+    -----
+    The maps of one step are derived in `derivations.transient`, `derivations.second_moment` and
+    `derivations.rotational`.
 
     Examples
     --------
@@ -132,14 +137,22 @@ def steps_to_equilibrium(
     Parameters
     ----------
     within : float
-        In (0, 1).
+        Share of norm and rotation, in (0, 1).
 
     Other parameters as in `predict`.
+
+    Returns
+    -------
+    int
 
     Raises
     ------
     InvalidInput, NoEquilibrium
         If an argument is out of range, or ``weight_decay`` is 0.
+
+    Notes
+    -----
+    Read off the course of `predict` (`derivations.transient`), which is run until it is long enough.
     """
     gradient = ScaleInvariant() if gradient is None else gradient
     share = real("within", within, "be in (0, 1)", low=0.0, high=1.0)
@@ -176,7 +189,7 @@ def settling(
     Parameters
     ----------
     step : ndarray of int, shape (points,)
-        Step numbers, rising. The equilibrium is computed at up to 100 of them and interpolated between.
+        Step numbers >= 1, rising. The equilibrium is computed at up to 100 of them and interpolated between.
 
     Other parameters as in `predict`.
 
@@ -185,6 +198,16 @@ def settling(
     Dataset
         ``norm`` and ``rotation`` (radians), and the rates ``lr`` and ``weight_decay``, dim step; NaN where a
         rate is 0.
+
+    Raises
+    ------
+    InvalidInput
+        If a schedule or another argument is out of range.
+
+    Notes
+    -----
+    `rotsim.equilibrium` at each rate; of a schedule slow against relaxation the course of `derivations.transient`
+    follows it.
     """
     number = np.arange(1, int(step[-1]) + 1)
     lr = optimizer.lr * _factors("lr_schedule", lr_schedule, number)[0][step - 1]
@@ -225,6 +248,15 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
     float
         arccos of the correlation, without cancellation; relative error of order 1/dim. For
         AdamL2, v is taken constant but for its mean effect on the decay.
+
+    Raises
+    ------
+    InvalidInput, NoEquilibrium
+        If an argument is out of range, the optimizer is a rotational variant, or ``weight_decay`` is 0.
+
+    Notes
+    -----
+    `derivations.transient.over_many_steps` and, for SGDM and AdamL2, `coupled_over_many_steps`.
     """
     gradient = ScaleInvariant() if gradient is None else gradient
     dim, law = _checked(optimizer, dim, gradient)

@@ -16,15 +16,46 @@ Factors = Callable[[np.ndarray], np.ndarray]
 
 
 def constant(factor: float = 1.0) -> Factors:
-    """The same factor >= 0 at every step."""
+    """The same factor at every step.
+
+    Parameters
+    ----------
+    factor : float
+        >= 0.
+
+    Returns
+    -------
+    callable
+        From an array of step numbers to factors, of the same shape.
+
+    Raises
+    ------
+    InvalidInput
+        If it is negative or not finite.
+    """
     value = real("factor", factor, "be finite and >= 0", low=0.0)
     return lambda step: np.full(np.shape(step), value)
 
 
 def warmup(steps: int, then: Factors | None = None) -> Factors:
-    """Linear rise over `steps` >= 0 steps, t/steps at step t, then `then` (default constant) from its own step 1.
+    """Linear rise over some steps, t/steps at step t, then another schedule from its own step 1.
 
-    With 0 steps it is `then` alone.
+    Parameters
+    ----------
+    steps : int
+        >= 0; with 0 it is `then` alone.
+    then : callable, optional
+        Default constant.
+
+    Returns
+    -------
+    callable
+        From an array of step numbers to factors, of the same shape.
+
+    Raises
+    ------
+    InvalidInput
+        If `steps` is no whole number >= 0.
     """
     rise = integer("steps", steps, low=0)
     after = constant() if then is None else then
@@ -37,13 +68,49 @@ def warmup(steps: int, then: Factors | None = None) -> Factors:
 
 
 def linear(steps: int, final: float = 0.0) -> Factors:
-    """Straight line from 1 to `final` at step `steps` >= 1."""
+    """Straight line from 1 to `final` at the last step.
+
+    Parameters
+    ----------
+    steps : int
+        >= 1.
+    final : float
+        >= 0.
+
+    Returns
+    -------
+    callable
+        From an array of step numbers to factors, of the same shape.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
+    """
     total, end = integer("steps", steps, low=1), real("final", final, "be finite and >= 0", low=0.0)
     return lambda step: 1 + (end - 1) * _progress(step, total)
 
 
 def cosine(steps: int, final: float = 0.0) -> Factors:
-    """Half a cosine from 1 to `final` at step `steps` >= 1."""
+    """Half a cosine from 1 to `final` at the last step.
+
+    Parameters
+    ----------
+    steps : int
+        >= 1.
+    final : float
+        >= 0.
+
+    Returns
+    -------
+    callable
+        From an array of step numbers to factors, of the same shape.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
+    """
     total, end = integer("steps", steps, low=1), real("final", final, "be finite and >= 0", low=0.0)
     return lambda step: end + (1 - end) * (1 + np.cos(np.pi * _progress(step, total))) / 2
 
@@ -59,6 +126,16 @@ def wsd(steps: int, warmup_steps: int = 0, decay_steps: int | None = None, final
         >= 0, together at most `steps`. Default decay: the last fifth.
     final : float
         Factor at the last step, >= 0.
+
+    Returns
+    -------
+    callable
+        From an array of step numbers to factors, of the same shape.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range, or warmup and decay together are longer than `steps`.
     """
     total, rise = integer("steps", steps, low=1), integer("warmup_steps", warmup_steps, low=0)
     fall = total // 5 if decay_steps is None else integer("decay_steps", decay_steps, low=0)

@@ -114,9 +114,25 @@ def _nodes(beta1: float, beta2: float, step: float) -> tuple[np.ndarray, np.ndar
 
 
 def decorrelation(b: np.ndarray, beta1: float, beta2: float, step: float = _STEP) -> np.ndarray:
-    """D(b) = K_k/β1^k at b = β2^k, for b in [0, 1], 0 <= β1 < 1 and 0 < β2 < 1; same shape as `b`.
+    """D(b) = K_k/β1^k at b = β2^k; for constant v, D would be (1-β1)/(1+β1) at all b.
 
-    `step` is the spacing of the trapezoidal rule. For constant v, D would be (1-β1)/(1+β1) at all b.
+    Parameters
+    ----------
+    b : ndarray, any shape
+        In [0, 1].
+    beta1, beta2 : float
+        In [0, 1), β2 > 0.
+    step : float
+        Spacing of the trapezoidal rule, > 0.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of `b`.
+
+    Notes
+    -----
+    `derivations.second_moment.decorrelation`.
     """
     s, weight = _nodes(beta1, beta2, step)
     log_ps = _tabulated(2 * s[-1], step / 4, beta1, beta2)
@@ -148,7 +164,7 @@ def adam_covariance(beta1: float, beta2: float) -> UpdateCovariance:
     Parameters
     ----------
     beta1, beta2 : float
-        In [0, 1). The result depends on nothing else and is cached.
+        Each in [0, 1). The result depends on nothing else and is cached.
 
     Returns
     -------
@@ -161,6 +177,10 @@ def adam_covariance(beta1: float, beta2: float) -> UpdateCovariance:
     ------
     NoEquilibrium
         For β2 = 0 < β1: u = m/|g| has infinite variance.
+
+    Notes
+    -----
+    `derivations.second_moment.modes`.
     """
     if beta2 == 0:
         if beta1 > 0:
@@ -197,7 +217,21 @@ def _newton(x: np.ndarray, y: np.ndarray) -> Polynomial:
 
 @lru_cache(maxsize=256)
 def mean_inverse_root(beta2: float) -> float:
-    """E[σ/√v] for gradients of variance σ², 0 < β2 < 1: how strongly ε is felt, since m/(√v + ε) ≈ u (1 - ε/√v)."""
+    """E[σ/√v] for gradients of variance σ²: how strongly ε is felt, since m/(√v + ε) ≈ u (1 - ε/√v).
+
+    Parameters
+    ----------
+    beta2 : float
+        In (0, 1).
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    `derivations.second_moment.root_as_integral`, averaged over the gradients as in `one_gradient`.
+    """
     s, weight = _nodes(0.0, beta2, _STEP)
     log_p, _ = log_product_and_sum(s, 0.0, beta2)
     return float(weight @ np.exp(log_p) / np.sqrt(np.pi))
@@ -210,6 +244,19 @@ def mean_response(beta1: float, beta2: float) -> tuple[float, float]:
     By Gaussian integration by parts, σ E[∂u_t/∂g_{t-j}] = E[u g_j]/σ = c_j E[g_j²/√v]/σ =: h_j, so that
     κ = Σ h_j = π^(-1/2) ∫ s^(-1/2) P(s) Σ_j c_j/(1 + 2s d_j) ds. The geometric sequence with the sum
     and the mean lag of h_j stands for it. For constant v, κ = 1 and the root is β1.
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        In [0, 1).
+
+    Returns
+    -------
+    size, root : float
+
+    Notes
+    -----
+    `derivations.second_moment.response`.
     """
     if beta2 == 0:
         return float(np.sqrt(2 / np.pi)), 0.0  # of a sign; with momentum u has no variance and is refused before

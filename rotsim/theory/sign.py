@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from scipy.special import erf
 
 from rotsim.theory import closed_forms
 from rotsim.theory.second_moment import UpdateCovariance
@@ -33,7 +32,21 @@ def arcsine_modes() -> tuple[np.ndarray, np.ndarray]:
 
 
 def sign_covariance(beta1: float, beta2: float) -> UpdateCovariance:
-    """Autocovariance of Lion's signs under white noise as modes: powers of β2 from those of the arcsine."""
+    """Autocovariance of Lion's signs under white noise as modes: powers of β2 from those of the arcsine.
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        In [0, 1).
+
+    Returns
+    -------
+    UpdateCovariance
+
+    Notes
+    -----
+    `derivations.transient.sign_mode`.
+    """
     beta2 = max(beta2, 1e-7)  # continuous at 0, where 0^0 would be needed
     power, factor = arcsine_modes()
     largest = closed_forms.lion_covariance(beta1, beta2, 1) / closed_forms.lion_variance(beta1, beta2)
@@ -43,7 +56,23 @@ def sign_covariance(beta1: float, beta2: float) -> UpdateCovariance:
 
 
 def discounted_sum(kept: float, beta1: float, beta2: float) -> float:
-    """Σ_{k≥1} kept^k s_k under white noise: term by term while asin bends, then as a geometric tail."""
+    """Σ_{k≥1} kept^k s_k under white noise: term by term while asin bends, then as a geometric tail.
+
+    Parameters
+    ----------
+    kept : float
+        In [0, 1].
+    beta1, beta2 : float
+        In [0, 1).
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    `derivations.lion.arcsine_law`.
+    """
     lags = 1 if beta2 == 0 else max(1, int(np.ceil(np.log(_LINEAR) / np.log(beta2))))
     k = np.arange(1, lags + 1)
     head = np.sum(kept**k * closed_forms.lion_sign_correlation(beta1, beta2, k))
@@ -52,13 +81,47 @@ def discounted_sum(kept: float, beta1: float, beta2: float) -> float:
 
 
 def discounted_excess(kept: float, covariance: np.ndarray, variance: float) -> float:
-    """Σ_{k≥1} kept^k (2/π)(asin x_k - x_k): what the arcsine adds to correlations x_k = covariance[k-1]/variance."""
+    """Σ_{k≥1} kept^k (2/π)(asin x_k - x_k): what the arcsine adds to correlations x_k = covariance[k-1]/variance.
+
+    Parameters
+    ----------
+    kept : float
+        In [0, 1].
+    covariance : ndarray, shape (lags,)
+        At lags 1, 2, ...
+    variance : float
+        > 0, and not below any covariance.
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    `derivations.autocorrelated.lion_sum`.
+    """
     x = covariance / variance
     return float(2 / np.pi * (kept ** np.arange(1, len(x) + 1) * (np.arcsin(x) - x)).sum())
 
 
 def correlated_covariance(beta1: float, beta2: float, correlation: float) -> np.ndarray:
-    """Autocovariance of Lion's update direction at lags 1, 2, ... under AR(1) gradients, to where asin is straight."""
+    """Autocovariance of Lion's update direction at lags 1, 2, ... under AR(1) gradients, to where asin is straight.
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        In [0, 1).
+    correlation : float
+        In (-1, 1).
+
+    Returns
+    -------
+    ndarray, shape (lags,)
+
+    Notes
+    -----
+    `derivations.autocorrelated.lion_covariance`; `derivations.lion.covariance` where `correlation` is 0.
+    """
     if correlation == 0:
         lags = max(1, int(np.ceil(np.log(_LINEAR) / np.log(max(beta2, 1e-9)))))
         return np.asarray(closed_forms.lion_covariance(beta1, beta2, np.arange(1, lags + 1)))
@@ -73,10 +136,27 @@ def correlated_covariance(beta1: float, beta2: float, correlation: float) -> np.
 def shifted_discounted_sum(kept: float, beta1: float, beta2: float, mean: float) -> tuple[float, float]:
     """Variance K_0 of a sign whose argument has a mean of `mean` standard deviations, and Σ kept^k K_k / K_0.
 
-    derivations.signal.sign_covariance_slope: K_k is (2/π) ∫ exp(-mean²/(1 + sin ψ)) dψ up to the arcsine of the
-    correlation. Beyond some 8 deviations the sign does not change within floating point: both are 0.
+    Beyond some 8 deviations the sign does not change within floating point: both are 0.
+
+    Parameters
+    ----------
+    kept : float
+        In [0, 1].
+    beta1, beta2 : float
+        In [0, 1).
+    mean : float
+        >= 0.
+
+    Returns
+    -------
+    (float, float)
+
+    Notes
+    -----
+    K_k is the integral of `derivations.signal.sign_covariance_by_arc` up to the arcsine of the correlation.
     """
-    lag_0 = 1 - erf(mean / np.sqrt(2)) ** 2
+    ratio = mean * np.sqrt(closed_forms.lion_variance(beta1, beta2))
+    lag_0 = 1 - closed_forms.lion_sign_mean(beta1, beta2, ratio) ** 2
     if lag_0 == 0:
         return 0.0, 0.0
     lags = 1 if beta2 == 0 else max(1, int(np.ceil(np.log(_LINEAR) / np.log(beta2))))
@@ -85,6 +165,6 @@ def shifted_discounted_sum(kept: float, beta1: float, beta2: float, mean: float)
     nodes, weights = _GAUSS
     covariance = np.zeros(lags)
     for node, weight in zip(nodes, weights, strict=True):
-        covariance += weight * end / np.pi * np.exp(-(mean**2) / (1 + np.sin(end * (1 + node) / 2)))
+        covariance += weight * end / 2 * closed_forms.sign_covariance_by_arc(end * (1 + node) / 2, mean)
     tail = kept ** (lags + 1) * covariance[-1] * beta2 / (1 - kept * beta2)
     return float(lag_0), float(((kept**k * covariance).sum() + tail) / lag_0)

@@ -41,6 +41,16 @@ def predict_trace(trace: xr.Dataset) -> xr.Dataset:
         is no equilibrium: no weight decay, no gradient, or fan-in below 2; and where there is no theory. Coordinates
         `BURSTS` (neuron,) hold what `layer_bursts` gives: the factors are in the prediction already, and where they
         are NaN it is for steady ones.
+
+    Raises
+    ------
+    DatasetError
+        If the trace does not follow the schema of `rotsim.dataset`.
+
+    Notes
+    -----
+    `rotsim.equilibrium` of each neuron, hence the closed forms of `derivations.adamw` and its siblings; with bursts
+    `rotsim.theory.bursts`.
     """
     dataset.validate(trace)
     optimizer = dataset.optimizer_of(trace)
@@ -151,6 +161,16 @@ def _log_equilibrium(optimizer: Optimizer, dim: int, point: int) -> np.ndarray:
 
 def compare_with_theory(data: xr.Dataset) -> Report:
     """Compare a simulation with the theory that its own spec selects; for traces, `rotsim.diagnosis.diagnose`.
+
+    Parameters
+    ----------
+    data : Dataset
+        From `rotsim.simulate`.
+
+    Returns
+    -------
+    Report
+        Against `rotsim.equilibrium`, hence the closed forms of `derivations.adamw` and its siblings.
 
     Raises
     ------
