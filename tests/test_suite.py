@@ -23,8 +23,8 @@ from rotsim.errors import InvalidInput  # noqa: E402
 # Rotation over its prediction, medians over the neurons of a hidden layer, seeds 0, 1 and 2 of `--suite ci`: SGDM
 # 0.984-1.007, AdamW 0.954-1.016, Adam+L2 0.953-1.036, Lion 1.054-1.185 (its prediction holds the bursts, but not the
 # anticorrelation, which by itself makes 1.06-1.30). A layer varies between seeds by standard deviations of up to 0.006,
-# 0.008, 0.017 and 0.016: a gate is the range widened by four of them. The head must miss the gate of AdamW (0.585-0.596)
-# and Lion (0.353-0.364): one that it passed would show nothing.
+# 0.008, 0.017 and 0.016: a gate is the range widened by four of them. The head must miss the gate of AdamW
+# (0.585-0.596) and Lion (0.353-0.364): one that it passed would show nothing.
 GATES = {"sgdm": (0.96, 1.031), "adamw": (0.922, 1.048), "adam_l2": (0.885, 1.104), "lion": (0.99, 1.249)}
 # 0.888-1.007, Lion 0.852-0.955 with deviations of up to 0.010
 NORM = {"sgdm": (0.95, 1.03), "adamw": (0.95, 1.03), "adam_l2": (0.87, 1.03), "lion": (0.812, 0.995)}
