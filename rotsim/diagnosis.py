@@ -358,8 +358,8 @@ def _noise(e: Evidence, optimizer: Optimizer) -> _Finding:
     known = np.isfinite(e.burst_rotation)
     if optimizer.name == "lion" and e.burst > BURST["lion"] and not known:
         return "unknown", (
-            f"{bursts}, and this trace does not hold their course, on which Lion's rotation depends; record it anew "
-            "with rotsim.measure.Recorder."
+            f"{bursts}, and this trace does not hold their course in enough rows; Lion's rotation depends on it. "
+            "Record it anew with rotsim.measure.Recorder."
         )
     if known and e.overlap > OVERLAP:
         return "unknown", (

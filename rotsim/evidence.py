@@ -19,12 +19,11 @@ from rotsim.theory import closed_forms
 from rotsim.theory.autocorrelated import autocorrelation_factors
 from rotsim.theory.equilibrium import equilibrium
 from rotsim.theory.prediction import steps_to_equilibrium
-from rotsim.theory.traces import predict_trace
+from rotsim.theory.traces import ALIVE, predict_trace
 
 WITHIN = 0.10
 CLOSE = 0.05  # of norm and rotation, where an average may begin: what is left fades while it goes on
 _SLOW = 0.9  # quantile of the gradient scales that sets the pace: large ones slow Adam+L2 and lengthen SGDM's way
-_ALIVE = 0.5  # a neuron counts as dead if it has no gradient in more than this share of the samples
 _COMPLETE = 0.9  # share of the windows that must be finite for a neuron to count
 
 
@@ -180,7 +179,7 @@ def _layer(
     step, half, dim = layer["step"].values, layer.sizes["step"] // 2, int(layer["fan_in"].values[0])
     finite = np.isfinite(values["norm"]) & np.isfinite(values["rotation"])
     whole = finite[:, half:].mean(axis=1) >= _COMPLETE
-    dead = whole & (np.nan_to_num(values["active"][:, half:]).mean(axis=1) < _ALIVE)
+    dead = whole & (np.nan_to_num(values["active"][:, half:]).mean(axis=1) < ALIVE)
     rows = whole & ~dead
     used = finite[rows].all(axis=0)  # the windows that all these neurons have
     lr, decay = float(layer["lr"].values[0]), float(layer["weight_decay"].values[0])

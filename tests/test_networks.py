@@ -23,9 +23,11 @@ def layer_ratios(trace, rotation: float) -> dict[str, np.ndarray]:
     return {layer: measured[trace["layer"].values == layer] / rotation for layer in np.unique(trace["layer"].values)}
 
 
-def test_eight_traces_ship_in_less_than_a_megabyte():
+def test_eight_traces_ship_in_little_more_than_a_megabyte():
     assert sorted(shipped_traces()) == NAMES
-    assert sum(path.stat().st_size for path in shipped_traces().values()) < 1_000_000
+    assert (
+        sum(path.stat().st_size for path in shipped_traces().values()) < 1_200_000
+    )  # a fifth of it the courses of Lion's gradient norms
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,7 +43,8 @@ def test_a_shipped_trace_says_where_it_comes_from(name):
     assert trace["step"].values.tolist() == list(range(375, 9001, 375))
     assert all((trace["layer"] == layer).sum() == 48 for layer in spec["scale_invariant_layers"])
     for key, variable in trace.data_vars.items():
-        assert variable.dtype == (np.float64 if str(key).startswith("window_") else np.float32)
+        kind_of = np.float64 if str(key).startswith("window_") else np.int16 if key == "gradient_log2" else np.float32
+        assert variable.dtype == kind_of
         seen = trace["active"].values > 0 if key in ("gradient_cosine", "gradient_burst") else ...
         assert np.isfinite(variable.values[seen]).all() or (key, kind) == ("radial", "lion")
     assert {"radial", "gradient_cosine", "gradient_burst", "gradient_autocorrelation"} <= set(trace.data_vars)

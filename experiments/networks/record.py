@@ -23,6 +23,7 @@ INTERVAL = 5
 WINDOWS = 24
 MANTISSA_BITS = 12  # relative rounding error 1.2e-4, far below the differences between neurons
 ROWS_PER_LAYER = 48  # evenly spaced
+LEAD = 500  # steps of the course of gradient norms kept before the half that is judged: five memories of Lion
 ROWS_OF_A_SCHEDULE = 2  # of a run whose loss is the point
 
 INPUT_NOISE = 1.0  # see `Run`
@@ -87,7 +88,7 @@ def record(
         **{key: round(value, 4) for key, value in results.items()},
     )
     kept = some_rows(trace, ROWS_OF_A_SCHEDULE if scheduled else ROWS_PER_LAYER)
-    return save(compressible(kept), folder / f"{name}.nc")
+    return save(compressible(late_course(kept)), folder / f"{name}.nc")
 
 
 def some_rows(trace: xr.Dataset, most: int) -> xr.Dataset:
@@ -98,6 +99,13 @@ def some_rows(trace: xr.Dataset, most: int) -> xr.Dataset:
         rows = np.flatnonzero(layer == name)
         kept += rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)].tolist()
     return trace.isel(neuron=kept).assign_coords(neuron=np.arange(len(kept)))
+
+
+def late_course(trace: xr.Dataset) -> xr.Dataset:
+    """Without the course of gradient norms long before the judged half, which is most of the file otherwise."""
+    if "tick" not in trace.dims:
+        return trace
+    return trace.isel(tick=trace["tick"].values > trace["step"].values[trace.sizes["step"] // 2 - 1] - LEAD)
 
 
 def compressible(trace: xr.Dataset) -> xr.Dataset:

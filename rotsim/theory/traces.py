@@ -22,6 +22,8 @@ from rotsim.theory.bursts import burst_factors
 from rotsim.theory.equilibrium import equilibrium
 
 BURSTS = ("burst_rotation", "burst_norm", "burst_error", "overlap")
+ALIVE = 0.5  # a neuron without a gradient in more than this share of the steps is dead and not judged
+_LEAST_ROWS = 3
 _GRID = 0.25  # of the logarithm of the gradient's scale; interpolating costs Adam+L2 about 1e-4
 
 
@@ -94,7 +96,7 @@ def layer_bursts(trace: xr.Dataset, layer: str, lr: float, weight_decay: float) 
     (float, float, float, float)
         Factors of rotation and norm over those of steady gradients, averaged over the second half of the trace, the
         standard error of the first, and `_overlap`. What norms fluctuate for want of independent coordinates is taken
-        out. NaN if the series is absent, or shorter there than the norm's memory.
+        out. NaN if the series is absent, or shorter there than the norm's memory, or all but two of its rows are dead.
     """
     unknown = np.nan, np.nan, np.nan, np.nan
     series, tick = dataset.gradient_series(trace, layer)
@@ -105,11 +107,12 @@ def layer_bursts(trace: xr.Dataset, layer: str, lr: float, weight_decay: float) 
     factors = []
     for norms in series:
         seen = np.isfinite(norms)
-        judged = int((seen & last_half).sum())
-        if judged * lr * weight_decay * 2 < 1 or not norms[seen & last_half].any():
-            continue  # too short, or dead
+        late = norms[seen & last_half]
+        judged = len(late)
+        if judged * lr * weight_decay * 2 < 1 or (late > 0).mean() < ALIVE:
+            continue
         factors.append(burst_factors(optimizer, norms[seen], slice(-judged, None)))  # type: ignore[arg-type]
-    if not factors:
+    if len(factors) < min(_LEAST_ROWS, len(series)):  # too few for their spread to be known
         return unknown
     overlap = _overlap(trace, layer)
     few = _sampling_factors(optimizer, overlap)
