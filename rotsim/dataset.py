@@ -17,7 +17,7 @@ name                      dims                meaning
 ``radial``                (neuron, step)      mean ⟨w, ĝ⟩ over mean ‖w‖², ĝ the gradient as the optimizer scales it
 ``gradient_autocorrelation``  (parameter, lag)  of sampled gradient coordinates, ``lag`` in steps (traces)
 ``window_lr``, ``window_weight_decay``  (parameter, step)  last in force in each window (traces)
-``square_step``           (parameter,)        mean (m/√v)² of those coordinates, 0 where dead (traces of AdamW)
+``square_step``           (parameter,)        mean (m/√v)² of those coordinates (AdamW), or mean m² over mean g² (SGDM)
 ``layer``, ``fan_in``     (neuron,)           coordinates: parameter name, length of the weight vector
 ========================  ==================  =====================================================
 

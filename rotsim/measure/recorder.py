@@ -28,12 +28,15 @@ from rotsim.measure.sample import VARIABLES, rows, sample, window_means
 from rotsim.measure.selection import Selection, Split, ends_in, groups_of, row_labels, select
 from rotsim.measure.spec import NoSpec, optimizer_spec
 from rotsim.measure.windows import Windows
-from rotsim.optimizers import AdamW, Rotational, Unmodelled
+from rotsim.optimizers import SGDM, AdamW, Rotational, Unmodelled
 from rotsim.optimizers.base import Optimizer
 
 _AUTOCORRELATION = {"long_name": "autocorrelation of sampled gradient coordinates", "units": "1"}
 _IN_FORCE = {"lr": "learning rate last in force", "weight_decay": "weight decay last in force"}
-_SQUARE_STEP = {"long_name": "mean square of m/sqrt(v) over sampled gradient coordinates", "units": "1"}
+_SQUARE_STEP = {
+    "long_name": "mean square of m/sqrt(v), or of m over that of g, over sampled gradient coordinates",
+    "units": "1",
+}
 _LEAST_LR = 1e-12  # in place of 0, where a warm-up may start
 
 
@@ -190,6 +193,8 @@ class Recorder:
             )
         found = self._spec()  # say now, not after the training, what cannot be predicted
         betas = found.betas if isinstance(found, AdamW) else None
+        if isinstance(found, SGDM):
+            betas = (found.momentum, 1.0)
         self._sampler = CoordinateSampler(lags, betas=betas) if integer("lags", lags, low=0) else None
         self._rule = found.inner.name if isinstance(found, Rotational) else found.name
         self._left: dict[str, int] = {}
