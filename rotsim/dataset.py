@@ -17,7 +17,7 @@ name                      dims                meaning
 ``radial``                (neuron, step)      mean ⟨w, ĝ⟩ over mean ‖w‖², ĝ the gradient as the optimizer scales it
 ``gradient_autocorrelation``  (parameter, lag)  of sampled gradient coordinates, ``lag`` in steps (traces)
 ``window_lr``, ``window_weight_decay``  (parameter, step)  last in force in each window (traces)
-``square_step``           (parameter,)        mean (m/√v)² of those coordinates, 0 where dead (traces of AdamW)
+``square_step``           (parameter,)        mean (m/√v)² of those coordinates (AdamW), or mean m² over mean g² (SGDM)
 ``gradient_log2``         (row, tick)         log2 of ‖g_t‖ of some rows of ``row_layer`` at every step ``tick``, in
                                               eighths, 16-bit; `gradient_series` reads it (traces of Lion)
 ``gradient_overlap``      (row,)              mean squared cosine of their gradients some steps apart

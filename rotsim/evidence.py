@@ -52,8 +52,9 @@ class Evidence:
         measured. It uses the gradients of the same windows: it explains, it does not predict.
     predicted_norm, measured_norm : float
     norm_factor, rotation_factor : float
-        What the measured autocorrelation does to norm and rotation, over white noise, and for AdamW's norm the measured
-        gradients as a whole: also bursts of single coordinates, and those that are dead. NaN if not measured.
+        What the measured autocorrelation does to norm and rotation, over white noise. The norms of AdamW and SGDM are
+        judged by what the measured gradients make of the optimizer's averages: also by bursts of single coordinates and
+        dead ones (AdamW), and with large coordinates counting more (SGDM). NaN if not measured.
     spread : float
         Standard deviation over mean of the neurons' rotations.
     within : float
@@ -209,7 +210,10 @@ def _layer(
         else autocorrelation_factors(optimizer, correlation)
     )
     predictable = bool(np.isfinite(theory["rotation"]).all())
-    if np.isfinite(square_step):  # ‖Δw‖ = η√dim·√E(m/√v)² = θ‖w‖
+    if np.isfinite(square_step) and optimizer.name == "sgdm":  # ‖w‖⁴ ∝ E‖m‖²/E‖g‖², (1-α)/(1+α) for white noise
+        momentum = optimizer.momentum  # type: ignore[attr-defined]
+        norm_factor = float((square_step * (1 + momentum) / (1 - momentum)) ** 0.25)
+    elif np.isfinite(square_step):  # ‖Δw‖ = η√dim·√E(m/√v)² = θ‖w‖
         norm_factor = lr * float(np.sqrt(dim * square_step)) / _median(theory["norm"] * theory["rotation"])
     ratios = [every[key] / theory[key][:, None] for key in ("norm", "rotation")]
     relaxation, steps_needed = (

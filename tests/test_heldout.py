@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import rotsim  # noqa: E402
+import rotsim.theory.autocorrelated  # noqa: E402
 from rotsim import dataset  # noqa: E402
 from rotsim.balance import balance  # noqa: E402
 from rotsim.cli import main  # noqa: E402
@@ -207,6 +208,35 @@ def test_the_norm_that_intermittent_coordinates_ask_for(density, norm):
     (layer,) = diagnose(trace).layers
     assert layer.norm_factor == pytest.approx(norm, rel=0.04)
     assert layer.norm_ratio == pytest.approx(norm, rel=0.06)
+
+
+def test_large_coordinates_count_more_for_sgdm():
+    """The cause of a norm of 0.84 that equal weights put at 0.91: the large coordinates alternate."""
+    torch.manual_seed(0)
+    model = nn.Linear(16, 8, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-3)
+    draw, noise, powers = torch.Generator().manual_seed(0), torch.zeros(8, 16), []
+    large = torch.arange(16) < 4
+    with Recorder(model, optimizer, interval=10, window=50, lags=64) as recorder:
+        for step in range(1600):
+            before, noise = noise, torch.randn(8, 16, generator=draw)
+            g = torch.where(large, 5 * (noise - 0.9 * before), noise)
+            w = model.weight.detach()
+            g = g - (g * w).sum(1, keepdim=True) / w.square().sum(1, keepdim=True) * w
+            model.weight.grad = g / w.norm(dim=1, keepdim=True)
+            optimizer.step()
+            if step >= 400:
+                buffer = 0.1 * optimizer.state[model.weight]["momentum_buffer"]
+                powers.append((buffer.square().sum(1), model.weight.grad.square().sum(1)))
+    own = [sum(x).numpy() for x in zip(*powers, strict=True)]
+    factor = np.median(own[0] / own[1] * 1.9 / 0.1) ** 0.25
+    (layer,) = diagnose(recorder.dataset()).layers
+    assert factor < 0.75 and layer.norm_factor == pytest.approx(factor, rel=0.08)
+    assert layer.norm_ratio == pytest.approx(factor, rel=0.08)
+    assert layer.claims == ("rotation",)
+    correlation = recorder.dataset()["gradient_autocorrelation"].values[0]
+    equal = rotsim.theory.autocorrelated.autocorrelation_factors(dataset.optimizer_of(recorder.dataset()), correlation)
+    assert equal[1] > 1.1 * factor  # negative control: with equal weights
 
 
 def test_the_norm_is_claimed_only_where_gradients_are_like_white_noise():

@@ -1,4 +1,4 @@
-"""Thirty small networks and training loops of many kinds, for `experiments.networks.heldout`.
+"""Small networks and training loops of many kinds, for `experiments.networks.heldout`.
 
 Each is a function that returns model, optimizer and a function that takes one training step; the caller seeds.
 """

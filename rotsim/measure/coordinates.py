@@ -25,7 +25,7 @@ class CoordinateSampler:
     count : int
         Coordinates per parameter, ≥ 1 (all, if it has fewer).
     betas : (float, float), optional
-        Adam's, for the mean square of m/√v.
+        Adam's, for the mean square of m/√v; with β2 = 1, as for SGDM, for that of m over that of g.
 
     Notes
     -----
@@ -39,6 +39,7 @@ class CoordinateSampler:
     def __init__(self, lags: int, count: int = 64, betas: tuple[float, float] | None = None) -> None:
         self.lags, self.count, self.betas = lags, count, betas
         self.length = 4 * lags
+        self._plain = betas is not None and betas[1] == 1
         self._places: list[torch.Tensor] = []
         self._block: list[torch.Tensor] = []
         self._reduced: list[np.ndarray] = []
@@ -79,11 +80,13 @@ class CoordinateSampler:
             start += len(places)
             if (part[0] > 0).any() and np.isfinite(part).all():
                 live = part[:, part[0] > 0]
-                result[i] = np.append((live / live[0]).mean(axis=1), step.mean())
+                # each coordinate has a √v of its own; without, large ones count more
+                square_step = step.sum() / part[0].sum() if self._plain else step.mean()
+                result[i] = np.append((live / live[0]).mean(axis=1), square_step)
         self._reduced.append(result)
 
     def _square_steps(self, block: torch.Tensor) -> torch.Tensor:
-        """Mean square of m/√v of every coordinate, 0 where it has no gradient; NaN without betas."""
+        """Mean square of m/√v of every coordinate, or of m alone; 0 where it has no gradient; NaN without betas."""
         if self.betas is None:
             return torch.full_like(block[0], torch.nan)
         beta1, beta2 = self.betas
@@ -94,7 +97,7 @@ class CoordinateSampler:
             m = torch.lerp(block[t], m, beta1)
             v = torch.lerp(square[t], v, beta2)
             if t >= self.lags:
-                total += m.square() / v
+                total += m.square() if self._plain else m.square() / v
         return total / (self.length - self.lags)
 
     def autocorrelation(self) -> np.ndarray:
@@ -102,7 +105,7 @@ class CoordinateSampler:
         return self._means()[:, :-1]
 
     def square_step(self) -> np.ndarray:
-        """E(m/√v)² as the measured gradients make it, shape (parameters,); NaN without betas or a block."""
+        """E(m/√v)², or E m²/E g², of the measured gradients, shape (parameters,); NaN without betas or a block."""
         return self._means()[:, -1]
 
     def _means(self) -> np.ndarray:

@@ -29,13 +29,16 @@ from rotsim.measure.scales import ScaleSampler
 from rotsim.measure.selection import Selection, Split, ends_in, groups_of, row_labels, select
 from rotsim.measure.spec import NoSpec, optimizer_spec
 from rotsim.measure.windows import Windows
-from rotsim.optimizers import AdamW, Rotational, Unmodelled
+from rotsim.optimizers import SGDM, AdamW, Rotational, Unmodelled
 from rotsim.optimizers.base import Optimizer
 
 _SCALES = {"long_name": "log2 of the gradient norm of sampled rows", "units": f"1/{PER_OCTAVE}"}
 _AUTOCORRELATION = {"long_name": "autocorrelation of sampled gradient coordinates", "units": "1"}
 _IN_FORCE = {"lr": "learning rate last in force", "weight_decay": "weight decay last in force"}
-_SQUARE_STEP = {"long_name": "mean square of m/sqrt(v) over sampled gradient coordinates", "units": "1"}
+_SQUARE_STEP = {
+    "long_name": "mean square of m/sqrt(v), or of m over that of g, over sampled gradient coordinates",
+    "units": "1",
+}
 _LEAST_LR = 1e-12  # in place of 0, where a warm-up may start
 
 
@@ -193,6 +196,8 @@ class Recorder:
             )
         found = self._spec()  # say now, not after the training, what cannot be predicted
         betas = found.betas if isinstance(found, AdamW) else None
+        if isinstance(found, SGDM):
+            betas = (found.momentum, 1.0)
         self._sampler = CoordinateSampler(lags, betas=betas) if integer("lags", lags, low=0) else None
         self._rule = found.inner.name if isinstance(found, Rotational) else found.name
         self._scales = ScaleSampler() if self._rule == "lion" else None
