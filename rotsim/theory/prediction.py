@@ -83,13 +83,13 @@ def predict(
     declared error. Share of windows further than 3 standard errors from the prediction, and than those plus the
     declared error, and the median of that:
 
-    ==========  =====  =====  ======
-    AdamW       1.2 %   0 %     0.4 %
-    Adam+L2     4.2 %   0.05 %  0.4 %
-    SGDM        0.3 %   0 %     0.4 %
-    Lion        6.6 %   0 %     0.4 %
-    Rotational  4.2 %   0 %     0.8 %
-    ==========  =====  =====  ======
+    ==========  =====  ======  =====
+    AdamW       1.2 %  0 %     0.4 %
+    Adam+L2     4.2 %  0.05 %  0.4 %
+    SGDM        0.3 %  0 %     0.4 %
+    Lion        6.6 %  0 %     0.4 %
+    Rotational  4.2 %  0 %     0.8 %
+    ==========  =====  ======  =====
 
     Raises
     ------
