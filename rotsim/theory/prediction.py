@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import asin, sqrt
+from math import asin, isnan, sqrt
 
 import numpy as np
 import xarray as xr
@@ -14,10 +14,10 @@ from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.start import Schedule, initial_description
-from rotsim.theory import closed_forms
+from rotsim.theory import adam_l2_chain
 from rotsim.theory.equilibrium import equilibrium
 from rotsim.theory.recursion import advance
-from rotsim.theory.second_moment import UpdateCovariance, adam_covariance, mean_response
+from rotsim.theory.second_moment import UpdateCovariance, adam_covariance
 from rotsim.theory.sign import sign_covariance
 
 ScheduleLike = np.ndarray | Callable[[np.ndarray], np.ndarray] | None
@@ -250,8 +250,8 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
     Returns
     -------
     float
-        arccos of the correlation, without cancellation; relative error of order 1/dim. For
-        AdamL2, v is taken constant but for its mean effect on the decay.
+        arccos of the correlation, without cancellation; relative error of order 1/dim. For AdamL2 the correlation
+        is that of its Markov chain, where that has a solution; else v is taken constant.
     """
     gradient = ScaleInvariant() if gradient is None else gradient
     dim, law = _checked(optimizer, dim, gradient)
@@ -262,10 +262,12 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
         fallen = _fallen_linear(optimizer.lr * optimizer.weight_decay, optimizer.momentum, lag)
     elif isinstance(optimizer, AdamL2):
         w2 = equilibrium(optimizer, dim, gradient).norm ** 2
-        v = closed_forms.adam_l2_second_moment(optimizer.weight_decay, dim, w2, law.scale_squared, law.homogeneity)
-        response, memory = mean_response(*optimizer.betas)
-        decay = optimizer.weight_decay * response / sqrt(v)
-        fallen = _fallen_linear(optimizer.lr * (1 - memory) * decay, memory, lag)
+        deviation = sqrt(law.scale_squared * w2**law.homogeneity / dim)
+        fallen = adam_l2_chain.fallen(optimizer.lr * optimizer.weight_decay / deviation, *optimizer.betas, lag)
+        if isnan(fallen):
+            v = deviation**2 + optimizer.weight_decay**2 * w2 / dim
+            decay = optimizer.lr * (1 - optimizer.betas[0]) * optimizer.weight_decay / sqrt(v)
+            fallen = _fallen_linear(decay, optimizer.betas[0], lag)
     else:
         if isinstance(optimizer, AdamW):
             covariance = adam_covariance(*optimizer.betas)
