@@ -49,7 +49,6 @@ lion_sign_correlation(beta1, beta2, lag)
 lion_exact_norm_squared(lr, weight_decay, dim, discounted_sum)
 lion_exact_one_minus_cosine(lr, weight_decay, discounted_sum)
 lion_relaxation_steps(lr, weight_decay)
-adam_ratio(second_moment, momentum_power, spread, shared)
 adam_settled_ratio(beta1, beta2)
 damped_momentum(weight_decay, beta2, momentum_overlap, damping, w_mean, m_mean, pull_power)
 damped_momentum_square(weight_decay, beta1, beta2, momentum_overlap, momentum_power, damping, pull_power)
@@ -623,8 +622,6 @@ INTERIOR = {
     "update_power": (0.5, 2.0),
     "momentum_overlap": (-0.37, 0.21),
     "noise_power": (0.5, 2.0),
-    "spread": (0.0, 0.1),
-    "shared": (0.0, 0.01),
     "damping": (0.1, 2.0),
     "w_mean": (-0.4, 0.7),
     "m_mean": (-0.2, 0.3),
