@@ -403,11 +403,6 @@ STEPS: tuple[Step, ...] = (
 
 FORMULAS: tuple[Formula, ...] = (
     Formula(
-        "adam_ratio",
-        moment_of_the_ratio,
-        "E[m²/v] over E[m²]/E[v], to first order in the fluctuations of v.",
-    ),
-    Formula(
         "adam_settled_ratio",
         settled_ratio,
         "E[m²/v] over E[m²]/E[v] for gradients of constant size, to first order in 1-β2.",

@@ -117,3 +117,30 @@ def test_scale_invariant_weights_make_their_own_noise(betas):
     white = rotsim.equilibrium(opt, dim, rotsim.Isotropic(2.0 * np.sqrt((dim - 1) / dim) / np.sqrt(dim) / found.norm))
     assert found.norm == pytest.approx(white.norm, rel=1e-9)
     assert found.update_rms == pytest.approx(white.update_rms, rel=1e-9)
+
+
+@pytest.mark.parametrize(("h", "betas"), [(0.1, (0.98, 0.5)), (0.08, (0.98, 0.9)), (0.01, (0.0, 0.9))], ids=str)
+def test_correlation_over_many_steps(h, betas):
+    """One step is the cosine of `steady`, which takes another way to it; 5 and 20 are those of the chain as written."""
+    (beta1, beta2), generator, expected = betas, np.random.default_rng(6), chain.steady(h, *betas)
+    assert chain.fallen(h, *betas, 0) == 0
+    assert chain.fallen(h, *betas, 1) == pytest.approx(expected.one_minus_cosine, rel=1e-4)
+    assert chain.fallen(h, *betas, 10**7) == pytest.approx(1, rel=1e-9)
+    x = np.sqrt(expected.square) * generator.standard_normal(6000)
+    m, v = np.zeros_like(x), np.ones_like(x)
+    lags, past = (1, 5, 20), []
+    square, fallen = np.zeros_like(x), np.zeros((len(lags), len(x)))
+    for t in range(900):
+        y = generator.standard_normal(len(x)) + x
+        m += (1 - beta1) * (y - m)
+        v += (1 - beta2) * (y * y - v)
+        x = x - h * m / np.sqrt(v)
+        past = [*past[-20:], x]
+        if t >= 400:
+            square += x * x
+            fallen += [(x - past[-1 - lag]) ** 2 / 2 for lag in lags]
+    for row, lag in zip(fallen, lags, strict=True):
+        ratio = row.mean() / square.mean()
+        error = (row / row.mean() - square / square.mean()).std() / np.sqrt(len(x))
+        assert abs(ratio / chain.fallen(h, *betas, lag) - 1) < 4 * error < 0.05
+        assert abs(ratio / chain.fallen(h, *betas, lag + 2) - 1) > 4 * error

@@ -53,7 +53,6 @@ lion_sign_correlation(beta1, beta2, lag)
 lion_exact_norm_squared(lr, weight_decay, dim, discounted_sum)
 lion_exact_one_minus_cosine(lr, weight_decay, discounted_sum)
 lion_relaxation_steps(lr, weight_decay)
-adam_ratio(second_moment, momentum_power, spread, shared)
 adam_settled_ratio(beta1, beta2)
 damped_momentum(weight_decay, beta2, momentum_overlap, damping, w_mean, m_mean, pull_power)
 damped_momentum_square(weight_decay, beta1, beta2, momentum_overlap, momentum_power, damping, pull_power)
@@ -690,8 +689,6 @@ INTERIOR = {
     "update_power": (0.5, 2.0),
     "momentum_overlap": (-0.37, 0.21),
     "noise_power": (0.5, 2.0),
-    "spread": (0.0, 0.1),
-    "shared": (0.0, 0.01),
     "batch_factor": (0.25, 4.0),
     "steps_factor": (0.5, 3.0),
     "relaxation_steps": (100.0, 4000.0),

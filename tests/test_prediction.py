@@ -229,7 +229,7 @@ def test_rotation_over_many_steps(name):
     optimizer, gradient = STRONG[name], rotsim.Isotropic(0.05)
     eq = rotsim.equilibrium(optimizer, DIM, gradient)
     assert rotsim.rotation_over(optimizer, 10**9, 1, gradient) == pytest.approx(
-        rotsim.equilibrium(optimizer, 10**9, gradient).rotation, rel=1e-4 if name == "adam_l2" else 1e-6
+        rotsim.equilibrium(optimizer, 10**9, gradient).rotation, rel=1e-6
     )
     assert rotsim.rotation_over(optimizer, DIM, 0, gradient) == pytest.approx(0.0, abs=1e-6)
     assert rotsim.rotation_over(optimizer, DIM, 10**7, gradient) == pytest.approx(np.pi / 2, abs=1e-6)

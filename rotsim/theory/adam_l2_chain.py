@@ -121,10 +121,12 @@ def _frozen(h: float, beta1: float) -> tuple[float, float]:
     return square, float(closed_forms.adam_l2_exact_one_minus_cosine(h, 1.0, beta1, 1 + square))
 
 
-@lru_cache(maxsize=8)
-def _terms(degree: int) -> tuple[list[tuple[int, int]], dict[str, np.ndarray], list[tuple[int, int, int]]]:
+@lru_cache(maxsize=16)
+def _terms(
+    degree: int, odd: bool = False
+) -> tuple[list[tuple[int, int]], dict[str, np.ndarray], list[tuple[int, int, int]]]:
     """The terms of step 2, by exponent: functions (l, j), integer arrays of all terms, and the (k, n, i) that occur."""
-    basis = [(low, total - low) for total in range(0, degree + 1, 2) for low in range(total + 1)]
+    basis = [(low, total - low) for total in range(int(odd), degree + 1, 2) for low in range(total + 1)]
     place = {pair: number for number, pair in enumerate(basis)}
     kinds: dict[tuple[int, int, int], int] = {}
     rows = []
@@ -158,7 +160,7 @@ def _range(beta2: float) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=24)
-def _integrals(beta2: float, degree: int, points: int) -> tuple[np.ndarray, np.ndarray]:
+def _integrals(beta2: float, degree: int, points: int, odd: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """log v at the nodes, and K_{kni} of `_terms` as matrices from values of f at the nodes to values at the nodes.
 
     y = √(β2 v/(1-β2)) sinh u makes log v' = log(β2 v) + 2 log cosh u: analytic, however small v is, and the
@@ -172,7 +174,7 @@ def _integrals(beta2: float, degree: int, points: int) -> tuple[np.ndarray, np.n
     node = np.cos(angle)
     barycentric = (-1.0) ** np.arange(points) * np.sin(angle)
     log_v = middle + half * node
-    kinds = np.array(_terms(degree)[2])
+    kinds = np.array(_terms(degree, odd)[2])
     found = np.empty((len(kinds), points, points))
     for row, at in enumerate(log_v):
         scale = sqrt(beta2 / (1 - beta2)) * np.exp(at / 2)
@@ -193,28 +195,83 @@ def _integrals(beta2: float, degree: int, points: int) -> tuple[np.ndarray, np.n
     return log_v, found
 
 
-def _solve(h: float, beta1: float, beta2: float, degree: int, points: int, spread: float) -> tuple[float, float]:
-    """E x² and E (x' - x)² with the hierarchy cut at `degree`, expanded about a variance `spread` of x."""
-    basis, term, kinds = _terms(degree)
-    _, integrals = _integrals(beta2, degree, points)
+def _one_step_ahead(
+    h: float, beta1: float, beta2: float, degree: int, points: int, spread: float, odd: bool = False
+) -> tuple[Any, np.ndarray, np.ndarray]:
+    """The value of every term of `_terms`, the integrals, and both summed: the expectation one step ahead, a matrix."""
+    basis, term, kinds = _terms(degree, odd)
+    _, integrals = _integrals(beta2, degree, points, odd)
     n_nodes, s = integrals.shape[1], sqrt(spread)
     unit = sqrt((1 - beta1) / (1 + beta1))  # of m, so that all numbers are of order 1
     value: Any = term["factor"] * (-h / s) ** term["i"] * beta1 ** term["j"] * (1 - beta1) ** term["n"]
     value = value * unit ** (term["j"] - term["b"]) * (s / sqrt(1 + spread)) ** term["k"]
-    shape = (len(basis), len(basis), len(kinds))
-    coefficient = np.zeros(shape)
+    coefficient = np.zeros((len(basis), len(basis), len(kinds)))
     np.add.at(coefficient, (term["target"], term["source"], term["kind"]), value)
     size = len(basis) * n_nodes
     ahead = np.tensordot(coefficient, integrals, axes=(2, 0)).transpose(0, 2, 1, 3).reshape(size, size)
+    return value, integrals, ahead
+
+
+def _law(ahead: np.ndarray, functions: int) -> np.ndarray:
+    """Stationary expectations of the functions, by node of v."""
+    size = len(ahead)
     system = (np.eye(size) - ahead).T
     system[0] = 0.0  # one equation follows from the others, since constants are left unchanged
-    system[0, :n_nodes] = 1.0
+    system[0, : size // functions] = 1.0
     right = np.zeros(size)
     right[0] = 1.0
-    law = lu_solve(lu_factor(system, check_finite=False), right, check_finite=False).reshape(len(basis), n_nodes)
+    return lu_solve(lu_factor(system, check_finite=False), right, check_finite=False).reshape(functions, -1)
+
+
+def _solve(h: float, beta1: float, beta2: float, degree: int, points: int, spread: float) -> tuple[float, float]:
+    """E x² and E (x' - x)² with the hierarchy cut at `degree`, expanded about a variance `spread` of x."""
+    basis, term, kinds = _terms(degree)
+    value, integrals, ahead = _one_step_ahead(h, beta1, beta2, degree, points, spread)
+    law = _law(ahead, len(basis))
     # He_2(x'/s) in which both factors are the update: E (x' - x)²/s²
     both = (term["source"] == basis.index((2, 0))) & (term["i"] == 2)
     step = np.zeros((len(basis), len(kinds)))
     np.add.at(step, (term["target"][both], term["kind"][both]), value[both])
     moved = float(np.einsum("lk,kv,lv->", step, integrals.sum(axis=2), law))
     return spread * (1 + float(law[basis.index((2, 0))].sum())), spread * moved
+
+
+def fallen(h: float, beta1: float, beta2: float, lag: int) -> float:
+    """1 - ρ_lag, ρ being the stationary correlation of x with itself `lag` steps later; parameters as in `steady`.
+
+    x_0 - E[x_lag | state] is the sum of the expected updates in between, odd functions of (x, m), each a step further
+    ahead than the one before. Nothing near one is subtracted.
+
+    Returns
+    -------
+    float
+        NaN where `steady` knows nothing. The degree is the highest, or the one before where the series is asymptotic.
+    """
+    beta2, settled = max(beta2, _SMALLEST), steady(h, beta1, beta2)
+    if not np.isfinite(settled.error):
+        return float("nan")
+    with _blas().limit(limits=1):
+        found = [_fallen(h, beta1, beta2, lag, *rung, settled.square) for rung in _RUNGS]
+    before, last = abs(found[1] - found[0]), abs(found[2] - found[1])
+    return found[2] if last <= before or lag == 0 else found[1]
+
+
+def _fallen(h: float, beta1: float, beta2: float, lag: int, degree: int, points: int, spread: float) -> float:
+    even, (odd, term, kinds) = _terms(degree)[0], _terms(degree, odd=True)
+    law = _law(_one_step_ahead(h, beta1, beta2, degree, points, spread)[2], len(even))
+    value, integrals, ahead = _one_step_ahead(h, beta1, beta2, degree, points, spread, odd=True)
+    moves = (term["source"] == odd.index((1, 0))) & (term["i"] == 1)  # He_1(x'/s) where the update is taken
+    step = np.zeros((len(odd), len(kinds)))
+    np.add.at(step, (term["target"][moves], term["kind"][moves]), value[moves])
+    update = (step @ integrals.sum(axis=2)).ravel()
+    total, power = np.zeros_like(update), np.eye(len(update))
+    for digit in format(lag, "b"):  # Σ_{i<n} P^i u and P^n, n read from its binary digits
+        total, power = total + power @ total, power @ power
+        if digit == "1":
+            total, power = update + ahead @ total, ahead @ power
+    with_x = np.zeros((len(odd), law.shape[1]))  # He_1 He_l = He_{l+1} + l He_{l-1}
+    for row, (low, j) in enumerate(odd):
+        for other, factor in (((low + 1, j), 1), ((low - 1, j), low)):
+            if other in even:
+                with_x[row] += factor * law[even.index(other)]
+    return float(-(with_x.ravel() @ total) / (1 + law[even.index((2, 0))].sum()))

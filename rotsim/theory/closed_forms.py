@@ -286,15 +286,6 @@ def lion_relaxation_steps(lr: Any, weight_decay: Any) -> Any:
     return 1 / (2 * lr * weight_decay)
 
 
-def adam_ratio(second_moment: Any, momentum_power: Any, spread: Any, shared: Any) -> Any:
-    """E[m²/v] over E[m²]/E[v], to first order in the fluctuations of v.
-
-    Derived in `derivations.second_moment.moment_of_the_ratio`.
-    Valid for second_moment > 0, momentum_power > 0, spread >= 0, shared >= 0.
-    """
-    return 1 + 2 * spread / second_moment**2 - 2 * shared / (momentum_power * second_moment)
-
-
 def adam_settled_ratio(beta1: Any, beta2: Any) -> Any:
     """E[m²/v] over E[m²]/E[v] for gradients of constant size, to first order in 1-β2.
 

@@ -1,26 +1,20 @@
 r"""Second moments of the random walk, one step at a time: exact norm and rotation under any schedule.
 
 Each function advances (E‖w‖², overlaps of w with the optimizer's memory, E of its own moments) by
-a map that is affine in them, at O(1) a step. Only E[g_t | past] = 0 and E‖g_t‖² = G (E‖w‖²)^p are
-used; neglected is the spread of ‖w‖ over neurons, of order 1/C, and what each function names.
+a map that costs the same at every step. Only E[g_t | past] = 0 and E‖g_t‖² = G (E‖w‖²)^p are used, for Adam that
+gradients are Gaussian; neglected is the spread of ‖w‖ over neurons, of order 1/C, and what each function names.
 
 * SGDM: nothing else.
-* AdamW: u = m/√v gets the stationary autocovariance of `rotsim.theory.second_moment`, mode by mode,
-  times the mean-field size √E[m²]/√E[v] of the moment, bias corrections included, and times what Var v and
-  Cov(m², v) then add to first order, relative to equilibrium. It is exact where v fluctuates as it does in
-  equilibrium. Elsewhere, over the first steps and while the gradient's scale changes, half of the correction is
-  declared as error of the update; it is carried on to the norm, and from there through the gradient to m and v.
-* Adam+L2: as AdamW, and the momentum of λw beside that of the noise, see `rotsim.theory.coupled`.
-  Declared besides is how far that settles from the exact equilibrium at the decay of each step or, where it is
-  more, the square of the decay's share of v. Where that nears one, v is λ²w² of its own coordinate and the decay a
-  sign, which this theory does not have.
+* AdamW: nothing else. v is random as it is, at any course of the gradient; `rotsim.theory.adam_in_time`.
+* Adam+L2: the same, with the decay in m and v. Weights and momentum are taken as Gaussian, but in as many parts as it
+  takes where decay fills v; what that leaves out is declared there.
 * Rotational: the angle of each step at constant norm, with the filling of the inner optimizer's average and the part
   of the update that points along weights which have turned since its gradients were drawn.
 * Lion: signs of jointly Gaussian c_t, correlated by the arcsine law with the variances in force at
   both times, transients of m included. asin is a sum of powers, each of which is a mode.
 
-Derivation: `derivations.transient`, from which the maps of one step are generated, `derivations.second_moment`
-and `derivations.rotational`.
+Derivation: `derivations.transient` and `derivations.damped`, from which the maps of one step are generated, and
+`derivations.rotational`.
 """
 
 from __future__ import annotations
