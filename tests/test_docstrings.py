@@ -31,7 +31,7 @@ PUBLIC = {
         f"{function.__module__}.{function.__name__}": function
         for function in (
             adam_l2_chain.steady, autocorrelated.autocorrelation_factors, autocorrelated.lion_rotation_factor,
-            balance.balance, coupled.departure, coupled.stationary, departures.moments, derivations.check,
+            balance.balance, coupled.stationary, departures.moments, derivations.check,
             derivations.closed_forms, derivations.render, derivations.walkthrough, diagnosis.diagnose,
             evidence.balance_factor, evidence.gather, prediction.settling, schedules.constant, schedules.cosine,
             schedules.linear, schedules.warmup, schedules.wsd, second_moment.adam_covariance,
