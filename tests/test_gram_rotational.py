@@ -6,10 +6,10 @@ from scipy import stats
 
 import rotsim
 from rotsim import noise
+from rotsim.compiled import specialised
 from rotsim.dataset import spec_of
 from rotsim.gradients.base import shape_noise
 from rotsim.simulation import gram, gram_rotational, rotational, run
-from rotsim.simulation.compiled import specialised
 from rotsim.simulation.start import fresh
 from tests.test_gram import distances
 

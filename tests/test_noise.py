@@ -156,7 +156,7 @@ def test_wide_vectors_where_the_compiler_prefers_narrow_ones():
     """Compiled, not run: for a server that has 512-bit vectors, from which LLVM shies."""
     program = """
 from numba import float32, njit
-from rotsim.simulation.compiled import wide_vectors
+from rotsim.compiled import wide_vectors
 def narrow(x):
     for j in range(x.size):
         x[j] = x[j] * x[j]

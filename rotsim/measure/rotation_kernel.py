@@ -18,7 +18,7 @@ import torch
 from numba import carray, types
 from numba.extending import intrinsic, register_jitable
 
-from rotsim.simulation.compiled import compiled, inlined, wide_vectors
+from rotsim.compiled import compiled, inlined, wide_vectors
 
 #: Share of a squared update, across the weights, that is no more than rounding.
 ROUNDING = 1e-12

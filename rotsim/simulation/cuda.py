@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from rotsim import noise
+from rotsim.compiled import specialised
 from rotsim.errors import InvalidInput
 from rotsim.gradients import Gradient, Isotropic, ScaleInvariant
 from rotsim.optimizers import Optimizer, Rotational
-from rotsim.simulation.compiled import specialised
 from rotsim.simulation.walk import squared_angle, squared_chord
 
 COORDINATE_STEPS_PER_CHUNK = 3e10  # some tenths of a second of a large GPU

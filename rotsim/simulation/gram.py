@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
+from rotsim.compiled import compiled
 from rotsim.errors import InvalidInput
 from rotsim.gradients import Gradient, Isotropic, ScaleInvariant
 from rotsim.noise import components
@@ -28,7 +29,6 @@ from rotsim.optimizers.base import Optimizer
 from rotsim.optimizers.rotational import Rotational
 from rotsim.optimizers.sgdm import SGDM
 from rotsim.simulation import gram_rotational
-from rotsim.simulation.compiled import compiled
 from rotsim.simulation.start import State, given_norms
 
 SLOTS = 3  # W, M1, M2

@@ -38,8 +38,8 @@ import numpy as np
 from numba.extending import register_jitable
 from scipy.special import stdtrit
 
+from rotsim.compiled import compiled
 from rotsim.noise import INITIAL_WEIGHTS_STREAM, components, neuron_keys, threefry2x32
-from rotsim.simulation.compiled import compiled
 
 SLOTS = 6  # W, M_1, M_2, s, p, q
 

@@ -12,9 +12,9 @@ from functools import cache
 import numpy as np
 
 from rotsim import noise
+from rotsim.compiled import compiled, wide_vectors
 from rotsim.gradients.base import Gradient
 from rotsim.optimizers.rotational import Rotational
-from rotsim.simulation.compiled import compiled, wide_vectors
 from rotsim.simulation.twin import walk_by
 from rotsim.simulation.walk import FASTMATH, squared_angle, squared_chord
 

@@ -17,9 +17,9 @@ import numpy as np
 from numba.extending import register_jitable
 
 from rotsim import noise
+from rotsim.compiled import compiled, inlined, wide_vectors
 from rotsim.gradients.base import Gradient
 from rotsim.optimizers.base import Optimizer
-from rotsim.simulation.compiled import compiled, inlined, wide_vectors
 
 _BLOCK = 64  # steps whose norms and angles are computed together, which the processor does several at a time
 FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging walk must show as NaN

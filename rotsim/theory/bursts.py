@@ -16,10 +16,10 @@ import numpy as np
 from numba.extending import register_jitable
 from scipy.signal import lfilter
 
+from rotsim.compiled import compiled
 from rotsim.gradients import GradientPower
 from rotsim.optimizers import Lion
 from rotsim.optimizers.base import Moments
-from rotsim.simulation.compiled import compiled
 from rotsim.theory import closed_forms
 from rotsim.theory.sign import arcsine_modes
 

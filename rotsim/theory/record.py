@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numba.extending import register_jitable
 
-from rotsim.simulation.compiled import compiled
+from rotsim.compiled import compiled
 from rotsim.simulation.walk import squared_angle
 from rotsim.theory import closed_forms
 

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 @cache
 def _source_digest() -> str:
     """Digest of every source that kernels are built from: numba's cache looks at one file only."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parent
     folders = ("gradients", "optimizers", "simulation")
     shared = ["noise.py", "theory/closed_forms.py", "theory/damped.py", "theory/record.py"]
     files = [
