@@ -82,7 +82,7 @@ def test_what_leaves_the_optimizer_is_recorded_until_then(change, left, layers):
 def test_wrapped_models_keep_the_names_of_what_they_wrap(wrap):
     model = wrap(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)))
     recorder = Recorder(model, adamw(model.parameters()), parameters=["0.weight"])
-    assert [entry.name for entry in recorder._entries] == ["0.weight"]
+    assert [entry.name for entry in recorder._recorded.entries] == ["0.weight"]
 
 
 @pytest.mark.parametrize(

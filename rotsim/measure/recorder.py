@@ -11,7 +11,6 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -24,12 +23,12 @@ import xarray as xr
 from rotsim.dataset import PER_OCTAVE, build, check_writable, save
 from rotsim.errors import InvalidInput, integer, positive, require
 from rotsim.measure.coordinates import CoordinateSampler
+from rotsim.measure.recorded import RATES, Entry, Recorded
 from rotsim.measure.sample import VARIABLES, rows, sample, window_means
 from rotsim.measure.scales import ScaleSampler
-from rotsim.measure.selection import Selection, Split, ends_in, groups_of, row_labels, select
-from rotsim.measure.spec import NoSpec, optimizer_spec
+from rotsim.measure.selection import Selection, Split
 from rotsim.measure.windows import Windows
-from rotsim.optimizers import SGDM, AdamW, Rotational, Unmodelled
+from rotsim.optimizers import SGDM, AdamW, Rotational
 from rotsim.optimizers.base import Optimizer
 
 _SCALES = {"long_name": "log2 of the gradient norm of sampled rows", "units": f"1/{PER_OCTAVE}"}
@@ -39,37 +38,6 @@ _SQUARE_STEP = {
     "long_name": "mean square of m/sqrt(v), or of m over that of g, over sampled gradient coordinates",
     "units": "1",
 }
-_LEAST_LR = 1e-12  # in place of 0, where a warm-up may start
-
-
-@dataclass
-class _Entry:
-    """One recorded parameter, the names of its rows, and the hyperparameters last seen in force for it.
-
-    ``changed`` holds the last step that saw another learning rate, weight decay or momentum than before. ``looked``
-    counts the sampled steps after which the parameter was looked at once more, before the next one; ``touched`` those
-    where it had changed by then.
-    """
-
-    name: str
-    parameter: torch.Tensor
-    shape: torch.Size
-    labels: list[str]
-    group: int
-    lr: float
-    weight_decay: float
-    momentum: Any
-    changed: dict[str, int] = field(default_factory=dict)
-    looked: int = 0
-    touched: torch.Tensor | float = 0.0
-
-    @property
-    def neurons(self) -> int:
-        return self.shape[0]
-
-    def among(self, here: Mapping[int, int]) -> bool:
-        """True if the optimizer still updates it, by `groups_of`, and it has the shape it had."""
-        return id(self.parameter) in here and self.parameter.shape == self.shape
 
 
 class Recorder:
@@ -184,24 +152,14 @@ class Recorder:
         self.optimizer = optimizer
         self._note = _checked_note(note)
         self._path = None if path is None else check_writable(path)
-        self._model, self._selection, self._split = model, parameters, dict(split or {})
-        self.skipped: dict[str, str] = {}
-        self._entries: list[_Entry] = []
-        self._given_spec = spec
-        self._select()
-        if unused := [key for key in self._split if not any(ends_in(e.name, key) for e in self._entries)]:
-            raise InvalidInput(
-                f"`split` names {', '.join(map(repr, unused))}, which no recorded parameter ends in; "
-                f"choose from {', '.join(entry.name for entry in self._entries)}"
-            )
-        found = self._spec()  # say now, not after the training, what cannot be predicted
+        self._recorded = Recorded(model, optimizer, parameters, dict(split or {}), spec)
+        found = self._recorded.spec()  # say now, not after the training, what cannot be predicted
         betas = found.betas if isinstance(found, AdamW) else None
         if isinstance(found, SGDM):
             betas = (found.momentum, 1.0)
         self._sampler = CoordinateSampler(lags, betas=betas) if integer("lags", lags, low=0) else None
         self._rule = found.inner.name if isinstance(found, Rotational) else found.name
         self._scales = ScaleSampler() if self._rule == "lion" else None
-        self._left: dict[str, int] = {}
         self._seen_step = 0
         self._sampled_step = 0
         self._last_tick = 0
@@ -216,6 +174,11 @@ class Recorder:
     def window(self) -> int:
         """Steps per window now."""
         return self._windows.window
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Parameters that are not recorded, and why."""
+        return self._recorded.skipped
 
     @property
     def steps(self) -> int:
@@ -266,13 +229,10 @@ class Recorder:
             return
         if not self._sums:
             with contextlib.suppress(InvalidInput):  # all may have left; that is no reason to stop a training
-                self._select()  # parameters may have joined; a window holds the same ones throughout
-        self._note_hyperparameters()
-        here = groups_of(self.optimizer)
-        for entry in self._entries:
-            if not entry.among(here):
+                self._recorded.select()  # parameters may have joined; a window holds the same ones throughout
+        for entry in self._recorded.look(self._seen_step + 1):
+            if entry is None:
                 self._before.append(None)
-                self._left.setdefault(entry.name, self._seen_step)
                 continue
             # copied before the step: some foreach and fused kernels reuse the gradient's memory
             gradient = None if self._has_closure else self._gradient(entry.parameter, clone=True)
@@ -287,9 +247,9 @@ class Recorder:
             if not self._sums:
                 self._sums = [
                     torch.zeros(len(VARIABLES) + 1, entry.neurons, dtype=torch.float64, device=entry.parameter.device)
-                    for entry in self._entries
+                    for entry in self._recorded.entries
                 ]
-            for entry, copied, sums in zip(self._entries, self._before, self._sums, strict=True):
+            for entry, copied, sums in zip(self._recorded.entries, self._before, self._sums, strict=True):
                 if copied is None:
                     continue
                 before, gradient = copied
@@ -305,19 +265,19 @@ class Recorder:
                 )
             self._lengths = [
                 None if copied is None else _length(entry.parameter)
-                for entry, copied in zip(self._entries, self._before, strict=True)
+                for entry, copied in zip(self._recorded.entries, self._before, strict=True)
             ]
             self._before = []
             self._samples += 1
             self._sampled_step = self._seen_step
         if self._samples and self._seen_step % self.window == 0:
-            self._windows.add(self._seen_step, self._window_record(), self._rates())
+            self._windows.add(self._seen_step, self._window_record(), self._recorded.rates())
             self._sums, self._samples = [], 0
             self._save_now_and_then()
 
     def _look_again(self) -> None:
         """Count the parameters that have changed since the sampled step that was the last one."""
-        for entry, length in zip(self._entries, self._lengths, strict=False):
+        for entry, length in zip(self._recorded.entries, self._lengths, strict=False):
             if length is not None and length.device == entry.parameter.device:
                 entry.looked += 1
                 # NaN is no change; the comparison stays on the device
@@ -333,10 +293,6 @@ class Recorder:
             warnings.warn(f"{self._path} could not be written ({error}); training goes on", stacklevel=2)
         self._saved_at = monotonic()
 
-    def _rates(self) -> np.ndarray:
-        """Learning rates and weight decays last in force, shape (2, parameters)."""
-        return np.array([[entry.lr, entry.weight_decay] for entry in self._entries]).T
-
     def _gradient(self, parameter: torch.Tensor, clone: bool = False) -> torch.Tensor | None:
         if parameter.grad is None:
             return None
@@ -348,83 +304,15 @@ class Recorder:
 
     def _sample_coordinates(self) -> None:
         """Read what is read at every step."""
-        device = self._entries[0].parameter.device
+        entries = self._recorded.entries
+        device = entries[0].parameter.device
         if self._sampler is not None or self._scales is not None:
-            gradients = [_dense(e.parameter.grad) if e.parameter.shape == e.shape else None for e in self._entries]
+            gradients = [_dense(e.parameter.grad) if e.parameter.shape == e.shape else None for e in entries]
         if self._sampler is not None:
-            self._sampler.add(gradients, [entry.shape for entry in self._entries], device)
+            self._sampler.add(gradients, [entry.shape for entry in entries], device)
         if self._scales is not None:
-            self._scales.add(gradients, [entry.labels for entry in self._entries], device)
+            self._scales.add(gradients, [entry.labels for entry in entries], device)
             self._last_tick = self._seen_step + (not self._has_closure)
-
-    def _select(self) -> None:
-        """Append to the entries what the model and the optimizer now share and the selection names."""
-        known, names = {id(entry.parameter) for entry in self._entries}, [entry.name for entry in self._entries]
-        found, self.skipped = select(self._model, self.optimizer, self._selection)
-        for name, (parameter, group) in found.items():
-            if id(parameter) not in known:
-                labels = row_labels(name, parameter.shape[0], self._split)
-                if earlier := sum(other == name or other.startswith(f"{name} (") for other in names):
-                    base, name = name, f"{name} ({earlier + 1})"
-                    labels = [name + label[len(base) :] for label in labels]
-                values = self.optimizer.param_groups[group]
-                rates = self._hyperparameters(values)
-                self._entries.append(_Entry(name, parameter, parameter.shape, labels, group, *rates, _momentum(values)))
-
-    def _spec(self) -> Optimizer:
-        """The one spec of all recorded groups with weight decay, at the rates last in force in the first of them."""
-        if self._given_spec is not None:
-            return self._given_spec
-        here = groups_of(self.optimizer)
-        entries = [entry for entry in self._entries if entry.among(here)] or self._entries
-        decayed = {entry.group: entry for entry in reversed(entries) if entry.weight_decay} or {
-            entries[0].group: entries[0]
-        }
-        specs = [self._spec_of(entry) for entry in reversed(decayed.values())]
-        first = specs[0]
-        if any(spec.with_rates(first.lr, first.weight_decay) != first for spec in specs):
-            described = " and ".join(dict.fromkeys(spec.describe() for spec in specs))
-            raise InvalidInput(
-                f"the recorded groups differ in more than lr and weight decay ({described}), and a trace has one "
-                "prediction; record one of them with `parameters`, or give `spec`"
-            )
-        return first
-
-    def _spec_of(self, entry: _Entry) -> Optimizer:
-        rates = {"lr": entry.lr or _LEAST_LR, "weight_decay": entry.weight_decay}
-        try:
-            return optimizer_spec(self.optimizer, entry.group, **rates)
-        except NoSpec as error:
-            return Unmodelled(**rates, kind=type(self.optimizer).__name__, why=error.why)
-
-    def _final_spec(self) -> Optimizer:
-        """As `_spec`; but what became of the hyperparameters in training is no reason to lose what was recorded."""
-        try:
-            return self._spec()
-        except InvalidInput as error:
-            return Unmodelled(_LEAST_LR, 0.0, kind=type(self.optimizer).__name__, why=str(error))
-
-    def _note_hyperparameters(self) -> None:
-        here = groups_of(self.optimizer)
-        for entry in self._entries:
-            if not entry.among(here):
-                continue
-            entry.group = here[id(entry.parameter)]  # groups may have gone
-            values = self.optimizer.param_groups[entry.group]
-            (lr, weight_decay), momentum = self._hyperparameters(values), _momentum(values)
-            for name, value in (("lr", lr), ("weight_decay", weight_decay), ("momentum", momentum)):
-                if value != getattr(entry, name):
-                    entry.changed[name] = self._seen_step + 1
-            entry.momentum = momentum
-            entry.lr = lr or entry.lr  # at lr 0 nothing moves: keep the last one that moved the weights
-            entry.weight_decay = weight_decay
-
-    def _hyperparameters(self, group: Mapping[str, Any]) -> tuple[float, float]:
-        """Learning rate and weight decay in force; those of the given spec where the optimizer has none."""
-        spec = self._given_spec
-        lr, decay = (spec.lr, spec.weight_decay) if spec is not None else (0.0, 0.0)
-        # some third-party optimizers set the step by themselves, and have None here
-        return float(group.get("lr", lr) or 0.0), float(group.get("weight_decay", decay) or 0.0)
 
     def _window_record(self) -> np.ndarray:
         """The running window as float32, shape (len(VARIABLES), neurons)."""
@@ -460,15 +348,17 @@ class Recorder:
         """
         windows = self._windows
         if self._samples:
-            windows = windows.with_one_more(self._sampled_step, self._window_record(), self._rates())
+            windows = windows.with_one_more(self._sampled_step, self._window_record(), self._recorded.rates())
         if not windows.ends:
             raise InvalidInput(self._nothing())
         values, rates = windows.stacked()
         neurons = values.shape[1]
-        entries = self._entries[: np.searchsorted(np.cumsum([entry.neurons for entry in self._entries]), neurons) + 1]
+        entries = self._recorded.entries[
+            : np.searchsorted(np.cumsum([entry.neurons for entry in self._recorded.entries]), neurons) + 1
+        ]
         counts = [entry.neurons for entry in entries]
 
-        def per_neuron(what: Callable[[_Entry], Any]) -> np.ndarray:
+        def per_neuron(what: Callable[[Entry], Any]) -> np.ndarray:
             return np.repeat([what(entry) for entry in entries], counts)
 
         device = entries[0].parameter.device
@@ -476,7 +366,7 @@ class Recorder:
             "trace",
             step=np.array(windows.ends),
             variables=dict(zip(VARIABLES, values, strict=True)),
-            optimizer=self._final_spec(),
+            optimizer=self._recorded.final_spec(),
             layer=np.concatenate([entry.labels for entry in entries]),
             fan_in=per_neuron(lambda entry: entry.shape[1:].numel()),
             spec={
@@ -487,10 +377,10 @@ class Recorder:
                 "layers": {entry.name: list(entry.shape) for entry in entries},
                 "dtypes": {entry.name: str(entry.parameter.dtype).removeprefix("torch.") for entry in entries},
                 "skipped": self.skipped,
-                "left": self._left,
+                "left": self._recorded.left,
                 "changed_outside": {e.name: float(e.touched) / e.looked for e in entries if e.touched},
                 "changed": {entry.name: entry.changed for entry in entries if entry.changed},
-                **{f"{name}_changed": any(name in e.changed for e in entries) for name in _RATES},
+                **{f"{name}_changed": any(name in e.changed for e in entries) for name in RATES},
             },
             provenance_extra={
                 "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
@@ -536,9 +426,8 @@ class Recorder:
         return save(self.dataset(**provenance), path)
 
 
-_RATES = ("lr", "weight_decay", "momentum")
 _WRITTEN = {"interval", "window", "steps", "layers", "skipped", "left", "changed", "changed_outside", "dtypes"} | {
-    f"{name}_changed" for name in _RATES
+    f"{name}_changed" for name in RATES
 }
 
 
@@ -553,12 +442,6 @@ def _with_hooks(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 def _length(parameter: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(parameter.detach(), dtype=torch.float64)
-
-
-def _momentum(group: Mapping[str, Any]) -> Any:
-    """What the optimizer averages with: betas or momentum, by value."""
-    found = group.get("betas", group.get("momentum"))
-    return tuple(map(float, found)) if isinstance(found, tuple | list) else found
 
 
 def _dense(gradient: torch.Tensor | None) -> torch.Tensor | None:

@@ -1,0 +1,169 @@
+"""Which parameters a recorder follows, the hyperparameters in force for each, and the spec that stands for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from rotsim.errors import InvalidInput
+from rotsim.measure.selection import Selection, Split, ends_in, groups_of, row_labels, select
+from rotsim.measure.spec import NoSpec, optimizer_spec
+from rotsim.optimizers import Unmodelled
+from rotsim.optimizers.base import Optimizer
+
+RATES = ("lr", "weight_decay", "momentum")
+_LEAST_LR = 1e-12  # in place of 0, where a warm-up may start
+
+
+@dataclass
+class Entry:
+    """One recorded parameter, the names of its rows, and the hyperparameters last seen in force for it.
+
+    ``changed`` holds the last step that saw another learning rate, weight decay or momentum than before. ``looked``
+    counts the sampled steps after which the parameter was looked at once more, before the next one; ``touched`` those
+    where it had changed by then.
+    """
+
+    name: str
+    parameter: torch.Tensor
+    shape: torch.Size
+    labels: list[str]
+    group: int
+    lr: float
+    weight_decay: float
+    momentum: Any
+    changed: dict[str, int] = field(default_factory=dict)
+    looked: int = 0
+    touched: torch.Tensor | float = 0.0
+
+    @property
+    def neurons(self) -> int:
+        return self.shape[0]
+
+    def among(self, here: Mapping[int, int]) -> bool:
+        """True if the optimizer still updates it, by `groups_of`, and it has the shape it had."""
+        return id(self.parameter) in here and self.parameter.shape == self.shape
+
+
+class Recorded:
+    """The entries of one recorder, in the order in which they joined; they stay when their parameter leaves.
+
+    Parameters
+    ----------
+    model, optimizer, selection, split, spec
+        As `rotsim.measure.Recorder` takes them.
+
+    Attributes
+    ----------
+    entries : list of Entry
+    skipped : dict of str
+        Why a parameter of the model is not among them.
+    left : dict of int
+        The last step of those that the optimizer updates no more.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module | Mapping[str, torch.Tensor],
+        optimizer: torch.optim.Optimizer,
+        selection: Selection,
+        split: Split,
+        spec: Optimizer | None,
+    ) -> None:
+        self._model, self._optimizer, self._selection, self._split = model, optimizer, selection, split
+        self._given_spec = spec
+        self.entries: list[Entry] = []
+        self.skipped: dict[str, str] = {}
+        self.left: dict[str, int] = {}
+        self.select()
+        if unused := [key for key in split if not any(ends_in(entry.name, key) for entry in self.entries)]:
+            raise InvalidInput(
+                f"`split` names {', '.join(map(repr, unused))}, which no recorded parameter ends in; "
+                f"choose from {', '.join(entry.name for entry in self.entries)}"
+            )
+
+    def select(self) -> None:
+        """Append to the entries what the model and the optimizer now share and the selection names."""
+        known, names = {id(entry.parameter) for entry in self.entries}, [entry.name for entry in self.entries]
+        found, self.skipped = select(self._model, self._optimizer, self._selection)
+        for name, (parameter, group) in found.items():
+            if id(parameter) not in known:
+                labels = row_labels(name, parameter.shape[0], self._split)
+                if earlier := sum(other == name or other.startswith(f"{name} (") for other in names):
+                    base, name = name, f"{name} ({earlier + 1})"
+                    labels = [name + label[len(base) :] for label in labels]
+                values = self._optimizer.param_groups[group]
+                rates = self._hyperparameters(values)
+                self.entries.append(Entry(name, parameter, parameter.shape, labels, group, *rates, _momentum(values)))
+
+    def rates(self) -> np.ndarray:
+        """Learning rates and weight decays last in force, shape (2, parameters)."""
+        return np.array([[entry.lr, entry.weight_decay] for entry in self.entries]).T
+
+    def spec(self) -> Optimizer:
+        """The one spec of all recorded groups with weight decay, at the rates last in force in the first of them."""
+        if self._given_spec is not None:
+            return self._given_spec
+        here = groups_of(self._optimizer)
+        entries = [entry for entry in self.entries if entry.among(here)] or self.entries
+        decayed = {entry.group: entry for entry in reversed(entries) if entry.weight_decay} or {
+            entries[0].group: entries[0]
+        }
+        specs = [self._spec_of(entry) for entry in reversed(decayed.values())]
+        first = specs[0]
+        if any(spec.with_rates(first.lr, first.weight_decay) != first for spec in specs):
+            described = " and ".join(dict.fromkeys(spec.describe() for spec in specs))
+            raise InvalidInput(
+                f"the recorded groups differ in more than lr and weight decay ({described}), and a trace has one "
+                "prediction; record one of them with `parameters`, or give `spec`"
+            )
+        return first
+
+    def _spec_of(self, entry: Entry) -> Optimizer:
+        rates = {"lr": entry.lr or _LEAST_LR, "weight_decay": entry.weight_decay}
+        try:
+            return optimizer_spec(self._optimizer, entry.group, **rates)
+        except NoSpec as error:
+            return Unmodelled(**rates, kind=type(self._optimizer).__name__, why=error.why)
+
+    def final_spec(self) -> Optimizer:
+        """As `spec`; but what became of the hyperparameters in training is no reason to lose what was recorded."""
+        try:
+            return self.spec()
+        except InvalidInput as error:
+            return Unmodelled(_LEAST_LR, 0.0, kind=type(self._optimizer).__name__, why=str(error))
+
+    def look(self, step: int) -> list[Entry | None]:
+        """Read the hyperparameters in force at `step`; the entries, None for those that the optimizer moves no more."""
+        here = groups_of(self._optimizer)
+        for entry in self.entries:
+            if not entry.among(here):
+                self.left.setdefault(entry.name, step - 1)
+                continue
+            entry.group = here[id(entry.parameter)]  # groups may have gone
+            values = self._optimizer.param_groups[entry.group]
+            (lr, weight_decay), momentum = self._hyperparameters(values), _momentum(values)
+            for name, value in (("lr", lr), ("weight_decay", weight_decay), ("momentum", momentum)):
+                if value != getattr(entry, name):
+                    entry.changed[name] = step
+            entry.momentum = momentum
+            entry.lr = lr or entry.lr  # at lr 0 nothing moves: keep the last one that moved the weights
+            entry.weight_decay = weight_decay
+        return [entry if entry.among(here) else None for entry in self.entries]
+
+    def _hyperparameters(self, group: Mapping[str, Any]) -> tuple[float, float]:
+        """Learning rate and weight decay in force; those of the given spec where the optimizer has none."""
+        spec = self._given_spec
+        lr, decay = (spec.lr, spec.weight_decay) if spec is not None else (0.0, 0.0)
+        # some third-party optimizers set the step by themselves, and have None here
+        return float(group.get("lr", lr) or 0.0), float(group.get("weight_decay", decay) or 0.0)
+
+
+def _momentum(group: Mapping[str, Any]) -> Any:
+    """What the optimizer averages with: betas or momentum, by value."""
+    found = group.get("betas", group.get("momentum"))
+    return tuple(map(float, found)) if isinstance(found, tuple | list) else found
