@@ -144,7 +144,7 @@ def programs(case: Case, cores: int) -> dict[str, tuple[Program, int]]:
     found: dict[str, tuple[Program, int]] = {
         "normals only": (on_all_cores(False, cores), 10_000),
         "floor": (on_all_cores(True, cores), 10_000),
-        "rotsim": (rotsim_walk(case, cores), 10_000),
+        "rotsim": (rotsim_walk(case, cores), 20_000),
         "NumPy": (numpy_walk(case), 300),
     }
     makers: dict[str, Callable[[], Program]] = {
