@@ -65,7 +65,13 @@ _norm_response = register_jitable(closed_forms.norm_response)
 def parts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points of a standard normal's absolute value, dense near 0, and their probabilities; those of every second alone.
 
-    A decay larger than the gradients moves all weights alike, but for those near 0.
+    A decay larger than the gradients moves all weights alike, but for those near 0
+    (`derivations.damped.gaussian_under_every_weight`).
+
+    Returns
+    -------
+    point, share, coarse : ndarray, shape (PARTS,)
+        |w| over its deviation, > 0; probabilities; and those of every second point, 0 at the others.
     """
     node, by = roots_legendre(PARTS)
     unit = (node + 1) / 2
