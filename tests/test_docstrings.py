@@ -36,7 +36,7 @@ PUBLIC = {
     **{
         f"{function.__module__}.{function.__qualname__}": function
         for function in (
-            adam_in_time.parts, adam_l2_chain.steady, autocorrelated.autocorrelation_factors,
+            adam_in_time.parts, adam_in_time.state, adam_l2_chain.steady, autocorrelated.autocorrelation_factors,
             autocorrelated.lion_rotation_factor, balance.balance, bursts.burst_factors, bursts.burst_moments,
             coupled.stationary, damped.beyond, damped.integral, damped.lay, damped.tables, damped.widen,
             departures.moments, derivations.check, derivations.closed_forms, derivations.render,
@@ -64,7 +64,8 @@ NEVER_RAISE = {  # they take nothing that could be wrong, or numbers that their 
     "rotsim.theory.second_moment.mean_response", "rotsim.theory.sign.correlated_covariance",
     "rotsim.theory.sign.discounted_excess", "rotsim.theory.sign.discounted_sum",
     "rotsim.theory.sign.shifted_discounted_sum", "rotsim.theory.sign.sign_covariance", "rotsim.evidence.balance_factor",
-    "rotsim.theory.adam_in_time.parts", "rotsim.theory.bursts.burst_factors", "rotsim.theory.bursts.burst_moments",
+    "rotsim.theory.adam_in_time.parts", "rotsim.theory.adam_in_time.state",
+    "rotsim.theory.bursts.burst_factors", "rotsim.theory.bursts.burst_moments",
     *(f"rotsim.theory.damped.{name}" for name in ("beyond", "integral", "lay", "tables", "widen")),
     *(f"rotsim.measure.windows.{name}" for name in ("Windows", "Windows.add", "Windows.stacked", "merged")),
     "rotsim.measure.windows.Windows.with_one_more", "rotsim.windows.bonferroni", "rotsim.windows.is_course",
