@@ -181,21 +181,11 @@ def _part(step: Step, index: int) -> Step:
     return part
 
 
-def _plan(name: str, label: str, step: Step, where: tuple[Step, ...] = ()) -> tuple[Formula, Formula]:
-    for_it = "for a wanted rotation and norm, to leading order."
-    return (
-        Formula(f"{name}_planned_lr", _part(step, 0), f"Learning rate of {label} {for_it}", where),
-        Formula(f"{name}_planned_weight_decay", _part(step, 1), f"Weight decay of {label} {for_it}", where),
-    )
-
+_FOR_IT = "for a wanted rotation and norm, to leading order."
 
 FORMULAS: tuple[Formula, ...] = (
-    *_plan("adamw", "AdamW", adamw_rates),
-    *_plan("lion", "Lion", lion_rates, (lion.variance,)),
-    *_plan("sgdm", "SGDM", sgdm_rates),
-    _plan("adam_l2", "Adam+L2", adam_l2_rates)[1],  # the learning rate is AdamW's
-    Formula("adamw_planned_momentum", adamw_momentum, "β1 of AdamW for a wanted rotation and time scale, for fixed v."),
-    Formula("sgdm_planned_momentum", sgdm_momentum, "Momentum of SGDM for a wanted rotation and time scale."),
+    Formula("adamw_planned_lr", _part(adamw_rates, 0), f"Learning rate of AdamW {_FOR_IT}"),
+    Formula("adamw_planned_weight_decay", _part(adamw_rates, 1), f"Weight decay of AdamW {_FOR_IT}"),
     Formula(
         "transferred_rotation",
         rotation_to_keep_pace,

@@ -333,18 +333,6 @@ LIMIT = "lr * weight_decay < 1"
 
 FORMULAS: tuple[Formula, ...] = (
     Formula(
-        "adamw_radial_norm_squared",
-        adamw_norm_squared,
-        "E‖w‖² of AdamW where the normalised gradient is unit noise plus P·w, for constant v.",
-        limit=LIMIT,
-    ),
-    Formula(
-        "adamw_radial_one_minus_cosine",
-        adamw_one_minus_cosine,
-        "1 - ρ of AdamW where the normalised gradient is unit noise plus P·w, for constant v.",
-        limit=LIMIT,
-    ),
-    Formula(
         "lion_radial_norm_squared",
         lion_norm_squared,
         "E‖w‖² of Lion where the linearised sign feels P·w beside noise of unit variance.",

@@ -401,13 +401,7 @@ STEPS: tuple[Step, ...] = (
     response,
 )
 
-FORMULAS: tuple[Formula, ...] = (
-    Formula(
-        "adam_settled_ratio",
-        settled_ratio,
-        "E[m²/v] over E[m²]/E[v] for gradients of constant size, to first order in 1-β2.",
-    ),
-)
+FORMULAS: tuple[Formula, ...] = ()  # the numbers are double integrals: rotsim.theory.second_moment
 
 
 def equilibrium() -> dict[str, Expr]:

@@ -243,18 +243,6 @@ def adamw_takeover() -> Eq:
     return takeover()[0]
 
 
-@cache
-def sgdm_takeover() -> Eq:
-    """The second of `takeover`."""
-    return takeover()[1]
-
-
-@cache
-def lion_takeover() -> Eq:
-    """The third of `takeover`."""
-    return takeover()[2]
-
-
 FORMULAS: tuple[Formula, ...] = (
     Formula("adamw_fixed_norm_squared", adamw_fixed_part, "Square of AdamW's mean weights under a signal, constant v."),
     Formula(
@@ -272,10 +260,6 @@ FORMULAS: tuple[Formula, ...] = (
         "Slope in the arcsine of their correlation of the covariance of two signs whose arguments have a mean.",
     ),
     Formula("adamw_takeover", adamw_takeover, "signal_ratio² at which signal and noise share AdamW's W."),
-    Formula("sgdm_takeover", sgdm_takeover, "signal_ratio² at which signal and noise share SGDM's W."),
-    Formula(
-        "lion_takeover", lion_takeover, "signal_ratio² at which signal and noise share Lion's W.", (lion.variance,)
-    ),
     Formula("adamw_noise_share", adamw_noise_share, "Share of noise in AdamW's normalised gradient, for constant v."),
     Formula("signal_squared_mean", mean_at_alignment, "Squared mean gradient that leads to an alignment."),
     Formula("signal_pull", pull_at_alignment, "Radial pull that a projected mean exerts on the rest of the weights."),

@@ -401,7 +401,6 @@ FORMULAS: tuple[Formula, ...] = (
         limit="root != 1 - lr * weight_decay",
     ),
     Formula("walk_taken_alike", taken_alike, "`walk_taken` where root = 1 - lr * weight_decay.", limit=LIMIT),
-    Formula("lion_direction_power", lion_direction_power, "E c² of Lion's direction, m_{t-1} and g_t of any size."),
     Formula("lion_momentum_power", lion_momentum_power, "E m² of Lion, one step on."),
     Formula("lion_seen", lion_seen, "Correlation of Lion's direction with the momentum before it."),
     Formula("lion_entered", lion_entered, "Correlation of Lion's direction with the momentum after it."),

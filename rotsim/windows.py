@@ -14,7 +14,17 @@ from rotsim.statistics import ENOUGH_NEURONS
 
 
 def is_course(predicted: xr.Dataset) -> bool:
-    """True for what `rotsim.predict` makes: the expectation at many steps, rather than one equilibrium per neuron."""
+    """True for what `rotsim.predict` makes: the expectation at many steps, rather than one equilibrium per neuron.
+
+    Parameters
+    ----------
+    predicted : Dataset
+        Any prediction of rotsim, with its ``source``.
+
+    Returns
+    -------
+    bool
+    """
     return predicted.attrs["source"] == "prediction" and "norm_model_error" in predicted
 
 
@@ -23,6 +33,19 @@ def bonferroni(k: float, windows: int, neurons: int) -> float:
 
     Windows are counted as independent, which is on the safe side; the error of each comes from the
     spread over neurons, hence Student's t.
+
+    Parameters
+    ----------
+    k : float
+        Standard errors of the one check, >= 0.
+    windows : int
+        >= 1.
+    neurons : int
+        >= 2.
+
+    Returns
+    -------
+    float
     """
     return float(t.isf(norm.sf(k) / windows, neurons - 1))
 
@@ -44,6 +67,15 @@ def compare_windows(
         From `rotsim.predict`, with the same windows.
     quantities, tolerance, k
         As in `rotsim.compare`; k holds for each quantity over all its windows together.
+
+    Yields
+    ------
+    Check
+
+    Raises
+    ------
+    InvalidInput
+        If the windows differ, or `measured` is no simulation of enough neurons.
     """
     if not np.array_equal(measured.step, predicted.step):
         raise InvalidInput(

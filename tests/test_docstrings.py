@@ -10,12 +10,18 @@ import pytest
 import derivations
 import rotsim
 import rotsim.measure
-from rotsim import balance, diagnosis, evidence
+from rotsim import balance, diagnosis, evidence, windows
+from rotsim.measure import rotation_kernel, scales
+from rotsim.measure import windows as record_windows
+from rotsim.optimizers import unmodelled
 from rotsim.theory import (
+    adam_in_time,
     adam_l2_chain,
     autocorrelated,
+    bursts,
     closed_forms,
     coupled,
+    damped,
     departures,
     prediction,
     schedules,
@@ -28,16 +34,22 @@ PUBLIC = {
     **{f"rotsim.{name}": getattr(rotsim, name) for name in rotsim.__all__},
     **{f"rotsim.measure.{name}": getattr(rotsim.measure, name) for name in rotsim.measure.__all__},
     **{
-        f"{function.__module__}.{function.__name__}": function
+        f"{function.__module__}.{function.__qualname__}": function
         for function in (
-            adam_l2_chain.steady, autocorrelated.autocorrelation_factors, autocorrelated.lion_rotation_factor,
-            balance.balance, coupled.stationary, departures.moments, derivations.check,
-            derivations.closed_forms, derivations.render, derivations.walkthrough, diagnosis.diagnose,
-            evidence.balance_factor, evidence.gather, prediction.settling, schedules.constant, schedules.cosine,
+            adam_in_time.parts, adam_in_time.state, adam_l2_chain.steady, autocorrelated.autocorrelation_factors,
+            autocorrelated.lion_rotation_factor, balance.balance, bursts.burst_factors, bursts.burst_moments,
+            coupled.stationary, damped.beyond, damped.integral, damped.lay, damped.tables, damped.widen,
+            departures.moments, derivations.check, derivations.closed_forms, derivations.render,
+            derivations.walkthrough, diagnosis.diagnose, evidence.balance_factor, evidence.gather, prediction.settling,
+            record_windows.Windows, record_windows.Windows.add, record_windows.Windows.stacked,
+            record_windows.Windows.with_one_more, record_windows.merged, rotation_kernel.difference,
+            rotation_kernel.fits, rotation_kernel.turn_, scales.ScaleSampler, scales.ScaleSampler.add,
+            scales.ScaleSampler.overlap, scales.ScaleSampler.series, schedules.constant, schedules.cosine,
             schedules.linear, schedules.warmup, schedules.wsd, second_moment.adam_covariance,
             second_moment.decorrelation, second_moment.mean_inverse_root, second_moment.mean_response,
             sign.correlated_covariance, sign.discounted_excess, sign.discounted_sum, sign.shifted_discounted_sum,
-            sign.sign_covariance, traces.compare_with_theory, traces.predict_trace,
+            sign.sign_covariance, traces.compare_with_theory, traces.predict_trace, unmodelled.Unmodelled,
+            unmodelled.Unmodelled.refusal, windows.bonferroni, windows.compare_windows, windows.is_course,
         )
     },
 }  # fmt: skip
@@ -47,11 +59,19 @@ RESULTS = {"rotsim.Equilibrium", "rotsim.Plan", "rotsim.Report"}  # made by the 
 NEVER_RAISE = {  # they take nothing that could be wrong, or numbers that their callers have checked
     "rotsim.measure.shipped_traces", "derivations.check", "derivations.closed_forms",
     "rotsim.theory.autocorrelated.autocorrelation_factors", "rotsim.theory.autocorrelated.lion_rotation_factor",
-    "rotsim.theory.coupled.stationary", "rotsim.theory.coupled.departure", "rotsim.theory.adam_l2_chain.steady",
+    "rotsim.theory.coupled.stationary", "rotsim.theory.adam_l2_chain.steady",
     "rotsim.theory.second_moment.decorrelation", "rotsim.theory.second_moment.mean_inverse_root",
     "rotsim.theory.second_moment.mean_response", "rotsim.theory.sign.correlated_covariance",
     "rotsim.theory.sign.discounted_excess", "rotsim.theory.sign.discounted_sum",
     "rotsim.theory.sign.shifted_discounted_sum", "rotsim.theory.sign.sign_covariance", "rotsim.evidence.balance_factor",
+    "rotsim.theory.adam_in_time.parts", "rotsim.theory.adam_in_time.state",
+    "rotsim.theory.bursts.burst_factors", "rotsim.theory.bursts.burst_moments",
+    *(f"rotsim.theory.damped.{name}" for name in ("beyond", "integral", "lay", "tables", "widen")),
+    *(f"rotsim.measure.windows.{name}" for name in ("Windows", "Windows.add", "Windows.stacked", "merged")),
+    "rotsim.measure.windows.Windows.with_one_more", "rotsim.windows.bonferroni", "rotsim.windows.is_course",
+    *(f"rotsim.measure.rotation_kernel.{name}" for name in ("difference", "fits", "turn_")),
+    *(f"rotsim.measure.scales.ScaleSampler{name}" for name in ("", ".add", ".overlap", ".series")),
+    "rotsim.optimizers.unmodelled.Unmodelled.refusal",
 }  # fmt: skip
 SOURCE = re.compile(r"derivations\.|Kosson|arXiv|et al\.|PyTorch|torch\.optim")
 #: What states formulas, and so has to say where they are from.

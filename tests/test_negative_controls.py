@@ -11,6 +11,7 @@ import ast
 import copy
 import inspect
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -19,7 +20,6 @@ from scipy.linalg import solve_discrete_lyapunov
 from scipy.optimize import brentq
 
 from rotsim.theory import closed_forms as forms
-from rotsim.theory.second_moment import adam_covariance
 
 FUNCTIONS = dict(inspect.getmembers(forms, inspect.isfunction))
 EXACT, LEADING = 1e-8, 2e-3
@@ -303,19 +303,15 @@ def _(f):
 BETAS = (0.9, 0.97)
 
 
-@route("lion_leading_rotation", "lion_leading_norm", "lion_planned_lr", "lion_planned_weight_decay")
+@route("lion_leading_rotation", "lion_leading_norm")
 def _(f, name):
     weights = lion_filter(*BETAS)
     lr, wd, dim = 0.01, 0.2, 48.0
     contribution = lr * slope(weights @ weights) * weights.sum()
     square = dim * contribution**2 / (2 * lr * wd)  # growth balances loss
-    turn = lr * math.sqrt(dim) / math.sqrt(square)
-    return {
-        "lion_leading_rotation": lambda: [(f(lr, wd, *BETAS), turn)],
-        "lion_leading_norm": lambda: [(f(lr, wd, *BETAS, dim), math.sqrt(square))],
-        "lion_planned_lr": lambda: [(f(dim, square, turn), lr)],
-        "lion_planned_weight_decay": lambda: [(f(*BETAS, dim, square, turn), wd)],
-    }[name]()
+    if name == "lion_leading_norm":
+        return [(f(lr, wd, *BETAS, dim), math.sqrt(square))]
+    return [(f(lr, wd, *BETAS), lr * math.sqrt(dim) / math.sqrt(square))]
 
 
 @route("lion_variance", "lion_covariance", "lion_sign_correlation", "lion_weight")
@@ -347,7 +343,7 @@ def _(f, name):
     return [(f(lr, wd, total), half)]
 
 
-@route("lion_direction_power", "lion_momentum_power", "lion_seen", "lion_entered", "lion_faded")
+@route("lion_momentum_power", "lion_seen", "lion_entered", "lion_faded")
 def _(f, name):
     beta1, beta2 = BETAS
     noise, power = 1.7, 0.3
@@ -355,7 +351,6 @@ def _(f, name):
     c = rules @ np.diag([power, noise]) @ rules.T
     r = c / np.sqrt(np.outer(np.diag(c), np.diag(c)))
     return {
-        "lion_direction_power": lambda: [(f(beta1, noise, power), c[1, 1])],
         "lion_momentum_power": lambda: [(f(beta2, noise, power), c[2, 2])],
         "lion_seen": lambda: [(f(beta1, noise, power), r[0, 1])],
         "lion_entered": lambda: [(f(beta1, beta2, noise, power), r[1, 2])],
@@ -379,25 +374,97 @@ def _(f, name):
 # --- a random v ----------------------------------------------------------------------------------
 
 
-@route("adam_ratio", tolerance=LEADING)
-def _(f):
-    x = np.array([-1.0, 0.3, 1.5])
-    chance = np.array([0.4, 0.4, 0.2])
-    v = 2 + 1e-4 * (x - chance @ x)
-    square = 0.7 + 1e-4 * np.array([0.2, -1.0, 1.6])
-    mean_v, mean_square = chance @ v, chance @ square
-    spread = chance @ (v - mean_v) ** 2 / 2
-    shared = chance @ ((v - mean_v) * (square - mean_square)) / 2
-    exact = chance @ (square / v) * mean_v / mean_square
-    scale = 1e8  # the correction alone, of first order in the fluctuations' square
-    return [(scale * (f(mean_v, mean_square, spread, shared) - 1), scale * (exact - 1))]
+@cache
+def coordinates(order=32):
+    """Points of w, m and a new gradient, jointly Gaussian with a mean, and their probabilities."""
+    x, chance = np.polynomial.hermite_e.hermegauss(order)
+    chance = chance / chance.sum()
+    one, two, three = (part.ravel() for part in np.meshgrid(x, x, x, indexing="ij"))
+    w, m, g = 0.4 + 0.7 * one, -0.3 + 0.35 * one + 0.5 * two, math.sqrt(3.0 / 4.0) * three
+    return w, m, g, np.einsum("i,j,k->ijk", chance, chance, chance).ravel()
 
 
-@route("adam_settled_ratio", tolerance=0.02)
+def covariance(one, other, chance):
+    return chance @ (one * other) - (chance @ one) * (chance @ other)
+
+
+@route(
+    "damped_pull", "damped_share", "damped_share_of_mean", "damped_weight", "damped_momentum", "damped_pull_mean",
+    "damped_weight_square", "damped_overlap", "damped_momentum_square",
+)  # fmt: skip
+def _(f, name):
+    """What e^(-ζv) makes of probabilities, point by point, when the newest gradient is in v."""
+    wd, beta1, beta2, zeta = 0.8, 0.6, 0.8, 1.7
+    w, m, g, chance = coordinates()
+    y = g + wd * w
+    new = beta1 * m + (1 - beta1) * y
+    before = {"w": chance @ w, "m": chance @ m}
+    ww, wm, mm, yy = (covariance(*pair, chance) for pair in ((w, w), (w, m), (m, m), (y, y)))
+    weighed = chance * np.exp(-zeta * (1 - beta2) * y**2)
+    centred = chance @ np.exp(-zeta * (1 - beta2) * (y - chance @ y) ** 2)
+    after = weighed / weighed.sum()
+    return {
+        "damped_pull": lambda: [(f(wd, 4.0, 3.0, ww), yy)],
+        "damped_share": lambda: [(f(beta2, zeta, yy), centred)],
+        "damped_share_of_mean": lambda: [(f(wd, beta2, zeta, before["w"], yy), weighed.sum() / centred)],
+        "damped_weight": lambda: [(f(wd, beta2, zeta, before["w"], ww, yy), after @ w)],
+        "damped_momentum": lambda: [(f(wd, beta2, wm, zeta, before["w"], before["m"], yy), after @ m)],
+        "damped_pull_mean": lambda: [(f(wd, beta2, zeta, before["w"], yy), after @ y)],
+        "damped_weight_square": lambda: [(f(wd, beta2, zeta, ww, yy), covariance(w, w, after))],
+        "damped_overlap": lambda: [(f(wd, beta1, beta2, wm, zeta, ww, yy), covariance(w, new, after))],
+        "damped_momentum_square": lambda: [(f(wd, beta1, beta2, wm, mm, zeta, yy), covariance(new, new, after))],
+    }[name]()
+
+
+@route("moved_weight", "moved_overlap", "moved_weight_square")
+def _(f, name):
+    """Three coordinates with a v of their own take a step."""
+    lr, wd, h = 0.3, 0.8, 0.4
+    w, m, v = np.array([0.9, -0.2, 1.4]), np.array([0.5, -0.7, 0.3]), np.array([0.6, 1.9, 1.1])
+    weight = np.array([0.5, 0.2, 0.3]) * np.exp(-0.7 * v)
+    u = m / np.sqrt(v)
+    new = w - lr * wd * w - h * u
+    return {
+        "moved_weight": lambda: [(f(lr, wd, h, weight @ w, weight @ u), weight @ new)],
+        "moved_overlap": lambda: [(f(lr, wd, h, weight @ (w * m), weight @ (u * m)), weight @ (new * m))],
+        "moved_weight_square": lambda: [
+            (f(lr, wd, h, weight @ (w * u), weight @ u**2, weight @ w**2), weight @ new**2)
+        ],
+    }[name]()
+
+
+def joint_cumulant(a, b, c, d, chance):
+    """Of four variables of mean 0."""
+    pairs = [((a, b), (c, d)), ((a, c), (b, d)), ((a, d), (b, c))]
+    return chance @ (a * b * c * d) - sum((chance @ (p * q)) * (chance @ (r * s)) for (p, q), (r, s) in pairs)
+
+
+@route("fourth_cumulant")
 def _(f):
-    beta1, beta2 = 0.9, 0.9995
-    exact = adam_covariance(beta1, beta2).lag_0 / ((1 - beta1) / (1 + beta1))
-    return [((f(beta1, beta2) - 1) / (1 - beta2), (exact - 1) / (1 - beta2))]
+    """Gaussian weights, and an update that depends on them in a way that is not straight."""
+    x, chance = np.polynomial.hermite_e.hermegauss(16)
+    chance = np.outer(chance, chance).ravel() / chance.sum() ** 2
+    w, other = (part.ravel() for part in np.meshgrid(1.3 * x, x, indexing="ij"))
+    u, h = 0.3 * w + 0.1 * w**3 + 0.5 * other * w**2, 0.7
+    mixed = [joint_cumulant(*four, chance) for four in ((w, w, w, u), (w, w, u, u), (w, u, u, u), (u, u, u, u))]
+    return [(f(h, *mixed), joint_cumulant(*[w - h * u] * 4, chance))]
+
+
+@route("norm_response")
+def _(f):
+    """The slope of the norm's own map W → kW + c m²/v, whose m² and v have a gradient of power W^p in them."""
+    p, square = -0.7, 1.6
+
+    def parts(w):
+        return 0.8 * w, 0.4 + 0.5 * w**p, 0.9 + 0.2 * w**p
+
+    def after(w):
+        kept, m, v = parts(w)
+        return kept + 0.3 * m / v
+
+    kept, m, v = parts(square)
+    slope = np.imag(np.log(after(square * (1 + 1e-30j)))) / 1e-30
+    return [(f(kept / after(square), p * 0.5 * square**p / m, p * 0.2 * square**p / v), slope)]
 
 
 # --- courses in time -----------------------------------------------------------------------------
@@ -520,18 +587,11 @@ def _(f):
     return [(f(0.5, h), (product(0.5 + step) - product(0.5 - step)) / (2 * step))]
 
 
-@route("adamw_takeover", "sgdm_takeover", "lion_takeover", tolerance=LEADING)
-def _(f, name):
+@route("adamw_takeover", tolerance=LEADING)
+def _(f):
     """r² at which the mean weight's square is that of the noise's."""
     lr, wd = GENTLE
-    if name == "sgdm_takeover":
-        return [(f(lr, wd, 0.8), walk(sgdm(lr, wd, 0.8))[0] * wd**2)]
-    if name == "adamw_takeover":
-        return [(f(lr, wd), walk(adamw(lr, wd, 0.8))[0] * wd**2)]
-    weights = lion_filter(*BETAS)
-    gain = slope(weights @ weights)
-    noise = (lr * gain) ** 2 / (2 * lr * wd)
-    return [(f(lr, wd), noise * (wd / gain) ** 2)]
+    return [(f(lr, wd), walk(adamw(lr, wd, 0.8))[0] * wd**2)]
 
 
 @route("signal_alignment", "signal_squared_mean", "signal_pull", tolerance=1e-6)
@@ -700,15 +760,6 @@ def _(f):
 # --- a radial part -------------------------------------------------------------------------------
 
 
-@route("adamw_radial_norm_squared", "adamw_radial_one_minus_cosine")
-def _(f, name):
-    lr, wd, beta1, pull = *STRONG, 0.8, 0.7
-    square, half = walk(adamw(lr, wd, beta1, pull))
-    if name == "adamw_radial_norm_squared":
-        return [(f(lr, wd, beta1, 48.0, pull), 48 * square)]
-    return [(f(lr, wd, beta1, pull), half)]
-
-
 @route("lion_radial_norm_squared", "lion_radial_variance")
 def _(f, name):
     """A linear walk driven by gradients and by what is left of the sign, which is white."""
@@ -837,37 +888,6 @@ def _(f):
 def _(f, name):
     square, half = walk(adamw(*GENTLE, 0.8))
     return [(f(0.8, 48.0, 48 * square, math.sqrt(2 * half)), GENTLE[name == "adamw_planned_weight_decay"])]
-
-
-@route("sgdm_planned_lr", "sgdm_planned_weight_decay", tolerance=LEADING)
-def _(f, name):
-    square, half = walk(sgdm(*GENTLE, 0.8))
-    return [
-        (f(0.8, balance(3.0 * square, p), 3.0, p, math.sqrt(2 * half)), GENTLE[name == "sgdm_planned_weight_decay"])
-        for p in (0.0, -1.0)
-    ]
-
-
-@route("adam_l2_planned_weight_decay", tolerance=LEADING)
-def _(f):
-    lr, wd, beta1, dim, power, pairs = 1e-7, 1e-2, 0.8, 16.0, 3.0, []
-    for p in (0.0, -1.0):
-        w = l2_fixed_point(lr, wd, beta1, dim, power, p)
-        half = walk(adam_l2(lr, wd, beta1, power * w**p / dim + wd**2 * w / dim))[1]
-        pairs.append((f(beta1, w, power, p, math.sqrt(2 * half)), wd))
-    return pairs
-
-
-@route("adamw_planned_momentum", "sgdm_planned_momentum", tolerance=LEADING)
-def _(f, name):
-    if name == "adamw_planned_momentum":
-        half = walk(adamw(*GENTLE, 0.8))[1]
-        return [(f(math.sqrt(2 * half), slowest(lambda x: x * (1 - GENTLE[0] * GENTLE[1]) ** 2, [1.0])), 0.8)]
-    lr, wd, momentum, p = 1e-6, 0.5, 0.5, -1.0
-    square, half = walk(sgdm(lr, wd, momentum))
-    step = moments_map(lambda w: (sgdm(lr, wd, momentum), w**p))
-    time = slowest(step, at_rest(sgdm(lr, wd, momentum), balance(square, p) ** p))
-    return [(f(p, math.sqrt(2 * half), time), momentum)]
 
 
 @route("transferred_rotation")

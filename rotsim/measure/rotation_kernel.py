@@ -34,7 +34,18 @@ _update = _averages = _restore = _real = None  # what `_kernel` binds
 
 
 def fits(parameter: torch.Tensor, *others: torch.Tensor) -> bool:
-    """True if the kernel can take them: on CPU, in one precision, with rows one after the other in memory, alike."""
+    """True if the kernel can take them: on CPU, in one precision, with rows one after the other in memory, alike.
+
+    Parameters
+    ----------
+    parameter : Tensor
+    *others : Tensor
+        Its gradient and averages.
+
+    Returns
+    -------
+    bool
+    """
     dtype, layout = parameter.dtype, torch.contiguous_format
     if dtype not in _REAL or parameter.layout is not torch.strided:
         return False
@@ -76,7 +87,7 @@ def turn_(
     states : sequence of dict
         Per parameter, begun by `rotation_step.begin`.
     coefficients : ndarray, shape (parameters, 6)
-        c of each.
+        c of each, as ``coefficients`` of the optimizer's spec gives it.
     rotation, per_neuron, zero_mean, update_norm_decay, factors
         As `rotate_` takes them.
     restore : bool
@@ -151,7 +162,19 @@ def _address(typing_context, number):  # type: ignore[no-untyped-def]
 
 @register_jitable
 def difference(w, m, v, g, c):  # type: ignore[no-untyped-def]
-    """An update for `restore`: what another optimizer has already done, times c[0]."""
+    """An update for `restore`: what another optimizer has already done, times c[0].
+
+    Parameters
+    ----------
+    w, m, v, g : float
+        One coordinate of the weights after the step, averages, and weights before it; any number.
+    c : tuple of float
+        Its first entry finite.
+
+    Returns
+    -------
+    change, m, v : float
+    """
     return c[0] * (w - g), m, v
 
 

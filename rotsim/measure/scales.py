@@ -23,6 +23,13 @@ class ScaleSampler:
     """Norms of up to `count` evenly spread gradient rows of every layer, over the last `length` steps at least.
 
     Kept are logarithms as 16-bit integers, `PER_OCTAVE` to an octave: 2 · length · count bytes per layer.
+
+    Parameters
+    ----------
+    count : int
+        Rows per layer, >= 1.
+    length : int
+        Steps, >= 1. Whole blocks are dropped, so that up to one block more is kept.
     """
 
     def __init__(self, count: int = 8, length: int = 1 << 15) -> None:
@@ -39,7 +46,17 @@ class ScaleSampler:
     def add(
         self, gradients: Sequence[torch.Tensor | None], labels: Sequence[Sequence[str]], device: torch.device
     ) -> None:
-        """Read one step; parameters, with the layer of every row, may be appended between steps, never removed."""
+        """Read one step; parameters may be appended between steps, never removed.
+
+        Parameters
+        ----------
+        gradients : sequence of Tensor or None
+            One per parameter, the first axis being the neuron. None was not in the step.
+        labels : sequence of sequence of str
+            Per parameter the layer of every row.
+        device : torch.device
+            Where steps are held until a block is full.
+        """
         for of_rows in labels[len(self._rows) :]:
             self._flush()  # a block holds the same rows throughout
             names, chosen = np.asarray(of_rows), []
@@ -83,7 +100,13 @@ class ScaleSampler:
             del self._blocks[0]
 
     def series(self) -> np.ndarray:
-        """The kept logarithms, shape (rows, steps), up to the step read last; a row that joined later is `UNKNOWN`."""
+        """The kept logarithms, up to the step read last.
+
+        Returns
+        -------
+        ndarray of int16, shape (rows, steps)
+            `PER_OCTAVE` · log2 of the norm; `NO_GRADIENT` for 0, `UNKNOWN` before a row joined.
+        """
         self._flush()
         table = np.full((sum(map(len, self._blocks)), len(self.layers)), UNKNOWN, dtype=np.int16)
         start = 0
@@ -93,7 +116,13 @@ class ScaleSampler:
         return table.T
 
     def overlap(self) -> np.ndarray:
-        """Mean squared cosine of gradients `_APART` steps apart, shape (rows,), over the last half; NaN if unknown."""
+        """Mean squared cosine of a row's gradients 16 steps apart, over the last half of the run.
+
+        Returns
+        -------
+        ndarray of float32, shape (rows,)
+            In [0, 1]; NaN if no such pair was seen.
+        """
         self._flush()
         total, count = np.zeros(len(self.layers)), np.zeros(len(self.layers))
         for block in self._overlaps[len(self._overlaps) // 2 :]:

@@ -13,7 +13,7 @@ class Windows:
     Parameters
     ----------
     window : int
-        Steps per window.
+        Steps per window, >= 1.
     most : int
         Even, ≥ 2.
 
@@ -37,6 +37,7 @@ class Windows:
         Parameters
         ----------
         end : int
+            Its last step, > that of the window before.
         record : ndarray, shape (len(VARIABLES), neurons)
         rates : ndarray, shape (2, parameters)
             Learning rate and weight decay last in force.
@@ -48,13 +49,29 @@ class Windows:
             self._merge()
 
     def with_one_more(self, end: int, record: np.ndarray, rates: np.ndarray) -> Windows:
-        """These windows and an unfinished one, which is not merged."""
+        """These windows and an unfinished one, which is not merged.
+
+        Parameters
+        ----------
+        end, record, rates
+            As `add` takes them.
+
+        Returns
+        -------
+        Windows
+        """
         more = Windows(self.window, self.most)
         more.ends, more._records, more._rates = [*self.ends, end], [*self._records, record], [*self._rates, rates]
         return more
 
     def stacked(self) -> tuple[np.ndarray, np.ndarray]:
-        """Records (len(VARIABLES), neurons, windows) and rates (2, parameters, windows); NaN before a neuron joined."""
+        """All windows along a new last axis; NaN before a neuron or parameter joined.
+
+        Returns
+        -------
+        records : ndarray, shape (len(VARIABLES), neurons, windows)
+        rates : ndarray, shape (2, parameters, windows)
+        """
         return _stack(self._records), _stack(self._rates)
 
     @property
@@ -84,7 +101,16 @@ def _stack(arrays: list[np.ndarray]) -> np.ndarray:
 
 
 def merged(pair: np.ndarray) -> np.ndarray:
-    """Two windows of equal length as one, from shape (len(VARIABLES), neurons, 2); NaN in one counts for nothing."""
+    """Two windows of equal length as one; NaN in one counts for nothing.
+
+    Parameters
+    ----------
+    pair : ndarray, shape (len(VARIABLES), neurons, 2)
+
+    Returns
+    -------
+    ndarray, shape (len(VARIABLES), neurons)
+    """
     values = dict(zip(VARIABLES, pair.astype(float), strict=True))
     active, square = np.nan_to_num(values["active"]), {}
     for name in ("norm", "rotation", "update_rms", "gradient_norm", "gradient_scale"):

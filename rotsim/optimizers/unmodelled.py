@@ -15,10 +15,17 @@ class Unmodelled(Optimizer):
 
     Parameters
     ----------
+    lr, weight_decay : float
+        As in any spec, in the units of the optimizer it was.
     kind : str
         Its name, for example ``"NAdam"``.
     why : str
         Why no spec describes it, as a clause.
+
+    Raises
+    ------
+    InvalidInput
+        If a rate is out of range; from every method that would need a theory.
     """
 
     name = "unmodelled"
@@ -44,7 +51,12 @@ class Unmodelled(Optimizer):
         raise InvalidInput(self.refusal())
 
     def refusal(self) -> str:
-        """One line that says what is missing and why."""
+        """One line that says what is missing and why.
+
+        Returns
+        -------
+        str
+        """
         return f"rotsim has no theory for this {self.kind}: {self.why}"
 
     def describe(self) -> str:

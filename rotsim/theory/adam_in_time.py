@@ -26,6 +26,7 @@ it is for `adam_l2_chain`.
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numba.extending import register_jitable
@@ -38,7 +39,7 @@ from rotsim.theory.record import along_weights, kernel, record_step, squared_ste
 PARTS = 40
 _FAR = 5.5  # deviations, the largest |w| of a part
 # Split when the decay yet to come has this share of v, one again when that times the share of E‖w‖² that goes back to
-# the start is below the second. Halving or doubling either changes predictions by less than what is declared.
+# the start is below the second. Chosen by hand; single runs at half and twice of each stayed within what is declared.
 _SPLIT, _MERGED = 0.05, 1e-3
 _GONE = 1e-14  # E e^(-ζv) below which a point is given up
 _STEEP = 4.0  # E e^(-ζv) falling by more from point to point is not resolved: ratios to it are held there
@@ -65,7 +66,13 @@ _norm_response = register_jitable(closed_forms.norm_response)
 def parts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points of a standard normal's absolute value, dense near 0, and their probabilities; those of every second alone.
 
-    A decay larger than the gradients moves all weights alike, but for those near 0.
+    A decay larger than the gradients moves all weights alike, but for those near 0
+    (`derivations.damped.gaussian_under_every_weight`).
+
+    Returns
+    -------
+    point, share, coarse : ndarray, shape (PARTS,)
+        |w| over its deviation, > 0; probabilities; and those of every second point, 0 at the others.
     """
     node, by = roots_legendre(PARTS)
     unit = (node + 1) / 2
@@ -159,9 +166,11 @@ def _move(rows, count, centre, coupled, lr, decay, step, integrals):  # type: ig
 
 
 @register_jitable
-def _split(rows, counts, centres, v, zeta, point):  # type: ignore[no-untyped-def]
+def _split(rows, counts, centres, v, zeta, point, whole):  # type: ignore[no-untyped-def]
     """One part of mean 0 as many, each with the weights it has now: |w| at so many deviations."""
-    whole = rows[0].copy()
+    for k in range(POINTS + 1):
+        for row in range(6):
+            whole[row, k] = rows[0, row, k]
     variance = whole[_WW, 0]
     for part in range(len(point)):
         w = point[part] * np.sqrt(variance)
@@ -249,12 +258,13 @@ def _respond(matrix, old, new_m, new_v, m_left, v_left):  # type: ignore[no-unty
 
 
 @register_jitable
-def _carry(matrix, error, covariance):  # type: ignore[no-untyped-def]
+def _carry(matrix, error, covariance, half):  # type: ignore[no-untyped-def]
     """Deviations L e and their covariance L Σ Lᵀ, in place."""
-    x, a, b, half = error[0], error[1], error[2], np.zeros((3, 3))
+    x, a, b = error[0], error[1], error[2]
     for i in range(3):
         error[i] = matrix[i, 0] * x + matrix[i, 1] * a + matrix[i, 2] * b
         for j in range(3):
+            half[i, j] = 0.0
             for k in range(3):
                 half[i, j] += matrix[i, k] * covariance[k, j]
     for i in range(3):
@@ -262,27 +272,64 @@ def _carry(matrix, error, covariance):  # type: ignore[no-untyped-def]
             covariance[i, j] = half[i, 0] * matrix[j, 0] + half[i, 1] * matrix[j, 1] + half[i, 2] * matrix[j, 2]
 
 
-@kernel
-def adam(  # type: ignore[no-untyped-def]
-    beta1, beta2, eps, coupled, tables, point, share, coarse, strongest, dim, power, homogeneity, w2, lr, weight_decay,
+class State(NamedTuple):
+    """Everything a kernel changes, made outside of it: numba takes long over an array it has to allocate."""
+
+    zeta: np.ndarray
+    rows: np.ndarray
+    counts: np.ndarray
+    centres: np.ndarray
+    v: np.ndarray
+    integrals: np.ndarray
+    values: np.ndarray
+    scratch: np.ndarray
+    whole: np.ndarray
+    error: np.ndarray
+    matrices: np.ndarray
+
+
+def state(parts: int, square: float) -> State:
+    """One coordinate before its first step, with room for so many parts.
+
+    Parameters
+    ----------
+    parts : int
+        >= 1.
+    square : float
+        E w_0² > 0.
+
+    Returns
+    -------
+    State
+        Of one part, of Gaussian weights and without momentum (`derivations.damped.one_coordinate`).
+    """
+    size = POINTS + 1
+    rows = np.zeros((parts, 6, size))
+    rows[0, _WEIGHT], rows[0, _WW] = 1.0, square
+    counts, centres, v = np.full(parts, POINTS), np.zeros((parts, 2)), np.zeros(parts)
+    room = (np.zeros((4, size)), np.zeros(size), np.zeros(size + GHOSTS), np.zeros((6, size)))
+    return State(np.zeros(size), rows, counts, centres, v, *room, np.zeros(3), np.zeros((3, 3, 3)))
+
+
+_coupled = None  # what a kernel binds
+
+
+def _adam(  # type: ignore[no-untyped-def]
+    beta1, beta2, eps, tables, point, share, coarse, strongest, state, dim, power, homogeneity, w2, lr, weight_decay,
     window, records,
 ):  # fmt: skip
     """`strongest` is the largest weight decay from each step on. With len(point) = 1 there are no parts."""
-    size = POINTS + 1
-    zeta, integrals, values, scratch = np.zeros(size), np.zeros((4, size)), np.zeros(size), np.zeros(size + GHOSTS)
-    rows, counts = np.zeros((len(point), 6, size)), np.full(len(point), POINTS)
-    centres, v = np.zeros((len(point), 2)), np.zeros(len(point))
-    for k in range(size):
-        rows[0, _WEIGHT, k], rows[0, _WW, k] = 1.0, w2 / dim
+    zeta, rows, counts, centres, v = state.zeta, state.rows, state.counts, state.centres, state.v
+    integrals, values, scratch, error = state.integrals, state.values, state.scratch, state.error
+    matrix, covariance, half = state.matrices[0], state.matrices[1], state.matrices[2]
     parts, last_filled = 1, 0.0
-    matrix, error, covariance = np.zeros((3, 3)), np.zeros(3), np.zeros((3, 3))
     m_total, v_total, cumulant, not_normal = 0.0, 0.0, 0.0, 0.0
     left1, left2, ripple = 1.0, 1.0, 0.0
     for t in range(len(lr)):
         left1, left2 = left1 * beta1, left2 * beta2
-        inside, outside = (weight_decay[t], 0.0) if coupled else (0.0, weight_decay[t])
+        inside, outside = (weight_decay[t], 0.0) if _coupled else (0.0, weight_decay[t])
         gradient = power * w2**homogeneity
-        if coupled:
+        if _coupled:
             filled = strongest[t] ** 2 * w2 / (gradient + strongest[t] ** 2 * w2)
             started = _remembered(centres, share) * dim / w2
             if parts > 1 and started * filled < _MERGED:
@@ -293,7 +340,7 @@ def adam(  # type: ignore[no-untyped-def]
                 if t == 0:
                     lay(zeta, 1.0)
                 widen(zeta, rows, counts, 1, v[0] * point[-1] ** 2, tables.entering)
-                _split(rows, counts, centres, v, zeta, point)
+                _split(rows, counts, centres, v, zeta, point, state.whole)
         largest, total = 0.0, 0.0
         for part in range(parts):
             square = centres[part, 0] ** 2 + rows[part, _WW, 0]
@@ -311,20 +358,20 @@ def adam(  # type: ignore[no-untyped-def]
         for part in range(parts):
             of, centre, by = rows[part], centres[part], share[part] if parts > 1 else 1.0
             count = _absorb(of, counts[part], zeta, centre, inside, beta1, beta2, dim, gradient)
-            _read(of, count, zeta, centre, coupled, tables, integrals, values, scratch)
+            _read(of, count, zeta, centre, _coupled, tables, integrals, values, scratch)
             deviation = np.sqrt(v[part] / (1 - left2))
             felt = deviation / (deviation + eps)
             one, two = integrals[1, 0] + centre[0] * integrals[0, 0], integrals[3, 0]
             across, update_power = across + by * felt * one, update_power + by * felt**2 * two
             four, central_four, central = _fourth_moments(of, count, zeta, centre)
             fourth += by * felt**4 * four
-            if coupled and central > 0.0:
+            if _coupled and central > 0.0:
                 about = inside**2 * max(of[_WW, 0], 0.0)
                 about /= gradient / dim + about + (inside * centre[0]) ** 2
                 wild += by * felt**2 * about**2 * abs(central_four / (3 * central**2) - 1) * central
                 if parts == 1:
                     made = _leaves_normal(of, count, zeta, step * felt, one, two)
-            _move(of, count, centre, coupled, lr[t], outside, step * felt, integrals)
+            _move(of, count, centre, _coupled, lr[t], outside, step * felt, integrals)
             counts[part] = count
             if parts > 1:
                 off_norm += (coarse[part] - share[part]) * (centre[0] ** 2 + of[_WW, 0])
@@ -347,7 +394,7 @@ def adam(  # type: ignore[no-untyped-def]
         m_left, v_left = m_old / m_total, v_old / v_total
         _respond(matrix, old, follows * (1 - m_left), follows * (1 - v_left), m_left, v_left)
         unlike = 0.0
-        if coupled:
+        if _coupled:
             if parts == 1:
                 cumulant = kept**2 * cumulant + abs(made)
                 not_normal, started = cumulant / (3 * (w2 / dim) ** 2), 1.0
@@ -355,7 +402,7 @@ def adam(  # type: ignore[no-untyped-def]
                 started = _remembered(centres, share) * dim / w2
             unlike = 2 * (wild / update_power + (1 - gradient / pull_power) * not_normal * started)
         sampled = max(2.0, fourth / update_power**2 - 1) / dim
-        _carry(matrix, error, covariance)
+        _carry(matrix, error, covariance, half)
         error[0] += 2 * (1 - old) * unlike
         covariance[0, 0] += sampled * (1 - old**2)
         radial = np.sqrt(w2) - np.sqrt(before)
@@ -368,3 +415,8 @@ def adam(  # type: ignore[no-untyped-def]
         record[3] += on_norm + spread + abs(error[0]) / 2
         record[4] += on_norm + on_update * steeper + spread + abs(size_error - error[0]) / 2
         record[5] += on_update + max(spread, power_spread) + abs(size_error) / 2
+
+
+# Apart, since numba leaves out of AdamW's what decay inside v alone asks for, which is a third of its time to compile.
+adamw = kernel(_adam, "adamw", _coupled=False)
+adam_l2 = kernel(_adam, "adam_l2", _coupled=True)

@@ -55,18 +55,21 @@ def burst_moments(
 ) -> Moments:
     """Second moments of Lion's walk over a series of scales, from the norm at which it would stay.
 
+    By the law of `derivations.transient.signs_that_change`.
+
     Parameters
     ----------
     optimizer : Lion
         With ``weight_decay`` > 0.
     dim : int
+        Fan-in C, >= 1.
     series : ndarray, shape (steps,)
         Scales s_t >= 0 of the gradient, in any unit, not all zero. Before them it is taken to have been steady.
     judged : slice, optional
         Steps to average over: by default the second half, in which the start is forgotten.
-    homogeneity : int
-        The gradient has E‖g_t‖² ∝ s_t² (E‖w‖²)^homogeneity: 0 for a measured series, which contains the norm, -1 for
-        factors of scale-invariant noise.
+    homogeneity : int, 0 or -1
+        In {0, -1}: the gradient has E‖g_t‖² ∝ s_t² (E‖w‖²)^homogeneity. 0 is for a measured series, which contains
+        the norm, -1 for factors of scale-invariant noise.
 
     Returns
     -------
@@ -95,6 +98,8 @@ def burst_moments(
 def burst_factors(optimizer: Lion, series: np.ndarray, judged: slice | None = None) -> tuple[float, float]:
     """Rotation and norm of Lion under bursts, over those under gradients of one scale.
 
+    Both by `derivations.transient.signs_that_change`.
+
     Parameters
     ----------
     optimizer, series, judged
@@ -102,8 +107,8 @@ def burst_factors(optimizer: Lion, series: np.ndarray, judged: slice | None = No
 
     Returns
     -------
-    (float, float)
-        Factors of rotation and norm.
+    rotation, norm : float
+        Factors > 0.
     """
     bursting = burst_moments(optimizer, 1, series, judged)
     steady = optimizer.moments(1, GradientPower(1.0, 0), "exact")

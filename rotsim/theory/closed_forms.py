@@ -286,15 +286,6 @@ def lion_relaxation_steps(lr: Any, weight_decay: Any) -> Any:
     return 1 / (2 * lr * weight_decay)
 
 
-def adam_settled_ratio(beta1: Any, beta2: Any) -> Any:
-    """E[m²/v] over E[m²]/E[v] for gradients of constant size, to first order in 1-β2.
-
-    Derived in `derivations.second_moment.settled_ratio`.
-    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1.
-    """
-    return 1 + 2 * (1 - beta2) / (1 + beta2) - 2 * (1 + beta1) * (1 - beta1) * (1 - beta2) / (1 - beta2 * beta1**2)
-
-
 def damped_pull(weight_decay: Any, dim: Any, noise_power: Any, weight_power: Any) -> Any:
     """Variance of gradient and decay in one coordinate.
 
@@ -581,15 +572,6 @@ def walk_taken_alike(lr: Any, weight_decay: Any, lag: Any) -> Any:
     return lag * kept**lag
 
 
-def lion_direction_power(beta1: Any, noise_power: Any, momentum_power: Any) -> Any:
-    """E c² of Lion's direction, m_{t-1} and g_t of any size.
-
-    Derived in `derivations.transient.lion_direction_power`.
-    Valid for 0 <= beta1 < 1, noise_power > 0, momentum_power > 0.
-    """
-    return noise_power * (1 - beta1) ** 2 + momentum_power * beta1**2
-
-
 def lion_momentum_power(beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
     """E m² of Lion, one step on.
 
@@ -688,24 +670,6 @@ def adamw_takeover(lr: Any, weight_decay: Any) -> Any:
     """signal_ratio² at which signal and noise share AdamW's W.
 
     Derived in `derivations.signal.adamw_takeover`.
-    Valid for lr > 0, weight_decay > 0.
-    """
-    return lr * weight_decay / 2
-
-
-def sgdm_takeover(lr: Any, weight_decay: Any, momentum: Any) -> Any:
-    """signal_ratio² at which signal and noise share SGDM's W.
-
-    Derived in `derivations.signal.sgdm_takeover`.
-    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1.
-    """
-    return lr * weight_decay / (2 * (1 - momentum))
-
-
-def lion_takeover(lr: Any, weight_decay: Any) -> Any:
-    """signal_ratio² at which signal and noise share Lion's W.
-
-    Derived in `derivations.signal.lion_takeover`.
     Valid for lr > 0, weight_decay > 0.
     """
     return lr * weight_decay / 2
@@ -1091,30 +1055,6 @@ def lion_linear_sum(lr: Any, weight_decay: Any, beta1: Any, beta2: Any, overlap_
     return 2 * kept * (beta1 * overlap_ratio + beta2 - beta2 * overlap_ratio) / (np.pi * (1 - kept * beta2))
 
 
-def adamw_radial_norm_squared(lr: Any, weight_decay: Any, beta1: Any, dim: Any, radial: Any) -> Any:
-    """E‖w‖² of AdamW where the normalised gradient is unit noise plus P·w, for constant v.
-
-    Derived in `derivations.radial.adamw_norm_squared`.
-    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, dim >= 1, weight_decay + radial > 0, lr * weight_decay
-    < 1.
-    """
-    decay = lr * weight_decay
-    kept = 1 - decay
-    part_1 = 2 + radial * beta1 * lr + kept * beta1 + beta1 - radial * lr - decay
-    return dim * lr**2 * (1 - beta1) * (1 + kept * beta1) / (part_1 * (1 - kept * beta1) * (radial * lr + decay))
-
-
-def adamw_radial_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any, radial: Any) -> Any:
-    """1 - ρ of AdamW where the normalised gradient is unit noise plus P·w, for constant v.
-
-    Derived in `derivations.radial.adamw_one_minus_cosine`.
-    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, weight_decay + radial > 0, lr * weight_decay < 1.
-    """
-    decay = lr * weight_decay
-    kept = 1 - decay
-    return (1 - beta1) * (radial * lr + decay) / (1 + kept * beta1)
-
-
 def lion_radial_norm_squared(
     lr: Any, weight_decay: Any, beta1: Any, beta2: Any, dim: Any, slope: Any, excess: Any, radial: Any
 ) -> Any:
@@ -1348,80 +1288,6 @@ def adamw_planned_weight_decay(beta1: Any, dim: Any, norm_squared: Any, rotation
     Valid for 0 <= beta1 < 1, dim >= 1, norm_squared > 0, rotation > 0.
     """
     return rotation * np.sqrt(dim * (1 + beta1) / (norm_squared * (1 - beta1))) / 2
-
-
-def lion_planned_lr(dim: Any, norm_squared: Any, rotation: Any) -> Any:
-    """Learning rate of Lion for a wanted rotation and norm, to leading order.
-
-    Derived in `derivations.planning.lion_rates`.
-    Valid for dim >= 1, norm_squared > 0, rotation > 0.
-    """
-    return rotation * np.sqrt(norm_squared / dim)
-
-
-def lion_planned_weight_decay(beta1: Any, beta2: Any, dim: Any, norm_squared: Any, rotation: Any) -> Any:
-    """Weight decay of Lion for a wanted rotation and norm, to leading order.
-
-    Derived in `derivations.planning.lion_rates`.
-    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, dim >= 1, norm_squared > 0, rotation > 0.
-    """
-    variance = (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
-    return rotation * np.sqrt(dim / norm_squared) / (np.pi * variance)
-
-
-def sgdm_planned_lr(momentum: Any, norm_squared: Any, gradient_power: Any, homogeneity: Any, rotation: Any) -> Any:
-    """Learning rate of SGDM for a wanted rotation and norm, to leading order.
-
-    Derived in `derivations.planning.sgdm_rates`.
-    Valid for 0 <= momentum < 1, norm_squared > 0, gradient_power > 0, homogeneity < 1, rotation > 0.
-    """
-    part_1 = 1 - momentum
-    part_2 = 1 + momentum
-    return rotation * np.sqrt(norm_squared * part_1 * part_2 / gradient_power) / norm_squared ** (homogeneity / 2)
-
-
-def sgdm_planned_weight_decay(
-    momentum: Any, norm_squared: Any, gradient_power: Any, homogeneity: Any, rotation: Any
-) -> Any:
-    """Weight decay of SGDM for a wanted rotation and norm, to leading order.
-
-    Derived in `derivations.planning.sgdm_rates`.
-    Valid for 0 <= momentum < 1, norm_squared > 0, gradient_power > 0, homogeneity < 1, rotation > 0.
-    """
-    part_1 = homogeneity / 2 - 1 / 2
-    part_2 = 1 - momentum
-    return rotation * norm_squared**part_1 * np.sqrt(gradient_power * (1 + momentum) / part_2) / 2
-
-
-def adam_l2_planned_weight_decay(
-    beta1: Any, norm_squared: Any, gradient_power: Any, homogeneity: Any, rotation: Any
-) -> Any:
-    """Weight decay of Adam+L2 for a wanted rotation and norm, to leading order.
-
-    Derived in `derivations.planning.adam_l2_rates`.
-    Valid for 0 <= beta1 < 1, norm_squared > 0, gradient_power > 0, homogeneity < 1, rotation > 0.
-    """
-    part_1 = homogeneity / 2 - 1 / 2
-    return rotation * norm_squared**part_1 * np.sqrt(gradient_power * (1 + beta1) / (1 - beta1)) / 2
-
-
-def adamw_planned_momentum(rotation: Any, relaxation_steps: Any) -> Any:
-    """β1 of AdamW for a wanted rotation and time scale, for fixed v.
-
-    Derived in `derivations.planning.adamw_momentum`.
-    Valid for rotation > 0, relaxation_steps > 0.
-    """
-    return (1 - relaxation_steps * rotation**2) / (1 + relaxation_steps * rotation**2)
-
-
-def sgdm_planned_momentum(homogeneity: Any, rotation: Any, relaxation_steps: Any) -> Any:
-    """Momentum of SGDM for a wanted rotation and time scale.
-
-    Derived in `derivations.planning.sgdm_momentum`.
-    Valid for homogeneity < 1, rotation > 0, relaxation_steps > 0.
-    """
-    part_1 = 1 + relaxation_steps * rotation**2 - homogeneity * relaxation_steps * rotation**2
-    return (1 + homogeneity * relaxation_steps * rotation**2 - relaxation_steps * rotation**2) / part_1
 
 
 def transferred_rotation(rotation: Any, batch_factor: Any, steps_factor: Any) -> Any:

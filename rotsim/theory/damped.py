@@ -48,7 +48,16 @@ class Tables(NamedTuple):
 
 @cache
 def tables() -> Tables:
-    """All weights, computed once."""
+    """All weights of the quadratures over ζ (`derivations.damped.even_in_the_logarithm`), computed once.
+
+    Returns
+    -------
+    Tables
+        ``root`` and ``plain``, shape (POINTS + 2·SIDE,), are the convolutions with and without 1/√(x-ζ). The others
+        act on the cubic through ζ = 0 and three points: ``ghosts``, shape (GHOSTS, 4), gives F left of ζ_1,
+        ``entering``, shape (4,), a new first point, ``root_tail`` and ``plain_tail``, shape (4,), what the sums leave
+        out between 0 and ζ_1.
+    """
     below = np.exp(-SPACING * np.arange(1, 400))  # points left of ζ_1, in units of it
     cubic = _lagrange(np.exp(SPACING * (np.array(_THREE) - 1)), below, zero=True)
     return Tables(
@@ -88,8 +97,16 @@ def _convolution(root: bool) -> np.ndarray:
 
 
 @register_jitable
-def lay(zeta, v):  # type: ignore[no-untyped-def]
-    """The grid for a first v of this mean."""
+def lay(zeta, v) -> None:  # type: ignore[no-untyped-def]
+    """The grid for a first v of this mean, from where F is straight (`derivations.damped.even_in_the_logarithm`).
+
+    Parameters
+    ----------
+    zeta : ndarray, shape (POINTS + 1,)
+        Filled from index 1 on; zeta[0] stays 0.
+    v : float
+        Mean second moment, > 0.
+    """
     for k in range(1, POINTS + 1):
         zeta[k] = _STRAIGHT / v * np.exp((k - 1) * SPACING)
 
@@ -101,8 +118,24 @@ def _cubic(by, values):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def widen(zeta, rows, counts, parts, v, entering):  # type: ignore[no-untyped-def]
-    """Let points enter on the left until F is straight there at this mean of v."""
+def widen(zeta, rows, counts, parts, v, entering) -> None:  # type: ignore[no-untyped-def]
+    """Let points enter on the left until F is straight there (`derivations.damped.even_in_the_logarithm`).
+
+    Parameters
+    ----------
+    zeta : ndarray, shape (POINTS + 1,)
+        The grid, changed in place.
+    rows : ndarray, shape (parts, 6, POINTS + 1)
+        Moments F at the grid, changed in place.
+    counts : ndarray of int, shape (parts,)
+        Index of the last point in use, 2·SIDE <= counts <= POINTS, changed in place.
+    parts : int
+        How many parts are in use, 1 <= parts <= len(rows).
+    v : float
+        Mean second moment, > 0.
+    entering : ndarray, shape (4,)
+        As `tables` has it.
+    """
     while zeta[1] * v > _STRAIGHT and zeta[1] > 0.0:
         for part in range(parts):
             count = min(counts[part] + 1, POINTS)
@@ -119,7 +152,24 @@ def widen(zeta, rows, counts, parts, v, entering):  # type: ignore[no-untyped-de
 
 @register_jitable
 def integral(values, zeta, count, root, tail):  # type: ignore[no-untyped-def]
-    """∫_0^∞ F dζ, or with `root` π^(-1/2) ∫_0^∞ F dζ/√ζ: the sum over points, those left of ζ_1, and a power's tail."""
+    """∫_0^∞ F dζ, or with `root` π^(-1/2) ∫_0^∞ F dζ/√ζ: the sum over points, those left of ζ_1, and a power's tail.
+
+    They are E[f/v] and E[f/√v] (`derivations.damped.damped_moments`).
+
+    Parameters
+    ----------
+    values, zeta : ndarray, shape (POINTS + 1,)
+        F and its grid.
+    count : int
+        Index of the last point in use, 2·SIDE <= count <= POINTS.
+    root : bool
+    tail : ndarray, shape (4,)
+        ``root_tail`` or ``plain_tail`` of `tables`.
+
+    Returns
+    -------
+    float
+    """
     total, before, last = 0.0, 0.0, 0.0
     for k in range(1, count + 1):
         before, last = last, values[k] * (np.sqrt(zeta[k]) if root else zeta[k])
@@ -131,8 +181,27 @@ def integral(values, zeta, count, root, tail):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def beyond(values, zeta, count, root, weights, ghosts, scratch, out):  # type: ignore[no-untyped-def]
-    """The same from every ζ_k upwards, with 1/√(x - ζ_k) if `root`, into out[1:]; out[0] is left to `integral`."""
+def beyond(values, zeta, count, root, weights, ghosts, scratch, out) -> None:  # type: ignore[no-untyped-def]
+    """The same from every ζ_k upwards, with 1/√(x - ζ_k) if `root`, into out[1:]; out[0] is left to `integral`.
+
+    They are the moments after a division by v or √v, at every ζ (`derivations.damped.damped_moments`).
+
+    Parameters
+    ----------
+    values, zeta : ndarray, shape (POINTS + 1,)
+        F and its grid.
+    count : int
+        Index of the last point in use, 2·SIDE <= count <= POINTS.
+    root : bool
+    weights : ndarray, shape (POINTS + 2·SIDE,)
+        ``root`` or ``plain`` of `tables`.
+    ghosts : ndarray, shape (GHOSTS, 4)
+        As `tables` has it.
+    scratch : ndarray, shape (POINTS + 1 + GHOSTS,)
+        Overwritten.
+    out : ndarray, shape (POINTS + 1,)
+        The result.
+    """
     for g in range(GHOSTS):
         at = zeta[1] * np.exp((g - GHOSTS) * SPACING)
         value = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba.extending import register_jitable
@@ -16,9 +17,9 @@ along_weights = register_jitable(closed_forms.walk_along)
 squared_step = register_jitable(closed_forms.walk_moved)
 
 
-def kernel(function: Callable[..., None]) -> Callable[..., None]:
+def kernel(function: Callable[..., None], name: str | None = None, **bound: Any) -> Callable[..., None]:
     """Compiled under a name with the digest of `simulation`, whose angle of a chord is inlined here."""
-    return compiled(function, f"predict{function.__name__}", {})
+    return compiled(function, f"predict_{name}" if name else f"predict{function.__name__}", bound)
 
 
 @register_jitable

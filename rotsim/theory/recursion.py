@@ -30,7 +30,7 @@ from rotsim.gradients import GradientPower
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory import closed_forms
-from rotsim.theory.adam_in_time import adam, parts
+from rotsim.theory.adam_in_time import adam_l2, adamw, parts, state
 from rotsim.theory.damped import tables
 from rotsim.theory.record import along_weights as _along
 from rotsim.theory.record import kernel as _kernel
@@ -172,13 +172,13 @@ def _run_sgdm(o: SGDM) -> tuple[Callable[..., None], float]:
 
 def _run_adam(o: AdamW | AdamL2) -> tuple[Callable[..., None], float]:
     adam_covariance(*o.betas)  # refuses betas at which the update has no variance
-    coupled = isinstance(o, AdamL2)
-    by = parts() if coupled else (np.zeros(1), np.ones(1), np.ones(1))
+    adam = adam_l2 if isinstance(o, AdamL2) else adamw
+    by = parts() if adam is adam_l2 else (np.zeros(1), np.ones(1), np.ones(1))
 
     def run(dim: int, law: tuple[Any, ...]) -> None:
         strongest = np.maximum.accumulate(law[4][::-1])[::-1]
-        fixed = (o.betas[0], max(o.betas[1], _SMALLEST), o.eps, coupled, tables(), *by, strongest)
-        adam(*fixed, float(dim), *law)
+        fixed = (o.betas[0], max(o.betas[1], _SMALLEST), o.eps, tables(), *by, strongest)
+        adam(*fixed, state(len(by[0]), law[2] / dim), float(dim), *law)
 
     return run, QUADRATURE
 
