@@ -39,7 +39,8 @@ from rotsim.theory.record import along_weights, kernel, record_step, squared_ste
 PARTS = 40
 _FAR = 5.5  # deviations, the largest |w| of a part
 # Split when the decay yet to come has this share of v, one again when that times the share of E‖w‖² that goes back to
-# the start is below the second. Chosen by hand; single runs at half and twice of each stayed within what is declared.
+# the start is below the second. Chosen by hand; in five predictions of 3000 steps, half or twice of either moved
+# results by at most 1.5 % of the error declared.
 _SPLIT, _MERGED = 0.05, 1e-3
 _GONE = 1e-14  # E e^(-ζv) below which a point is given up
 _STEEP = 4.0  # E e^(-ζv) falling by more from point to point is not resolved: ratios to it are held there
