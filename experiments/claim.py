@@ -184,7 +184,7 @@ def write(
         "cpu_seconds": round(seconds, 1),
         "provenance": provenance(command=command, **extra),
     }
-    text = json.dumps(_plain(content), indent=1, ensure_ascii=False)
+    text = json.dumps(plain(content), indent=1, ensure_ascii=False)
     text = re.sub(r"\[[^][{}]*\]", lambda numbers: " ".join(numbers[0].split()), text)  # a list on one line
     write_atomically(folder / f"{name}.json", lambda path: path.write_text(text + "\n"))
     if finding.document:
@@ -192,12 +192,12 @@ def write(
     save_figure(finding.figure, folder / f"{name}.png")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Five significant digits, and None for what JSON has no number for."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float | np.floating):
         return float(f"{value:.{_DIGITS}g}") if isfinite(value) else None
     return value

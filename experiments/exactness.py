@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import rotsim
-from experiments.claim import OPTIMIZERS, Check, Finding, main, memory_steps
+from experiments.claim import OPTIMIZERS, Check, Finding, main, memory_steps, plain
 from rotsim.gradients import Gradient
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
@@ -224,7 +224,7 @@ def examine(quick: bool) -> Finding:
         f"({OPTIMIZERS[paper['optimizer']]}); scale-invariant gradients: what is left falls as 1/dim"
     )
     numbers = {"summary": lines, "ladder": rungs, "settings": rows}
-    return Finding(checks, _figure(rows, rungs), numbers, result, document(rows, rungs))
+    return Finding(checks, _figure(rows, rungs), numbers, result, document(*plain([rows, rungs])))
 
 
 def of_paper(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
