@@ -63,8 +63,15 @@ def predict(
         the expectation; RMS over the same windows as `rotsim.simulate` records. ``norm_model_error``
         and so on are the declared relative errors of each window, at least 1/dim.
 
+    Raises
+    ------
+    InvalidInput
+        If an argument is out of range, or the gradient follows no law.
+
     Notes
     -----
+    The maps of one step are derived in `derivations.transient`, `derivations.damped` and `derivations.rotational`.
+
     SGDM, AdamW and Lion are exact but for differences between neurons of one dim, of relative size 1/dim in
     everything recorded. Where theory ends, each time declared from the state at the step:
 
@@ -90,16 +97,6 @@ def predict(
     Lion        6.6 %  0 %     0.4 %
     Rotational  4.2 %  0 %     0.8 %
     ==========  =====  ======  =====
-
-    Raises
-    ------
-    InvalidInput
-        If an argument is out of range, or the gradient follows no law.
-
-    Notes
-    -----
-    The maps of one step are derived in `derivations.transient`, `derivations.second_moment` and
-    `derivations.rotational`.
 
     Examples
     --------
