@@ -29,6 +29,14 @@ def press_ctrl_c():
         time.sleep(1e-3)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c_is_heard():
+    """Also where the tests are a background job, whose shell has Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(params=list(OPTIMIZERS))
 def optimizer(request):
     """Every registered optimizer in turn."""

@@ -82,6 +82,17 @@ def test_a_second_ctrl_c_stops_at_once(monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_background_job_goes_on(monkeypatch):
+    monkeypatch.setattr(run_module, "_MAX_CHUNK", 77)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        rotsim.simulate(
+            rotsim.SGDM(0.1, 0.01), progress=lambda done, total: signal.raise_signal(signal.SIGINT), **SMALL
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_checkpoint_is_a_valid_run_so_far(tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "_MAX_CHUNK", 130)
     path, seen = tmp_path / "walk.nc", []

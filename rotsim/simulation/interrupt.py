@@ -36,10 +36,12 @@ def stop_requested() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C sets; a second one interrupts at once.
 
     A flag instead of the exception, which could strike between the neurons of a chunk and leave
-    some a chunk ahead of the others. Only the main thread receives signals; elsewhere it stays unset.
+    some a chunk ahead of the others. Only the main thread receives signals; elsewhere it stays unset, as it does
+    where Ctrl-C is ignored: a shell starts its background jobs so.
     """
     event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield event
         return
 
