@@ -426,7 +426,6 @@ STEPS: tuple[Step, ...] = (
 )
 
 FORMULAS: tuple[Formula, ...] = (
-    Formula("adam_l2_step_size", equivalent_step_size, "Learning rate of the SGDM that Adam+L2 is, for constant v."),
     Formula("adam_l2_leading_norm", leading_norm, "RMS norm of the weights under Adam+L2, to leading order in ηλ."),
     Formula(
         "adam_l2_leading_rotation",

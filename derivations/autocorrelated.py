@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cache
 from types import ModuleType
 
-from sympy import Add, Eq, Expr, Function, Integer, Pow, Rational, Sum, oo, pi, powsimp, simplify, symbols
+from sympy import Eq, Expr, Function, Integer, Pow, Rational, Sum, oo, pi, powsimp, simplify, symbols
 from sympy import S as Singleton
 
-from derivations import adam_l2, adamw, linear, lion, second_moment, sgdm
+from derivations import adam_l2, adamw, linear, lion, sgdm
 from derivations.algebra import fixed_point, geometric_sum, raised, tidy, vanishes
 from derivations.formula import Formula, Step
 from derivations.symbols import (
@@ -18,7 +18,6 @@ from derivations.symbols import (
     C,
     E,
     F,
-    N_v,
     S,
     W,
     a,
@@ -43,7 +42,6 @@ from derivations.symbols import (
     k,
     l_,
     m_,
-    nu,
     omega,
     p,
     phi,
@@ -402,56 +400,6 @@ def adamw_free_one_minus_cosine() -> Eq:
 
 
 @cache
-def second_moment_mixing() -> Eq:
-    """A random v wavers more when gradients have a memory, and its correlation with m² mixes three memories.
-
-    Of that correlation, for jointly Gaussian gradients, this is the part which does not factor.
-    """
-    return equation(N_v, _unfactored(_shared_with_power()))
-
-
-@cache
-def second_moment_spread() -> Eq:
-    """To first order in its fluctuations, a random v multiplies E m²/v by 1 + ν.
-
-    One part of ν is the variance of v, the other the correlation of m² with v. At φ = 0 it is the first order of
-    `derivations.second_moment`, by another route.
-    """
-    variance = 2 * (1 - beta2) / (1 + beta2) * (1 + beta2 * phi**2) / (1 - beta2 * phi**2)
-    shared = _shared_with_power()
-    return equation(nu, tidy(variance) - 2 * (1 - beta2) * shared.subs(_unfactored(shared), N_v))
-
-
-def _unfactored(product: Expr) -> Expr:
-    """Its factor with the most terms."""
-    return max(product.atoms(Add), key=lambda part: len(part.args))
-
-
-def _shared_with_power() -> Expr:
-    """Σ (E m·g)² β2^n over E m²."""
-    power = tidy(geometric_sum(_ema_weight(j) ** 2, j)) * (1 + 2 * geometric_sum((beta1 * phi) ** k, k, 1))
-    # E m_t·g_{t-n} = (inner - driven) β1^n·… : a sum of φ^n and β1^n
-    by_phi, by_beta = _overlap_modes()
-    common = sum(
-        first * second / (1 - beta2 * one * two)
-        for first, one in ((by_phi, phi), (by_beta, beta1))
-        for second, two in ((by_phi, phi), (by_beta, beta1))
-    )
-    return tidy(simplify(common / power))
-
-
-def _spread() -> Expr:
-    return expand_parts(second_moment_spread().rhs, (second_moment_mixing(),))
-
-
-def _overlap_modes() -> tuple[Expr, Expr]:
-    """E m_t·g_{t-n} for n ≥ 0 as x φ^n + y β1^n: Σ_i κ_i φ^|n-i|, split at i = n."""
-    newer = (1 - beta1) / (phi - beta1) * phi  # Σ_{i<=n} κ_i φ^(n-i) = newer·φ^n - …
-    older = (1 - beta1) * beta1 * phi / (1 - beta1 * phi)  # Σ_{i>n} κ_i φ^(i-n) = older·β1^n
-    return newer, older - (1 - beta1) * beta1 / (phi - beta1)
-
-
-@cache
 def sgdm_projected_gain() -> Eq:
     """SGDM with gradients orthogonal to w: the gain W/E‖g‖², where g is the noise before projection."""
     return equation(A, _sgdm(True).square * (1 - epsilon))
@@ -510,8 +458,6 @@ STEPS: tuple[Step, ...] = (
     adamw_projected_norm_squared,
     adamw_free_norm_squared,
     adamw_free_one_minus_cosine,
-    second_moment_mixing,
-    second_moment_spread,
     sgdm_projected_gain,
     sgdm_projected_share,
     sgdm_free_gain,
@@ -550,37 +496,10 @@ FORMULAS: tuple[Formula, ...] = (
         "θ²/(2ηλ) of Lion as ηλ → 0, sign linearised, for any autocorrelation of gradients orthogonal to w.",
     ),
     Formula(
-        "adamw_projected_norm_squared",
-        adamw_projected_norm_squared,
-        "E‖w‖² of AdamW under AR(1) gradients orthogonal to w, for constant v.",
-        limit=DECOUPLED,
-    ),
-    Formula(
-        "adamw_free_norm_squared",
-        adamw_free_norm_squared,
-        "E‖w‖² of AdamW under AR(1) gradients independent of w, for constant v.",
-        limit=DECOUPLED,
-    ),
-    Formula(
-        "adamw_free_one_minus_cosine",
-        adamw_free_one_minus_cosine,
-        "1 - ρ of AdamW under AR(1) gradients independent of w, for constant v.",
-        limit=DECOUPLED,
-    ),
-    Formula(
-        "adam_second_moment_spread",
-        second_moment_spread,
-        "ν in E[m²/v] = (1 + ν)·E[m²]/E[v] under AR(1) gradients, to first order in 1 - β2.",
-        (second_moment_mixing,),
-    ),
-    Formula(
         "sgdm_projected_gain",
         sgdm_projected_gain,
         "W/E‖g‖² of SGDM under AR(1) gradients, g before its projection off w.",
         (sgdm_projected_share,),
-    ),
-    Formula(
-        "sgdm_projected_share", sgdm_projected_share, "Share of AR(1) noise that lies along w under SGDM and is lost."
     ),
     Formula("sgdm_free_gain", sgdm_free_gain, "W/E‖g‖² of SGDM under AR(1) gradients independent of w."),
     Formula(
@@ -588,7 +507,6 @@ FORMULAS: tuple[Formula, ...] = (
         sgdm_free_one_minus_cosine,
         "1 - ρ of SGDM under AR(1) gradients independent of w.",
     ),
-    Formula("sgdm_free_overlap", sgdm_free_overlap, "E w_{t-1}·g_t / E‖g‖² of SGDM under AR(1) gradients."),
     Formula(
         "lion_overlap_ratio",
         lion_overlap_ratio,
@@ -632,11 +550,8 @@ def checks() -> list[tuple[str, bool]]:
     growth = (1 + beta1 * phi) / (1 - beta1 * phi)
     small = {delta: 0, a: 1}
     white_norm = C * _adamw(True).square.subs(phi, 0)
-    without = 2 * (1 - beta2) / (1 + beta2) - 2 * (1 - beta2) * (1 - beta1**2) / (1 - beta1**2 * beta2)
     covariance = expand_parts(lion_covariance().rhs, (lion_overlap(), lion_met(), lion_driven()))
     return [
-        ("φ = 0: ν is the first order of a random v under white noise", vanishes(
-            1 + _spread().subs(phi, 0) - second_moment.settled_ratio().rhs)),
         (
             "any autocorrelation: S = aβ/(1-aβ) turns Lion's form of the cosine into AdamW's",
             vanishes(lion.exact_one_minus_cosine().rhs.subs(S, by_shift) - adamw.exact_one_minus_cosine().rhs),
@@ -672,8 +587,6 @@ def checks() -> list[tuple[str, bool]]:
         ("white noise: Lion's covariance at lags 1 and 2", all(vanishes(
             simplify(covariance.subs(k, lag)).subs(phi, 0) - lion.covariance().rhs.subs(k, lag)) for lag in (1, 2))),
         ("γ_1 from one step of the filter itself", _filtered_lags(covariance)),
-        ("φ = 0: ν is first order of E[m²/v] for white noise", vanishes(
-            _spread().subs(phi, 0) - without)),
     ]  # fmt: skip
 
 
