@@ -205,7 +205,10 @@ def called(root):
 
 
 #: What the package replaces by a random v: the limit of constant v, which readers and tests compare with.
-LIMITS = {"adamw_exact_norm_squared", "adamw_exact_one_minus_cosine"}
+LIMITS = {
+    "adamw_exact_norm_squared", "adamw_exact_one_minus_cosine", "adam_l2_exact_norm_squared_map",
+    "adam_l2_exact_one_minus_cosine",
+}  # fmt: skip
 
 
 def test_no_formula_is_generated_that_nothing_calls(tmp_path):

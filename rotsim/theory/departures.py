@@ -2,7 +2,7 @@
 
 Each departure is reduced to a walk that is solved already (derivations.signal, .autocorrelated, .radial):
 
-* a radial part is decay that passes through the momentum;
+* a radial part is decay that passes through the momentum, under Adam without any other approximation;
 * a mean adds a fixed part to the weights, about which noise walks. Where scale invariance projects the mean, the
   weights turn towards it, up to a cosine that one equation fixes, and the rest of them feels a radial part;
 * bursts leave the rotation of averaging optimizers alone too; Lion's is `rotsim.theory.bursts`;
@@ -25,6 +25,7 @@ from rotsim.gradients import GradientPower
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion
 from rotsim.optimizers.base import Method, Moments, Optimizer
 from rotsim.theory import closed_forms
+from rotsim.theory.adam_l2_chain import steady
 from rotsim.theory.ar1 import autocorrelated_moments
 from rotsim.theory.bursts import burst_moments
 from rotsim.theory.coupled import stationary
@@ -96,6 +97,7 @@ class _Walk:
     square: float
     one_minus_cosine: float
     decay: float
+    error: float = 0.0
 
 
 def _walk_adamw(o: AdamW, noise: float, rest: float, radial: float) -> _Walk:
@@ -171,8 +173,9 @@ def _radial(o: Optimizer, dim: int, law: GradientPower, method: Method, white: M
                 return _Walk(np.inf, 2.0, 0.0)
             known = replace(o, weight_decay=total).moments(1, GradientPower(1.0, 0), "leading")
             return _Walk(known.norm_squared, known.one_minus_cosine, o.weight_decay / gain)
-        rest = 0.0 if isinstance(o, Lion) else law.radial**2 * norm_squared / dim
-        return _WALKS[type(o)](o, noise, rest, law.radial)
+        if isinstance(o, AdamW):
+            return _pulled_adamw(o, noise, law.radial)
+        return _WALKS[type(o)](o, noise, 0.0, law.radial)
 
     try:
         norm_squared = settled(lambda square: dim * at(square).square, white.norm_squared)
@@ -185,8 +188,17 @@ def _radial(o: Optimizer, dim: int, law: GradientPower, method: Method, white: M
     ):  # a balance of another kind: what is left of the noise hardly turns w
         raise _outward(o, law)
     relaxation = white.relaxation_steps / (1 + law.radial / walk.decay)
-    error = white.model_error + (2 * o.lr * o.weight_decay if isinstance(o, Lion) else 0.0)  # the linearised sign
+    error = white.model_error + walk.error
+    error += 2 * o.lr * o.weight_decay if isinstance(o, Lion) else 0.0  # the linearised sign
     return Moments(norm_squared, walk.one_minus_cosine, relaxation, error)
+
+
+def _pulled_adamw(o: AdamW, noise: float, radial: float) -> _Walk:
+    """Exactly, for a pull of any strength: the chain of one coordinate."""
+    found = steady(o.lr * radial / sqrt(noise), *o.betas, 1 - o.lr * o.weight_decay)
+    square = found.square * noise / radial**2
+    gain = mean_response(*o.betas)[0] / sqrt(noise * (1 + found.square))
+    return _Walk(square, found.one_minus_cosine, o.weight_decay / gain, found.error)
 
 
 def _leading_gain(o: Optimizer) -> float:
