@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from types import ModuleType
 
-from sympy import Eq, Expr, Function, Integer, Pow, Rational, Sum, oo, pi, powsimp, simplify, symbols
+from sympy import Eq, Expr, Function, Integer, Pow, Rational, Sum, Symbol, oo, pi, powsimp, simplify, sqrt, symbols
 from sympy import S as Singleton
 
 from derivations import adam_l2, adamw, linear, lion, sgdm
@@ -42,17 +42,18 @@ from derivations.symbols import (
     k,
     l_,
     m_,
-    omega,
     p,
     phi,
     q,
     rho,
     t,
     theta,
+    varsigma,
     w_,
 )
 
-_R, _kappa, _b, _B = (Function(name) for name in ("R", "kappa", "b", "B"))
+_R, _kappa, _b, _B, _h = (Function(name) for name in ("R", "kappa", "b", "B", "h"))
+_d = Symbol("d", positive=True)
 
 
 @cache
@@ -321,23 +322,19 @@ def overlap_ratio() -> Expr:
 
 
 @cache
-def lion_carried_overlap() -> Eq:
-    """At finite ηλ, projection has a memory of its own: what it takes from g lies along w, which m remembers.
+def lion_answer() -> tuple[Eq, ...]:
+    """At finite ηλ a pull -cw beside the gradients, c keeping them orthogonal to w, moves the mean of a sign.
 
-    E m·g loses for that in proportion to S/(1+2S), with the whole S in it.
+    To first order by the slope ς of E sign, which is also that of its overlap d with a gradient, and by the weight that
+    a gradient j steps old has. Signs of free gradients and this answer make a walk, as `derivations.correlated_adam`
+    has it for Adam. As ηλ → 0 it is the linear sum above, and what arcsines add to it.
     """
-    inner, _ = _momentum_moments()
-    loss = b_0 * S * (1 - a**2) / (a * beta1 * (1 - a * phi) * (1 + 2 * S))
-    return equation(omega, phi * (inner - loss))
-
-
-@cache
-def lion_projected_sum() -> Eq:
-    """E[c·m] and E c² follow from ω, and S from both. As ηλ → 0 this is the linear sum above."""
-    square = (1 - beta2 + 2 * beta2 * omega) / (1 + beta2)
-    own = beta1 * beta2 * square + (beta1 + beta2 - 2 * beta1 * beta2) * omega + (1 - beta1) * (1 - beta2)
-    power = beta1**2 * square + 2 * beta1 * (1 - beta1) * omega + (1 - beta1) ** 2
-    return equation(S, 2 / pi * a * beta1 * own / ((1 - a * beta2) * power))
+    return (
+        equation(varsigma, sqrt(2 / (pi * B_0))),
+        equation(_h(0), varsigma * (1 - beta1)),
+        equation(_h(j), varsigma * beta1 * (1 - beta2) * beta2 ** (j - 1)),
+        equation(_d, varsigma * b_0),
+    )
 
 
 @cache
@@ -450,8 +447,7 @@ STEPS: tuple[Step, ...] = (
     lion_overlap,
     lion_power,
     lion_overlap_ratio,
-    lion_carried_overlap,
-    lion_projected_sum,
+    lion_answer,
     lion_met,
     lion_driven,
     lion_covariance,
@@ -513,13 +509,6 @@ FORMULAS: tuple[Formula, ...] = (
         "E[c·g]/E[c²] of Lion under AR(1) gradients, through which alone they set its rotation.",
         (lion_overlap, lion_power),
     ),
-    Formula(
-        "lion_projected_sum_map",
-        lion_projected_sum,
-        "Linear part of Lion's Σ a^k s_k under AR(1) gradients orthogonal to w, from the whole sum.",
-        (lion_overlap, lion_carried_overlap),
-        "beta1 > 0",
-    ),
     Formula("lion_correlated_variance", lion_power, "E c² of Lion under AR(1) gradients of unit variance."),
     Formula(
         "lion_correlated_covariance",
@@ -580,8 +569,8 @@ def checks() -> list[tuple[str, bool]]:
         ("the projected share is a squared cosine: 0 at φ = 0 and at ηλ → 0",
          vanishes(_sgdm(True).share.subs(phi, 0)) and vanishes(_sgdm(True).share.subs(delta, 0))),
         ("white noise: Lion's sum is the linearised arcsine law", vanishes(white_sum - white_lion)),
-        ("ηλ → 0: the sum with projection's memory is the linear sum", vanishes(
-            _projected_sum() / lion_linear_sum().rhs.subs(a, 1).subs(q, overlap_ratio()) - 1)),
+        ("ηλ → 0: what a pull leaves of free signs is the linear sum", vanishes(
+            _left_by_a_pull() - lion_linear_sum().rhs.subs(a, 1).subs(q, overlap_ratio()))),
         ("β1 = β2: Lion's linearised sum has no autocorrelation in it", not lion_linear_sum().rhs.subs(
             beta1, beta2).simplify().has(q)),
         ("white noise: Lion's covariance at lags 1 and 2", all(vanishes(
@@ -590,10 +579,21 @@ def checks() -> list[tuple[str, bool]]:
     ]  # fmt: skip
 
 
-def _projected_sum() -> Expr:
-    """As ηλ → 0."""
-    carried = lion_carried_overlap().rhs.subs(b_0, lion_overlap().rhs)
-    return lion_projected_sum().rhs.subs(omega, carried).subs(a, 1)
+def _left_by_a_pull() -> Expr:
+    """Σ s_k of free gradients, signs linearised, without what w has of the next gradient times the answer to it.
+
+    That is E w·g = -η d φ/(1-φ) per step, all of which c takes away, and the sum of h_j is ς.
+    """
+    free = (geometric_sum(coefficient * ratio ** (k - 1), k, 1) for coefficient, ratio in _covariance_modes())
+    slope, _, _, met = (item.rhs for item in lion_answer())
+    taken = slope * met.subs(varsigma, slope) * phi / (1 - phi)
+    parts = (lion_overlap(), lion_power(), lion_met(), lion_driven())
+    return expand_parts(2 / pi * sum(free) / B_0 - taken, parts)
+
+
+def _covariance_modes() -> tuple[tuple[Expr, Expr], ...]:
+    """Coefficients of β2^(k-1) and φ^(k-1) in `lion_covariance`."""
+    return (beta1 * (c_m - d_m), beta2), (beta1 * d_m + (1 - beta1) * b_0 * phi, phi)
 
 
 def _filtered_lags(covariance: Expr) -> bool:

@@ -98,7 +98,6 @@ B_0 = _positive("B_0")
 epsilon = _positive("epsilon")
 b_y = Symbol("b", nonnegative=True)
 Q_y = _positive("Q")
-omega = Symbol("omega", real=True)
 c_m, d_m = Symbol("c_m", real=True), Symbol("d_m", real=True)
 
 #: Arguments of generated functions, in the order in which those functions take them.
@@ -196,7 +195,6 @@ PARTS: dict[Symbol, Entry] = {
     B_0: Entry("power", "variance of an average of correlated gradients", "power > 0"),
     c_m: Entry("met", "overlap of Lion's direction with the momentum after it", "any met"),
     d_m: Entry("driven", "what correlated gradients keep up of that", "any driven"),
-    omega: Entry("carried", "overlap of Lion's momentum with the next gradient", "carried < 1"),
     P_g: Entry("pull", "radial part before the sign", "any pull"),
     I_0: Entry("pulled", "E w·m of weights of no length", "any pulled"),
     I_1: Entry("carrying", "what E w·m gains per E w²", "any carrying"),

@@ -733,15 +733,6 @@ def linear_lion(lr, wd, beta1, beta2, phi, steps=3000):
     return ww
 
 
-@route("lion_projected_sum_map", tolerance=1e-6)
-def _(f):
-    lr, wd = 0.01, 2.0
-    a = 1 - lr * wd
-    square = linear_lion(lr, wd, *BETAS, PHI)
-    total = (square * (1 - a * a) / lr**2 - 1) / 2
-    return [(f(lr, wd, *BETAS, total, PHI), total)]
-
-
 # --- a radial part -------------------------------------------------------------------------------
 
 

@@ -1,18 +1,19 @@
 r"""Equilibrium under AR(1) gradients, which resemble those before them: E z_t z_{t+k} = φ^k.
 
 Gradients orthogonal to the weights lose what the noise repeats along w; others do not, and their weights grow by the
-noise's spectral density at frequency zero. AdamW and Adam+L2, one coordinate in units of the noise, ℓ the decay inside
+noise's spectral density at frequency zero. One coordinate under all but SGDM, in units of the noise, ℓ the decay inside
 v and c the projection (derivations.correlated_adam):
 
 .. math::
     r^i_t = ρ_i r^i_{t-1} + (1-ρ_i)\, w_{t-1}, \qquad
     w_t = a\, w_{t-1} - η \left( u_t + (ℓ - c)\, κ \sum_i s_i r^i_t \right), \qquad c\, E w^2 = E[w_t z_{t+1}]
 
-u has the autocovariance of `correlated_moment`, with v as random as it is; κ, s and ρ are its answer to a pull. Exact
-for weights slow against the gradient, and for constant v; neglected are products of the pull and the spread of v. Of
-the gradient's power the pull has the share that is declared. In 30 random settings (rates, betas, φ from -0.9 to 0.95,
-dims of 256 and 1024, either noise) no norm or rotation was off by more than 3 standard errors and 0.22 of the share
-and 1/dim. Under Adam+L2 only the ratio to white noise is taken from this, since that is known exactly.
+u has the autocovariance of `correlated_moment`, with v as random as it is; κ, s and ρ are its answer to a pull. Lion's
+signs have that of the arcsine law, and answer by its slope (derivations.autocorrelated.lion_answer). Exact as
+η·weight_decay → 0, under Adam also for constant v; neglected are products of the pull and what is not linear. Declared
+is the share of the pull in the power of what is averaged, and for Lion in that of the sign's argument, and
+η·weight_decay. Under Adam+L2 only the ratio to white noise is taken from this, since that is known exactly. SGDM is
+linear.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from rotsim.theory.sign import correlated_covariance, discounted_excess
 
 _SWEEPS = 30  # of v and of what depends on it
 _CLOSE = 1e-13
+_LEAST_BETA = 1e-6  # of Lion's momentum, which is divided by: the rest of a shorter memory is as good as none
 
 
 class Remembering(NamedTuple):
@@ -181,10 +183,11 @@ def _projection(lr: float, pull: float, kept: float, correlation: float, update:
         walk = remembering(lr, pull + projected, kept, correlation, update)
         return projected + update.response * walk.overlap / walk.square  # of a walk that diverges, the first alone
 
-    if correlation == 0:
+    repeated = correlation * update.overlap
+    if repeated == 0:
         return 0.0
     lost = pull + (1 - kept) / lr
-    if correlation < 0:  # pushes outwards, less than decay pulls in
+    if repeated < 0:  # pushes outwards, less than decay pulls in
         return float(brentq(excess, -lost * (1 - 1e-9), 0.0, xtol=1e-16 * lost, rtol=1e-13))
     high = lost
     while excess(high) < 0:
@@ -221,23 +224,56 @@ def _sgdm(o: SGDM, dim: int, law: GradientPower, method: Method, white: Moments)
 
 
 def _lion(o: Lion, dim: int, law: GradientPower, method: Method, white: Moments) -> Moments:
-    hyper, memory = (o.lr, o.weight_decay), law.correlation
     kept = 1 - o.lr * o.weight_decay if method == "exact" else 1.0
-    covariance = correlated_covariance(*o.betas, memory)
-    variance = closed_forms.lion_correlated_variance(*o.betas, memory)
-    excess = discounted_excess(kept, covariance, variance)
-    if law.homogeneity:
-        ratio = closed_forms.lion_overlap_ratio(*o.betas, memory)
-        total = closed_forms.lion_linear_sum(*hyper, *o.betas, ratio) + excess
-        for _ in range(20 if o.betas[0] > 0 else 0):
-            total = closed_forms.lion_projected_sum_map(*hyper, *o.betas, total, memory) + excess
+    if method == "leading" and law.homogeneity:
+        covariance = correlated_covariance(*o.betas, law.correlation)
+        excess = discounted_excess(kept, covariance, closed_forms.lion_correlated_variance(*o.betas, law.correlation))
+        ratio = closed_forms.lion_overlap_ratio(*o.betas, law.correlation)
+        total = closed_forms.lion_linear_sum(o.lr, o.weight_decay, *o.betas, ratio) + excess
     else:
-        lags = np.arange(1, len(covariance) + 1)
-        total = 2 / np.pi * float((kept**lags * covariance).sum() / variance) + excess
-    norm_squared = closed_forms.lion_exact_norm_squared(*hyper, dim, total)
-    half = closed_forms.lion_exact_one_minus_cosine(*hyper, total)
-    error = o.lr * o.weight_decay if law.homogeneity else 0.0  # projection beyond the linearised sign
-    return replace(white, norm_squared=float(norm_squared), one_minus_cosine=float(half), model_error=error)
+        update = _signs(o, law.correlation)
+        if law.homogeneity:
+            return _projected_lion(o, dim, law.correlation, update, white)
+        total = float((kept ** np.arange(1, len(update.covariance)) * update.covariance[1:]).sum())
+    norm_squared = closed_forms.lion_exact_norm_squared(o.lr, o.weight_decay, dim, total)
+    half = closed_forms.lion_exact_one_minus_cosine(o.lr, o.weight_decay, total)
+    return replace(white, norm_squared=float(norm_squared), one_minus_cosine=float(half))
+
+
+def _signs(o: Lion, correlation: float) -> CorrelatedUpdate:
+    """Lion's signs under gradients that know nothing of the weights, and their answer to a pull."""
+    beta1, beta2 = o.betas[0], max(o.betas[1], _LEAST_BETA)
+    variance = closed_forms.lion_correlated_variance(beta1, beta2, correlation)
+    covariance = 2 / np.pi * np.arcsin(correlated_covariance(beta1, beta2, correlation) / variance)
+    slope = float(np.sqrt(2 / np.pi / variance))
+    overlap = slope * variance * closed_forms.lion_overlap_ratio(beta1, beta2, correlation)
+    lasting = beta1 / beta2  # the momentum as if it had begun with the newest gradient, which the second share mends
+    shares = np.array([lasting, 1 - lasting, 0.0])
+    return CorrelatedUpdate(np.append(1.0, covariance), float(overlap), slope, shares, np.array([beta2, 0.0, 0.0]))
+
+
+def _projected_lion(o: Lion, dim: int, correlation: float, update: CorrelatedUpdate, white: Moments) -> Moments:
+    """The walk whose steps are of unit size with the pull in them: signs have one length."""
+    kept, size = 1 - o.lr * o.weight_decay, 1.0
+    for _ in range(_SWEEPS):
+        signs = replace(
+            update,
+            covariance=size**2 * update.covariance,
+            overlap=size * update.overlap,
+            response=size * update.response,
+        )
+        pull = _projection(o.lr, 0.0, kept, correlation, signs)
+        walk = remembering(o.lr, pull, kept, correlation, signs)
+        moved = kept * 2 * walk.one_minus_cosine + (1 - kept) ** 2  # E(w' - aw)² over E w²
+        length = sqrt(moved * walk.square) / o.lr
+        size /= length
+        if abs(length - 1) < _CLOSE:
+            break
+    share = pull**2 * walk.square * np.pi / 2  # of the sign's argument
+    error = white.model_error + share + o.lr * o.weight_decay
+    return replace(
+        white, norm_squared=dim * walk.square, one_minus_cosine=walk.one_minus_cosine, model_error=float(error)
+    )
 
 
 _WALKS: dict[type[Optimizer], Callable[..., Moments]] = {

@@ -860,29 +860,6 @@ def lion_overlap_ratio(beta1: Any, beta2: Any, correlation: Any) -> Any:
     return overlap / power
 
 
-def lion_projected_sum_map(
-    lr: Any, weight_decay: Any, beta1: Any, beta2: Any, discounted_sum: Any, correlation: Any
-) -> Any:
-    """Linear part of Lion's Σ a^k s_k under AR(1) gradients orthogonal to w, from the whole sum.
-
-    Derived in `derivations.autocorrelated.lion_projected_sum`.
-    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, discounted_sum >= 0, -1 < correlation
-    < 1, beta1 > 0.
-    """
-    decay = lr * weight_decay
-    kept = 1 - decay
-    overlap = 1 + correlation * beta1 * (1 - beta2) / (1 - correlation * beta2) - beta1
-    part_3 = 1 - correlation * kept
-    part_2 = -discounted_sum * overlap * (1 - kept**2) / (kept * beta1 * part_3 * (1 + 2 * discounted_sum))
-    part_1 = (1 - beta2) / (1 - correlation * beta2) + part_2
-    carried = correlation * part_1
-    part_5 = beta1 * beta2 * (1 + 2 * carried * beta2 - beta2) / (1 + beta2)
-    part_4 = (1 - beta1) * (1 - beta2) + carried * (beta1 + beta2 - 2 * beta1 * beta2) + part_5
-    part_7 = beta1**2 * (1 + 2 * carried * beta2 - beta2) / (1 + beta2)
-    part_6 = (1 - beta1) ** 2 + 2 * carried * beta1 * (1 - beta1) + part_7
-    return 2 * kept * beta1 * part_4 / (np.pi * part_6 * (1 - kept * beta2))
-
-
 def lion_correlated_variance(beta1: Any, beta2: Any, correlation: Any) -> Any:
     """E c² of Lion under AR(1) gradients of unit variance.
 
