@@ -1,4 +1,4 @@
-r"""Adam's update under AR(1) gradients with v left random: its autocovariance, and its answer to a small pull.
+r"""Adam's update under AR(1) gradients, or gradients with a mean, v left random: its autocovariance and its answers.
 
 `second_moment` does this for independent gradients by a product over them. With a memory, z_t = φ z_{t-1} + noise,
 there is no product, but under a weight e^(-sv) all remains jointly Gaussian, and its covariances follow from the step
@@ -12,18 +12,21 @@ before, at β2 s (derivations.correlated_adam):
    that start apart where β2 is small.
 2. For each s on the grid of `damped` and all ζ on it at once: from the table at s + ζ, k more steps under ζ → ζ/β2
    carry the covariances with m_t along. The sums over ζ and then over s are those of `damped`.
-3. The mean of m for a small shift of all gradients, and for one that grows with age, follow in the same chain.
+3. The means of z and m for a shift of all gradients, and for one that grows with age, follow in the same chain. A
+   shift that is not small, a signal, also takes its part of E e^(-sv).
 
 At φ = 0 it agrees with `second_moment`, which shares nothing with it but the integral for a root, to 2e-7 of any lag.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numba.extending import register_jitable
+from scipy.special import erf
 
 from rotsim.compiled import compiled
 from rotsim.theory import closed_forms
@@ -34,11 +37,14 @@ _FIRST = 1e-9  # s v below which nothing is damped
 _FORGOTTEN = 25.0  # e^-25 of a memory is left out
 _GONE = 1e-20  # E e^(-ζv) below which a point is given up
 _SMALLEST = 1e-12  # β2 below this is as good as 0
+_FOLLOWED = 300  # lags at most, beyond the memory of m, until a shift's covariance is geometric
 _APART = 1e-3  # roots closer than this count as one
-_WEIGHT, _ZZ, _ZM, _MM, _ZF, _MF = range(6)  # rows: E e^(-ζv), and under it covariances; f is m at the earlier time
-_SHIFT, _AGED = 5, 7  # columns of the table after the first four: mean z, mean m, and both for a shift by age
+#: rows: E e^(-ζv), and under it covariances, then means for a shift of one; f is m at the earlier time
+_WEIGHT, _ZZ, _ZM, _MM, _ZF, _MF, _Z, _M, _F = range(9)
+_SHIFTED_Z, _SHIFTED_M, _AGED = 4, 5, 7  # columns of the table after the first four: means of z and m, and by age
 
 _share = register_jitable(closed_forms.damped_share)
+_share_of_mean = register_jitable(closed_forms.damped_share_of_mean)
 _remembered = register_jitable(closed_forms.remembered_power)
 _covariance = register_jitable(closed_forms.damped_covariance)
 _averaged = register_jitable(closed_forms.averaged)
@@ -87,12 +93,56 @@ def correlated_update(beta1: float, beta2: float, correlation: float) -> Correla
     -----
     `derivations.correlated_adam`.
     """
-    lags = max(1, int(np.ceil(_FORGOTTEN / -np.log(max(beta1, abs(correlation), 1e-9)))))
     if beta2 < _SMALLEST and beta1 == 0:  # a sign
         mean = np.sqrt(2 / np.pi)
-        covariance = 2 / np.pi * np.arcsin(correlation ** np.arange(lags + 1.0))
+        covariance = 2 / np.pi * np.arcsin(correlation ** np.arange(_lags(beta1, correlation) + 1.0))
         return CorrelatedUpdate(covariance, float(mean), float(mean), np.array([1.0, 0.0, 0.0]), np.zeros(3))
-    beta2 = max(beta2, _SMALLEST)
+    covariance, at_zeta, rooted = _solve(beta1, max(beta2, _SMALLEST), correlation, 0.0)
+    weight = at_zeta[:, _WEIGHT]
+    inverse, overlap = rooted(weight.copy()), rooted(weight * at_zeta[:, _ZM])
+    response, age = rooted(weight * at_zeta[:, _SHIFTED_M]), rooted(weight * at_zeta[:, _AGED])
+    shares, roots = _answer(beta1, beta2, correlation, inverse, response, age)
+    return CorrelatedUpdate(covariance, overlap, response, shares, roots)
+
+
+@lru_cache(maxsize=256)
+def signal_update(beta1: float, beta2: float, signal_ratio: float) -> tuple[float, np.ndarray]:
+    """Mean and autocovariance of the update under independent gradients with a mean.
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        In [0, 1); β2 > 0 unless β1 = 0, or the update has no variance.
+    signal_ratio : float
+        Mean of a gradient coordinate over its deviation, of either sign.
+
+    Returns
+    -------
+    mean : float
+        E u.
+    covariance : ndarray, shape (lags + 1,)
+        E[u_t u_{t+k}] - (E u)², to where it falls as β2^k.
+
+    Notes
+    -----
+    `derivations.correlated_adam`, whose shift need not be small for the means of z and m under a weight.
+    """
+    if beta2 < _SMALLEST and beta1 == 0:
+        mean = erf(signal_ratio / np.sqrt(2))
+        return float(mean), np.array([1 - mean**2, 0.0])
+    covariance, at_zeta, rooted = _solve(beta1, max(beta2, _SMALLEST), 0.0, signal_ratio)
+    mean = rooted(at_zeta[:, _WEIGHT] * at_zeta[:, _SHIFTED_M]) * signal_ratio
+    return mean, covariance - mean**2
+
+
+def _lags(beta1: float, correlation: float) -> int:
+    return max(1, int(np.ceil(_FORGOTTEN / -np.log(max(beta1, abs(correlation), 1e-9)))))
+
+
+def _solve(
+    beta1: float, beta2: float, correlation: float, shift: float
+) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], float]]:
+    """E[u_t u_{t+k}] by lag, the table at the points of the grid, and the sum over them that takes a root."""
     rate = -np.log(beta2)
     chains, stride = max(1, int(np.ceil(rate / _SPACING))), max(1, int(_SPACING / rate))
     spacing = rate / chains * stride
@@ -100,23 +150,22 @@ def correlated_update(beta1: float, beta2: float, correlation: float) -> Correla
     lay(zeta, 1 / beta2)  # a step moves points by 1/β2 before others enter
     points = int(np.log(2 * zeta[-1] / _FIRST) / spacing) + 4
     table = np.zeros((points, 8))
-    _fill(beta1, beta2, correlation, chains, stride, spacing, table)
+    _fill(beta1, beta2, correlation, shift, chains, stride, spacing, table)
+    lags = _lags(beta1, correlation)
+    if shift != 0:  # v, remembered beyond m, goes on; in the end as β2^k
+        lags = max(lags, min(_lags(beta2, 0.0), _FOLLOWED))
     inner, covariance = np.zeros((lags + 1, POINTS + 1)), np.zeros(lags + 1)
     by = tables()
-    room = np.zeros(POINTS + 1), np.zeros((1, 6, POINTS + 1)), np.zeros(1, dtype=np.int64), np.zeros(POINTS + 1)
-    _carry(beta1, beta2, correlation, table, spacing, zeta, by.root_tail, by.entering, inner, covariance, *room)
+    room = np.zeros(POINTS + 1), np.zeros((1, 9, POINTS + 1)), np.zeros(1, dtype=np.int64), np.zeros(POINTS + 1)
+    _carry(beta1, beta2, correlation, shift, table, spacing, zeta, by.root_tail, by.entering, inner, covariance, *room)
     at_zeta = np.zeros((POINTS + 1, 8))
     for point in range(POINTS + 1):
         _look_up(table, zeta[point], spacing, at_zeta[point])
-    weight = at_zeta[:, _WEIGHT]
 
     def rooted(values: np.ndarray) -> float:
         return float(integral(values, zeta, POINTS, True, by.root_tail))
 
-    inverse, overlap = rooted(weight.copy()), rooted(weight * at_zeta[:, _ZM])
-    response, age = rooted(weight * at_zeta[:, _SHIFT]), rooted(weight * at_zeta[:, _AGED])
-    shares, roots = _answer(beta1, beta2, correlation, inverse, response, age)
-    return CorrelatedUpdate(covariance, overlap, response, shares, roots)
+    return covariance, at_zeta, rooted
 
 
 def _answer(
@@ -143,7 +192,7 @@ def _absorb(correlation, beta1, beta2, zeta, zz, zm, mm):  # type: ignore[no-unt
     return share, pull, mz, zz, new, _averaged(beta1, old, new)
 
 
-def _fill(beta1, beta2, correlation, chains, stride, spacing, table):  # type: ignore[no-untyped-def]
+def _fill(beta1, beta2, correlation, shift, chains, stride, spacing, table):  # type: ignore[no-untyped-def]
     for q in range(len(table)):
         if q < chains:  # nothing is damped yet
             with_z = (1 - beta1) / (1 - beta1 * correlation)
@@ -160,6 +209,7 @@ def _fill(beta1, beta2, correlation, chains, stride, spacing, table):  # type: i
             weight *= share
             # shifts of all gradients, and by their age: they have all become one step older
             shifted, aged = correlation * z + 1.0, correlation * (aged_z + z)
+            weight *= _share_of_mean(1.0, beta2, zeta, shift * shifted, pull)
             aged_m = _covariance(beta2, zeta, pull, aged_m + m, mz, aged)
             aged_z = _covariance(beta2, zeta, pull, aged, pull, aged)
             m = _covariance(beta2, zeta, pull, m, mz, shifted)
@@ -184,7 +234,7 @@ def _look_up(table, s, spacing, out):  # type: ignore[no-untyped-def]
 
 
 def _carry(  # type: ignore[no-untyped-def]
-    beta1, beta2, correlation, table, spacing, grid, tail, entering, inner, covariance, zeta, rows,
+    beta1, beta2, correlation, shift, table, spacing, grid, tail, entering, inner, covariance, zeta, rows,
     counts, values,
 ):  # fmt: skip
     """The integral over r for every s on the grid, into inner[lag, point], and that over s, into covariance[lag]."""
@@ -196,6 +246,7 @@ def _carry(  # type: ignore[no-untyped-def]
             _look_up(table, grid[point] + grid[k], spacing, start)
             row[_WEIGHT, k], row[_ZZ, k], row[_ZM, k], row[_MM, k] = start[0], start[1], start[2], start[3]
             row[_ZF, k], row[_MF, k] = start[2], start[3]
+            row[_Z, k], row[_M, k], row[_F, k] = start[_SHIFTED_Z], start[_SHIFTED_M], start[_SHIFTED_M]
         if row[_WEIGHT, 0] < _GONE:
             continue
         for lag in range(len(inner)):
@@ -213,12 +264,19 @@ def _carry(  # type: ignore[no-untyped-def]
                     )
                     mf = _covariance(beta2, zeta[k], pull, row[_MF, k], mz, fz)
                     zf = _covariance(beta2, zeta[k], pull, fz, pull, fz)
+                    if shift != 0.0:
+                        y = correlation * row[_Z, k] + 1.0
+                        share *= _share_of_mean(1.0, beta2, zeta[k], shift * y, pull)
+                        row[_Z, k] = _covariance(beta2, zeta[k], pull, y, pull, y) - 1.0
+                        m = _covariance(beta2, zeta[k], pull, row[_M, k], mz, y)
+                        row[_M, k] = _averaged(beta1, m, row[_Z, k] + 1.0)
+                        row[_F, k] = _covariance(beta2, zeta[k], pull, row[_F, k], fz, y)
                     row[_WEIGHT, k] *= share
                     row[_ZZ, k], row[_ZM, k], row[_MM, k] = zz, zm, mm
                     row[_ZF, k], row[_MF, k] = zf, _averaged(beta1, mf, zf)
                 widen(zeta, rows, counts, 1, 1 / beta2, entering)
             for k in range(counts[0] + 1):
-                values[k] = row[_WEIGHT, k] * row[_MF, k]
+                values[k] = row[_WEIGHT, k] * (row[_MF, k] + shift**2 * row[_F, k] * row[_M, k])
             inner[lag, point] = integral(values, zeta, counts[0], True, tail)
     for lag in range(len(inner)):
         covariance[lag] = integral(inner[lag], grid, POINTS, True, tail)

@@ -28,6 +28,7 @@ from rotsim.theory import closed_forms
 from rotsim.theory.adam_l2_chain import steady
 from rotsim.theory.ar1 import autocorrelated_moments
 from rotsim.theory.bursts import burst_moments
+from rotsim.theory.correlated_moment import signal_update
 from rotsim.theory.coupled import stationary
 from rotsim.theory.fixed_point import noise_variance, settled
 from rotsim.theory.second_moment import adam_covariance, mean_response
@@ -223,11 +224,15 @@ def _fixed_part(o: Optimizer, dim: int, law: GradientPower, method: Method, whit
         fixed = closed_forms.sgdm_fixed_norm_squared(o.weight_decay, law.scale_squared, ratio)
     elif isinstance(o, AdamW):
         fixed = closed_forms.adamw_fixed_norm_squared(o.weight_decay, dim, ratio)
-        if method == "exact" and o.betas[1] > 0:
-            fixed *= mean_response(*o.betas)[0] ** 2
-        share = float(closed_forms.adamw_noise_share(ratio))
-        noise *= share
-        error += (1 - o.betas[1]) * (1 - share)  # the spread of v under a signal is another
+        noise *= float(closed_forms.adamw_noise_share(ratio))
+        if method == "exact":
+            mean, covariance = signal_update(*o.betas, ratio)
+            fixed = dim * (mean / o.weight_decay) ** 2
+            discounted = covariance * (1 - o.lr * o.weight_decay) ** np.arange(len(covariance))
+            lasting = (1 - o.lr * o.weight_decay) * o.betas[1]
+            total = float((discounted[1:].sum() + discounted[-1] * lasting / (1 - lasting)) / covariance[0])
+            noise = closed_forms.lion_exact_norm_squared(o.lr, o.weight_decay, dim * covariance[0], total)
+            half = closed_forms.lion_exact_one_minus_cosine(o.lr, o.weight_decay, total)
     elif isinstance(o, Lion):
         fixed = closed_forms.lion_fixed_norm_squared(o.weight_decay, *o.betas, dim, abs(ratio))
         if method == "exact":
@@ -236,8 +241,9 @@ def _fixed_part(o: Optimizer, dim: int, law: GradientPower, method: Method, whit
             noise = closed_forms.lion_exact_norm_squared(o.lr, o.weight_decay, dim * lag_0, total)
             half = closed_forms.lion_exact_one_minus_cosine(o.lr, o.weight_decay, total)
     total = noise + fixed
+    half *= noise / total * float(closed_forms.young_angle_spread(dim, fixed / total))  # ‖w‖ hardly varies then
     # the fixed part of w fades in at the rate of w, half that of ‖w‖²
-    return Moments(total, half * noise / total, 2 * white.relaxation_steps, error)
+    return Moments(total, half, 2 * white.relaxation_steps, error)
 
 
 def _projected_signal(o: Optimizer, dim: int, law: GradientPower, method: Method, white: Moments) -> Moments:
@@ -258,8 +264,12 @@ def _projected_signal(o: Optimizer, dim: int, law: GradientPower, method: Method
     guess = float(logit(closed_forms.signal_alignment(law.signal**2 / takeover)))
     aligned = float(expit(brentq(excess, guess - 12, guess + 6, xtol=1e-10)))
     norm_squared, walk = _aligned(o, dim, law, white.norm_squared, aligned)
-    # neglected for Lion: how the linearised sign sees a slow part that differs between coordinates
-    error = white.model_error + (2 * o.lr * o.weight_decay if isinstance(o, Lion) else 0.0)
+    error = white.model_error
+    if isinstance(o, Lion):  # neglected: how the linearised sign sees a slow part that differs between coordinates
+        error += 2 * o.lr * o.weight_decay
+    elif isinstance(o, AdamW):  # products of the pull and the spread of v
+        pull = float(closed_forms.signal_pull(aligned, walk.decay))
+        error += pull**2 * norm_squared * (1 - aligned) / (noise_variance(law, dim, norm_squared) * dim)
     half = walk.one_minus_cosine * (1 - aligned)
     if isinstance(o, AdamL2):  # linear response, so only what the mean changes is taken from it
         linear_norm, linear_walk = _aligned(o, dim, law, white.norm_squared, 0.0)
