@@ -160,8 +160,8 @@ def _terms(
                             left = power + k - 2 * r
                             if left + j <= degree:
                                 factor = comb(a, i) * comb(b + i, j) * comb(power, r) * comb(k, r) * factorial(r)
-                                factor *= scaled / factorial(k)
-                                rows.append((place[left, j], source, kind, i, j, n, k, b, q, power, factor))
+                                share = factor * scaled / factorial(k)
+                                rows.append((place[left, j], source, kind, i, j, n, k, b, q, power, share))
     names = ("target", "source", "kind", "i", "j", "n", "k", "b", "q", "power")
     table = np.array(rows)
     columns = {name: table[:, at].astype(int) for at, name in enumerate(names)}

@@ -12,8 +12,8 @@ u has the autocovariance of `correlated_moment`, with v as random as it is; κ, 
 signs have that of the arcsine law, and answer by its slope (derivations.autocorrelated.lion_answer). Exact as
 η·weight_decay → 0, under Adam also for constant v; neglected are products of the pull and what is not linear. Declared
 is the share of the pull in the power of what is averaged, and for Lion in that of the sign's argument, and
-η·weight_decay. Under Adam+L2 only the ratio to white noise is taken from this, since that is known exactly. SGDM is
-linear.
+4 φ² η·weight_decay. Under Adam+L2 only the ratio to white noise is taken from this, since that is known exactly.
+SGDM is linear.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from rotsim.theory.sign import correlated_covariance, discounted_excess
 
 _SWEEPS = 30  # of v and of what depends on it
 _CLOSE = 1e-13
+_FAR = 20.0  # of log size
 _LEAST_BETA = 1e-6  # of Lion's momentum, which is divided by: the rest of a shorter memory is as good as none
 
 
@@ -231,7 +232,7 @@ def _lion(o: Lion, dim: int, law: GradientPower, method: Method, white: Moments)
         ratio = closed_forms.lion_overlap_ratio(*o.betas, law.correlation)
         total = closed_forms.lion_linear_sum(o.lr, o.weight_decay, *o.betas, ratio) + excess
     else:
-        update = _signs(o, law.correlation)
+        update = signs(o, law.correlation)
         if law.homogeneity:
             return _projected_lion(o, dim, law.correlation, update, white)
         total = float((kept ** np.arange(1, len(update.covariance)) * update.covariance[1:]).sum())
@@ -240,8 +241,23 @@ def _lion(o: Lion, dim: int, law: GradientPower, method: Method, white: Moments)
     return replace(white, norm_squared=float(norm_squared), one_minus_cosine=float(half))
 
 
-def _signs(o: Lion, correlation: float) -> CorrelatedUpdate:
-    """Lion's signs under gradients that know nothing of the weights, and their answer to a pull."""
+def signs(o: Lion, correlation: float) -> CorrelatedUpdate:
+    """Lion's signs under gradients that know nothing of the weights, and their answer to a pull.
+
+    Parameters
+    ----------
+    o : Lion
+    correlation : float
+        φ in (-1, 1).
+
+    Returns
+    -------
+    CorrelatedUpdate
+
+    Notes
+    -----
+    `derivations.autocorrelated.lion_covariance` and `lion_answer`.
+    """
     beta1, beta2 = o.betas[0], max(o.betas[1], _LEAST_BETA)
     variance = closed_forms.lion_correlated_variance(beta1, beta2, correlation)
     covariance = 2 / np.pi * np.arcsin(correlated_covariance(beta1, beta2, correlation) / variance)
@@ -253,27 +269,66 @@ def _signs(o: Lion, correlation: float) -> CorrelatedUpdate:
 
 
 def _projected_lion(o: Lion, dim: int, correlation: float, update: CorrelatedUpdate, white: Moments) -> Moments:
-    """The walk whose steps are of unit size with the pull in them: signs have one length."""
-    kept, size = 1 - o.lr * o.weight_decay, 1.0
-    for _ in range(_SWEEPS):
+    kept = 1 - o.lr * o.weight_decay
+    walk, share = unit_steps(
+        o.lr, kept, correlation, update, lambda signs: _projection(o.lr, 0.0, kept, correlation, signs)
+    )
+    error = white.model_error + share + 4 * correlation**2 * o.lr * o.weight_decay  # the 4: after a look at 300 walks
+    norm_squared = dim * walk.square
+    return replace(white, norm_squared=norm_squared, one_minus_cosine=walk.one_minus_cosine, model_error=error)
+
+
+def unit_steps(
+    lr: float, kept: float, correlation: float, update: CorrelatedUpdate, pull: Callable[[CorrelatedUpdate], float]
+) -> tuple[Remembering, float]:
+    """Lion's walk with a pull: free signs and the answer to it are scaled so that together they have the size of one.
+
+    Parameters
+    ----------
+    lr : float
+        η > 0.
+    kept : float
+        a in (0, 1].
+    correlation : float
+        φ of `update`.
+    update : CorrelatedUpdate
+        Of signs, as `signs` has it.
+    pull : callable
+        The pull on signs whose answer is scaled.
+
+    Returns
+    -------
+    walk : Remembering
+    share : float
+        Power of the pull in the sign's argument over that of the noise.
+
+    Notes
+    -----
+    `derivations.autocorrelated.lion_answer`.
+    """
+
+    def scaled(size: float) -> tuple[Remembering, float]:
         signs = replace(
             update,
             covariance=size**2 * update.covariance,
             overlap=size * update.overlap,
             response=size * update.response,
         )
-        pull = _projection(o.lr, 0.0, kept, correlation, signs)
-        walk = remembering(o.lr, pull, kept, correlation, signs)
+        pulled = pull(signs)
+        return remembering(lr, pulled, kept, correlation, signs), pulled
+
+    def excess(log_size: float) -> float:
+        walk, _ = scaled(float(np.exp(log_size)))
+        if not isfinite(walk.square):
+            return _FAR
         moved = kept * 2 * walk.one_minus_cosine + (1 - kept) ** 2  # E(w' - aw)² over E w²
-        length = sqrt(moved * walk.square) / o.lr
-        size /= length
-        if abs(length - 1) < _CLOSE:
-            break
-    share = pull**2 * walk.square * np.pi / 2  # of the sign's argument
-    error = white.model_error + share + o.lr * o.weight_decay
-    return replace(
-        white, norm_squared=dim * walk.square, one_minus_cosine=walk.one_minus_cosine, model_error=float(error)
-    )
+        return float(np.log(moved * walk.square / lr**2))
+
+    size = 0.0
+    if abs(excess(0.0)) > _CLOSE:
+        size = brentq(excess, -_FAR, 1.0, xtol=_CLOSE)
+    walk, pulled = scaled(float(np.exp(size)))
+    return walk, float(pulled**2 * walk.square * np.pi / 2)
 
 
 _WALKS: dict[type[Optimizer], Callable[..., Moments]] = {

@@ -26,7 +26,7 @@ from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion
 from rotsim.optimizers.base import Method, Moments, Optimizer
 from rotsim.theory import closed_forms
 from rotsim.theory.adam_l2_chain import steady
-from rotsim.theory.ar1 import autocorrelated_moments
+from rotsim.theory.ar1 import autocorrelated_moments, signs, unit_steps
 from rotsim.theory.bursts import burst_moments
 from rotsim.theory.correlated_moment import signal_update
 from rotsim.theory.coupled import stationary
@@ -176,7 +176,8 @@ def _radial(o: Optimizer, dim: int, law: GradientPower, method: Method, white: M
             return _Walk(known.norm_squared, known.one_minus_cosine, o.weight_decay / gain)
         if isinstance(o, AdamW):
             return _pulled_adamw(o, noise, law.radial)
-        return _WALKS[type(o)](o, noise, 0.0, law.radial)
+        assert isinstance(o, Lion)
+        return _pulled_lion(o, noise, law.radial)
 
     try:
         norm_squared = settled(lambda square: dim * at(square).square, white.norm_squared)
@@ -189,9 +190,7 @@ def _radial(o: Optimizer, dim: int, law: GradientPower, method: Method, white: M
     ):  # a balance of another kind: what is left of the noise hardly turns w
         raise _outward(o, law)
     relaxation = white.relaxation_steps / (1 + law.radial / walk.decay)
-    error = white.model_error + walk.error
-    error += 2 * o.lr * o.weight_decay if isinstance(o, Lion) else 0.0  # the linearised sign
-    return Moments(norm_squared, walk.one_minus_cosine, relaxation, error)
+    return Moments(norm_squared, walk.one_minus_cosine, relaxation, white.model_error + walk.error)
 
 
 def _pulled_adamw(o: AdamW, noise: float, radial: float) -> _Walk:
@@ -200,6 +199,15 @@ def _pulled_adamw(o: AdamW, noise: float, radial: float) -> _Walk:
     square = found.square * noise / radial**2
     gain = mean_response(*o.betas)[0] / sqrt(noise * (1 + found.square))
     return _Walk(square, found.one_minus_cosine, o.weight_decay / gain, found.error)
+
+
+def _pulled_lion(o: Lion, noise: float, radial: float) -> _Walk:
+    """To first order in the pull, but for the size of steps. The declared tenth was chosen after a look at 80 walks."""
+    update, kept = signs(o, 0.0), 1 - o.lr * o.weight_decay
+    walk, share = unit_steps(o.lr, kept, 0.0, update, lambda scaled: radial * scaled.response / sqrt(noise))
+    decay = o.weight_decay * sqrt(noise) / update.response
+    error = 2 * o.lr * o.weight_decay + 0.1 * share / (1 + share)
+    return _Walk(walk.square, walk.one_minus_cosine, decay, error)
 
 
 def _leading_gain(o: Optimizer) -> float:
