@@ -108,7 +108,8 @@ def average() -> Eq:
 def lasting_shift() -> tuple[Eq, ...]:
     """How u answers a shift of all y: the mean of m under each weight, from which the root is taken as before.
 
-    Numerator and v answer apart: with weights h_j on a shift j steps ago, and κ_v of all that is owed to v.
+    Numerator and v answer apart: with weights h_j on a shift j steps ago, and κ_v of all that is owed to v. A signal is
+    a shift that is not small: its mean takes a share of the weight too (`derivations.damped.weight_left_by_a_mean`).
     """
     return (
         equation(_kappa, Integral(E(m_[t] * exp(-_s * v_[t])) / (_shift * sqrt(_s)), (_s, 0, oo)) / sqrt(pi)),

@@ -6,7 +6,7 @@ import pytest
 import rotsim
 from rotsim.gradients import Autocorrelated
 from rotsim.theory.ar1 import remembering
-from rotsim.theory.correlated_moment import CorrelatedUpdate, correlated_update
+from rotsim.theory.correlated_moment import CorrelatedUpdate, correlated_update, signal_update
 from rotsim.theory.second_moment import adam_covariance, mean_response
 from tests.test_negative_controls import adamw, projected
 from tests.test_negative_controls import remembering as by_lyapunov
@@ -74,6 +74,39 @@ def test_answer_to_a_shift_by_linear_algebra():
     assert shape @ age == pytest.approx(answer @ age / answer.sum(), rel=1e-6)
     assert np.abs(shape - answer / answer.sum()).max() < 0.01  # its shape is taken from nearly constant v
     assert beta1 / (1 - beta1) != pytest.approx(shape @ age, rel=0.02)  # negative control: no answer of v
+
+
+def test_mean_and_covariance_under_a_signal_by_linear_algebra():
+    """Gradients with a mean of r deviations: under each weight a mean and a share of their own."""
+    beta1, beta2, r = 0.5, 0.6, 0.7
+    mean, covariance = signal_update(beta1, beta2, r)
+    s, by = nodes()
+
+    def under(exponent):
+        """Weight, mean and covariance of the gradients y = z + r under e^(-Σ x_i y_i²)."""
+        left = 1 / (1 + 2 * exponent)
+        return np.exp(-(exponent * r**2 * left).sum()) * np.sqrt(left.prod()), r * left, left
+
+    total, products = 0.0, dict.fromkeys((0, 1, 4), 0.0)
+    for x, one in zip(s, by, strict=True):
+        for lag in products:
+            _, m, v, m_before, v_before = history(beta1, beta2, 0.0, lag)
+            for y, two in zip(s, by, strict=True):
+                weight, centre, left = under(x * v_before + y * v)
+                products[lag] += one * two * weight * ((m_before * left) @ m + (m_before @ centre) * (m @ centre))
+        weight, centre, _ = under(x * v)
+        total += one * weight * (m @ centre)
+    assert mean == pytest.approx(total, rel=1e-7)
+    for lag, product in products.items():
+        assert covariance[lag] == pytest.approx(product - total**2, rel=2e-6, abs=1e-7)
+    assert mean != pytest.approx(r / np.sqrt(1 + r**2), rel=0.02)  # negative control: constant v
+    assert covariance[0] != pytest.approx(adam_covariance(beta1, beta2)(0) / (1 + r**2), rel=0.02)
+
+
+def test_no_signal_is_white_noise():
+    mean, covariance = signal_update(0.9, 0.95, 1e-9)
+    assert mean == pytest.approx(1e-9 * mean_response(0.9, 0.95)[0], rel=1e-6)
+    assert covariance[:60] == pytest.approx(adam_covariance(0.9, 0.95)(np.arange(60)), rel=2e-6)
 
 
 @pytest.mark.parametrize("betas", [(0.9, 0.99), (0.0, 0.5), (0.98, 0.5), (0.9, 0.1), (0.99, 0.9999), (0.0, 0.0)])

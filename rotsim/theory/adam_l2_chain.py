@@ -34,7 +34,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from math import comb, factorial, log, sqrt
+from math import comb, factorial, log, log1p, sqrt
 from typing import Any
 
 import numpy as np
@@ -132,7 +132,7 @@ def _frozen(h: float, beta1: float, kept: float) -> tuple[float, float]:
         image = walk(float(np.exp(log_square)))[0]
         return log(image) - log_square if 0 < image < np.inf else 1e3
 
-    guess = log(h**2 / (abs(h) + 1 - kept))
+    guess = log(abs(h)) - log1p((1 - kept) / abs(h))
     low, high = guess - 40, guess + 40
     if excess(high) > 0:
         return np.inf, 2.0

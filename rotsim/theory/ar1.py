@@ -61,7 +61,7 @@ def remembering(lr: float, pull: float, kept: float, correlation: float, update:
     kept : float
         a in (0, 1], what decoupled decay leaves of the weights.
     correlation : float
-        φ of `update`.
+        φ of `update`, in (-1, 1).
     update : CorrelatedUpdate
 
     Returns
@@ -290,7 +290,7 @@ def unit_steps(
     kept : float
         a in (0, 1].
     correlation : float
-        φ of `update`.
+        φ of `update`, in (-1, 1).
     update : CorrelatedUpdate
         Of signs, as `signs` has it.
     pull : callable

@@ -114,7 +114,7 @@ def signal_update(beta1: float, beta2: float, signal_ratio: float) -> tuple[floa
     beta1, beta2 : float
         In [0, 1); β2 > 0 unless β1 = 0, or the update has no variance.
     signal_ratio : float
-        Mean of a gradient coordinate over its deviation, of either sign.
+        Mean of a gradient coordinate over its deviation, of any sign.
 
     Returns
     -------

@@ -52,7 +52,7 @@ def moments(optimizer: Optimizer, dim: int, law: GradientPower, method: Method) 
     Returns
     -------
     Moments
-        Exact in lr·weight_decay up to the declared error: what a random v changes beyond its effect on white noise.
+        With a declared error: products of what follows the weights and what is not linear.
 
     Raises
     ------
@@ -64,6 +64,22 @@ def moments(optimizer: Optimizer, dim: int, law: GradientPower, method: Method) 
     Notes
     -----
     `derivations.signal`, `derivations.autocorrelated`, `derivations.correlated_adam` and `derivations.radial`.
+
+    In 60 random settings of each kind (rates, betas, dim 256 or 1024, orthogonal to the weights or not; strength φ from
+    -0.9 to 0.95, ratio from 0.003 to 0.2, radial part from -0.3 to 1.5 of the decay; more in
+    tests/test_departure_battery.py) the largest error of norm or rotation beyond 3 standard errors, and the median of
+    what is declared:
+
+    =======  ==============  ==============  ==============
+    ..       memory          mean            radial part
+    =======  ==============  ==============  ==============
+    AdamW    0.28 %, 0.4 %   0.08 %, 0.4 %   0.08 %, 0.1 %
+    Adam+L2  0.10 %, 0.5 %   0.11 %, 0.1 %   0.09 %, 0.4 %
+    SGDM     0.05 %, 0.1 %   0.03 %, 0.4 %   0.06 %, 0.4 %
+    Lion     1.05 %, 0.4 %   0.31 %, 0.5 %   2.16 %, 0.8 %
+    =======  ==============  ==============  ==============
+
+    No error was more than 1.02 of what its own setting declares. In 5 settings an outward radial part is refused.
     """
     if law.series is not None:
         if not isinstance(optimizer, Lion):
