@@ -15,6 +15,8 @@ from sympy import (
     Sum,
     binomial,
     exp,
+    factorial2,
+    floor,
     hermite_prob,
     oo,
     simplify,
@@ -45,6 +47,7 @@ from derivations.symbols import (
     W,
     W_new,
     X,
+    a,
     alpha,
     beta1,
     beta2,
@@ -362,6 +365,15 @@ def one_step_ahead() -> Eq:
     return equation(Function("He")(n, x / s - nu), moved)
 
 
+def beside_decoupled_decay() -> Eq:
+    """Where AdamW's decay leaves a of the weights and the pull is a part of the gradient, ax/s takes the place of x/s.
+
+    Its polynomials are sums of those of x/s, of the same or a lower degree.
+    """
+    lower = binomial(n, 2 * j) * factorial2(2 * j - 1) * (a**2 - 1) ** j * a ** (n - 2 * j)
+    return equation(Function("He")(n, a * x), Sum(lower * Function("He")(n - 2 * j, x), (j, 0, floor(n / 2))))
+
+
 def closed_given_second_moment() -> tuple[Eq, ...]:
     """With x left out of v no cut is needed: |z| alone makes v, and given all |z| the signs of z are independent.
 
@@ -381,6 +393,12 @@ def _given_second_moment() -> linear.MomentMap:
 def _hermite(expression: Expr, degree: int) -> Expr:
     """A side of `one_step_ahead` at n = `degree`, written out."""
     return expression.subs(n, degree).doit().replace(Function("He"), hermite_prob)
+
+
+def _scaled_polynomials() -> bool:
+    rule = beside_decoupled_decay()
+    sides = ([_hermite(side, degree) for degree in range(7)] for side in (rule.lhs, rule.rhs))
+    return all(vanishes(left - right) for left, right in zip(*sides, strict=True))
 
 
 def _weights_given_gradient() -> Expr:
@@ -422,11 +440,11 @@ STEPS: tuple[Step, ...] = (
     norm_from_the_chain,
     weights_seen_by_the_gradient,
     one_step_ahead,
+    beside_decoupled_decay,
     closed_given_second_moment,
 )
 
 FORMULAS: tuple[Formula, ...] = (
-    Formula("adam_l2_step_size", equivalent_step_size, "Learning rate of the SGDM that Adam+L2 is, for constant v."),
     Formula("adam_l2_leading_norm", leading_norm, "RMS norm of the weights under Adam+L2, to leading order in ηλ."),
     Formula(
         "adam_l2_leading_rotation",
@@ -510,6 +528,7 @@ def checks() -> list[tuple[str, bool]]:
          vanishes(_weights_given_gradient() - seen.rhs.args[0].subs(rho, sqrt(correlation.rhs)))),
         ("He_n(x/s - ν) is the sum of lower degrees, n ≤ 6",
          all(vanishes(_hermite(translated.lhs, degree) - _hermite(translated.rhs, degree)) for degree in range(7))),
+        ("He_n(ax) is the sum of lower degrees, n ≤ 6", _scaled_polynomials()),
         ("given constant v the closed recursion settles on SGDM's gain",
          vanishes(unit_noise[0] - lamda**2 * gain().rhs.subs(eta_step, c * (1 - beta1) / lamda))),
     ]  # fmt: skip

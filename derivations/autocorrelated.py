@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cache
 from types import ModuleType
 
-from sympy import Add, Eq, Expr, Function, Integer, Pow, Rational, Sum, oo, pi, powsimp, simplify, symbols
+from sympy import Eq, Expr, Function, Integer, Pow, Rational, Sum, Symbol, oo, pi, powsimp, simplify, sqrt, symbols
 from sympy import S as Singleton
 
-from derivations import adam_l2, adamw, linear, lion, second_moment, sgdm
+from derivations import adam_l2, adamw, linear, lion, sgdm
 from derivations.algebra import fixed_point, geometric_sum, raised, tidy, vanishes
 from derivations.formula import Formula, Step
 from derivations.symbols import (
@@ -18,7 +18,6 @@ from derivations.symbols import (
     C,
     E,
     F,
-    N_v,
     S,
     W,
     a,
@@ -43,18 +42,18 @@ from derivations.symbols import (
     k,
     l_,
     m_,
-    nu,
-    omega,
     p,
     phi,
     q,
     rho,
     t,
     theta,
+    varsigma,
     w_,
 )
 
-_R, _kappa, _b, _B = (Function(name) for name in ("R", "kappa", "b", "B"))
+_R, _kappa, _b, _B, _h = (Function(name) for name in ("R", "kappa", "b", "B", "h"))
+_d = Symbol("d", positive=True)
 
 
 @cache
@@ -323,23 +322,19 @@ def overlap_ratio() -> Expr:
 
 
 @cache
-def lion_carried_overlap() -> Eq:
-    """At finite ηλ, projection has a memory of its own: what it takes from g lies along w, which m remembers.
+def lion_answer() -> tuple[Eq, ...]:
+    """At finite ηλ a pull -cw beside the gradients, c keeping them orthogonal to w, moves the mean of a sign.
 
-    E m·g loses for that in proportion to S/(1+2S), with the whole S in it.
+    To first order by the slope ς of E sign, which is also that of its overlap d with a gradient, and by the weight that
+    a gradient j steps old has. Signs of free gradients and this answer make a walk, as `derivations.correlated_adam`
+    has it for Adam. As ηλ → 0 it is the linear sum above, and what arcsines add to it.
     """
-    inner, _ = _momentum_moments()
-    loss = b_0 * S * (1 - a**2) / (a * beta1 * (1 - a * phi) * (1 + 2 * S))
-    return equation(omega, phi * (inner - loss))
-
-
-@cache
-def lion_projected_sum() -> Eq:
-    """E[c·m] and E c² follow from ω, and S from both. As ηλ → 0 this is the linear sum above."""
-    square = (1 - beta2 + 2 * beta2 * omega) / (1 + beta2)
-    own = beta1 * beta2 * square + (beta1 + beta2 - 2 * beta1 * beta2) * omega + (1 - beta1) * (1 - beta2)
-    power = beta1**2 * square + 2 * beta1 * (1 - beta1) * omega + (1 - beta1) ** 2
-    return equation(S, 2 / pi * a * beta1 * own / ((1 - a * beta2) * power))
+    return (
+        equation(varsigma, sqrt(2 / (pi * B_0))),
+        equation(_h(0), varsigma * (1 - beta1)),
+        equation(_h(j), varsigma * beta1 * (1 - beta2) * beta2 ** (j - 1)),
+        equation(_d, varsigma * b_0),
+    )
 
 
 @cache
@@ -402,56 +397,6 @@ def adamw_free_one_minus_cosine() -> Eq:
 
 
 @cache
-def second_moment_mixing() -> Eq:
-    """A random v wavers more when gradients have a memory, and its correlation with m² mixes three memories.
-
-    Of that correlation, for jointly Gaussian gradients, this is the part which does not factor.
-    """
-    return equation(N_v, _unfactored(_shared_with_power()))
-
-
-@cache
-def second_moment_spread() -> Eq:
-    """To first order in its fluctuations, a random v multiplies E m²/v by 1 + ν.
-
-    One part of ν is the variance of v, the other the correlation of m² with v. At φ = 0 it is the first order of
-    `derivations.second_moment`, by another route.
-    """
-    variance = 2 * (1 - beta2) / (1 + beta2) * (1 + beta2 * phi**2) / (1 - beta2 * phi**2)
-    shared = _shared_with_power()
-    return equation(nu, tidy(variance) - 2 * (1 - beta2) * shared.subs(_unfactored(shared), N_v))
-
-
-def _unfactored(product: Expr) -> Expr:
-    """Its factor with the most terms."""
-    return max(product.atoms(Add), key=lambda part: len(part.args))
-
-
-def _shared_with_power() -> Expr:
-    """Σ (E m·g)² β2^n over E m²."""
-    power = tidy(geometric_sum(_ema_weight(j) ** 2, j)) * (1 + 2 * geometric_sum((beta1 * phi) ** k, k, 1))
-    # E m_t·g_{t-n} = (inner - driven) β1^n·… : a sum of φ^n and β1^n
-    by_phi, by_beta = _overlap_modes()
-    common = sum(
-        first * second / (1 - beta2 * one * two)
-        for first, one in ((by_phi, phi), (by_beta, beta1))
-        for second, two in ((by_phi, phi), (by_beta, beta1))
-    )
-    return tidy(simplify(common / power))
-
-
-def _spread() -> Expr:
-    return expand_parts(second_moment_spread().rhs, (second_moment_mixing(),))
-
-
-def _overlap_modes() -> tuple[Expr, Expr]:
-    """E m_t·g_{t-n} for n ≥ 0 as x φ^n + y β1^n: Σ_i κ_i φ^|n-i|, split at i = n."""
-    newer = (1 - beta1) / (phi - beta1) * phi  # Σ_{i<=n} κ_i φ^(n-i) = newer·φ^n - …
-    older = (1 - beta1) * beta1 * phi / (1 - beta1 * phi)  # Σ_{i>n} κ_i φ^(i-n) = older·β1^n
-    return newer, older - (1 - beta1) * beta1 / (phi - beta1)
-
-
-@cache
 def sgdm_projected_gain() -> Eq:
     """SGDM with gradients orthogonal to w: the gain W/E‖g‖², where g is the noise before projection."""
     return equation(A, _sgdm(True).square * (1 - epsilon))
@@ -502,16 +447,13 @@ STEPS: tuple[Step, ...] = (
     lion_overlap,
     lion_power,
     lion_overlap_ratio,
-    lion_carried_overlap,
-    lion_projected_sum,
+    lion_answer,
     lion_met,
     lion_driven,
     lion_covariance,
     adamw_projected_norm_squared,
     adamw_free_norm_squared,
     adamw_free_one_minus_cosine,
-    second_moment_mixing,
-    second_moment_spread,
     sgdm_projected_gain,
     sgdm_projected_share,
     sgdm_free_gain,
@@ -550,37 +492,10 @@ FORMULAS: tuple[Formula, ...] = (
         "θ²/(2ηλ) of Lion as ηλ → 0, sign linearised, for any autocorrelation of gradients orthogonal to w.",
     ),
     Formula(
-        "adamw_projected_norm_squared",
-        adamw_projected_norm_squared,
-        "E‖w‖² of AdamW under AR(1) gradients orthogonal to w, for constant v.",
-        limit=DECOUPLED,
-    ),
-    Formula(
-        "adamw_free_norm_squared",
-        adamw_free_norm_squared,
-        "E‖w‖² of AdamW under AR(1) gradients independent of w, for constant v.",
-        limit=DECOUPLED,
-    ),
-    Formula(
-        "adamw_free_one_minus_cosine",
-        adamw_free_one_minus_cosine,
-        "1 - ρ of AdamW under AR(1) gradients independent of w, for constant v.",
-        limit=DECOUPLED,
-    ),
-    Formula(
-        "adam_second_moment_spread",
-        second_moment_spread,
-        "ν in E[m²/v] = (1 + ν)·E[m²]/E[v] under AR(1) gradients, to first order in 1 - β2.",
-        (second_moment_mixing,),
-    ),
-    Formula(
         "sgdm_projected_gain",
         sgdm_projected_gain,
         "W/E‖g‖² of SGDM under AR(1) gradients, g before its projection off w.",
         (sgdm_projected_share,),
-    ),
-    Formula(
-        "sgdm_projected_share", sgdm_projected_share, "Share of AR(1) noise that lies along w under SGDM and is lost."
     ),
     Formula("sgdm_free_gain", sgdm_free_gain, "W/E‖g‖² of SGDM under AR(1) gradients independent of w."),
     Formula(
@@ -588,19 +503,11 @@ FORMULAS: tuple[Formula, ...] = (
         sgdm_free_one_minus_cosine,
         "1 - ρ of SGDM under AR(1) gradients independent of w.",
     ),
-    Formula("sgdm_free_overlap", sgdm_free_overlap, "E w_{t-1}·g_t / E‖g‖² of SGDM under AR(1) gradients."),
     Formula(
         "lion_overlap_ratio",
         lion_overlap_ratio,
         "E[c·g]/E[c²] of Lion under AR(1) gradients, through which alone they set its rotation.",
         (lion_overlap, lion_power),
-    ),
-    Formula(
-        "lion_projected_sum_map",
-        lion_projected_sum,
-        "Linear part of Lion's Σ a^k s_k under AR(1) gradients orthogonal to w, from the whole sum.",
-        (lion_overlap, lion_carried_overlap),
-        "beta1 > 0",
     ),
     Formula("lion_correlated_variance", lion_power, "E c² of Lion under AR(1) gradients of unit variance."),
     Formula(
@@ -632,11 +539,8 @@ def checks() -> list[tuple[str, bool]]:
     growth = (1 + beta1 * phi) / (1 - beta1 * phi)
     small = {delta: 0, a: 1}
     white_norm = C * _adamw(True).square.subs(phi, 0)
-    without = 2 * (1 - beta2) / (1 + beta2) - 2 * (1 - beta2) * (1 - beta1**2) / (1 - beta1**2 * beta2)
     covariance = expand_parts(lion_covariance().rhs, (lion_overlap(), lion_met(), lion_driven()))
     return [
-        ("φ = 0: ν is the first order of a random v under white noise", vanishes(
-            1 + _spread().subs(phi, 0) - second_moment.settled_ratio().rhs)),
         (
             "any autocorrelation: S = aβ/(1-aβ) turns Lion's form of the cosine into AdamW's",
             vanishes(lion.exact_one_minus_cosine().rhs.subs(S, by_shift) - adamw.exact_one_minus_cosine().rhs),
@@ -665,22 +569,31 @@ def checks() -> list[tuple[str, bool]]:
         ("the projected share is a squared cosine: 0 at φ = 0 and at ηλ → 0",
          vanishes(_sgdm(True).share.subs(phi, 0)) and vanishes(_sgdm(True).share.subs(delta, 0))),
         ("white noise: Lion's sum is the linearised arcsine law", vanishes(white_sum - white_lion)),
-        ("ηλ → 0: the sum with projection's memory is the linear sum", vanishes(
-            _projected_sum() / lion_linear_sum().rhs.subs(a, 1).subs(q, overlap_ratio()) - 1)),
+        ("ηλ → 0: what a pull leaves of free signs is the linear sum", vanishes(
+            _left_by_a_pull() - lion_linear_sum().rhs.subs(a, 1).subs(q, overlap_ratio()))),
         ("β1 = β2: Lion's linearised sum has no autocorrelation in it", not lion_linear_sum().rhs.subs(
             beta1, beta2).simplify().has(q)),
         ("white noise: Lion's covariance at lags 1 and 2", all(vanishes(
             simplify(covariance.subs(k, lag)).subs(phi, 0) - lion.covariance().rhs.subs(k, lag)) for lag in (1, 2))),
         ("γ_1 from one step of the filter itself", _filtered_lags(covariance)),
-        ("φ = 0: ν is first order of E[m²/v] for white noise", vanishes(
-            _spread().subs(phi, 0) - without)),
     ]  # fmt: skip
 
 
-def _projected_sum() -> Expr:
-    """As ηλ → 0."""
-    carried = lion_carried_overlap().rhs.subs(b_0, lion_overlap().rhs)
-    return lion_projected_sum().rhs.subs(omega, carried).subs(a, 1)
+def _left_by_a_pull() -> Expr:
+    """Σ s_k of free gradients, signs linearised, without what w has of the next gradient times the answer to it.
+
+    That is E w·g = -η d φ/(1-φ) per step, all of which c takes away, and the sum of h_j is ς.
+    """
+    free = (geometric_sum(coefficient * ratio ** (k - 1), k, 1) for coefficient, ratio in _covariance_modes())
+    slope, _, _, met = (item.rhs for item in lion_answer())
+    taken = slope * met.subs(varsigma, slope) * phi / (1 - phi)
+    parts = (lion_overlap(), lion_power(), lion_met(), lion_driven())
+    return expand_parts(2 / pi * sum(free) / B_0 - taken, parts)
+
+
+def _covariance_modes() -> tuple[tuple[Expr, Expr], ...]:
+    """Coefficients of β2^(k-1) and φ^(k-1) in `lion_covariance`."""
+    return (beta1 * (c_m - d_m), beta2), (beta1 * d_m + (1 - beta1) * b_0 * phi, phi)
 
 
 def _filtered_lags(covariance: Expr) -> bool:

@@ -52,7 +52,8 @@ def random_walk() -> tuple[Eq, ...]:
 def normalised_mean() -> tuple[Eq, ...]:
     """Adam divides by √v, and v contains the mean as well: signal and noise share what was one.
 
-    We take v as constant in time. However strong the signal, a normalised gradient has at most the mean one.
+    We take v as constant in time. However strong the signal, a normalised gradient has at most the mean one. With v as
+    random as it is, mean and noise follow from the weights of `derivations.correlated_adam`.
     """
     power = random_walk()[1].rhs
     return (

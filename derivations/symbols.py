@@ -80,6 +80,9 @@ y_power = _positive("Y_2")
 w_power = _positive("A_2")
 u_m = _positive("U")
 c_31, c_22, c_13, c_04 = (Symbol(f"c_{name}", real=True) for name in ("31", "22", "13", "04"))
+z_power = _positive("Z_2")
+c_joint, c_one, c_two = (Symbol(name, real=True) for name in ("c_fg", "c_f", "c_g"))
+f_mean, n_mean = Symbol("f_0", real=True), Symbol("f_y", real=True)
 f_w, q_m, q_v = _positive("f"), _positive("q_m"), _positive("q_v")
 
 delta = _positive("delta")
@@ -95,9 +98,7 @@ B_0 = _positive("B_0")
 epsilon = _positive("epsilon")
 b_y = Symbol("b", nonnegative=True)
 Q_y = _positive("Q")
-omega = Symbol("omega", real=True)
 c_m, d_m = Symbol("c_m", real=True), Symbol("d_m", real=True)
-N_v = Symbol("N_v", real=True)
 
 #: Arguments of generated functions, in the order in which those functions take them.
 ARGUMENTS: dict[Symbol, Entry] = {
@@ -164,6 +165,12 @@ ARGUMENTS: dict[Symbol, Entry] = {
     m_mean: Entry("m_mean", "mean of its momentum", "any m_mean"),
     w_power: Entry("weight_power", "mean square of a weight", "weight_power > 0"),
     y_power: Entry("pull_power", "mean square of what Adam averages, gradient and decay", "pull_power > 0"),
+    z_power: Entry("last_power", "variance of the last gradient coordinate under the weight", "last_power >= 0"),
+    c_joint: Entry("joint", "covariance of two variables, or the mean of the first", "any joint"),
+    c_one: Entry("first", "covariance of the first with what Adam averages", "any first"),
+    c_two: Entry("second", "covariance of the second with it, or its mean", "any second"),
+    f_mean: Entry("with_old", "covariance of something with the old momentum, or its mean", "any with_old"),
+    n_mean: Entry("with_new", "covariance of the same with what Adam averages, or its mean", "any with_new"),
     u_m: Entry("rooted_power", "mean of m²/√v", "rooted_power >= 0"),
     c_31: Entry("cumulant_31", "joint fourth cumulant of w, w, w and the update u", "any cumulant_31"),
     c_22: Entry("cumulant_22", "of w, w, u, u", "any cumulant_22"),
@@ -188,8 +195,6 @@ PARTS: dict[Symbol, Entry] = {
     B_0: Entry("power", "variance of an average of correlated gradients", "power > 0"),
     c_m: Entry("met", "overlap of Lion's direction with the momentum after it", "any met"),
     d_m: Entry("driven", "what correlated gradients keep up of that", "any driven"),
-    N_v: Entry("mixed", "how the memories of m, v and the gradients mix", "mixed > 0"),
-    omega: Entry("carried", "overlap of Lion's momentum with the next gradient", "carried < 1"),
     P_g: Entry("pull", "radial part before the sign", "any pull"),
     I_0: Entry("pulled", "E w·m of weights of no length", "any pulled"),
     I_1: Entry("carrying", "what E w·m gains per E w²", "any carrying"),

@@ -12,18 +12,25 @@ from rotsim.theory import closed_forms, coupled, second_moment
 BETAS = [(0.0, 0.5), (0.9, 0.3), (0.9, 0.5), (0.98, 0.9), (0.8, 0.95), (0.95, 0.99), (0.98, 0.999), (0.9, 0.9999)]
 
 
-def linear_response(h, beta1, beta2, square):
+def linear_response(h, beta1, beta2, kept, square):
     """E x² and 1 - ρ as the walk of `coupled` has them, at the v of E x² = `square`."""
     response, memory = second_moment.mean_response(beta1, beta2)
     noise = second_moment.adam_covariance(beta1, beta2)
-    image, half = coupled.stationary(h, response / np.sqrt(1 + square), memory, noise)
+    image, half = coupled.stationary(h, response / np.sqrt(1 + square), memory, noise, kept)
     return image / (1 + square), half
 
 
-@pytest.mark.parametrize(("h", "betas"), [(0.08, (0.98, 0.9)), (0.1, (0.8, 0.5)), (1.0, (0.9, 0.9))], ids=str)
-def test_agrees_with_a_simulation_where_linear_response_fails(h, betas):
+@pytest.mark.parametrize(
+    ("h", "betas", "kept"),
+    [
+        (0.08, (0.98, 0.9), 1.0), (0.1, (0.8, 0.5), 1.0), (1.0, (0.9, 0.9), 1.0),
+        (0.05, (0.98, 0.5), 0.97), (-0.02, (0.98, 0.5), 0.95),  # a radial part under AdamW, inwards and outwards
+    ],
+    ids=str,
+)  # fmt: skip
+def test_agrees_with_a_simulation_where_linear_response_fails(h, betas, kept):
     """The chain as it is written, in float64: 5000 coordinates, errors from their spread."""
-    (beta1, beta2), generator, expected = betas, np.random.default_rng(4), chain.steady(h, *betas)
+    (beta1, beta2), generator, expected = betas, np.random.default_rng(4), chain.steady(h, *betas, kept)
     x = np.sqrt(expected.square) * generator.standard_normal(5000)
     m, v = np.zeros_like(x), np.ones_like(x)
     square, moved = np.zeros_like(x), np.zeros_like(x)
@@ -31,7 +38,7 @@ def test_agrees_with_a_simulation_where_linear_response_fails(h, betas):
         y = generator.standard_normal(len(x)) + x
         m += (1 - beta1) * (y - m)
         v += (1 - beta2) * (y * y - v)
-        change = h * m / np.sqrt(v)
+        change = h * m / np.sqrt(v) + (1 - kept) * x
         x -= change
         if t >= 600:
             square += x * x / 1000
@@ -41,7 +48,7 @@ def test_agrees_with_a_simulation_where_linear_response_fails(h, betas):
     half_error = (moved / moved.mean() - square / square.mean()).std() / np.sqrt(len(x))
     assert abs(square.mean() / expected.square - 1) < 4 * error + 2 * expected.error
     assert abs(half / expected.one_minus_cosine - 1) < 4 * half_error + 2 * expected.error
-    wrong, wrong_half = linear_response(h, *betas, expected.square)
+    wrong, wrong_half = linear_response(h, *betas, kept, expected.square)
     assert abs(square.mean() / wrong - 1) > 4 * error or abs(half / wrong_half - 1) > 4 * half_error
 
 
@@ -78,7 +85,7 @@ def test_constant_second_moment_is_the_limit(h, beta1):
 def test_declared_error_covers_a_finer_cut(case):
     """Degree 8 with 28 points, in the range of the exactness experiment and beyond it."""
     found = chain.steady(*case)
-    square, moved = chain._solve(*case, 8, 28, found.square)
+    square, moved = chain._solve(*case, 1.0, 8, 28, found.square)
     off = np.abs(np.log([square / found.square, moved / (2 * square) / found.one_minus_cosine])).max() / 2
     assert off < found.error
     assert found.error < 1e-4 or case[0] >= 1 or case[2] < 0.5

@@ -17,12 +17,15 @@ from rotsim.optimizers import unmodelled
 from rotsim.theory import (
     adam_in_time,
     adam_l2_chain,
+    ar1,
     autocorrelated,
     bursts,
     closed_forms,
+    correlated_moment,
     coupled,
     damped,
     departures,
+    fixed_point,
     prediction,
     schedules,
     second_moment,
@@ -36,6 +39,9 @@ PUBLIC = {
     **{
         f"{function.__module__}.{function.__qualname__}": function
         for function in (
+            ar1.autocorrelated_moments, ar1.remembering, ar1.signs, ar1.unit_steps,
+            correlated_moment.correlated_update, correlated_moment.signal_update, fixed_point.noise_variance,
+            fixed_point.settled,
             adam_in_time.parts, adam_in_time.state, adam_l2_chain.steady, autocorrelated.autocorrelation_factors,
             autocorrelated.lion_rotation_factor, balance.balance, bursts.burst_factors, bursts.burst_moments,
             coupled.stationary, damped.beyond, damped.integral, damped.lay, damped.tables, damped.widen,
@@ -71,7 +77,9 @@ NEVER_RAISE = {  # they take nothing that could be wrong, or numbers that their 
     "rotsim.measure.windows.Windows.with_one_more", "rotsim.windows.bonferroni", "rotsim.windows.is_course",
     *(f"rotsim.measure.rotation_kernel.{name}" for name in ("difference", "fits", "turn_")),
     *(f"rotsim.measure.scales.ScaleSampler{name}" for name in ("", ".add", ".overlap", ".series")),
-    "rotsim.optimizers.unmodelled.Unmodelled.refusal",
+    "rotsim.optimizers.unmodelled.Unmodelled.refusal", "rotsim.theory.ar1.remembering", "rotsim.theory.ar1.signs",
+    "rotsim.theory.ar1.unit_steps", "rotsim.theory.correlated_moment.correlated_update",
+    "rotsim.theory.correlated_moment.signal_update", "rotsim.theory.fixed_point.noise_variance",
 }  # fmt: skip
 SOURCE = re.compile(r"derivations\.|Kosson|arXiv|et al\.|PyTorch|torch\.optim")
 #: What states formulas, and so has to say where they are from.

@@ -231,13 +231,6 @@ def _(f, name):
     return [(f(lr, wd, beta1, dim, w, power, p), dim * square * noise)]
 
 
-@route("adam_l2_step_size")
-def _(f):
-    lr, beta1, v = 0.05, 0.8, 0.3
-    m = (1 - beta1) * 1.0  # a gradient of one, and momentum from zero
-    return [(f(lr, beta1, v), lr * m / math.sqrt(v))]
-
-
 @route("adam_l2_relaxation_steps", tolerance=LEADING)
 def _(f):
     lr, wd, beta1, power, p = 1e-6, 1e-2, 0.5, 3.0, -1.0
@@ -659,44 +652,36 @@ def _(f):
     return [(f(0.8, PHI), remembering_average(0.8, PHI))]
 
 
-@route("adamw_free_norm_squared", "adamw_free_one_minus_cosine", "adamw_projected_norm_squared")
-def _(f, name):
-    lr, wd, beta1, dim = *STRONG, 0.8, 48.0
-    if name == "adamw_projected_norm_squared":
-        square, _, share = projected(1 - lr * wd, 0.0, beta1, 1 - beta1, lr, PHI)
-        return [(f(lr, wd, beta1, dim, PHI), dim * square / (1 - share))]  # v sees what projection leaves
-    square, half, _ = remembering(adamw(lr, wd, beta1), PHI)
-    if name == "adamw_free_norm_squared":
-        return [(f(lr, wd, beta1, dim, PHI), dim * square)]
-    return [(f(lr, wd, beta1, PHI), half)]
-
-
-@route(
-    "sgdm_free_gain", "sgdm_free_one_minus_cosine", "sgdm_free_overlap", "sgdm_projected_gain", "sgdm_projected_share"
-)
+@route("sgdm_free_gain", "sgdm_free_one_minus_cosine", "sgdm_projected_gain")
 def _(f, name):
     lr, wd, alpha = *STRONG, 0.8
-    if name.startswith("sgdm_projected"):
-        square, _, share = projected(1.0, wd, alpha, 1.0, lr, PHI)
-        return [(f(lr, wd, alpha, PHI), square if name == "sgdm_projected_gain" else share)]
+    if name == "sgdm_projected_gain":
+        return [(f(lr, wd, alpha, PHI), projected(1.0, wd, alpha, 1.0, lr, PHI)[0])]
     found = remembering(sgdm(lr, wd, alpha), PHI)
+    return [(f(lr, wd, alpha, PHI), found[name == "sgdm_free_one_minus_cosine"])]
+
+
+@route("remembered_power", "damped_covariance", "averaged")
+def _(f, name):
+    """A gradient that remembers the last one enters m and v, point by point in probability."""
+    beta1, beta2, zeta = 0.6, 0.8, 1.7
+    last, m, fresh, chance = coordinates()
+    if name == "remembered_power":
+        variance = covariance(last, last, chance)
+        z = PHI * last + math.sqrt(1 - PHI**2) * fresh * math.sqrt(4 / 3)  # of unit variance
+        return [(f(PHI, variance), covariance(z, z, chance))]
+    y = PHI * last + fresh + 0.2
+    weighed = chance * np.exp(-zeta * (1 - beta2) * y**2)
+    after = weighed / weighed.sum()
+    if name == "averaged":
+        new = beta1 * m + (1 - beta1) * y
+        return [(f(beta1, after @ m, after @ y), after @ new)]
+    yy, my, ly = (covariance(one, y, chance) for one in (y, m, last))
+    given = beta2, zeta, yy
     return [
-        (
-            f(lr, wd, alpha, PHI),
-            found[["sgdm_free_gain", "sgdm_free_one_minus_cosine", "sgdm_free_overlap"].index(name)],
-        )
+        (f(*given, covariance(m, last, chance), my, ly), covariance(m, last, after)),
+        (f(*given, chance @ m, my, chance @ y), after @ m),
     ]
-
-
-@route("adam_second_moment_spread")
-def _(f):
-    beta1, beta2, terms = 0.8, 0.95, 700
-    age = np.arange(terms)
-    c, d = (1 - beta1) * beta1**age, (1 - beta2) * beta2**age
-    correlation = PHI ** np.abs(np.subtract.outer(age, age))
-    variance = 2 * d @ correlation**2 @ d
-    shared = 2 * d @ (correlation @ c) ** 2
-    return [(f(beta1, beta2, PHI), variance - shared / (c @ correlation @ c))]
 
 
 @route("lion_overlap_ratio", "lion_correlated_variance", "lion_correlated_covariance", "lion_correlated_rotation")
@@ -746,15 +731,6 @@ def linear_lion(lr, wd, beta1, beta2, phi, steps=3000):
         ww_new = a * a * ww - 2 * a * lr * gain * cw + lr**2
         ww, wm, mm, wz, mz = ww_new, a * wm_new - lr * gain * cm_new, mm_new, a * wz - lr * gain * cz, mz_new
     return ww
-
-
-@route("lion_projected_sum_map", tolerance=1e-6)
-def _(f):
-    lr, wd = 0.01, 2.0
-    a = 1 - lr * wd
-    square = linear_lion(lr, wd, *BETAS, PHI)
-    total = (square * (1 - a * a) / lr**2 - 1) / 2
-    return [(f(lr, wd, *BETAS, total, PHI), total)]
 
 
 # --- a radial part -------------------------------------------------------------------------------

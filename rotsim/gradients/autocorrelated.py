@@ -48,7 +48,7 @@ class Autocorrelated(Structured):
 
     Notes
     -----
-    What it does to norm and rotation is derived in `derivations.autocorrelated`.
+    What it does to norm and rotation is derived in `derivations.autocorrelated` and `correlated_adam`.
     """
 
     name = "autocorrelated"

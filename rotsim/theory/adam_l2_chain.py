@@ -1,18 +1,20 @@
-r"""Adam+L2 under white noise, exactly: the moments of one coordinate's Markov chain.
+r"""Adam with a pull towards the origin inside its gradient, exactly: the moments of one coordinate's Markov chain.
 
-With x = λw/σ, m and v in units of the noise's deviation σ, a coordinate is a chain of its own that depends
-on h = ηλ/σ and the betas alone (derivations.adam_l2, from `dimensionless_chain` on):
+With x = λw/σ, m and v in units of the white noise's deviation σ, a coordinate is a chain of its own that depends
+on h = ηλ/σ and the betas alone (derivations.adam_l2, from `dimensionless_chain` on). The pull λ is the decay of
+Adam+L2, where a = 1, or a radial part of the gradient beside the decay a = 1 - ηλ of AdamW, of either sign:
 
 .. math::
-    y = z + x, \quad m' = β_1 m + (1-β_1)\, y, \quad v' = β_2 v + (1-β_2)\, y^2, \quad x' = x - h\, m'/\sqrt{v'},
+    y = z + x, \quad m' = β_1 m + (1-β_1)\, y, \quad v' = β_2 v + (1-β_2)\, y^2, \quad x' = a x - h\, m'/\sqrt{v'},
     \qquad z \sim N(0, 1).
 
 Steps of the argument:
 
 1. x is nearly normal. With s² near E x², x enters through y only, whose density given x is that of
    N(0, 1 + s²) times the Mehler series Σ_k ρ^k/k! He_k(x/s) He_k(y/√(1+s²)), ρ² = s²/(1+s²).
-2. He_a(x'/s) = Σ_i C(a,i) (-h m'/(s√v'))^i He_{a-i}(x/s), and m' is linear in m and y. So the expectation, one
-   step ahead, of He_a(x/s) m^b f(v) is a sum of He_l(x/s) m^j times integrals over y that contain v' alone,
+2. He_n(x'/s) = Σ_i C(n,i) (-h m'/(s√v'))^i He_{n-i}(ax/s), the last a sum of lower He_l(x/s), and m' is linear in m
+   and y. So the expectation, one step ahead, of He_n(x/s) m^b f(v) is a sum of He_l(x/s) m^j times integrals over y
+   that contain v' alone,
 
    .. math:: (K_{kni} f)(v) = E\left[He_k(y)\, y^n\, v'^{-i/2} f(v')\right], \qquad y \sim N(0, 1),
 
@@ -28,10 +30,11 @@ only, and the one before is taken: at h beyond 1, and for β2 < 0.3 beside momen
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from math import comb, factorial, log, sqrt
+from math import comb, factorial, log, log1p, sqrt
 from typing import Any
 
 import numpy as np
@@ -40,7 +43,8 @@ from scipy.linalg import lu_factor, lu_solve
 from scipy.optimize import brentq
 from threadpoolctl import ThreadpoolController
 
-from rotsim.theory import closed_forms
+from rotsim.theory.coupled import stationary
+from rotsim.theory.second_moment import UpdateCovariance
 
 #: (D, points in log v): the last is what is used, those before it say how far off it is.
 _RUNGS = ((2, 16), (4, 20), (6, 24))
@@ -70,29 +74,34 @@ class Steady:
 
 
 @lru_cache(maxsize=4096)
-def steady(h: float, beta1: float, beta2: float) -> Steady:
+def steady(h: float, beta1: float, beta2: float, kept: float = 1.0) -> Steady:
     """Stationary state of the chain above.
 
     Parameters
     ----------
     h : float
-        ηλ/σ > 0: decay per step if v were the noise's variance.
+        ηλ/σ, not 0: pull per step if v were the noise's variance; < 0 outwards, which `kept` must outweigh.
     beta1, beta2 : float
         In [0, 1); β2 > 0 unless β1 = 0, or u = m/√v has no variance.
+    kept : float
+        a in (0, 1], what decoupled decay leaves of the weights in a step.
 
     Returns
     -------
     Steady
-        That for constant v, with an infinite ``error``, where even the lowest degree gives no positive variance.
+        That for constant v, with an infinite ``error``, where even the lowest degree gives no positive variance; an
+        infinite ``square`` where growth and loss do not balance.
 
     Notes
     -----
     `derivations.adam_l2.dimensionless_chain` and the steps after it.
     """
-    found = [np.array(_frozen(h, beta1))]
+    found = [np.array(_frozen(h, beta1, kept))]
+    if not np.isfinite(found[0][0]):
+        return Steady(np.inf, 2.0, np.inf)
     with _blas().limit(limits=1):  # matrices this small wait for threads, on a busy machine ten times as long
-        for degree, points in _RUNGS:
-            square, moved = _solve(h, beta1, max(beta2, _SMALLEST), degree, points, float(found[-1][0]))
+        for rung in _RUNGS:
+            square, moved = _solve(h, beta1, max(beta2, _SMALLEST), kept, *rung, float(found[-1][0]))
             if not (0 < square < np.inf and 0 < moved < np.inf):
                 break
             found.append(np.array([square, moved / (2 * square)]))
@@ -110,15 +119,25 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
 
 
-def _frozen(h: float, beta1: float) -> tuple[float, float]:
-    """E x² and 1 - ρ for constant v = 1 + E x²: the closed forms of derivations.adam_l2."""
+def _frozen(h: float, beta1: float, kept: float) -> tuple[float, float]:
+    """E x² and 1 - ρ for constant v = 1 + E x²: the walk of `coupled`, which is linear then."""
+    power = (1 - beta1) / (1 + beta1)
+    noise = UpdateCovariance(power, np.array([power]), np.array([beta1]), 0.0)
+
+    def walk(square: float) -> tuple[float, float]:
+        step = h / sqrt(1 + square)
+        return stationary(step, 1.0, beta1, noise, kept)
 
     def excess(log_square: float) -> float:
-        image = float(closed_forms.adam_l2_exact_norm_squared_map(h, 1.0, beta1, 1.0, np.exp(log_square), 1.0, 0.0))
-        return log(image) - log_square if image > 0 else 1e3
+        image = walk(float(np.exp(log_square)))[0]
+        return log(image) - log_square if 0 < image < np.inf else 1e3
 
-    square = float(np.exp(brentq(excess, log(h) - 40, log(h) + 40, xtol=1e-12)))
-    return square, float(closed_forms.adam_l2_exact_one_minus_cosine(h, 1.0, beta1, 1 + square))
+    guess = log(abs(h)) - log1p((1 - kept) / abs(h))
+    low, high = guess - 40, guess + 40
+    if excess(high) > 0:
+        return np.inf, 2.0
+    square = float(np.exp(brentq(excess, low, high, xtol=1e-12)))
+    return square, walk(square)[1]
 
 
 @lru_cache(maxsize=16)
@@ -136,15 +155,23 @@ def _terms(
                 n = b + i - j
                 for k in range(n % 2, degree - j + a - i + 1, 2):
                     kind = kinds.setdefault((k, n, i), len(kinds))
-                    for r in range(min(a - i, k) + 1):  # He_{a-i} He_k = Σ_r C(a-i,r) C(k,r) r! He_{a-i+k-2r}
-                        left = a - i + k - 2 * r
-                        if left + j <= degree:
-                            factor = comb(a, i) * comb(b + i, j) * comb(a - i, r) * comb(k, r) * factorial(r)
-                            rows.append((place[left, j], source, kind, i, j, n, k, b, factor / factorial(k)))
-    names = ("target", "source", "kind", "i", "j", "n", "k", "b")
+                    for q, power, scaled in _scaled(a - i):
+                        for r in range(min(power, k) + 1):  # He_l He_k = Σ_r C(l,r) C(k,r) r! He_{l+k-2r}
+                            left = power + k - 2 * r
+                            if left + j <= degree:
+                                factor = comb(a, i) * comb(b + i, j) * comb(power, r) * comb(k, r) * factorial(r)
+                                share = factor * scaled / factorial(k)
+                                rows.append((place[left, j], source, kind, i, j, n, k, b, q, power, share))
+    names = ("target", "source", "kind", "i", "j", "n", "k", "b", "q", "power")
     table = np.array(rows)
     columns = {name: table[:, at].astype(int) for at, name in enumerate(names)}
     return basis, {**columns, "factor": table[:, -1]}, list(kinds)
+
+
+def _scaled(n: int) -> Iterator[tuple[int, int, float]]:
+    """He_n(a x) = Σ_q n!/(q! (n-2q)!) ((a²-1)/2)^q a^(n-2q) He_{n-2q}(x): q, n - 2q and the factorials."""
+    for q in range(n // 2 + 1):
+        yield q, n - 2 * q, factorial(n) / (factorial(q) * factorial(n - 2 * q))
 
 
 def _range(beta2: float) -> tuple[float, float]:
@@ -196,7 +223,7 @@ def _integrals(beta2: float, degree: int, points: int, odd: bool = False) -> tup
 
 
 def _one_step_ahead(
-    h: float, beta1: float, beta2: float, degree: int, points: int, spread: float, odd: bool = False
+    h: float, beta1: float, beta2: float, kept: float, degree: int, points: int, spread: float, odd: bool = False
 ) -> tuple[Any, np.ndarray, np.ndarray]:
     """The value of every term of `_terms`, the integrals, and both summed: the expectation one step ahead, a matrix."""
     basis, term, kinds = _terms(degree, odd)
@@ -205,6 +232,7 @@ def _one_step_ahead(
     unit = sqrt((1 - beta1) / (1 + beta1))  # of m, so that all numbers are of order 1
     value: Any = term["factor"] * (-h / s) ** term["i"] * beta1 ** term["j"] * (1 - beta1) ** term["n"]
     value = value * unit ** (term["j"] - term["b"]) * (s / sqrt(1 + spread)) ** term["k"]
+    value = value * kept ** term["power"] * ((kept**2 - 1) / 2) ** term["q"]
     coefficient = np.zeros((len(basis), len(basis), len(kinds)))
     np.add.at(coefficient, (term["target"], term["source"], term["kind"]), value)
     size = len(basis) * n_nodes
@@ -223,17 +251,27 @@ def _law(ahead: np.ndarray, functions: int) -> np.ndarray:
     return lu_solve(lu_factor(system, check_finite=False), right, check_finite=False).reshape(functions, -1)
 
 
-def _solve(h: float, beta1: float, beta2: float, degree: int, points: int, spread: float) -> tuple[float, float]:
+def _solve(
+    h: float, beta1: float, beta2: float, kept: float, degree: int, points: int, spread: float
+) -> tuple[float, float]:
     """E x² and E (x' - x)² with the hierarchy cut at `degree`, expanded about a variance `spread` of x."""
     basis, term, kinds = _terms(degree)
-    value, integrals, ahead = _one_step_ahead(h, beta1, beta2, degree, points, spread)
-    law = _law(ahead, len(basis))
-    # He_2(x'/s) in which both factors are the update: E (x' - x)²/s²
-    both = (term["source"] == basis.index((2, 0))) & (term["i"] == 2)
-    step = np.zeros((len(basis), len(kinds)))
-    np.add.at(step, (term["target"][both], term["kind"][both]), value[both])
-    moved = float(np.einsum("lk,kv,lv->", step, integrals.sum(axis=2), law))
-    return spread * (1 + float(law[basis.index((2, 0))].sum())), spread * moved
+    value, integrals, ahead = _one_step_ahead(h, beta1, beta2, kept, degree, points, spread)
+    law, of_x = _law(ahead, len(basis)), basis.index((2, 0))
+
+    def share(factors: int) -> float:
+        """What the terms of He_2(x'/s) with so many factors that are the update have in its expectation."""
+        chosen = (term["source"] == of_x) & (term["i"] == factors)
+        step = np.zeros((len(basis), len(kinds)))
+        np.add.at(step, (term["target"][chosen], term["kind"][chosen]), value[chosen])
+        return float(np.einsum("lk,kv,lv->", step, integrals.sum(axis=2), law))
+
+    square = 1 + float(law[of_x].sum())
+    # x' - x is the update and what decoupled decay takes, 1 - a of x
+    moved = share(2)
+    if kept < 1:
+        moved += (1 - kept) ** 2 * square - (1 - kept) / kept * share(1)
+    return spread * square, spread * moved
 
 
 def fallen(h: float, beta1: float, beta2: float, lag: int) -> float:
@@ -258,8 +296,8 @@ def fallen(h: float, beta1: float, beta2: float, lag: int) -> float:
 
 def _fallen(h: float, beta1: float, beta2: float, lag: int, degree: int, points: int, spread: float) -> float:
     even, (odd, term, kinds) = _terms(degree)[0], _terms(degree, odd=True)
-    law = _law(_one_step_ahead(h, beta1, beta2, degree, points, spread)[2], len(even))
-    value, integrals, ahead = _one_step_ahead(h, beta1, beta2, degree, points, spread, odd=True)
+    law = _law(_one_step_ahead(h, beta1, beta2, 1.0, degree, points, spread)[2], len(even))
+    value, integrals, ahead = _one_step_ahead(h, beta1, beta2, 1.0, degree, points, spread, odd=True)
     moves = (term["source"] == odd.index((1, 0))) & (term["i"] == 1)  # He_1(x'/s) where the update is taken
     step = np.zeros((len(odd), len(kinds)))
     np.add.at(step, (term["target"][moves], term["kind"][moves]), value[moves])

@@ -71,15 +71,6 @@ def adamw_lagged_relaxation_steps(lr: Any, weight_decay: Any, beta2: Any, homoge
     return (rate_sum + np.sqrt(rate_sum**2 - 4 * rate_product)) / (2 * rate_product)
 
 
-def adam_l2_step_size(lr: Any, beta1: Any, second_moment: Any) -> Any:
-    """Learning rate of the SGDM that Adam+L2 is, for constant v.
-
-    Derived in `derivations.adam_l2.equivalent_step_size`.
-    Valid for lr > 0, 0 <= beta1 < 1, second_moment > 0.
-    """
-    return lr * (1 - beta1) / np.sqrt(second_moment)
-
-
 def adam_l2_leading_norm(lr: Any, weight_decay: Any, dim: Any, gradient_power: Any, homogeneity: Any) -> Any:
     """RMS norm of the weights under Adam+L2, to leading order in ηλ.
 
@@ -783,98 +774,6 @@ def lion_correlated_rotation(beta1: Any, beta2: Any, overlap_ratio: Any) -> Any:
     return 1 / (1 + 4 * (beta1 * overlap_ratio + beta2 - beta2 * overlap_ratio) / (np.pi * (1 - beta2)))
 
 
-def adamw_projected_norm_squared(lr: Any, weight_decay: Any, beta1: Any, dim: Any, correlation: Any) -> Any:
-    """E‖w‖² of AdamW under AR(1) gradients orthogonal to w, for constant v.
-
-    Derived in `derivations.autocorrelated.adamw_projected_norm_squared`.
-    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, dim >= 1, -1 < correlation < 1, lr * weight_decay < 1.
-    """
-    decay = lr * weight_decay
-    kept = 1 - decay
-    part_1 = (
-        1
-        + correlation * beta1 * kept**2
-        + kept * beta1
-        + correlation * kept * beta1**2
-        - correlation**2 * kept**2 * beta1**2
-        - kept * beta1 * correlation**2
-        - correlation * kept
-        - correlation * beta1
-    )
-    part_2 = 1 - correlation * beta1
-    part_3 = 1 - correlation * kept
-    part_4 = 1 - kept * beta1
-    return dim * part_1 * lr**2 * (1 - beta1) / (decay * part_2 * part_3 * part_4 * (1 + kept) * (1 + beta1))
-
-
-def adamw_free_norm_squared(lr: Any, weight_decay: Any, beta1: Any, dim: Any, correlation: Any) -> Any:
-    """E‖w‖² of AdamW under AR(1) gradients independent of w, for constant v.
-
-    Derived in `derivations.autocorrelated.adamw_free_norm_squared`.
-    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, dim >= 1, -1 < correlation < 1, lr * weight_decay < 1.
-    """
-    decay = lr * weight_decay
-    kept = 1 - decay
-    part_1 = (
-        1
-        + kept * beta1
-        + correlation * kept
-        + correlation * beta1
-        - correlation**2 * kept**2 * beta1**2
-        - correlation * beta1 * kept**2
-        - correlation * kept * beta1**2
-        - kept * beta1 * correlation**2
-    )
-    part_2 = 1 - correlation * beta1
-    part_3 = 1 - correlation * kept
-    part_4 = 1 - kept * beta1
-    return dim * part_1 * lr**2 * (1 - beta1) / (decay * part_2 * part_3 * part_4 * (1 + kept) * (1 + beta1))
-
-
-def adamw_free_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any, correlation: Any) -> Any:
-    """1 - ρ of AdamW under AR(1) gradients independent of w, for constant v.
-
-    Derived in `derivations.autocorrelated.adamw_free_one_minus_cosine`.
-    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, -1 < correlation < 1, lr * weight_decay < 1.
-    """
-    decay = lr * weight_decay
-    kept = 1 - decay
-    part_1 = (
-        1
-        + kept * beta1
-        + correlation * kept
-        + correlation * beta1
-        - correlation**2 * kept**2 * beta1**2
-        - correlation * beta1 * kept**2
-        - correlation * kept * beta1**2
-        - kept * beta1 * correlation**2
-    )
-    return decay * (1 - correlation) * (1 - beta1) * (1 + correlation * kept * beta1) / part_1
-
-
-def adam_second_moment_spread(beta1: Any, beta2: Any, correlation: Any) -> Any:
-    """ν in E[m²/v] = (1 + ν)·E[m²]/E[v] under AR(1) gradients, to first order in 1 - β2.
-
-    Derived in `derivations.autocorrelated.second_moment_spread`.
-    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, -1 < correlation < 1.
-    """
-    mixed = (
-        1
-        + beta2 * correlation**4 * beta1**2
-        + correlation**5 * beta1**3 * beta2**2
-        + correlation * beta1 * beta2
-        - 2 * beta2 * correlation**2 * beta1**2
-        - 2 * beta1 * beta2 * correlation**3
-    )
-    part_2 = 1 - correlation * beta1 * beta2
-    part_3 = 1 - beta2 * correlation**2
-    part_4 = 1 - correlation * beta1
-    part_5 = 1 + correlation * beta1
-    part_6 = 1 - beta2 * beta1**2
-    part_1 = -mixed * (1 + beta1) * (1 - beta1) * (2 - 2 * beta2) / (part_2 * part_3 * part_4 * part_5 * part_6)
-    return 2 * (1 - beta2) * (1 + beta2 * correlation**2) / ((1 + beta2) * (1 - beta2 * correlation**2)) + part_1
-
-
 def sgdm_projected_gain(lr: Any, weight_decay: Any, momentum: Any, correlation: Any) -> Any:
     """W/E‖g‖² of SGDM under AR(1) gradients, g before its projection off w.
 
@@ -906,27 +805,6 @@ def sgdm_projected_gain(lr: Any, weight_decay: Any, momentum: Any, correlation: 
     )
     part_5 = 1 + momentum * correlation**2 + correlation * decay - correlation * momentum - correlation
     return part_4 * lr**2 * (1 - share) / (decay * part_5 * (1 - momentum) * (2 + 2 * momentum - decay))
-
-
-def sgdm_projected_share(lr: Any, weight_decay: Any, momentum: Any, correlation: Any) -> Any:
-    """Share of AR(1) noise that lies along w under SGDM and is lost.
-
-    Derived in `derivations.autocorrelated.sgdm_projected_share`.
-    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, -1 < correlation < 1.
-    """
-    decay = lr * weight_decay
-    part_1 = (
-        1
-        + 2 * correlation * decay
-        + momentum
-        + momentum * correlation**2
-        + correlation**2
-        - 2 * correlation * momentum
-        - 2 * correlation
-    )
-    part_2 = 1 - correlation * momentum
-    part_3 = 1 + correlation * momentum
-    return decay * correlation**2 * (1 - momentum) * (2 + 2 * momentum - decay) / (part_1 * part_2 * part_3)
 
 
 def sgdm_free_gain(lr: Any, weight_decay: Any, momentum: Any, correlation: Any) -> Any:
@@ -970,17 +848,6 @@ def sgdm_free_one_minus_cosine(lr: Any, weight_decay: Any, momentum: Any, correl
     return decay * (1 - correlation) * (1 + correlation * momentum) / part_1
 
 
-def sgdm_free_overlap(lr: Any, weight_decay: Any, momentum: Any, correlation: Any) -> Any:
-    """E w_{t-1}·g_t / E‖g‖² of SGDM under AR(1) gradients.
-
-    Derived in `derivations.autocorrelated.sgdm_free_overlap`.
-    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, -1 < correlation < 1.
-    """
-    decay = lr * weight_decay
-    part_1 = 1 + momentum * correlation**2 + correlation * decay - correlation * momentum - correlation
-    return -correlation * lr / part_1
-
-
 def lion_overlap_ratio(beta1: Any, beta2: Any, correlation: Any) -> Any:
     """E[c·g]/E[c²] of Lion under AR(1) gradients, through which alone they set its rotation.
 
@@ -991,29 +858,6 @@ def lion_overlap_ratio(beta1: Any, beta2: Any, correlation: Any) -> Any:
     part_1 = beta1**2 * (1 - beta2) * (1 + correlation * beta2) / ((1 + beta2) * (1 - correlation * beta2))
     power = (1 - beta1) ** 2 + 2 * correlation * beta1 * (1 - beta1) * (1 - beta2) / (1 - correlation * beta2) + part_1
     return overlap / power
-
-
-def lion_projected_sum_map(
-    lr: Any, weight_decay: Any, beta1: Any, beta2: Any, discounted_sum: Any, correlation: Any
-) -> Any:
-    """Linear part of Lion's Σ a^k s_k under AR(1) gradients orthogonal to w, from the whole sum.
-
-    Derived in `derivations.autocorrelated.lion_projected_sum`.
-    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, discounted_sum >= 0, -1 < correlation
-    < 1, beta1 > 0.
-    """
-    decay = lr * weight_decay
-    kept = 1 - decay
-    overlap = 1 + correlation * beta1 * (1 - beta2) / (1 - correlation * beta2) - beta1
-    part_3 = 1 - correlation * kept
-    part_2 = -discounted_sum * overlap * (1 - kept**2) / (kept * beta1 * part_3 * (1 + 2 * discounted_sum))
-    part_1 = (1 - beta2) / (1 - correlation * beta2) + part_2
-    carried = correlation * part_1
-    part_5 = beta1 * beta2 * (1 + 2 * carried * beta2 - beta2) / (1 + beta2)
-    part_4 = (1 - beta1) * (1 - beta2) + carried * (beta1 + beta2 - 2 * beta1 * beta2) + part_5
-    part_7 = beta1**2 * (1 + 2 * carried * beta2 - beta2) / (1 + beta2)
-    part_6 = (1 - beta1) ** 2 + 2 * carried * beta1 * (1 - beta1) + part_7
-    return 2 * kept * beta1 * part_4 / (np.pi * part_6 * (1 - kept * beta2))
 
 
 def lion_correlated_variance(beta1: Any, beta2: Any, correlation: Any) -> Any:
@@ -1053,6 +897,33 @@ def lion_linear_sum(lr: Any, weight_decay: Any, beta1: Any, beta2: Any, overlap_
     decay = lr * weight_decay
     kept = 1 - decay
     return 2 * kept * (beta1 * overlap_ratio + beta2 - beta2 * overlap_ratio) / (np.pi * (1 - kept * beta2))
+
+
+def remembered_power(correlation: Any, last_power: Any) -> Any:
+    """Variance of an AR(1) gradient under e^(-ζv), before it is in v.
+
+    Derived in `derivations.correlated_adam.remembered`.
+    Valid for -1 < correlation < 1, last_power >= 0.
+    """
+    return 1 + last_power * correlation**2 - correlation**2
+
+
+def damped_covariance(beta2: Any, damping: Any, pull_power: Any, joint: Any, first: Any, second: Any) -> Any:
+    """Covariance under e^(-ζv), once the newest gradient is in v.
+
+    Derived in `derivations.correlated_adam.covariances_left`.
+    Valid for 0 <= beta2 < 1, damping >= 0, pull_power > 0, any joint, any first, any second.
+    """
+    return joint - first * second * damping * (2 - 2 * beta2) / (1 + pull_power * damping * (2 - 2 * beta2))
+
+
+def averaged(beta1: Any, with_old: Any, with_new: Any) -> Any:
+    """Covariance of the new momentum with anything, or its mean.
+
+    Derived in `derivations.correlated_adam.average`.
+    Valid for 0 <= beta1 < 1, any with_old, any with_new.
+    """
+    return with_old * beta1 + with_new * (1 - beta1)
 
 
 def lion_radial_norm_squared(
