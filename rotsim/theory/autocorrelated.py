@@ -1,8 +1,9 @@
 """What correlated gradients do to rotation and norm.
 
 For constant v the rotation of AdamW and SGDM does not depend on the gradients' autocorrelation: the decay of ‖w‖²
-balances the same share of ‖m‖² whatever it is. `rotsim.theory.ar1` has what a random v changes. Every norm does, and so does the rotation of Adam+L2, whose decay is
-divided by the gradient's size, and of Lion, whose sign feeds back through an average of other length.
+balances the same share of ‖m‖² whatever it is. `rotsim.theory.ar1` has what a random v changes. Every norm does, and so
+does the rotation of Adam+L2, whose decay is divided by the gradient's size, and of Lion, whose sign feeds back through
+an average of other length.
 """
 
 from __future__ import annotations
