@@ -12,7 +12,7 @@ MOMENTA = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98)
 SECOND = (0.5, 0.9, 0.95, 0.99, 0.999)
 NAMES = ("adamw", "adam_l2", "sgdm", "lion")
 LAWS = ("autocorrelated", "signal", "radial")
-QUANTITIES = ("norm", "rotation")
+QUANTITIES = ("norm", "rotation", "update_rms")
 SEEDS = range(6000, 6006)  # none of which was looked at while the theory was made
 
 
@@ -44,7 +44,7 @@ def setting(law, name, seed):
 
 
 def measure(law, name, seed):
-    """Errors and standard errors of norm and rotation at equilibrium, and what is declared; None if there is none."""
+    """Errors and standard errors of norm, rotation and update, and what is declared; None without equilibrium."""
     optimizer, dim, gradient = setting(law, name, seed)
     try:
         eq = rotsim.equilibrium(optimizer, dim, gradient)
@@ -84,6 +84,6 @@ def test_white_noise_is_refused():
         white = rotsim.equilibrium(optimizer, dim, ScaleInvariant() if gradient.scale_invariant else Isotropic())
         found, declared = measure("autocorrelated", "adamw", seed)
         eq = rotsim.equilibrium(optimizer, dim, gradient)
-        off = (1 + found[:, 0]) * np.array([eq.norm / white.norm, eq.rotation / white.rotation]) - 1
+        off = (1 + found[:, 0]) * [getattr(eq, name) / getattr(white, name) for name in QUANTITIES] - 1
         refused += np.any(np.abs(off) > 5 * found[:, 1] + declared)
     assert refused >= 4
