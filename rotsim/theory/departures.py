@@ -67,8 +67,8 @@ def moments(optimizer: Optimizer, dim: int, law: GradientPower, method: Method) 
 
     In 60 random settings of each kind (rates, betas, dim 256 or 1024, orthogonal to the weights or not; strength φ from
     -0.9 to 0.95, ratio from 0.003 to 0.2, radial part from -0.3 to 1.5 of the decay; more in
-    tests/test_departure_battery.py) the largest error of norm, rotation or update beyond 3 standard errors, and the median of
-    what is declared:
+    tests/test_departure_battery.py) the largest error of norm, rotation or update beyond 3 standard errors, and the
+    median of what is declared:
 
     =======  ==============  ==============  ==============
     ..       memory          mean            radial part
