@@ -45,7 +45,10 @@ def length_bias() -> Eq:
 
 @cache
 def filling() -> Eq:
-    """Dividing by 1 - β1^t makes the first updates as long as a gradient: Q, E X_t over its final value, is above 1."""
+    """Dividing by 1 - β1^t makes the first updates as long as a gradient: Q, E X_t over its final value, is above 1.
+
+    For constant v. With v as random as it is, the course of E m²/v is that of AdamW, of `derivations.damped`.
+    """
     return equation(Symbol("Q"), rotational.adamw_filling().rhs.subs(beta, beta1))
 
 

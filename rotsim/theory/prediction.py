@@ -83,7 +83,7 @@ def predict(
       cross zero one after the other, was 19 % off after a runaway; at rest 0.4 % at lr·weight_decay/√v of 0.1 and betas
       (0.98, 0.5), 0.03 % at (0.98, 0.9), less elsewhere. Above 0.3 with momentum and β2 of 0.5, predictions are wrong
       and what is declared is an order of magnitude.
-    * Rotational variants, over the first steps.
+    * Lion's rotational variant while its momentum is young.
 
     In 60 random settings of each optimizer (rates, betas, noise, schedule, start at 0.01 to 100 times the equilibrium
     norm; tests/test_prediction_battery.py has more of them) no window of 12 was beyond its Bonferroni bound and the
@@ -95,7 +95,7 @@ def predict(
     Adam+L2     4.2 %  0.05 %  0.4 %
     SGDM        0.3 %  0 %     0.4 %
     Lion        6.6 %  0 %     0.4 %
-    Rotational  4.2 %  0 %     0.8 %
+    Rotational  1.6 %  0 %     0.4 %
     ==========  =====  ======  =====
 
     Examples

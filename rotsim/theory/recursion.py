@@ -40,6 +40,7 @@ from rotsim.theory.second_moment import UpdateCovariance, adam_covariance
 from rotsim.theory.sign import arcsine_modes, sign_covariance
 
 QUADRATURE = 1e-6  # of the grid in ζ
+_FILLED = 25.0  # memories after which e^-25 of what a fresh optimizer lacks is left
 _SMALLEST = 1e-12  # β2 below this is as good as 0
 
 
@@ -117,7 +118,7 @@ def _rotational(  # type: ignore[no-untyped-def]
         record[0] += norm_squared
         record[1] += square
         record[2] += 2 * norm_squared * _turned(turned)
-        declared = error[t] + doubt[t] * radial**2 / across
+        declared = error + doubt[t] * radial**2 / across
         record[4] += declared
         record[5] += declared
 
@@ -192,36 +193,45 @@ def _run_rotational(o: Rotational) -> tuple[Callable[..., None], float]:
         _, _, norm_squared, lr, weight_decay, window, records = law
         bias = o.angle_bias(dim)
         angle = o.leading_rotation(lr, weight_decay) * np.sqrt(1 + bias)
-        length, correction, spread, doubt, noise = _lengths(o, len(lr))
+        length, correction, doubt, noise = _lengths(o, len(lr))
         modes = noise.weights / noise.lag_0, noise.roots
         fixed = (angle, o.update_norm_decay, length, correction, *modes)
-        _rotational(*fixed, norm_squared, abs(bias) + spread, doubt, window, records)
+        _rotational(*fixed, norm_squared, abs(bias), doubt, window, records)
 
     return run, 0.0
 
 
-def _lengths(o: Rotational, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, UpdateCovariance]:
+def _adamw_lengths(inner: AdamW, steps: int) -> np.ndarray:
+    """E u² of a coordinate at each step, from an empty optimizer, v random: AdamW's own course without decay."""
+    slowest = max(*inner.betas, 0.5)
+    filling = min(steps, int(np.ceil(_FILLED / (1 - slowest))))
+    one, none, records = np.ones(filling), np.zeros(filling), np.zeros((filling, 6))
+    run, _ = _run_adam(inner)
+    run(1, (1.0, 0.0, 1.0, one, none, 1, records))
+    return np.append(records[:, 2], np.full(steps - filling, records[-1, 2]))
+
+
+def _lengths(o: Rotational, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, UpdateCovariance]:
     """What the update is like at each step, and its autocovariance once settled.
 
-    E‖u‖² over its final value, bias correction, declared error of the length, and declared share of the radial part.
+    E‖u‖² over its final value, bias correction, and declared share of the radial part.
     """
     step = np.arange(1.0, steps + 1)
-    length, correction, spread, doubt = np.ones(steps), np.ones(steps), np.zeros(steps), np.zeros(steps)
+    length, correction, doubt = np.ones(steps), np.ones(steps), np.zeros(steps)
     if isinstance(o.inner, SGDM):
         memory = o.inner.momentum
         length = closed_forms.rotational_sgdm_filling(memory, step)
         noise = UpdateCovariance(1.0, np.ones(1), np.array([memory]), 0.0)
     elif isinstance(o.inner, AdamW):
         beta1, beta2 = o.inner.betas
-        length = closed_forms.rotational_adamw_filling(beta1, step)
-        correction = 1 - beta1**step
-        spread = np.minimum(1, 1 / (1 - o.update_norm_decay) / step) / (1 + np.minimum(step, 1 / (1 - beta2)))
         noise = adam_covariance(beta1, beta2)
+        length = _adamw_lengths(o.inner, steps) / noise.lag_0
+        correction = 1 - beta1**step
     else:
         beta1, beta2 = o.inner.betas  # type: ignore[attr-defined]
         doubt = beta2**step  # signs are more alike while the momentum is young
         noise = sign_covariance(beta1, beta2)
-    return length, correction, spread, doubt, noise
+    return length, correction, doubt, noise
 
 
 _RECURSIONS: dict[type[Optimizer], Callable[..., tuple[Callable[..., None], float]]] = {
