@@ -71,6 +71,14 @@ def test_plan(capsys):
     assert "Adam" in out and re.search(r"rotation, rad per step +0\.01 ", out)
 
 
+def test_transfer(capsys):
+    assert main(["transfer", "adamw", "--lr", "1e-3", "--weight-decay", "0.1", "--batch-factor", "4"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    expected = rotsim.transfer(rotsim.AdamW(1e-3, 0.1), batch_factor=4).optimizer
+    assert f"lr 0.001 → {expected.lr:.4g} (x 2.003)" in out
+    assert f"weight decay 0.1 → {expected.weight_decay:.4g}" in out and "norm 2.261 → 2.261" in out
+
+
 def test_simulate_save_compare_resume(tmp_path, capsys):
     first, whole, resumed = (str(tmp_path / name) for name in ("first.nc", "whole.nc", "resumed.nc"))
     assert main(["simulate", *SGDM, *SMALL, "--output", whole, "--keep-state"]) == 0
@@ -184,6 +192,8 @@ def test_derive(style, capsys):
         (["predict", *ADAMW, "--figure", "/no/such/folder/x.png"], "does not exist"),
         (["plan", "adamw", "--rotation", "0.01"], "1 targets (rotation) cannot determine 2 unknowns"),
         (["plan", "sgdm", "--rotation", "0.01", "--norm", "1", "--betas", "0.9", "0.99"], "no hyperparameter 'betas'"),
+        (["transfer", *ADAMW, "--batch-factor", "0"], "`batch_factor` must be finite and > 0; got 0.0"),
+        (["transfer", *ADAMW, "--rotational"], "a rotational variant keeps any norm"),
         (["measure"], "No such command 'measure'"),
     ],
 )

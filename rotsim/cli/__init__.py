@@ -9,7 +9,7 @@ import click
 
 from rotsim import __version__
 from rotsim.cli.comparing import compare, verify
-from rotsim.cli.predicting import derive, equilibrium, plan, predict
+from rotsim.cli.predicting import derive, equilibrium, plan, predict, transfer
 from rotsim.cli.simulating import simulate
 from rotsim.cli.specs import HELP_SETTINGS
 from rotsim.cli.tracing import trace
@@ -31,6 +31,7 @@ def cli() -> None:
       rotsim equilibrium adamw --lr 1e-3 --weight-decay 0.1 --dim 1024
       rotsim predict adamw --lr 1e-3 --weight-decay 0.1 --schedule cosine
       rotsim plan adamw --rotation 0.01 --norm 1
+      rotsim transfer adamw --lr 1e-3 --weight-decay 0.1 --batch-factor 4
       rotsim simulate adamw --lr 1e-2 --weight-decay 0.1 --output walk.nc
       rotsim compare walk.nc
       rotsim trace report trace.nc
@@ -38,7 +39,7 @@ def cli() -> None:
     """
 
 
-for command in (equilibrium, predict, plan, simulate, compare, trace, derive, verify):
+for command in (equilibrium, predict, plan, transfer, simulate, compare, trace, derive, verify):
     cli.add_command(command)
 
 

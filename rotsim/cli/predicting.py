@@ -1,4 +1,4 @@
-"""`rotsim equilibrium`, `predict`, `plan` and `derive`: theory, nothing simulated."""
+"""`rotsim equilibrium`, `predict`, `plan`, `transfer` and `derive`: theory, nothing simulated."""
 
 from __future__ import annotations
 
@@ -172,6 +172,57 @@ def plan(family: str, betas: tuple[float, float] | None, momentum: float | None,
     leading = equilibrium(found.optimizer, targets["dim"], method="leading")
     title = f"{found.optimizer.describe()}, dim {targets['dim']}"
     Console().print(equilibrium_table(found.optimizer, found.equilibrium, leading, title))
+
+
+def _transfer(
+    optimizer: Any,
+    dim: int,
+    gradient: str,
+    scale: float | None,
+    parameters: tuple[str, ...],
+    new_momentum: float | None,
+    batch_factor: float,
+    steps_factor: float,
+) -> None:
+    from rich.console import Console
+
+    from rotsim.terminal import equilibrium_table
+    from rotsim.theory.equilibrium import equilibrium
+    from rotsim.theory.planning import transfer
+
+    model = gradient_model(gradient, scale, parameters)
+    found = transfer(
+        optimizer,
+        momentum=new_momentum,
+        batch_factor=batch_factor,
+        steps_factor=steps_factor,
+        dim=dim,
+        gradient=model,
+    )
+    new = found.optimizer
+    before = equilibrium(optimizer, dim, model)
+    leading = equilibrium(new, dim, model.averaged(batch_factor), method="leading")
+    Console().print(equilibrium_table(new, found.equilibrium, leading, f"{new.describe()}, dim {dim}"))
+    click.echo(
+        f"lr {optimizer.lr:g} → {new.lr:.4g} (x {new.lr / optimizer.lr:.4g}), weight decay {optimizer.weight_decay:g} "
+        f"→ {new.weight_decay:.4g} (x {new.weight_decay / optimizer.weight_decay:.4g})\n"
+        f"rotation per step {before.rotation:.4g} → {found.equilibrium.rotation:.4g}, norm {before.norm:.4g} → "
+        f"{found.equilibrium.norm:.4g}"
+    )
+
+
+transfer = PerOptimizer(
+    _transfer,
+    [
+        *GRADIENT_OPTIONS,
+        click.Option(["--new-momentum"], type=float, default=None, help="New momentum (β1)."),
+        click.Option(["--batch-factor"], type=float, default=1.0, help="New batch size over old, on the same samples."),
+        click.Option(["--steps-factor"], type=float, default=1.0, help="New length of the training over old."),
+    ],
+    name="transfer",
+    help="Change batch size, length of training or momentum, and turn as much: the new lr and weight decay.\n\n"
+    "Example: rotsim transfer adamw --lr 1e-3 --weight-decay 0.1 --batch-factor 4",
+)
 
 
 @click.command()
