@@ -7,7 +7,7 @@ from types import ModuleType
 
 from sympy import Eq, Expr, Function, Integer, Matrix, Poly, S, Symbol, factor, pi, powsimp, sign, simplify, solve, sqrt
 
-from derivations import adam_l2, adamw, autocorrelated, linear, lion, sgdm
+from derivations import adam_l2, adamw, linear, lion, lion_autocorrelated, sgdm
 from derivations.algebra import expansion, tidy, vanishes
 from derivations.formula import Formula, Step
 from derivations.symbols import (
@@ -391,8 +391,8 @@ def checks() -> list[tuple[str, bool]]:
         ("Lion: the three moments at rest fulfil their equations", _lion_at_rest()),
         ("Lion, P = 0: the norm of the linearised sum", vanishes(
             _formula("lion_radial_norm_squared").subs(P, 0) - lion.exact_norm_squared().rhs.subs(
-                S_, autocorrelated.lion_linear_sum().rhs.subs(
-                    q, autocorrelated.overlap_ratio().subs(phi, 0)) * varsigma**2 * pi / 2
+                S_, lion_autocorrelated.lion_linear_sum().rhs.subs(
+                    q, lion_autocorrelated.overlap_ratio().subs(phi, 0)) * varsigma**2 * pi / 2
                 * lion.variance().rhs + x_e))),
         ("Lion, P = 0: the variance of white noise", vanishes(
             _formula("lion_radial_variance").subs(P, 0) - lion.variance().rhs)),

@@ -9,7 +9,7 @@ v and c the projection (derivations.correlated_adam):
     w_t = a\, w_{t-1} - η \left( u_t + (ℓ - c)\, κ \sum_i s_i r^i_t \right), \qquad c\, E w^2 = E[w_t z_{t+1}]
 
 u has the autocovariance of `correlated_moment`, with v as random as it is; κ, s and ρ are its answer to a pull. Lion's
-signs have that of the arcsine law, and answer by its slope (derivations.autocorrelated.lion_answer). Exact as
+signs have that of the arcsine law, and answer by its slope (derivations.lion_autocorrelated.lion_answer). Exact as
 η·weight_decay → 0, under Adam also for constant v; neglected are products of the pull and what is not linear. Declared
 is the share of the pull in the power of what is averaged, and for Lion in that of the sign's argument, and
 4 φ² η·weight_decay. Under Adam+L2 only the ratio to white noise is taken from this, since that is known exactly.
@@ -256,7 +256,7 @@ def signs(o: Lion, correlation: float) -> CorrelatedUpdate:
 
     Notes
     -----
-    `derivations.autocorrelated.lion_covariance` and `lion_answer`.
+    `derivations.lion_autocorrelated.lion_covariance` and `lion_answer`.
     """
     beta1, beta2 = o.betas[0], max(o.betas[1], _LEAST_BETA)
     variance = closed_forms.lion_correlated_variance(beta1, beta2, correlation)
@@ -304,7 +304,7 @@ def unit_steps(
 
     Notes
     -----
-    `derivations.autocorrelated.lion_answer`.
+    `derivations.lion_autocorrelated.lion_answer`.
     """
 
     def scaled(size: float) -> tuple[Remembering, float]:

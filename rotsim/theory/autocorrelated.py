@@ -74,8 +74,9 @@ def lion_rotation_factor(betas: tuple[float, float], autocorrelation: np.ndarray
 
     Notes
     -----
-    The autocorrelation enters through q = b_0/B_0 = E[c·g]/E[c²] alone (`derivations.autocorrelated.lion_linear_sum`),
-    both of which are sums over it (`lion_power_by_lag`). ηλ → 0, gradients orthogonal to the weights, sign linearised.
+    The autocorrelation enters through q = b_0/B_0 = E[c·g]/E[c²] alone, both of which are sums over it
+    (`derivations.lion_autocorrelated.lion_linear_sum` and `lion_power_by_lag`). ηλ → 0, gradients orthogonal to the
+    weights, sign linearised.
     White noise at β = (0.9, 0.99) gives θ = √(2ηλ)·0.148, where the paper's formula has 0.149: it drops a
     constant 1 - 2/π.
     """

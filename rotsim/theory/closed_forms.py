@@ -756,24 +756,6 @@ def average_power_factor(memory: Any, correlation: Any) -> Any:
     return (1 + correlation * memory) / (1 - correlation * memory)
 
 
-def lion_weight(beta1: Any, beta2: Any, lag: Any) -> Any:
-    """Weight of a gradient `lag` steps old in Lion's update direction.
-
-    Derived in `derivations.autocorrelated.lion_weight`.
-    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, whole lag >= 1.
-    """
-    return beta1 * beta2 ** (lag - 1) * (1 - beta2)
-
-
-def lion_correlated_rotation(beta1: Any, beta2: Any, overlap_ratio: Any) -> Any:
-    """θ²/(2ηλ) of Lion as ηλ → 0, sign linearised, for any autocorrelation of gradients orthogonal to w.
-
-    Derived in `derivations.autocorrelated.lion_rotation`.
-    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, overlap_ratio > 0.
-    """
-    return 1 / (1 + 4 * (beta1 * overlap_ratio + beta2 - beta2 * overlap_ratio) / (np.pi * (1 - beta2)))
-
-
 def sgdm_projected_gain(lr: Any, weight_decay: Any, momentum: Any, correlation: Any) -> Any:
     """W/E‖g‖² of SGDM under AR(1) gradients, g before its projection off w.
 
@@ -848,10 +830,28 @@ def sgdm_free_one_minus_cosine(lr: Any, weight_decay: Any, momentum: Any, correl
     return decay * (1 - correlation) * (1 + correlation * momentum) / part_1
 
 
+def lion_weight(beta1: Any, beta2: Any, lag: Any) -> Any:
+    """Weight of a gradient `lag` steps old in Lion's update direction.
+
+    Derived in `derivations.lion_autocorrelated.lion_weight`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, whole lag >= 1.
+    """
+    return beta1 * beta2 ** (lag - 1) * (1 - beta2)
+
+
+def lion_correlated_rotation(beta1: Any, beta2: Any, overlap_ratio: Any) -> Any:
+    """θ²/(2ηλ) of Lion as ηλ → 0, sign linearised, for any autocorrelation of gradients orthogonal to w.
+
+    Derived in `derivations.lion_autocorrelated.lion_rotation`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, overlap_ratio > 0.
+    """
+    return 1 / (1 + 4 * (beta1 * overlap_ratio + beta2 - beta2 * overlap_ratio) / (np.pi * (1 - beta2)))
+
+
 def lion_overlap_ratio(beta1: Any, beta2: Any, correlation: Any) -> Any:
     """E[c·g]/E[c²] of Lion under AR(1) gradients, through which alone they set its rotation.
 
-    Derived in `derivations.autocorrelated.lion_overlap_ratio`.
+    Derived in `derivations.lion_autocorrelated.lion_overlap_ratio`.
     Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, -1 < correlation < 1.
     """
     overlap = 1 + correlation * beta1 * (1 - beta2) / (1 - correlation * beta2) - beta1
@@ -863,7 +863,7 @@ def lion_overlap_ratio(beta1: Any, beta2: Any, correlation: Any) -> Any:
 def lion_correlated_variance(beta1: Any, beta2: Any, correlation: Any) -> Any:
     """E c² of Lion under AR(1) gradients of unit variance.
 
-    Derived in `derivations.autocorrelated.lion_power`.
+    Derived in `derivations.lion_autocorrelated.lion_power`.
     Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, -1 < correlation < 1.
     """
     part_1 = beta1**2 * (1 - beta2) * (1 + correlation * beta2) / ((1 + beta2) * (1 - correlation * beta2))
@@ -873,7 +873,7 @@ def lion_correlated_variance(beta1: Any, beta2: Any, correlation: Any) -> Any:
 def lion_correlated_covariance(beta1: Any, beta2: Any, lag: Any, correlation: Any) -> Any:
     """Covariance of update directions `lag` steps apart under AR(1) gradients.
 
-    Derived in `derivations.autocorrelated.lion_covariance`.
+    Derived in `derivations.lion_autocorrelated.lion_covariance`.
     Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, whole lag >= 1, -1 < correlation < 1, correlation != beta2,
     correlation != 0.
     """
@@ -890,7 +890,7 @@ def lion_correlated_covariance(beta1: Any, beta2: Any, lag: Any, correlation: An
 def lion_linear_sum(lr: Any, weight_decay: Any, beta1: Any, beta2: Any, overlap_ratio: Any) -> Any:
     """Σ a^k s_k of Lion under gradients orthogonal to w, sign linearised, for any autocorrelation.
 
-    Derived in `derivations.autocorrelated.lion_linear_sum`.
+    Derived in `derivations.lion_autocorrelated.lion_linear_sum`.
     Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, overlap_ratio > 0, lr * weight_decay <
     1.
     """

@@ -98,7 +98,7 @@ def discounted_excess(kept: float, covariance: np.ndarray, variance: float) -> f
 
     Notes
     -----
-    `derivations.autocorrelated.lion_sum`.
+    `derivations.lion_autocorrelated.lion_sum`.
     """
     x = covariance / variance
     return float(2 / np.pi * (kept ** np.arange(1, len(x) + 1) * (np.arcsin(x) - x)).sum())
@@ -120,7 +120,7 @@ def correlated_covariance(beta1: float, beta2: float, correlation: float) -> np.
 
     Notes
     -----
-    `derivations.autocorrelated.lion_covariance`; `derivations.lion.covariance` where `correlation` is 0.
+    `derivations.lion_autocorrelated.lion_covariance`; `derivations.lion.covariance` where `correlation` is 0.
     """
     if correlation == 0:
         lags = max(1, int(np.ceil(np.log(_LINEAR) / np.log(max(beta2, 1e-9)))))
