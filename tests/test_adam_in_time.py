@@ -90,3 +90,15 @@ def test_parts_follow_a_decay_that_is_a_sign():
     expected = np.sqrt(1 + moved**2 - 2 * moved * np.sqrt(2 / np.pi))
     assert found[29] == pytest.approx(expected, rel=0.02)
     assert found[29] != pytest.approx(1 - moved, rel=0.05)
+
+
+def test_eps_over_the_first_steps_is_declared():
+    """At ε = 0.012 √v the first updates are 1.5 % shorter than with ε at the mean of v: beyond 1/dim, but declared."""
+    opt = rotsim.AdamW(0.22, 0.0105, (0.8, 0.99))
+    norm = 47 * rotsim.equilibrium(opt, 8192).norm
+    run = dict(dim=8192, steps=12, initial_norm=norm, record_every=3)
+    walk, course = rotsim.simulate(opt, neurons=24, seed=1, dtype="float64", **run), rotsim.predict(opt, **run)
+    off = np.sqrt((walk["update_rms"].values[:, 0] ** 2).mean()) / course["update_rms"].values[0, 0] - 1
+    declared = course["update_rms_model_error"].values[0, 0]
+    assert -0.02 < off < -0.01 and declared < 0.1
+    assert abs(off) < declared and abs(off) > 10 / 8192

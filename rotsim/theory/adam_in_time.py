@@ -14,6 +14,7 @@ What is declared besides 1/dim, from the state at each step:
 * Weights under Adam+L2 that are not Gaussian: the fourth cumulant that steps have made, and in the random part of the
   update its own, times the share (its square) that decay has in v. The error is carried on to the norm, and from there
   through the gradient to m and v, by the same linear response.
+* That eps is felt as by a v at its mean: a share of what it takes, larger over the first steps.
 * The sum over parts, by its distance to that over every second part: for the norm that of the moment, for the update
   the largest so far, since it goes up and down as one part after the other reaches 0.
 
@@ -355,13 +356,14 @@ def _adam(  # type: ignore[no-untyped-def]
             widen(zeta, rows, counts, parts, largest, tables.entering)
         step = lr[t] / (1 - left1) * np.sqrt(1 - left2)
         across, update_power, fourth, wild, made = 0.0, 0.0, 0.0, 0.0, 0.0
-        off_norm, off_power = 0.0, 0.0
+        off_norm, off_power, stopped = 0.0, 0.0, 0.0
         for part in range(parts):
             of, centre, by = rows[part], centres[part], share[part] if parts > 1 else 1.0
             count = _absorb(of, counts[part], zeta, centre, inside, beta1, beta2, dim, gradient)
             _read(of, count, zeta, centre, _coupled, tables, integrals, values, scratch)
             deviation = np.sqrt(v[part] / (1 - left2))
             felt = deviation / (deviation + eps)
+            stopped = max(stopped, 1 - felt)
             one, two = integrals[1, 0] + centre[0] * integrals[0, 0], integrals[3, 0]
             across, update_power = across + by * felt * one, update_power + by * felt**2 * two
             four, central_four, central = _fourth_moments(of, count, zeta, centre)
@@ -413,6 +415,8 @@ def _adam(  # type: ignore[no-untyped-def]
         power_spread = np.expm1(min(power_spread, 9.0)) / 2 - 1 / dim
         size_error = error[1] - error[2]
         on_norm, on_update = abs(off_norm) * dim / (2 * w2), ripple + unlike
+        if stopped > 0.0:  # of a v of t gradients 1/√v, the weight of eps, has a logarithm at t = 1
+            on_update += stopped * (1 - np.log(stopped) / (t + 1))
         record[3] += on_norm + spread + abs(error[0]) / 2
         record[4] += on_norm + on_update * steeper + spread + abs(size_error - error[0]) / 2
         record[5] += on_update + max(spread, power_spread) + abs(size_error) / 2
