@@ -53,7 +53,8 @@ PUBLIC = {
             scales.ScaleSampler.overlap, scales.ScaleSampler.series, schedules.constant, schedules.cosine,
             schedules.linear, schedules.warmup, schedules.wsd, second_moment.adam_covariance,
             second_moment.decorrelation, second_moment.mean_inverse_root, second_moment.mean_response,
-            sign.correlated_covariance, sign.discounted_excess, sign.discounted_sum, sign.shifted_discounted_sum,
+            sign.correlated_covariance, sign.discounted, sign.discounted_excess, sign.discounted_sum,
+            sign.shifted_discounted_sum,
             sign.sign_covariance, traces.compare_with_theory, traces.predict_trace, unmodelled.Unmodelled,
             unmodelled.Unmodelled.refusal, windows.bonferroni, windows.compare_windows, windows.is_course,
         )
@@ -68,7 +69,7 @@ NEVER_RAISE = {  # they take nothing that could be wrong, or numbers that their 
     "rotsim.theory.coupled.stationary", "rotsim.theory.adam_l2_chain.steady",
     "rotsim.theory.second_moment.decorrelation", "rotsim.theory.second_moment.mean_inverse_root",
     "rotsim.theory.second_moment.mean_response", "rotsim.theory.sign.correlated_covariance",
-    "rotsim.theory.sign.discounted_excess", "rotsim.theory.sign.discounted_sum",
+    "rotsim.theory.sign.discounted", "rotsim.theory.sign.discounted_excess", "rotsim.theory.sign.discounted_sum",
     "rotsim.theory.sign.shifted_discounted_sum", "rotsim.theory.sign.sign_covariance", "rotsim.evidence.balance_factor",
     "rotsim.theory.adam_in_time.parts", "rotsim.theory.adam_in_time.state",
     "rotsim.theory.bursts.burst_factors", "rotsim.theory.bursts.burst_moments",

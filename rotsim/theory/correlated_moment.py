@@ -48,6 +48,7 @@ _share_of_mean = register_jitable(closed_forms.damped_share_of_mean)
 _remembered = register_jitable(closed_forms.remembered_power)
 _covariance = register_jitable(closed_forms.damped_covariance)
 _averaged = register_jitable(closed_forms.averaged)
+_power_factor = register_jitable(closed_forms.average_power_factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +197,7 @@ def _fill(beta1, beta2, correlation, shift, chains, stride, spacing, table):  # 
     for q in range(len(table)):
         if q < chains:  # nothing is damped yet
             with_z = (1 - beta1) / (1 - beta1 * correlation)
-            power = (1 - beta1) * (1 + beta1 * correlation) / ((1 + beta1) * (1 - beta1 * correlation))
+            power = (1 - beta1) / (1 + beta1) * _power_factor(beta1, correlation)
             weight, zz, zm, mm = 1.0, 1.0, with_z, power
             z, m, aged_z, aged_m = 0.0, 1.0, 0.0, beta1 / (1 - beta1)
         else:

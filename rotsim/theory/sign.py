@@ -80,6 +80,30 @@ def discounted_sum(kept: float, beta1: float, beta2: float) -> float:
     return float(head + tail)
 
 
+def discounted(kept: float, covariance: np.ndarray, root: float) -> float:
+    """Σ_{k≥1} kept^k K_k of a covariance that goes on geometrically where the array ends.
+
+    Parameters
+    ----------
+    kept : float
+        In [0, 1].
+    covariance : ndarray, shape (lags,)
+        K_k at lags 1, 2, ...
+    root : float
+        In [0, 1), what is left of it from lag to lag after that.
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    The sum of `derivations.lion.arcsine_law`.
+    """
+    faded = covariance * kept ** np.arange(1, len(covariance) + 1)
+    return float(faded.sum() + faded[-1] * kept * root / (1 - kept * root))
+
+
 def discounted_excess(kept: float, covariance: np.ndarray, variance: float) -> float:
     """Σ_{k≥1} kept^k (2/π)(asin x_k - x_k): what the arcsine adds to correlations x_k = covariance[k-1]/variance.
 
@@ -166,5 +190,4 @@ def shifted_discounted_sum(kept: float, beta1: float, beta2: float, mean: float)
     covariance = np.zeros(lags)
     for node, weight in zip(nodes, weights, strict=True):
         covariance += weight * end / 2 * closed_forms.sign_covariance_by_arc(end * (1 + node) / 2, mean)
-    tail = kept ** (lags + 1) * covariance[-1] * beta2 / (1 - kept * beta2)
-    return float(lag_0), float(((kept**k * covariance).sum() + tail) / lag_0)
+    return float(lag_0), discounted(kept, covariance, beta2) / float(lag_0)
