@@ -39,8 +39,8 @@ def _inject(x0, x1, k0, k1, count):  # type: ignore[no-untyped-def]
 
 
 @register_jitable(**_OPTIONS)
-def threefry2x32(k0, k1, c0, c1):  # type: ignore[no-untyped-def]
-    """Threefry2x32 with 13 rounds: key (k0, k1), counter (c0, c1), all uint32 -> two uint32 words."""
+def first_rounds(k0, k1, c0, c1):  # type: ignore[no-untyped-def]
+    """Rounds 1 to 6 of `threefry2x32`, for a loop that does something else between."""
     k2 = _U(_PARITY ^ k0 ^ k1)
     x0, x1 = _U(c0 + k0), _U(c1 + k1)
     x0, x1 = _mix(x0, x1, 13)
@@ -49,7 +49,13 @@ def threefry2x32(k0, k1, c0, c1):  # type: ignore[no-untyped-def]
     x0, x1 = _mix(x0, x1, 6)
     x0, x1 = _inject(x0, x1, k1, k2, 1)
     x0, x1 = _mix(x0, x1, 17)
-    x0, x1 = _mix(x0, x1, 29)
+    return _mix(x0, x1, 29)
+
+
+@register_jitable(**_OPTIONS)
+def last_rounds(k0, k1, x0, x1):  # type: ignore[no-untyped-def]
+    """Rounds 7 to 13, from what `first_rounds` left."""
+    k2 = _U(_PARITY ^ k0 ^ k1)
     x0, x1 = _mix(x0, x1, 16)
     x0, x1 = _mix(x0, x1, 24)
     x0, x1 = _inject(x0, x1, k2, k0, 2)
@@ -59,6 +65,13 @@ def threefry2x32(k0, k1, c0, c1):  # type: ignore[no-untyped-def]
     x0, x1 = _mix(x0, x1, 6)
     x0, x1 = _inject(x0, x1, k0, k1, 3)
     return _mix(x0, x1, 17)
+
+
+@register_jitable(**_OPTIONS)
+def threefry2x32(k0, k1, c0, c1):  # type: ignore[no-untyped-def]
+    """Threefry2x32 with 13 rounds: key (k0, k1), counter (c0, c1), all uint32 -> two uint32 words."""
+    x0, x1 = first_rounds(k0, k1, c0, c1)
+    return last_rounds(k0, k1, x0, x1)
 
 
 def fma(a, b, c):  # type: ignore[no-untyped-def]

@@ -25,6 +25,7 @@ from rotsim.simulation.start import (
     SLOTS,
     Schedule,
     State,
+    aligned,
     digests,
     fresh,
     initial_description,
@@ -293,7 +294,7 @@ def _advance(
         chunk = 1
 
     def advance(waiting: deque[tuple[int, int]], first: int, table: np.ndarray, data: np.ndarray) -> None:
-        scratch = np.zeros(gradient.scratch(dim), real)
+        scratch = aligned((gradient.scratch(dim),), real)
         while waiting:
             try:
                 block = waiting.popleft()

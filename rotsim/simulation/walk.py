@@ -5,7 +5,8 @@ allocates nothing per step and holds no lock; which neurons and how many steps i
 nothing in the numbers.
 
 The update of one step draws the random words of the next: their integer instructions run while
-the divider works on the update's roots and quotients, and cost half of what they cost alone.
+the divider works on the update's roots and quotients. Half of them stand between two coordinates,
+since a processor looks ahead over less than one pass of the loop.
 """
 
 from __future__ import annotations
@@ -85,8 +86,10 @@ def _advance(w, m, v, z, words0, words1, a, b, c, key0, key1, next_step):  # typ
     after, along, moved = w.dtype.type(0), w.dtype.type(0), w.dtype.type(0)
     half = w.size // 2
     for j in range(half):
-        words0[j], words1[j] = noise.threefry2x32(key0, key1, np.uint32(j), np.uint32(next_step))
-        near, far = _coordinate(w, m, v, z, j, a, b, c), _coordinate(w, m, v, z, half + j, a, b, c)
+        x0, x1 = noise.first_rounds(key0, key1, np.uint32(j), np.uint32(next_step))
+        near = _coordinate(w, m, v, z, j, a, b, c)
+        words0[j], words1[j] = noise.last_rounds(key0, key1, x0, x1)
+        far = _coordinate(w, m, v, z, half + j, a, b, c)
         after += near[0] + far[0]
         along += near[1] + far[1]
         moved += near[2] + far[2]
