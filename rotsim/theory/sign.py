@@ -55,6 +55,11 @@ def sign_covariance(beta1: float, beta2: float) -> UpdateCovariance:
     return UpdateCovariance(1.0, closed_forms.lion_sign_mode(largest / beta2, factor, power), beta2**power, 0.0)
 
 
+def _lags(root: float) -> np.ndarray:
+    """Lags 1, 2, ... up to where a correlation that falls as root^lag is so small that asin is linear."""
+    return np.arange(1, (1 if root == 0 else max(1, int(np.ceil(np.log(_LINEAR) / np.log(root))))) + 1)
+
+
 def discounted_sum(kept: float, beta1: float, beta2: float) -> float:
     """Σ_{k≥1} kept^k s_k under white noise: term by term while asin bends, then as a geometric tail.
 
@@ -73,11 +78,7 @@ def discounted_sum(kept: float, beta1: float, beta2: float) -> float:
     -----
     `derivations.lion.arcsine_law`.
     """
-    lags = 1 if beta2 == 0 else max(1, int(np.ceil(np.log(_LINEAR) / np.log(beta2))))
-    k = np.arange(1, lags + 1)
-    head = np.sum(kept**k * closed_forms.lion_sign_correlation(beta1, beta2, k))
-    tail = kept ** (lags + 1) * closed_forms.lion_sign_correlation(beta1, beta2, lags + 1) / (1 - kept * beta2)
-    return float(head + tail)
+    return discounted(kept, closed_forms.lion_sign_correlation(beta1, beta2, _lags(beta2)), beta2)
 
 
 def discounted(kept: float, covariance: np.ndarray, root: float) -> float:
@@ -147,14 +148,12 @@ def correlated_covariance(beta1: float, beta2: float, correlation: float) -> np.
     `derivations.lion_autocorrelated.lion_covariance`; `derivations.lion.covariance` where `correlation` is 0.
     """
     if correlation == 0:
-        lags = max(1, int(np.ceil(np.log(_LINEAR) / np.log(max(beta2, 1e-9)))))
-        return np.asarray(closed_forms.lion_covariance(beta1, beta2, np.arange(1, lags + 1)))
+        return np.asarray(closed_forms.lion_covariance(beta1, beta2, _lags(beta2)))
     apart = 1e-6  # the two memories merge at correlation = β2, and 0^0 is met at 0: both are removable
     if abs(correlation - beta2) < apart or abs(correlation) < apart:
         correlation += 2 * apart if correlation < 0.5 else -2 * apart
-    slowest = max(beta2, abs(correlation))
-    lags = max(1, int(np.ceil(np.log(_LINEAR) / np.log(slowest))))
-    return np.asarray(closed_forms.lion_correlated_covariance(beta1, beta2, np.arange(1, lags + 1), correlation))
+    lags = _lags(max(beta2, abs(correlation)))
+    return np.asarray(closed_forms.lion_correlated_covariance(beta1, beta2, lags, correlation))
 
 
 def shifted_discounted_sum(kept: float, beta1: float, beta2: float, mean: float) -> tuple[float, float]:
@@ -183,11 +182,9 @@ def shifted_discounted_sum(kept: float, beta1: float, beta2: float, mean: float)
     lag_0 = 1 - closed_forms.lion_sign_mean(beta1, beta2, ratio) ** 2
     if lag_0 == 0:
         return 0.0, 0.0
-    lags = 1 if beta2 == 0 else max(1, int(np.ceil(np.log(_LINEAR) / np.log(beta2))))
-    k = np.arange(1, lags + 1)
-    end = np.pi / 2 * closed_forms.lion_sign_correlation(beta1, beta2, k)
+    end = np.pi / 2 * closed_forms.lion_sign_correlation(beta1, beta2, _lags(beta2))
     nodes, weights = _GAUSS
-    covariance = np.zeros(lags)
+    covariance = np.zeros(len(end))
     for node, weight in zip(nodes, weights, strict=True):
         covariance += weight * end / 2 * closed_forms.sign_covariance_by_arc(end * (1 + node) / 2, mean)
     return float(lag_0), discounted(kept, covariance, beta2) / float(lag_0)
