@@ -51,7 +51,7 @@ Case = tuple[str, str]  # optimizer and gradient
 @njit(nogil=True, fastmath={"contract", "nsz", "reassoc", "arcp"}, error_model="numpy")
 def _floor(key0, key1, dim, steps, arithmetic):
     z, u = np.empty(dim, np.float32), np.ones(dim, np.float32)
-    words = np.empty((2, dim // 2), np.uint32)
+    words = np.empty((2, 2 * noise.counters(dim)), np.uint32)
     for step in range(steps):
         noise.draw_words(words, key0, key1, step)
         noise.fill_normals(z, words)

@@ -20,7 +20,7 @@ def _draw(z, words, key0, key1, steps):
 
 def test_normals(benchmark):
     """The generator alone, one core, DIM normals a step."""
-    z, words = np.empty(DIM, np.float32), np.empty((2, DIM // 2), np.uint32)
+    z, words = np.empty(DIM, np.float32), np.empty((2, 2 * noise.counters(DIM)), np.uint32)
     key0, key1 = noise.neuron_keys(0, 1, 0)[0]
     _draw(z, words, key0, key1, 1)
     benchmark(_draw, z, words, key0, key1, NEURONS * STEPS)

@@ -90,6 +90,7 @@ def _simple_system(name: str, gains: np.ndarray, quick: bool) -> tuple[np.ndarra
         record_every=50,
         dim=dim,
         neurons=REPLICATES * len(gains),
+        engine="numba",
     )
     kept = data["rotation"].values[:, data.sizes["step"] // 3 :].reshape(len(gains), REPLICATES, -1)
     estimates = [root_mean_square(group, independent=True) for group in kept]
@@ -151,7 +152,14 @@ def _rotation(optimizer: Optimizer, scale: float, quick: bool) -> tuple[float, f
     eq = rotsim.equilibrium(optimizer, DIM, gradient)
     steps = int(np.clip(6 * eq.relaxation_steps, 2000, 4_000 if quick else 60_000))
     data = rotsim.simulate(
-        optimizer, dim=DIM, neurons=16, steps=steps, gradient=gradient, initial_norm=eq.norm, record_every=50
+        optimizer,
+        dim=DIM,
+        neurons=16,
+        steps=steps,
+        gradient=gradient,
+        initial_norm=eq.norm,
+        record_every=50,
+        engine="numba",
     )
     kept = data["rotation"].values[:, data.sizes["step"] // 3 :]
     estimate = root_mean_square(kept, independent=True)

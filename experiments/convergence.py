@@ -51,7 +51,7 @@ def examine(quick: bool) -> Finding:
         courses, ends = [], []
         for seed, start in enumerate(STARTS):
             walk = rotsim.simulate(
-                optimizer, neurons=32 if quick else 64, initial_norm=start * eq.norm, seed=seed, **run
+                optimizer, neurons=32 if quick else 64, initial_norm=start * eq.norm, seed=seed, **run, engine="numba"
             )
             course = rotsim.predict(optimizer, initial_norm=start * eq.norm, **run)
             checks += course_checks(f"{label} from {start:.2g} of the equilibrium norm", walk, course)
@@ -112,7 +112,9 @@ def _balance(optimizer: Optimizer, powers: tuple[int, int], starts: np.ndarray, 
     found: dict[str, Any] = {"growth": [], "decay": []}  # (norm, change of ‖w‖² a step, its standard error)
     for seed, start in enumerate(starts):
         run = dict(dim=DIM, neurons=neurons, initial_norm=start * eq.norm, record_every=1, steps=steps, seed=100 + seed)
-        grown, kept = (rotsim.simulate(spec, **run)["norm"].values[:, settle:] ** 2 for spec in (free, optimizer))
+        grown, kept = (
+            rotsim.simulate(spec, **run, engine="numba")["norm"].values[:, settle:] ** 2 for spec in (free, optimizer)
+        )
         growth, change = ((x[:, -1] - x[:, 0]) / (x.shape[1] - 1) / unit for x in (grown, kept))
         for key, norm, values in (("growth", grown, growth), ("decay", kept, growth - change)):
             error = float(values.std(ddof=1) / np.sqrt(neurons))

@@ -65,7 +65,15 @@ def measure(law: str, name: str, seed: int) -> tuple[np.ndarray, float] | None:
     slowest = max(eq.relaxation_steps, *memories, 1 / (1 - abs(getattr(gradient, "correlation", 0.0))))
     window = max(1, int(slowest / 3))
     data = rotsim.simulate(
-        optimizer, dim, NEURONS, 70 * window, gradient, seed=seed, initial_norm=eq.norm, record_every=window
+        optimizer,
+        dim,
+        NEURONS,
+        70 * window,
+        gradient,
+        seed=seed,
+        initial_norm=eq.norm,
+        record_every=window,
+        engine="numba",
     )
     found = []
     for quantity in QUANTITIES:

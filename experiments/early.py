@@ -55,7 +55,7 @@ def examine(quick: bool) -> Finding:
         early, peak = {}, {}
         for seed, (case, (start, schedule, _)) in enumerate(RUNS.items()):
             run = dict(dim=DIM, steps=STEPS, lr_schedule=schedule, initial_norm=start, record_every=WINDOW)
-            walk = rotsim.simulate(optimizer, neurons=24 if quick else 128, seed=seed, **run)
+            walk = rotsim.simulate(optimizer, neurons=24 if quick else 128, seed=seed, **run, engine="numba")
             course = rotsim.predict(optimizer, **run)
             checks += course_checks(f"{label}, {case}", walk, course)
             rotation = walk["rotation"].values
@@ -71,7 +71,7 @@ def examine(quick: bool) -> Finding:
         if name != "adam_l2":  # whose rotation depends on the gradient
             rotation = rotsim.simulate(
                 rotsim.Rotational(optimizer), DIM, 24 if quick else 128, STEPS, lr_schedule=cosine(STEPS, 0.1),
-                initial_norm=START, record_every=WINDOW,
+                initial_norm=START, record_every=WINDOW, engine="numba",
             )["rotation"].values  # fmt: skip
             steady = _over(root_mean_square(rotation[:, : EARLY // WINDOW], independent=True), ROTATION)
             found[VARIANT] = {"rotation": np.sqrt((rotation**2).mean(axis=0)).tolist(), "early": steady.value}

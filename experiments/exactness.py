@@ -82,7 +82,15 @@ def measure(
         gradient = rotsim.ScaleInvariant(float(np.sqrt(dim) * rotsim.equilibrium(optimizer, dim, gradient).norm))
     exact, leading = (rotsim.equilibrium(optimizer, dim, gradient, m) for m in ("exact", "leading"))  # type: ignore[arg-type]
     data = rotsim.simulate(
-        optimizer, dim, neurons, steps, gradient, seed=seed, initial_norm=exact.norm, record_every=window
+        optimizer,
+        dim,
+        neurons,
+        steps,
+        gradient,
+        seed=seed,
+        initial_norm=exact.norm,
+        record_every=window,
+        engine="numba",
     )
     row: dict[str, Any] = {"optimizer": optimizer.to_dict(), "noise": noise, "dim": dim, "steps": steps}
     row["decay"] = optimizer.lr * optimizer.weight_decay

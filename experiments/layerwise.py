@@ -53,12 +53,12 @@ def examine(quick: bool) -> Finding:
         eq = rotsim.equilibrium(optimizer, DIM)
         decay = optimizer.weight_decay / pull(optimizer, DIM, 1.0)  # push that equals λ, in a layer of row norm 1
         window = int(eq.relaxation_steps + memory_steps(optimizer))
-        steps = (12 if quick else 30) * min(
+        steps = (24 if quick else 30) * min(
             window, 400
         )  # AdamW's second moment is slow, but the layer's norm is steady
         run = dict(dim=DIM, neurons=neurons, steps=steps, initial_norm=eq.norm, record_every=steps // 30)
-        layer = rotsim.simulate(optimizer, gradient=rotsim.LayerInvariant(tuple(decay * pushes)), **run)
-        alone = rotsim.simulate(optimizer, gradient=rotsim.ScaleInvariant(), **run)
+        layer = rotsim.simulate(optimizer, gradient=rotsim.LayerInvariant(tuple(decay * pushes)), **run, engine="numba")
+        alone = rotsim.simulate(optimizer, gradient=rotsim.ScaleInvariant(), **run, engine="numba")
         ratio, balanced = (_late(data, "rotation") / eq.rotation for data in (layer, alone))
         expected = _predicted(pushes)
         delayed = _with_delay(optimizer, decay, pushes) / eq.rotation

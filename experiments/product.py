@@ -131,7 +131,7 @@ def _decayed(optimizer: Optimizer, quick: bool, seed: int) -> dict[str, Estimate
     eq = rotsim.equilibrium(optimizer, DIM)
     steps = int(np.clip(4 * eq.relaxation_steps, 4000, 6_000 if quick else 40_000))
     data = rotsim.simulate(
-        optimizer, dim=DIM, neurons=32, steps=steps, initial_norm=eq.norm, record_every=50, seed=seed
+        optimizer, dim=DIM, neurons=32, steps=steps, initial_norm=eq.norm, record_every=50, seed=seed, engine="numba"
     )
     half = data.sizes["step"] // 2
     return {name: root_mean_square(data[name].values[:, half:], independent=True) for name in ("rotation", "norm")}
@@ -140,7 +140,14 @@ def _decayed(optimizer: Optimizer, quick: bool, seed: int) -> dict[str, Estimate
 def _undecayed(optimizer: Optimizer) -> float:
     """RMS step per coordinate of a parameter without decay, under the same noise at every lr."""
     data = rotsim.simulate(
-        optimizer, dim=16, neurons=32, steps=2000, gradient=rotsim.Isotropic(), initial_norm=1.0, dtype="float64"
+        optimizer,
+        dim=16,
+        neurons=32,
+        steps=2000,
+        gradient=rotsim.Isotropic(),
+        initial_norm=1.0,
+        dtype="float64",
+        engine="numba",
     )
     return float(np.sqrt((data["update_rms"].values[:, 10:] ** 2).mean() / 16))
 

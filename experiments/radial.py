@@ -157,7 +157,7 @@ def _walks(name: str, rotation: float, shares: np.ndarray, quick: bool) -> dict[
         window = int(at_total.relaxation_steps + memory_steps(optimizer))
         walk = rotsim.simulate(
             optimizer, DIM, 16 if quick else 64, (6 if quick else 12) * window, rotsim.Radial(strength),
-            initial_norm=delayed.norm, record_every=window, seed=seed,
+            initial_norm=delayed.norm, record_every=window, seed=seed, engine="numba",
         )  # fmt: skip
         for quantity in ("rotation", "norm"):
             value = root_mean_square(walk[quantity].values[:, walk.sizes["step"] // 3 :], independent=True)

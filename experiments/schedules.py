@@ -68,7 +68,7 @@ def examine(quick: bool) -> Finding:
             runs[STEADY] = COSINE, _steady_decay(optimizer)
         for seed, (case, (lr, wd)) in enumerate(runs.items()):
             run = dict(dim=DIM, steps=STEPS, lr_schedule=lr, wd_schedule=wd, record_every=WINDOW)
-            walk = rotsim.simulate(optimizer, neurons=24 if quick else 128, seed=seed, **run)
+            walk = rotsim.simulate(optimizer, neurons=24 if quick else 128, seed=seed, **run, engine="numba")
             course = rotsim.predict(optimizer, **run)
             checks += course_checks(f"{label}, {case}", walk, course)
             found = {"lr": _windows(lr).tolist()}
@@ -160,7 +160,7 @@ def _published(quick: bool) -> tuple[dict[str, Any], list[Check]]:
     neurons, dim, steps = 2 if quick else 16, 10_000, 10_000
     sampled = 3 / np.sqrt(2 * dim)
     free = rotsim.simulate(
-        rotsim.AdamW(1e-3, 0.0, (0.9, 0.95)), dim, neurons, 2000, rotsim.Isotropic(), record_every=500
+        rotsim.AdamW(1e-3, 0.0, (0.9, 0.95)), dim, neurons, 2000, rotsim.Isotropic(), record_every=500, engine="numba"
     )
     update = _mean(free["update_rms"].values[:, 1:] / (1e-3 * np.sqrt(dim)))
 
@@ -169,13 +169,17 @@ def _published(quick: bool) -> tuple[dict[str, Any], list[Check]]:
     run = dict(
         gradient=rotsim.Isotropic(), steps=steps, initial_norm=0.1 * np.sqrt(dim), lr_schedule=factor, record_every=1
     )
-    simulated = _mean(rotsim.simulate(optimizer, dim, neurons, **run)["norm"].values[:, -1] / np.sqrt(dim))
+    simulated = _mean(
+        rotsim.simulate(optimizer, dim, neurons, **run, engine="numba")["norm"].values[:, -1] / np.sqrt(dim)
+    )
     predicted = float(rotsim.predict(optimizer, dim, **run)["norm"][0, -1] / np.sqrt(dim))
 
     with_mean = {}
     for mean in (0.1, 0.3, 1.0):
         signal = rotsim.Signal(mean, scale_invariant=False)
-        walk = rotsim.simulate(rotsim.AdamW(1e-3, 0.0, (0.9, 0.95)), dim, neurons, 1000, signal, record_every=250)
+        walk = rotsim.simulate(
+            rotsim.AdamW(1e-3, 0.0, (0.9, 0.95)), dim, neurons, 1000, signal, record_every=250, engine="numba"
+        )
         with_mean[mean] = _mean(walk["update_rms"].values[:, 1:] / (1e-3 * np.sqrt(dim)))
     closed = {name: _closed_form(optimizer, factors, mass, power) for name, factors, mass, power in (
         ("line to 0.1", linear(steps, FINAL), 1.1 / 2, 1.11 / 3),  # his ∫η/ηmax and ∫η²/ηmax², over the time
@@ -236,7 +240,7 @@ def _gradient_over_weights(neurons: int) -> dict[float, tuple[float, float]]:
     """‖g‖/‖w‖ of SGD without momentum while the rate falls along a line, over Defazio's steady ratio at each rate."""
     optimizer, steps = rotsim.SGDM(0.5, 0.1, momentum=0.0), 20_000
     fall = linear(steps, FINAL)
-    walk = rotsim.simulate(optimizer, DIM, neurons, steps, lr_schedule=fall, record_every=steps // 100)
+    walk = rotsim.simulate(optimizer, DIM, neurons, steps, lr_schedule=fall, record_every=steps // 100, engine="numba")
     norm = walk["norm"].values
     found = {}
     for factor in (0.8, 0.5, 0.2):

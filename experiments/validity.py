@@ -166,6 +166,7 @@ def measure(setting: Setting, share: float = 1.0) -> dict[str, dict[str, float]]
         setting.gradient,
         initial_norm=exact.norm,
         record_every=window,
+        engine="numba",
     )
     found = {}
     told = rotsim.equilibrium(optimizer, dim, setting.gradient) if isinstance(setting.gradient, KNOWN) else None

@@ -1,8 +1,10 @@
 """Counter-based normals: each draw is a pure function of (seed, neuron, stream, step, coordinate, dim).
 
-Threefry2x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") turns a counter
-(pair, step) into two 32-bit words; Box-Muller turns those into two normals, for the coordinates j
-and ⌈dim/2⌉ + j of pair j. Nothing is carried between draws, so threads, chunks and resumed runs cannot change a number.
+Threefry4x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") turns a counter (j, step)
+into four 32-bit words, two each for the pairs j and ⌈dim/4⌉ + j, in 12 rounds: the fewest that passed the
+BigCrush battery there; 20 are the conservative default. Box-Muller turns the words of pair p into two
+normals, for the coordinates p and ⌈dim/2⌉ + p. Nothing is carried between draws, so threads, chunks and
+resumed runs cannot change a number.
 
 Every function here works on scalars inside a kernel and, called directly, on NumPy arrays: the
 twin in `rotsim.simulation.twin` draws the same noise without numba. Where a product and a sum are
@@ -17,7 +19,6 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload, register_jitable
 
-ROUNDS = 13  # the fewest that pass the BigCrush battery in the Random123 paper; 20 is the conservative default
 GRADIENT_STREAM = 0
 INITIAL_WEIGHTS_STREAM = 1
 
@@ -27,51 +28,52 @@ _OPTIONS: Any = {"fastmath": False}
 
 
 @register_jitable(**_OPTIONS)
-def _mix(x0, x1, rotation):  # type: ignore[no-untyped-def]
-    x0 = _U(x0 + x1)
-    x1 = _U(_U(x1 << _U(rotation)) | _U(x1 >> _U(32 - rotation)))
-    return x0, _U(x1 ^ x0)
+def _mix(x, y, rotation):  # type: ignore[no-untyped-def]
+    x = _U(x + y)
+    y = _U(_U(y << _U(rotation)) | _U(y >> _U(32 - rotation)))
+    return x, _U(y ^ x)
 
 
 @register_jitable(**_OPTIONS)
-def _inject(x0, x1, k0, k1, count):  # type: ignore[no-untyped-def]
-    return _U(x0 + k0), _U(x1 + _U(k1 + _U(count)))
+def _two_rounds(x0, x1, x2, x3, r0, r1, r2, r3):  # type: ignore[no-untyped-def]
+    x0, x1 = _mix(x0, x1, r0)
+    x2, x3 = _mix(x2, x3, r1)
+    x0, x3 = _mix(x0, x3, r2)
+    x2, x1 = _mix(x2, x1, r3)
+    return x0, x1, x2, x3
 
 
 @register_jitable(**_OPTIONS)
 def first_rounds(k0, k1, c0, c1):  # type: ignore[no-untyped-def]
-    """Rounds 1 to 6 of `threefry2x32`, for a loop that does something else between."""
-    k2 = _U(_PARITY ^ k0 ^ k1)
-    x0, x1 = _U(c0 + k0), _U(c1 + k1)
-    x0, x1 = _mix(x0, x1, 13)
-    x0, x1 = _mix(x0, x1, 15)
-    x0, x1 = _mix(x0, x1, 26)
-    x0, x1 = _mix(x0, x1, 6)
-    x0, x1 = _inject(x0, x1, k1, k2, 1)
-    x0, x1 = _mix(x0, x1, 17)
-    return _mix(x0, x1, 29)
+    """Rounds 1 to 4 of `threefry4x32` and the key's second injection."""
+    x0, x1, x2, x3 = _U(c0 + k0), _U(c1 + k1), _U(0), _U(0)
+    x0, x1, x2, x3 = _two_rounds(x0, x1, x2, x3, 10, 26, 11, 21)
+    x0, x1, x2, x3 = _two_rounds(x0, x1, x2, x3, 13, 27, 23, 5)
+    return _U(x0 + k1), x1, x2, _U(x3 + _U(_U(_PARITY ^ k0 ^ k1) + _U(1)))
 
 
 @register_jitable(**_OPTIONS)
-def last_rounds(k0, k1, x0, x1):  # type: ignore[no-untyped-def]
-    """Rounds 7 to 13, from what `first_rounds` left."""
-    k2 = _U(_PARITY ^ k0 ^ k1)
-    x0, x1 = _mix(x0, x1, 16)
-    x0, x1 = _mix(x0, x1, 24)
-    x0, x1 = _inject(x0, x1, k2, k0, 2)
-    x0, x1 = _mix(x0, x1, 13)
-    x0, x1 = _mix(x0, x1, 15)
-    x0, x1 = _mix(x0, x1, 26)
-    x0, x1 = _mix(x0, x1, 6)
-    x0, x1 = _inject(x0, x1, k0, k1, 3)
-    return _mix(x0, x1, 17)
+def middle_rounds(k0, k1, x0, x1, x2, x3):  # type: ignore[no-untyped-def]
+    """Rounds 5 to 8 and the third injection."""
+    x0, x1, x2, x3 = _two_rounds(x0, x1, x2, x3, 6, 20, 17, 11)
+    x0, x1, x2, x3 = _two_rounds(x0, x1, x2, x3, 25, 10, 18, 20)
+    return x0, x1, _U(x2 + _U(_PARITY ^ k0 ^ k1)), _U(x3 + _U(k0 + _U(2)))
 
 
 @register_jitable(**_OPTIONS)
-def threefry2x32(k0, k1, c0, c1):  # type: ignore[no-untyped-def]
-    """Threefry2x32 with 13 rounds: key (k0, k1), counter (c0, c1), all uint32 -> two uint32 words."""
-    x0, x1 = first_rounds(k0, k1, c0, c1)
-    return last_rounds(k0, k1, x0, x1)
+def last_rounds(k0, k1, x0, x1, x2, x3):  # type: ignore[no-untyped-def]
+    """Rounds 9 to 12 and the last injection."""
+    x0, x1, x2, x3 = _two_rounds(x0, x1, x2, x3, 10, 26, 11, 21)
+    x0, x1, x2, x3 = _two_rounds(x0, x1, x2, x3, 13, 27, 23, 5)
+    return x0, _U(x1 + _U(_PARITY ^ k0 ^ k1)), _U(x2 + k0), _U(x3 + _U(k1 + _U(3)))
+
+
+@register_jitable(**_OPTIONS)
+def threefry4x32(k0, k1, c0, c1):  # type: ignore[no-untyped-def]
+    """Threefry4x32 with 12 rounds: key (k0, k1, 0, 0), counter (c0, c1, 0, 0), all uint32 -> four uint32 words."""
+    x0, x1, x2, x3 = first_rounds(k0, k1, c0, c1)
+    x0, x1, x2, x3 = middle_rounds(k0, k1, x0, x1, x2, x3)
+    return last_rounds(k0, k1, x0, x1, x2, x3)
 
 
 def fma(a, b, c):  # type: ignore[no-untyped-def]
@@ -104,32 +106,32 @@ def _fma_in_kernel(a, b, c):  # type: ignore[no-untyped-def]
     return lambda a, b, c: _fma(a, b, c)
 
 
-# Chebyshev interpolants in float32, relative error of the polynomial below 2.2e-7:
-# log(1+f)/f on [sqrt(1/2)-1, sqrt(2)-1], sin(y)/y and cos(y) in y² on [0, (pi/4)²].
+# Minimax polynomials: log(1+f)/f on [√½ - 1, √2 - 1] and sin(y)/y, in y² on [0, (π/2)²], to a relative 1.1e-6 and 9e-7,
+# cos(y) in y² to 5e-8. The errors oscillate: E[z²] is right to 1e-7.
 _LOG = tuple(
     np.float32(c)
     for c in (
-        9.999999404e-01,
-        -5.000037551e-01,
-        3.333460689e-01,
-        -2.496890724e-01,
-        1.991334856e-01,
-        -1.727820635e-01,
-        1.612624824e-01,
-        -9.895350784e-02,
+        9.999999999e-01,
+        -5.000084639e-01,
+        3.331921995e-01,
+        -2.491906136e-01,
+        2.044911981e-01,
+        -1.858761460e-01,
+        1.194944754e-01,
     )
 )
 _MINUS_2_LOG = tuple(np.float32(-2.0) * c for c in _LOG)
-_SIN = tuple(np.float32(c) for c in (1.0, -1.666665077e-01, 8.332035504e-03, -1.950390433e-04))
-_COS = tuple(np.float32(c) for c in (1.0, -4.999985695e-01, 4.165501520e-02, -1.358577982e-03))
+_SIN = tuple(np.float32(c) for c in (9.999990463e-01, -1.666555405e-01, 8.311899379e-03, -1.848813990e-04))
+_COS = tuple(
+    np.float32(c) for c in (9.999999404e-01, -4.999990463e-01, 4.166358337e-02, -1.385370386e-03, 2.315393249e-05)
+)
 _MINUS_2_LOG_2 = np.float32(-2.0 * np.log(2.0))
-_RADIANS = np.float32(np.pi / 4 / 2**31)
-_HALF = np.float32(0.5)
+_RADIANS = np.float32(np.pi / 2**32)
 _ONE = np.float32(1.0)
 _SQRT_HALF_BITS = np.int32(0x3F3504F3)
 _SHIFT_BITS = np.int32(0x3F3504F3 + (31 << 23))  # of √½·2³¹
 _MANTISSA = np.int32(0x007FFFFF)
-_SIGN = np.uint32(0x80000000)
+_SIGN, _ODD, _NOT_SIGN = np.uint32(0x80000000), np.uint32(1), np.uint32(0x7FFFFFFF)
 
 
 @register_jitable(**_OPTIONS)
@@ -148,8 +150,7 @@ def _minus_2_log(x):  # type: ignore[no-untyped-def]
     shifted = _I(_bits(x) - _SHIFT_BITS)
     k = np.float32(_I(shifted >> _I(23)))
     f = _float(_I(shifted & _MANTISSA) + _SQRT_HALF_BITS) - _ONE
-    p = fma(f, _MINUS_2_LOG[7], _MINUS_2_LOG[6])
-    p = fma(f, p, _MINUS_2_LOG[5])
+    p = fma(f, _MINUS_2_LOG[6], _MINUS_2_LOG[5])
     p = fma(f, p, _MINUS_2_LOG[4])
     p = fma(f, p, _MINUS_2_LOG[3])
     p = fma(f, p, _MINUS_2_LOG[2])
@@ -162,48 +163,57 @@ def _minus_2_log(x):  # type: ignore[no-untyped-def]
 def box_muller(x0, x1):  # type: ignore[no-untyped-def]
     """Two independent standard normals (float32) from two uniform 32-bit words.
 
-    The radius uses 31 bits, (k + ½)·2⁻³¹, so |z| reaches 6.6 standard deviations. The angle is
-    uniform in [-π/4, π/4) by 30 bits; the other two swap cosine and sine and turn the cosine's
-    sign, which spreads it over the circle.
+    The radius is of 31 bits of the first word, (2k + 1)·2⁻³¹, so |z| reaches 6.6 standard deviations. The
+    second word is an angle in [-π/2, π/2); the radius' sign, the bit left over, spreads it over the circle.
     """
-    radius = np.sqrt(_minus_2_log(np.float32(_I(_U(x0 >> _U(1)))) + _HALF))
-    y = np.float32(_I(_U(x1 << _U(2)))) * _RADIANS
+    radius = np.sqrt(_minus_2_log(np.float32(_I(_U(_U(x0 & _NOT_SIGN) | _ODD)))))
+    radius = _float(_I(_bits(radius) ^ _I(_U(x0 & _SIGN))))
+    y = np.float32(_I(x1)) * _RADIANS
     q = y * y
-    sine = _bits(y * fma(q, fma(q, fma(q, _SIN[3], _SIN[2]), _SIN[1]), _SIN[0]))
-    cosine = _bits(fma(q, fma(q, fma(q, _COS[3], _COS[2]), _COS[1]), _COS[0]))
-    cosine = _I(cosine ^ _I(_U(x1 & _SIGN)))
-    swap = _I(_I(sine ^ cosine) & _I(_I(_U(x1 << _U(1))) >> _I(31)))  # xor swap: all bits or none
-    return radius * _float(cosine ^ swap), radius * _float(sine ^ swap)
+    sine = fma(q, fma(q, fma(q, _SIN[3], _SIN[2]), _SIN[1]), _SIN[0])
+    cosine = fma(q, fma(q, fma(q, fma(q, _COS[4], _COS[3]), _COS[2]), _COS[1]), _COS[0])
+    return radius * cosine, radius * y * sine
+
+
+@register_jitable(**_OPTIONS)
+def counters(dim):  # type: ignore[no-untyped-def]
+    """How many counters the normals of one neuron take in one step."""
+    return (dim + 3) // 4
 
 
 @register_jitable(**_OPTIONS, inline="always")
 def draw_words(words, key0, key1, step):  # type: ignore[no-untyped-def]
-    """Fill words (2, pairs), uint32, with those of one neuron at one step."""
-    x0, x1 = words[0], words[1]
-    for j in range(x0.size):
-        x0[j], x1[j] = threefry2x32(key0, key1, _U(j), _U(step))
+    """Fill words (2, 2·counters), uint32, with those of one neuron at one step, a column for a pair of normals."""
+    count = words.shape[1] // 2
+    for j in range(count):
+        x0, x1, x2, x3 = threefry4x32(key0, key1, _U(j), _U(step))
+        words[0, j], words[1, j], words[0, count + j], words[1, count + j] = x0, x1, x2, x3
 
 
 @register_jitable(**_OPTIONS, inline="always")
 def fill_normals(z, words):  # type: ignore[no-untyped-def]
-    """Turn words (2, pairs) into the normals z (2·pairs,); coordinates j and pairs + j share a counter.
+    """Turn words (2, ≥ pairs) into the normals z (2·pairs,).
 
     Words and normals in two loops, not one: each chain of dependent instructions is then short
     enough for the processor to overlap several.
     """
     x0, x1 = words[0], words[1]
-    near, far = z[: x0.size], z[x0.size :]
-    for j in range(x0.size):
+    pairs = z.size // 2
+    near, far = z[:pairs], z[pairs:]
+    for j in range(pairs):
         near[j], far[j] = box_muller(x0[j], x1[j])
 
 
 @register_jitable(**_OPTIONS, inline="always")
 def draw_normals(z, key0, key1, step):  # type: ignore[no-untyped-def]
     """Fill z (even length) with the normals of one neuron at one step, without words drawn before."""
-    near, far = z[: z.size // 2], z[z.size // 2 :]
-    for j in range(near.size):
-        x0, x1 = threefry2x32(key0, key1, _U(j), _U(step))
-        near[j], far[j] = box_muller(x0, x1)
+    pairs = z.size // 2
+    count = counters(z.size)
+    for j in range(count):
+        x0, x1, x2, x3 = threefry4x32(key0, key1, _U(j), _U(step))
+        z[j], z[pairs + j] = box_muller(x0, x1)
+        if count + j < pairs:
+            z[count + j], z[pairs + count + j] = box_muller(x2, x3)
 
 
 @register_jitable(**_OPTIONS)
@@ -221,17 +231,16 @@ def chi_squared(freedom, key0, key1, step):  # type: ignore[no-untyped-def]
     if freedom == 0:
         return 0.0
     if freedom == 1:
-        x0, x1 = threefry2x32(key0, key1, _U(1), _U(step))
+        x0, x1, _, _ = threefry4x32(key0, key1, _U(1), _U(step))
         x, _ = box_muller(x0, x1)
         return np.float64(x) * np.float64(x)
     d = 0.5 * freedom - 1.0 / 3.0
     c = 1.0 / np.sqrt(9.0 * d)
     counter = 1
     while True:
-        x0, x1 = threefry2x32(key0, key1, _U(counter), _U(step))
+        x0, x1, word, _ = threefry4x32(key0, key1, _U(counter), _U(step))
         normal, _ = box_muller(x0, x1)
-        word, _ = threefry2x32(key0, key1, _U(counter + 1), _U(step))
-        counter += 2
+        counter += 1
         x = np.float64(normal)
         y = c * x
         if y <= -1.0:
@@ -244,7 +253,7 @@ def chi_squared(freedom, key0, key1, step):  # type: ignore[no-untyped-def]
 @register_jitable(**_OPTIONS)
 def components(freedom, key0, key1, step):  # type: ignore[no-untyped-def]
     """Of freedom + 2 normals: those along two given directions, and the length of the rest, float64."""
-    x0, x1 = threefry2x32(key0, key1, _U(0), _U(step))
+    x0, x1, _, _ = threefry4x32(key0, key1, _U(0), _U(step))
     z1, z2 = box_muller(x0, x1)
     return np.float64(z1), np.float64(z2), np.sqrt(chi_squared(freedom, key0, key1, step))
 
@@ -261,14 +270,15 @@ def normals(keys: np.ndarray, step: int, dim: int) -> np.ndarray:
     dim : int
         Number of coordinates.
     """
-    pair = np.arange((dim + 1) // 2, dtype=np.uint32)
-    step_word = np.full_like(pair, step)
-    x0, x1 = threefry2x32(keys[:, :1], keys[:, 1:], pair, step_word)
-    return np.concatenate(box_muller(x0, x1), axis=1)[:, :dim]
+    counter = np.arange(counters(dim), dtype=np.uint32)
+    x0, x1, x2, x3 = threefry4x32(keys[:, :1], keys[:, 1:], counter, np.full_like(counter, step))
+    pairs = (dim + 1) // 2
+    words = np.concatenate([x0, x2], axis=1)[:, :pairs], np.concatenate([x1, x3], axis=1)[:, :pairs]
+    return np.concatenate(box_muller(*words), axis=1)[:, :dim]
 
 
 def neuron_keys(seed: int, neurons: int, stream: int) -> np.ndarray:
     """One 64-bit key per neuron and stream, hashed from the seed; uint32, shape (neurons, 2)."""
     neuron = np.arange(neurons, dtype=np.uint32)
     low, high = np.full_like(neuron, seed & 0xFFFFFFFF), np.full_like(neuron, seed >> 32)
-    return np.stack(threefry2x32(low, high, neuron, np.full_like(neuron, stream)), axis=-1)
+    return np.stack(threefry4x32(low, high, neuron, np.full_like(neuron, stream))[:2], axis=-1)

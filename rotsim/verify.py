@@ -146,6 +146,7 @@ def _simulations(bar: Progress, quick: bool, seed: int, predict: Callable[..., E
             initial_norm=2.0 * exact.norm,
             record_every=int(np.clip(exact.relaxation_steps / 10, 1, 100)),
             progress=lambda done, total, index=index: bar.update(task, completed=index + done / total),  # type: ignore[misc]
+            engine="numba",  # the walk itself, also where `simulate` would take a shortcut
         )
         cases.append(Case(optimizer, gradient, data, exact, leading, compare(data, exact, k=K)))
     bar.remove_task(task)

@@ -11,6 +11,7 @@ from rotsim.dataset import spec_of
 from rotsim.gradients.base import shape_noise
 from rotsim.simulation import gram, gram_rotational, rotational, run
 from rotsim.simulation.start import fresh
+from rotsim.simulation.walk import scratch
 from tests.test_gram import distances
 
 MODELS = [rotsim.Isotropic(0.7), rotsim.ScaleInvariant(1.3)]
@@ -45,7 +46,8 @@ def walk_of_vectors(optimizer, model, weights, walk):
     table = table_of(optimizer)
     slots, norm_squared = np.zeros((1, 4, dim)), np.array([weights @ weights])
     slots[0, 0] = weights
-    keys, records, scratch = noise.neuron_keys(0, 1, 0), np.zeros((1, 3, STEPS)), np.zeros(dim + dim % 2)
+    keys, records = noise.neuron_keys(0, 1, 0), np.zeros((1, 3, STEPS))
+    room = scratch(model, dim, np.dtype(np.float64))
     e = np.full(dim, dim**-0.5) if optimizer.zero_mean else np.zeros(dim)
     seen = []
 
@@ -63,7 +65,7 @@ def walk_of_vectors(optimizer, model, weights, walk):
         first = p * c - q * e if orthogonal else c
         seen.append((z @ first, z @ d, np.linalg.norm(z - (z @ e) * e - (z @ c) * c - (z @ d) * d)))
         g = shape_noise(z[None], slots[0, :1], np.array([model.scale]), orthogonal)
-        arguments = np.zeros((1, 1)), g[None], 1, 0, scratch, records
+        arguments = np.zeros((1, 1)), g[None], 1, 0, room, records
         walk((0, 1), slots, norm_squared, keys, t + 1, table[t : t + 1], *arguments)
     p, q, c, d = frame()
     w, m = slots[0, :2]

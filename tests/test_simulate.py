@@ -161,10 +161,10 @@ def test_first_neurons_do_not_depend_on_how_many_there_are(optimizer):
 @pytest.mark.parametrize("make", [rotsim.AdamW, rotsim.AdamL2])
 def test_a_normal_of_exactly_zero_is_no_step(make):
     """Without ε, Adam's first step on a zero gradient would be 0/0."""
-    zero = noise.normals(noise.neuron_keys(28001, 11, noise.GRADIENT_STREAM)[10:], 1, 4096)[0] == 0
-    assert zero.sum() == 2  # one pair whose radius rounds to 0, about once in 6e7 pairs
+    zero = noise.normals(noise.neuron_keys(1331, 11, noise.GRADIENT_STREAM)[10:], 1, 4096)[0] == 0
+    assert zero.sum() == 2  # one pair whose radius rounds to 0, about once in 3e7 pairs
     start = np.ones((11, 4096))
-    options = dict(steps=1, seed=28001, initial_weights=start, gradient=rotsim.Isotropic(), keep_state=True)
+    options = dict(steps=1, seed=1331, initial_weights=start, gradient=rotsim.Isotropic(), keep_state=True)
     for engine in ("numba", "numpy"):
         data = rotsim.simulate(make(0.125, 0.0, eps=0.0), engine=engine, **options)
         moved = np.abs(data["state"].values[10, 0] - 1)

@@ -211,7 +211,7 @@ def shaped(z, w, norm_squared, scale, scale_invariant):  # type: ignore[no-untyp
 def across(overlap, dim, norm_squared, scale):  # type: ignore[no-untyped-def]
     """(a, b) of the part of z across w over ‖w‖, with scale/√dim; ``overlap`` is ⟨z, w⟩."""
     a = scale / np.sqrt(dim * norm_squared)
-    return a, -a * overlap / norm_squared
+    return a, -a / norm_squared * overlap  # in this order only the product has to wait for the overlap
 
 
 def shape_noise(z: np.ndarray, w: np.ndarray, scale: np.ndarray, scale_invariant: bool) -> np.ndarray:

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from numba.extending import register_jitable
 
+from rotsim.compiled import inlined
 from rotsim.gradients.base import INLINED, GradientPower, Noise, across, one_scale
 from rotsim.noise import box_muller
 
 
+def _draw(near, far, x0, x1, w_near, w_far):  # type: ignore[no-untyped-def]
+    """`fill_normals` and the overlap with w in one loop: it costs nothing while the normals are in registers."""
+    overlap = w_near.dtype.type(0)
+    for j in range(far.size):
+        near[j], far[j] = box_muller(x0[j], x1[j])
+        overlap += near[j] * w_near[j] + far[j] * w_far[j]
+    return overlap
+
+
+_OPTIONS: Any = {"fastmath": INLINED["fastmath"], "_nrt": False}
+_draw_few = inlined(_draw, "draw_few", {}, interleave=2, **_OPTIONS)
+_draw_many = inlined(_draw, "draw_many", {}, interleave=4, **_OPTIONS)  # loads the many constants half as often
+
+
 @register_jitable(**INLINED)
 def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
-    # `fill_normals` and `shaped` in one loop: the overlap costs nothing while the normals are in registers
-    x0, x1 = words[0], words[1]
-    overlap = w.dtype.type(0)
-    pairs = (w.size + 1) // 2  # not slices: of them LLVM makes a loop that is slow at small dim
-    for j in range(w.size // 2):
-        near, far = box_muller(x0[j], x1[j])
-        z[j], z[pairs + j] = near, far
-        overlap += near * w[j] + far * w[pairs + j]
-    for j in range(w.size // 2, pairs):  # the last of an odd dim
-        z[j], z[pairs + j] = box_muller(x0[j], x1[j])
-        overlap += z[j] * w[j]
+    half = w.size // 2
+    pairs = w.size - half
+    parts = z[:half], z[pairs : pairs + half], words[0], words[1], w[:half], w[pairs:]
+    overlap = _draw_few(*parts) if half < 64 else _draw_many(*parts)
+    if half < pairs:  # the last of an odd dim
+        z[half], _ = box_muller(words[0, half], words[1, half])
+        overlap += z[half] * w[half]
     return across(overlap, w.size, norm_squared, parameters[0])
 
 

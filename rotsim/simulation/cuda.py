@@ -84,7 +84,7 @@ def _walk(  # type: ignore[no-untyped-def]
     partial = _cuda.shared.array((3, _groups), _real)
     w, m, v = state[i, 0], state[i, 1], state[i, 2]
     dim = w.size
-    pairs = (dim + 1) // 2
+    pairs, quarter = (dim + 1) // 2, (dim + 3) // 4
     key0, key1 = keys[i, 0], keys[i, 1]
     scale, before = _real(parameters[i, 0]), _real(norm_squared[i])
     steps = coefficients.shape[0]
@@ -96,13 +96,15 @@ def _walk(  # type: ignore[no-untyped-def]
         sum_norm, sum_angle, sum_moved = record[0], record[1], record[2]
         for t in range(start, stop):
             overlap = _real(0)
-            for p in range(me, pairs, _threads):
-                x0, x1 = _words(key0, key1, np.uint32(p), np.uint32(first_step + t))
-                near, far = _normals(x0, x1)
-                z[i, p], z[i, pairs + p] = near, far
-                overlap += _real(near) * w[p]
-                if pairs + p < dim:
-                    overlap += _real(far) * w[pairs + p]
+            for q in range(me, quarter, _threads):
+                x0, x1, x2, x3 = _words(key0, key1, np.uint32(q), np.uint32(first_step + t))
+                z[i, q], z[i, pairs + q] = _normals(x0, x1)
+                if quarter + q < pairs:
+                    z[i, quarter + q], z[i, pairs + quarter + q] = _normals(x2, x3)
+                for p in range(q, pairs, quarter):
+                    overlap += z[i, p] * w[p]
+                    if pairs + p < dim:
+                        overlap += z[i, pairs + p] * w[pairs + p]
             a, b = scale, _real(0)
             if orthogonal:
                 overlap, _, _ = _block_sums(sums, partial, me, overlap, _real(0), _real(0))
@@ -113,15 +115,16 @@ def _walk(  # type: ignore[no-untyped-def]
                 coefficients[t, 5],
             )  # fmt: skip
             after, along, moved = _real(0), _real(0), _real(0)
-            for p in range(me, pairs, _threads):
-                for j in range(p, dim, pairs):
-                    old = w[j]
-                    change, m[j], v[j] = _update(old, m[j], v[j], a * z[i, j] + b * old, c)
-                    new = old + change
-                    w[j] = new
-                    after += new * new
-                    along += old * change
-                    moved += change * change
+            for q in range(me, quarter, _threads):
+                for p in range(q, pairs, quarter):
+                    for j in range(p, dim, pairs):
+                        old = w[j]
+                        change, m[j], v[j] = _update(old, m[j], v[j], a * z[i, j] + b * old, c)
+                        new = old + change
+                        w[j] = new
+                        after += new * new
+                        along += old * change
+                        moved += change * change
             after, along, moved = _block_sums(sums, partial, me, after, along, moved)
             if me == 0:  # one thread in double precision, which most GPUs are slow at
                 exact = np.float64(before), np.float64(after), np.float64(along), np.float64(moved)
@@ -175,7 +178,7 @@ def _kernel(optimizer: type[Optimizer], real: str) -> tuple[Any, int]:
     simulated = bool(numba.config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
     groups = 2 if simulated else 16  # the simulator starts a Python thread for each
     functions = {
-        "_update": optimizer.update, "_angle": squared_angle, "_chord": squared_chord, "_words": noise.threefry2x32,
+        "_update": optimizer.update, "_angle": squared_angle, "_chord": squared_chord, "_words": noise.threefry4x32,
         "_normals": noise.box_muller,
     }  # fmt: skip
     bound: dict[str, Any] = {"_cuda": cuda, "_real": getattr(numba, real), "_threads": groups**2, "_groups": groups}
@@ -193,7 +196,7 @@ def kernel(optimizer: Optimizer, gradient: Gradient) -> Callable[..., None]:
     orthogonal = isinstance(gradient, ScaleInvariant)
 
     def walk(  # type: ignore[no-untyped-def]
-        neurons, state, norm_squared, keys, first_step, coefficients, parameters, _data, window, first_window, _z,
+        neurons, state, norm_squared, keys, first_step, coefficients, parameters, _data, window, first_window, _room,
         records,
     ) -> None:  # fmt: skip
         compiled, threads = _kernel(type(optimizer), state.dtype.name)

@@ -122,7 +122,7 @@ def kernel(optimizer: Optimizer, gradient: Gradient, dim: int) -> Callable[..., 
     named = 3 if isinstance(optimizer, Rotational) and optimizer.zero_mean else 2  # directions with a component each
 
     def walk(  # type: ignore[no-untyped-def]
-        neurons, state, norm_squared, keys, first_step, coefficients, parameters, _data, window, first_window, _z,
+        neurons, state, norm_squared, keys, first_step, coefficients, parameters, _data, window, first_window, _room,
         records,
     ) -> None:  # fmt: skip
         chain = gram_rotational.kernel() if rotational else _kernel()

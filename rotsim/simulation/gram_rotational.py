@@ -39,7 +39,7 @@ from numba.extending import register_jitable
 from scipy.special import stdtrit
 
 from rotsim.compiled import compiled
-from rotsim.noise import INITIAL_WEIGHTS_STREAM, components, neuron_keys, threefry2x32
+from rotsim.noise import INITIAL_WEIGHTS_STREAM, components, neuron_keys, threefry4x32
 
 SLOTS = 6  # W, M_1, M_2, s, p, q
 
@@ -110,7 +110,7 @@ def initial_shares(neurons: int, dim: int, seed: int, initial_weights: Any) -> t
     else:
         keys = neuron_keys(seed, neurons, INITIAL_WEIGHTS_STREAM)
         zero = np.zeros(neurons, np.uint32)
-        word, _ = threefry2x32(keys[:, 0], keys[:, 1], zero, zero)
+        word = threefry4x32(keys[:, 0], keys[:, 1], zero, zero)[0]
         mean, centred = stdtrit(dim - 1, (word + 0.5) * 2.0**-32), np.full(neurons, np.sqrt(dim - 1))
     norm = np.hypot(mean, centred)
     return mean / norm, np.where(centred > _EQUAL * norm, centred / norm, 0.0)

@@ -22,13 +22,13 @@ _update = _sample = None  # what `kernel` binds to the inner optimizer's update 
 
 
 def _walk(  # type: ignore[no-untyped-def]
-    neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, z, records
+    neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, room, records
 ):
     """Advance ``neurons`` = (start, stop) by ``len(coefficients)`` steps; coefficients : (steps, 10)."""
     wide_vectors()
     real = state.dtype.type
     tiny = np.finfo(state.dtype).tiny
-    words = np.empty((2, (state.shape[2] + 1) // 2), np.uint32)
+    z, words, _ = room
     for i in range(neurons[0], neurons[1]):
         w, m, v, memory, kept = state[i, 0], state[i, 1], state[i, 2], state[i, 3:], state[i, -1]
         dim = w.size
@@ -85,7 +85,7 @@ def _walk(  # type: ignore[no-untyped-def]
 @cache
 def _kernel(inner: type, gradient: type[Gradient]) -> Callable[..., None]:
     bound = {"_update": inner.update, "_sample": gradient.sample}  # type: ignore[attr-defined]
-    return compiled(_walk, f"rotational_{inner.name}_{gradient.name}", bound, fastmath=FASTMATH)  # type: ignore[attr-defined]
+    return compiled(_walk, f"rotational_{inner.name}_{gradient.name}", bound, fastmath=FASTMATH, _nrt=False)  # type: ignore[attr-defined]
 
 
 def kernel(optimizer: Rotational, gradient: Gradient) -> Callable[..., None]:

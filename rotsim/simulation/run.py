@@ -25,7 +25,6 @@ from rotsim.simulation.start import (
     SLOTS,
     Schedule,
     State,
-    aligned,
     digests,
     fresh,
     initial_description,
@@ -35,10 +34,6 @@ from rotsim.simulation.start import (
 
 Progress = Callable[[int, int], None]
 Engine = Literal["auto", "numba", "numpy", "gram", "cuda"]
-
-# Beyond this dim the walk's state leaves a core's L2 cache (1 MiB); up to it the walk is quick and its draws are
-# those of every other optimizer on the same seed, which common random numbers need.
-_GRAM_DIM = 1 << 16
 
 _COORDINATE_STEPS_PER_CHUNK = 3e8  # a few tenths of a second per core between two looks at progress and Ctrl-C
 _LEAST_COST = 64  # a step costs at least as much as that of so many coordinates
@@ -125,7 +120,7 @@ def simulate(
         per neuron (`rotsim.simulation.gram`): any dim at the same cost, equal to the walk in distribution
         but on draws of its own, always in float64. "cuda": the walk on an NVIDIA GPU
         (`rotsim.simulation.cuda`; the same draws, the same numbers up to rounding). "auto": "gram" where
-        it is valid and dim > 65536, else "numba".
+        it is valid, unless `keep_state` asks for weights, else "numba"; with `resume`, what the file was made with.
 
     Returns
     -------
@@ -163,7 +158,7 @@ def simulate(
         checkpoint = dataset.check_writable(checkpoint)
     neurons, dim = shape_of_run(neurons, dim, steps, gradient, initial_weights)
     if engine == "auto":
-        engine = "gram" if dim > _GRAM_DIM and gram.valid(optimizer, gradient) else "numba"
+        engine = _automatic(optimizer, gradient, keep_state, resume)
     if engine == "gram":
         gram.require_valid(optimizer, gradient)
     if engine == "cuda":
@@ -234,6 +229,14 @@ def simulate(
     return so_far(with_state=keep_state, last=True)
 
 
+def _automatic(optimizer: Optimizer, gradient: Gradient, keep_state: bool, resume: xr.Dataset | None) -> Engine:
+    """The engine that `simulate` takes unless told."""
+    if resume is not None:
+        made_with: Engine = dataset.spec_of(resume).get("engine", "numba")
+        return made_with
+    return "gram" if gram.valid(optimizer, gradient) and not keep_state else "numba"
+
+
 def _dataset(
     state: State,
     records: np.ndarray,
@@ -294,7 +297,7 @@ def _advance(
         chunk = 1
 
     def advance(waiting: deque[tuple[int, int]], first: int, table: np.ndarray, data: np.ndarray) -> None:
-        scratch = aligned((gradient.scratch(dim),), real)
+        room = walk.scratch(gradient, dim, real)
         while waiting:
             try:
                 block = waiting.popleft()
@@ -302,7 +305,7 @@ def _advance(
                 return
             kernel(
                 block, state.slots, state.norm_squared, keys, first, table, parameters, data,
-                window, first_window, scratch, records,
+                window, first_window, room, records,
             )  # fmt: skip
 
     with ThreadPoolExecutor(max(1, workers - 1)) as pool, np.errstate(over="ignore", invalid="ignore", divide="ignore"):

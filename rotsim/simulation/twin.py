@@ -39,8 +39,9 @@ def walk_by(move: Move, gradient: Gradient) -> Callable[..., None]:
     """The walk that every twin takes: draw gradients, move, record."""
 
     def walk(  # type: ignore[no-untyped-def]
-        neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, z, records
-    ):
+        neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, _room,
+        records,
+    ):  # fmt: skip
         chosen = slice(*neurons)
         for t, c in enumerate(coefficients):
             step = first_step + t

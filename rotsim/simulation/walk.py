@@ -5,14 +5,18 @@ allocates nothing per step and holds no lock; which neurons and how many steps i
 nothing in the numbers.
 
 The update of one step draws the random words of the next: their integer instructions run while
-the divider works on the update's roots and quotients. Half of them stand between two coordinates,
-since a processor looks ahead over less than one pass of the loop.
+the divider works on the update's roots and quotients. They stand between four coordinates, a third of
+the rounds at a time, since a processor looks ahead over less than one pass of the loop.
+
+Kernels count no references (``_nrt``), which would cost a third of a walk at dim 64: whoever calls
+them brings the memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numba.extending import register_jitable
@@ -21,6 +25,7 @@ from rotsim import noise
 from rotsim.compiled import compiled, inlined, wide_vectors
 from rotsim.gradients.base import Gradient
 from rotsim.optimizers.base import Optimizer
+from rotsim.simulation.start import aligned
 
 _BLOCK = 64  # steps whose norms and angles are computed together, which the processor does several at a time
 FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging walk must show as NaN
@@ -80,43 +85,67 @@ def _move(w, m, v, z, j, a, b, c):  # type: ignore[no-untyped-def]
     return new * new, old * change, change * change
 
 
-def _advance(w, m, v, z, words0, words1, a, b, c, key0, key1, next_step):  # type: ignore[no-untyped-def]
+@register_jitable
+def _quarters(x, quarter):  # type: ignore[no-untyped-def]
+    """The four parts of x (dim,) that take their normals from the same counters."""
+    half = (x.size + 1) // 2
+    return x[:quarter], x[quarter:half], x[half : half + quarter], x[half + quarter :]
+
+
+def _advance(w, m, v, z, words, a, b, c, key0, key1, next_step):  # type: ignore[no-untyped-def]
     """Update every coordinate with g = a·z + b·w and draw the next step's words; ‖w‖², ⟨w, Δw⟩ and ‖Δw‖²."""
     wide_vectors()
-    after, along, moved = w.dtype.type(0), w.dtype.type(0), w.dtype.type(0)
-    half = w.size // 2
-    for j in range(half):
-        x0, x1 = noise.first_rounds(key0, key1, np.uint32(j), np.uint32(next_step))
-        near = _coordinate(w, m, v, z, j, a, b, c)
-        words0[j], words1[j] = noise.last_rounds(key0, key1, x0, x1)
-        far = _coordinate(w, m, v, z, half + j, a, b, c)
-        after += near[0] + far[0]
-        along += near[1] + far[1]
-        moved += near[2] + far[2]
-    for j in range(2 * half, w.size):  # the last of an odd dim
-        words0[half], words1[half] = noise.threefry2x32(key0, key1, np.uint32(half), np.uint32(next_step))
-        last = _coordinate(w, m, v, z, j, a, b, c)
-        after, along, moved = after + last[0], along + last[1], moved + last[2]
+    zero = w[0].dtype.type(0)
+    after, along, moved = zero, zero, zero
+    for j in range(w[3].size):
+        x0, x1, x2, x3 = noise.first_rounds(key0, key1, np.uint32(j), np.uint32(next_step))
+        terms = _coordinate(w[0], m[0], v[0], z[0], j, a, b, c)
+        after, along, moved = after + terms[0], along + terms[1], moved + terms[2]
+        x0, x1, x2, x3 = noise.middle_rounds(key0, key1, x0, x1, x2, x3)
+        terms = _coordinate(w[1], m[1], v[1], z[1], j, a, b, c)
+        after, along, moved = after + terms[0], along + terms[1], moved + terms[2]
+        x0, x1, x2, x3 = noise.last_rounds(key0, key1, x0, x1, x2, x3)
+        terms = _coordinate(w[2], m[2], v[2], z[2], j, a, b, c)
+        after, along, moved = after + terms[0], along + terms[1], moved + terms[2]
+        words[0][j], words[1][j], words[2][j], words[3][j] = x0, x1, x2, x3
+        terms = _coordinate(w[3], m[3], v[3], z[3], j, a, b, c)
+        after, along, moved = after + terms[0], along + terms[1], moved + terms[2]
+    for j in range(w[3].size, w[0].size):  # the last of a dim that is no multiple of four
+        words[0][j], words[1][j], words[2][j], words[3][j] = noise.threefry4x32(
+            key0, key1, np.uint32(j), np.uint32(next_step)
+        )
+        for quarter in range(3):
+            if j < w[quarter].size:
+                terms = _coordinate(w[quarter], m[quarter], v[quarter], z[quarter], j, a, b, c)
+                after, along, moved = after + terms[0], along + terms[1], moved + terms[2]
     return after, along, moved
 
 
+def scratch(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a kernel works in: the sampler's ``z``, the words of a step, and the sums of a block of steps."""
+    words = aligned((2, 2 * noise.counters(dim)), np.dtype(np.uint32))
+    return aligned((gradient.scratch(dim),), dtype), words, np.zeros((4, _BLOCK))
+
+
 def _walk(  # type: ignore[no-untyped-def]
-    neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, z, records
+    neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, room, records
 ):
     """Advance ``neurons`` = (start, stop) by ``len(coefficients)`` steps; step numbers start at `first_step`.
 
     state : (neurons, SLOTS + the gradient's memory, dim); norm_squared : (neurons,) float64, carried so that
     a chunk boundary changes no rounding; coefficients : (steps, 6); parameters : (neurons, count) float64, of the
-    sampler; data : (steps, neurons or 1, count) or (0, 0, 0); z : the sampler's scratch; records : (neurons, 3,
+    sampler; data : (steps, neurons or 1, count) or (0, 0, 0); room : `scratch`; records : (neurons, 3,
     windows) float64, to which ‖w‖², the squared angle and ‖Δw‖² of every step are added.
     """
     wide_vectors()
+    z, words, sums = room
     real = state.dtype.type
-    words = np.empty((2, (state.shape[2] + 1) // 2), np.uint32)
-    sums = np.empty((4, _BLOCK))
-    steps = coefficients.shape[0]
+    steps, quarter = coefficients.shape[0], words.shape[1] // 2
+    x = words[0, :quarter], words[1, :quarter], words[0, quarter:], words[1, quarter:]
     for i in range(neurons[0], neurons[1]):
-        w, m, v, memory = state[i, 0], state[i, 1], state[i, 2], state[i, 3:]
+        w, memory = state[i, 0], state[i, 3:]
+        parts = _quarters(w, quarter), _quarters(state[i, 1], quarter), _quarters(state[i, 2], quarter)
+        z_parts = _quarters(z[: w.size], quarter)
         key0, key1 = keys[i, 0], keys[i, 1]
         before = norm_squared[i]
         noise.draw_words(words, key0, key1, first_step)
@@ -130,7 +159,9 @@ def _walk(  # type: ignore[no-untyped-def]
                 a, b = real(scale_z), real(scale_w)
                 c = coefficients[t]
                 c = (c[0], c[1], c[2], c[3], c[4], c[5])
-                after, along, moved = _step(w, m, v, z, words[0], words[1], a, b, c, key0, key1, first_step + t + 1)
+                after, along, moved = _step(
+                    parts[0], parts[1], parts[2], z_parts, x, a, b, c, key0, key1, first_step + t + 1
+                )
                 sums[0, k], sums[1, k], sums[2, k], sums[3, k] = before, after, along, moved
                 before = np.float64(after)
             _record(records[i], sums, count, first_step + start, window, first_window)
@@ -142,6 +173,7 @@ def kernel(optimizer: type[Optimizer], gradient: type[Gradient]) -> Callable[...
     """`_walk` for one optimizer and gradient model."""
     name = f"{optimizer.name}_{gradient.name}"
     bound = {"_update": optimizer.update, "_sample": gradient.sample}
-    bound["_coordinate"] = inlined(_move, f"move_{name}", bound, fastmath=FASTMATH)
-    bound["_step"] = inlined(_advance, f"advance_{name}", bound, fastmath=FASTMATH)
-    return compiled(_walk, f"walk_{name}", bound, fastmath=FASTMATH)
+    options: Any = {"fastmath": FASTMATH, "_nrt": False}
+    bound["_coordinate"] = inlined(_move, f"move_{name}", bound, **options)
+    bound["_step"] = inlined(_advance, f"advance_{name}", bound, interleave=1, **options)
+    return compiled(_walk, f"walk_{name}", bound, **options)
