@@ -36,6 +36,7 @@ def name_of(model):
 
 def run(optimizer, model, **changes):
     options = dict(dim=DIM, neurons=NEURONS, steps=STEPS, record_every=10, seed=5, dtype="float64", initial_norm=1.5)
+    options["engine"] = "numba"  # the samplers are tested, which "auto" can leave out
     return rotsim.simulate(optimizer, gradient=model, **{**options, **changes})
 
 

@@ -119,11 +119,20 @@ def test_chosen_where_valid_and_refused_elsewhere():
         data = rotsim.simulate(optimizer, dim=dim, neurons=1, steps=1, gradient=gradient)
         return rotsim.dataset.spec_of(data)["engine"]
 
-    assert engine(SGDM, 2**16) == "numba"
-    assert engine(SGDM, 2**16 + 1) == "gram"
-    assert engine(rotsim.AdamW(1e-3, 0.1), 2**16 + 1) == "numba"
-    replay = rotsim.Replay(np.ones((1, 1, 2**16 + 1)))
-    assert engine(SGDM, 2**16 + 1, replay) == "numba"
+    assert engine(SGDM, 2) == engine(SGDM, 10**9) == engine(SGDM, 16, rotsim.Isotropic()) == "gram"
+    assert engine(rotsim.AdamW(1e-3, 0.1), 16) == "numba"
+    replay = rotsim.Replay(np.ones((1, 1, 16)))
+    assert engine(SGDM, 16, replay) == "numba"
     for optimizer, gradient in ((rotsim.AdamW(1e-3, 0.1), None), (SGDM, replay)):
         with pytest.raises(rotsim.InvalidInput, match=r"needs SGDM or .* Use engine='numba'"):
             rotsim.simulate(optimizer, steps=1, gradient=gradient, engine="gram")
+
+
+@pytest.mark.parametrize("made_with", ["gram", "numba"])
+def test_a_resumed_walk_goes_on_with_the_engine_it_has(made_with):
+    options = dict(dim=8, neurons=2, record_every=5)
+    whole = rotsim.simulate(SGDM, steps=20, engine=made_with, **options)
+    part = rotsim.simulate(SGDM, steps=11, engine=made_with, keep_state=True, **options)
+    again = rotsim.simulate(SGDM, steps=20, resume=part, **options)
+    assert again.drop_attrs().identical(whole.drop_attrs())
+    assert rotsim.dataset.spec_of(again)["engine"] == made_with

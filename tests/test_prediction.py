@@ -43,6 +43,7 @@ def walks():
                 record_every=50,
                 lr_schedule=SCHEDULES[schedule],
                 seed=11,
+                engine="numba",
             )
         return cache[key]
 

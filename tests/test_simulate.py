@@ -16,7 +16,7 @@ from rotsim.simulation import run as run_module
 from rotsim.simulation.run import Diverged
 from tests.conftest import press_ctrl_c
 
-SMALL = dict(dim=33, neurons=5, steps=600, record_every=50, initial_norm=2.0, seed=11)
+SMALL = dict(dim=33, neurons=5, steps=600, record_every=50, initial_norm=2.0, seed=11, engine="numba")
 
 
 def same_bits(a: xr.Dataset, b: xr.Dataset) -> bool:
@@ -176,7 +176,7 @@ def test_a_normal_of_exactly_zero_is_no_step(make):
 def test_numpy_twin(optimizer, gradient, dim):
     options = {**SMALL, "dim": dim, "steps": 200, "dtype": "float64"}
     kernel = rotsim.simulate(optimizer, gradient=gradient, **options)
-    twin = rotsim.simulate(optimizer, gradient=gradient, engine="numpy", **options)
+    twin = rotsim.simulate(optimizer, gradient=gradient, **{**options, "engine": "numpy"})
     for name in QUANTITIES:
         np.testing.assert_allclose(kernel[name], twin[name], rtol=1e-10, err_msg=name)
 
@@ -246,13 +246,15 @@ def test_schedule_scales_the_weight_decay(engine):
     """Three halves of one decay is half of the threefold one; and `resume` asks for the same schedule."""
     weaker, stronger = rotsim.SGDM(0.1, 0.01), rotsim.SGDM(0.1, 0.03)
     half, three_halves = (lambda step, factor=factor: np.full(step.shape, factor) for factor in (0.5, 1.5))
-    part = rotsim.simulate(weaker, wd_schedule=three_halves, keep_state=True, engine=engine, **{**SMALL, "steps": 130})
+    part = rotsim.simulate(
+        weaker, wd_schedule=three_halves, keep_state=True, **{**SMALL, "engine": engine, "steps": 130}
+    )
     assert same_bits(
-        rotsim.simulate(weaker, wd_schedule=three_halves, resume=part, engine=engine, **SMALL),
-        rotsim.simulate(stronger, wd_schedule=half, engine=engine, **SMALL),
+        rotsim.simulate(weaker, wd_schedule=three_halves, resume=part, **{**SMALL, "engine": engine}),
+        rotsim.simulate(stronger, wd_schedule=half, **{**SMALL, "engine": engine}),
     )
     with pytest.raises(rotsim.InvalidInput, match="`resume` was run with wd_schedule="):
-        rotsim.simulate(weaker, wd_schedule=half, resume=part, engine=engine, **SMALL)
+        rotsim.simulate(weaker, wd_schedule=half, resume=part, **{**SMALL, "engine": engine})
 
 
 def test_weight_decay_zero_grows_without_bound():

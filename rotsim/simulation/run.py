@@ -100,7 +100,7 @@ def simulate(
     wd_schedule : array_like of shape (steps,) or callable, optional
         Likewise on ``optimizer.weight_decay``.
     keep_state : bool
-        Also return weights and optimizer state, from which `resume` continues.
+        Also return weights and optimizer state (of "gram", its few numbers), from which `resume` continues.
     resume : Dataset, optional
         A dataset made with ``keep_state=True`` and the same arguments; its records are kept and
         the walk goes on, bit for bit as if it had never stopped. A last window that was cut short
@@ -120,7 +120,7 @@ def simulate(
         per neuron (`rotsim.simulation.gram`): any dim at the same cost, equal to the walk in distribution
         but on draws of its own, always in float64. "cuda": the walk on an NVIDIA GPU
         (`rotsim.simulation.cuda`; the same draws, the same numbers up to rounding). "auto": "gram" where
-        it is valid, unless `keep_state` asks for weights, else "numba"; with `resume`, what the file was made with.
+        it is valid, else "numba"; with `resume`, what the file was made with.
 
     Returns
     -------
@@ -158,7 +158,7 @@ def simulate(
         checkpoint = dataset.check_writable(checkpoint)
     neurons, dim = shape_of_run(neurons, dim, steps, gradient, initial_weights)
     if engine == "auto":
-        engine = _automatic(optimizer, gradient, keep_state, resume)
+        engine = _automatic(optimizer, gradient, resume)
     if engine == "gram":
         gram.require_valid(optimizer, gradient)
     if engine == "cuda":
@@ -229,12 +229,12 @@ def simulate(
     return so_far(with_state=keep_state, last=True)
 
 
-def _automatic(optimizer: Optimizer, gradient: Gradient, keep_state: bool, resume: xr.Dataset | None) -> Engine:
+def _automatic(optimizer: Optimizer, gradient: Gradient, resume: xr.Dataset | None) -> Engine:
     """The engine that `simulate` takes unless told."""
     if resume is not None:
         made_with: Engine = dataset.spec_of(resume).get("engine", "numba")
         return made_with
-    return "gram" if gram.valid(optimizer, gradient) and not keep_state else "numba"
+    return "gram" if gram.valid(optimizer, gradient) else "numba"
 
 
 def _dataset(
