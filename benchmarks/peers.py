@@ -53,7 +53,7 @@ def _floor(key0, key1, dim, steps, arithmetic):
     z, u = np.empty(dim, np.float32), np.ones(dim, np.float32)
     words = np.empty((2, 2 * noise.counters(dim)), np.uint32)
     for step in range(steps):
-        noise.draw_words(words, key0, key1, step)
+        noise.draw_words(words, noise.counters(dim), key0, key1, step)
         noise.fill_normals(z, words)
         if arithmetic:
             for j in range(dim):

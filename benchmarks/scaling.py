@@ -86,6 +86,7 @@ def main() -> None:
         for name, costs in result[panel].items():
             print(f"  {name:<8}" + "".join(f"{cost:>9.3f}" for cost in costs))
     content = {"ns_per_coordinate_step": result, "points": PANELS, "provenance": provenance(cores=CORES)}
+    chosen.output.mkdir(parents=True, exist_ok=True)
     (chosen.output / "scaling.json").write_text(json.dumps(content, indent=2) + "\n")
     figure(result).savefig(chosen.output / "scaling.png", dpi=150)
 

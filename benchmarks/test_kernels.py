@@ -14,7 +14,7 @@ DIM, NEURONS, STEPS = 1024, 4, 2000
 @njit
 def _draw(z, words, key0, key1, steps):
     for step in range(steps):
-        noise.draw_words(words, key0, key1, step)
+        noise.draw_words(words, noise.counters(DIM), key0, key1, step)
         noise.fill_normals(z, words)
 
 

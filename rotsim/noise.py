@@ -182,9 +182,8 @@ def counters(dim):  # type: ignore[no-untyped-def]
 
 
 @register_jitable(**_OPTIONS, inline="always")
-def draw_words(words, key0, key1, step):  # type: ignore[no-untyped-def]
-    """Fill words (2, 2·counters), uint32, with those of one neuron at one step, a column for a pair of normals."""
-    count = words.shape[1] // 2
+def draw_words(words, count, key0, key1, step):  # type: ignore[no-untyped-def]
+    """Fill words (2, ≥ 2·count), uint32, from so many counters of one neuron at one step: a column for each pair."""
     for j in range(count):
         x0, x1, x2, x3 = threefry4x32(key0, key1, _U(j), _U(step))
         words[0, j], words[1, j], words[0, count + j], words[1, count + j] = x0, x1, x2, x3

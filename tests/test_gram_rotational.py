@@ -11,7 +11,7 @@ from rotsim.dataset import spec_of
 from rotsim.gradients.base import shape_noise
 from rotsim.simulation import gram, gram_rotational, rotational, run
 from rotsim.simulation.start import fresh
-from rotsim.simulation.walk import scratch
+from rotsim.simulation.workspace import workspace
 from tests.test_gram import distances
 
 MODELS = [rotsim.Isotropic(0.7), rotsim.ScaleInvariant(1.3)]
@@ -47,7 +47,7 @@ def walk_of_vectors(optimizer, model, weights, walk):
     slots, norm_squared = np.zeros((1, 4, dim)), np.array([weights @ weights])
     slots[0, 0] = weights
     keys, records = noise.neuron_keys(0, 1, 0), np.zeros((1, 3, STEPS))
-    room = scratch(model, dim, np.dtype(np.float64))
+    room = workspace(model, dim, np.dtype(np.float64))
     e = np.full(dim, dim**-0.5) if optimizer.zero_mean else np.zeros(dim)
     seen = []
 

@@ -53,7 +53,7 @@ def fma_scalar(a, b, c):
 @njit
 def fill(z, key0, key1, step):
     words = np.empty((2, 2 * noise.counters(z.size)), np.uint32)
-    noise.draw_words(words, key0, key1, step)
+    noise.draw_words(words, noise.counters(z.size), key0, key1, step)
     noise.fill_normals(z, words)
 
 

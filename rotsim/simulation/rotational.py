@@ -28,7 +28,8 @@ def _walk(  # type: ignore[no-untyped-def]
     wide_vectors()
     real = state.dtype.type
     tiny = np.finfo(state.dtype).tiny
-    z, words, _ = room
+    _, z, words, _ = room
+    quarter = noise.counters(state.shape[2])
     for i in range(neurons[0], neurons[1]):
         w, m, v, memory, kept = state[i, 0], state[i, 1], state[i, 2], state[i, 3:], state[i, -1]
         dim = w.size
@@ -37,7 +38,7 @@ def _walk(  # type: ignore[no-untyped-def]
             step = first_step + t
             if step == 1:
                 kept[0], kept[1] = real(0), real(np.sqrt(before))
-            noise.draw_words(words, keys[i, 0], keys[i, 1], step)
+            noise.draw_words(words, quarter, keys[i, 0], keys[i, 1], step)
             scale_z, scale_w = _sample(
                 z, words, w, before, keys[i, 0], keys[i, 1], step, parameters[i], memory, data, t, i
             )

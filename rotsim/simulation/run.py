@@ -31,6 +31,7 @@ from rotsim.simulation.start import (
     resumed,
     shape_of_run,
 )
+from rotsim.simulation.workspace import workspace
 
 Progress = Callable[[int, int], None]
 Engine = Literal["auto", "numba", "numpy", "gram", "cuda"]
@@ -297,7 +298,7 @@ def _advance(
         chunk = 1
 
     def advance(waiting: deque[tuple[int, int]], first: int, table: np.ndarray, data: np.ndarray) -> None:
-        room = walk.scratch(gradient, dim, real)
+        room = workspace(gradient, dim, real)
         while waiting:
             try:
                 block = waiting.popleft()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -19,14 +18,6 @@ from rotsim.optimizers.base import Optimizer
 
 DEFAULT_DIM, DEFAULT_NEURONS = 1024, 64
 SLOTS = 3  # weights, first and second moment; a gradient model's memory follows
-
-
-def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """Zeros that begin with a cache line: a 64-byte vector that lies across two lines costs twice."""
-    size = math.prod(shape) * dtype.itemsize
-    room = np.zeros(size + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    return room[start : start + size].view(dtype).reshape(shape)
 
 
 @dataclass
@@ -144,7 +135,7 @@ def fresh(
     """State before the first step: given weights, or uniform directions of the given norms."""
     norm = given_norms(neurons, initial_norm, initial_weights)
     keys = neuron_keys(seed, neurons, INITIAL_WEIGHTS_STREAM)
-    slots, norm_squared = aligned((neurons, slots_needed, dim), dtype), np.zeros(neurons)
+    slots, norm_squared = np.zeros((neurons, slots_needed, dim), dtype), np.zeros(neurons)
     rows = max(1, (1 << 20) // dim)  # a few at a time: the temporaries of a draw are larger than its result
     for block in (slice(first, first + rows) for first in range(0, neurons, rows)):
         if initial_weights is None:

@@ -25,9 +25,8 @@ from rotsim import noise
 from rotsim.compiled import compiled, inlined, wide_vectors
 from rotsim.gradients.base import Gradient
 from rotsim.optimizers.base import Optimizer
-from rotsim.simulation.start import aligned
+from rotsim.simulation.workspace import BLOCK
 
-_BLOCK = 64  # steps whose norms and angles are computed together, which the processor does several at a time
 FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging walk must show as NaN
 
 _update = _sample = _coordinate = _step = None  # what `kernel` binds: see there
@@ -121,12 +120,6 @@ def _advance(w, m, v, z, words, a, b, c, key0, key1, next_step):  # type: ignore
     return after, along, moved
 
 
-def scratch(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a kernel works in: the sampler's ``z``, the words of a step, and the sums of a block of steps."""
-    words = aligned((2, 2 * noise.counters(dim)), np.dtype(np.uint32))
-    return aligned((gradient.scratch(dim),), dtype), words, np.zeros((4, _BLOCK))
-
-
 def _walk(  # type: ignore[no-untyped-def]
     neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, room, records
 ):
@@ -134,23 +127,26 @@ def _walk(  # type: ignore[no-untyped-def]
 
     state : (neurons, SLOTS + the gradient's memory, dim); norm_squared : (neurons,) float64, carried so that
     a chunk boundary changes no rounding; coefficients : (steps, 6); parameters : (neurons, count) float64, of the
-    sampler; data : (steps, neurons or 1, count) or (0, 0, 0); room : `scratch`; records : (neurons, 3,
+    sampler; data : (steps, neurons or 1, count) or (0, 0, 0); room : `workspace`; records : (neurons, 3,
     windows) float64, to which ‖w‖², the squared angle and ‖Δw‖² of every step are added.
     """
     wide_vectors()
-    z, words, sums = room
+    rows, z, words, sums = room
     real = state.dtype.type
-    steps, quarter = coefficients.shape[0], words.shape[1] // 2
-    x = words[0, :quarter], words[1, :quarter], words[0, quarter:], words[1, quarter:]
+    steps, dim = coefficients.shape[0], state.shape[2]
+    quarter = noise.counters(dim)
+    w, m, v, memory = rows[0, :dim], rows[1, :dim], rows[2, :dim], rows[3:]
+    parts = _quarters(w, quarter), _quarters(m, quarter), _quarters(v, quarter), _quarters(z[:dim], quarter)
+    x = words[0, :quarter], words[1, :quarter], words[0, quarter : 2 * quarter], words[1, quarter : 2 * quarter]
     for i in range(neurons[0], neurons[1]):
-        w, memory = state[i, 0], state[i, 3:]
-        parts = _quarters(w, quarter), _quarters(state[i, 1], quarter), _quarters(state[i, 2], quarter)
-        z_parts = _quarters(z[: w.size], quarter)
+        for slot in range(rows.shape[0]):
+            for j in range(dim):
+                rows[slot, j] = state[i, slot, j]
         key0, key1 = keys[i, 0], keys[i, 1]
         before = norm_squared[i]
-        noise.draw_words(words, key0, key1, first_step)
-        for start in range(0, steps, _BLOCK):
-            count = min(_BLOCK, steps - start)
+        noise.draw_words(words, quarter, key0, key1, first_step)
+        for start in range(0, steps, BLOCK):
+            count = min(BLOCK, steps - start)
             for k in range(count):
                 t = start + k
                 scale_z, scale_w = _sample(
@@ -160,12 +156,15 @@ def _walk(  # type: ignore[no-untyped-def]
                 c = coefficients[t]
                 c = (c[0], c[1], c[2], c[3], c[4], c[5])
                 after, along, moved = _step(
-                    parts[0], parts[1], parts[2], z_parts, x, a, b, c, key0, key1, first_step + t + 1
+                    parts[0], parts[1], parts[2], parts[3], x, a, b, c, key0, key1, first_step + t + 1
                 )
                 sums[0, k], sums[1, k], sums[2, k], sums[3, k] = before, after, along, moved
                 before = np.float64(after)
             _record(records[i], sums, count, first_step + start, window, first_window)
         norm_squared[i] = before
+        for slot in range(rows.shape[0]):
+            for j in range(dim):
+                state[i, slot, j] = rows[slot, j]
 
 
 @cache

@@ -1,0 +1,52 @@
+"""The memory that a kernel works in, laid out for the caches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rotsim.gradients import Gradient
+from rotsim.noise import counters
+from rotsim.simulation.start import SLOTS
+
+BLOCK = 64  # steps whose norms and angles are computed together, which the processor does several at a time
+
+_WAY = 4096  # addresses that so many bytes divide share a set of the first cache, which holds eight or twelve lines
+_STAGGER = 11 * 64  # whole cache lines, so that a vector never lies across two
+
+Workspace = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def workspace(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> Workspace:
+    """Zeros for one thread: a neuron's rows, the sampler's ``z``, the words of a step, the sums of a block of steps.
+
+    The update reads four places of each row at once. Where dim is a multiple of 4096 those of all rows would meet in
+    one set of the cache and push each other out; every row is therefore longer than it needs to be.
+
+    Returns
+    -------
+    rows : ndarray, shape (SLOTS + gradient.memory_slots, at least dim)
+    z : ndarray, shape (gradient.scratch(dim),)
+    words : ndarray of uint32, shape (2, at least 2·counters)
+    sums : ndarray of float64, shape (4, BLOCK)
+    """
+    count, length = SLOTS + gradient.memory_slots, gradient.scratch(dim)
+    row, z_row, words_row = (
+        _staggered(size) for size in (dim * dtype.itemsize, length * dtype.itemsize, 8 * counters(dim))
+    )
+    room = np.zeros(_WAY + count * row + z_row + 2 * words_row, np.uint8)
+    room = room[-room.ctypes.data % _WAY :]
+    rows, room = room[: count * row], room[count * row :]
+    z, words = room[: length * dtype.itemsize], room[z_row : z_row + 2 * words_row]
+    return (
+        rows.view(dtype).reshape(count, -1),
+        z.view(dtype),
+        words.view(np.uint32).reshape(2, -1),
+        np.zeros((4, BLOCK)),
+    )
+
+
+def _staggered(size: int) -> int:
+    """The least number of bytes, at least `size`, after which a row begins `_STAGGER` further in its set."""
+    return size + (_STAGGER - size) % _WAY
