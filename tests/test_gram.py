@@ -115,11 +115,12 @@ def test_transient_starts_from_the_given_weights():
 
 
 def test_chosen_where_valid_and_refused_elsewhere():
-    def engine(optimizer, dim, gradient=None):
-        data = rotsim.simulate(optimizer, dim=dim, neurons=1, steps=1, gradient=gradient)
+    def engine(optimizer, dim, gradient=None, **options):
+        data = rotsim.simulate(optimizer, dim=dim, neurons=1, steps=1, gradient=gradient, **options)
         return rotsim.dataset.spec_of(data)["engine"]
 
     assert engine(SGDM, 2) == engine(SGDM, 10**9) == engine(SGDM, 16, rotsim.Isotropic()) == "gram"
+    assert engine(SGDM, 16, keep_state=True) == "numba"  # asked for weights, it has them
     assert engine(rotsim.AdamW(1e-3, 0.1), 16) == "numba"
     replay = rotsim.Replay(np.ones((1, 1, 16)))
     assert engine(SGDM, 16, replay) == "numba"

@@ -115,7 +115,7 @@ def test_checkpoint_is_a_valid_run_so_far(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"dim": 10**9, "neurons": 10**5, "engine": "numba"}, "state 1.12e"),
+        ({"dim": 10**9, "neurons": 10**5, "engine": "numba"}, "or take engine='gram'"),
         ({"steps": 2**32 - 1, "record_every": 1}, "records 1.44e"),
     ],
 )

@@ -26,7 +26,7 @@ def available_memory() -> int | None:
     return min(free, limit - used)
 
 
-def check_fits(state_bytes: int, record_bytes: int) -> None:
+def check_fits(state_bytes: int, record_bytes: int, hint: str = "") -> None:
     """Raise `InvalidInput` if a run of this size does not fit.
 
     Parameters
@@ -35,6 +35,8 @@ def check_fits(state_bytes: int, record_bytes: int) -> None:
         Weights and optimizer state.
     record_bytes : int
         Peak of the records: sums, their roots and the dataset.
+    hint : str
+        A further way out, for the message.
     """
     available = available_memory()
     if available is None or state_bytes + record_bytes <= available:
@@ -44,5 +46,5 @@ def check_fits(state_bytes: int, record_bytes: int) -> None:
         f"the run needs about {(state_bytes + record_bytes) / gib:.3g} GiB "
         f"(state {state_bytes / gib:.3g}, records {record_bytes / gib:.3g}) "
         f"and {available / gib:.3g} GiB are available; "
-        "lower dim or neurons, or raise record_every"
+        f"lower dim or neurons, or raise record_every{hint}"
     )

@@ -31,7 +31,7 @@ from rotsim.simulation.start import (
     resumed,
     shape_of_run,
 )
-from rotsim.simulation.workspace import workspace
+from rotsim.simulation.workspace import workspace, workspace_bytes
 
 Progress = Callable[[int, int], None]
 Engine = Literal["auto", "numba", "numpy", "gram", "cuda"]
@@ -101,7 +101,7 @@ def simulate(
     wd_schedule : array_like of shape (steps,) or callable, optional
         Likewise on ``optimizer.weight_decay``.
     keep_state : bool
-        Also return weights and optimizer state (of "gram", its few numbers), from which `resume` continues.
+        Also return weights and optimizer state (of the engine "gram", its few numbers), from which `resume` continues.
     resume : Dataset, optional
         A dataset made with ``keep_state=True`` and the same arguments; its records are kept and
         the walk goes on, bit for bit as if it had never stopped. A last window that was cut short
@@ -121,7 +121,7 @@ def simulate(
         per neuron (`rotsim.simulation.gram`): any dim at the same cost, equal to the walk in distribution
         but on draws of its own, always in float64. "cuda": the walk on an NVIDIA GPU
         (`rotsim.simulation.cuda`; the same draws, the same numbers up to rounding). "auto": "gram" where
-        it is valid, else "numba"; with `resume`, what the file was made with.
+        it is valid, unless `keep_state` asks for weights, else "numba"; with `resume`, what that was made with.
 
     Returns
     -------
@@ -159,7 +159,7 @@ def simulate(
         checkpoint = dataset.check_writable(checkpoint)
     neurons, dim = shape_of_run(neurons, dim, steps, gradient, initial_weights)
     if engine == "auto":
-        engine = _automatic(optimizer, gradient, resume)
+        engine = _automatic(optimizer, gradient, keep_state, resume)
     if engine == "gram":
         gram.require_valid(optimizer, gradient)
     if engine == "cuda":
@@ -180,8 +180,13 @@ def simulate(
         "initial": initial_description(initial_norm, initial_weights),
     }
     slots = SLOTS + gradient.memory_slots + optimizer.memory_slots
-    carried = gram.slots(optimizer) if engine == "gram" else slots * dim
-    check_fits(neurons * carried * np.dtype(dtype).itemsize, 3 * neurons * -(-steps // window) * 24)
+    real = np.dtype(dtype)
+    if engine == "gram":
+        needed = neurons * gram.slots(optimizer) * 8
+    else:
+        needed = neurons * slots * dim * real.itemsize + min(workers, neurons) * workspace_bytes(gradient, dim, real)
+    hint = ", or take engine='gram'" if engine != "gram" and gram.valid(optimizer, gradient) else ""
+    check_fits(needed, 3 * neurons * -(-steps // window) * 24, hint)
     if resume is not None:
         state = resumed(resume, optimizer, spec, steps, schedules)
     elif engine == "gram":
@@ -230,12 +235,12 @@ def simulate(
     return so_far(with_state=keep_state, last=True)
 
 
-def _automatic(optimizer: Optimizer, gradient: Gradient, resume: xr.Dataset | None) -> Engine:
+def _automatic(optimizer: Optimizer, gradient: Gradient, keep_state: bool, resume: xr.Dataset | None) -> Engine:
     """The engine that `simulate` takes unless told."""
     if resume is not None:
         made_with: Engine = dataset.spec_of(resume).get("engine", "numba")
         return made_with
-    return "gram" if gram.valid(optimizer, gradient) else "numba"
+    return "gram" if gram.valid(optimizer, gradient) and not keep_state else "numba"
 
 
 def _dataset(

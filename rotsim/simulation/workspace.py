@@ -32,10 +32,8 @@ def workspace(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> Workspace:
     sums : ndarray of float64, shape (4, BLOCK)
     """
     count, length = SLOTS + gradient.memory_slots, gradient.scratch(dim)
-    row, z_row, words_row = (
-        _staggered(size) for size in (dim * dtype.itemsize, length * dtype.itemsize, 8 * counters(dim))
-    )
-    room = np.zeros(_WAY + count * row + z_row + 2 * words_row, np.uint8)
+    row, z_row, words_row = _row_sizes(gradient, dim, dtype)
+    room = np.zeros(workspace_bytes(gradient, dim, dtype), np.uint8)
     room = room[-room.ctypes.data % _WAY :]
     rows, room = room[: count * row], room[count * row :]
     z, words = room[: length * dtype.itemsize], room[z_row : z_row + 2 * words_row]
@@ -45,6 +43,18 @@ def workspace(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> Workspace:
         words.view(np.uint32).reshape(2, -1),
         np.zeros((4, BLOCK)),
     )
+
+
+def workspace_bytes(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> int:
+    """Memory that `workspace` takes, but for the sums."""
+    row, z_row, words_row = _row_sizes(gradient, dim, dtype)
+    return _WAY + (SLOTS + gradient.memory_slots) * row + z_row + 2 * words_row
+
+
+def _row_sizes(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> tuple[int, int, int]:
+    """Bytes of a row of state, of z and of a row of words."""
+    item = dtype.itemsize
+    return _staggered(dim * item), _staggered(gradient.scratch(dim) * item), _staggered(8 * counters(dim))
 
 
 def _staggered(size: int) -> int:
