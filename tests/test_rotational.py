@@ -283,6 +283,23 @@ def test_compiled_and_stacked_turns_are_the_same(kind, per_neuron, zero_mean, mo
             assert (ours - start).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("per_neuron", [True, False])
+def test_updates_are_laid_out_as_they_are_stacked(per_neuron):
+    from rotsim.measure import rotation_step
+
+    parameters = [*mixed(torch.float32), weights(4, 9), weights(3, 3, 2, 2).to(memory_format=torch.channels_last)]
+    zeros = rotation_step.zeros_to_stack(parameters, per_neuron)
+    assert all(
+        z.shape == p.shape and z.dtype == p.dtype and not z.any() for z, p in zip(zeros, parameters, strict=True)
+    )
+    for stack in rotation_step._stacks(parameters, per_neuron):
+        rows = [rotation_step._rows(zeros[i], per_neuron) for i in stack]
+        together = rotation_step._stack(rows)
+        together += 1  # reaches the updates where nothing had to be copied
+        assert all((zeros[i] == 1).all() for i in stack) == all(parameters[i].is_contiguous() for i in stack)
+        assert together.shape == torch.cat(rows).shape
+
+
 def test_threads_change_no_bit(monkeypatch):
     from rotsim.measure import rotation_kernel
 

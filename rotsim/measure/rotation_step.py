@@ -8,7 +8,7 @@ orthogonal part is scaled so that its RMS turns the weights by the angle of equi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -64,84 +64,118 @@ def rotate_(
     Notes
     -----
     This is the form for GPUs and for what `rotation_kernel.fits` refuses (half precision, odd memory): vectors of
-    equal length on one device are stacked, so that a network costs a handful of kernels per layer width. Arithmetic
-    is in float32 (float64 for float64 weights) whatever the weights' type. The RMS of θ_t over time is θ where
-    ‖u⊥‖ is steady; s contains the latest update, so where ‖u⊥‖² varies by 80 % about its mean (few
-    coordinates dominate) it is about 2 % less, and where the update's average still fills up s lags behind. The
-    norm is measured anew at every step, so rounding does not accumulate. A vector of zeros among others
-    (a padding row) stays where it is; so does one whose update is zero, or parallel to the weights but for rounding.
+    equal length on one device are stacked, so that a network costs a dozen operations on weights and updates for each
+    length, and one set of operations on numbers per vector. Arithmetic is in float32 (float64 for float64 weights)
+    whatever the weights' type. The RMS of θ_t over time is θ where ‖u⊥‖ is steady; s contains the latest update, so
+    where ‖u⊥‖² varies by 80 % about its mean (few coordinates dominate) it is about 2 % less, and where the update's
+    average still fills up s lags behind. The norm is measured anew at every step, so rounding does not accumulate. A
+    vector of zeros among others (a padding row) stays where it is; so does one whose update is zero, or parallel to the
+    weights but for rounding.
     """
-    for members in _stacks(parameters, states, per_neuron):
-        age = states[members[0]]["rotation_step"]
-        weights = [_rows(parameters[i], per_neuron) for i in members]
-        turn = rotation if factors is None else rotation * _stack([factors[i] for i in members])
-        stacked = _stack([_precise(w) for w in weights])
-        power = _turn_(
-            stacked,
-            _stack([_precise(_rows(updates[i], per_neuron)) for i in members]),
-            _stack([states[i]["norm"] for i in members]),
-            _stack([states[i]["update_norm_squared"] for i in members]),
-            turn,
-            zero_mean,
+    alike: dict[Any, list[int]] = {}  # on one device, of one type and age: one bias correction serves all
+    for index, (parameter, state) in enumerate(zip(parameters, states, strict=True)):
+        alike.setdefault((parameter.device, parameter.dtype, state["rotation_step"]), []).append(index)
+    for (_, _, age), members in alike.items():
+        stacks = _stacks([parameters[i] for i in members], per_neuron)
+        stacks = [[members[k] for k in stack] for stack in stacks]
+        order = [i for stack in stacks for i in stack]
+        pairs = [
+            tuple(_stack([_precise(_rows(tensors[i], per_neuron)) for i in stack]) for tensors in (parameters, updates))
+            for stack in stacks
+        ]
+        lengths = [len(w) for w, _ in pairs]
+        rooms = [torch.empty_like(w) for w, _ in pairs]
+        sums = [_sums(w, u, room, zero_mean) for (w, u), room in zip(pairs, rooms, strict=True)]
+        squared, along, mean, removed = _radial(torch.cat(sums, dim=1))
+        for (w, u), of_w, of_one in zip(pairs, along.split(lengths), mean.split(lengths), strict=True):
+            u.addcmul_(w, of_w[:, None], value=-1)
+            if zero_mean:
+                u.sub_(of_one[:, None] * w.shape[1] ** -0.5)
+        across = torch.cat([_squared(u, room) for (_, u), room in zip(pairs, rooms, strict=True)])
+        *shares, power = _shares(
+            torch.where(across > ROUNDING * removed, across, 0.0),
+            squared,
+            _stack([states[i]["norm"] for i in order]),
+            _stack([states[i]["update_norm_squared"] for i in order]),
+            rotation if factors is None else rotation * _stack([factors[i] for i in order]),
             update_norm_decay,
             age + 1,
         )
-        counts = [len(w) for w in weights]
-        if stacked.data_ptr() != parameters[members[0]].data_ptr():  # a lone float32 weight was turned itself
-            targets = [parameters[i] for i in members]
-            parts = [part.view(target.shape) for part, target in zip(stacked.split(counts), targets, strict=True)]
-            torch._foreach_copy_(targets, parts)
-        for i, part in zip(members, power.split(counts), strict=True):
-            states[i]["update_norm_squared"] = part
-            states[i]["rotation_step"] = age + 1
+        split = zip(*(share[:, None].split(lengths) for share in shares), strict=True)
+        for stack, (w, u), (of_w, of_u) in zip(stacks, pairs, split, strict=True):
+            w.mul_(of_w).addcmul_(u, of_u)
+            if w.data_ptr() != parameters[stack[0]].data_ptr():  # else float32 weights that were not copied together
+                _scatter(w, [parameters[i] for i in stack])
+        for i, part in zip(order, power.split([len(states[i]["norm"]) for i in order]), strict=True):
+            states[i]["update_norm_squared"], states[i]["rotation_step"] = part, age + 1
 
 
-def _stacks(
-    parameters: Sequence[torch.Tensor], states: Sequence[dict[str, Any]], per_neuron: bool
-) -> Iterable[list[int]]:
-    """Indices of what to turn together: of one width, device, type and age (one bias correction serves all)."""
-    found: dict[Any, list[int]] = {}
-    for index, (parameter, state) in enumerate(zip(parameters, states, strict=True)):
-        width = parameter.numel() // (parameter.shape[0] if per_neuron else 1)
-        key = width, parameter.device, parameter.dtype, state["rotation_step"]
-        found.setdefault(key, []).append(index)
-    return found.values()
+def zeros_to_stack(parameters: Sequence[torch.Tensor], per_neuron: bool) -> list[torch.Tensor]:
+    """Zeros shaped like `parameters`, in memory one behind another where `rotate_` would stack them."""
+    zeros: dict[int, torch.Tensor] = {}
+    for stack in _stacks(parameters, per_neuron):
+        like = [parameters[i] for i in stack]
+        if any(p.dtype != like[0].dtype or p.device != like[0].device or not p.is_contiguous() for p in like):
+            zeros.update((i, torch.zeros_like(parameters[i])) for i in stack)
+            continue
+        parts = torch.zeros(sum(p.numel() for p in like), dtype=like[0].dtype, device=like[0].device)
+        split = parts.split([p.numel() for p in like])
+        zeros.update((i, part.view(p.shape)) for i, p, part in zip(stack, like, split, strict=True))
+    return [zeros[i] for i in range(len(parameters))]
 
 
-def _turn_(
-    w: torch.Tensor,
-    u: torch.Tensor,
+def _stacks(parameters: Sequence[torch.Tensor], per_neuron: bool) -> list[list[int]]:
+    """Indices of the parameters whose vectors have one length, for each length."""
+    found: dict[int, list[int]] = {}
+    for index, parameter in enumerate(parameters):
+        found.setdefault(parameter.numel() // (parameter.shape[0] if per_neuron else 1), []).append(index)
+    return list(found.values())
+
+
+def _squared(x: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
+    """‖x‖² of each row, perhaps by way of `room`: on a CPU the norm, unlike a sum, loses digits of long rows."""
+    return torch.linalg.vector_norm(x, dim=1).square() if x.is_cuda else torch.mul(x, x, out=room).sum(1)
+
+
+def _sums(w: torch.Tensor, u: torch.Tensor, room: torch.Tensor, zero_mean: bool) -> torch.Tensor:
+    """‖w‖² and ⟨w, u⟩ of each row, and the sums of w and u over √dim, or zeros; shape (4, rows)."""
+    overlap = torch.mul(w, u, out=room).sum(1)
+    means = [x.sum(1) * w.shape[1] ** -0.5 if zero_mean else torch.zeros_like(overlap) for x in (w, u)]
+    return torch.stack([_squared(w, room), overlap, *means])
+
+
+def _radial(sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """‖w‖², and of what does not turn in u: the shares of w and of 1/√dim, and the squared length."""
+    squared, overlap, sum_w, sum_u = sums
+    # off the span of 1 and w, that is off 1 and the centred w; of equal weights nothing is left when centred
+    overlap = overlap.addcmul(sum_w, sum_u, value=-1)
+    centred = torch.maximum(squared.addcmul(sum_w, sum_w, value=-1), 1e-6 * squared)
+    along = overlap / _nonzero(centred)
+    return squared, along, sum_u.addcmul(along, sum_w, value=-1), (along * overlap).addcmul_(sum_u, sum_u)
+
+
+def _shares(
+    across: torch.Tensor,
+    squared: torch.Tensor,
     norm: torch.Tensor,
     power: torch.Tensor,
     rotation: float | torch.Tensor,
-    zero_mean: bool,
     decay: float,
     age: int,
-) -> torch.Tensor:
-    """Turn the rows of `w` (rows, dim) in place, using up `u`; return the new running power (rows,) of the updates."""
-    dim = w.shape[1]
-    product = w * u
-    overlap, squared = product.sum(1), _nonzero(torch.mul(w, w, out=product).sum(1))
-    if zero_mean:  # project off the span of 1 and w, that is off 1 and the centred w
-        sum_w, sum_u = w.sum(1), u.sum(1)
-        # a row of equal weights has nothing left when centred: the floor keeps rounding from being divided by it
-        centred = torch.maximum(squared.addcmul(sum_w, sum_w, value=-1 / dim), 1e-6 * squared)
-        overlap.addcmul_(sum_w, sum_u, value=-1 / dim).div_(centred)
-        removed = (centred * overlap).mul_(overlap).addcmul_(sum_u, sum_u, value=1 / dim)
-        mean = sum_u.addcmul_(overlap, sum_w, value=-1).div_(dim)
-        u.addcmul_(w, overlap[:, None], value=-1).sub_(mean[:, None])
-    else:
-        overlap.div_(squared)
-        removed = (squared * overlap).mul_(overlap)
-        u.addcmul_(w, overlap[:, None], value=-1)
-    size_squared = torch.mul(u, u, out=product).sum(1)
-    size_squared = torch.where(size_squared > ROUNDING * removed, size_squared, 0.0)
-    size = size_squared.sqrt()
-    power = torch.lerp(size_squared, power, decay)
-    angle = size.div(_nonzero(power).sqrt_()).mul_(rotation * (1 - decay**age) ** 0.5)
-    w.mul_(angle.cos().mul_(norm).div_(squared.sqrt_())[:, None])
-    w.addcmul_(u, angle.sin_().mul_(norm).div_(_nonzero(size))[:, None], value=-1)
-    return power
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Shares of w and of what turns in u, of squared length `across`, in the turned vector; the new running power."""
+    power = torch.lerp(across, power, decay)
+    angle = (across / _nonzero(power)).sqrt_() * (rotation * (1 - decay**age) ** 0.5)
+    of_w = angle.cos() * norm / _nonzero(squared).sqrt_()
+    of_u = -angle.sin() * norm / _nonzero(across).sqrt_()
+    return of_w, of_u, power
+
+
+def _scatter(stacked: torch.Tensor, targets: list[torch.Tensor]) -> None:
+    """Copy the rows of `stacked` to the weights that they belong to."""
+    rows = [target.numel() // stacked.shape[1] for target in targets]
+    parts = [part.view(target.shape) for part, target in zip(stacked.split(rows), targets, strict=True)]
+    torch._foreach_copy_(targets, parts)
 
 
 def begin(parameter: torch.Tensor, state: dict[str, Any], per_neuron: bool) -> None:
@@ -202,10 +236,22 @@ def _precise(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def _stack(tensors: list[torch.Tensor]) -> torch.Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
-
-
 def _nonzero(x: torch.Tensor) -> torch.Tensor:
     """`x` >= 0 made safe to divide by, also times 1e-6: where it is zero the quotients of this file are zero."""
     return x.clamp_min(1e6 * torch.finfo(x.dtype).tiny)
+
+
+def _stack(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """One tensor of all rows: without a copy where they lie one behind another already."""
+    first = tensors[0]
+    ends = [t.data_ptr() + t.numel() * t.element_size() for t in tensors]
+    if len(tensors) == 1:
+        return first
+    if (
+        first.ndim == 2
+        and all(t.is_contiguous() and t.dtype == first.dtype for t in tensors)
+        and all(t.untyped_storage().data_ptr() == first.untyped_storage().data_ptr() for t in tensors)
+        and ends[:-1] == [t.data_ptr() for t in tensors[1:]]
+    ):
+        return first.as_strided((sum(len(t) for t in tensors), first.shape[1]), (first.shape[1], 1))
+    return torch.cat(tensors)

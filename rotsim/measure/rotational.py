@@ -14,7 +14,7 @@ from torch.optim.sgd import sgd
 from rotsim.errors import InvalidInput, real, require
 from rotsim.measure.closure import evaluate
 from rotsim.measure.rotation_kernel import fits, turn_
-from rotsim.measure.rotation_step import begin, can_rotate, keep_precision, refuse, rotate_
+from rotsim.measure.rotation_step import begin, can_rotate, keep_precision, refuse, rotate_, zeros_to_stack
 from rotsim.optimizers import SGDM, AdamW, Lion
 from rotsim.optimizers.base import Optimizer, beta_pair, check_decoupled_decay
 from rotsim.theory import closed_forms
@@ -107,7 +107,7 @@ class _Rotational(torch.optim.Optimizer):
         self, group: dict[str, Any], parameters: list[torch.Tensor], states: list[dict[str, Any]]
     ) -> list[torch.Tensor]:
         """The plain optimizer's directions of descent: its step from zero, without decay, at lr -1."""
-        updates = [torch.zeros_like(p) for p in parameters]
+        updates = zeros_to_stack(parameters, group["per_neuron"])
         self._descend(group, updates, parameters, states, lr=-1.0, weight_decay=0.0)
         return updates
 
