@@ -37,3 +37,15 @@ def test_a_peer_takes_the_steps_of_the_walk(name, scale_invariant):
         cosine = (before * own[0]).sum(1) / np.linalg.norm(before, axis=1) / np.linalg.norm(own[0], axis=1)
         np.testing.assert_allclose(angle, np.arccos(cosine), rtol=1e-5)
         np.testing.assert_allclose(norm, np.linalg.norm(own[0], axis=1), rtol=1e-6)
+
+
+def test_counted_traffic_is_what_readme_says():
+    pytest.importorskip("torch")
+    from benchmarks import rotational, traffic
+
+    found = {}
+    for name in traffic.SHOWN:
+        found[name] = traffic.count(rotational.OPTIMIZERS[name], rotational.NETWORKS["ResNet-20"]("cpu"))
+    plain, *turning = found.values()
+    assert plain[0] == 9 and plain[1] == pytest.approx(20.0, abs=0.1)
+    assert all(29 < moved < 33 and operations > 73 for operations, moved in turning)
