@@ -76,7 +76,7 @@ simulate = PerOptimizer(
             ["--engine"],
             type=click.Choice(["auto", "numba", "numpy", "gram"]),
             default="auto",
-            help="gram: SGDM, rotational or not, reduced exactly to a few numbers per neuron, for any dim.",
+            help="gram: SGDM, rotational or not, reduced exactly to a few numbers per neuron; auto takes it there.",
         ),
         click.Option(["--output"], type=str, default=None, help="Save the dataset to this NetCDF file."),
         click.Option(["--keep-state"], is_flag=True, help="Keep weights and optimizer state in the file."),
