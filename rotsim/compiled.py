@@ -68,6 +68,7 @@ class _Part(Compiler):
 
     def define_pipelines(self) -> Any:
         self.state.flags.noalias = True
+        self.state.flags.no_cpython_wrapper = self.state.flags.no_cfunc_wrapper = True  # only kernels call it
         self.state.metadata["interleave"] = self.interleave
         managers = super().define_pipelines()
         for manager in managers:

@@ -24,7 +24,8 @@ INITIAL_WEIGHTS_STREAM = 1
 
 _U, _I = np.uint32, np.int32
 _PARITY = np.uint32(0x1BD11BDA)
-_OPTIONS: Any = {"fastmath": False}
+# no wrappers: only kernels call the compiled functions, and a dozen wrappers take LLVM a second
+_OPTIONS: Any = {"fastmath": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 @register_jitable(**_OPTIONS)
