@@ -31,7 +31,7 @@ from rotsim.simulation.start import (
     resumed,
     shape_of_run,
 )
-from rotsim.simulation.workspace import workspace, workspace_bytes
+from rotsim.simulation.workspace import Workspace, workspace, workspace_bytes
 
 Progress = Callable[[int, int], None]
 Engine = Literal["auto", "numba", "numpy", "gram", "cuda"]
@@ -302,8 +302,11 @@ def _advance(
     if gradient.coupled:
         chunk = 1
 
-    def advance(waiting: deque[tuple[int, int]], first: int, table: np.ndarray, data: np.ndarray) -> None:
-        room = workspace(gradient, dim, real)
+    rooms = [workspace(gradient, dim, real) for _ in range(min(workers, len(edges) - 1))]  # once, not in every chunk
+
+    def advance(
+        room: Workspace, waiting: deque[tuple[int, int]], first: int, table: np.ndarray, data: np.ndarray
+    ) -> None:
         while waiting:
             try:
                 block = waiting.popleft()
@@ -322,8 +325,8 @@ def _advance(
             table = optimizer.coefficient_table(step, lr, weight_decay).astype(real)
             data = gradient.given(step, real, state.slots[:, 0], keys)
             waiting = deque(pairwise(edges))
-            jobs = [pool.submit(advance, waiting, int(step[0]), table, data) for _ in range(workers - 1)]
-            advance(waiting, int(step[0]), table, data)
+            jobs = [pool.submit(advance, room, waiting, int(step[0]), table, data) for room in rooms[1:]]
+            advance(rooms[0], waiting, int(step[0]), table, data)
             for job in jobs:
                 job.result()
             state.done = int(step[-1])

@@ -8,7 +8,7 @@ The update of one step draws the random words of the next: their integer instruc
 the divider works on the update's roots and quotients. They stand between four coordinates, a third of
 the rounds at a time, since a processor looks ahead over less than one pass of the loop.
 
-Kernels count no references (``_nrt``), which would cost a third of a walk at dim 64: whoever calls
+Kernels count no references (``_nrt``), which would cost about a tenth of a walk at dim 64: whoever calls
 them brings the memory.
 """
 
