@@ -1,10 +1,31 @@
-"""Errors that name the value, the rule and the way out, in one line."""
+"""Errors that name the value, the rule and the way out, in one line; and the rules that every argument is held to.
+
+A rule takes the argument's name and value, and returns the value as rotsim computes with it. It asks for the type
+before it touches the value, so that an object with methods of its own cannot raise anything else.
+"""
 
 from __future__ import annotations
 
+import difflib
 import math
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+INT64 = 1 << 63  # whole numbers are below: arrays and kernels count in 64 bits
+# Sizes are between these, so that no square of one, nor a product of a few, leaves the range of a float64.
+SMALLEST_SIZE, LARGEST_SIZE = 1e-30, 1e30
+LONGEST_LAZY_SEQUENCE = 1 << 24  # entries of a sequence that is not in memory yet, such as a range
+
+_NUMBERS = (Real, complex, np.ndarray, np.generic, range)
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 3, 300, 200, 60
 
 
 class InvalidInput(ValueError):
@@ -19,33 +40,234 @@ class NoEquilibrium(ValueError):
     """The hyperparameters admit no steady state, so none can be predicted."""
 
 
+def shown(value: Any) -> str:
+    """`value` as an error prints it: one line of bounded length, whatever its own ``repr`` does."""
+    try:
+        return " ".join(_REPR.repr(value).split())
+    except Exception:  # a whole number of too many digits, an object whose repr raises
+        return f"a value of type {type(value).__name__}"
+
+
+def is_a(value: Any, *kinds: type) -> bool:
+    """`isinstance` by type alone, which an object cannot answer for itself."""
+    return issubclass(type(value), kinds)
+
+
 def require(condition: bool, name: str, rule: str, value: Any, way_out: str = "") -> None:
     """Raise `InvalidInput` saying "`name` must rule; got value. way_out"."""
     if not condition:
-        text = f"`{name}` must {rule}; got {value!r}"
+        text = f"`{name}` must {rule}; got {shown(value)}"
         raise InvalidInput(f"{text}. {way_out}" if way_out else text)
 
 
-def real(name: str, value: Any, rule: str, *, low: float = -math.inf, high: float = math.inf) -> float:
-    """Return `value` as a float after checking that it is a finite real in [low, high)."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise InvalidInput(f"`{name}` must be a number; got {value!r} ({type(value).__name__})")
-    number = float(value)
+def real(
+    name: str,
+    value: Any,
+    rule: str = "be a number from -1e30 to 1e30",
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> float:
+    """Return `value` as a float after checking that it is a finite real in [low, high), of at most 1e30 in size."""
+    if is_a(value, bool) or not is_a(value, Real):
+        raise InvalidInput(f"`{name}` must be a number; got {shown(value)} ({type(value).__name__})")
+    try:
+        number = float(value)
+    except Exception:  # a whole number or fraction beyond the range of a float, a subclass with a __float__ of its own
+        raise InvalidInput(f"`{name}` must be a number that a float can hold; got {shown(value)}") from None
     require(math.isfinite(number) and low <= number < high, name, rule, number)
+    require(abs(number) <= LARGEST_SIZE, name, f"be at most {LARGEST_SIZE:g} in size", number)
     return number
 
 
 def positive(name: str, value: Any) -> float:
-    """Return `value` as a float after checking that it is finite and > 0."""
+    """Return `value` as a float after checking that it is > 0, and between 1e-30 and 1e30."""
     number = real(name, value, "be finite and > 0")
     require(number > 0, name, "be finite and > 0", number)
+    require(number >= SMALLEST_SIZE, name, f"be at least {SMALLEST_SIZE:g}", number)
     return number
 
 
-def integer(name: str, value: Any, *, low: int) -> int:
-    """Return `value` as an int after checking that it is a whole number >= low."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InvalidInput(f"`{name}` must be a whole number; got {value!r} ({type(value).__name__})")
-    number = int(value)
+def nonnegative(name: str, value: Any) -> float:
+    """Return `value` as a float after checking that it is 0, or between 1e-30 and 1e30."""
+    number = real(name, value, "be finite and >= 0", low=0.0)
+    require(number == 0 or number >= SMALLEST_SIZE, name, f"be 0 or at least {SMALLEST_SIZE:g}", number)
+    return number
+
+
+def share(name: str, value: Any) -> float:
+    """Return `value` as a float after checking that it is in [0, 1)."""
+    return real(name, value, "be in [0, 1)", low=0.0, high=1.0)
+
+
+def integer(name: str, value: Any, *, low: int, high: int = INT64) -> int:
+    """Return `value` as an int after checking that it is a whole number in [low, high)."""
+    if is_a(value, bool) or not is_a(value, Integral):
+        raise InvalidInput(f"`{name}` must be a whole number; got {shown(value)} ({type(value).__name__})")
+    try:
+        number = int(value)
+    except Exception:  # a subclass with an __int__ of its own
+        raise InvalidInput(f"`{name}` must be a whole number; got {shown(value)}") from None
     require(number >= low, name, f"be >= {low}", number)
+    power = high.bit_length() - 1
+    require(number < high, name, f"be < {f'2**{power}' if high == 1 << power and power > 9 else high}", number)
     return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return `value` after checking that it is True or False."""
+    require(is_a(value, bool), name, "be True or False", value)
+    return bool(value)
+
+
+def text(name: str, value: Any) -> str:
+    """Return `value` after checking that it is a string."""
+    require(is_a(value, str), name, "be a string", value)
+    return str.__str__(value)
+
+
+def choice(name: str, value: Any, options: Iterable[str]) -> str:
+    """Return `value` after checking that it is one of `options`; the error names the nearest one."""
+    known = list(options)
+    if is_a(value, str) and (given := str.__str__(value)) in known:
+        return given
+    quoted = [repr(option) for option in known]
+    listed = f"{', '.join(quoted[:-1])} or {quoted[-1]}" if len(known) > 1 else "".join(quoted)
+    raise InvalidInput(f"`{name}` must be {listed}; got {shown(value)}{_nearest(value, known)}")
+
+
+def instance(name: str, value: Any, kind: type[T], example: str) -> T:
+    """Return `value` after checking that it is a `kind`, of which `example` is one in words."""
+    if not is_a(value, kind):
+        raise InvalidInput(f"`{name}` must be {example}; got {shown(value)}")
+    return value
+
+
+def function(name: str, value: Any, signature: str) -> Callable[..., Any]:
+    """Return `value` after checking that it can be called; `signature` says how."""
+    if not callable(value):
+        raise InvalidInput(f"`{name}` must be a function {signature}; got {shown(value)} ({type(value).__name__})")
+    return value
+
+
+def mapping(name: str, value: Any, keys: Iterable[str] | None = None) -> dict[str, Any]:
+    """Return `value` as a dict after checking that it is a mapping with string keys, all among `keys` if given."""
+    if not is_a(value, Mapping):
+        raise InvalidInput(f"`{name}` must be a mapping; got {shown(value)} ({type(value).__name__})")
+    try:
+        entries = dict(value)
+    except Exception:  # a mapping with methods of its own
+        raise InvalidInput(f"`{name}` must be a mapping; got {shown(value)}, whose entries cannot be read") from None
+    for key in entries:
+        require(is_a(key, str), name, "have strings as keys", key)
+    if keys is not None:
+        _only(entries, list(keys), f"`{name}`")
+    return entries
+
+
+def sequence(name: str, value: Any, rule: str = "be a sequence") -> list[Any]:
+    """Return the entries of a list, tuple, array or other sequence that is no string."""
+    if is_a(value, np.ndarray):
+        require(value.ndim == 1, name, rule, value)
+        return value.tolist()
+    require(is_a(value, Sequence) and not is_a(value, str, bytes), name, rule, value)
+    _bounded(name, value)
+    try:
+        return list(value)
+    except Exception:  # a sequence with methods of its own
+        raise InvalidInput(f"`{name}` must {rule}; got {shown(value)}, whose entries cannot be read") from None
+
+
+def names(name: str, value: Any, options: Iterable[str]) -> tuple[str, ...]:
+    """Return a sequence of names, each one of `options`, without repetition."""
+    known = list(options)
+    entries = sequence(name, value, f"be a sequence of names among {', '.join(known)}")
+    return tuple(dict.fromkeys(choice(f"{name}[{i}]", entry, known) for i, entry in enumerate(entries)))
+
+
+def array(name: str, value: Any, rule: str) -> np.ndarray:
+    """Return `value` as a float64 array after checking that it holds real numbers and nothing else.
+
+    The rule says what it must be, with the shape, for the message. Shape and range are the caller's to check.
+    """
+    if not _holds_numbers(value):
+        raise InvalidInput(f"`{name}` must {rule}; got {shown(value)} ({type(value).__name__})")
+    if is_a(value, Sequence):
+        _bounded(name, value)
+    try:
+        found = np.asarray(value)
+        kind = found.dtype.kind
+        with np.errstate(over="ignore"):  # longer floats become infinite, which the caller refuses
+            numbers = found.astype(np.float64, copy=False) if kind in "iuf" else None
+    except Exception:  # ragged lists, objects with an __array__ of their own, more than memory holds
+        raise InvalidInput(f"`{name}` must {rule}; got {shown(value)}, which is no array of numbers") from None
+    if numbers is None:
+        held = {"O": "objects", "b": "truth values", "c": "complex numbers", "U": "text", "S": "bytes"}
+        raise InvalidInput(f"`{name}` must {rule}; got an array of {held.get(kind, found.dtype.name)}: {shown(value)}")
+    return numbers
+
+
+def registered(kind: str, name: Any, table: Mapping[str, T]) -> T:
+    """The entry of a registry of `kind` under `name`; the error lists the choices."""
+    known = list(table)
+    if is_a(name, str) and name in known:
+        return table[name]
+    raise InvalidInput(f"{kind} {shown(name)} is unknown; choose from {', '.join(known)}{_nearest(name, known)}")
+
+
+def described(kind: str, description: Any) -> tuple[Any, dict[str, Any]]:
+    """The name in the description of a spec, such as ``to_dict`` makes, and its other fields."""
+    values = mapping(kind, description)
+    if "name" not in values:
+        raise InvalidInput(f"`{kind}` must have a 'name' among its fields; got {shown(description)}")
+    return values.pop("name"), values
+
+
+def constructed(model: type[T], values: Mapping[str, Any], what: str) -> T:
+    """The dataclass `model` made of `values` by name; `InvalidInput` for names that it lacks or that are missing."""
+    known = [field for field in fields(model) if field.init]  # type: ignore[arg-type]
+    _only(values, [field.name for field in known], what)
+    missing = [field.name for field in known if field.default is MISSING and field.name not in values]
+    if missing:
+        raise InvalidInput(f"{what} needs a value for {', '.join(missing)}")
+    return model(**values)
+
+
+def _only(entries: Mapping[str, Any], known: list[str], what: str) -> None:
+    """Refuse keys that are not known, naming the nearest one."""
+    if unknown := [key for key in entries if key not in known]:
+        got = f"got {', '.join(map(_shortened, unknown))}"
+        raise InvalidInput(f"{what} takes {', '.join(known)}; {got}{_nearest(unknown[0], known)}")
+
+
+def _shortened(key: str) -> str:
+    return key if len(key) <= 40 and key.isprintable() else shown(key)
+
+
+def _nearest(value: Any, known: Sequence[str]) -> str:
+    """A hint at the option that `value` may be a misspelling of."""
+    near = difflib.get_close_matches(value.lower(), known, 1) if is_a(value, str) and len(value) < 100 else []
+    return f". Did you mean {near[0]!r}?" if near else ""
+
+
+def _holds_numbers(value: Any, deepest: int = 8) -> bool:
+    """Whether NumPy may be asked to read it: numbers and arrays, and lists of such, but no object that only says so."""
+    if is_a(value, list, tuple):
+        kinds = set(map(type, value))
+        nested = deepest > 0 and all(_holds_numbers(x, deepest - 1) for x in value if is_a(x, list, tuple))
+        return nested and all(
+            issubclass(kind, (*_NUMBERS, list, tuple)) or hasattr(kind, "__array__") for kind in kinds
+        )
+    return is_a(value, *_NUMBERS) or hasattr(type(value), "__array__")
+
+
+def _bounded(name: str, value: Sequence[Any]) -> None:
+    """Refuse a sequence that would fill memory when it is read; a list or tuple is in memory already."""
+    if is_a(value, list, tuple):
+        return
+    try:
+        length = len(value)
+    except Exception:  # longer than a machine word, or a __len__ of its own
+        length = INT64
+    require(length <= LONGEST_LAZY_SEQUENCE, name, f"have at most {LONGEST_LAZY_SEQUENCE} entries", value,
+            "Give a NumPy array")  # fmt: skip

@@ -1,10 +1,9 @@
 """Idealised gradients: the registry. A new model is one file and one line here."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from typing import Any
 
-from rotsim.errors import InvalidInput
+from rotsim.errors import constructed, described, registered
 from rotsim.gradients.autocorrelated import Autocorrelated
 from rotsim.gradients.base import Gradient, GradientPower
 from rotsim.gradients.bursts import Bursts
@@ -36,17 +35,8 @@ GRADIENTS: dict[str, type[Gradient]] = {
 
 def gradient_from_dict(description: Mapping[str, Any]) -> Gradient:
     """Rebuild a spec from `Gradient.to_dict`; `InvalidInput` for one that was made from an array of data."""
-    values = dict(description)
-    name = str(values.pop("name"))
-    if name not in GRADIENTS:
-        raise InvalidInput(f"gradient {name!r} is unknown; choose from {', '.join(GRADIENTS)}")
-    model = GRADIENTS[name]
-    known = [field.name for field in fields(model)]
-    if unknown := [key for key in values if key not in known]:
-        raise InvalidInput(f"gradient {name!r} takes {', '.join(known)}; got {', '.join(unknown)}")
-    if missing := [field.name for field in fields(model) if field.default is MISSING and field.name not in values]:
-        raise InvalidInput(f"gradient {name!r} needs a value for {', '.join(missing)}")
-    return model(**values)
+    name, values = described("gradient", description)
+    return constructed(registered("gradient", name, GRADIENTS), values, f"gradient {name!r}")
 
 
 __all__ = [

@@ -10,12 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
 from numba.extending import register_jitable
 
-from rotsim.errors import InvalidInput, positive, real, require
+from rotsim.errors import InvalidInput, array, flag, is_a, positive, real, require
 from rotsim.noise import normals
 from rotsim.theory import closed_forms
 
@@ -163,7 +164,7 @@ class Structured(Gradient):
 
     def __post_init__(self) -> None:
         self._set("scale", per_neuron("scale", self.scale, positive))
-        require(isinstance(self.scale_invariant, bool), "scale_invariant", "be True or False", self.scale_invariant)
+        self._set("scale_invariant", flag("scale_invariant", self.scale_invariant))
 
     def _columns(self, *extra: PerNeuron) -> np.ndarray:
         """`parameters` made of the shape and `extra`, each a number or one per neuron."""
@@ -227,11 +228,14 @@ def shape_noise(z: np.ndarray, w: np.ndarray, scale: np.ndarray, scale_invariant
 
 def per_neuron(name: str, value: Any, check: Callable[[str, Any], float]) -> PerNeuron:
     """One checked number, or a tuple of them, one per neuron."""
-    if np.ndim(value) == 0:
-        return check(name, value.item() if isinstance(value, np.generic) else value)
-    if np.ndim(value) != 1 or len(value) == 0:
-        raise InvalidInput(f"`{name}` must be one number or one per neuron; got shape {np.shape(value)}")
-    return tuple(check(f"{name}[{i}]", number) for i, number in enumerate(np.asarray(value).tolist()))
+    if is_a(value, Real, str):
+        return check(name, value)
+    numbers = array(name, value, "be one number or one per neuron")
+    if numbers.ndim == 0:
+        return check(name, numbers.item())
+    if numbers.ndim != 1 or numbers.size == 0:
+        raise InvalidInput(f"`{name}` must be one number or one per neuron; got shape {numbers.shape}")
+    return tuple(check(f"{name}[{i}]", number) for i, number in enumerate(numbers.tolist()))
 
 
 def scaled(value: PerNeuron, factor: float) -> PerNeuron:

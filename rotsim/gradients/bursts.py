@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from rotsim.errors import InvalidInput
+from rotsim.errors import InvalidInput, array, positive
 from rotsim.gradients.base import INLINED, GradientPower, Structured, shaped
 from rotsim.noise import fill_normals
 
@@ -49,14 +49,12 @@ class Bursts(Structured):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        try:
-            series = np.asarray(self.series, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InvalidInput("`series` must be an array of numbers of shape (steps,)") from None
-        if series.ndim != 1 or not (np.isfinite(series) & (series >= 0)).all() or not series.any():
-            raise InvalidInput(
-                f"`series` must be finite factors >= 0 of shape (steps,), not all zero; got shape {series.shape}"
-            )
+        rule = "be finite factors >= 0 of shape (steps,), not all zero"
+        series = array("series", self.series, rule)
+        sound = np.isfinite(series) & (series >= 0)
+        if series.ndim != 1 or not (sound.all() and series.any()):
+            raise InvalidInput(f"`series` must {rule}; got shape {series.shape}")
+        positive("max(series)", series.max())
         self._set("series", series)
 
     @property

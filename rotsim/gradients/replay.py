@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from rotsim.errors import InvalidInput
+from rotsim.errors import LARGEST_SIZE, InvalidInput, array
 from rotsim.gradients.base import INLINED, Gradient
 
 
@@ -42,15 +42,12 @@ class Replay(Gradient):
     gradients: np.ndarray
 
     def __post_init__(self) -> None:
-        try:
-            array = np.asarray(self.gradients, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InvalidInput("`gradients` must be an array of numbers of shape (steps, neurons, dim)") from None
-        if array.ndim != 3 or 0 in array.shape:
-            raise InvalidInput(f"`gradients` must have shape (steps, neurons, dim), none zero; got {array.shape}")
-        if not np.isfinite(array).all():
-            raise InvalidInput("`gradients` must be finite; it holds NaN or infinity")
-        self._set("gradients", array)
+        given = array("gradients", self.gradients, "be an array of numbers of shape (steps, neurons, dim)")
+        if given.ndim != 3 or 0 in given.shape:
+            raise InvalidInput(f"`gradients` must have shape (steps, neurons, dim), none zero; got {given.shape}")
+        if not (np.abs(given) <= LARGEST_SIZE).all():
+            raise InvalidInput(f"`gradients` must be finite and at most {LARGEST_SIZE:g} in size; some are not")
+        self._set("gradients", given)
 
     @property
     def extent(self) -> tuple[int | None, int | None, int | None]:

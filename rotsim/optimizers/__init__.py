@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rotsim.errors import InvalidInput
+from rotsim.errors import constructed, described, is_a, registered
 from rotsim.optimizers.adam_l2 import AdamL2
 from rotsim.optimizers.adamw import AdamW
 from rotsim.optimizers.base import Optimizer
@@ -24,18 +24,14 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 
 def optimizer_class(name: str) -> type[Optimizer]:
     """The spec class registered under `name`; the error lists the choices."""
-    try:
-        return OPTIMIZERS[name]
-    except KeyError:
-        raise InvalidInput(f"optimizer {name!r} is unknown; choose from {', '.join(OPTIMIZERS)}") from None
+    return registered("optimizer", name, OPTIMIZERS)
 
 
 def optimizer_from_dict(fields: Mapping[str, Any]) -> Optimizer:
-    """Rebuild a spec from `Optimizer.to_dict`."""
-    values = dict(fields)
-    name = values.pop("name")
-    if name == Rotational.name:
-        return Rotational(optimizer_from_dict(values.pop("inner")), **values)
-    if name == Unmodelled.name:
-        return Unmodelled(**values)
-    return optimizer_class(name)(**values)
+    """Rebuild a spec from `Optimizer.to_dict`; `InvalidInput` where a field is missing, unknown or out of range."""
+    name, values = described("optimizer", fields)
+    if is_a(name, str) and name == Rotational.name and "inner" in values:
+        inner, inner_values = described("inner", values["inner"])
+        values["inner"] = constructed(optimizer_class(inner), inner_values, f"optimizer {inner!r}")
+    known: dict[str, type[Optimizer]] = {**OPTIMIZERS, Rotational.name: Rotational, Unmodelled.name: Unmodelled}
+    return constructed(registered("optimizer", name, known), values, f"optimizer {name!r}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from rotsim.errors import InvalidInput, positive, real, require
+from rotsim.errors import InvalidInput, nonnegative, positive, require, sequence, share
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
@@ -70,7 +70,7 @@ class Optimizer(ABC):
     def __post_init__(self) -> None:
         """Validate what is common, by name; a subclass calls this first and adds its own bounds."""
         self._set("lr", positive("lr", self.lr))
-        self._set("weight_decay", real("weight_decay", self.weight_decay, "be finite and >= 0", low=0.0))
+        self._set("weight_decay", nonnegative("weight_decay", self.weight_decay))
         for name, normalise in _COMMON.items():
             if hasattr(self, name):
                 self._set(name, normalise(getattr(self, name)))
@@ -123,16 +123,15 @@ class Optimizer(ABC):
 
 def beta_pair(value: Any) -> tuple[float, float]:
     """Validate ``betas``: two numbers in [0, 1)."""
-    if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
-        raise InvalidInput(f"`betas` must be two numbers in [0, 1); got {value!r}")
-    first, second = (real(f"betas[{i}]", value[i], "be in [0, 1)", low=0.0, high=1.0) for i in (0, 1))
-    return first, second
+    given = sequence("betas", value, "be two numbers in [0, 1)")
+    require(len(given) == 2, "betas", "be two numbers in [0, 1)", value)
+    return share("betas[0]", given[0]), share("betas[1]", given[1])
 
 
 _COMMON: dict[str, Callable[[Any], Any]] = {
     "betas": beta_pair,
-    "eps": lambda value: real("eps", value, "be finite and >= 0", low=0.0),
-    "momentum": lambda value: real("momentum", value, "be in [0, 1)", low=0.0, high=1.0),
+    "eps": lambda value: nonnegative("eps", value),
+    "momentum": lambda value: share("momentum", value),
 }
 
 

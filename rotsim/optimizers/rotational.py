@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from rotsim.errors import InvalidInput, real, require
+from rotsim.errors import InvalidInput, flag, require, share, shown
 from rotsim.optimizers.base import N_COEFFICIENTS, Method, Moments, Optimizer, filled
 from rotsim.theory import closed_forms
 
@@ -62,11 +62,11 @@ class Rotational(Optimizer):
 
     def __post_init__(self) -> None:
         if not isinstance(self.inner, Optimizer) or isinstance(self.inner, Rotational):
-            raise InvalidInput(f"`inner` must be a spec such as rotsim.AdamW(...); got {self.inner!r}")
+            raise InvalidInput(f"`inner` must be a spec such as rotsim.AdamW(...); got {shown(self.inner)}")
         self._set("lr", self.inner.lr)
         self._set("weight_decay", self.inner.weight_decay)
-        self._set("update_norm_decay", real("update_norm_decay", self.update_norm_decay, "be in [0, 1)", low=0, high=1))
-        require(isinstance(self.zero_mean, bool), "zero_mean", "be True or False", self.zero_mean)
+        self._set("update_norm_decay", share("update_norm_decay", self.update_norm_decay))
+        self._set("zero_mean", flag("zero_mean", self.zero_mean))
         require(self.weight_decay > 0, "weight_decay", "be > 0, since it sets the angle with lr", self.weight_decay)
         self.leading_rotation(self.lr, self.weight_decay)
 

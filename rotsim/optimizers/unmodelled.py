@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
-from rotsim.errors import InvalidInput
+from rotsim.errors import InvalidInput, text
 from rotsim.optimizers.base import Optimizer
 
 
@@ -25,13 +25,18 @@ class Unmodelled(Optimizer):
     Raises
     ------
     InvalidInput
-        If a rate is out of range; from every method that would need a theory.
+        If a rate is out of range or a name is no string; from every method that would need a theory.
     """
 
     name = "unmodelled"
 
     kind: str
     why: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("kind", "why"):
+            self._set(name, text(name, getattr(self, name)))
 
     @property
     def label(self) -> str:  # type: ignore[override]
