@@ -2,7 +2,7 @@
 
 Two tolerances are kept apart: k standard errors of the measurement, and the prediction's declared
 model error. A run that is not in equilibrium, or too noisy to tell, is said to be so; it never
-passes.
+passes. Nor does a prediction that declares an error above 10 %, however large a tolerance is allowed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ Verdict = Literal["PASS", "FAIL", "NOT EQUILIBRATED", "UNRESOLVED"]
 
 TRACE_DRIFT = 0.04  # last half against first third of what is averaged: real networks always drift a little
 ENOUGH_RESOLUTION = 0.05  # k standard errors above 5 % of the prediction, or above what is allowed, decide nothing
+MAX_DECLARED_ERROR = 0.1  # a prediction that declares a larger relative error can be refuted, never confirmed
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,9 @@ def _compare_ensemble(
     )
     for name in filter(series.__contains__, quantities):
         estimate = root_mean_square(series[name][:, settled.start :], independent)
-        allowed = allowed_error(tolerance, name, predicted.model_error)
-        yield _judge(measured.attrs["source"], name, getattr(predicted, name), estimate, allowed, k, settled)
+        declared = predicted.model_error
+        allowed = allowed_error(tolerance, name, declared)
+        yield _judge(measured.attrs["source"], name, getattr(predicted, name), estimate, declared, allowed, k, settled)
 
 
 def _compare_layers(
@@ -218,7 +220,8 @@ def _compare_layers(
             reference = float(np.median(predicted[name].values[rows][:, -1]))
             estimate = _median_ratio(kept)
             estimate = Estimate(estimate.value * reference, estimate.standard_error * reference)
-            yield _judge(str(layer), name, reference, estimate, allowed_error(tolerance, name, declared), k, settled)
+            allowed = allowed_error(tolerance, name, declared)
+            yield _judge(str(layer), name, reference, estimate, declared, allowed, k, settled)
 
 
 def _median_ratio(ratio: np.ndarray) -> Estimate:
@@ -236,11 +239,22 @@ def allowed_error(tolerance: float | dict[str, float] | None, quantity: str, dec
     return float(tolerance.get(quantity, declared) if isinstance(tolerance, dict) else tolerance)
 
 
+def resolution(allowed: float) -> float:
+    """Relative size that k standard errors may have for a verdict; `allowed` is the model error, >= 0."""
+    return max(min(allowed, MAX_DECLARED_ERROR), ENOUGH_RESOLUTION)
+
+
+def too_uncertain(declared: float) -> str:
+    """Why a prediction that declares this relative error confirms nothing, as a note."""
+    return f"the prediction declares an error of {declared:.0%}; above {MAX_DECLARED_ERROR:.0%} it confirms nothing"
+
+
 def _judge(
     group: str,
     quantity: str,
     predicted: float,
     estimate: Estimate,
+    declared: float,
     allowed: float,
     k: float,
     settled: Equilibration,
@@ -252,10 +266,14 @@ def _judge(
         verdict = "NOT EQUILIBRATED"
         if settled.steps_needed is not None:
             note += f"; about {settled.steps_needed:.2g} steps needed"
-    elif not np.isfinite(noise) or k * noise > max(allowed, ENOUGH_RESOLUTION) * predicted:
+    elif not np.isfinite(noise) or k * noise > resolution(allowed) * predicted:
         verdict = "UNRESOLVED"
-        note = f"{k:g} standard errors exceed {max(allowed, ENOUGH_RESOLUTION):.0%} of the prediction; run longer"
+        note = f"{k:g} standard errors exceed {resolution(allowed):.0%} of the prediction; run longer"
+    elif not abs(error) <= k * noise + allowed * predicted:
+        verdict = "FAIL"
+    elif not declared <= MAX_DECLARED_ERROR:
+        verdict, note = "UNRESOLVED", too_uncertain(declared)
     else:
-        verdict = "PASS" if abs(error) <= k * noise + allowed * predicted else "FAIL"
+        verdict = "PASS"
     z = error / noise if noise > 0 else float("nan")
     return Check(group, quantity, predicted, estimate.value, noise, z, error / predicted, allowed, verdict, note)

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import norm, t
 
-from rotsim.comparison import ENOUGH_RESOLUTION, Check, allowed_error
+from rotsim.comparison import MAX_DECLARED_ERROR, Check, Verdict, allowed_error, resolution, too_uncertain
 from rotsim.errors import InvalidInput
 from rotsim.statistics import ENOUGH_NEURONS
 
@@ -94,12 +94,21 @@ def compare_windows(
         value = np.sqrt(square.mean(axis=0))
         noise = square.std(axis=0, ddof=1) / np.sqrt(neurons) / (2 * value)
         expected = predicted[name].values[0]
-        allowed = np.array([allowed_error(tolerance, name, e) for e in predicted[f"{name}_model_error"].values[0]])
+        declared = predicted[f"{name}_model_error"].values[0]
+        allowed = np.array([allowed_error(tolerance, name, error) for error in declared])
         excess = np.abs(value - expected) - per_window * noise - allowed * expected
         worst = int(np.argmax(np.where(np.isnan(excess), np.inf, excess)))
-        unresolved = per_window * noise > np.maximum(allowed, ENOUGH_RESOLUTION) * expected
+        noisy = per_window * noise > np.array([resolution(a) for a in allowed]) * expected
         error, se = value[worst] - expected[worst], noise[worst]
-        verdict = "FAIL" if not excess[worst] <= 0 else "UNRESOLVED" if unresolved.any() else "PASS"
+        verdict: Verdict = "PASS"
+        at = int(measured.step[worst])
+        note = f"worst of {len(value)} windows, at step {at}; {per_window:.1f} SE allowed in each"
+        if not excess[worst] <= 0:
+            verdict = "FAIL"
+        elif not declared.max() <= MAX_DECLARED_ERROR:
+            verdict, note = "UNRESOLVED", too_uncertain(float(declared.max()))
+        elif noisy.any():
+            verdict = "UNRESOLVED"
         yield Check(
             measured.attrs["source"],
             name,
@@ -109,8 +118,8 @@ def compare_windows(
             float(error / se) if se > 0 else float("nan"),
             float(error / expected[worst]),
             float(allowed[worst]),
-            verdict,  # type: ignore[arg-type]
-            f"worst of {len(value)} windows, at step {int(measured.step[worst])}; {per_window:.1f} SE allowed in each",
+            verdict,
+            note,
         )
 
 

@@ -67,6 +67,30 @@ def test_nan_never_passes(walk):
     assert not rotsim.compare(broken, EQ).passed
 
 
+@pytest.mark.parametrize("declared", [0.11, 1.0, np.inf, np.nan])
+def test_a_large_declared_error_buys_no_pass(walk, declared):
+    """A prediction that declares more than 10 % is refuted or left open, at any tolerance."""
+    honest = replace(EQ, model_error=declared)
+    assert {c.verdict for c in rotsim.compare(walk, honest)} <= {"UNRESOLVED", "FAIL"}
+    assert {c.verdict for c in rotsim.compare(walk, honest, tolerance=0.01)} == {"UNRESOLVED"}
+    assert "confirms nothing" in rotsim.compare(walk, honest, tolerance=0.01).checks[0].note
+    far = replace(honest, norm=50 * EQ.norm, rotation=EQ.rotation / 50)
+    verdicts = {c.quantity: c.verdict for c in rotsim.compare(walk, far)}
+    assert verdicts["rotation"] == ("UNRESOLVED" if declared == np.inf else "FAIL")
+    assert rotsim.compare(walk, replace(EQ, model_error=0.1)).passed
+
+
+def test_a_large_declared_error_in_one_window_buys_no_pass():
+    course = rotsim.predict(OPTIMIZER, dim=128, steps=400, initial_norm=EQ.norm, record_every=100)
+    data = rotsim.simulate(OPTIMIZER, dim=128, neurons=32, steps=400, initial_norm=EQ.norm, record_every=100)
+    assert rotsim.compare(data, course).passed
+    for declared in (0.2, np.inf):
+        doubtful = course.copy(deep=True)
+        doubtful["norm_model_error"].values[0, 1] = declared
+        verdicts = {c.quantity: c.verdict for c in rotsim.compare(data, doubtful)}
+        assert verdicts == {"norm": "UNRESOLVED", "rotation": "PASS", "update_rms": "PASS"}
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
