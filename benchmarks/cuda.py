@@ -22,6 +22,7 @@ from numba import cuda
 import rotsim
 from benchmarks import rules
 from rotsim.dataset import provenance
+from rotsim.files import write_atomically
 
 
 def walk(engine: Any, dim: int) -> Callable[[int, int], object]:
@@ -84,7 +85,7 @@ def main(dim: int, neurons: int, rounds: int, output: Path | None) -> None:
             "device": device,
             "provenance": provenance(cores=os.cpu_count()),
         }
-        output.write_text(json.dumps(content, indent=2) + "\n")
+        write_atomically(output, json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

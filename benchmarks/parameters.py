@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from rotsim.dataset import provenance, write_atomically
+from rotsim.dataset import provenance
+from rotsim.files import write_atomically
 
 
 def gpt_parameters(
@@ -46,4 +47,4 @@ def append_result(path: Path, measurement: dict[str, Any]) -> None:
     """Add a measurement, with its provenance, to a JSON list."""
     known = json.loads(path.read_text()) if path.exists() else []
     text = json.dumps([*known, {**measurement, "provenance": provenance()}], indent=1) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_atomically(path, text)

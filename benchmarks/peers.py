@@ -36,6 +36,7 @@ import rotsim
 from benchmarks import rules
 from rotsim import noise
 from rotsim.dataset import provenance
+from rotsim.files import write_atomically
 
 NEURONS, DIM = 16, 1024
 CORES = os.cpu_count() or 1
@@ -191,7 +192,7 @@ def write_table() -> None:
     """Put the committed result's table in place of the one that README.md has."""
     text = README.read_text()
     head, _, rest = text.partition("| time over rotsim's")
-    README.write_text(head + table(json.loads(RESULT.read_text())) + "\n\n" + rest.partition("\n\n")[2])
+    write_atomically(README, head + table(json.loads(RESULT.read_text())) + "\n\n" + rest.partition("\n\n")[2])
 
 
 def main() -> None:
@@ -229,7 +230,7 @@ def main() -> None:
             "peers": peers,
             "provenance": provenance(),
         }
-        chosen.output.write_text(json.dumps(content, indent=2) + "\n")
+        write_atomically(chosen.output, json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ import numpy as np
 
 import rotsim
 from rotsim.dataset import provenance
+from rotsim.files import output_folder, write_atomically
+from rotsim.plotting import save_figure
 
 OPTIMIZERS = {
     "AdamW": rotsim.AdamW(1e-2, 0.1),
@@ -80,15 +82,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     chosen = parser.parse_args()
+    folder = output_folder(chosen.output, "scaling.json", "scaling.png")
     result = measure(chosen.rounds)
     for panel, values in PANELS.items():
         print(f"{panel:<10}" + "".join(f"{value:>9}" for value in values))
         for name, costs in result[panel].items():
             print(f"  {name:<8}" + "".join(f"{cost:>9.3f}" for cost in costs))
     content = {"ns_per_coordinate_step": result, "points": PANELS, "provenance": provenance(cores=CORES)}
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    (chosen.output / "scaling.json").write_text(json.dumps(content, indent=2) + "\n")
-    figure(result).savefig(chosen.output / "scaling.png", dpi=150)
+    write_atomically(folder / "scaling.json", json.dumps(content, indent=2) + "\n")
+    save_figure(figure(result), folder / "scaling.png", dpi=150)
 
 
 if __name__ == "__main__":

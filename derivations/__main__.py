@@ -8,6 +8,7 @@ from pathlib import Path
 
 import derivations
 from derivations import generate
+from rotsim.files import write_atomically
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     style = "markdown" if options.markdown else "text"
     text = "\n".join(derivations.render(name, style) for name in names)
     if options.markdown:
-        options.markdown.write_text(text, encoding="utf-8")
+        write_atomically(options.markdown, text)
         print(f"wrote {options.markdown}")
     else:
         print(text)
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _write() -> int:
     path = generate.committed_path()
-    path.write_text(derivations.closed_forms(), encoding="utf-8")
+    write_atomically(path, derivations.closed_forms())
     print(f"wrote {path}")
     return 0
 

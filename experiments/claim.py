@@ -25,7 +25,8 @@ from rich.console import Console
 
 import rotsim
 from experiments import ledger
-from rotsim.dataset import output_folder, provenance, write_atomically
+from rotsim.dataset import provenance
+from rotsim.files import output_folder, write_atomically
 from rotsim.gradients import Gradient
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
 from rotsim.optimizers.base import Optimizer
@@ -140,7 +141,7 @@ def conduct(
     Trials that a run into the same folder had finished when it was cut off are not run again (`experiments.ledger`).
     """
     if folder is not None:
-        output_folder(folder, f"{name}.json")
+        folder = output_folder(folder, f"{name}.json", f"{name}.png")
     with ledger.opened(folder and folder / f"{name}{'.quick' * quick}.trials.jsonl") as book:
         started = _cpu_seconds()
         finding = examine(quick)
@@ -186,9 +187,9 @@ def write(
     }
     text = json.dumps(plain(content), indent=1, ensure_ascii=False)
     text = re.sub(r"\[[^][{}]*\]", lambda numbers: " ".join(numbers[0].split()), text)  # a list on one line
-    write_atomically(folder / f"{name}.json", lambda path: path.write_text(text + "\n"))
+    write_atomically(folder / f"{name}.json", text + "\n")
     if finding.document:
-        write_atomically(folder / f"{name}.md", lambda path: path.write_text(finding.document))
+        write_atomically(folder / f"{name}.md", finding.document)
     save_figure(finding.figure, folder / f"{name}.png")
 
 

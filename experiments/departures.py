@@ -14,7 +14,7 @@ from rich.progress import track
 
 import rotsim
 from experiments.claim import OPTIMIZERS, RESULTS
-from rotsim.dataset import write_atomically
+from rotsim.files import write_atomically
 from rotsim.gradients import Autocorrelated, Gradient, Isotropic, Radial, ScaleInvariant, Signal
 from rotsim.optimizers.base import Optimizer
 
@@ -115,7 +115,7 @@ def main(settings: int, seed: int, output: Path) -> None:
         "|" + "---|" * 8,
         *rows,
     ]
-    write_atomically(output, lambda path: path.write_text("\n".join(text) + "\n", encoding="utf-8"))
+    write_atomically(output, "\n".join(text) + "\n")
     click.echo(f"wrote {output}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.claim import RESULTS
-from rotsim.dataset import write_atomically
+from rotsim.files import write_atomically
 
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- claims: written by python -m experiments --table -->", "<!-- end of claims -->"
@@ -112,7 +112,7 @@ def _between(page: str, begin: str, end: str, content: str) -> str:
 def update(claims: Sequence[str]) -> None:
     """Write it."""
     content = text(claims)
-    write_atomically(README, lambda path: path.write_text(content))
+    write_atomically(README, content)
 
 
 def _duration(seconds: float | None) -> str:

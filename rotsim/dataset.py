@@ -24,8 +24,8 @@ name                      dims                meaning
 ``layer``, ``fan_in``     (neuron,)           coordinates: parameter name, length of the weight vector
 ========================  ==================  =====================================================
 
-One NetCDF-4 file per dataset, written to a temporary name and renamed, so a file is either
-complete or absent. Attributes are strings and JSON; nothing is ever unpickled.
+One NetCDF-4 file per dataset (`rotsim.netcdf`), complete or absent (`rotsim.files`). Attributes are strings and JSON;
+nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ import json
 import os
 import platform
 import re
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -45,6 +44,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from rotsim import files, netcdf
 from rotsim.errors import DatasetError, InvalidInput
 
 if TYPE_CHECKING:
@@ -194,47 +194,6 @@ def gradient_series(dataset: xr.Dataset, layer: str) -> tuple[np.ndarray, np.nda
     return np.exp2(powers), dataset["tick"].values
 
 
-def check_writable(path: str | os.PathLike[str]) -> Path:
-    """Return `path` if a file can be created there; raise `InvalidInput` before long work starts otherwise."""
-    target = Path(path)
-    folder = target.parent
-    if target.is_dir():
-        raise InvalidInput(f"output {str(target)!r} is a directory; name a file in it")
-    if not folder.is_dir():
-        raise InvalidInput(f"output folder {str(folder)!r} does not exist; create it or choose another --output")
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InvalidInput(
-            f"output folder {str(folder)!r} is not writable ({error.strerror}); choose another --output"
-        ) from None
-    return target
-
-
-def output_folder(path: str | os.PathLike[str], file: str) -> Path:
-    """Create `path` if absent and return it if `file` can be written there; raise `InvalidInput` otherwise."""
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidInput(f"output folder {str(folder)!r} cannot be created ({error.strerror})") from None
-    check_writable(folder / file)
-    return folder
-
-
-def write_atomically(path: str | os.PathLike[str], write: Any) -> Path:
-    """Call ``write(temporary_path)`` and rename the result to `path`: complete or absent, never half."""
-    target = check_writable(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
-
-
 def save(dataset: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     """Write a dataset as one NetCDF-4 file, atomically.
 
@@ -243,7 +202,7 @@ def save(dataset: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     dataset : Dataset
         From `rotsim.simulate`, `rotsim.predict` or a `rotsim.measure.Recorder`.
     path : str or Path
-        Replaced if it exists.
+        Replaced if it exists; see `rotsim.files.check_writable`.
 
     Returns
     -------
@@ -256,14 +215,12 @@ def save(dataset: xr.Dataset, path: str | os.PathLike[str]) -> Path:
         If `dataset` does not follow the schema.
     InvalidInput
         If `path` cannot be written.
+    OSError
+        If the disk is full or fails; a file that was there is unchanged.
     """
     validate(dataset)
-    encoding = {
-        str(name): {"zlib": True, "complevel": 4, "shuffle": True}
-        for name, variable in dataset.data_vars.items()
-        if variable.dtype.kind in "fi"
-    }
-    return write_atomically(path, lambda temporary: dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding))
+    files.check_writable(path)
+    return files.write_atomically(path, netcdf.encode(dataset))
 
 
 def load(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -282,20 +239,31 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     Raises
     ------
     DatasetError
-        If the file is absent, truncated, of another format, or not in the schema.
+        If the file is absent, damaged, of another format, not in the schema, or needs more memory than there is.
+
+    Notes
+    -----
+    `save` writes a digest of the file at its end, and one flipped bit is refused. A file without one is read too, from
+    an earlier version or changed by another program. What a file may hold is bounded before it is read: no links,
+    no parts in other files, no more data than its bytes can hold or half of the available memory
+    (`rotsim.netcdf`).
     """
-    target = Path(path)
-    if not target.is_file():
-        raise DatasetError(f"no dataset at {str(target)!r}; check the path")
     try:
-        with xr.open_dataset(target, engine="h5netcdf") as handle:
-            dataset = handle.load()
+        target = files.resolved(path)
+        is_file = target.is_file()
+        if not is_file and target.exists():
+            raise DatasetError(f"{files.shown(path)} is no regular file; a dataset is one NetCDF-4 file")
+    except (InvalidInput, OSError) as error:
+        raise DatasetError(f"{files.shown(path)} cannot be read ({error}); check the path") from None
+    if not is_file:
+        raise DatasetError(f"no dataset at {files.shown(path)}; check the path")
+    try:
+        with target.open("rb") as file:
+            return validate(netcdf.decode(file))
+    except DatasetError as error:
+        raise DatasetError(f"{files.shown(path)}: {error}") from None
     except Exception as error:  # h5py and xarray raise many kinds for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DatasetError(
-            f"{str(target)!r} is not a readable NetCDF-4 file ({reason}); it is truncated or of another format"
+            f"{files.shown(path)} is not a readable NetCDF-4 file ({reason}); it is truncated or of another format"
         ) from None
-    try:
-        return validate(dataset)
-    except DatasetError as error:
-        raise DatasetError(f"{str(target)!r}: {error}") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -20,15 +21,17 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from rotsim import dataset
+from rotsim import dataset, files
 from rotsim.dataset import layer_name
 from rotsim.diagnosis import Diagnosis
+from rotsim.errors import InvalidInput
 from rotsim.theory.equilibrium import Equilibrium
 from rotsim.theory.traces import predict_trace
 
 if TYPE_CHECKING:
     from rotsim.verify import Case, TraceCase
 
+FORMATS = ("png", "pdf", "svg")
 _STYLE = Path(__file__).with_name("rotsim.mplstyle")
 _COLORS = {"norm": "C0", "rotation": "C1", "update_rms": "C2"}
 _NAMES = {"norm": "norm ‖w‖", "rotation": "rotation", "update_rms": "update size"}
@@ -41,10 +44,49 @@ def style() -> Iterator[None]:
         yield
 
 
+def check_figure(path: str | os.PathLike[str]) -> Path:
+    """Return where `save_figure` would write; raise `InvalidInput` if it could not, before long work starts.
+
+    As `rotsim.files.check_writable`, and the name must end in one of `FORMATS`.
+    """
+    if _format_of(path) not in FORMATS:
+        endings = ", ".join(f".{known}" for known in FORMATS)
+        raise InvalidInput(f"a figure's name must end in one of {endings}; got {str(path)!r}")
+    return files.check_writable(path)
+
+
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | None = None) -> Path:
-    """Write a figure as PNG, atomically, in rotsim's style (matplotlib resolves colours only when drawing)."""
-    with style():
-        return dataset.write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=dpi))
+    """Write a figure in the format of its name, atomically, in rotsim's style.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+    path : str or Path
+        As in `check_figure`.
+    dpi : float, optional
+        Dots per inch, > 0; default as the style has it.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    InvalidInput
+        As `check_figure` does.
+    OSError
+        If the disk is full or fails.
+    """
+    check_figure(path)
+    drawn = BytesIO()
+    with style():  # matplotlib resolves colours only when drawing
+        figure.savefig(drawn, format=_format_of(path), dpi=dpi)
+    return files.write_atomically(path, drawn.getvalue())
+
+
+def _format_of(path: str | os.PathLike[str]) -> str:
+    return Path(path).suffix.lower().removeprefix(".")
 
 
 def plot_walk(

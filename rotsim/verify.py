@@ -8,9 +8,9 @@ networks are compared with them; the outcome is written as a table, a figure and
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from rotsim import dataset
+from rotsim import dataset, files
 from rotsim.comparison import Report, compare
 from rotsim.diagnosis import TOLERANCE, Diagnosis, diagnose
 from rotsim.errors import integer
@@ -59,7 +59,7 @@ class TraceCase:
 
 def run(
     quick: bool = False,
-    output: Path | None = None,
+    output: str | os.PathLike[str] | None = None,
     seed: int = 0,
     predict: Callable[..., Equilibrium] = equilibrium,
     console: Console | None = None,
@@ -70,7 +70,7 @@ def run(
     ----------
     quick : bool
         One noise model, smaller walks, digits networks only.
-    output : Path, optional
+    output : str or Path, optional
         Folder for ``verify.json`` and ``verify.png``; created if absent.
     seed : int
         Seed of the simulated walks.
@@ -80,8 +80,7 @@ def run(
     """
     console = console or Console()
     seed = integer("seed", seed, low=0)
-    if output is not None:
-        dataset.output_folder(output, "verify.json")
+    folder = None if output is None else files.output_folder(output, "verify.json", "verify.png")
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         proofs = _derivations(bar)
@@ -91,13 +90,13 @@ def run(
         traces = _networks(bar, quick)
         console.print(_network_table(traces))
     passed = verdict(proofs, cases, traces)
-    if output is not None:
+    if folder is not None:
         from rotsim.plotting import save_figure, verify_figure
 
         text = _json(passed, seed, proofs, cases, traces)
-        dataset.write_atomically(output / "verify.json", lambda path: path.write_text(text))
-        save_figure(verify_figure(cases, traces), output / "verify.png")
-        console.print(f"wrote {output / 'verify.json'} and {output / 'verify.png'}")
+        files.write_atomically(folder / "verify.json", text)
+        save_figure(verify_figure(cases, traces), folder / "verify.png")
+        console.print(f"wrote {folder / 'verify.json'} and {folder / 'verify.png'}")
     console.print(_summary(passed, proofs, cases, traces))
     return passed
 

@@ -33,21 +33,6 @@ def test_schema(walk):
     assert {"rotsim", "numpy", "numba"} <= set(origin["versions"]) and origin["created"]
 
 
-def test_a_failed_write_leaves_nothing(walk, tmp_path, monkeypatch):
-    target = tmp_path / "walk.nc"
-    target.write_text("the earlier file")
-
-    def crash(self, path, **_):
-        path.write_text("half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", crash)
-    with pytest.raises(OSError, match="disk full"):
-        rotsim.save(walk, target)
-    assert target.read_text() == "the earlier file"
-    assert os.listdir(tmp_path) == ["walk.nc"]
-
-
 def test_unwritable(walk, tmp_path):
     with pytest.raises(rotsim.InvalidInput, match="does not exist; create it"):
         rotsim.save(walk, tmp_path / "no" / "walk.nc")

@@ -9,10 +9,10 @@ from numba import njit
 from numba.core import caching
 
 import rotsim
-from rotsim import noise
+from rotsim import memory, noise
 from rotsim.dataset import QUANTITIES
-from rotsim.simulation import memory, walk
 from rotsim.simulation import run as run_module
+from rotsim.simulation import walk
 from rotsim.simulation.run import Diverged
 from tests.conftest import press_ctrl_c
 

@@ -16,6 +16,7 @@ from experiments.networks.record import SHIPPED, record
 from experiments.networks.suite import SUITES, choose_device, finished, runs_of, write_report
 from rotsim.dataset import load
 from rotsim.errors import DatasetError, InvalidInput
+from rotsim.files import output_folder
 from rotsim.measure.shipped import TRACES
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -52,8 +53,7 @@ def main(
         return
     chosen = choose_device(device)
     runs = runs_of(suite, only, seed, steps)
-    folder = output or RESULTS / f"suite_{suite}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = output_folder(output or RESULTS / f"suite_{suite}", "README.md")
     words = ["python -m experiments.networks", f"--suite {suite}", f"--device {device}", f"--seed {seed}"]
     words += [f"--steps {steps}"] if steps else []
     console = Console(stderr=True)
@@ -91,7 +91,7 @@ def main(
 @click.option("--data", type=click.Path(path_type=Path), help="Folder (or .deb) that holds Fashion-MNIST.")
 def record_command(only: tuple[str, ...], seed: int, output: Path, data: Path | None) -> None:
     """Record the traces that ship with rotsim (about six minutes on one core)."""
-    output.mkdir(parents=True, exist_ok=True)
+    output = output_folder(output)
     names = only or tuple(SHIPPED)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -115,6 +115,8 @@ def record_command(only: tuple[str, ...], seed: int, output: Path, data: Path | 
 def heldout_command(networks: tuple[str, ...], steps: int, seed: int, output: Path | None) -> None:
     """Train NETWORKS (default: all) that no rule was made on; exit code 1 if a claimed layer does not agree."""
     names = networks or tuple(heldout.NETWORKS)
+    if output is not None:
+        output = output_folder(output, "heldout.json", "heldout.md")
     found = {}
     with Progress(console=Console(stderr=True)) as progress:
         for name in progress.track(names, description="held-out networks"):
@@ -123,7 +125,6 @@ def heldout_command(networks: tuple[str, ...], steps: int, seed: int, output: Pa
     if output is None:
         click.echo(heldout.table(found, command), nl=False)
     else:
-        output.mkdir(parents=True, exist_ok=True)
         heldout.write(found, output, command)
         click.echo(f"wrote {output / 'heldout.md'} and {output / 'heldout.json'}")
     if not all(same and all(layer.agrees for layer in diagnosis.claimed) for diagnosis, same in found.values()):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from rotsim.errors import InvalidInput
+from rotsim.files import output_folder, write_atomically
 
 FILE = Path(__file__).parent / "data" / "corpus.xz"
 SHA256 = "c1e5b98afd40e1d96c2bd95092735ed4b5369622cc39deb1d5ec5eb79bee81f1"
@@ -69,6 +70,5 @@ def freeze() -> bytes:
 
 if __name__ == "__main__":
     packed = lzma.compress(freeze(), preset=9 | lzma.PRESET_EXTREME)
-    FILE.parent.mkdir(exist_ok=True)
-    FILE.write_bytes(packed)
+    write_atomically(output_folder(FILE.parent) / FILE.name, packed)
     print(f"{FILE}: {len(packed)} bytes, SHA-256 {hashlib.sha256(packed).hexdigest()}")

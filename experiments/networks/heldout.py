@@ -21,9 +21,10 @@ import torch
 
 from experiments.networks.train import one_thread
 from experiments.networks.zoo import NETWORKS
-from rotsim.dataset import provenance, write_atomically
+from rotsim.dataset import provenance
 from rotsim.diagnosis import Diagnosis, diagnose
 from rotsim.errors import InvalidInput
+from rotsim.files import write_atomically
 from rotsim.measure import Recorder
 
 STEPS = 2000
@@ -74,8 +75,8 @@ def write(found: dict[str, tuple[Diagnosis, bool]], folder: Path, command: str) 
         },
         "provenance": provenance(command=command),
     }
-    write_atomically(folder / "heldout.json", lambda p: p.write_text(json.dumps(content, indent=1) + "\n"))
-    write_atomically(folder / "heldout.md", lambda p: p.write_text(table(found, command)))
+    write_atomically(folder / "heldout.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(folder / "heldout.md", table(found, command))
 
 
 def table(found: dict[str, tuple[Diagnosis, bool]], command: str) -> str:

@@ -14,7 +14,7 @@ from experiments.networks.gpt import GPTSize
 from experiments.networks.record import INPUT_NOISE, SHIPPED, AnyRun
 from experiments.networks.train import Run
 from experiments.networks.train_text import TextRun
-from rotsim import dataset
+from rotsim import dataset, files
 from rotsim.diagnosis import Diagnosis, diagnose
 from rotsim.errors import DatasetError, InvalidInput
 from rotsim.plotting import save_figure, trace_figure
@@ -142,7 +142,7 @@ def write_report(suite: str, folder: Path, names: list[str], command: str) -> Pa
         "are claimed. Rotation in radians per step: medians over neurons, last half of training; `corrected` uses the "
         "measured radial part of the gradient (λ_eff = λ + P) or, for Lion, its autocorrelation.\n\n" + "\n".join(parts)
     )
-    return dataset.write_atomically(folder / "README.md", lambda path: path.write_text(text))
+    return files.write_atomically(folder / "README.md", text)
 
 
 def _device(source: dict[str, Any]) -> str:

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         print(f"rotsim: {error.format_message()} (see rotsim --help)", file=sys.stderr)
         return 2
-    except (InvalidInput, DatasetError, NoEquilibrium, ArithmeticError) as error:
+    except (InvalidInput, DatasetError, NoEquilibrium, ArithmeticError, OSError) as error:
         print(f"rotsim: {error}", file=sys.stderr)
         return 2
     except (click.Abort, KeyboardInterrupt) as stopped:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
@@ -44,5 +43,5 @@ def verify(quick: bool, output: str | None, seed: int) -> None:
     """Derive, simulate, compare, and validate on real networks; exit code 1 on any disagreement."""
     from rotsim.verify import run
 
-    if not run(quick=quick, output=Path(output) if output else None, seed=seed):
+    if not run(quick=quick, output=output, seed=seed):
         raise SystemExit(1)

@@ -16,18 +16,19 @@ def _equilibrium(
 ) -> None:
     from rich.console import Console
 
-    from rotsim.dataset import check_writable, provenance, write_atomically
+    from rotsim.dataset import provenance
+    from rotsim.files import check_writable, write_atomically
     from rotsim.terminal import equilibrium_table
     from rotsim.theory.equilibrium import equilibrium
 
-    if output:
+    if output is not None:
         check_writable(output)
     model = gradient_model(gradient, scale, parameters)
     exact, leading = (equilibrium(optimizer, dim, model, method) for method in ("exact", "leading"))
     Console().print(
         equilibrium_table(optimizer, exact, leading, f"{optimizer.describe()}, dim {dim}, {gradient} gradients")
     )
-    if output:
+    if output is not None:
         content = {
             "optimizer": optimizer.to_dict(),
             "dim": dim,
@@ -36,7 +37,7 @@ def _equilibrium(
             "leading": leading.to_dict(),
             "provenance": provenance(),
         }
-        write_atomically(output, lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
+        write_atomically(output, json.dumps(content, indent=2) + "\n")
         click.echo(f"saved {output}")
 
 
@@ -85,14 +86,17 @@ def _predict(
 ) -> None:
     from rich.console import Console
 
-    from rotsim import dataset
+    from rotsim import dataset, files
     from rotsim.errors import integer
     from rotsim.terminal import course_table
     from rotsim.theory.prediction import predict, settling, steps_to_equilibrium
 
-    for path in (output, figure):
-        if path:
-            dataset.check_writable(path)
+    if output is not None:
+        files.check_writable(output)
+    if figure is not None:
+        from rotsim.plotting import check_figure, course_figure, save_figure
+
+        check_figure(figure)
     model = gradient_model(gradient, scale, parameters)
     steps = integer("steps", steps, low=1)
     factors = _lr_schedule(schedule, steps, warmup_steps, final)
@@ -107,12 +111,10 @@ def _predict(
         note = f"At a constant learning rate it comes within 5 % of equilibrium after {first} steps."
     title = f"{optimizer.describe()}, dim {dim}, {gradient} gradients, {schedule} schedule"
     Console().print(course_table(course, in_force, title, note))
-    if output:
+    if output is not None:
         dataset.save(course, output)
         click.echo(f"saved {output}")
-    if figure:
-        from rotsim.plotting import course_figure, save_figure
-
+    if figure is not None:
         save_figure(course_figure(course, in_force, title), figure)
         click.echo(f"wrote {figure}")
 
@@ -133,7 +135,7 @@ predict = PerOptimizer(
         click.Option(["--final"], type=float, default=0.0, help="Share of --lr at the last step."),
         click.Option(["--corrected-decay"], is_flag=True, help="Weight decay follows the schedule too (AdamC)."),
         click.Option(["--output"], type=str, default=None, help="Save the course to this NetCDF file."),
-        click.Option(["--figure"], type=str, default=None, help="Draw the course into this PNG file."),
+        click.Option(["--figure"], type=str, default=None, help="Draw the course into this file: .png, .pdf or .svg."),
     ],
     name="predict",
     help="Predict norm and rotation in time, under a schedule and from any initial norm.\n\n"

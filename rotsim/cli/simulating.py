@@ -24,20 +24,20 @@ def _simulate(
 ) -> None:
     from rich.console import Console
 
-    from rotsim import dataset
+    from rotsim import dataset, files
     from rotsim.comparison import compare
     from rotsim.simulation import Interrupted, simulate
     from rotsim.terminal import progress_bar, report_table
     from rotsim.theory.equilibrium import equilibrium
 
-    if output:
-        dataset.check_writable(output)
+    if output is not None:
+        files.check_writable(output)
     elif keep_state or checkpoint_seconds is not None:
         option = "--keep-state" if keep_state else "--checkpoint-seconds"
         raise InvalidInput(f"`{option}` needs --output FILE, the file to keep the state in")
     if checkpoint_seconds is not None:
         run.update(checkpoint=output, checkpoint_seconds=checkpoint_seconds)
-    earlier = dataset.load(resume) if resume else None
+    earlier = dataset.load(resume) if resume is not None else None
     model = gradient_model(gradient, scale, parameters)
     console = Console()
     with progress_bar(Console(stderr=True), f"{optimizer.label} walk, steps") as progress:
@@ -46,19 +46,21 @@ def _simulate(
                 optimizer, dim=dim, gradient=model, resume=earlier, keep_state=keep_state, progress=progress, **run
             )
         except Interrupted as stopped:
-            if output:
+            if output is not None:
                 stopped.saved_in = dataset.save(stopped.dataset, output)
             raise
-    if output:
-        dataset.save(result, output)
     try:
-        report = compare(result, equilibrium(optimizer, dim, model))
-        console.print(report_table(report, f"{optimizer.describe()}, dim {dim}, {gradient} gradients"))
-    except (InvalidInput, NoEquilibrium) as reason:
-        final = float((result["norm"].values[:, -1] ** 2).mean() ** 0.5)
-        click.echo(f"RMS norm after {run['steps']} steps: {final:.6g}. No prediction to compare with: {reason}")
-    if output:
-        console.print(f"saved {output}")
+        if output is not None:
+            dataset.save(result, output)
+    finally:  # a full disk does not keep the result from being seen
+        try:
+            report = compare(result, equilibrium(optimizer, dim, model))
+            console.print(report_table(report, f"{optimizer.describe()}, dim {dim}, {gradient} gradients"))
+        except (InvalidInput, NoEquilibrium) as reason:
+            final = float((result["norm"].values[:, -1] ** 2).mean() ** 0.5)
+            click.echo(f"RMS norm after {run['steps']} steps: {final:.6g}. No prediction to compare with: {reason}")
+    if output is not None:
+        console.print(f"saved {output}", markup=False)
 
 
 simulate = PerOptimizer(

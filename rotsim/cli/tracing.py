@@ -20,11 +20,11 @@ def trace_report(file: str, output: str | None, as_json: bool) -> None:
     """Say for each layer whether theory applies and why; exit code 1 if it applies and does not agree."""
     from rich.console import Console
 
-    from rotsim import dataset
+    from rotsim import dataset, files
     from rotsim.diagnosis import diagnose, to_json
     from rotsim.terminal import diagnosis_reasons, diagnosis_table, norm_table, skipped_text
 
-    folder = dataset.output_folder(output, "report.json") if output else None
+    folder = files.output_folder(output, "report.json", "report.png") if output is not None else None
     data = dataset.load(file)
     diagnosis = diagnose(data)
     if as_json:
@@ -42,7 +42,7 @@ def trace_report(file: str, output: str | None, as_json: bool) -> None:
     if folder is not None:
         from rotsim.plotting import save_figure, trace_figure
 
-        dataset.write_atomically(folder / "report.json", lambda p: p.write_text(to_json(diagnosis, data)))
+        files.write_atomically(folder / "report.json", to_json(diagnosis, data))
         save_figure(trace_figure(data, diagnosis), folder / "report.png")
         if not as_json:
             click.echo(f"wrote {folder / 'report.json'} and {folder / 'report.png'}")

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from rotsim.dataset import PER_OCTAVE, build, check_writable, save
+from rotsim.dataset import PER_OCTAVE, build, save
 from rotsim.errors import InvalidInput, integer, positive, require
+from rotsim.files import check_writable
 from rotsim.measure.coordinates import CoordinateSampler
 from rotsim.measure.recorded import RATES, Entry, Recorded
 from rotsim.measure.sample import VARIABLES, rows, sample, window_means

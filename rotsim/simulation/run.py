@@ -13,14 +13,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 import xarray as xr
 
-from rotsim import dataset
+from rotsim import dataset, files
 from rotsim.errors import InvalidInput, integer, positive, require
 from rotsim.gradients import Gradient, ScaleInvariant
+from rotsim.memory import check_fits
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
 from rotsim.optimizers import Optimizer, Rotational, Unmodelled
 from rotsim.simulation import cuda, gram, rotational, twin, walk
 from rotsim.simulation.interrupt import Interrupted, stop_requested
-from rotsim.simulation.memory import check_fits
 from rotsim.simulation.start import (
     SLOTS,
     Schedule,
@@ -156,7 +156,7 @@ def simulate(
     workers = integer("threads", threads, low=1) if threads is not None else os.cpu_count() or 1
     checkpoint_seconds = positive("checkpoint_seconds", checkpoint_seconds)
     if checkpoint is not None:
-        checkpoint = dataset.check_writable(checkpoint)
+        checkpoint = files.check_writable(checkpoint)
     neurons, dim = shape_of_run(neurons, dim, steps, gradient, initial_weights)
     if engine == "auto":
         engine = _automatic(optimizer, gradient, keep_state, resume)

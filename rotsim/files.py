@@ -1,0 +1,213 @@
+"""Where a file may be written, and writing it so that a reader finds the old content or the new one, never half.
+
+Every file that rotsim leaves behind goes through `write_atomically`. The content is made in memory first, so that no
+library that formats it meets a full disk.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from rotsim.errors import InvalidInput
+
+try:
+    import fcntl
+except ImportError:  # Windows: it removes no file that is open, so a live one needs no lock there
+    fcntl = None  # type: ignore[assignment]
+
+_TEMPORARY = ".rotsim-*.tmp"  # the star stands for random digits: unique, and short enough for any file system
+_KINDS = {
+    stat.S_ISDIR: "a directory; name a file in it",
+    stat.S_ISFIFO: "a pipe; name a regular file",
+    stat.S_ISSOCK: "a socket; name a regular file",
+    stat.S_ISBLK: "a device; name a regular file",
+    stat.S_ISCHR: "a device; name a regular file",
+}
+
+
+def check_writable(path: str | os.PathLike[str]) -> Path:
+    """Say where writing to `path` would write, before long work starts.
+
+    Parameters
+    ----------
+    path : str or Path
+        A leading ``~`` is the home folder. A symbolic link stands for the file that it points to.
+
+    Returns
+    -------
+    Path
+        Absolute, without links.
+
+    Raises
+    ------
+    InvalidInput
+        If no regular file can be written there: the name is empty or too long, the folder is absent or not writable,
+        or a directory, device, pipe, socket or protected file is there.
+    """
+    target = resolved(path)
+    if str(path).endswith("/"):
+        raise InvalidInput(f"output {shown(path)} ends in a slash, as a folder does; name a file in it")
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        mode = None
+    except OSError as error:
+        raise InvalidInput(f"output {shown(path)} cannot be written ({_reason(error)}); choose another name") from None
+    for is_kind, what in _KINDS.items():
+        if mode is not None and is_kind(mode):
+            raise InvalidInput(f"output {shown(path)} is {what}")
+    if mode is not None and not os.access(target, os.W_OK):
+        raise InvalidInput(f"output {shown(path)} is write-protected; choose another name or allow writing")
+    folder = target.parent
+    if not folder.is_dir():
+        raise InvalidInput(f"output folder {str(folder)!r} does not exist; create it or choose another --output")
+    try:
+        with _temporary(folder, 0o600):
+            pass
+    except OSError as error:
+        raise InvalidInput(
+            f"output folder {str(folder)!r} is not writable ({_reason(error)}); choose another --output"
+        ) from None
+    return target
+
+
+def output_folder(path: str | os.PathLike[str], *files: str) -> Path:
+    """Create a folder if absent and return it if all `files` can be written there.
+
+    Parameters
+    ----------
+    path : str or Path
+        As in `check_writable`.
+    *files : str
+        Names of the files that will be written.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    InvalidInput
+        If the folder cannot be created or one of the files cannot be written.
+    """
+    folder = resolved(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"output folder {shown(path)} cannot be created ({_reason(error)})") from None
+    for file in files:
+        check_writable(folder / file)
+    return folder
+
+
+def write_atomically(path: str | os.PathLike[str], content: str | bytes | bytearray | memoryview) -> Path:
+    """Replace a file by new content: complete or untouched, also after a crash or on a full disk.
+
+    Parameters
+    ----------
+    path : str or Path
+        As in `check_writable`. A file that is there keeps its permissions; a new one has those of the umask.
+    content : str or bytes
+        Text is written as UTF-8.
+
+    Returns
+    -------
+    Path
+        The file written, absolute and without links.
+
+    Raises
+    ------
+    InvalidInput
+        As `check_writable` does.
+    OSError
+        If the disk is full or fails; what was there before is still there.
+    """
+    target = check_writable(path)
+    try:
+        with _temporary(target.parent, 0o666) as (temporary, file):
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+            with suppress(OSError):  # absent, or on a file system without permissions
+                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+            if fcntl is None:  # Windows renames closed files only
+                file.close()
+            os.replace(temporary, target)
+    except OSError as error:
+        failure = OSError(f"{str(target)!r} cannot be written ({_reason(error)}); what was there before is unchanged")
+        failure.errno = error.errno
+        raise failure from None
+    with suppress(OSError):  # the rename reaches the disk too, where folders can be synchronised
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return target
+
+
+def resolved(path: str | os.PathLike[str]) -> Path:
+    """The path without ``~`` and links, absolute; raises `InvalidInput` if it is no path."""
+    try:
+        text = os.fsdecode(os.fspath(path))
+        os.fsencode(text)
+    except (TypeError, ValueError):
+        raise InvalidInput(f"a path must be text that this system can encode; got {shown(path)}") from None
+    if not text or "\0" in text:
+        raise InvalidInput(f"a path must not be empty or contain NUL characters; got {shown(text)}")
+    return Path(os.path.realpath(os.path.expanduser(text)))
+
+
+def shown(path: object) -> str:
+    """A path as an error message shows it: quoted, and cut in the middle if it is very long."""
+    text = repr(str(path) if isinstance(path, os.PathLike) else path)
+    return text if len(text) <= 120 else f"{text[:60]}...{text[-40:]}"
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
+
+
+@contextmanager
+def _temporary(folder: Path, mode: int) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new, locked file in `folder` that is removed at the end, unless it was renamed before.
+
+    The lock tells other processes that the writer lives. Files whose writers died are removed first.
+    """
+    for left in folder.glob(_TEMPORARY):
+        with suppress(OSError):
+            _remove_if_abandoned(left)
+    while True:
+        temporary = folder / _TEMPORARY.replace("*", secrets.token_hex(8))
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+        with os.fdopen(descriptor, "wb") as file:
+            if fcntl is not None:
+                with suppress(OSError):  # a file system without locks: nobody can take this file for abandoned
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                if os.fstat(descriptor).st_nlink == 0:  # another process looked before the lock was there
+                    continue
+            try:
+                yield temporary, file
+            finally:
+                with suppress(OSError):
+                    temporary.unlink()
+            return
+
+
+def _remove_if_abandoned(temporary: Path) -> None:
+    """Remove a temporary file unless a live process holds it; raises `OSError` if one does."""
+    if fcntl is None:
+        temporary.unlink()
+        return
+    descriptor = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        temporary.unlink()
+    finally:
+        os.close(descriptor)
