@@ -30,13 +30,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 import rotsim
 from benchmarks import rules
 from rotsim import noise
 from rotsim.dataset import provenance
 from rotsim.files import write_atomically
+from rotsim.jit import njit
 
 NEURONS, DIM = 16, 1024
 CORES = os.cpu_count() or 1

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from numba import njit
 
 import rotsim
 from rotsim import noise
+from rotsim.jit import njit
 from rotsim.optimizers import OPTIMIZERS
 
 DIM, NEURONS, STEPS = 1024, 4, 2000

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import xarray as xr
 
 from rotsim import dataset
 from rotsim.errors import InvalidInput, positive
 from rotsim.statistics import Equilibration, Estimate, autocorrelation_time, equilibration, root_mean_square
 from rotsim.theory.equilibrium import Equilibrium
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Verdict = Literal["PASS", "FAIL", "NOT EQUILIBRATED", "UNRESOLVED"]
 
@@ -143,6 +145,8 @@ def compare(
     InvalidInput, DatasetError
         If the arguments are not of these kinds or do not fit each other.
     """
+    import xarray as xr
+
     if not isinstance(measured, xr.Dataset):
         raise InvalidInput(f"`measured` must be a dataset from simulate or Recorder; got {type(measured).__name__}")
     dataset.validate(measured)

@@ -1,95 +1,56 @@
-"""Compile a kernel once per set of sources and keep it on disk where that is possible."""
+"""Kernels and the functions they are made of, without numba: that is imported when the first kernel is called.
+
+`kernel_part` tags what kernels may call, which stays plain Python. `compiled` and `inlined` return objects that
+`rotsim.jit` compiles at their first call. A kernel is named with a digest of all it is made of, since numba's cache
+on disk looks at one file only.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from types import FunctionType
-from typing import Any
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, TypeVar
 
-from llvmlite import ir
-from numba import njit, types
-from numba.core.compiler import Compiler
-from numba.core.compiler_machinery import register_pass
-from numba.core.lowering import Lower
-from numba.core.typed_passes import NativeLowering
-from numba.extending import intrinsic
+F = TypeVar("F", bound=Callable[..., Any])
 
-
-@cache
-def _source_digest() -> str:
-    """Digest of every source that kernels are built from: numba's cache looks at one file only."""
-    package = Path(__file__).resolve().parent
-    folders = ("gradients", "optimizers", "simulation")
-    shared = ["compiled.py", "noise.py", "theory/closed_forms.py", "theory/damped.py", "theory/record.py"]
-    files = [
-        *(package / name for name in shared),
-        *(path for name in folders for path in sorted((package / name).glob("*.py"))),
-    ]
-    return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+#: What kernels may call, and the options that numba compiles it with.
+PARTS: dict[Callable[..., Any], dict[str, Any]] = {}
+_PACKAGE = Path(__file__).resolve().parent
+_BUILDING = threading.RLock()
 
 
-class _LowerPart(Lower):
-    """Numba's generation of LLVM's code, with the hint of `inlined` on every loop."""
+def kernel_part(**options: Any) -> Callable[[F], F]:
+    """Tag a function as one that kernels may call; it stays as it is.
 
-    def post_lower(self) -> None:
-        super().post_lower()
-        if self.metadata["interleave"] is None:
-            return
-        count = ir.Constant(ir.IntType(32), self.metadata["interleave"])
-        hint = self.module.add_metadata(["llvm.loop.interleave.count", count])
-        place = {block: position for position, block in enumerate(self.function.blocks)}
-        for block in self.function.blocks:
-            jump = block.terminator
-            if jump is not None and len(jump.operands) == 1 and place.get(jump.operands[0], len(place)) <= place[block]:
-                loop = self.module.add_metadata([hint, hint])
-                loop.operands = (loop, hint)  # a loop's metadata begin with themselves, which tells loops apart
-                jump.set_metadata("llvm.loop", loop)
+    Parameters
+    ----------
+    **options
+        Of `numba.extending.register_jitable`, such as ``inline`` and ``fastmath``.
 
-
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _LoweringOfPart(NativeLowering):
-    _name = "lowering_of_part"
-
-    @property
-    def lowering_class(self) -> type[Lower]:
-        return _LowerPart
-
-
-class _Part(Compiler):
-    """Numba's compiler, told that a function's array arguments do not overlap, and how to interleave its loops.
-
-    Otherwise the vectoriser checks every pair of arrays at run time, and gives up at more than eight pairs.
+    Returns
+    -------
+    callable
+        A decorator.
     """
 
-    interleave: int | None = None
+    def tag(function: F) -> F:
+        PARTS[function] = options
+        return function
 
-    def define_pipelines(self) -> Any:
-        self.state.flags.noalias = True
-        self.state.flags.no_cpython_wrapper = self.state.flags.no_cfunc_wrapper = True  # only kernels call it
-        self.state.metadata["interleave"] = self.interleave
-        managers = super().define_pipelines()
-        for manager in managers:
-            manager.passes = [(_LoweringOfPart if one is NativeLowering else one, why) for one, why in manager.passes]
-            manager.finalize()
-        return managers
+    return tag
 
 
-@intrinsic
-def wide_vectors(typing_context):  # type: ignore[no-untyped-def]
-    """Let LLVM use 512-bit vectors in the calling kernel where the processor has them.
+@kernel_part(inline="always")
+def wide_vectors() -> None:
+    """Let LLVM use 512-bit vectors in the calling kernel where the processor has them; in Python nothing.
 
     For Intel's it prefers 256 bits, against the lower clock of early AVX-512 code; for a loop that is
     arithmetic alone that costs a third.
     """
-
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # `add` itself takes no key="value"
-        return context.get_dummy_value()
-
-    return types.void(), generate
 
 
 def specialised(function: Callable[..., Any], name: str, bound: dict[str, Any]) -> Callable[..., Any]:
@@ -100,31 +61,140 @@ def specialised(function: Callable[..., Any], name: str, bound: dict[str, Any]) 
     return special
 
 
+class Compiled:
+    """A function that numba compiles when it is first called, by Python or by a kernel.
+
+    Attributes
+    ----------
+    function : callable
+        As it was written.
+    name : str
+    bound : dict
+        Values of global names of `function`.
+    options : dict
+        Of `numba.njit`.
+    interleave : int or None
+        Vectors that its loops take at a time; None leaves it to LLVM.
+    kernel : bool
+        Kept on disk; otherwise a part of the kernels that call it.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        bound: dict[str, Any],
+        options: dict[str, Any],
+        *,
+        kernel: bool,
+        interleave: int | None = None,
+    ) -> None:
+        self.function, self.name, self.bound, self.options = function, name, bound, options
+        self.kernel, self.interleave = kernel, interleave
+        self._dispatcher: Any = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        return (self._dispatcher or self.dispatcher)(*arguments)
+
+    @property
+    def dispatcher(self) -> Any:
+        """What numba makes of it."""
+        with _BUILDING:
+            if self._dispatcher is None:
+                from rotsim.jit import build
+
+                self._dispatcher = build(self)
+        return self._dispatcher
+
+    @property
+    def _numba_type_(self) -> Any:
+        """How numba takes this object for its dispatcher where a kernel calls it."""
+        return self.dispatcher._numba_type_
+
+
 def inlined(
     function: Callable[..., Any], name: str, bound: dict[str, Any], interleave: int | None = None, **options: Any
-) -> Callable[..., Any]:
+) -> Compiled:
     """`function` as part of a kernel that calls it: specialised like `compiled`; its arrays must not overlap.
 
     Its loops take `interleave` vectors at a time. What LLVM chooses unless told, two or four, can leave a neuron of
     dim 64 without a single pass of the vectorised loop.
     """
     options = {"nogil": True, "error_model": "numpy", "forceinline": True, **options}
-    compiler = type(f"_Part{interleave}", (_Part,), {"interleave": interleave})
-    part: Callable[..., Any] = njit(pipeline_class=compiler, **options)(specialised(function, name, bound))
-    return part
+    return Compiled(function, name, bound, options, kernel=False, interleave=interleave)
 
 
-def compiled(function: Callable[..., None], name: str, bound: dict[str, Any], **options: Any) -> Callable[..., None]:
-    """`function` as a jitted kernel (compiled at its first call) with the global names in `bound` replaced.
+def compiled(function: Callable[..., None], name: str, bound: dict[str, Any], **options: Any) -> Compiled:
+    """`function` as a kernel with the global names in `bound` replaced, compiled at its first call."""
+    return Compiled(function, name, bound, {"nogil": True, "error_model": "numpy", **options}, kernel=True)
 
-    It gets a name of its own, made of `name` and the sources' digest, so that numba's on-disk cache
-    keeps specialisations apart and never serves a stale one.
+
+def digest(kernel: Compiled) -> str:
+    """Of all that a kernel is made of: its sources, options and constants.
+
+    Parameters
+    ----------
+    kernel : Compiled
+
+    Returns
+    -------
+    str
+        12 hexadecimal digits.
     """
-    special = specialised(function, f"{name}_{_source_digest()}", bound)
-    options = {"nogil": True, "error_model": "numpy", **options}
-    kernel: Callable[..., None]
-    try:
-        kernel = njit(cache=True, **options)(special)
-    except RuntimeError:  # no writable cache directory anywhere: compile in memory
-        kernel = njit(**options)(special)
-    return kernel
+    files, facts = ingredients(kernel)
+    text = sha256("\n".join(facts).encode())
+    for path in files:
+        text.update(_content(path))
+    return text.hexdigest()[:12]
+
+
+def ingredients(kernel: Compiled) -> tuple[list[Path], list[str]]:
+    """The files of all functions that a kernel calls, and their options and constants as text, both sorted."""
+    files: set[Path] = {_PACKAGE / "compiled.py", _PACKAGE / "jit.py"}
+    facts: set[str] = set()
+    seen: set[int] = set()
+
+    def visit(name: str, value: Any, used: tuple[str, ...]) -> None:
+        if isinstance(value, ModuleType):
+            if value.__name__.startswith("rotsim."):
+                for attribute in used:
+                    if hasattr(value, attribute):
+                        visit(attribute, getattr(value, attribute), ())
+        elif isinstance(value, Compiled | FunctionType):
+            if id(value) not in seen:
+                seen.add(id(value))
+                follow(value)
+        elif isinstance(value, bool | int | float | complex | str | tuple | type | None) or hasattr(value, "dtype"):
+            facts.add(f"{name} = {value!r}")
+
+    def follow(value: Compiled | Callable[..., Any]) -> None:
+        if isinstance(value, Compiled):
+            facts.add(f"{value.name}: {_sorted(value.options)}, {value.interleave}")
+            function, bound = value.function, value.bound
+        else:
+            facts.add(f"{value.__qualname__}: {_sorted(PARTS.get(value, {}))}")
+            function, bound = value, {}
+        files.add(Path(function.__code__.co_filename))
+        names = _names(function.__code__)
+        for name in names:
+            if name in bound or name in function.__globals__:
+                visit(name, bound[name] if name in bound else function.__globals__[name], names)
+
+    follow(kernel)
+    return sorted(files), sorted(facts)
+
+
+def _names(code: CodeType) -> tuple[str, ...]:
+    """Global names and attributes that a function and those inside it mention."""
+    inner = [_names(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
+    return sum(inner, code.co_names)
+
+
+def _sorted(options: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Options in an order that is the same in every process, as that of a set is not."""
+    return sorted((key, sorted(value) if isinstance(value, set) else value) for key, value in options.items())
+
+
+@cache
+def _content(path: Path) -> bytes:
+    return path.read_bytes()

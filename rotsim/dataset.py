@@ -42,12 +42,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
-from rotsim import files, netcdf
+from rotsim import files
 from rotsim.errors import DatasetError, InvalidInput
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from rotsim.optimizers.base import Optimizer
 
 SCHEMA = 1
@@ -139,6 +140,8 @@ def build(
         "spec": json.dumps(dict(spec)),
         "provenance": json.dumps(provenance(**(provenance_extra or {}))),
     }
+    import xarray as xr
+
     dataset = xr.Dataset(data, coords=coords, attrs=attrs)
     validate(dataset)
     return dataset
@@ -220,6 +223,8 @@ def save(dataset: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     """
     validate(dataset)
     files.check_writable(path)
+    from rotsim import netcdf
+
     return files.write_atomically(path, netcdf.encode(dataset))
 
 
@@ -248,6 +253,8 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     no parts in other files, no more data than its bytes can hold or half of the available memory
     (`rotsim.netcdf`).
     """
+    from rotsim import netcdf
+
     try:
         target = files.resolved(path)
         is_file = target.is_file()

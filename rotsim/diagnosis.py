@@ -13,16 +13,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import xarray as xr
 
 from rotsim import dataset
 from rotsim.errors import InvalidInput
 from rotsim.evidence import WITHIN, Evidence, balance_factor, gather
 from rotsim.optimizers import Unmodelled
 from rotsim.optimizers.base import Optimizer
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Verdict = Literal[
     "applies",

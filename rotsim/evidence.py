@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
-from scipy.optimize import brentq
 
 from rotsim import dataset
 from rotsim.comparison import TRACE_DRIFT
@@ -18,8 +17,12 @@ from rotsim.statistics import equilibration
 from rotsim.theory import closed_forms
 from rotsim.theory.autocorrelated import autocorrelation_factors
 from rotsim.theory.equilibrium import equilibrium
+from rotsim.theory.fixed_point import bracketed_root
 from rotsim.theory.prediction import steps_to_equilibrium
 from rotsim.theory.traces import ALIVE, predict_trace
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 WITHIN = 0.10
 CLOSE = 0.05  # of norm and rotation, where an average may begin: what is left fades while it goes on
@@ -401,4 +404,8 @@ def balance_factor(optimizer: Optimizer, radial: float, growth: float = 0.0) -> 
     low, high = np.sqrt(max(growth, 0.0) / 3), 1 + abs(growth) + abs(1 + radial)
     if closed_forms.adam_l2_turn_excess(radial, growth, low) > 0 or (radial <= -1 and growth <= 0):
         return float("nan")
-    return float(brentq(lambda turn: closed_forms.adam_l2_turn_excess(radial, growth, turn), low, high, xtol=1e-13))
+
+    def excess(turn: float) -> float:
+        return float(closed_forms.adam_l2_turn_excess(radial, growth, turn))
+
+    return float(bracketed_root(excess, low, high, xtol=1e-13))

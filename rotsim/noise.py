@@ -16,26 +16,25 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import intrinsic, overload, register_jitable
+
+from rotsim.compiled import kernel_part
 
 GRADIENT_STREAM = 0
 INITIAL_WEIGHTS_STREAM = 1
 
 _U, _I = np.uint32, np.int32
 _PARITY = np.uint32(0x1BD11BDA)
-# no wrappers: only kernels call the compiled functions, and a dozen wrappers take LLVM a second
-_OPTIONS: Any = {"fastmath": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_OPTIONS: Any = {"fastmath": False}
 
 
-@register_jitable(**_OPTIONS)
+@kernel_part(**_OPTIONS)
 def _mix(x, y, rotation):  # type: ignore[no-untyped-def]
     x = _U(x + y)
     y = _U(_U(y << _U(rotation)) | _U(y >> _U(32 - rotation)))
     return x, _U(y ^ x)
 
 
-@register_jitable(**_OPTIONS)
+@kernel_part(**_OPTIONS)
 def _two_rounds(x0, x1, x2, x3, r0, r1, r2, r3):  # type: ignore[no-untyped-def]
     x0, x1 = _mix(x0, x1, r0)
     x2, x3 = _mix(x2, x3, r1)
@@ -44,7 +43,7 @@ def _two_rounds(x0, x1, x2, x3, r0, r1, r2, r3):  # type: ignore[no-untyped-def]
     return x0, x1, x2, x3
 
 
-@register_jitable(**_OPTIONS)
+@kernel_part(**_OPTIONS)
 def first_rounds(k0, k1, c0, c1):  # type: ignore[no-untyped-def]
     """Rounds 1 to 4 of `threefry4x32` and the key's second injection."""
     x0, x1, x2, x3 = _U(c0 + k0), _U(c1 + k1), _U(0), _U(0)
@@ -53,7 +52,7 @@ def first_rounds(k0, k1, c0, c1):  # type: ignore[no-untyped-def]
     return _U(x0 + k1), x1, x2, _U(x3 + _U(_U(_PARITY ^ k0 ^ k1) + _U(1)))
 
 
-@register_jitable(**_OPTIONS)
+@kernel_part(**_OPTIONS)
 def middle_rounds(k0, k1, x0, x1, x2, x3):  # type: ignore[no-untyped-def]
     """Rounds 5 to 8 and the third injection."""
     x0, x1, x2, x3 = _two_rounds(x0, x1, x2, x3, 6, 20, 17, 11)
@@ -61,7 +60,7 @@ def middle_rounds(k0, k1, x0, x1, x2, x3):  # type: ignore[no-untyped-def]
     return x0, x1, _U(x2 + _U(_PARITY ^ k0 ^ k1)), _U(x3 + _U(k0 + _U(2)))
 
 
-@register_jitable(**_OPTIONS)
+@kernel_part(**_OPTIONS)
 def last_rounds(k0, k1, x0, x1, x2, x3):  # type: ignore[no-untyped-def]
     """Rounds 9 to 12 and the last injection."""
     x0, x1, x2, x3 = _two_rounds(x0, x1, x2, x3, 10, 26, 11, 21)
@@ -69,7 +68,7 @@ def last_rounds(k0, k1, x0, x1, x2, x3):  # type: ignore[no-untyped-def]
     return x0, _U(x1 + _U(_PARITY ^ k0 ^ k1)), _U(x2 + k0), _U(x3 + _U(k1 + _U(3)))
 
 
-@register_jitable(**_OPTIONS)
+@kernel_part(**_OPTIONS)
 def threefry4x32(k0, k1, c0, c1):  # type: ignore[no-untyped-def]
     """Threefry4x32 with 12 rounds: key (k0, k1, 0, 0), counter (c0, c1, 0, 0), all uint32 -> four uint32 words."""
     x0, x1, x2, x3 = first_rounds(k0, k1, c0, c1)
@@ -77,6 +76,7 @@ def threefry4x32(k0, k1, c0, c1):  # type: ignore[no-untyped-def]
     return last_rounds(k0, k1, x0, x1, x2, x3)
 
 
+@kernel_part(**_OPTIONS, inline="always")
 def fma(a, b, c):  # type: ignore[no-untyped-def]
     """a·b + c of float32 with one rounding: an instruction in a kernel, and here the same bits from double precision.
 
@@ -92,19 +92,6 @@ def fma(a, b, c):  # type: ignore[no-untyped-def]
         error = (product - (total - share)) + (c - share)  # Knuth's two-sum: exact
         total = np.where(halfway & (error != 0), np.nextafter(total, np.copysign(np.inf, error)), total)
     return total.astype(np.float32)[()]
-
-
-@intrinsic
-def _fma(typing_context, a, b, c):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.fma(*args)
-
-    return types.float32(types.float32, types.float32, types.float32), generate
-
-
-@overload(fma, inline="always", jit_options=_OPTIONS)
-def _fma_in_kernel(a, b, c):  # type: ignore[no-untyped-def]
-    return lambda a, b, c: _fma(a, b, c)
 
 
 # Minimax polynomials: log(1+f)/f on [√½ - 1, √2 - 1] and sin(y)/y, in y² on [0, (π/2)²], to a relative 1.1e-6 and 9e-7,
@@ -135,17 +122,17 @@ _MANTISSA = np.int32(0x007FFFFF)
 _SIGN, _ODD, _NOT_SIGN = np.uint32(0x80000000), np.uint32(1), np.uint32(0x7FFFFFFF)
 
 
-@register_jitable(**_OPTIONS)
+@kernel_part(**_OPTIONS)
 def _bits(x):  # type: ignore[no-untyped-def]
     return np.float32(x).view(np.int32)
 
 
-@register_jitable(**_OPTIONS)
+@kernel_part(**_OPTIONS)
 def _float(bits):  # type: ignore[no-untyped-def]
     return np.int32(bits).view(np.float32)
 
 
-@register_jitable(**_OPTIONS)
+@kernel_part(**_OPTIONS)
 def _minus_2_log(x):  # type: ignore[no-untyped-def]
     """-2·log(x·2⁻³¹) of a positive normal float32, split as x·2⁻³¹ = 2^k (1 + f) with 1 + f in [√½, √2)."""
     shifted = _I(_bits(x) - _SHIFT_BITS)
@@ -160,7 +147,7 @@ def _minus_2_log(x):  # type: ignore[no-untyped-def]
     return fma(f, p, k * _MINUS_2_LOG_2)
 
 
-@register_jitable(**_OPTIONS)
+@kernel_part(**_OPTIONS)
 def box_muller(x0, x1):  # type: ignore[no-untyped-def]
     """Two independent standard normals (float32) from two uniform 32-bit words.
 
@@ -176,13 +163,13 @@ def box_muller(x0, x1):  # type: ignore[no-untyped-def]
     return radius * cosine, radius * y * sine
 
 
-@register_jitable(**_OPTIONS)
+@kernel_part(**_OPTIONS)
 def counters(dim):  # type: ignore[no-untyped-def]
     """How many counters the normals of one neuron take in one step."""
     return (dim + 3) // 4
 
 
-@register_jitable(**_OPTIONS, inline="always")
+@kernel_part(**_OPTIONS, inline="always")
 def draw_words(words, count, key0, key1, step):  # type: ignore[no-untyped-def]
     """Fill words (2, ≥ 2·count), uint32, from so many counters of one neuron at one step: a column for each pair."""
     for j in range(count):
@@ -190,7 +177,7 @@ def draw_words(words, count, key0, key1, step):  # type: ignore[no-untyped-def]
         words[0, j], words[1, j], words[0, count + j], words[1, count + j] = x0, x1, x2, x3
 
 
-@register_jitable(**_OPTIONS, inline="always")
+@kernel_part(**_OPTIONS, inline="always")
 def fill_normals(z, words):  # type: ignore[no-untyped-def]
     """Turn words (2, ≥ pairs) into the normals z (2·pairs,).
 
@@ -204,7 +191,7 @@ def fill_normals(z, words):  # type: ignore[no-untyped-def]
         near[j], far[j] = box_muller(x0[j], x1[j])
 
 
-@register_jitable(**_OPTIONS, inline="always")
+@kernel_part(**_OPTIONS, inline="always")
 def draw_normals(z, key0, key1, step):  # type: ignore[no-untyped-def]
     """Fill z (even length) with the normals of one neuron at one step, without words drawn before."""
     pairs = z.size // 2
@@ -216,12 +203,12 @@ def draw_normals(z, key0, key1, step):  # type: ignore[no-untyped-def]
             z[count + j], z[pairs + count + j] = box_muller(x2, x3)
 
 
-@register_jitable(**_OPTIONS)
+@kernel_part(**_OPTIONS)
 def _uniform(word):  # type: ignore[no-untyped-def]
     return (np.float64(word) + 0.5) * 2.0**-32
 
 
-@register_jitable(**_OPTIONS)
+@kernel_part(**_OPTIONS)
 def chi_squared(freedom, key0, key1, step):  # type: ignore[no-untyped-def]
     """Chi-square variate with ``freedom`` >= 0 degrees of freedom from counters (1, step), (2, step), ...
 
@@ -250,7 +237,7 @@ def chi_squared(freedom, key0, key1, step):  # type: ignore[no-untyped-def]
             return 2.0 * d * (1.0 + excess)
 
 
-@register_jitable(**_OPTIONS)
+@kernel_part(**_OPTIONS)
 def components(freedom, key0, key1, step):  # type: ignore[no-untyped-def]
     """Of freedom + 2 normals: those along two given directions, and the length of the rest, float64."""
     x0, x1, _, _ = threefry4x32(key0, key1, _U(0), _U(step))

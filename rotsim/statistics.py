@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 ENOUGH_NEURONS = 16  # from here on the spread over independent neurons gives the standard error
 _Z_DRIFT = 3.0
@@ -110,7 +110,7 @@ def _error_of_mean(x: np.ndarray) -> float:
             break
         missed = found
     degrees = max(x.size / tau / 3, 1.5)
-    return float(np.sqrt(missed) * stats.t.isf(stats.norm.sf(3), degrees) / 3)
+    return float(np.sqrt(missed) * scipy.stats.t.isf(scipy.stats.norm.sf(3), degrees) / 3)
 
 
 def mean(series: np.ndarray, independent: bool) -> Estimate:

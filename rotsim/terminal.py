@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -25,12 +25,16 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from rotsim.balance import Balance
-from rotsim.comparison import Report
 from rotsim.dataset import layer_name
-from rotsim.diagnosis import Diagnosis
-from rotsim.optimizers.base import Optimizer
-from rotsim.theory.equilibrium import Equilibrium
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from rotsim.balance import Balance
+    from rotsim.comparison import Report
+    from rotsim.diagnosis import Diagnosis
+    from rotsim.optimizers.base import Optimizer
+    from rotsim.theory.equilibrium import Equilibrium
 
 _STYLE = {"PASS": "green", "FAIL": "bold red", "NOT EQUILIBRATED": "yellow", "UNRESOLVED": "yellow"}
 QUANTITY = {"norm": "norm", "rotation": "rotation", "update_rms": "update"}

@@ -11,10 +11,9 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -29,6 +28,9 @@ from rotsim.optimizers.base import Optimizer
 from rotsim.simulation import simulate
 from rotsim.terminal import QUANTITY, plain_table, plus_minus, verdict_text
 from rotsim.theory.equilibrium import Equilibrium, equilibrium
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 # Six standard errors: about 50 checks are made, and a right theory should fail one run in 10^7.
 K = 6.0

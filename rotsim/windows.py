@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
-from scipy.stats import norm, t
+import scipy
 
 from rotsim.comparison import MAX_DECLARED_ERROR, Check, Verdict, allowed_error, resolution, too_uncertain
 from rotsim.errors import InvalidInput
 from rotsim.statistics import ENOUGH_NEURONS
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def is_course(predicted: xr.Dataset) -> bool:
@@ -47,7 +50,7 @@ def bonferroni(k: float, windows: int, neurons: int) -> float:
     -------
     float
     """
-    return float(t.isf(norm.sf(k) / windows, neurons - 1))
+    return float(scipy.stats.t.isf(scipy.stats.norm.sf(k) / windows, neurons - 1))
 
 
 def compare_windows(

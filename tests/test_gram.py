@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from numba import njit
 from scipy import stats
 
 import rotsim
 import rotsim.dataset
 from rotsim import noise
+from rotsim.jit import njit
 from rotsim.simulation import gram
 from rotsim.statistics import autocorrelation_time
 

@@ -8,10 +8,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from numba import njit
 from scipy import stats
 
 from rotsim import noise
+from rotsim.jit import njit
 
 U = np.uint32
 
@@ -181,8 +181,10 @@ def test_the_oldest_processor_draws_the_same_bits():
 def test_wide_vectors_where_the_compiler_prefers_narrow_ones():
     """Compiled, not run: for a server that has 512-bit vectors, from which LLVM shies."""
     program = """
-from numba import float32, njit
+from numba import float32
 from rotsim.compiled import wide_vectors
+from rotsim.jit import njit
+from rotsim.jit import njit
 def narrow(x):
     for j in range(x.size):
         x[j] = x[j] * x[j]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba.extending import register_jitable
 
+from rotsim.compiled import kernel_part
 from rotsim.errors import require
 from rotsim.gradients.base import INLINED, GradientPower, PerNeuron, Structured, finite, one_scale, per_neuron, shaped
 from rotsim.noise import fill_normals
 
 
-@register_jitable(**INLINED)
+@kernel_part(**INLINED)
 def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
     fill_normals(z, words)
     if step > 1:  # the first draw has the stationary variance already

@@ -14,8 +14,8 @@ from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
-from numba.extending import register_jitable
 
+from rotsim.compiled import kernel_part
 from rotsim.errors import InvalidInput, array, flag, is_a, positive, real, require
 from rotsim.noise import normals
 from rotsim.theory import closed_forms
@@ -197,7 +197,7 @@ class Structured(Gradient):
         return z
 
 
-@register_jitable(**INLINED)
+@kernel_part(**INLINED)
 def shaped(z, w, norm_squared, scale, scale_invariant):  # type: ignore[no-untyped-def]
     """(a, b) of noise z: scale·z, or its part across w over ‖w‖ with scale/√dim, as scale invariance makes it."""
     if scale_invariant == 0.0:
@@ -208,7 +208,7 @@ def shaped(z, w, norm_squared, scale, scale_invariant):  # type: ignore[no-untyp
     return across(overlap, w.size, norm_squared, scale)
 
 
-@register_jitable(**INLINED)
+@kernel_part(**INLINED)
 def across(overlap, dim, norm_squared, scale):  # type: ignore[no-untyped-def]
     """(a, b) of the part of z across w over ‖w‖, with scale/√dim; ``overlap`` is ⟨z, w⟩."""
     a = scale / np.sqrt(dim * norm_squared)

@@ -7,14 +7,14 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
+from rotsim.compiled import kernel_part
 from rotsim.errors import InvalidInput, array, positive
 from rotsim.gradients.base import INLINED, GradientPower, Structured, shaped
 from rotsim.noise import fill_normals
 
 
-@register_jitable(**INLINED)
+@kernel_part(**INLINED)
 def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
     fill_normals(z, words)
     factor = data[t, 0, 0]

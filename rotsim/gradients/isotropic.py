@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from numba.extending import register_jitable
-
+from rotsim.compiled import kernel_part
 from rotsim.gradients.base import INLINED, GradientPower, Noise, isotropic_spread, one_scale
 from rotsim.noise import fill_normals
 
 
-@register_jitable(**INLINED)
+@kernel_part(**INLINED)
 def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
     fill_normals(z, words)
     return parameters[0], 0.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba.extending import register_jitable
 
+from rotsim.compiled import kernel_part
 from rotsim.gradients.base import (
     INLINED,
     GradientPower,
@@ -20,7 +20,7 @@ from rotsim.gradients.base import (
 from rotsim.noise import fill_normals
 
 
-@register_jitable(**INLINED)
+@kernel_part(**INLINED)
 def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
     fill_normals(z, words)
     a, b = shaped(z, w, norm_squared, parameters[0], parameters[1])

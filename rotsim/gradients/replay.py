@@ -7,13 +7,13 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
+from rotsim.compiled import kernel_part
 from rotsim.errors import LARGEST_SIZE, InvalidInput, array
 from rotsim.gradients.base import INLINED, Gradient
 
 
-@register_jitable(**INLINED)
+@kernel_part(**INLINED)
 def sample_given(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
     """The gradient is what `Gradient.given` supplies."""
     for j in range(w.size):

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from numba.extending import register_jitable
-
-from rotsim.compiled import inlined
+from rotsim.compiled import inlined, kernel_part
 from rotsim.gradients.base import INLINED, GradientPower, Noise, across, one_scale
 from rotsim.noise import box_muller
 
@@ -26,7 +24,7 @@ _draw_few = inlined(_draw, "draw_few", {}, interleave=2, **_OPTIONS)
 _draw_many = inlined(_draw, "draw_many", {}, interleave=4, **_OPTIONS)  # loads the many constants half as often
 
 
-@register_jitable(**INLINED)
+@kernel_part(**INLINED)
 def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
     half = w.size // 2
     pairs = w.size - half

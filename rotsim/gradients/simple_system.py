@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba.extending import register_jitable
 
+from rotsim.compiled import kernel_part
 from rotsim.errors import integer, require
 from rotsim.gradients.base import INLINED, Gradient, PerNeuron, finite, per_neuron
 from rotsim.noise import draw_normals, normals
 
 
-@register_jitable(fastmath=INLINED["fastmath"])
+@kernel_part(fastmath=INLINED["fastmath"])
 def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
     batch, gain_out, gain_in = int(parameters[0]), parameters[1], parameters[2:]
     dim = w.size

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba.extending import register_jitable
 
+from rotsim.compiled import kernel_part
 from rotsim.errors import require
 from rotsim.gradients.base import INLINED, PerNeuron, Structured, finite, per_neuron, shaped
 from rotsim.noise import threefry4x32
@@ -14,7 +14,7 @@ from rotsim.noise import threefry4x32
 _U = np.uint32
 
 
-@register_jitable
+@kernel_part()
 def _student_t(x0, x1, degrees):  # type: ignore[no-untyped-def]
     """Student's t of unit variance from two words: Bailey's (1994) polar method, exact for any degrees > 2."""
     u = (np.float64(x0) + 0.5) * 2.0**-32
@@ -23,7 +23,7 @@ def _student_t(x0, x1, degrees):  # type: ignore[no-untyped-def]
     return np.sqrt((degrees - 2.0) * np.expm1(-2.0 / degrees * np.log(u))) * np.cos(angle)
 
 
-@register_jitable(**INLINED)
+@kernel_part(**INLINED)
 def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
     for j in range(w.size):
         x0, x1, _, _ = threefry4x32(key0, key1, _U(j), _U(step))

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from numba import carray, types
-from numba.extending import intrinsic, register_jitable
+from numba.extending import intrinsic
 
-from rotsim.compiled import compiled, inlined, wide_vectors
+from rotsim.compiled import compiled, inlined, kernel_part, wide_vectors
 
 #: Share of a squared update, across the weights, that is no more than rounding.
 ROUNDING = 1e-12
@@ -160,7 +160,7 @@ def _address(typing_context, number):  # type: ignore[no-untyped-def]
     return types.voidptr(types.int64), generate
 
 
-@register_jitable
+@kernel_part()
 def difference(w, m, v, g, c):  # type: ignore[no-untyped-def]
     """An update for `restore`: what another optimizer has already done, times c[0].
 
@@ -178,7 +178,7 @@ def difference(w, m, v, g, c):  # type: ignore[no-untyped-def]
     return c[0] * (w - g), m, v
 
 
-@register_jitable
+@kernel_part()
 def _series(x):  # type: ignore[no-untyped-def]
     """sin x and cos x for |x| < _SMALL, to 4e-15: unlike a call, a vector's worth at a time."""
     y = x * x

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba.extending import register_jitable
-from scipy.optimize import brentq
 
+from rotsim.compiled import kernel_part
 from rotsim.optimizers.base import LEAST_LR, TINY, Method, Moments, Optimizer, filled
 from rotsim.theory import closed_forms
 from rotsim.theory.adam_l2_chain import Steady, steady
+from rotsim.theory.fixed_point import bracketed_root
 from rotsim.theory.second_moment import adam_covariance, mean_inverse_root, mean_response
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
 
-@register_jitable(fastmath={"contract", "nsz", "arcp"})
+@kernel_part(fastmath={"contract", "nsz", "arcp"})
 def _update(w, m, v, g, c):  # type: ignore[no-untyped-def]
     weight_decay, per_root, beta1, beta2, per_unit = c[:5]
     g = g + weight_decay * w
@@ -107,7 +107,7 @@ class AdamL2(Optimizer):
             reach = 1.5 * excess
             while walk(start + reach)[1] * excess > 0:
                 reach *= 2
-            log_norm_squared = brentq(lambda x: walk(x)[1], start, start + reach, xtol=1e-12)
+            log_norm_squared = bracketed_root(lambda x: walk(x)[1], start, start + reach, xtol=1e-12)
             found, excess = walk(log_norm_squared)
             jump = abs(excess)  # where the chain's cut changes, and with it a result that is poorly known anyway
         norm_squared = float(np.exp(log_norm_squared + excess))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba.extending import register_jitable
 
+from rotsim.compiled import kernel_part
 from rotsim.optimizers.base import LEAST_LR, TINY, Method, Moments, Optimizer, check_decoupled_decay, filled
 from rotsim.theory import closed_forms
 from rotsim.theory.second_moment import adam_covariance, mean_inverse_root
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
 
-@register_jitable(fastmath={"contract", "nsz", "arcp"})
+@kernel_part(fastmath={"contract", "nsz", "arcp"})
 def _update(w, m, v, g, c):  # type: ignore[no-untyped-def]
     decay, per_root, beta1, beta2, per_unit = c[:5]
     m = g + beta1 * (m - g)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba.extending import register_jitable
 
+from rotsim.compiled import kernel_part
 from rotsim.errors import require
 from rotsim.optimizers.base import Method, Moments, Optimizer
 from rotsim.theory import closed_forms
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
 
-@register_jitable(fastmath={"contract", "nsz", "arcp"})
+@kernel_part(fastmath={"contract", "nsz", "arcp"})
 def _update(w, m, v, g, c):  # type: ignore[no-untyped-def]
     lr, weight_decay, momentum, _, _, _ = c
     m = momentum * m + (g + weight_decay * w)

@@ -19,9 +19,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
-from rotsim.compiled import compiled
+from rotsim.compiled import compiled, kernel_part
 from rotsim.errors import InvalidInput
 from rotsim.gradients import Gradient, Isotropic, ScaleInvariant
 from rotsim.noise import components
@@ -49,7 +48,7 @@ def require_valid(optimizer: Optimizer, gradient: Gradient) -> None:
         )
 
 
-@register_jitable
+@kernel_part()
 def step(w, m1, m2, g1, g2, g3, lr, weight_decay, momentum):  # type: ignore[no-untyped-def]
     """One step of the chain (W, M1, M2): returns the new three, the angle and ‖Δw‖².
 

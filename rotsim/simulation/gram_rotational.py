@@ -35,10 +35,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
-from scipy.special import stdtrit
+import scipy
 
-from rotsim.compiled import compiled
+from rotsim.compiled import compiled, kernel_part
 from rotsim.noise import INITIAL_WEIGHTS_STREAM, components, neuron_keys, threefry4x32
 
 SLOTS = 6  # W, M_1, M_2, s, p, q
@@ -47,7 +46,7 @@ _TINY = np.finfo(np.float64).tiny
 _EQUAL = 1e-12  # a q below this is rounding of the mean
 
 
-@register_jitable
+@kernel_part()
 def step(m1, m2, power, mean, centred, g1, g2, g3, momentum, theta, decay, age):  # type: ignore[no-untyped-def]
     """One step of the chain (M_1, M_2, s, p, q): returns the new five and the angle, in [0, π]; ``age`` is 1 - γ^t."""
     along, across = momentum * m1 + g1, np.hypot(momentum * m2 + g2, g3)
@@ -111,6 +110,6 @@ def initial_shares(neurons: int, dim: int, seed: int, initial_weights: Any) -> t
         keys = neuron_keys(seed, neurons, INITIAL_WEIGHTS_STREAM)
         zero = np.zeros(neurons, np.uint32)
         word = threefry4x32(keys[:, 0], keys[:, 1], zero, zero)[0]
-        mean, centred = stdtrit(dim - 1, (word + 0.5) * 2.0**-32), np.full(neurons, np.sqrt(dim - 1))
+        mean, centred = scipy.special.stdtrit(dim - 1, (word + 0.5) * 2.0**-32), np.full(neurons, np.sqrt(dim - 1))
     norm = np.hypot(mean, centred)
     return mean / norm, np.where(centred > _EQUAL * norm, centred / norm, 0.0)

@@ -8,10 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import xarray as xr
 
 from rotsim import dataset, files
 from rotsim.errors import InvalidInput, integer, positive, require
@@ -32,6 +31,9 @@ from rotsim.simulation.start import (
     shape_of_run,
 )
 from rotsim.simulation.workspace import Workspace, workspace, workspace_bytes
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Progress = Callable[[int, int], None]
 Engine = Literal["auto", "numba", "numpy", "gram", "cuda"]
@@ -269,6 +271,8 @@ def _dataset(
     )
     if resume is None:
         return result
+    import xarray as xr
+
     earlier = resume[list(dataset.QUANTITIES)].isel(step=slice(0, first_window))
     return xr.concat([earlier, result], dim="step", join="exact").assign_attrs(result.attrs)
 

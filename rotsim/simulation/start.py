@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from rotsim import dataset
 from rotsim.errors import InvalidInput, integer, require
 from rotsim.gradients import Gradient
 from rotsim.noise import INITIAL_WEIGHTS_STREAM, neuron_keys, normals
 from rotsim.optimizers.base import Optimizer
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 DEFAULT_DIM, DEFAULT_NEURONS = 1024, 64
 SLOTS = 3  # weights, first and second moment; a gradient model's memory follows

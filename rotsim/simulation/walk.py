@@ -19,10 +19,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
 from rotsim import noise
-from rotsim.compiled import compiled, inlined, wide_vectors
+from rotsim.compiled import compiled, inlined, kernel_part, wide_vectors
 from rotsim.gradients.base import Gradient
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.workspace import BLOCK
@@ -32,7 +31,7 @@ FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging
 _update = _sample = _coordinate = _step = None  # what `kernel` binds: see there
 
 
-@register_jitable(fastmath=False)
+@kernel_part(fastmath=False)
 def squared_angle(chord_squared):  # type: ignore[no-untyped-def]
     """Square of the angle whose chord on the unit circle has this squared length."""
     if chord_squared < 1e-3:  # series of (2 asin(c/2))², next term c¹⁰/3150
@@ -43,7 +42,7 @@ def squared_angle(chord_squared):  # type: ignore[no-untyped-def]
     return angle * angle
 
 
-@register_jitable(fastmath=False)
+@kernel_part(fastmath=False)
 def squared_chord(before, after, along, moved):  # type: ignore[no-untyped-def]
     """Squared chord between the directions of w and w + Δw, from ‖w‖², ‖w + Δw‖², ⟨w, Δw⟩ and ‖Δw‖²."""
     norm_before, norm_after = np.sqrt(before), np.sqrt(after)
@@ -53,7 +52,7 @@ def squared_chord(before, after, along, moved):  # type: ignore[no-untyped-def]
     return (across if across > 0.0 else 0.0) / (norm_before * norm_after)
 
 
-@register_jitable(fastmath=False)
+@kernel_part(fastmath=False)
 def _record(records, sums, count, first_step, window, first_window):  # type: ignore[no-untyped-def]
     """Add the first `count` columns of `sums`, those of `squared_chord` at steps from `first_step` on, to the records.
 
@@ -84,7 +83,7 @@ def _move(w, m, v, z, j, a, b, c):  # type: ignore[no-untyped-def]
     return new * new, old * change, change * change
 
 
-@register_jitable
+@kernel_part()
 def _quarters(x, quarter):  # type: ignore[no-untyped-def]
     """The four parts of x (dim,) that take their normals from the same counters."""
     half = (x.size + 1) // 2

@@ -30,12 +30,12 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
-from scipy.special import roots_legendre
+import scipy
 
+from rotsim.compiled import kernel_part
 from rotsim.theory import closed_forms
 from rotsim.theory.damped import GHOSTS, POINTS, SIDE, SPACING, beyond, integral, lay, widen
-from rotsim.theory.record import along_weights, kernel, record_step, squared_step
+from rotsim.theory.record import kernel, record_step
 
 PARTS = 40
 _FAR = 5.5  # deviations, the largest |w| of a part
@@ -48,20 +48,6 @@ _STEEP = 4.0  # E e^(-ζv) falling by more from point to point is not resolved: 
 _WEIGHT, _W, _M, _WW, _WM, _MM = range(6)  # rows: E e^(-ζv), and under it moments about the part's mean
 
 # The maps of one step, generated from derivations.damped.
-_pull = register_jitable(closed_forms.damped_pull)
-_share = register_jitable(closed_forms.damped_share)
-_share_of_mean = register_jitable(closed_forms.damped_share_of_mean)
-_weight = register_jitable(closed_forms.damped_weight)
-_momentum = register_jitable(closed_forms.damped_momentum)
-_pull_mean = register_jitable(closed_forms.damped_pull_mean)
-_weight_square = register_jitable(closed_forms.damped_weight_square)
-_overlap = register_jitable(closed_forms.damped_overlap)
-_momentum_square = register_jitable(closed_forms.damped_momentum_square)
-_moved_weight = register_jitable(closed_forms.moved_weight)
-_moved_overlap = register_jitable(closed_forms.moved_overlap)
-_moved_weight_square = register_jitable(closed_forms.moved_weight_square)
-_fourth_cumulant = register_jitable(closed_forms.fourth_cumulant)
-_norm_response = register_jitable(closed_forms.norm_response)
 
 
 @cache
@@ -76,7 +62,7 @@ def parts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     point, share, coarse : ndarray, shape (PARTS,)
         |w| over its deviation, > 0; probabilities; and those of every second point, 0 at the others.
     """
-    node, by = roots_legendre(PARTS)
+    node, by = scipy.special.roots_legendre(PARTS)
     unit = (node + 1) / 2
     point, share = _FAR * unit**1.5, by * np.sqrt(unit)
     share *= np.exp(-(point**2) / 2)
@@ -87,7 +73,7 @@ def parts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return point / np.sqrt((share * point**2).sum()), share, coarse
 
 
-@register_jitable
+@kernel_part()
 def _absorb(rows, count, zeta, centre, decay, beta1, beta2, dim, gradient):  # type: ignore[no-untyped-def]
     """Take a new gradient, and the decay λw beside it, into v and m; return the number of points left."""
     w0, m0 = centre[0], centre[1]
@@ -97,17 +83,21 @@ def _absorb(rows, count, zeta, centre, decay, beta1, beta2, dim, gradient):  # t
         w, m = rows[_W, k] / share, rows[_M, k] / share
         ww, wm, mm = rows[_WW, k] / share - w * w, rows[_WM, k] / share - w * m, rows[_MM, k] / share - m * m
         w, m = w + w0, m + m0
-        pull = _pull(decay, dim, gradient, max(ww, 0.0))
-        share *= _share(beta2, zeta[k], pull)
+        pull = closed_forms.damped_pull(decay, dim, gradient, max(ww, 0.0))
+        share *= closed_forms.damped_share(beta2, zeta[k], pull)
         if w0 != 0.0:
-            share *= _share_of_mean(decay, beta2, zeta[k], w, pull)
-        new_w = _weight(decay, beta2, zeta[k], w, ww, pull) - w0
-        pulled = _pull_mean(decay, beta2, zeta[k], w, pull)
-        new_m = beta1 * _momentum(decay, beta2, wm, zeta[k], w, m, pull) + (1 - beta1) * pulled - new_m0
+            share *= closed_forms.damped_share_of_mean(decay, beta2, zeta[k], w, pull)
+        new_w = closed_forms.damped_weight(decay, beta2, zeta[k], w, ww, pull) - w0
+        pulled = closed_forms.damped_pull_mean(decay, beta2, zeta[k], w, pull)
+        new_m = (
+            beta1 * closed_forms.damped_momentum(decay, beta2, wm, zeta[k], w, m, pull) + (1 - beta1) * pulled - new_m0
+        )
         rows[_WEIGHT, k], rows[_W, k], rows[_M, k] = share, share * new_w, share * new_m
-        rows[_WW, k] = share * (_weight_square(decay, beta2, zeta[k], ww, pull) + new_w * new_w)
-        rows[_WM, k] = share * (_overlap(decay, beta1, beta2, wm, zeta[k], ww, pull) + new_w * new_m)
-        rows[_MM, k] = share * (_momentum_square(decay, beta1, beta2, wm, mm, zeta[k], pull) + new_m * new_m)
+        rows[_WW, k] = share * (closed_forms.damped_weight_square(decay, beta2, zeta[k], ww, pull) + new_w * new_w)
+        rows[_WM, k] = share * (closed_forms.damped_overlap(decay, beta1, beta2, wm, zeta[k], ww, pull) + new_w * new_m)
+        rows[_MM, k] = share * (
+            closed_forms.damped_momentum_square(decay, beta1, beta2, wm, mm, zeta[k], pull) + new_m * new_m
+        )
     centre[1] = new_m0
     while count > 2 * SIDE and rows[_WEIGHT, count] < _GONE:
         for row in range(6):
@@ -116,7 +106,7 @@ def _absorb(rows, count, zeta, centre, decay, beta1, beta2, dim, gradient):  # t
     return count
 
 
-@register_jitable
+@kernel_part()
 def _read(rows, count, zeta, centre, coupled, tables, integrals, values, scratch):  # type: ignore[no-untyped-def]
     """E[m/√v], E[w·m/√v], E[m²/√v] and E[m²/v] under e^(-ζv), w about its mean, into the four rows of `integrals`."""
     m0 = centre[1]
@@ -143,7 +133,7 @@ def _read(rows, count, zeta, centre, coupled, tables, integrals, values, scratch
         integrals[3, 0] = integral(rows[_MM], zeta, count, False, tables.plain_tail)
 
 
-@register_jitable
+@kernel_part()
 def _move(rows, count, centre, coupled, lr, decay, step, integrals):  # type: ignore[no-untyped-def]
     """Move the weights by -step·m/√v, about a mean that moves as well."""
     mean = integrals[0, 0]
@@ -152,10 +142,10 @@ def _move(rows, count, centre, coupled, lr, decay, step, integrals):  # type: ig
         if coupled:
             crossed = integrals[1, k] - mean * w
             square = integrals[3, k] - 2 * mean * integrals[0, k] + mean * mean * weight
-            rows[_WW, k] = _moved_weight_square(lr, decay, step, crossed, square, rows[_WW, k])
-            rows[_W, k] = _moved_weight(lr, decay, step, w, integrals[0, k] - mean * weight)
-        rows[_WM, k] = _moved_overlap(lr, decay, step, rows[_WM, k], integrals[2, k] - mean * m)
-    centre[0] = _moved_weight(lr, decay, step, centre[0], mean)
+            rows[_WW, k] = closed_forms.moved_weight_square(lr, decay, step, crossed, square, rows[_WW, k])
+            rows[_W, k] = closed_forms.moved_weight(lr, decay, step, w, integrals[0, k] - mean * weight)
+        rows[_WM, k] = closed_forms.moved_overlap(lr, decay, step, rows[_WM, k], integrals[2, k] - mean * m)
+    centre[0] = closed_forms.moved_weight(lr, decay, step, centre[0], mean)
     last = count
     for k in range(1, count if coupled else 1):
         if rows[_WEIGHT, k] > _STEEP * rows[_WEIGHT, k + 1]:
@@ -167,7 +157,7 @@ def _move(rows, count, centre, coupled, lr, decay, step, integrals):  # type: ig
             rows[row, k] = held * rows[row, last]
 
 
-@register_jitable
+@kernel_part()
 def _split(rows, counts, centres, v, zeta, point, whole):  # type: ignore[no-untyped-def]
     """One part of mean 0 as many, each with the weights it has now: |w| at so many deviations."""
     for k in range(POINTS + 1):
@@ -191,7 +181,7 @@ def _split(rows, counts, centres, v, zeta, point, whole):  # type: ignore[no-unt
         v[part] = (1 - rows[part, _WEIGHT, 1]) / zeta[1]
 
 
-@register_jitable
+@kernel_part()
 def _merge(rows, counts, centres, v, share):  # type: ignore[no-untyped-def]
     """All parts, and their mirror images, as one of mean 0."""
     for k in range(POINTS + 1):
@@ -211,7 +201,7 @@ def _merge(rows, counts, centres, v, share):  # type: ignore[no-untyped-def]
         counts[0] = max(counts[0], counts[part])
 
 
-@register_jitable
+@kernel_part()
 def _remembered(centres, share):  # type: ignore[no-untyped-def]
     """E w² of the parts' means."""
     total = 0.0
@@ -220,7 +210,7 @@ def _remembered(centres, share):  # type: ignore[no-untyped-def]
     return total
 
 
-@register_jitable
+@kernel_part()
 def _fourth_moments(rows, count, zeta, centre):  # type: ignore[no-untyped-def]
     """E[m⁴/v²] = ∫ ζ E[m⁴ e^(-ζv)] dζ; the same and E[m²/v] for m about its mean. m is Gaussian under every weight."""
     total, central, power = 0.0, 0.0, 0.0
@@ -235,7 +225,7 @@ def _fourth_moments(rows, count, zeta, centre):  # type: ignore[no-untyped-def]
     return total, central, power
 
 
-@register_jitable
+@kernel_part()
 def _leaves_normal(rows, count, zeta, step, across, power):  # type: ignore[no-untyped-def]
     """E w⁴ - 3 (E w²)² that a step from Gaussian weights makes."""
     ww0 = rows[_WW, 0]
@@ -247,19 +237,23 @@ def _leaves_normal(rows, count, zeta, step, across, power):  # type: ignore[no-u
         c_22 += SPACING * zeta[k] * (ww * mm + 2 * wm**2) / weight
         c_13 += SPACING * zeta[k] * root * 6 * wm * mm / weight
         c_04 += SPACING * zeta[k] ** 2 * 3 * mm**2 / weight
-    return _fourth_cumulant(step, c_31, c_22, c_13, c_04)
+    return closed_forms.fourth_cumulant(step, c_31, c_22, c_13, c_04)
 
 
-@register_jitable
+@kernel_part()
 def _respond(matrix, old, new_m, new_v, m_left, v_left):  # type: ignore[no-untyped-def]
     """The map of relative deviations of (‖w‖², m², v) in a step that leaves the shares `old`, `m_left`, `v_left`."""
     new = 1 - old
-    matrix[0, 0], matrix[0, 1], matrix[0, 2] = _norm_response(old, new_m, new_v), new * m_left, -new * v_left
+    matrix[0, 0], matrix[0, 1], matrix[0, 2] = (
+        closed_forms.norm_response(old, new_m, new_v),
+        new * m_left,
+        -new * v_left,
+    )
     matrix[1, 0], matrix[1, 1] = new_m, m_left
     matrix[2, 0], matrix[2, 2] = new_v, v_left
 
 
-@register_jitable
+@kernel_part()
 def _carry(matrix, error, covariance, half):  # type: ignore[no-untyped-def]
     """Deviations L e and their covariance L Σ Lᵀ, in place."""
     x, a, b = error[0], error[1], error[2]
@@ -346,7 +340,7 @@ def _adam(  # type: ignore[no-untyped-def]
         largest, total = 0.0, 0.0
         for part in range(parts):
             square = centres[part, 0] ** 2 + rows[part, _WW, 0]
-            v[part] = beta2 * v[part] + (1 - beta2) * _pull(inside, dim, gradient, square)
+            v[part] = beta2 * v[part] + (1 - beta2) * closed_forms.damped_pull(inside, dim, gradient, square)
             largest, total = max(largest, v[part]), total + v[part]
         if t == 0:
             lay(zeta, largest)
@@ -380,8 +374,8 @@ def _adam(  # type: ignore[no-untyped-def]
                 off_norm += (coarse[part] - share[part]) * (centre[0] ** 2 + of[_WW, 0])
                 off_power += (coarse[part] - share[part]) * felt**2 * two
         before = w2
-        along = along_weights(lr[t], outside, w2, step, dim * across)
-        moved = squared_step(lr[t], outside, w2, step, dim * across, dim * update_power)
+        along = closed_forms.walk_along(lr[t], outside, w2, step, dim * across)
+        moved = closed_forms.walk_moved(lr[t], outside, w2, step, dim * across, dim * update_power)
         record = records[t // window]
         w2 = record_step(record, before, along, moved)
 

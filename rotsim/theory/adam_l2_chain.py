@@ -39,11 +39,10 @@ from typing import Any
 
 import numpy as np
 from numpy.polynomial.hermite_e import hermevander
-from scipy.linalg import lu_factor, lu_solve
-from scipy.optimize import brentq
 from threadpoolctl import ThreadpoolController
 
 from rotsim.theory.coupled import stationary
+from rotsim.theory.fixed_point import bracketed_root
 from rotsim.theory.second_moment import UpdateCovariance
 
 #: (D, points in log v): the last is what is used, those before it say how far off it is.
@@ -136,7 +135,7 @@ def _frozen(h: float, beta1: float, kept: float) -> tuple[float, float]:
     low, high = guess - 40, guess + 40
     if excess(high) > 0:
         return np.inf, 2.0
-    square = float(np.exp(brentq(excess, low, high, xtol=1e-12)))
+    square = float(np.exp(bracketed_root(excess, low, high, xtol=1e-12)))
     return square, walk(square)[1]
 
 
@@ -248,7 +247,7 @@ def _law(ahead: np.ndarray, functions: int) -> np.ndarray:
     system[0, : size // functions] = 1.0
     right = np.zeros(size)
     right[0] = 1.0
-    return lu_solve(lu_factor(system, check_finite=False), right, check_finite=False).reshape(functions, -1)
+    return np.linalg.solve(system, right).reshape(functions, -1)
 
 
 def _solve(

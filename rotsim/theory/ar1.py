@@ -24,15 +24,14 @@ from math import isfinite, sqrt
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_discrete_lyapunov
-from scipy.optimize import brentq
+import scipy
 
 from rotsim.gradients import GradientPower
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion
 from rotsim.optimizers.base import Method, Moments, Optimizer
 from rotsim.theory import closed_forms
 from rotsim.theory.correlated_moment import CorrelatedUpdate, correlated_update
-from rotsim.theory.fixed_point import noise_variance, settled
+from rotsim.theory.fixed_point import bracketed_root, noise_variance, settled
 from rotsim.theory.sign import correlated_covariance, discounted_excess
 
 _SWEEPS = 30  # of v and of what depends on it
@@ -91,7 +90,7 @@ def remembering(lr: float, pull: float, kept: float, correlation: float, update:
     with_next = -lr * later[:, :lags] @ update.covariance[1:]  # E[state · u_{t+1}]
     crossed = np.outer(transition @ with_next, first)
     fresh = lr**2 * update.covariance[0] * np.outer(first, first)
-    state = solve_discrete_lyapunov(transition, fresh - lr * (crossed + crossed.T), method="direct")
+    state = scipy.linalg.solve_discrete_lyapunov(transition, fresh - lr * (crossed + crossed.T), method="direct")
     change = moved @ state @ moved - 2 * lr * moved @ with_next + lr**2 * update.covariance[0]
     seen = np.linalg.solve(np.eye(4) - correlation * transition, first)[0]
     return Remembering(
@@ -189,11 +188,11 @@ def _projection(lr: float, pull: float, kept: float, correlation: float, update:
         return 0.0
     lost = pull + (1 - kept) / lr
     if repeated < 0:  # pushes outwards, less than decay pulls in
-        return float(brentq(excess, -lost * (1 - 1e-9), 0.0, xtol=1e-16 * lost, rtol=1e-13))
+        return float(bracketed_root(excess, -lost * (1 - 1e-9), 0.0, xtol=1e-16 * lost, rtol=1e-13))
     high = lost
     while excess(high) < 0:
         high *= 2
-    return float(brentq(excess, 0.0, high, xtol=1e-16 * lost, rtol=1e-13))
+    return float(bracketed_root(excess, 0.0, high, xtol=1e-16 * lost, rtol=1e-13))
 
 
 def _factors(beta: float, law: GradientPower) -> tuple[float, float]:
@@ -326,7 +325,7 @@ def unit_steps(
 
     size = 0.0
     if abs(excess(0.0)) > _CLOSE:
-        size = brentq(excess, -_FAR, 1.0, xtol=_CLOSE)
+        size = bracketed_root(excess, -_FAR, 1.0, xtol=_CLOSE)
     walk, pulled = scaled(float(np.exp(size)))
     return walk, float(pulled**2 * walk.square * np.pi / 2)
 

@@ -13,8 +13,7 @@ signs_that_change), so that the discounted sum over lags is a recursion for ever
 from __future__ import annotations
 
 import numpy as np
-from numba.extending import register_jitable
-from scipy.signal import lfilter
+import scipy
 
 from rotsim.compiled import compiled
 from rotsim.gradients import GradientPower
@@ -25,20 +24,20 @@ from rotsim.theory.sign import arcsine_modes
 
 _LEAST = 1e-200  # of a mean square, in units of the mean: a gradient that is zero for long must not become 0/0
 
-_memory = register_jitable(closed_forms.lion_momentum_power)
-_reach = register_jitable(closed_forms.lion_seen)
-_entry = register_jitable(closed_forms.lion_entered)
-_fade = register_jitable(closed_forms.lion_faded)
-
 
 def _across(kept, lr, beta1, beta2, power, arcsine, square, homogeneity, dim, w2, across):  # type: ignore[no-untyped-def]
     first, m2 = w2, (1 - beta2) / (1 + beta2)  # as if the scale had been its mean before
-    past = _entry(beta1, beta2, 1.0, m2) ** power / (1 - kept * _fade(beta2, 1.0, m2) ** power)
+    past = closed_forms.lion_entered(beta1, beta2, 1.0, m2) ** power / (
+        1 - kept * closed_forms.lion_faded(beta2, 1.0, m2) ** power
+    )
     for t in range(len(square)):
         gradient = max(square[t] * (w2 / first) ** homogeneity, _LEAST)
-        reach, entry = _reach(beta1, gradient, m2), _entry(beta1, beta2, gradient, m2)
-        fade = _fade(beta2, gradient, m2)
-        m2 = max(_memory(beta2, gradient, m2), _LEAST)
+        reach, entry = (
+            closed_forms.lion_seen(beta1, gradient, m2),
+            closed_forms.lion_entered(beta1, beta2, gradient, m2),
+        )
+        fade = closed_forms.lion_faded(beta2, gradient, m2)
+        m2 = max(closed_forms.lion_momentum_power(beta2, gradient, m2), _LEAST)
         total = 0.0
         for n in range(len(power)):
             total += arcsine[n] * reach ** power[n] * past[n]
@@ -85,7 +84,7 @@ def burst_moments(
         _across(kept, lr, *optimizer.betas, *arcsine_modes(), square, float(homogeneity), float(dim), start, across)
         drive = lr**2 * dim - 2 * kept * lr * across
         start = drive[judged].mean() / (1 - kept**2)
-    after, _ = lfilter([1.0], [1.0, -(kept**2)], drive, zi=[kept**2 * start])
+    after, _ = scipy.signal.lfilter([1.0], [1.0, -(kept**2)], drive, zi=[kept**2 * start])
     before = np.append(start, after[:-1])
     moved = closed_forms.walk_moved(lr, optimizer.weight_decay, before, lr, across, dim)
     chord = (moved - (np.sqrt(after) - np.sqrt(before)) ** 2) / np.sqrt(after * before)

@@ -25,10 +25,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numba.extending import register_jitable
-from scipy.special import erf
+import scipy
 
-from rotsim.compiled import compiled
+from rotsim.compiled import compiled, kernel_part
 from rotsim.theory import closed_forms
 from rotsim.theory.damped import POINTS, SIDE, integral, lay, tables, widen
 
@@ -42,13 +41,6 @@ _APART = 1e-3  # roots closer than this count as one
 #: rows: E e^(-ζv), and under it covariances, then means for a shift of one; f is m at the earlier time
 _WEIGHT, _ZZ, _ZM, _MM, _ZF, _MF, _Z, _M, _F = range(9)
 _SHIFTED_Z, _SHIFTED_M, _AGED = 4, 5, 7  # columns of the table after the first four: means of z and m, and by age
-
-_share = register_jitable(closed_forms.damped_share)
-_share_of_mean = register_jitable(closed_forms.damped_share_of_mean)
-_remembered = register_jitable(closed_forms.remembered_power)
-_covariance = register_jitable(closed_forms.damped_covariance)
-_averaged = register_jitable(closed_forms.averaged)
-_power_factor = register_jitable(closed_forms.average_power_factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +121,7 @@ def signal_update(beta1: float, beta2: float, signal_ratio: float) -> tuple[floa
     `derivations.correlated_adam`, whose shift need not be small for the means of z and m under a weight.
     """
     if beta2 < _SMALLEST and beta1 == 0:
-        mean = erf(signal_ratio / np.sqrt(2))
+        mean = scipy.special.erf(signal_ratio / np.sqrt(2))
         return float(mean), np.array([1 - mean**2, 0.0])
     covariance, at_zeta, rooted = _solve(beta1, max(beta2, _SMALLEST), 0.0, signal_ratio)
     mean = rooted(at_zeta[:, _WEIGHT] * at_zeta[:, _SHIFTED_M]) * signal_ratio
@@ -182,22 +174,25 @@ def _answer(
     return np.append(inverse, -size) / response, np.append(beta1, of_v)
 
 
-@register_jitable
+@kernel_part()
 def _absorb(correlation, beta1, beta2, zeta, zz, zm, mm):  # type: ignore[no-untyped-def]
     """One more gradient: what it leaves of E e^(-ζv), its variance and covariance with m before, and the new three."""
-    pull, mz = _remembered(correlation, zz), correlation * zm
-    share = _share(beta2, zeta, pull)
-    mm, zm = _covariance(beta2, zeta, pull, mm, mz, mz), _covariance(beta2, zeta, pull, mz, mz, pull)
-    zz = _covariance(beta2, zeta, pull, pull, pull, pull)
-    old, new = _averaged(beta1, mm, zm), _averaged(beta1, zm, zz)
-    return share, pull, mz, zz, new, _averaged(beta1, old, new)
+    pull, mz = closed_forms.remembered_power(correlation, zz), correlation * zm
+    share = closed_forms.damped_share(beta2, zeta, pull)
+    mm, zm = (
+        closed_forms.damped_covariance(beta2, zeta, pull, mm, mz, mz),
+        closed_forms.damped_covariance(beta2, zeta, pull, mz, mz, pull),
+    )
+    zz = closed_forms.damped_covariance(beta2, zeta, pull, pull, pull, pull)
+    old, new = closed_forms.averaged(beta1, mm, zm), closed_forms.averaged(beta1, zm, zz)
+    return share, pull, mz, zz, new, closed_forms.averaged(beta1, old, new)
 
 
 def _fill(beta1, beta2, correlation, shift, chains, stride, spacing, table):  # type: ignore[no-untyped-def]
     for q in range(len(table)):
         if q < chains:  # nothing is damped yet
             with_z = (1 - beta1) / (1 - beta1 * correlation)
-            power = (1 - beta1) / (1 + beta1) * _power_factor(beta1, correlation)
+            power = (1 - beta1) / (1 + beta1) * closed_forms.average_power_factor(beta1, correlation)
             weight, zz, zm, mm = 1.0, 1.0, with_z, power
             z, m, aged_z, aged_m = 0.0, 1.0, 0.0, beta1 / (1 - beta1)
         else:
@@ -210,12 +205,12 @@ def _fill(beta1, beta2, correlation, shift, chains, stride, spacing, table):  # 
             weight *= share
             # shifts of all gradients, and by their age: they have all become one step older
             shifted, aged = correlation * z + 1.0, correlation * (aged_z + z)
-            weight *= _share_of_mean(1.0, beta2, zeta, shift * shifted, pull)
-            aged_m = _covariance(beta2, zeta, pull, aged_m + m, mz, aged)
-            aged_z = _covariance(beta2, zeta, pull, aged, pull, aged)
-            m = _covariance(beta2, zeta, pull, m, mz, shifted)
-            z = _covariance(beta2, zeta, pull, shifted, pull, shifted) - 1.0
-            m, aged_m = _averaged(beta1, m, z + 1.0), _averaged(beta1, aged_m, aged_z)
+            weight *= closed_forms.damped_share_of_mean(1.0, beta2, zeta, shift * shifted, pull)
+            aged_m = closed_forms.damped_covariance(beta2, zeta, pull, aged_m + m, mz, aged)
+            aged_z = closed_forms.damped_covariance(beta2, zeta, pull, aged, pull, aged)
+            m = closed_forms.damped_covariance(beta2, zeta, pull, m, mz, shifted)
+            z = closed_forms.damped_covariance(beta2, zeta, pull, shifted, pull, shifted) - 1.0
+            m, aged_m = closed_forms.averaged(beta1, m, z + 1.0), closed_forms.averaged(beta1, aged_m, aged_z)
         row = table[q]
         row[0], row[1], row[2], row[3] = weight, zz, zm, mm
         row[4], row[5], row[6], row[7] = z, m, aged_z, aged_m
@@ -263,18 +258,18 @@ def _carry(  # type: ignore[no-untyped-def]
                     share, pull, mz, zz, zm, mm = _absorb(
                         correlation, beta1, beta2, zeta[k], row[_ZZ, k], row[_ZM, k], row[_MM, k]
                     )
-                    mf = _covariance(beta2, zeta[k], pull, row[_MF, k], mz, fz)
-                    zf = _covariance(beta2, zeta[k], pull, fz, pull, fz)
+                    mf = closed_forms.damped_covariance(beta2, zeta[k], pull, row[_MF, k], mz, fz)
+                    zf = closed_forms.damped_covariance(beta2, zeta[k], pull, fz, pull, fz)
                     if shift != 0.0:
                         y = correlation * row[_Z, k] + 1.0
-                        share *= _share_of_mean(1.0, beta2, zeta[k], shift * y, pull)
-                        row[_Z, k] = _covariance(beta2, zeta[k], pull, y, pull, y) - 1.0
-                        m = _covariance(beta2, zeta[k], pull, row[_M, k], mz, y)
-                        row[_M, k] = _averaged(beta1, m, row[_Z, k] + 1.0)
-                        row[_F, k] = _covariance(beta2, zeta[k], pull, row[_F, k], fz, y)
+                        share *= closed_forms.damped_share_of_mean(1.0, beta2, zeta[k], shift * y, pull)
+                        row[_Z, k] = closed_forms.damped_covariance(beta2, zeta[k], pull, y, pull, y) - 1.0
+                        m = closed_forms.damped_covariance(beta2, zeta[k], pull, row[_M, k], mz, y)
+                        row[_M, k] = closed_forms.averaged(beta1, m, row[_Z, k] + 1.0)
+                        row[_F, k] = closed_forms.damped_covariance(beta2, zeta[k], pull, row[_F, k], fz, y)
                     row[_WEIGHT, k] *= share
                     row[_ZZ, k], row[_ZM, k], row[_MM, k] = zz, zm, mm
-                    row[_ZF, k], row[_MF, k] = zf, _averaged(beta1, mf, zf)
+                    row[_ZF, k], row[_MF, k] = zf, closed_forms.averaged(beta1, mf, zf)
                 widen(zeta, rows, counts, 1, 1 / beta2, entering)
             for k in range(counts[0] + 1):
                 values[k] = row[_WEIGHT, k] * (row[_MF, k] + shift**2 * row[_F, k] * row[_M, k])

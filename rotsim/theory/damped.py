@@ -24,8 +24,9 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
-from scipy.special import roots_jacobi, roots_legendre
+import scipy
+
+from rotsim.compiled import kernel_part
 
 POINTS = 112  # enough for the tail of the first gradient's 1/v, ζ^(-1/2), down to 1e-7
 SPACING = 0.3
@@ -83,8 +84,8 @@ def _lagrange(nodes: np.ndarray, at: np.ndarray, zero: bool = False) -> np.ndarr
 def _convolution(root: bool) -> np.ndarray:
     """Weights of F at the points -GHOSTS, ..., POINTS + SIDE in ∫_0^∞ F(s) (1 - e^(-s))^(-1/2) ds, or without root."""
     weights = np.zeros(POINTS + 2 * SIDE)
-    smooth, by = roots_legendre(20)
-    singular, by_singular = roots_jacobi(20, 0, -0.5)  # (1 + x)^(-1/2) on [-1, 1]
+    smooth, by = scipy.special.roots_legendre(20)
+    singular, by_singular = scipy.special.roots_jacobi(20, 0, -0.5)  # (1 + x)^(-1/2) on [-1, 1]
     for cell in range(POINTS):
         x, weight = (smooth + 1) / 2, by / 2
         if root and cell == 0:
@@ -96,7 +97,7 @@ def _convolution(root: bool) -> np.ndarray:
     return weights
 
 
-@register_jitable
+@kernel_part()
 def lay(zeta, v) -> None:  # type: ignore[no-untyped-def]
     """The grid for a first v of this mean, from where F is straight (`derivations.damped.even_in_the_logarithm`).
 
@@ -111,13 +112,13 @@ def lay(zeta, v) -> None:  # type: ignore[no-untyped-def]
         zeta[k] = _STRAIGHT / v * np.exp((k - 1) * SPACING)
 
 
-@register_jitable
+@kernel_part()
 def _cubic(by, values):  # type: ignore[no-untyped-def]
     """A sum over ζ = 0 and the three points."""
     return by[0] * values[0] + by[1] * values[1] + by[2] * values[4] + by[3] * values[7]
 
 
-@register_jitable
+@kernel_part()
 def widen(zeta, rows, counts, parts, v, entering) -> None:  # type: ignore[no-untyped-def]
     """Let points enter on the left until F is straight there (`derivations.damped.even_in_the_logarithm`).
 
@@ -150,7 +151,7 @@ def widen(zeta, rows, counts, parts, v, entering) -> None:  # type: ignore[no-un
         zeta[1] *= np.exp(-SPACING)
 
 
-@register_jitable
+@kernel_part()
 def integral(values, zeta, count, root, tail):  # type: ignore[no-untyped-def]
     """∫_0^∞ F dζ, or with `root` π^(-1/2) ∫_0^∞ F dζ/√ζ: the sum over points, those left of ζ_1, and a power's tail.
 
@@ -180,7 +181,7 @@ def integral(values, zeta, count, root, tail):  # type: ignore[no-untyped-def]
     return total + _cubic(tail, values) * (np.sqrt(zeta[1]) if root else zeta[1])
 
 
-@register_jitable
+@kernel_part()
 def beyond(values, zeta, count, root, weights, ghosts, scratch, out) -> None:  # type: ignore[no-untyped-def]
     """The same from every ζ_k upwards, with 1/√(x - ζ_k) if `root`, into out[1:]; out[0] is left to `integral`.
 

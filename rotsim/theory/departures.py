@@ -17,8 +17,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import expit, logit
+import scipy
 
 from rotsim.errors import InvalidInput, NoEquilibrium
 from rotsim.gradients import GradientPower
@@ -30,7 +29,7 @@ from rotsim.theory.ar1 import autocorrelated_moments, signs, unit_steps
 from rotsim.theory.bursts import burst_moments
 from rotsim.theory.correlated_moment import signal_update
 from rotsim.theory.coupled import stationary
-from rotsim.theory.fixed_point import noise_variance, settled
+from rotsim.theory.fixed_point import bracketed_root, noise_variance, settled
 from rotsim.theory.second_moment import adam_covariance, mean_response
 from rotsim.theory.sign import correlated_covariance, discounted, discounted_excess, shifted_discounted_sum
 
@@ -263,7 +262,7 @@ def _projected_signal(o: Optimizer, dim: int, law: GradientPower, method: Method
         return white
 
     def excess(log_odds: float) -> float:
-        aligned = float(expit(log_odds))
+        aligned = float(scipy.special.expit(log_odds))
         try:
             norm_squared, walk = _aligned(o, dim, law, white.norm_squared, aligned)
         except ValueError:  # so strong a pull that the rest of the weights diverges
@@ -272,8 +271,8 @@ def _projected_signal(o: Optimizer, dim: int, law: GradientPower, method: Method
         return float(np.log(needed / (law.signal**2 * noise_variance(law, dim, norm_squared) * dim)))
 
     takeover = closed_forms.adamw_takeover(o.lr, o.weight_decay)
-    guess = float(logit(closed_forms.signal_alignment(law.signal**2 / takeover)))
-    aligned = float(expit(brentq(excess, guess - 12, guess + 6, xtol=1e-10)))
+    guess = float(scipy.special.logit(closed_forms.signal_alignment(law.signal**2 / takeover)))
+    aligned = float(scipy.special.expit(bracketed_root(excess, guess - 12, guess + 6, xtol=1e-10)))
     norm_squared, walk = _aligned(o, dim, law, white.norm_squared, aligned)
     error = white.model_error
     if isinstance(o, Lion):  # neglected: how the linearised sign sees a slow part that differs between coordinates

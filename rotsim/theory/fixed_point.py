@@ -1,14 +1,18 @@
-"""E‖w‖² where growth and decay balance, for a walk whose noise depends on it."""
+"""E‖w‖² where growth and decay balance, for a walk whose noise depends on it; and the root that this takes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import copysign, inf
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import brentq
 
-from rotsim.gradients import GradientPower
+if TYPE_CHECKING:
+    from rotsim.gradients import GradientPower
 
+EPSILON = 2.0**-52  # spacing of floats at 1
+MAX_STEPS = 100  # of a root search
 _RANGE = 30.0  # of log E‖w‖², either side of a first guess
 
 
@@ -46,8 +50,76 @@ def settled(image: Callable[[float], float], start: float) -> float:
     sign = 1.0 if excess(low) > 0 else -1.0
     for reach in np.geomspace(0.01, _RANGE, 60):
         if sign * excess(low + sign * reach) <= 0:
-            return float(np.exp(brentq(excess, low, low + sign * reach, xtol=1e-13, rtol=1e-13)))
+            return float(np.exp(bracketed_root(excess, low, low + sign * reach, xtol=1e-13, rtol=1e-13)))
     raise ValueError("growth and loss do not balance at any norm")
+
+
+def bracketed_root(
+    function: Callable[[float], float], low: float, high: float, *, xtol: float, rtol: float = 4 * EPSILON
+) -> float:
+    """A root of a continuous function between two points where its signs differ, by Brent's method.
+
+    The steps of `scipy.optimize.brentq`, bit for bit: to import that takes longer than most predictions do.
+
+    Parameters
+    ----------
+    function : callable
+        Of one float.
+    low, high : float
+        Its values there have different signs, or one is 0.
+    xtol, rtol : float
+        The root is off by at most ``xtol + rtol * abs(root)``; > 0.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the signs do not differ, or a value is not a number.
+
+    Notes
+    -----
+    R. P. Brent, "Algorithms for Minimization Without Derivatives" (1973), chapter 4.
+    """
+    last, here = float(low), float(high)
+    at_last, at_here = float(function(last)), float(function(here))
+    if at_last == 0.0:
+        return last
+    if at_here == 0.0:
+        return here
+    if not at_last * copysign(1.0, at_here) < 0.0:
+        raise ValueError(f"no change of sign between {low:g} and {high:g}: values are {at_last:g} and {at_here:g}")
+    other = at_other = step = before = 0.0
+    for _ in range(MAX_STEPS):
+        if at_last != 0.0 and copysign(1.0, at_last) != copysign(1.0, at_here):
+            other, at_other = last, at_last  # the root lies between here and there
+            before = step = here - last
+        if abs(at_other) < abs(at_here):
+            last, here, other = here, other, here
+            at_last, at_here, at_other = at_here, at_other, at_here
+        close, half = (xtol + rtol * abs(here)) / 2, (other - here) / 2
+        if at_here == 0.0 or abs(half) < close:
+            return here
+        attempt = inf
+        if abs(before) > close and abs(at_here) < abs(at_last):
+            if last == other:
+                attempt = -at_here * (here - last) / (at_here - at_last)
+            else:
+                slope, far = (at_last - at_here) / (last - here), (at_other - at_here) / (other - here)
+                curved = far * slope * (at_other - at_last)
+                attempt = -at_here * (at_other * far - at_last * slope) / curved if curved else inf
+        if 2 * abs(attempt) < min(abs(before), 3 * abs(half) - close):
+            before, step = step, attempt
+        else:
+            before = step = half
+        last, at_last = here, at_here
+        here += step if abs(step) > close else copysign(close, half)
+        at_here = float(function(here))
+        if at_here != at_here:
+            raise ValueError(f"the value at {here:g} is not a number")
+    raise ValueError(f"no root to {xtol:g} between {low:g} and {high:g} within {MAX_STEPS} steps")
 
 
 def noise_variance(law: GradientPower, dim: int, norm_squared: float) -> float:

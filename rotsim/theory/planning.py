@@ -12,8 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import root
-from scipy.special import expit, logit
+import scipy
 
 from rotsim.errors import InvalidInput, NoEquilibrium, positive
 from rotsim.gradients import Gradient, ScaleInvariant
@@ -130,7 +129,9 @@ def plan(
         solved = dict(zip(free, x, strict=True))
         rates = {name: float(np.exp(solved[name])) for name in ("lr", "weight_decay") if name in solved}
         optimizer = spec(**fixed, **held, **rates)
-        return _with_momentum(optimizer, float(expit(solved["momentum"]))) if "momentum" in solved else optimizer
+        if "momentum" in solved:
+            return _with_momentum(optimizer, float(scipy.special.expit(solved["momentum"])))
+        return optimizer
 
     def miss(x: np.ndarray) -> np.ndarray:
         try:
@@ -143,7 +144,7 @@ def plan(
     if not law.radial:  # whose strength some rates outweigh and others do not
         equilibrium(build(start), dim, gradient)  # says so itself if what is held allows none
     with np.errstate(all="ignore"):
-        solved = root(miss, start, method="hybr", tol=1e-13)
+        solved = scipy.optimize.root(miss, start, method="hybr", tol=1e-13)
     if np.abs(miss(solved.x)).max() > _PRECISION:
         aims = ", ".join(f"{name}={value:g}" for name, value in {**wanted, **held}.items())
         raise InvalidInput(f"no {spec.label} reaches {aims} at dim={dim}. {_why(spec.name, wanted)}")
@@ -251,7 +252,7 @@ def _start(
     lr, decay = closed_forms.adamw_planned_lr(*shape), closed_forms.adamw_planned_weight_decay(*shape)
     product = min(lr * decay, 0.3)
     lr = held.get("lr", product / held["weight_decay"] if "weight_decay" in held else lr)
-    guess = {"lr": np.log(lr), "weight_decay": np.log(product / lr), "momentum": logit(0.9)}
+    guess = {"lr": np.log(lr), "weight_decay": np.log(product / lr), "momentum": scipy.special.logit(0.9)}
     return np.array([guess[name] for name in free])
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import asin, isnan, sqrt
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 
 from rotsim import dataset
 from rotsim.errors import InvalidInput, NoEquilibrium, integer, positive, real, require
@@ -19,6 +19,9 @@ from rotsim.theory.equilibrium import equilibrium
 from rotsim.theory.recursion import advance
 from rotsim.theory.second_moment import UpdateCovariance, adam_covariance
 from rotsim.theory.sign import sign_covariance
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 ScheduleLike = np.ndarray | Callable[[np.ndarray], np.ndarray] | None
 
@@ -234,6 +237,8 @@ def settling(
     `rotsim.equilibrium` at each rate; of a schedule slow against relaxation the course of `derivations.transient`
     follows it.
     """
+    import xarray as xr
+
     number = np.arange(1, int(step[-1]) + 1)
     lr = optimizer.lr * _factors("lr_schedule", lr_schedule, number)[0][step - 1]
     wd = optimizer.weight_decay * _factors("wd_schedule", wd_schedule, number)[0][step - 1]

@@ -6,23 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
-from rotsim.compiled import compiled
+from rotsim.compiled import compiled, kernel_part
 from rotsim.simulation.walk import squared_angle
-from rotsim.theory import closed_forms
-
-# Generated from derivations.transient.
-along_weights = register_jitable(closed_forms.walk_along)
-squared_step = register_jitable(closed_forms.walk_moved)
 
 
 def kernel(function: Callable[..., None], name: str | None = None, **bound: Any) -> Callable[..., None]:
-    """Compiled under a name with the digest of `simulation`, whose angle of a chord is inlined here."""
+    """A kernel of theory, under a name of its own."""
     return compiled(function, f"predict_{name}" if name else f"predict{function.__name__}", bound)
 
 
-@register_jitable
+@kernel_part()
 def record_step(record, before, along, moved):  # type: ignore[no-untyped-def]
     """Add ‖w‖², squared angle and ‖Δw‖² of one step to a window; return the new E‖w‖²."""
     after = before + 2.0 * along + moved

@@ -23,7 +23,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
 from rotsim.errors import InvalidInput
 from rotsim.gradients import GradientPower
@@ -32,10 +31,8 @@ from rotsim.optimizers.base import Optimizer
 from rotsim.theory import closed_forms
 from rotsim.theory.adam_in_time import adam_l2, adamw, parts, state
 from rotsim.theory.damped import tables
-from rotsim.theory.record import along_weights as _along
 from rotsim.theory.record import kernel as _kernel
 from rotsim.theory.record import record_step as _record
-from rotsim.theory.record import squared_step as _moved
 from rotsim.theory.second_moment import UpdateCovariance, adam_covariance
 from rotsim.theory.sign import arcsine_modes, sign_covariance
 
@@ -45,31 +42,15 @@ _SMALLEST = 1e-12  # β2 below this is as good as 0
 
 
 # The maps of one step, generated from derivations.transient and .rotational.
-_mode_overlap = register_jitable(closed_forms.walk_mode_overlap)
-_sgdm_across = register_jitable(closed_forms.sgdm_across)
-_sgdm_power = register_jitable(closed_forms.sgdm_momentum_power)
-_sgdm_overlap = register_jitable(closed_forms.sgdm_momentum_overlap)
-_sign_mode = register_jitable(closed_forms.lion_sign_mode)
-_lion_power = register_jitable(closed_forms.lion_momentum_power)
-_seen = register_jitable(closed_forms.lion_seen)
-_entered = register_jitable(closed_forms.lion_entered)
-_faded = register_jitable(closed_forms.lion_faded)
-_across = register_jitable(closed_forms.rotational_across)
-_mean_length = register_jitable(closed_forms.rotational_mean_length)
-_turned_square = register_jitable(closed_forms.rotational_squared_angle)
-_turned = register_jitable(closed_forms.turned_one_minus_cosine)
-_rate = register_jitable(closed_forms.rotational_rate)
-_kept = register_jitable(closed_forms.rotational_kept)
-_turned_overlap = register_jitable(closed_forms.rotational_mode_overlap)
 
 
 @_kernel
 def _sgdm(momentum, power, homogeneity, w2, lr, weight_decay, window, records):  # type: ignore[no-untyped-def]
     overlap, m2 = 0.0, 0.0  # E[w·m], E‖m‖²
     for t in range(len(lr)):
-        across = _sgdm_across(weight_decay[t], momentum, w2, overlap)  # E[w_{t-1}·m_t]
-        m2 = _sgdm_power(weight_decay[t], momentum, w2, overlap, power * w2**homogeneity, m2)
-        overlap = _sgdm_overlap(lr[t], across, m2)
+        across = closed_forms.sgdm_across(weight_decay[t], momentum, w2, overlap)  # E[w_{t-1}·m_t]
+        m2 = closed_forms.sgdm_momentum_power(weight_decay[t], momentum, w2, overlap, power * w2**homogeneity, m2)
+        overlap = closed_forms.sgdm_momentum_overlap(lr[t], across, m2)
         w2 = _record(records[t // window], w2, -lr[t] * across, lr[t] ** 2 * m2)
 
 
@@ -82,16 +63,21 @@ def _lion(  # type: ignore[no-untyped-def]
     unit = power * w2**homogeneity  # the scale of the first gradient: signs know no other
     for t in range(len(lr)):
         gradient = power * w2**homogeneity / unit
-        seen, entered = _seen(beta1, gradient, m2), _entered(beta1, beta2, gradient, m2)
-        faded = _faded(beta2, gradient, m2)
-        m2 = _lion_power(beta2, gradient, m2)
+        seen, entered = (
+            closed_forms.lion_seen(beta1, gradient, m2),
+            closed_forms.lion_entered(beta1, beta2, gradient, m2),
+        )
+        faded = closed_forms.lion_faded(beta2, gradient, m2)
+        m2 = closed_forms.lion_momentum_power(beta2, gradient, m2)
         across = 0.0  # E[w_{t-1}·u_t]
         for n in range(len(arcsine)):
             across += seen ** odd[n] * overlap[n]
-            weight = dim * _sign_mode(entered, arcsine[n], odd[n])
-            overlap[n] = _mode_overlap(lr[t], weight_decay[t], lr[t], overlap[n], weight, faded ** odd[n])
-        along = _along(lr[t], weight_decay[t], w2, lr[t], across)
-        moved = _moved(lr[t], weight_decay[t], w2, lr[t], across, dim)
+            weight = dim * closed_forms.lion_sign_mode(entered, arcsine[n], odd[n])
+            overlap[n] = closed_forms.walk_mode_overlap(
+                lr[t], weight_decay[t], lr[t], overlap[n], weight, faded ** odd[n]
+            )
+        along = closed_forms.walk_along(lr[t], weight_decay[t], w2, lr[t], across)
+        moved = closed_forms.walk_moved(lr[t], weight_decay[t], w2, lr[t], across, dim)
         w2 = _record(records[t // window], w2, along, moved)
 
 
@@ -105,19 +91,19 @@ def _rotational(  # type: ignore[no-untyped-def]
         radial = 0.0  # E[u_t·ŵ_{t-1}]: older gradients are not orthogonal to weights that have turned since
         for n in range(len(weights)):
             radial += roots[n] * overlap[n] / correction[t]
-        across = _across(radial, length[t])
-        mean = _mean_length(forget, across, mean)
-        square = _turned_square(forget, t + 1, angle[t], across, mean)
+        across = closed_forms.rotational_across(radial, length[t])
+        mean = closed_forms.rotational_mean_length(forget, across, mean)
+        square = closed_forms.rotational_squared_angle(forget, t + 1, angle[t], across, mean)
         turned = np.sqrt(square)
-        rate = _rate(turned, across)
-        kept = _kept(rate, radial, turned)
+        rate = closed_forms.rotational_rate(turned, across)
+        kept = closed_forms.rotational_kept(rate, radial, turned)
         for n in range(len(weights)):
             weight = length[t] * correction[t] * weights[n]
-            overlap[n] = _turned_overlap(rate, overlap[n], weight, roots[n], kept)
+            overlap[n] = closed_forms.rotational_mode_overlap(rate, overlap[n], weight, roots[n], kept)
         record = records[t // window]
         record[0] += norm_squared
         record[1] += square
-        record[2] += 2 * norm_squared * _turned(turned)
+        record[2] += 2 * norm_squared * closed_forms.turned_one_minus_cosine(turned)
         declared = error + doubt[t] * radial**2 / across
         record[4] += declared
         record[5] += declared

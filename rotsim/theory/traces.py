@@ -8,9 +8,9 @@ how that scale bursts, of which a trace holds the course.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 
 from rotsim import dataset
 from rotsim.comparison import Report, compare
@@ -20,6 +20,9 @@ from rotsim.optimizers import Lion, Unmodelled
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.bursts import burst_factors
 from rotsim.theory.equilibrium import equilibrium
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 BURSTS = ("burst_rotation", "burst_norm", "burst_error", "overlap")
 ALIVE = 0.5  # a neuron without a gradient in more than this share of the steps is dead and not judged

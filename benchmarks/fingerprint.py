@@ -1,0 +1,108 @@
+"""Every number that a change of structure must leave alone, one line each: hashes of walks, and predictions.
+
+Run it before and after on one machine and compare: `python -m benchmarks.fingerprint > before.txt`. Walks are
+compared bit for bit. Another processor may sum in another order, so no file of hashes is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+import rotsim
+from rotsim.gradients import LayerInvariant, Replay
+from rotsim.optimizers import OPTIMIZERS
+from rotsim.theory.schedules import cosine, warmup
+
+DIM, NEURONS, STEPS = 50, 3, 300
+
+
+def _optimizers() -> list[Any]:
+    plain = [spec.examples()[0] for spec in OPTIMIZERS.values()]
+    return [*plain, *(rotsim.Rotational(o) for o in plain if o.name != "adam_l2")]
+
+
+def _gradients() -> list[Any]:
+    generator = np.random.default_rng(0)
+    return [
+        rotsim.ScaleInvariant(1.3),
+        rotsim.Isotropic(0.7),
+        rotsim.Signal(0.2),
+        rotsim.Autocorrelated(0.5),
+        rotsim.Bursts(generator.uniform(0.5, 2.0, STEPS)),
+        rotsim.StudentT(degrees=5.0),
+        rotsim.Radial(0.01),
+        LayerInvariant(0.1),
+        rotsim.SimpleSystem(batch=8),
+        Replay(generator.normal(size=(STEPS, NEURONS, DIM))),
+    ]
+
+
+def walks() -> Iterator[str]:
+    """One line per optimizer, gradient model, engine and format: the digest of its records and final state."""
+    for optimizer in _optimizers():
+        for gradient in _gradients():
+            for engine in ("numba", "numpy", "gram"):
+                for dtype in ("float32", "float64"):
+                    name = f"{optimizer.label} {getattr(optimizer, 'inner', optimizer).name}"
+                    yield f"{name} {gradient.name} {engine} {dtype} {_digest(optimizer, gradient, engine, dtype)}"
+
+
+def _digest(optimizer: Any, gradient: Any, engine: Any, dtype: str) -> str:
+    shape = {"dim": DIM, "neurons": NEURONS, "steps": STEPS, "record_every": 7}
+    try:
+        data = rotsim.simulate(
+            optimizer, gradient=gradient, seed=5, dtype=dtype, engine=engine, keep_state=True, threads=2, **shape
+        )
+    except ValueError as refused:
+        return f"refused: {type(refused).__name__}"
+    return sha256(b"".join(np.ascontiguousarray(data[name].values).tobytes() for name in sorted(data))).hexdigest()[:16]
+
+
+def predictions() -> Iterator[str]:
+    """One line per prediction, with all of its digits."""
+    for optimizer in [*(o for spec in OPTIMIZERS.values() for o in spec.examples()), *_optimizers()[4:]]:
+        for gradient in _gradients()[:4] + _gradients()[6:7]:
+            for method in ("exact", "leading"):
+                yield _line("equilibrium", lambda: rotsim.equilibrium(optimizer, 128, gradient, method).to_dict(),  # noqa: B023
+                            optimizer.describe(), gradient.name, method)  # fmt: skip
+        for gradient in _gradients()[:2]:
+            yield _line("predict", lambda: _course(optimizer, gradient), optimizer.describe(), gradient.name)  # noqa: B023
+        yield _line("transfer", lambda: _plan(rotsim.transfer(optimizer, batch_factor=4.0)), optimizer.describe())  # noqa: B023
+    for name in OPTIMIZERS:
+        yield _line("plan", lambda: _plan(rotsim.plan(name, rotation=0.01, norm=1.0)), name)  # noqa: B023
+
+
+def _course(optimizer: Any, gradient: Any) -> dict[str, Any]:
+    factors = warmup(50, cosine(350))
+    course = rotsim.predict(optimizer, 128, gradient, 400, 2.0, factors, record_every=50)
+    return {name: course[name].values.tolist() for name in sorted(course)}
+
+
+def _plan(found: Any) -> dict[str, Any]:
+    return {"optimizer": found.optimizer.describe(), **found.equilibrium.to_dict()}
+
+
+def _line(kind: str, compute: Any, *names: str) -> str:
+    try:
+        return f"{kind} {' '.join(names)}: {compute()}"
+    except ValueError as refused:
+        return f"{kind} {' '.join(names)}: {type(refused).__name__}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fingerprint", description=__doc__)
+    parser.add_argument("what", choices=["walks", "predictions"], nargs="?", help="default: both")
+    what = parser.parse_args(arguments).what
+    for name, lines in (("walks", walks), ("predictions", predictions)):
+        if what in (None, name):
+            for line in lines():
+                print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
