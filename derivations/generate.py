@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 import scipy
 
-from rotsim.compiled import kernel_part
+from rotsim import compiled
 '''
 
 
@@ -156,7 +156,7 @@ def function(formula: Formula) -> str:
     if len(head[0]) > LINE_LENGTH:
         head = [f"def {formula.name}(", f"    {signature}", ") -> Any:"]
     lines = [
-        "@kernel_part()",
+        "@compiled.kernel_part()",
         *head,
         f'    """{formula.meaning}',
         "",
