@@ -221,10 +221,10 @@ def save(dataset: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     OSError
         If the disk is full or fails; a file that was there is unchanged.
     """
-    validate(dataset)
-    files.check_writable(path)
     from rotsim import netcdf
 
+    validate(dataset)
+    files.check_writable(path)
     return files.write_atomically(path, netcdf.encode(dataset))
 
 
