@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from rotsim.statistics import (
     ENOUGH_NEURONS,
+    Equilibration,
     autocorrelation_time,
     equilibration,
     mean,
@@ -120,3 +122,158 @@ def test_drift_tolerance():
 def test_too_few_windows():
     found = equilibration(STEP[:5], [np.ones((64, 5))], True)
     assert not found.reached and found.steps_needed is None and "at least 8" in found.reason
+
+
+# --- against loops ---------------------------------------------------------------------------------
+
+
+def covariance_by_loops(x):
+    """At every lag, products of deviations from the mean of all, averaged over the pairs that there are."""
+    off, (rows, samples) = x - x.mean(), x.shape
+    return np.array(
+        [np.mean([off[i, t] * off[i, t + k] for i in range(rows) for t in range(samples - k)]) for k in range(samples)]
+    )
+
+
+def time_by_loops(covariance, factor=5.0):
+    tau = 1.0
+    for lag in range(len(covariance)):
+        tau = 1 + 2 * sum(covariance[1 : lag + 1]) / covariance[0]
+        if lag >= factor * tau:
+            break
+    return min(max(tau, 1.0), len(covariance))
+
+
+SERIES = {
+    "white": ar1(0.0, (1, 60)),
+    "correlated": ar1(0.7, (3, 60), 1),
+    "alternating": ar1(-0.8, (2, 40), 2),
+    "slow": ar1(0.99, (2, 30), 3),
+    "own levels": ar1(0.5, (3, 20), 4) + 5 * np.arange(3)[:, None],
+    "ramp": np.arange(12.0)[None],
+    "two rows of two": np.array([[0.0, 0.0], [1.0, 1.0]]),
+}
+
+
+@pytest.mark.parametrize("name", SERIES)
+@pytest.mark.parametrize("factor", [0.0, 2.0, 5.0])
+def test_autocorrelation_time_is_sokals_sum(name, factor):
+    x = SERIES[name]
+    assert autocorrelation_time(x, factor) == pytest.approx(time_by_loops(covariance_by_loops(x), factor), rel=1e-9)
+
+
+def test_the_sum_stops_at_the_lag_that_equals_its_bound():
+    # deviations ±1, covariances 1, 1/3, ...: τ = 1, 5/3; at lag 0 with 0, at lag 1 with exactly 3/5 · 5/3
+    x = np.array([[1.0, 1.0, -1.0, -1.0]])
+    tau = 1 + 2 * (1 / 3)
+    assert covariance_by_loops(x)[:2] == pytest.approx([1.0, 1 / 3])
+    assert autocorrelation_time(x, 0.6 - 1e-9) == pytest.approx(tau)
+    assert autocorrelation_time(x, 0.6 + 1e-9) != pytest.approx(tau)
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_the_error_of_few_series_is_its_fixed_point(name):
+    """The variance of the mean is missed at every lag of the autocovariance: added back until both agree."""
+    x = SERIES[name]
+    covariance, missed = covariance_by_loops(x), 0.0
+    for _ in range(100):
+        tau = time_by_loops(covariance + missed)
+        missed = min((covariance[0] + missed) * tau / x.size, covariance[0])
+    wider = stats.t.isf(stats.norm.sf(3), max(x.size / tau / 3, 1.5)) / 3
+    found = mean(x, True)
+    assert found.value == pytest.approx(x.mean(), rel=1e-12)
+    assert found.standard_error == pytest.approx(np.sqrt(missed) * wider, rel=1e-4)
+
+
+def test_the_error_of_many_independent_rows_is_that_of_their_means():
+    x = ar1(0.5, (ENOUGH_NEURONS, 10)) + np.arange(ENOUGH_NEURONS)[:, None]
+    rows = [sum(row) / len(row) for row in x]
+    spread = sum((row - sum(rows) / len(rows)) ** 2 for row in rows) / (len(rows) - 1)
+    assert mean(x, True).standard_error == pytest.approx((spread / len(rows)) ** 0.5, rel=1e-12)
+    assert mean(x[:, :1], True).standard_error == pytest.approx(x[:, 0].std(ddof=1) / len(x) ** 0.5, rel=1e-12)
+    # one network's neurons are one series; fewer rows than enough are read along time
+    assert mean(x, False) == mean(x.mean(axis=0)[None], True)
+    assert mean(x[1:], True).standard_error != pytest.approx(x[1:].mean(axis=1).std(ddof=1) / (len(x) - 1) ** 0.5)
+    assert np.isnan(mean(x[1:, :1], True).standard_error) and np.isfinite(mean(x[1:, :2], True).standard_error)
+    assert mean(np.ones((2, 9)), True).standard_error == 0.0
+
+
+def test_root_mean_square_halves_the_relative_error_of_the_square():
+    x = np.linspace(1.0, 2.0, ENOUGH_NEURONS)[:, None] * np.ones((1, 3))
+    square, found = mean(x**2, True), root_mean_square(x, True)
+    assert found.value == pytest.approx(square.value**0.5, rel=1e-12)
+    assert found.standard_error / found.value == pytest.approx(square.standard_error / square.value / 2, rel=1e-12)
+    assert root_mean_square(x, False) != found
+
+
+def falling_to_one(at, windows=40, neurons=ENOUGH_NEURONS):
+    """2 before window `at` and 1 from there on, the same in every neuron: no noise hides the fall."""
+    return np.where(np.arange(windows) < at, 2.0, 1.0) * np.ones((neurons, 1))
+
+
+@pytest.mark.parametrize(("at", "start"), [(0, 0), (1, 2), (5, 10), (12, 24), (15, 24), (24, 24)])
+def test_the_start_is_doubled_but_keeps_the_last_two_fifths(at, start):
+    step = 10 * np.arange(1, 41)
+    found = equilibration(step, [falling_to_one(at)], True)
+    assert found == Equilibration(True, start, None, f"stationary from step {10 * (start + 1)}")
+    assert equilibration(step, [falling_to_one(0), falling_to_one(at), falling_to_one(0)], True) == found
+
+
+def test_eight_windows_must_remain():
+    step = np.arange(1, 13)
+    assert equilibration(step, [falling_to_one(4, 12)], True).start == 7
+    assert not equilibration(step, [falling_to_one(5, 12)], True).reached
+    assert not equilibration(step[:7], [falling_to_one(0, 7)], True).reached
+    assert equilibration(step[:8], [falling_to_one(0, 8)], True).start == 0
+
+
+def test_what_no_exponential_explains_needs_twice_as_long():
+    step = np.arange(10, 410, 10)
+    rising = np.linspace(-1, -2, 40) * np.ones((ENOUGH_NEURONS, 1))  # towards no positive limit
+    fallen = (1 + 3 * np.exp(-step / 20)) * np.ones((ENOUGH_NEURONS, 1))  # over by step 400, but not to all digits
+    for series in (rising, fallen):
+        assert equilibration(step, [series], True) == Equilibration(False, 0, 800, "still drifting at step 400")
+
+
+@pytest.mark.parametrize(("limit", "amplitude"), [(1.0, 3.0), (2.0, -1.0), (0.5, 0.2)])
+def test_the_steps_needed_are_those_of_an_exact_exponential(limit, amplitude):
+    step = np.arange(10, 410, 10)
+    tau = 390 * np.geomspace(0.05, 20, 60)[40]
+    clean = limit + amplitude * np.exp(-(step - 10) / tau)
+    found = equilibration(step, [np.ones((ENOUGH_NEURONS, 40)), clean * np.ones((ENOUGH_NEURONS, 1))], True)
+    assert not found.reached and found.reason == "still drifting at step 400"
+    assert found.steps_needed == pytest.approx(10 + tau * np.log(abs(amplitude) / (0.01 * limit)), abs=2)
+
+
+@pytest.mark.parametrize("independent", [True, False])
+def test_a_drift_of_three_standard_errors_is_the_last_that_counts_as_noise(independent):
+    """Early third and late half, each with the plain error of its own series: of all rows, or of their mean."""
+    noise = ar1(0.3, (4, 24), 7)
+    early, late = np.arange(24) < 8, np.arange(24) >= 12
+
+    def error(x):
+        x = x if independent else x.mean(axis=0, keepdims=True)
+        return (x.var() * time_by_loops(covariance_by_loops(x)) / x.size) ** 0.5
+
+    centered = noise - noise[:, early].mean() * early - noise[:, late].mean() * late
+    allowed = 3 * np.hypot(error(centered[:, early]), error(centered[:, late]))
+
+    def found(drift, tolerance):
+        return equilibration(np.arange(24), [10 + centered + drift * late], independent, tolerance)
+
+    for tolerance, sign in ((0.0, 1), (0.0, -1), (0.04, 1), (0.04, -1)):
+        most = sign * (allowed + tolerance * 10) / (1 - sign * tolerance)  # of the late mean, 10 + most
+        assert found(0.999 * most, tolerance).reached and found(0.999 * most, tolerance).start == 0
+        assert found(1.001 * most, tolerance) != found(0.999 * most, tolerance)
+
+
+def test_many_independent_rows_drift_by_three_errors_of_their_own_drifts():
+    draw = np.random.default_rng(3)
+    x = 10 + draw.normal(size=(ENOUGH_NEURONS, 1)) * np.ones(24) + 0.1 * draw.normal(size=(ENOUGH_NEURONS, 24))
+    late = np.arange(24) >= 12
+    drifts = x[:, late].mean(axis=1) - x[:, :8].mean(axis=1)
+    x = x - drifts.mean() * late  # levels of rows differ by far more than their drifts do
+    most = 3 * drifts.std(ddof=1) / ENOUGH_NEURONS**0.5
+    assert equilibration(np.arange(24), [x + 0.999 * most * late], True).start == 0
+    moved = equilibration(np.arange(24), [x + 1.001 * most * late], True)
+    assert moved.start > 0 or not moved.reached
