@@ -16,6 +16,7 @@ has the libraries imported already.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -38,15 +39,27 @@ from benchmarks.mutations import Mutation, code_lines, mutated, mutations
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 RESULT = HERE / "results" / "mutants.json"
+CALIBRATION = Path(tempfile.gettempdir()) / "rotsim-tests.json"
 EQUIVALENT = HERE / "equivalent_mutants.toml"
 MODULES = ["comparison", "statistics", "windows", "diagnosis", "evidence", "balance", "theory/prediction", "cli/*"] + [
     f"measure/{name}"
     for name in ("recorder", "recorded", "sample", "windows", "scales", "coordinates", "selection", "spec")
 ]
-TESTS = (
-    "statistics comparison diagnosis verdicts recorder recorder_additions recorder_adversary scales dataset"
-).split()
-LIBRARIES = "torch numba xarray h5netcdf matplotlib.pyplot scipy.optimize scipy.stats sympy rich"
+TESTS = [f"tests/test_{name}.py" for name in (
+    "statistics", "comparison", "diagnosis", "verdicts", "recorder", "recorder_additions", "recorder_adversary",
+    "scales", "dataset",
+)]  # fmt: skip
+LIBRARIES = ["torch", "numba", "xarray", "h5netcdf", "matplotlib.pyplot", "scipy.optimize", "scipy.stats", "sympy"]
+    "torch",
+    "numba",
+    "xarray",
+    "h5netcdf",
+    "matplotlib.pyplot",
+    "scipy.optimize",
+    "scipy.stats",
+    "sympy",
+    "rich",
+)
 SECONDS = 30.0  # of tests per mutant
 SLOWER = 4.0  # times as long as the unchanged tests take, and
 IDLE_SECONDS = 20.0  # besides, is far longer
@@ -126,10 +139,8 @@ def _forked(tree: Path, tests: list[str], seconds: float, calls: bool = False) -
         if not part:
             break
         sent += part
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     os.waitpid(child, 0)
     os.close(receiver)
     return tuple(json.loads(sent)) if sent else ("out of time, or died", {})  # type: ignore[return-value]
@@ -141,8 +152,7 @@ def _forked(tree: Path, tests: list[str], seconds: float, calls: bool = False) -
 def _calibrated(tree: Path, file: Path) -> dict[str, dict[str, Any]]:
     """Seconds and called functions of every test, from runs of the unchanged tree, kept in `file` by test file."""
     known = json.loads(file.read_text()) if file.exists() else {}
-    for name in TESTS:
-        path = f"tests/test_{name}.py"
+    for path in TESTS:
         digest = sha256((tree / path).read_bytes()).hexdigest()
         if known.get(path, {}).get("digest") != digest:
             click.echo(f"calibrating {path}", err=True)
@@ -151,7 +161,7 @@ def _calibrated(tree: Path, file: Path) -> dict[str, dict[str, Any]]:
                 raise click.ClickException(f"{failed} fails on the unchanged tree; see {tree / 'pytest.log'}")
             known[path] = {"digest": digest, "tests": tests}
             file.write_text(json.dumps(known))
-    return {test: facts for name in TESTS for test, facts in known[f"tests/test_{name}.py"]["tests"].items()}
+    return {test: facts for path in TESTS for test, facts in known[path]["tests"].items()}
 
 
 def _tests_of(mutation: Mutation, tests: dict[str, dict[str, Any]]) -> tuple[list[str], float]:
@@ -218,9 +228,9 @@ def table(result: dict[str, Any]) -> str:
     width = max(map(len, by_module))
     lines = [f"{'module':{width}}  mutants  noticed  equivalent"]
     lines += [f"{m:{width}}  {by_module[m]:7}  {killed[m]:7}  {excused[m]:10}" for m in by_module]
-    total = sum(by_module.values()), sum(killed.values()), sum(excused.values())
-    lines += [f"{'all':{width}}  {total[0]:7}  {total[1]:7}  {total[2]:10}", ""]
-    lines += [f"noticed: {total[1] / total[0]:.1%}; of those that change something: {total[1] / (total[0] - total[2]):.1%}"]
+    every, noticed, same = sum(by_module.values()), sum(killed.values()), sum(excused.values())
+    lines += [f"{'all':{width}}  {every:7}  {noticed:7}  {same:10}", ""]
+    lines += [f"noticed: {noticed / every:.1%}; of those that change something: {noticed / (every - same):.1%}"]
     for mutant in mutants:
         if mutant["noticed_by"] is None:
             why = reasons.get(mutant["name"])
@@ -232,7 +242,7 @@ def run(
     chosen: list[Mutation], done: dict[str, dict[str, Any]], calibration: Path, save: Callable[[list], None]
 ) -> None:
     """Test those that are not `done`, or survived."""
-    for library in LIBRARIES.split():
+    for library in LIBRARIES:
         __import__(library)
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
@@ -259,7 +269,7 @@ def run(
 @click.option("--module", "chosen", multiple=True, help="Only these files, e.g. rotsim/statistics.py.")
 @click.option("--resume", is_flag=True, help="Keep what the result says was noticed.")
 @click.option("--output", type=click.Path(path_type=Path), default=RESULT)
-@click.option("--calibration", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "rotsim-tests.json")
+@click.option("--calibration", type=click.Path(path_type=Path), default=CALIBRATION, help="What each test calls.")
 @click.option("--table", "only_table", is_flag=True)
 @click.option("--list", "only_list", is_flag=True, help="Show the sample and test nothing.")
 def main(

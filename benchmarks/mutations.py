@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os.path import commonprefix
 
 #: What an operator is exchanged for. A comparison has its boundary moved, or is turned round.
 _OPERATORS: dict[type, tuple[type, ...]] = {
@@ -149,7 +148,7 @@ def _alternatives(node: ast.AST, parent: ast.AST, field: str) -> Iterator[ast.AS
             yield ast.Call(func, [second, first, *rest], node.keywords)
         case ast.Expr() | ast.AugAssign() | ast.Raise() | ast.Continue() | ast.Break():
             yield ast.Pass()
-        case ast.Assign(targets=targets) if all(isinstance(target, ast.Attribute | ast.Subscript) for target in targets):
+        case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
             yield ast.Pass()
     if field in ("test", "ifs") and not isinstance(node, ast.Compare | ast.BoolOp | ast.UnaryOp):
         yield ast.UnaryOp(ast.Not(), node)
@@ -157,8 +156,13 @@ def _alternatives(node: ast.AST, parent: ast.AST, field: str) -> Iterator[ast.AS
 
 def _difference(before: str, after: str) -> str:
     """The changed part of a text and what it became, with what is around it."""
-    start = len(commonprefix([before, after]))
-    end = len(commonprefix([before[start:][::-1], after[start:][::-1]]))
-    low = max(start - _CONTEXT, 0)
-    shown = (" ".join(text[low : len(text) - end + _CONTEXT if end > _CONTEXT else None].split()) for text in (before, after))
-    return " → ".join(shown)
+    start = _same(before, after)
+    end = _same(before[start:][::-1], after[start:][::-1])
+    shown = [text[max(start - _CONTEXT, 0) : len(text) - max(end - _CONTEXT, 0)] for text in (before, after)]
+    return " → ".join(" ".join(text.split()) for text in shown)
+
+
+def _same(one: str, other: str) -> int:
+    """Characters that two texts begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
