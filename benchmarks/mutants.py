@@ -50,16 +50,6 @@ TESTS = [f"tests/test_{name}.py" for name in (
     "scales", "dataset",
 )]  # fmt: skip
 LIBRARIES = ["torch", "numba", "xarray", "h5netcdf", "matplotlib.pyplot", "scipy.optimize", "scipy.stats", "sympy"]
-    "torch",
-    "numba",
-    "xarray",
-    "h5netcdf",
-    "matplotlib.pyplot",
-    "scipy.optimize",
-    "scipy.stats",
-    "sympy",
-    "rich",
-)
 SECONDS = 30.0  # of tests per mutant
 SLOWER = 4.0  # times as long as the unchanged tests take, and
 IDLE_SECONDS = 20.0  # besides, is far longer
