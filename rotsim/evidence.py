@@ -185,7 +185,7 @@ def _layer(
     whole = finite[:, half:].mean(axis=1) >= _COMPLETE
     dead = whole & (np.nan_to_num(values["active"][:, half:]).mean(axis=1) < ALIVE)
     rows = whole & ~dead
-    used = finite[rows].all(axis=0)  # the windows that all these neurons have
+    used = finite[rows].all(axis=0) & rows.any()  # the windows that all these neurons have
     lr, decay = float(layer["lr"].values[0]), float(layer["weight_decay"].values[0])
     facts = {
         "layer": name,
@@ -198,7 +198,7 @@ def _layer(
         "windows": int(used.sum()),
         "recorded_from": int(step[finite.any(axis=0)][0]) if finite.any() else int(step[-1]),
     }
-    if not (rows.any() and used[half:].any()):
+    if not used[half:].any():
         nothing = {field.name: np.nan for field in fields(Evidence) if field.name not in facts}
         return Evidence(**{**nothing, **facts, "settled": False})  # type: ignore[arg-type]
     every = {key: value[rows][:, used] for key, value in values.items()}
