@@ -1,0 +1,257 @@
+"""The evidence of a layer, number by number, against plain loops over a trace of random numbers."""
+
+from __future__ import annotations
+
+from math import log, nan, sqrt
+
+import numpy as np
+import pytest
+
+import rotsim
+from rotsim import dataset
+from rotsim.balance import balance
+from rotsim.evidence import balance_factor, gather
+from rotsim.theory.autocorrelated import autocorrelation_factors
+from rotsim.theory.traces import predict_trace
+
+OPTIMIZERS = {
+    "adamw": rotsim.AdamW(lr=2e-3, weight_decay=0.5, betas=(0.9, 0.95)),
+    "adam_l2": rotsim.AdamL2(lr=2e-3, weight_decay=1e-2, betas=(0.9, 0.95)),
+    "sgdm": rotsim.SGDM(lr=0.1, weight_decay=1e-2, momentum=0.8),
+    "lion": rotsim.Lion(lr=2e-4, weight_decay=5.0),
+}
+DIM, WINDOWS, LENGTH = 64, 21, 500  # the last half begins at window 10
+LATE = range(10, WINDOWS)
+
+
+def random_trace(optimizer, neurons=12, seed=0, **more):
+    """Everything that a recorder writes, at random; layer "a" and a single row of "b"."""
+    draw, shape = np.random.default_rng(seed), (neurons, WINDOWS)
+    theory = rotsim.equilibrium(optimizer, DIM)
+    levels = np.exp(0.03 * draw.standard_normal((neurons, 1)))
+    noise = {
+        name: levels ** (1 + i % 3) * np.exp(0.02 * draw.standard_normal(shape)) for i, name in enumerate("abcdefg")
+    }
+    variables = {
+        "norm": theory.norm * noise["a"],
+        "rotation": theory.rotation * noise["b"],
+        "update_rms": 1.05 * theory.update_rms * noise["c"],
+        "gradient_norm": noise["d"] / theory.norm,
+        "gradient_scale": noise["e"],
+        "gradient_cosine": 0.02 * noise["f"],
+        "gradient_burst": 1.3 * noise["g"],
+        "active": np.full(shape, 0.9),
+        "radial": 0.1 * optimizer.weight_decay * draw.standard_normal(shape) + 0.02 * optimizer.weight_decay,
+    }
+    if optimizer.name == "adam_l2":  # the decay itself, divided by √v
+        variables["radial"] += optimizer.weight_decay * sqrt(DIM) * theory.norm
+    for name, change in more.items():
+        variables[name] = change(variables[name])
+    return dataset.build(
+        "trace",
+        step=LENGTH * np.arange(1, WINDOWS + 1),
+        variables=variables,
+        optimizer=optimizer,
+        layer=np.array(["a"] * (neurons - 1) + ["b"]),
+        fan_in=DIM,
+        spec={},
+    ).assign_coords(
+        lr=("neuron", np.full(neurons, optimizer.lr)), weight_decay=("neuron", np.full(neurons, optimizer.weight_decay))
+    )
+
+
+def rms(values):
+    return sqrt(sum(x * x for x in values) / len(values))
+
+
+def spread_error(series):
+    """Of a median over rows: course over windows, and the middle spread over rows."""
+    course = [np.median(series[:, t]) for t in range(series.shape[1])]
+    low, high = np.quantile([rms(row) for row in series], [0.16, 0.84])
+    along = np.std(course) / sqrt(len(course))
+    return sqrt(along**2 + (1.25 * (high - low) / 2 / sqrt(len(series))) ** 2)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_every_number_of_a_layer_against_loops(kind):
+    optimizer = OPTIMIZERS[kind]
+    trace, here = random_trace(optimizer), slice(0, 11)
+    e, other = gather(trace)
+    v = {name: trace[name].values[here] for name in trace.data_vars}
+    late = {name: values[:, LATE] for name, values in v.items()}
+    predicted = predict_trace(trace)
+    assert (e.layer, other.layer, e.fan_in, e.neurons, e.dead, e.lost) == ("a", "b", DIM, 11, 0, 0)
+    assert (other.neurons, other.windows, e.windows, e.recorded_from) == (1, WINDOWS, WINDOWS, LENGTH)
+    assert (e.lr, e.weight_decay) == (optimizer.lr, optimizer.weight_decay)
+    for name in ("rotation", "norm"):
+        assert getattr(e, f"predicted_{name}") == pytest.approx(np.median(predicted[name].values[here]))
+        assert getattr(e, f"measured_{name}") == pytest.approx(np.median([rms(row) for row in late[name]]))
+    assert e.ratio == e.measured_rotation / e.predicted_rotation and e.norm_ratio == e.measured_norm / e.predicted_norm
+    assert e.rotation_error == pytest.approx(spread_error(late["rotation"]))
+    turned = np.array([rms(row) for row in late["rotation"]])
+    assert e.spread == pytest.approx(turned.std() / turned.mean())
+    close = [abs(x / p - 1) <= 0.1 for x, p in zip(turned, predicted["rotation"].values[here, 0], strict=True)]
+    assert e.within == pytest.approx(sum(close) / 11)
+    # what of the update is along the weights
+    around = [rms(n * r) ** 2 for n, r in zip(late["norm"], late["rotation"], strict=True)]
+    along = np.median([max(0.0, 1 - a / rms(u) ** 2) for a, u in zip(around, late["update_rms"], strict=True)])
+    assert e.along == pytest.approx(along) and along > 0
+    # the radial part, each window by its share of ‖w‖²
+    square = late["norm"] ** 2
+    share = late["radial"] * square / square.mean(axis=1, keepdims=True) / optimizer.weight_decay
+    if kind == "adam_l2":
+        share = np.array([row * rms(g) / sqrt(DIM) - 1 for row, g in zip(share, late["gradient_norm"], strict=True)])
+    assert e.radial == pytest.approx(np.median([np.mean(row) for row in share]))
+    course = share.mean(axis=0)
+    assert e.radial_error == pytest.approx(np.std(course) / sqrt(len(course)))
+    # growth over decay; decay takes θ²(1+β)/(1-β) of ‖w‖² per step, under Lion 2ηλ
+    beta = {"sgdm": 0.8}.get(kind, 0.9)
+    rate = 2 * optimizer.lr * optimizer.weight_decay
+    if kind != "lion":
+        rate = e.predicted_rotation**2 * (1 + beta) / (1 - beta)
+    grown = [log(row[-1] / row[0]) * 2 / (10 * LENGTH) for row in late["norm"]]
+    assert e.growth == pytest.approx(np.median(grown) / rate)
+    assert e.norm_change == pytest.approx(np.median([row[-1] / row[0] for row in late["norm"]]))
+    assert e.cosine == pytest.approx(np.median([rms(row) for row in late["gradient_cosine"]]) * sqrt(DIM))
+    burst = [
+        np.mean(b * s**4) / np.mean(s**2) ** 2
+        for b, s in zip(late["gradient_burst"], late["gradient_scale"], strict=True)
+    ]
+    assert e.burst == pytest.approx(np.median(burst))
+    if kind != "lion":
+        factor = balance_factor(optimizer, e.radial, e.growth) * sqrt(1 - e.along)
+        assert e.corrected_rotation == pytest.approx(e.predicted_rotation * factor)
+    assert np.isnan([e.signal, e.rotation_factor, e.norm_factor, e.burst_rotation, e.overlap]).all()
+    # relaxation and way at the gradient of the tenth largest
+    scale = rotsim.ScaleInvariant(float(np.quantile([rms(row) for row in late["gradient_scale"]], 0.9)))
+    assert e.relaxation_steps == rotsim.equilibrium(optimizer, DIM, scale).relaxation_steps
+    start = float(np.median(v["norm"][:, 0]))
+    way = rotsim.steps_to_equilibrium(optimizer, dim=DIM, gradient=scale, initial_norm=start, within=0.05)
+    assert e.steps_needed == max(e.relaxation_steps, way)
+    assert e.settled
+
+
+@pytest.mark.parametrize(("factor", "steps"), [(3.0, 1.0), (1.0, 0.0), (0.9, 0.0), (30.0, 1.0)])
+def test_a_way_longer_than_the_run_is_estimated(factor, steps):
+    """By the slow mode, from the square of the norm; at least a relaxation."""
+    optimizer = rotsim.SGDM(lr=0.1, weight_decay=1e-5, momentum=0.8)
+    theory = rotsim.equilibrium(optimizer, DIM, rotsim.ScaleInvariant(1.0))
+    flat = {name: lambda x: np.ones_like(x) for name in ("gradient_scale", "update_rms")}
+    e, _ = gather(random_trace(optimizer, norm=lambda x: np.full_like(x, factor * theory.norm), **flat))
+    assert e.relaxation_steps == theory.relaxation_steps > LENGTH * WINDOWS / 2
+    expected = max(1.0, log(max(abs(factor**2 - 1), 1e-9) / 0.1)) if steps else 1.0
+    assert e.steps_needed == pytest.approx(theory.relaxation_steps * expected)
+    assert (e.steps_needed > theory.relaxation_steps) == (factor != 1.0 and expected > 1)
+    still, _ = gather(random_trace(optimizer, norm=np.zeros_like, radial=lambda x: x * nan, **flat))
+    assert np.isnan([still.relaxation_steps, still.steps_needed, still.norm_change]).all()
+
+
+def test_rows_that_are_dead_or_lost_and_windows_that_they_lack_do_not_count():
+    optimizer = OPTIMIZERS["adamw"]
+
+    def norm(values):
+        values[0, 10] = nan  # 10 of 11 windows of the last half: complete enough, and its window is left out
+        values[1, 12:14] = nan  # 9 of 11: lost
+        values[2, :10] = nan  # the first half is not asked
+        return values
+
+    def active(values):
+        values[3, 10:] = 0.49
+        values[4, 10:] = 0.5
+        values[5, :10] = 0.0
+        values[1] = 0.0  # lost, and not dead besides
+        return values
+
+    trace = random_trace(optimizer, norm=norm, active=active)
+    e, _ = gather(trace)
+    assert (e.neurons, e.dead, e.lost, e.windows) == (11, 1, 1, 10)
+    rows, windows = [0, 2, 4, 5, 6, 7, 8, 9, 10], range(11, WINDOWS)
+    kept = trace["rotation"].values[rows][:, windows]
+    assert e.measured_rotation == pytest.approx(np.median([rms(row) for row in kept]))
+    assert e.predicted_rotation == pytest.approx(np.median(predict_trace(trace)["rotation"].values[rows, 0]))
+    grown = [log(row[-1] / row[0]) * 2 / (9 * LENGTH) for row in trace["norm"].values[rows][:, windows]]
+    assert e.growth == pytest.approx(np.median(grown) / (e.predicted_rotation**2 * 19))
+    late = random_trace(optimizer, norm=lambda x: np.where(np.arange(WINDOWS) < 15, nan, x))
+    e, _ = gather(late)
+    assert (e.lost, e.recorded_from, e.windows, e.settled) == (11, 16 * LENGTH, 0, False)
+    assert np.isnan(e.measured_rotation) and np.isnan(e.predicted_norm) and e.lr == optimizer.lr
+    never, _ = gather(random_trace(optimizer, norm=lambda x: np.full_like(x, nan)))
+    assert (never.lost, never.recorded_from, never.windows) == (11, WINDOWS * LENGTH, 0)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_the_norm_that_the_recorded_averages_make(kind):
+    """‖Δw‖ = η√C·√E(m/√v)² = θ‖w‖ for AdamW, ‖w‖⁴ ∝ E m²/E g² for SGDM; else by the autocorrelation."""
+    optimizer, correlation = OPTIMIZERS[kind], 0.5 ** np.arange(41.0)
+    plain = random_trace(optimizer).assign_coords(parameter=["other", "a"])
+    plain = plain.assign(
+        gradient_autocorrelation=(("parameter", "lag"), np.stack([np.full(41, nan), correlation])),
+    )
+    e, other = gather(plain)
+    assert (e.rotation_factor, e.norm_factor) == autocorrelation_factors(optimizer, correlation)
+    assert e.signal == pytest.approx(np.mean(correlation[30:])) and np.isnan(other.signal)
+    if kind == "lion":
+        turned = e.predicted_rotation * e.rotation_factor * balance_factor(optimizer, 0.0, e.growth)
+        assert e.corrected_rotation == pytest.approx(turned)
+    assert np.isnan(gather_first(plain.assign(gradient_autocorrelation=plain["gradient_autocorrelation"] * nan)).signal)
+    if kind in ("adamw", "sgdm"):
+        e = gather_first(plain.assign(square_step=(("parameter",), [nan, 0.3])))
+        predicted = predict_trace(plain)
+        if kind == "adamw":
+            step = np.median((predicted["norm"] * predicted["rotation"]).values[:11])
+            assert e.norm_factor == pytest.approx(optimizer.lr * sqrt(DIM * 0.3) / step)
+        else:
+            assert e.norm_factor == pytest.approx((0.3 * 1.8 / 0.2) ** 0.25)
+        assert gather_first(plain.assign(square_step=(("parameter",), [0.3, nan]))).norm_factor == pytest.approx(
+            autocorrelation_factors(optimizer, correlation)[1]
+        )
+
+
+def gather_first(trace):
+    return next(iter(gather(trace)))
+
+
+def test_a_rotational_variant_keeps_the_norm_it_has():
+    optimizer = rotsim.Rotational(OPTIMIZERS["adamw"])
+    trace = random_trace(OPTIMIZERS["adamw"]).assign_attrs(
+        random_trace(OPTIMIZERS["adamw"]).attrs | {"optimizer": _attribute(optimizer)}
+    )
+    e = gather_first(trace)
+    assert e.predicted_norm == pytest.approx(np.median(trace["norm"].values[:11, 0]))
+    assert (e.growth, e.relaxation_steps, e.steps_needed) == (0.0, 0.0, 0.0)
+
+
+def _attribute(optimizer):
+    import json
+
+    return json.dumps(optimizer.to_dict())
+
+
+# --- balance ---------------------------------------------------------------------------------------
+
+
+def test_balance_counts_live_finite_rows_of_two_weights_over_the_last_half():
+    rotation = np.ones((6, 5)) * np.array([1.0, 2.0, 4.0, 9.0, 9.0, 9.0])[:, None]
+    rotation[:, :2] = 100.0  # windows 2, 3 and 4 are the last half
+    rotation[3, 3] = nan
+    active = np.ones((6, 5))
+    active[1, 3:] = [0.5, 0.0]  # half of the time
+    active[4, 3:] = [0.49, 0.0]
+    trace = dataset.build(
+        "trace",
+        step=np.arange(1, 6),
+        variables={"norm": np.ones((6, 5)), "rotation": rotation, "update_rms": np.ones((6, 5)), "active": active},
+        optimizer=OPTIMIZERS["sgdm"],
+        layer=np.array(list("aabbcc")),
+        fan_in=np.array([2, 2, 2, 2, 2, 1]),
+        spec={},
+    )
+    found = balance(trace)
+    assert found.rotation == {"a": 1.5, "b": 4.0}
+    assert found.across_layers == pytest.approx(4.0 / 1.5) and found.within_layers == pytest.approx((1 / 3 + 0) / 2)
+    rotation[:, 2:] = np.array([3.0, 4.0, 0.0, 0.0, 0.0, 0.0])[:, None]  # what does not turn does not count
+    assert balance(trace.assign(rotation=(("neuron", "step"), rotation))).rotation == {"a": 3.5}
+    with pytest.raises(rotsim.InvalidInput, match="no neuron of the trace turns"):
+        balance(trace.assign(rotation=(("neuron", "step"), 0 * rotation)))
+    with pytest.raises(rotsim.InvalidInput, match="needs a recorded trace; got a simulation"):
+        balance(trace.assign_attrs(source="simulation"))
