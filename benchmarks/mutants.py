@@ -46,11 +46,11 @@ MODULES = ["comparison", "statistics", "windows", "diagnosis", "evidence", "bala
     for name in ("recorder", "recorded", "sample", "windows", "scales", "coordinates", "selection", "spec")
 ]
 TESTS = [f"tests/test_{name}.py" for name in (
-    "statistics", "comparison", "diagnosis", "verdicts", "recorder", "recorder_additions", "recorder_adversary",
-    "scales", "dataset",
+    "statistics", "comparison", "evidence", "thresholds", "diagnosis", "verdicts", "recorder_parts", "recorder",
+    "recorder_additions", "recorder_adversary", "scales", "dataset",
 )]  # fmt: skip
 LIBRARIES = ["torch", "numba", "xarray", "h5netcdf", "matplotlib.pyplot", "scipy.optimize", "scipy.stats", "sympy"]
-SECONDS = 30.0  # of tests per mutant
+SECONDS = 10.0  # of tests per mutant
 SLOWER = 4.0  # times as long as the unchanged tests take, and
 IDLE_SECONDS = 20.0  # besides, is far longer
 PATIENCE = 20.0  # times the processor time that a mutant may take is how long it may wait for a processor

@@ -1,0 +1,420 @@
+"""The parts of the recorder, each alone, against loops on a few numbers."""
+
+from __future__ import annotations
+
+from math import nan, sqrt
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import rotsim  # noqa: E402
+from rotsim.dataset import NO_GRADIENT, UNKNOWN  # noqa: E402
+from rotsim.errors import InvalidInput  # noqa: E402
+from rotsim.measure import Lion, RotationalSGDM, optimizer_spec  # noqa: E402
+from rotsim.measure import scales as scales_module  # noqa: E402
+from rotsim.measure.coordinates import CoordinateSampler  # noqa: E402
+from rotsim.measure.recorded import Recorded  # noqa: E402
+from rotsim.measure.sample import VARIABLES, sample, window_means  # noqa: E402
+from rotsim.measure.scales import ScaleSampler  # noqa: E402
+from rotsim.measure.selection import row_labels, select  # noqa: E402
+from rotsim.measure.windows import Windows, merged  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+nn = torch.nn
+CPU = torch.device("cpu")
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# --- one step, one window --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["adamw", "adam_l2", "sgdm", "lion", "unmodelled"])
+def test_a_window_is_the_average_of_its_steps_row_by_row(rule):
+    group = {"weight_decay": 0.1, "betas": (0.9, 0.95), "eps": 1e-3}
+    sums, rows = 0.0, [[] for _ in range(4)]
+    for step in range(1, 6):
+        before, after, g = (normal(4, 3, seed=10 * step + i) for i in range(3))
+        g[1] *= step % 2
+        g[2] = 0.0
+        if step == 3:
+            g[3, 1] = torch.inf
+        v = normal(4, 3, seed=10 * step + 4).square()
+        state = {"exp_avg_sq": v, "step": torch.tensor(float(step))}
+        sums = sums + sample(before, after, g, state, group, rule)
+        for i, (w, u, x, s) in enumerate(zip(*(part.numpy() for part in (before, after, g, v)), strict=True)):
+            scaled = x + 0.1 * w if rule == "adam_l2" else x
+            if rule.startswith("adam"):
+                scaled = scaled / (np.sqrt(s / (1 - 0.95**step)) + 1e-3)
+            elif rule != "sgdm":
+                scaled = np.full(3, nan)
+            angle = np.arccos(w @ u / np.linalg.norm(w) / np.linalg.norm(u))
+            if np.isfinite(x).all():
+                rows[i].append((w, u, x, angle, w @ scaled))
+    means = dict(zip(VARIABLES, window_means(sums).numpy(), strict=True))
+    length = np.linalg.norm
+    for i, steps in enumerate(rows):
+        of = {
+            "norm": sqrt(np.mean([length(u) ** 2 for _, u, *_ in steps])),
+            "rotation": sqrt(np.mean([angle**2 for *_, angle, _ in steps])),
+            "update_rms": sqrt(np.mean([length(u - w) ** 2 for w, u, *_ in steps])),
+            "gradient_norm": sqrt(np.mean([length(x) ** 2 for _, _, x, *_ in steps])),
+            "gradient_scale": sqrt(np.mean([(length(x) * length(w)) ** 2 for w, _, x, *_ in steps])),
+            "active": np.mean([x.any() for _, _, x, *_ in steps]),
+            "radial": np.sum([r for *_, r in steps]) / np.sum([length(u) ** 2 for _, u, *_ in steps]),
+        }
+        cosines = [(w @ x / length(w) / length(x)) ** 2 for w, _, x, *_ in steps if x.any()]
+        of["gradient_cosine"] = sqrt(np.mean(cosines)) if cosines else nan
+        square = [(length(x) * length(w)) ** 2 for w, _, x, *_ in steps]
+        of["gradient_burst"] = np.mean(np.square(square)) / np.mean(square) ** 2 if any(square) else nan
+        assert len(steps) == (4 if i == 3 else 5)
+        for name, value in of.items():
+            np.testing.assert_allclose(means[name][i], value, rtol=1e-9, err_msg=name)
+
+
+def test_a_step_without_gradient_and_a_row_of_zeros():
+    w = torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float64)
+    means = dict(zip(VARIABLES, window_means(sample(w, 2 * w, None, {}, {}, "sgdm")).numpy(), strict=True))
+    assert means["norm"].tolist() == [10.0, 0.0] and means["update_rms"].tolist() == [5.0, 0.0]
+    for name in ("rotation", "gradient_norm", "gradient_scale", "active"):
+        assert means[name].tolist() == [0.0, 0.0]
+    assert means["radial"][0] == 0.0 and np.isnan(means["radial"][1])
+    assert np.isnan([means["gradient_cosine"], means["gradient_burst"]]).all()
+
+
+# --- windows ---------------------------------------------------------------------------------------
+
+
+def record(seed, neurons=2):
+    return np.abs(normal(len(VARIABLES), neurons, seed=seed).numpy()).astype(np.float32) + 0.1
+
+
+def test_two_windows_make_one_as_if_their_steps_were_one():
+    pair = np.stack([record(1, 4), record(2, 4)], axis=-1)
+    pair[:, 1, 0] = nan  # before a neuron joined
+    pair[:, 2] = nan
+    active, cosine, burst = (VARIABLES.index(name) for name in ("active", "gradient_cosine", "gradient_burst"))
+    pair[active, 3, 1], pair[cosine, 3, 1], pair[burst, 3, 1] = 0.0, nan, nan  # no gradient in the second
+    pair[VARIABLES.index("gradient_scale"), 3, 1] = 0.0
+    found = dict(zip(VARIABLES, merged(pair), strict=True))
+    v = dict(zip(VARIABLES, pair.astype(float), strict=True))
+    for neuron in (0, 1, 3):
+        of = {name: [x for x in v[name][neuron] if np.isfinite(x)] for name in VARIABLES}
+        for name in ("norm", "rotation", "update_rms", "gradient_norm", "gradient_scale"):
+            assert found[name][neuron] == pytest.approx(sqrt(np.mean(np.square(of[name]))), rel=1e-6)
+        assert found["active"][neuron] == pytest.approx(np.mean(of["active"]), rel=1e-6)
+        share = [a for a in of["active"] if a > 0]
+        by_share = np.average(np.square(of["gradient_cosine"]), weights=share)
+        assert found["gradient_cosine"][neuron] == pytest.approx(sqrt(by_share), rel=1e-6)
+        fourth = [b * s**4 for b, s in zip(of["gradient_burst"], of["gradient_scale"], strict=False)]
+        fourth += [0.0] * (len(of["gradient_scale"]) - len(fourth))
+        mean_square = np.mean(np.square(of["gradient_scale"]))
+        assert found["gradient_burst"][neuron] == pytest.approx(np.mean(fourth) / mean_square**2, rel=1e-6)
+        by_square = np.average(of["radial"], weights=np.square(of["norm"]))
+        assert found["radial"][neuron] == pytest.approx(by_square, rel=1e-6)
+    assert all(np.isnan(values[2]) for values in found.values()) and merged(pair).dtype == np.float32
+
+
+def test_windows_are_merged_in_pairs_when_there_are_most():
+    windows, rates = Windows(5, 4), [np.array([[i], [10 * i]], dtype=float) for i in range(9)]
+    for i in range(3):
+        windows.add(5 * (i + 1), record(i), rates[i])
+    assert (windows.window, windows.ends) == (5, [5, 10, 15])
+    more = windows.with_one_more(17, record(9, 3), np.ones((2, 2)))
+    assert more.ends == [5, 10, 15, 17] and more.window == 5 and windows.ends == [5, 10, 15]
+    values, in_force = more.stacked()
+    assert values.shape == (9, 3, 4) and in_force.shape == (2, 2, 4)
+    np.testing.assert_array_equal(values[:, :2, 2], record(2))
+    assert np.isnan(values[:, 2, :3]).all() and np.isnan(in_force[:, 1, :3]).all() and (in_force[..., 3] == 1).all()
+    windows.add(20, record(3), rates[3])
+    assert (windows.window, windows.ends) == (10, [10, 20])
+    values, in_force = windows.stacked()
+    np.testing.assert_array_equal(values[..., 1], merged(np.stack([record(2), record(3)], axis=-1)))
+    assert in_force[:, 0].tolist() == [[1, 3], [10, 30]]  # last in force
+    assert windows.nbytes == 2 * (9 * 2 * 4 + 2 * 8)
+    # one that ended early stays with the pair of steps that it is from
+    odd = Windows(5, 4)
+    for end in (5, 11, 15, 20):
+        odd.add(end, record(end), rates[0])
+    assert odd.ends == [5, 20]
+    np.testing.assert_array_equal(odd.stacked()[0][..., 0], record(5))
+
+
+# --- gradient norms at every step ------------------------------------------------------------------
+
+
+def test_rows_are_spread_evenly_and_codes_are_eighths_of_octaves(monkeypatch):
+    monkeypatch.setattr(scales_module, "_BLOCK", 4)
+    sampler = ScaleSampler(count=3, length=6)
+    labels = ["a"] * 7 + ["b"] * 2
+    sizes = 2.0 ** torch.arange(9)
+    for step in range(9):
+        g = torch.zeros(9, 2)
+        g[:, 1] = sizes * (1 + step % 2)
+        sampler.add([g if step != 7 else None], [labels], CPU)
+    codes = sampler.series()
+    assert sampler.layers == ["a", "a", "a", "b", "b"]  # rows 0, 3, 6 of a and both of b
+    expected = np.array([0, 3, 6, 7, 8])[:, None] * 8 + 8 * (np.arange(9) % 2)
+    expected[:, 7] = UNKNOWN
+    np.testing.assert_array_equal(codes, expected[:, -codes.shape[1] :])
+    assert codes.shape[1] == 9  # 4 + 4 + 1: without the first block fewer than 6 are left
+    sampler.add([torch.full((9, 2), nan)], [labels], CPU)
+    sampler.add([torch.zeros(9, 2)], [labels], CPU)
+    codes = sampler.series()
+    assert codes.dtype == np.int16 and codes.shape[1] == 7
+    assert (codes[:, -2] == UNKNOWN).all() and (codes[:, -1] == NO_GRADIENT).all()
+
+
+def test_the_overlap_is_the_mean_squared_cosine_of_late_pairs_sixteen_steps_apart(monkeypatch):
+    monkeypatch.setattr(scales_module, "_BLOCK", 32)
+    sampler, given = ScaleSampler(count=2), [normal(2, 3, seed=i).float() for i in range(160)]
+    given[95][1] = 0.0  # step 96 has no direction
+    given[111] = None
+    for g in given:
+        sampler.add([g], [["a", "a"]], CPU)
+    expected = []
+    for row in range(2):
+        blocks = []  # steps 81 to 160: the last three of five blocks
+        for first in (64, 96, 128):
+            found = []
+            for step in range(first + 16, first + 33, 16):
+                now, before = given[step - 1], given[step - 17]
+                if step == 128:
+                    before = given[95]  # none was seen at step 112
+                if now is not None and now[row].any():
+                    cosine = torch.nn.functional.cosine_similarity(now[row], before[row], dim=0)
+                    found.append(float(cosine) ** 2)
+            blocks += [np.mean(found)] if found else []
+        expected.append(np.mean(blocks))
+    np.testing.assert_allclose(sampler.overlap(), expected, rtol=1e-5)
+    few = ScaleSampler(count=1)
+    for g in given[:31]:
+        few.add([g], [["a", "a"]], CPU)
+    assert np.isnan(few.overlap()).all()  # one direction makes no pair
+
+
+# --- coordinates -----------------------------------------------------------------------------------
+
+
+def blocks_of(given, length):
+    return [np.array(given[i : i + length]) for i in range(0, len(given) - length + 1, length)]
+
+
+@pytest.mark.parametrize("betas", [None, (0.8, 0.9), (0.8, 1.0)])
+def test_coordinates_are_reduced_block_by_block_as_loops_do(betas):
+    lags, shapes = 3, [torch.Size([2, 5]), torch.Size([4])]
+    sampler = CoordinateSampler(lags, count=4, betas=betas)
+    places = [[0, 3, 6, 9], [0, 1, 2, 3]]
+    given = [[], []]
+    for step in range(36):  # three blocks of twelve, of which the last two count
+        first, second = normal(2, 5, seed=step), normal(4, seed=100 + step)
+        first[0, 3] = 0.0  # dead, and left out
+        if step == 30:
+            second = None  # not in the step: counts as 0
+        if step == 13:
+            first[1, 1] = torch.inf  # coordinate 6: its block is left out
+        sampler.add([first, second], shapes, CPU)
+        given[0].append(first.flatten()[places[0]].numpy())
+        given[1].append(np.zeros(4) if second is None else second.numpy())
+    for parameter in range(2):
+        correlations, steps = [], []
+        for block in blocks_of(given[parameter], 12)[1:]:
+            if not np.isfinite(block).all():
+                continue
+            each, squares, powers = [], [], []
+            for x in block.T:
+                m, v, total = 0.0, np.mean(x**2), 0.0
+                for t in range(12):
+                    if betas is not None:
+                        m = betas[0] * m + (1 - betas[0]) * x[t]
+                        v = betas[1] * v + (1 - betas[1]) * x[t] ** 2
+                        total += (m**2 / (1.0 if betas[1] == 1 else v or 1.0)) if t >= lags else 0.0
+                squares.append(total / (12 - lags))
+                powers.append(np.mean(x**2))
+                if x.any():
+                    products = [np.mean(x[: 12 - k] * x[k:]) for k in range(lags + 1)]
+                    each.append(np.array(products) / products[0])
+            correlations.append(np.mean(each, axis=0))
+            steps.append(np.sum(squares) / np.sum(powers) if betas and betas[1] == 1 else np.mean(squares))
+        np.testing.assert_allclose(sampler.autocorrelation()[parameter], np.mean(correlations, axis=0), atol=1e-5)
+        if betas is None:
+            assert np.isnan(sampler.square_step()).all()
+        else:
+            np.testing.assert_allclose(sampler.square_step()[parameter], np.mean(steps), rtol=1e-4)
+
+
+def test_a_parameter_that_joins_starts_a_block_anew_and_silence_has_no_correlation():
+    sampler, first, second = CoordinateSampler(1, count=2), torch.Size([3]), torch.Size([2])
+    for step in range(11):
+        late = step >= 6  # two steps into the second block of four
+        parts = [normal(3, seed=step), torch.zeros(2)] if late else [normal(3, seed=step)]
+        sampler.add(parts, [first, second] if late else [first], CPU)
+    assert sampler.length == 4 and len(sampler._reduced) == 2 and len(sampler._block) == 1
+    found = sampler.autocorrelation()
+    assert found.shape == (2, 2) and found[0, 0] == pytest.approx(1.0) and np.isnan(found[1]).all()
+    block = np.array([normal(3, seed=step).numpy()[[0, 2]] for step in range(6, 10)])  # the last half of two
+    one_apart = np.mean(block[:-1] * block[1:], axis=0) / np.mean(block**2, axis=0)
+    assert found[0, 1] == pytest.approx(np.mean(one_apart), abs=1e-5)
+
+
+# --- which parameters ------------------------------------------------------------------------------
+
+
+class Kinds(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.plain, self.frozen, self.other = (nn.Parameter(torch.ones(2, 2)) for _ in range(3))
+        self.frozen.requires_grad = False
+        self.vector, self.empty = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, 0))
+        self.whole = nn.Parameter(torch.ones(2, 2, dtype=torch.int8), requires_grad=False)
+        self.complex = nn.Parameter(torch.ones(2, 2, dtype=torch.complex64))
+
+
+def test_every_parameter_that_is_left_out_has_its_reason():
+    model = Kinds()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p is not model.other], lr=0.1)
+    found, skipped = select(model, optimizer, None)
+    assert list(found) == ["plain"] and found["plain"] == (model.plain, 0)
+    assert skipped == {
+        "frozen": "frozen",
+        "other": "not updated by this optimizer",
+        "vector": "1-D: not a weight of neurons",
+        "empty": "empty",
+        "whole": "not floating point",
+        "complex": "complex",
+    }
+    # of tensors given by name gradients may come from elsewhere
+    found, skipped = select({"a": model.frozen, "b": model.plain}, optimizer, None)
+    assert list(found) == ["a", "b"] and skipped == {"4 parameters of the optimizer": "not in `model`"}
+    _, skipped = select({"a": model.plain}, torch.optim.SGD([model.plain, model.other], lr=0.1), None)
+    assert skipped == {"1 parameter of the optimizer": "not in `model`"}
+    rest = {name: getattr(model, name) for name in ("vector", "empty", "whole", "complex")}
+    own = torch.optim.SGD(list(rest.values()), lr=0.1)
+    with pytest.raises(InvalidInput, match=r"dimensions \(vector: 1-D.*; empty: empty; whole: not .* point; \.\.\.\)"):
+        select(rest, own, None)
+    with pytest.raises(InvalidInput, match=r"dimensions \(vector: 1-D: not a weight of neurons\); pass the optimizer"):
+        select({"vector": model.vector}, torch.optim.SGD([model.vector], lr=0.1), None)
+    with pytest.raises(InvalidInput, match="`parameters` must be names or a function of name and parameter; got 3"):
+        select(model, optimizer, 3)
+
+
+def test_groups_are_numbered_and_names_are_chosen_in_the_order_of_the_model():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimizer = torch.optim.SGD([{"params": layer.parameters()} for layer in model], lr=0.1)
+    found, _ = select(model, optimizer, ["1.weight", "0.weight"])
+    assert [(name, group) for name, (_, group) in found.items()] == [("0.weight", 0), ("1.weight", 1)]
+    assert list(select(model, optimizer, lambda name, p: name == "1.weight" and p.ndim == 2)[0]) == ["1.weight"]
+
+
+def test_rows_are_labelled_block_by_block():
+    assert row_labels("a.qkv", 3, {"qkv": "qkv"}) == ["a.qkv[q]", "a.qkv[k]", "a.qkv[v]"]
+    assert row_labels("qkv", 4, {"x": "ab", "qkv": {"q": 3, "k": 1}}) == ["qkv[q]"] * 3 + ["qkv[k]"]
+    assert row_labels("a.myqkv", 2, {"qkv": "ab"}) == ["a.myqkv"] * 2
+    for blocks in ({}, {"q": 0, "k": 3}, {"q": 1.0, "k": 2}, {"q": 1, "k": 1}, ("q", "k")):
+        with pytest.raises(InvalidInput, match="must add up to the 3 rows of qkv"):
+            row_labels("qkv", 3, {"qkv": blocks})
+
+
+# --- the spec --------------------------------------------------------------------------------------
+
+
+def test_the_spec_of_a_group_and_what_may_replace_its_rates():
+    one, two = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    groups = [{"params": [one]}, {"params": [two], "lr": 0.3, "betas": (0.5, 0.6), "eps": 1e-4}]
+    optimizer = torch.optim.AdamW(groups, lr=0.1, weight_decay=0.2)
+    assert optimizer_spec(optimizer, 1) == rotsim.AdamW(lr=0.3, weight_decay=0.2, betas=(0.5, 0.6), eps=1e-4)
+    assert optimizer_spec(optimizer, 0, lr=0.7).lr == 0.7
+    for group in (-1, 2):
+        with pytest.raises(InvalidInput, match=rf"`group` must be in \[0, 2\); got {group}"):
+            optimizer_spec(optimizer, group)
+    lion = Lion([one], 0.1, betas=(0.3, 0.4), weight_decay=0.2)
+    assert optimizer_spec(lion) == rotsim.Lion(lr=0.1, weight_decay=0.2, betas=(0.3, 0.4))
+    turning = RotationalSGDM([one], lr=0.1, momentum=0.7, weight_decay=0.2, update_norm_decay=0.5)
+    assert optimizer_spec(turning) == rotsim.Rotational(
+        rotsim.SGDM(lr=0.1, weight_decay=0.2, momentum=0.7), update_norm_decay=0.5
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda p: torch.optim.AdamW(p, amsgrad=True), "AdamW: amsgrad=True changes the recurrence; supported"),
+        (lambda p: torch.optim.SGD(p, maximize=True), "SGD: maximize=True changes"),
+        (lambda p: torch.optim.SGD(p, momentum=0.9, nesterov=True), "nesterov=True changes"),
+        (lambda p: torch.optim.SGD(p, momentum=0.9, dampening=0.1), "dampening=0.1 changes"),
+        (lambda p: RotationalSGDM(p, lr=0.1, weight_decay=0.1, per_neuron=False), "per_neuron=False sets the angle"),
+        (lambda p: type("Mine", (Lion,), {})(p, 0.1), "this Mine: a subclass may change the update rule of Lion"),
+        (lambda p: torch.optim.NAdam(p), "this NAdam: its update rule is unknown to rotsim"),
+    ],
+)
+def test_what_has_no_spec_says_why(make, why):
+    with pytest.raises(InvalidInput, match=why):
+        optimizer_spec(make([nn.Parameter(torch.ones(2, 2))]))
+
+
+def test_dampening_without_momentum_and_a_subclass_of_a_subclass():
+    p = [nn.Parameter(torch.ones(2, 2))]
+    assert optimizer_spec(torch.optim.SGD(p, lr=0.1, dampening=0.5)) == rotsim.SGDM(
+        lr=0.1, weight_decay=0.0, momentum=0.0
+    )
+    with pytest.raises(InvalidInput, match="the update rule of AdamW"):  # the nearest that is known
+        optimizer_spec(type("Mine", (torch.optim.AdamW,), {})(p))
+
+
+# --- what is followed ------------------------------------------------------------------------------
+
+
+def followed(optimizer, model, **options):
+    return Recorded(model, optimizer, options.get("selection"), options.get("split", {}), options.get("spec"))
+
+
+def test_hyperparameters_are_read_at_every_step_and_changes_are_dated():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    optimizer = torch.optim.AdamW([{"params": layer.parameters()} for layer in model], lr=0.1, weight_decay=0.2)
+    recorded = followed(optimizer, model)
+    first, second = recorded.entries
+    assert recorded.look(1) == [first, second] and not first.changed
+    optimizer.param_groups[0]["lr"] = 0.0
+    recorded.look(4)
+    assert first.changed == {"lr": 4} and first.lr == 0.1  # the last one that moved anything
+    optimizer.param_groups[0].update(lr=0.1, betas=[0.5, 0.6])
+    optimizer.param_groups[1]["weight_decay"] = 0.0
+    recorded.look(6)
+    assert first.changed == {"lr": 4, "momentum": 6} and second.changed == {"weight_decay": 6}
+    assert recorded.rates().tolist() == [[0.1, 0.1], [0.2, 0.0]]
+    # the one spec is that of the first group with weight decay
+    assert recorded.spec() == rotsim.AdamW(lr=0.1, weight_decay=0.2, betas=(0.5, 0.6))
+    del optimizer.param_groups[0]
+    assert recorded.look(9) == [None, second] and recorded.left == {"0.weight": 8} and second.group == 0
+    assert recorded.look(11) == [None, second] and recorded.left == {"0.weight": 8}
+    assert recorded.spec().betas == (0.9, 0.999)
+
+
+def test_what_takes_a_name_again_is_numbered():
+    model = nn.ModuleDict({"qkv": nn.Linear(2, 4, bias=False)})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorded = followed(optimizer, model, split={"qkv.weight": "ab"})
+    for count in (2, 3):
+        model["qkv"].weight = nn.Parameter(torch.ones(4, 2))
+        optimizer.param_groups[0]["params"] = [model["qkv"].weight]
+        recorded.select()
+        recorded.select()
+        last = recorded.entries[-1]
+        assert len(recorded.entries) == count and last.name == f"qkv.weight ({count})"
+        assert last.labels == [f"qkv.weight ({count})[a]"] * 2 + [f"qkv.weight ({count})[b]"] * 2
+    with pytest.raises(InvalidInput, match="`split` names 'kv', which no recorded parameter ends in; choose from qkv"):
+        followed(optimizer, model, split={"qkv.weight": "ab", "kv": "ab"})
+
+
+def test_groups_without_a_spec_in_common():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    optimizer = torch.optim.SGD(
+        [{"params": layer.parameters(), "momentum": 0.1 * i} for i, layer in enumerate(model)], lr=0.0, weight_decay=0.2
+    )
+    with pytest.raises(InvalidInput, match=r"SGDM\(.*momentum=0.0.*\) and SGDM\(.*momentum=0.1.*\)\), and a"):
+        followed(optimizer, model).spec()
