@@ -5,11 +5,11 @@ recorded at every step. Every program runs once in each round, so that a busy ma
 the best round counts. The floor draws the walk's normals and does one square root and one division
 per coordinate.
 
-    python -m benchmarks.peers [--quick] [--one-core] [--output benchmarks/results/peers.json]
+    python -m benchmarks.peers [--quick] [--one-core] [--output benchmarks/results/peers_avx2.json]
     python -m benchmarks.peers --table
 
---quick measures AdamW under scale-invariant noise alone. --table writes the table in README.md from
-the committed result.
+--quick measures AdamW under scale-invariant noise alone. --table writes the tables in README.md from
+the committed results, one for each kind of processor.
 
 With --one-core every program has one thread and its CPU time counts, not the wall's: a fair
 comparison on a machine that others use too.
@@ -33,6 +33,7 @@ import numpy as np
 
 import rotsim
 from benchmarks import rules
+from benchmarks.processor import processor
 from rotsim import noise
 from rotsim.dataset import provenance
 from rotsim.files import write_atomically
@@ -41,7 +42,7 @@ from rotsim.jit import njit
 NEURONS, DIM = 16, 1024
 CORES = os.cpu_count() or 1
 README = Path(__file__).parents[1] / "README.md"
-RESULT = Path(__file__).parent / "results" / "peers.json"
+RESULTS = [Path(__file__).parent / "results" / f"peers_{vectors}.json" for vectors in ("avx512", "avx2")]
 GRADIENTS = {"scale-invariant": rotsim.ScaleInvariant(), "isotropic": rotsim.Isotropic()}
 FIRST = ("AdamW", "scale-invariant")
 
@@ -180,7 +181,9 @@ def table(result: dict[str, Any]) -> str:
     """The table in README.md from a result that `main` wrote: what each program takes, over what rotsim takes."""
     cases = result["ns_per_coordinate_step"]
     shown = [name for name in next(iter(cases.values())) if name not in ("normals only", "rotsim")]
-    rows = [f"| time over rotsim's, {result['cores']} cores | rotsim, ns | {' | '.join(shown)} |"]
+    rows = [
+        f"| time over rotsim's ({result['processor']}, {result['cores']} cores) | rotsim, ns | {' | '.join(shown)} |"
+    ]
     rows.append("|---" * (len(shown) + 2) + "|")
     for case, best in cases.items():
         shares = " | ".join(f"{best[name] / best['rotsim']:.2f}" for name in shown)
@@ -188,11 +191,17 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def write_table() -> None:
-    """Put the committed result's table in place of the one that README.md has."""
-    text = README.read_text()
-    head, _, rest = text.partition("| time over rotsim's")
-    write_atomically(README, head + table(json.loads(RESULT.read_text())) + "\n\n" + rest.partition("\n\n")[2])
+def tables() -> list[str]:
+    """The tables of the committed results."""
+    return [table(json.loads(path.read_text())) for path in RESULTS if path.exists()]
+
+
+def write_tables() -> None:
+    """Put the committed results' tables in place of those that README.md has."""
+    paragraphs = README.read_text().split("\n\n")
+    places = [k for k, paragraph in enumerate(paragraphs) if paragraph.startswith("| time over rotsim's")]
+    paragraphs[places[0] : places[-1] + 1] = tables()
+    write_atomically(README, "\n\n".join(paragraphs))
 
 
 def main() -> None:
@@ -204,12 +213,12 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     chosen = parser.parse_args()
     if chosen.table:
-        return write_table()
+        return write_tables()
     cores, clock = (1, time.process_time) if chosen.one_core else (CORES, time.perf_counter)
     if chosen.one_core and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # binds libraries with threads of their own too
     cases = [FIRST] if chosen.quick else [(name, gradient) for gradient in GRADIENTS for name in rules.OPTIMIZERS]
-    print(f"{NEURONS} neurons, dim {DIM}, float32, {cores} cores, best of {chosen.rounds}")
+    print(f"{processor()}: {NEURONS} neurons, dim {DIM}, float32, {cores} cores, best of {chosen.rounds}")
     found = {}
     for case in cases:
         found[", ".join(case)] = best = measure(case, chosen.rounds, cores, clock)
@@ -228,6 +237,7 @@ def main() -> None:
             "cores": cores,
             "clock": clock.__name__,
             "peers": peers,
+            "processor": processor(),
             "provenance": provenance(),
         }
         write_atomically(chosen.output, json.dumps(content, indent=2) + "\n")

@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import rotsim
+from benchmarks.processor import processor
 from rotsim.dataset import provenance
 from rotsim.files import output_folder, write_atomically
 from rotsim.plotting import save_figure
@@ -88,7 +89,8 @@ def main() -> None:
         print(f"{panel:<10}" + "".join(f"{value:>9}" for value in values))
         for name, costs in result[panel].items():
             print(f"  {name:<8}" + "".join(f"{cost:>9.3f}" for cost in costs))
-    content = {"ns_per_coordinate_step": result, "points": PANELS, "provenance": provenance(cores=CORES)}
+    machine = provenance(cores=CORES, processor=processor())
+    content = {"ns_per_coordinate_step": result, "points": PANELS, "provenance": machine}
     write_atomically(folder / "scaling.json", json.dumps(content, indent=2) + "\n")
     save_figure(figure(result), folder / "scaling.png", dpi=150)
 

@@ -1,0 +1,14 @@
+"""The processor that a timing was taken on, as numba's compiler names it."""
+
+from __future__ import annotations
+
+from llvmlite import binding
+
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "neon": "NEON", "sse2": "SSE2"}  # widest first
+
+
+def processor() -> str:
+    """Name of the microarchitecture and its widest vectors, such as ``znver3, AVX2``."""
+    features = binding.get_host_cpu_features()
+    widest = next((label for flag, label in VECTORS.items() if features.get(flag)), "no vectors")
+    return f"{binding.get_host_cpu_name()}, {widest}"
