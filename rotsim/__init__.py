@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rotsim.optimizers import Rotational as Rotational
     from rotsim.simulation import Interrupted as Interrupted
     from rotsim.simulation import simulate as simulate
+    from rotsim.theory.approach import steps_to_equilibrium as steps_to_equilibrium
     from rotsim.theory.equilibrium import Equilibrium as Equilibrium
     from rotsim.theory.equilibrium import equilibrium as equilibrium
     from rotsim.theory.planning import Plan as Plan
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from rotsim.theory.planning import transfer as transfer
     from rotsim.theory.prediction import predict as predict
     from rotsim.theory.prediction import rotation_over as rotation_over
-    from rotsim.theory.prediction import steps_to_equilibrium as steps_to_equilibrium
 
 _HOME = {
     "compare": "rotsim.comparison",
@@ -77,7 +77,7 @@ _HOME = {
     "transfer": "rotsim.theory.planning",
     "predict": "rotsim.theory.prediction",
     "rotation_over": "rotsim.theory.prediction",
-    "steps_to_equilibrium": "rotsim.theory.prediction",
+    "steps_to_equilibrium": "rotsim.theory.approach",
 }
 
 __all__ = sorted([*_HOME, "__version__"])

@@ -15,10 +15,10 @@ from rotsim.optimizers import Unmodelled
 from rotsim.optimizers.base import Optimizer
 from rotsim.statistics import equilibration
 from rotsim.theory import closed_forms
+from rotsim.theory.approach import steps_to_equilibrium
 from rotsim.theory.autocorrelated import autocorrelation_factors
 from rotsim.theory.equilibrium import equilibrium
 from rotsim.theory.fixed_point import bracketed_root
-from rotsim.theory.prediction import steps_to_equilibrium
 from rotsim.theory.traces import ALIVE, predict_trace
 
 if TYPE_CHECKING:

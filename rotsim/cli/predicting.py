@@ -89,7 +89,8 @@ def _predict(
     from rotsim import dataset, files
     from rotsim.errors import integer
     from rotsim.terminal import course_table
-    from rotsim.theory.prediction import predict, settling, steps_to_equilibrium
+    from rotsim.theory.approach import steps_to_equilibrium
+    from rotsim.theory.prediction import predict, settling
 
     if output is not None:
         files.check_writable(output)

@@ -43,6 +43,7 @@ _FAR = 5.5  # deviations, the largest |w| of a part
 # the start is below the second. Chosen by hand; in five predictions of 3000 steps, half or twice of either moved
 # results by at most 1.5 % of the error declared.
 _SPLIT, _MERGED = 0.05, 1e-3
+MOST_SPLIT = 50_000  # steps in parts that are followed, some six seconds
 _GONE = 1e-14  # E e^(-ζv) below which a point is given up
 _STEEP = 4.0  # E e^(-ζv) falling by more from point to point is not resolved: ratios to it are held there
 _WEIGHT, _W, _M, _WW, _WM, _MM = range(6)  # rows: E e^(-ζv), and under it moments about the part's mean
@@ -82,6 +83,9 @@ def _absorb(rows, count, zeta, centre, decay, beta1, beta2, dim, gradient):  # t
         share = rows[_WEIGHT, k]
         w, m = rows[_W, k] / share, rows[_M, k] / share
         ww, wm, mm = rows[_WW, k] / share - w * w, rows[_WM, k] / share - w * m, rows[_MM, k] / share - m * m
+        if decay != 0.0 and (ww < 0.0 or mm < 0.0 or wm * wm > ww * mm):  # rounding beside a large mean
+            ww, mm = max(ww, 0.0), max(mm, 0.0)
+            wm = min(abs(wm), np.sqrt(ww * mm)) * np.sign(wm)
         w, m = w + w0, m + m0
         pull = closed_forms.damped_pull(decay, dim, gradient, max(ww, 0.0))
         share *= closed_forms.damped_share(beta2, zeta[k], pull)
@@ -314,11 +318,14 @@ def _adam(  # type: ignore[no-untyped-def]
     beta1, beta2, eps, tables, point, share, coarse, strongest, state, dim, power, homogeneity, w2, lr, weight_decay,
     window, records,
 ):  # fmt: skip
-    """`strongest` is the largest weight decay from each step on. With len(point) = 1 there are no parts."""
+    """Follow a course, and return the number of steps done: all, unless more than `MOST_SPLIT` are in parts.
+
+    `strongest` is the largest weight decay from each step on. With len(point) = 1 there are no parts.
+    """
     zeta, rows, counts, centres, v = state.zeta, state.rows, state.counts, state.centres, state.v
     integrals, values, scratch, error = state.integrals, state.values, state.scratch, state.error
     matrix, covariance, half = state.matrices[0], state.matrices[1], state.matrices[2]
-    parts, last_filled = 1, 0.0
+    parts, last_filled, in_parts = 1, 0.0, 0
     m_total, v_total, cumulant, not_normal = 0.0, 0.0, 0.0, 0.0
     left1, left2, ripple = 1.0, 1.0, 0.0
     for t in range(len(lr)):
@@ -337,6 +344,10 @@ def _adam(  # type: ignore[no-untyped-def]
                     lay(zeta, 1.0)
                 widen(zeta, rows, counts, 1, v[0] * point[-1] ** 2, tables.entering)
                 _split(rows, counts, centres, v, zeta, point, state.whole)
+            if parts > 1:
+                in_parts += 1
+                if in_parts > MOST_SPLIT:
+                    return t
         largest, total = 0.0, 0.0
         for part in range(parts):
             square = centres[part, 0] ** 2 + rows[part, _WW, 0]
@@ -414,6 +425,7 @@ def _adam(  # type: ignore[no-untyped-def]
         record[3] += on_norm + spread + abs(error[0]) / 2
         record[4] += on_norm + on_update * steeper + spread + abs(size_error - error[0]) / 2
         record[5] += on_update + max(spread, power_spread) + abs(size_error) / 2
+    return len(lr)
 
 
 # Apart, since numba leaves out of AdamW's what decay inside v alone asks for, which is a third of its time to compile.

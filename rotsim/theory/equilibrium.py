@@ -12,6 +12,7 @@ from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
 from rotsim.optimizers import Optimizer, Rotational
 from rotsim.optimizers.base import Method
 from rotsim.theory import departures
+from rotsim.theory.boundary import within_floats
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Equilibrium:
         return asdict(self)
 
 
+@within_floats
 def equilibrium(
     optimizer: Optimizer, dim: int = 1024, gradient: Gradient | None = None, method: Method = "exact"
 ) -> Equilibrium:

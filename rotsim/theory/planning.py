@@ -19,6 +19,7 @@ from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.optimizers import Rotational, optimizer_class
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory import closed_forms
+from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import Equilibrium, checked_law, equilibrium
 
 _TARGETS = ("rotation", "relaxation_steps", "norm")
@@ -40,6 +41,7 @@ class Plan:
     equilibrium: Equilibrium
 
 
+@within_floats
 def plan(
     family: str,
     *,
@@ -152,6 +154,7 @@ def plan(
     return Plan(optimizer, equilibrium(optimizer, dim, gradient))
 
 
+@within_floats
 def transfer(
     optimizer: Optimizer,
     *,

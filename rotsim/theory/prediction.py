@@ -1,4 +1,4 @@
-"""Expected norm and rotation in time: `predict`, `settling`, `steps_to_equilibrium` and `rotation_over`."""
+"""Expected norm and rotation in time: `predict`, `settling` and `rotation_over`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rotsim import dataset
-from rotsim.errors import InvalidInput, NoEquilibrium, integer, positive, real, require
+from rotsim.errors import InvalidInput, NoEquilibrium, array, integer, positive, require
 from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.start import Schedule, initial_description
 from rotsim.theory import adam_l2_chain, closed_forms
+from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import equilibrium
 from rotsim.theory.recursion import advance
 from rotsim.theory.second_moment import UpdateCovariance, adam_covariance
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
 ScheduleLike = np.ndarray | Callable[[np.ndarray], np.ndarray] | None
 
-_RECORDS = 20_000  # resolution of steps_to_equilibrium
+MAX_STEPS = 3_000_000  # of a course: followed in about ten seconds, and 0.3 GB with its schedules
 _SETTLING = 100  # points at which `settling` computes equilibria
 
 
+@within_floats
 def predict(
     optimizer: Optimizer,
     dim: int = 1024,
@@ -50,7 +52,7 @@ def predict(
     gradient : Gradient
         ScaleInvariant (default) or Isotropic.
     steps : int
-        Optimizer steps, >= 1, from a fresh optimizer state.
+        Optimizer steps, 1 to 3 000 000, from a fresh optimizer state.
     initial_norm : float
         ‖w_0‖ > 0.
     lr_schedule, wd_schedule : array_like of shape (steps,) or callable, optional
@@ -113,7 +115,7 @@ def predict(
     """
     gradient = ScaleInvariant() if gradient is None else gradient
     dim, law = _checked(optimizer, dim, gradient)
-    steps, window = integer("steps", steps, low=1), integer("record_every", record_every, low=1)
+    steps, window = _countable("steps", integer("steps", steps, low=1)), integer("record_every", record_every, low=1)
     start = positive("initial_norm", initial_norm)
     number = np.arange(1, steps + 1)
     lr, lr_digest = _factors("lr_schedule", lr_schedule, number)
@@ -150,60 +152,7 @@ def predict(
     return result
 
 
-def steps_to_equilibrium(
-    optimizer: Optimizer,
-    dim: int = 1024,
-    gradient: Gradient | None = None,
-    initial_norm: float = 1.0,
-    within: float = 0.01,
-) -> int:
-    """Steps after which norm and rotation stay within a share `within` of equilibrium.
-
-    Counted in the predicted expectation from a fresh optimizer state, so warming moments and, for
-    Adam, the lag of v behind the norm are included.
-
-    Parameters
-    ----------
-    within : float
-        Share of norm and rotation, in (0, 1).
-
-    Other parameters as in `predict`.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    InvalidInput, NoEquilibrium
-        If an argument is out of range, or ``weight_decay`` is 0.
-
-    Notes
-    -----
-    Read off the course of `predict` (`derivations.transient`), which is run until it is long enough.
-    """
-    gradient = ScaleInvariant() if gradient is None else gradient
-    share = real("within", within, "be in (0, 1)", low=0.0, high=1.0)
-    require(share > 0, "within", "be in (0, 1)", share)
-    start = positive("initial_norm", initial_norm)
-    settled = equilibrium(optimizer, dim, gradient)
-    # |ln ‖w‖²| off at the start fades at the relaxation rate; from far below or above at least as fast
-    off = 0.0 if isinstance(optimizer, Rotational) else abs(2 * np.log(start / settled.norm))
-    length = settled.relaxation_steps * (5 + off - np.log(share)) + 100
-    while True:
-        steps = int(np.ceil(length))
-        window = max(1, steps // _RECORDS)
-        course = predict(optimizer, dim, gradient, steps, start, record_every=window)
-        outside = np.zeros(course.sizes["step"], dtype=bool)
-        for name in ("norm", "rotation"):
-            values = course[name].values[0]
-            outside |= np.abs(values / values[-1] - 1) > share
-        last_off = int(np.flatnonzero(outside)[-1]) if outside.any() else -1
-        if last_off < course.sizes["step"] / 2:
-            return (last_off + 1) * window
-        length *= 2
-
-
+@within_floats
 def settling(
     optimizer: Optimizer,
     dim: int,
@@ -217,7 +166,8 @@ def settling(
     Parameters
     ----------
     step : ndarray of int, shape (points,)
-        Step numbers >= 1, rising. The equilibrium is computed at up to 100 of them and interpolated between.
+        Step numbers from 1 to 3 000 000, rising. The equilibrium is computed at up to 100 of them and interpolated
+        between.
 
     Other parameters as in `predict`.
 
@@ -239,7 +189,12 @@ def settling(
     """
     import xarray as xr
 
-    number = np.arange(1, int(step[-1]) + 1)
+    rule = "be rising whole numbers >= 1, shape (points,)"
+    given = array("step", step, rule)
+    rising = given.ndim == 1 and given.size > 0 and given[0] >= 1 and bool((np.diff(given) > 0).all())
+    require(rising and bool((given % 1 == 0).all()), "step", rule, step)
+    number = np.arange(1, _countable("step[-1]", int(given[-1])) + 1)
+    step = given.astype(np.int64)
     lr = optimizer.lr * _factors("lr_schedule", lr_schedule, number)[0][step - 1]
     wd = optimizer.weight_decay * _factors("wd_schedule", wd_schedule, number)[0][step - 1]
     chosen = np.unique(np.linspace(0, len(step) - 1, _SETTLING).round().astype(int))
@@ -256,6 +211,7 @@ def settling(
     return xr.Dataset({name: ("step", column) for name, column in columns.items()}, coords={"step": step})
 
 
+@within_floats
 def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient | None = None) -> float:
     """Angle in radians between weights `lag` steps apart in equilibrium, from their autocorrelation.
 
@@ -378,9 +334,17 @@ def _factors(name: str, given: ScheduleLike, step: np.ndarray) -> tuple[np.ndarr
     return schedule(step), schedule.digest(len(step))
 
 
+def _countable(name: str, steps: int) -> int:
+    """Refuse a course that takes minutes or all memory."""
+    way_out = "`steps_to_equilibrium` and `equilibrium` say when and where a longer course ends"
+    require(steps <= MAX_STEPS, name, f"be at most {MAX_STEPS}, which take some ten seconds", steps, way_out)
+    return steps
+
+
 def _check_stable(optimizer: Optimizer, decay: np.ndarray) -> None:
     """Schedules may push lr·wd past where the optimizer's spec would refuse it."""
-    limit = {AdamW: 1.0, Lion: 1.0, SGDM: 2 * (1 + getattr(optimizer, "momentum", 0.0))}.get(type(optimizer), np.inf)
+    inner = optimizer.inner if isinstance(optimizer, Rotational) else optimizer
+    limit = {AdamW: 1.0, Lion: 1.0, SGDM: 2 * (1 + getattr(inner, "momentum", 0.0))}.get(type(inner), np.inf)
     largest = float(decay.max())
     require(
         largest < limit,

@@ -11,7 +11,7 @@ from rotsim.compiled import compiled, kernel_part
 from rotsim.simulation.walk import squared_angle
 
 
-def kernel(function: Callable[..., None], name: str | None = None, **bound: Any) -> Callable[..., None]:
+def kernel(function: Callable[..., Any], name: str | None = None, **bound: Any) -> Callable[..., Any]:
     """A kernel of theory, under a name of its own."""
     return compiled(function, f"predict_{name}" if name else f"predict{function.__name__}", bound)
 

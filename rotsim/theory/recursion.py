@@ -29,7 +29,7 @@ from rotsim.gradients import GradientPower
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory import closed_forms
-from rotsim.theory.adam_in_time import adam_l2, adamw, parts, state
+from rotsim.theory.adam_in_time import MOST_SPLIT, adam_l2, adamw, parts, state
 from rotsim.theory.damped import tables
 from rotsim.theory.record import kernel as _kernel
 from rotsim.theory.record import record_step as _record
@@ -165,7 +165,13 @@ def _run_adam(o: AdamW | AdamL2) -> tuple[Callable[..., None], float]:
     def run(dim: int, law: tuple[Any, ...]) -> None:
         strongest = np.maximum.accumulate(law[4][::-1])[::-1]
         fixed = (o.betas[0], max(o.betas[1], _SMALLEST), o.eps, tables(), *by, strongest)
-        adam(*fixed, state(len(by[0]), law[2] / dim), float(dim), *law)
+        done = adam(*fixed, state(len(by[0]), law[2] / dim), float(dim), *law)
+        if done < len(law[3]):
+            raise InvalidInput(
+                f"weight decay fills Adam's second moment in more than {MOST_SPLIT} steps, by step {done}, of "
+                f"{o.describe()}: weights are too long, or lr * weight_decay too large, for a prediction in seconds. "
+                "Start nearer to the equilibrium norm, predict fewer steps, or simulate"
+            )
 
     return run, QUADRATURE
 
