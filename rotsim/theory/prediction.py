@@ -52,7 +52,7 @@ def predict(
     gradient : Gradient
         ScaleInvariant (default) or Isotropic.
     steps : int
-        Optimizer steps, 1 to 3 000 000, from a fresh optimizer state.
+        Optimizer steps, >= 1 and <= 3 000 000, from a fresh optimizer state.
     initial_norm : float
         ‖w_0‖ > 0.
     lr_schedule, wd_schedule : array_like of shape (steps,) or callable, optional
