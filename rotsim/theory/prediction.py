@@ -166,7 +166,7 @@ def settling(
     Parameters
     ----------
     step : ndarray of int, shape (points,)
-        Step numbers from 1 to 3 000 000, rising. The equilibrium is computed at up to 100 of them and interpolated
+        Step numbers >= 1 and <= 3 000 000, rising. The equilibrium is computed at up to 100 of them and interpolated
         between.
 
     Other parameters as in `predict`.
