@@ -44,11 +44,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rotsim import files
-from rotsim.errors import DatasetError, InvalidInput
+from rotsim.errors import DatasetError, InvalidInput, shown
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from rotsim.gradients import Gradient
     from rotsim.optimizers.base import Optimizer
 
 SCHEMA = 1
@@ -66,6 +67,45 @@ LABELS = {
     "gradient_burst": ("mean fourth power of the gradient scale over its squared mean square", "1"),
     "radial": ("radial projection of the preconditioned gradient", "1"),
     "active": ("share of sampled steps with a nonzero gradient", "1"),
+}
+
+_PER_WINDOW, _PER_NEURON = ("neuron", "step"), ("neuron",)
+# dimensions and type of every variable that rotsim knows, if it is there; a dataset may hold others
+FORMS: dict[str, tuple[tuple[str, ...], type]] = {
+    **dict.fromkeys(LABELS, (_PER_WINDOW, float)),
+    "neuron": (_PER_NEURON, int),
+    "step": (("step",), int),
+    "fan_in": (_PER_NEURON, int),
+    "layer": (_PER_NEURON, str),
+    "lr": (_PER_NEURON, float),
+    "weight_decay": (_PER_NEURON, float),
+    "parameter": (("parameter",), str),
+    "window_lr": (("parameter", "step"), float),
+    "window_weight_decay": (("parameter", "step"), float),
+    "square_step": (("parameter",), float),
+    "gradient_autocorrelation": (("parameter", "lag"), float),
+    "row_layer": (("row",), str),
+    "tick": (("tick",), int),
+    "gradient_log2": (("row", "tick"), int),
+    "gradient_overlap": (("row",), float),
+    "state": (("neuron", "slot", "coordinate"), float),
+    "norm_squared": (_PER_NEURON, float),
+    "open_window": (("neuron", "quantity"), float),
+}
+# likewise of the entries of `spec`: the type of each, and of what it holds
+_SPEC_TYPES: dict[str, tuple[type, type | tuple[type, ...]]] = {
+    "dim": (int, ()),
+    "neurons": (int, ()),
+    "steps": (int, ()),
+    "gradient": (dict, object),
+    "engine": (str, ()),
+    "layers": (dict, list),
+    "dtypes": (dict, str),
+    "skipped": (dict, str),
+    "left": (dict, int),
+    "changed": (dict, dict),
+    "changed_outside": (dict, (int, float)),
+    "scale_invariant_layers": (list, str),
 }
 
 
@@ -148,36 +188,129 @@ def build(
 
 
 def validate(dataset: xr.Dataset) -> xr.Dataset:
-    """Return `dataset` if it follows the schema, else raise `DatasetError` with what is missing."""
-    if dataset.attrs.get("rotsim_schema") is None:
-        raise DatasetError(
-            "this is not a rotsim dataset: it has no `rotsim_schema` attribute; "
-            "write datasets with rotsim.save, rotsim simulate --output or Recorder.save"
-        )
-    if int(dataset.attrs["rotsim_schema"]) > SCHEMA:
-        raise DatasetError(
-            f"the dataset has schema {dataset.attrs['rotsim_schema']}, this rotsim reads up to {SCHEMA}; upgrade rotsim"
-        )
+    """Check that a dataset follows the schema.
+
+    Parameters
+    ----------
+    dataset : Dataset
+
+    Returns
+    -------
+    Dataset
+        The same.
+
+    Raises
+    ------
+    DatasetError
+        If a variable or attribute that every dataset has is absent, or one that rotsim knows has other dimensions,
+        another kind of values or another type; if steps do not increase; if it is empty.
+    """
+    _check_schema(dataset.attrs.get("rotsim_schema"))
     missing = [name for name in QUANTITIES if name not in dataset] + [
         name for name in ("neuron", "step", "fan_in") if name not in dataset.coords
     ]
     if missing:
         raise DatasetError(f"the dataset lacks {', '.join(missing)}; a rotsim dataset has them all")
-    if dataset.attrs.get("source") not in SOURCES:
-        raise DatasetError(f"`source` must be one of {', '.join(SOURCES)}; got {dataset.attrs.get('source')!r}")
+    source = dataset.attrs.get("source")
+    if not isinstance(source, str) or source not in SOURCES:
+        raise DatasetError(f"`source` must be one of {', '.join(SOURCES)}; got {shown(source)}")
+    for name, (dims, kind) in FORMS.items():
+        if name not in dataset.variables:
+            continue
+        variable = dataset.variables[name]
+        if variable.dims != dims:
+            raise DatasetError(f"`{name}` must have dimensions {dims}; got {variable.dims}")
+        if not _is_of(kind, variable.values):
+            raise DatasetError(f"`{name}` must hold values of type {kind}; got {variable.dtype}")
+    if not all(dataset.sizes[dim] for dim in _PER_WINDOW):
+        raise DatasetError(f"a dataset must have neurons and steps; got {dict(dataset.sizes)}")
+    step = dataset["step"].values
+    if step[0] < 1 or not (step[1:] > step[:-1]).all():
+        raise DatasetError(f"`step` must be >= 1 and increase; got {shown(step.tolist())}")
+    if not (dataset["fan_in"].values >= 1).all():
+        raise DatasetError(f"`fan_in` must be >= 1; got {dataset['fan_in'].values.min()}")
+    spec = _json_of(dataset, "spec")
+    for name, (outer, inner) in _SPEC_TYPES.items():
+        value = spec.get(name, outer())
+        entries = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if type(value) is not outer or not all(isinstance(entry, inner) for entry in entries):
+            raise DatasetError(f"`{name}` in attribute `spec` is damaged: {shown(value)}")
+    _json_of(dataset, "optimizer")
+    _json_of(dataset, "provenance")
+    return dataset
+
+
+def _check_schema(schema: Any) -> None:
+    if schema is None:
+        raise DatasetError(
+            "this is not a rotsim dataset: it has no `rotsim_schema` attribute; "
+            "write datasets with rotsim.save, rotsim simulate --output or Recorder.save"
+        )
+    number = np.asarray(schema)
+    if number.size != 1 or number.dtype.kind not in "iu" or number.item() < 1:
+        raise DatasetError(f"attribute `rotsim_schema` must be a whole number >= 1; got {shown(schema)}")
+    if number.item() > SCHEMA:
+        raise DatasetError(f"the dataset has schema {number.item()}, this rotsim reads up to {SCHEMA}; upgrade rotsim")
+
+
+def _is_of(kind: type, values: np.ndarray) -> bool:
+    if kind is str:
+        return values.dtype.kind in "UT" or all(isinstance(entry, str) for entry in values.ravel())
+    return values.dtype.kind in ("iu" if kind is int else "f")
+
+
+def _json_of(dataset: xr.Dataset, name: str) -> dict[str, Any]:
+    """An attribute that holds a JSON object."""
+    text = dataset.attrs.get(name)
+    try:
+        content = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise DatasetError(f"attribute `{name}` must be a JSON object; got {shown(text)}")
+    return content
+
+
+class _Spec(dict[str, Any]):
+    """A dataset's spec; what it lacks is an error of the dataset."""
+
+    def __missing__(self, key: str) -> Any:
+        raise DatasetError(f"the dataset's `spec` lacks {key!r}; write the dataset again with this rotsim")
+
+
+def need(dataset: xr.Dataset, *names: str) -> xr.Dataset:
+    """Return `dataset` if it holds all these variables, which the schema leaves optional; else raise `DatasetError`."""
+    if missing := [name for name in names if name not in dataset.variables]:
+        raise DatasetError(
+            f"the {dataset.attrs['source']} lacks {', '.join(missing)}, which rotsim.measure.Recorder writes; "
+            "record it again"
+        )
     return dataset
 
 
 def optimizer_of(dataset: xr.Dataset) -> Optimizer:
-    """The optimizer spec that a dataset was made with."""
+    """The optimizer spec that a dataset was made with; `DatasetError` if its attribute describes none."""
     from rotsim.optimizers import optimizer_from_dict
 
-    return optimizer_from_dict(json.loads(dataset.attrs["optimizer"]))
+    try:
+        return optimizer_from_dict(_json_of(dataset, "optimizer"))
+    except InvalidInput as error:
+        raise DatasetError(f"attribute `optimizer` describes no optimizer: {error}") from None
+
+
+def gradient_of(dataset: xr.Dataset) -> Gradient:
+    """The gradient model that a simulation or prediction was made with; `DatasetError` if its spec describes none."""
+    from rotsim.gradients import gradient_from_dict
+
+    try:
+        return gradient_from_dict(spec_of(dataset)["gradient"])
+    except InvalidInput as error:
+        raise DatasetError(f"`gradient` in attribute `spec` describes no gradients: {error}") from None
 
 
 def spec_of(dataset: xr.Dataset) -> dict[str, Any]:
-    """Everything besides the optimizer that determined a dataset's numbers."""
-    return dict(json.loads(dataset.attrs["spec"]))
+    """Everything besides the optimizer that determined a dataset's numbers; an absent key is a `DatasetError`."""
+    return _Spec(_json_of(dataset, "spec"))
 
 
 def layer_name(name: str) -> str:
@@ -192,6 +325,7 @@ def gradient_series(dataset: xr.Dataset, layer: str) -> tuple[np.ndarray, np.nda
     """
     if "gradient_log2" not in dataset:
         return np.empty((0, 0)), np.empty(0, dtype=np.int64)
+    need(dataset, "row_layer", "tick")
     codes = dataset["gradient_log2"].values[dataset["row_layer"].values == layer]
     powers = np.where(codes == NO_GRADIENT, -np.inf, np.where(codes == UNKNOWN, np.nan, codes / PER_OCTAVE))
     return np.exp2(powers), dataset["tick"].values
@@ -259,18 +393,18 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
         target = files.resolved(path)
         is_file = target.is_file()
         if not is_file and target.exists():
-            raise DatasetError(f"{files.shown(path)} is no regular file; a dataset is one NetCDF-4 file")
+            raise DatasetError(f"{files.quoted(path)} is no regular file; a dataset is one NetCDF-4 file")
     except (InvalidInput, OSError) as error:
-        raise DatasetError(f"{files.shown(path)} cannot be read ({error}); check the path") from None
+        raise DatasetError(f"{files.quoted(path)} cannot be read ({error}); check the path") from None
     if not is_file:
-        raise DatasetError(f"no dataset at {files.shown(path)}; check the path")
+        raise DatasetError(f"no dataset at {files.quoted(path)}; check the path")
     try:
         with target.open("rb") as file:
             return validate(netcdf.decode(file))
     except DatasetError as error:
-        raise DatasetError(f"{files.shown(path)}: {error}") from None
+        raise DatasetError(f"{files.quoted(path)}: {error}") from None
     except Exception as error:  # h5py and xarray raise many kinds for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DatasetError(
-            f"{files.shown(path)} is not a readable NetCDF-4 file ({reason}); it is truncated or of another format"
+            f"{files.quoted(path)} is not a readable NetCDF-4 file ({reason}); it is truncated or of another format"
         ) from None

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from rotsim.errors import InvalidInput
+from rotsim.errors import InvalidInput, shown
 
 try:
     import fcntl
@@ -52,18 +52,18 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     """
     target = resolved(path)
     if str(path).endswith("/"):
-        raise InvalidInput(f"output {shown(path)} ends in a slash, as a folder does; name a file in it")
+        raise InvalidInput(f"output {quoted(path)} ends in a slash, as a folder does; name a file in it")
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:
         mode = None
     except OSError as error:
-        raise InvalidInput(f"output {shown(path)} cannot be written ({_reason(error)}); choose another name") from None
+        raise InvalidInput(f"output {quoted(path)} cannot be written ({_reason(error)}); choose another name") from None
     for is_kind, what in _KINDS.items():
         if mode is not None and is_kind(mode):
-            raise InvalidInput(f"output {shown(path)} is {what}")
+            raise InvalidInput(f"output {quoted(path)} is {what}")
     if mode is not None and not os.access(target, os.W_OK):
-        raise InvalidInput(f"output {shown(path)} is write-protected; choose another name or allow writing")
+        raise InvalidInput(f"output {quoted(path)} is write-protected; choose another name or allow writing")
     folder = target.parent
     if not folder.is_dir():
         raise InvalidInput(f"output folder {str(folder)!r} does not exist; create it or choose another --output")
@@ -100,7 +100,7 @@ def output_folder(path: str | os.PathLike[str], *files: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InvalidInput(f"output folder {shown(path)} cannot be created ({_reason(error)})") from None
+        raise InvalidInput(f"output folder {quoted(path)} cannot be created ({_reason(error)})") from None
     for file in files:
         check_writable(folder / file)
     return folder
@@ -158,16 +158,15 @@ def resolved(path: str | os.PathLike[str]) -> Path:
         text = os.fsdecode(os.fspath(path))
         os.fsencode(text)
     except (TypeError, ValueError):
-        raise InvalidInput(f"a path must be text that this system can encode; got {shown(path)}") from None
+        raise InvalidInput(f"a path must be text that this system can encode; got {quoted(path)}") from None
     if not text or "\0" in text:
-        raise InvalidInput(f"a path must not be empty or contain NUL characters; got {shown(text)}")
+        raise InvalidInput(f"a path must not be empty or contain NUL characters; got {quoted(text)}")
     return Path(os.path.realpath(os.path.expanduser(text)))
 
 
-def shown(path: object) -> str:
-    """A path as an error message shows it: quoted, and cut in the middle if it is very long."""
-    text = repr(str(path) if isinstance(path, os.PathLike) else path)
-    return text if len(text) <= 120 else f"{text[:60]}...{text[-40:]}"
+def quoted(path: object) -> str:
+    """A path as an error prints it."""
+    return shown(os.fspath(path) if isinstance(path, os.PathLike) else path)
 
 
 def _reason(error: OSError) -> str:

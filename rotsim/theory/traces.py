@@ -15,7 +15,7 @@ import numpy as np
 from rotsim import dataset
 from rotsim.comparison import Report, compare
 from rotsim.errors import InvalidInput
-from rotsim.gradients import ScaleInvariant, gradient_from_dict
+from rotsim.gradients import ScaleInvariant
 from rotsim.optimizers import Lion, Unmodelled
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.bursts import burst_factors
@@ -57,7 +57,7 @@ def predict_trace(trace: xr.Dataset) -> xr.Dataset:
     `rotsim.equilibrium` of each neuron, hence the closed forms of `derivations.adamw` and its siblings; with bursts
     `rotsim.theory.bursts`.
     """
-    dataset.validate(trace)
+    dataset.need(dataset.validate(trace), "layer", "lr", "weight_decay", "gradient_scale")
     optimizer = dataset.optimizer_of(trace)
     late = trace["gradient_scale"].isel(step=slice(trace.sizes["step"] // 2, None))
     scale = (late**2).mean("step").values ** 0.5  # over the finite windows
@@ -181,9 +181,14 @@ def compare_with_theory(data: xr.Dataset) -> Report:
     Raises
     ------
     InvalidInput, NoEquilibrium
-        If it is a trace, its gradients follow no law, or there is no weight decay.
+        If it is a trace or a prediction, its gradients follow no law, or there is no weight decay.
+    DatasetError
+        If it does not follow the schema of `rotsim.dataset`.
     """
+    dataset.validate(data)
     if data.attrs["source"] == "trace":
         raise InvalidInput("a trace is judged layer by layer; use `rotsim trace report` or rotsim.diagnosis.diagnose")
-    spec = dataset.spec_of(data)
-    return compare(data, equilibrium(dataset.optimizer_of(data), spec["dim"], gradient_from_dict(spec["gradient"])))
+    if data.attrs["source"] == "prediction":
+        raise InvalidInput("a prediction is no measurement; compare a simulation, or a trace, with theory")
+    optimizer, gradient = dataset.optimizer_of(data), dataset.gradient_of(data)
+    return compare(data, equilibrium(optimizer, dataset.spec_of(data)["dim"], gradient))
