@@ -221,7 +221,7 @@ def validate(dataset: xr.Dataset) -> xr.Dataset:
         if variable.dims != dims:
             raise DatasetError(f"`{name}` must have dimensions {dims}; got {variable.dims}")
         if not _is_of(kind, variable.values):
-            raise DatasetError(f"`{name}` must hold values of type {kind}; got {variable.dtype}")
+            raise DatasetError(f"`{name}` must hold values of type {kind.__name__}; got {variable.dtype}")
     if not all(dataset.sizes[dim] for dim in _PER_WINDOW):
         raise DatasetError(f"a dataset must have neurons and steps; got {dict(dataset.sizes)}")
     step = dataset["step"].values
@@ -394,8 +394,10 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
         is_file = target.is_file()
         if not is_file and target.exists():
             raise DatasetError(f"{files.quoted(path)} is no regular file; a dataset is one NetCDF-4 file")
-    except (InvalidInput, OSError) as error:
-        raise DatasetError(f"{files.quoted(path)} cannot be read ({error}); check the path") from None
+    except InvalidInput as error:
+        raise DatasetError(f"no dataset can be read: {error}") from None
+    except OSError as error:
+        raise DatasetError(f"{files.quoted(path)} cannot be read ({files.reason(error)}); check the path") from None
     if not is_file:
         raise DatasetError(f"no dataset at {files.quoted(path)}; check the path")
     try:

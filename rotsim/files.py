@@ -58,7 +58,7 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     except FileNotFoundError:
         mode = None
     except OSError as error:
-        raise InvalidInput(f"output {quoted(path)} cannot be written ({_reason(error)}); choose another name") from None
+        raise InvalidInput(f"output {quoted(path)} cannot be written ({reason(error)}); choose another name") from None
     for is_kind, what in _KINDS.items():
         if mode is not None and is_kind(mode):
             raise InvalidInput(f"output {quoted(path)} is {what}")
@@ -72,7 +72,7 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
             pass
     except OSError as error:
         raise InvalidInput(
-            f"output folder {str(folder)!r} is not writable ({_reason(error)}); choose another --output"
+            f"output folder {str(folder)!r} is not writable ({reason(error)}); choose another --output"
         ) from None
     return target
 
@@ -100,7 +100,7 @@ def output_folder(path: str | os.PathLike[str], *files: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InvalidInput(f"output folder {quoted(path)} cannot be created ({_reason(error)})") from None
+        raise InvalidInput(f"output folder {quoted(path)} cannot be created ({reason(error)})") from None
     for file in files:
         check_writable(folder / file)
     return folder
@@ -140,7 +140,7 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | bytear
                 file.close()
             os.replace(temporary, target)
     except OSError as error:
-        failure = OSError(f"{str(target)!r} cannot be written ({_reason(error)}); what was there before is unchanged")
+        failure = OSError(f"{str(target)!r} cannot be written ({reason(error)}); what was there before is unchanged")
         failure.errno = error.errno
         raise failure from None
     with suppress(OSError):  # the rename reaches the disk too, where folders can be synchronised
@@ -169,7 +169,8 @@ def quoted(path: object) -> str:
     return shown(os.fspath(path) if isinstance(path, os.PathLike) else path)
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """Why an operation failed, without the path."""
     return error.strerror or str(error) or type(error).__name__
 
 

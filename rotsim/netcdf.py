@@ -150,7 +150,7 @@ class _Inspection:
         text = h5py.check_string_dtype(array.dtype)
         if array.dtype.kind not in "iufbS" and text is None:
             raise DatasetError(f"{name!r} holds {array.dtype}; rotsim writes numbers and text alone")
-        item = array.dtype.itemsize
+        item = array.id.get_type().get_size()  # in the file; of text the reference to it
         self._count(array.size * item)
         if array.chunks is not None:
             self._count(prod(array.chunks) * item)

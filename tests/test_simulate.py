@@ -315,8 +315,8 @@ def test_resume_refuses_another_run():
         rotsim.simulate(optimizer, resume=part, **{**SMALL, "seed": 12})
     with pytest.raises(rotsim.InvalidInput, match=r"momentum=0\.8"):
         rotsim.simulate(rotsim.SGDM(0.1, 0.01, 0.8), resume=part, **SMALL)
-    with pytest.raises(rotsim.InvalidInput, match="`steps` must be > 300"):
-        rotsim.simulate(optimizer, resume=part, **{**SMALL, "steps": 300})
+    with pytest.raises(rotsim.InvalidInput, match="`steps` must be >= 300"):
+        rotsim.simulate(optimizer, resume=part, **{**SMALL, "steps": 299})
     with pytest.raises(rotsim.InvalidInput, match="keep_state=True"):
         rotsim.simulate(optimizer, resume=part.drop_vars("state"), **SMALL)
     with pytest.raises(rotsim.InvalidInput, match="made by an older rotsim"):
@@ -327,3 +327,41 @@ def test_resume_refuses_another_run():
 def test_replay_refuses(array):
     with pytest.raises(rotsim.InvalidInput, match="`gradients` must"):
         rotsim.Replay(array)
+
+
+@pytest.mark.parametrize("steps", [600, 625])
+def test_a_finished_walk_that_is_resumed_is_returned(steps):
+    walk = rotsim.simulate(rotsim.AdamW(1e-2, 0.1), keep_state=True, **{**SMALL, "steps": steps})
+    again = {**SMALL, "steps": steps, "resume": walk}
+    assert rotsim.simulate(rotsim.AdamW(1e-2, 0.1), keep_state=True, **again).identical(walk)
+    records = rotsim.simulate(rotsim.AdamW(1e-2, 0.1), **{**SMALL, "steps": steps})
+    assert rotsim.simulate(rotsim.AdamW(1e-2, 0.1), **again).drop_attrs().identical(records.drop_attrs())
+    with pytest.raises(rotsim.InvalidInput, match=f"`steps` must be >= {steps}, the steps that the resumed run has"):
+        rotsim.simulate(rotsim.AdamW(1e-2, 0.1), **{**again, "steps": 599})
+
+
+def test_a_damaged_state_is_not_resumed():
+    run = {**SMALL, "engine": "numpy", "steps": 100}
+    walk = rotsim.simulate(rotsim.AdamW(1e-2, 0.1), keep_state=True, **run)
+    for damaged in (
+        walk.isel(slot=[0, 1]),
+        walk.isel(step=[0]),
+        walk.assign(state=walk.state * np.nan),
+        walk.assign(norm_squared=walk.norm_squared.astype("float32")),
+        walk.assign(open_window=walk.open_window.isel(quantity=[0, 1])),
+        walk.assign_attrs(spec=walk.attrs["spec"].replace('"engine": "numpy"', '"engine": "abacus"')),
+    ):
+        with pytest.raises((rotsim.DatasetError, rotsim.InvalidInput), match="resume"):
+            rotsim.simulate(rotsim.AdamW(1e-2, 0.1), **{**run, "steps": 200, "resume": damaged, "engine": "auto"})
+
+
+def test_a_full_disk_at_a_checkpoint_does_not_end_the_walk(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("rotsim.files.write_atomically", full)
+    monkeypatch.setattr(run_module, "_MAX_CHUNK", 50)
+    run = {**SMALL, "engine": "numpy", "steps": 100}
+    with pytest.warns(UserWarning, match="No space left on device; the walk goes on"):
+        walk = rotsim.simulate(rotsim.AdamW(1e-2, 0.1), checkpoint=tmp_path / "x.nc", checkpoint_seconds=1e-9, **run)
+    assert walk.drop_attrs().identical(rotsim.simulate(rotsim.AdamW(1e-2, 0.1), **run).drop_attrs())

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
 from rotsim import dataset, files
-from rotsim.errors import InvalidInput, integer, positive, require
+from rotsim.errors import DatasetError, InvalidInput, integer, positive, require
 from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.memory import check_fits
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
@@ -22,6 +23,7 @@ from rotsim.simulation import cuda, gram, rotational, twin, walk
 from rotsim.simulation.interrupt import Interrupted, stop_requested
 from rotsim.simulation.start import (
     SLOTS,
+    STATE_VARIABLES,
     Schedule,
     State,
     digests,
@@ -107,14 +109,14 @@ def simulate(
     resume : Dataset, optional
         A dataset made with ``keep_state=True`` and the same arguments; its records are kept and
         the walk goes on, bit for bit as if it had never stopped. A last window that was cut short
-        is taken up where it broke off.
+        is taken up where it broke off. If it has done all `steps`, it is returned.
     threads : int, optional
         Worker threads, >= 1; default all cores. Changes no number.
     progress : callable, optional
         ``progress(steps_done, steps)``, called after every chunk.
     checkpoint : path, optional
         File that gets the walk so far, state included, from time to time; it is replaced
-        atomically and continues with `resume`.
+        atomically and continues with `resume`. Where the disk is full the walk goes on with a warning.
     checkpoint_seconds : float
         Least time between two checkpoints, > 0.
     engine : {"auto", "numba", "numpy", "gram", "cuda"}
@@ -190,7 +192,10 @@ def simulate(
     hint = ", or take engine='gram'" if engine != "gram" and gram.valid(optimizer, gradient) else ""
     check_fits(needed, 3 * neurons * -(-steps // window) * 24, hint)
     if resume is not None:
-        state = resumed(resume, optimizer, spec, steps, schedules)
+        shape, kept_as = ((gram.slots(optimizer), 1), np.dtype("float64")) if engine == "gram" else ((slots, dim), real)
+        state = resumed(resume, optimizer, spec, steps, schedules, (neurons, *shape), kept_as)
+        if state.done == steps:
+            return resume.copy() if keep_state else resume.drop_vars(STATE_VARIABLES)
     elif engine == "gram":
         state = gram.fresh(optimizer, neurons, dim, seed, initial_norm, initial_weights)
     else:
@@ -232,7 +237,10 @@ def simulate(
             if stop.is_set() and done < steps:
                 raise Interrupted(so_far(with_state=True))
             if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
-                dataset.save(so_far(with_state=True), checkpoint)
+                try:
+                    dataset.save(so_far(with_state=True), checkpoint)
+                except OSError as error:  # a full disk, for example; no reason to lose the walk
+                    warnings.warn(f"{error}; the walk goes on", stacklevel=2)
                 saved = time.monotonic()
     return so_far(with_state=keep_state, last=True)
 
@@ -240,8 +248,10 @@ def simulate(
 def _automatic(optimizer: Optimizer, gradient: Gradient, keep_state: bool, resume: xr.Dataset | None) -> Engine:
     """The engine that `simulate` takes unless told."""
     if resume is not None:
-        made_with: Engine = dataset.spec_of(resume).get("engine", "numba")
-        return made_with
+        made_with = dataset.spec_of(resume).get("engine", "numba")
+        if made_with not in get_args(Engine):
+            raise DatasetError(f"`engine` in the spec of `resume` is no engine of this rotsim: {made_with!r}")
+        return cast(Engine, made_with)
     return "gram" if gram.valid(optimizer, gradient) and not keep_state else "numba"
 
 

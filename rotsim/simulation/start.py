@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rotsim import dataset
-from rotsim.errors import InvalidInput, integer, require
+from rotsim.errors import DatasetError, InvalidInput, integer, require
 from rotsim.gradients import Gradient
 from rotsim.noise import INITIAL_WEIGHTS_STREAM, neuron_keys, normals
 from rotsim.optimizers.base import Optimizer
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 DEFAULT_DIM, DEFAULT_NEURONS = 1024, 64
+STATE_VARIABLES = ("state", "norm_squared", "open_window")
 SLOTS = 3  # weights, first and second moment; a gradient model's memory follows
 
 
@@ -34,10 +35,9 @@ class State:
     def store_in(self, result: xr.Dataset) -> None:
         """Add what `resumed` needs to a dataset."""
         neurons = len(self.norm_squared)
-        result["state"] = (("neuron", "slot", "coordinate"), self.slots.copy())
-        result["norm_squared"] = (("neuron",), self.norm_squared.copy())
         sums = np.broadcast_to(np.asarray(self.open_window, np.float64), (neurons, 3))
-        result["open_window"] = (("neuron", "quantity"), sums.copy())
+        for name, part in zip(STATE_VARIABLES, (self.slots, self.norm_squared, sums), strict=True):
+            result[name] = (dataset.FORMS[name][0], part.copy())
 
 
 def shape_of_run(
@@ -158,13 +158,19 @@ def initial_description(initial_norm: Any, initial_weights: Any) -> str:
 
 
 def resumed(
-    earlier: xr.Dataset, optimizer: Optimizer, spec: dict[str, Any], steps: int, schedules: tuple[Schedule, ...]
+    earlier: xr.Dataset,
+    optimizer: Optimizer,
+    spec: dict[str, Any],
+    steps: int,
+    schedules: tuple[Schedule, ...],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
 ) -> State:
-    """State saved in an earlier dataset, after checking that it belongs to the same run."""
+    """State saved in an earlier dataset, after checking that it belongs to the same run, whose state has this form."""
     dataset.validate(earlier)
     if "state" not in earlier:
         raise InvalidInput("`resume` needs a dataset made with keep_state=True; this one holds records only")
-    if "open_window" not in earlier:
+    if "open_window" not in earlier or "norm_squared" not in earlier:
         raise InvalidInput("`resume` was made by an older rotsim, without the sums of an open window; walk it again")
     done = int(earlier.step[-1])
     was = dataset.spec_of(earlier)
@@ -179,10 +185,13 @@ def resumed(
             raise InvalidInput(
                 f"`resume` was run with {name}={was.get(name)!r}, not {now[name]!r}; give the same {name}"
             )
-    require(steps > done, "steps", f"be > {done}, the steps that the resumed run has done", steps)
-    return State(
-        done,
-        earlier["state"].values.copy(),
-        earlier["norm_squared"].values.copy(),
-        earlier["open_window"].values.copy(),
-    )
+    require(steps >= done, "steps", f"be >= {done}, the steps that the resumed run has done", steps)
+    parts = [earlier[name].values.copy() for name in STATE_VARIABLES]
+    forms = [(shape, dtype), (shape[:1], np.dtype("float64")), ((shape[0], 3), np.dtype("float64"))]
+    found = [(part.shape, part.dtype) for part in parts]
+    if done != was["steps"] or found != forms or not all(np.isfinite(part).all() for part in parts):
+        raise DatasetError(
+            f"`resume` is damaged: its state after {done} of {was['steps']} steps must be finite and of {forms}; "
+            f"it is of {found}"
+        )
+    return State(done, *parts)
