@@ -23,6 +23,7 @@ from rotsim.memory import available_memory
 MAX_DEFLATION = 1032  # times that deflate can shrink data; a larger array is not stored in the file
 MEMORY_SHARE = 0.5  # of the available memory that a dataset may take
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+_REFERENCE_BYTES = 16  # of a reference to text in an HDF5 file
 _OVERHEAD_BYTES = 128  # of a Python string beyond its characters
 _MARK = b"\nrotsim sha256 "
 _SEAL_BYTES = len(_MARK) + 2 * sha256().digest_size + 1
@@ -150,13 +151,14 @@ class _Inspection:
         text = h5py.check_string_dtype(array.dtype)
         if array.dtype.kind not in "iufbS" and text is None:
             raise DatasetError(f"{name!r} holds {array.dtype}; rotsim writes numbers and text alone")
-        item = array.id.get_type().get_size()  # in the file; of text the reference to it
+        elsewhere = text is not None and text.length is None  # the array holds where each text lies
+        item = _REFERENCE_BYTES if elsewhere else array.dtype.itemsize
         self._count(array.size * item)
         if array.chunks is not None:
             self._count(prod(array.chunks) * item)
             if h5py.h5z.FILTER_DEFLATE in filters:
                 self._chunks(name, array, prod(array.chunks) * item, filters.index(h5py.h5z.FILTER_DEFLATE))
-        if text is not None and text.length is None:
+        if elsewhere:
             self._text(array)
 
     def _chunks(self, name: str, array: h5py.Dataset, declared: int, deflate: int) -> None:
