@@ -60,10 +60,10 @@ PATIENCE = 20.0  # times the processor time that a mutant may take is how long i
 
 
 class _Watch:
-    """A pytest plugin: the first test that fails, and on request what every test calls and takes."""
+    """A pytest plugin: the first test that fails; or what each test calls and takes, of those that are not `known`."""
 
-    def __init__(self, tree: Path, calls: bool) -> None:
-        self.package, self.calls = str(tree / "rotsim") + os.sep, calls
+    def __init__(self, tree: Path, known: dict[str, Any] | None) -> None:
+        self.package, self.known, self.calls = str(tree / "rotsim") + os.sep, known or {}, known is not None
         self.failed: str | None = None
         self.tests: dict[str, dict[str, Any]] = {}
 
@@ -74,6 +74,10 @@ class _Watch:
     def pytest_collectreport(self, report: Any) -> None:
         if report.failed and self.failed is None:
             self.failed = f"import of {report.nodeid}"
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        self.tests.update({item.nodeid: self.known[item.nodeid] for item in items if item.nodeid in self.known})
+        items[:] = [item for item in items if item.nodeid not in self.known]
 
     def pytest_runtest_logstart(self) -> None:
         if self.calls:
@@ -92,7 +96,9 @@ class _Watch:
             self.tests[nodeid] = {"seconds": round(time.process_time() - self.start, 3), "calls": sorted(called)}
 
 
-def _forked(tree: Path, tests: list[str], seconds: float, calls: bool = False) -> tuple[str | None, dict[str, Any]]:
+def _forked(
+    tree: Path, tests: list[str], seconds: float, known: dict[str, Any] | None = None
+) -> tuple[str | None, dict[str, Any]]:
     """Run tests of a tree: the first that fails (None if all pass), and what `_Watch` saw."""
     receiver, sender = os.pipe()
     child = os.fork()
@@ -111,9 +117,9 @@ def _forked(tree: Path, tests: list[str], seconds: float, calls: bool = False) -
         sys.path[:] = [str(tree), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
         import pytest
 
-        watch = _Watch(tree, calls)
+        watch = _Watch(tree, known)
         code = pytest.main([*tests, "-x", "-n", "0", "-q", "--no-header", "-p", "no:cacheprovider"], plugins=[watch])
-        failed = None if code == 0 else watch.failed or f"pytest's exit code {int(code)}"
+        failed = None if code in (0, 5 * watch.calls) else watch.failed or f"pytest's exit code {int(code)}"
         with os.fdopen(sender, "w") as pipe:
             json.dump([failed, watch.tests], pipe)
         os._exit(0)
@@ -140,13 +146,16 @@ def _forked(tree: Path, tests: list[str], seconds: float, calls: bool = False) -
 
 
 def _calibrated(tree: Path, file: Path) -> dict[str, dict[str, Any]]:
-    """Seconds and called functions of every test, from runs of the unchanged tree, kept in `file` by test file."""
+    """Seconds and called functions of every test, from runs of the unchanged tree, kept in `file`.
+
+    Of a test file that changed, only tests of a new name are run again.
+    """
     known = json.loads(file.read_text()) if file.exists() else {}
     for path in TESTS:
         digest = sha256((tree / path).read_bytes()).hexdigest()
         if known.get(path, {}).get("digest") != digest:
             click.echo(f"calibrating {path}", err=True)
-            failed, tests = _forked(tree, [path], 1000.0, calls=True)
+            failed, tests = _forked(tree, [path], 1000.0, known.get(path, {}).get("tests", {}))
             if failed is not None:
                 raise click.ClickException(f"{failed} fails on the unchanged tree; see {tree / 'pytest.log'}")
             known[path] = {"digest": digest, "tests": tests}
