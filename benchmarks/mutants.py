@@ -17,6 +17,7 @@ has the libraries imported already.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -49,8 +50,24 @@ TESTS = [f"tests/test_{name}.py" for name in (
     "statistics", "comparison", "evidence", "thresholds", "diagnosis", "verdicts", "recorder_parts", "recorder",
     "recorder_additions", "recorder_adversary", "scales", "dataset",
 )]  # fmt: skip
-LIBRARIES = ["torch", "numba", "xarray", "h5netcdf", "matplotlib.pyplot", "scipy.optimize", "scipy.stats", "sympy"]
-SECONDS = 10.0  # of tests per mutant
+LIBRARIES = [
+    "pytest",
+    "torch",
+    "numba",
+    "xarray",
+    "h5netcdf",
+    "matplotlib.pyplot",
+    "scipy.optimize",
+    "scipy.stats",
+    "sympy",
+]
+QUICKLY = [
+    "-x",
+    "-n0",
+    "-q",
+    *(f"-pno:{slow}" for slow in ("cacheprovider", "hypothesispytest", "benchmark")),
+]  # to start
+SECONDS = 6.0  # of tests per mutant
 SLOWER = 4.0  # times as long as the unchanged tests take, and
 IDLE_SECONDS = 20.0  # besides, is far longer
 PATIENCE = 20.0  # times the processor time that a mutant may take is how long it may wait for a processor
@@ -118,7 +135,7 @@ def _forked(
         import pytest
 
         watch = _Watch(tree, known)
-        code = pytest.main([*tests, "-x", "-n", "0", "-q", "--no-header", "-p", "no:cacheprovider"], plugins=[watch])
+        code = pytest.main([*tests, *QUICKLY], plugins=[watch])
         failed = None if code in (0, 5 * watch.calls) else watch.failed or f"pytest's exit code {int(code)}"
         with os.fdopen(sender, "w") as pipe:
             json.dump([failed, watch.tests], pipe)
@@ -243,6 +260,7 @@ def run(
     """Test those that are not `done`, or survived."""
     for library in LIBRARIES:
         __import__(library)
+    gc.freeze()  # nothing of that is looked through again by every fork
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".hypothesis", ".*_cache"))
