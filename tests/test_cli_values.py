@@ -78,7 +78,8 @@ def test_simulate_hands_on_every_option(handed, tmp_path):
     seen.named.pop("progress")
     assert seen.named == {
         "dim": 32, "gradient": rotsim.StudentT(degrees=5, scale=2.0), "neurons": 3, "steps": 40, "seed": 7,
-        "initial_norm": 0.5, "record_every": 20, "dtype": "float64", "threads": 1, "engine": "numpy", "resume": None, "keep_state": True,
+        "initial_norm": 0.5, "record_every": 20, "dtype": "float64", "threads": 1, "engine": "numpy", "resume": None,
+        "keep_state": True,
         "checkpoint": path, "checkpoint_seconds": 9.0,
     }  # fmt: skip
     plain = handed("rotsim.simulation.simulate", ["simulate", *ADAMW, "--rotational"])
