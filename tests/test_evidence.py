@@ -131,6 +131,16 @@ def test_every_number_of_a_layer_against_loops(kind):
     assert e.settled
 
 
+def test_a_row_that_does_not_move_has_no_share_along():
+    def stopped(values):
+        values[:3] = 0.0
+        return values
+
+    trace = random_trace(OPTIMIZERS["adamw"], rotation=stopped, update_rms=stopped)
+    whole = random_trace(OPTIMIZERS["adamw"]).isel(neuron=slice(3, 12))
+    assert gather_first(trace).along == pytest.approx(gather_first(whole).along)
+
+
 @pytest.mark.parametrize(("factor", "steps"), [(3.0, 1.0), (1.0, 0.0), (0.9, 0.0), (30.0, 1.0)])
 def test_a_way_longer_than_the_run_is_estimated(factor, steps):
     """By the slow mode, from the square of the norm; at least a relaxation."""
