@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import rotsim
+import rotsim.theory.approach  # else first imported while what it imports is replaced
+import rotsim.verify
 from rotsim import dataset
 from rotsim.cli import cli, main
 from rotsim.theory.schedules import constant, cosine, linear, warmup, wsd
