@@ -11,7 +11,7 @@ import numpy as np
 from rotsim import dataset
 from rotsim.comparison import TRACE_DRIFT
 from rotsim.gradients import ScaleInvariant
-from rotsim.optimizers import Unmodelled
+from rotsim.optimizers import Rotational, Unmodelled
 from rotsim.optimizers.base import Optimizer
 from rotsim.statistics import equilibration
 from rotsim.theory import closed_forms
@@ -207,7 +207,9 @@ def _layer(
     theory = {key: predicted[key].values[rows] for key in ("norm", "rotation")}
     if optimizer.name == "rotational":
         theory["norm"] = every["norm"][:, 0]  # it keeps the norm it starts with
-    spec = optimizer.with_rates(lr, decay) if lr > 0 and decay > 0 else optimizer
+    # the rates of the layer, not those of another group; without decay a rotational variant does not rotate
+    plain = optimizer.inner if isinstance(optimizer, Rotational) and decay == 0 else optimizer
+    spec = plain.with_rates(lr, decay) if lr > 0 else plain
     rotation_factor, norm_factor = (
         (np.nan, np.nan)
         if correlation is None or isinstance(optimizer, Unmodelled)

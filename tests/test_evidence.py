@@ -217,6 +217,23 @@ def test_the_norm_that_the_recorded_averages_make(kind):
         )
 
 
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_shares_are_of_the_decay_of_the_layer_not_of_another_group(kind):
+    trace = random_trace(OPTIMIZERS[kind])
+    trace["weight_decay"].values[0:11] *= 0.5
+    whole = gather_first(random_trace(OPTIMIZERS[kind]))
+    half = gather_first(trace)
+    assert half.radial + (kind == "adam_l2") == pytest.approx(2 * (whole.radial + (kind == "adam_l2")))
+    trace["weight_decay"].values[0:11] = 0.0
+    for rotational in (False, True):
+        if rotational and kind == "adam_l2":
+            continue  # has no rotational variant
+        optimizer = rotsim.Rotational(OPTIMIZERS[kind]) if rotational else OPTIMIZERS[kind]
+        none = gather_first(trace.assign_attrs(optimizer=_attribute(optimizer)))
+        assert np.isnan([none.radial, none.radial_error, none.predicted_rotation]).all()
+        assert np.isnan(none.growth) or rotational  # which keeps its norm
+
+
 def gather_first(trace):
     return next(iter(gather(trace)))
 
