@@ -49,10 +49,12 @@ from derivations.symbols import (
     sigma,
     t,
     v,
+    x_root,
 )
 
 _m, _v, _u, _d, _c = (Function(name) for name in ("m", "v", "u", "d", "c"))
-_P, _S, _D, _K = Function("P"), Function("S"), Function("D"), Function("K")
+_P, _S, _D, _K, _kappa = (Function(name) for name in ("P", "S", "D", "K", "kappa"))
+_tau, _eps_v = symbols("tau epsilon", positive=True)
 _s, _b, _x, _y, _h = symbols("s b x y h", positive=True)
 _r = Symbol("r", nonnegative=True)
 _z = Symbol("z", real=True)
@@ -87,6 +89,45 @@ def root_as_integral() -> Eq:
 
 def _root_integrand() -> Expr:
     return exp(-_s * v) / sqrt(_s)
+
+
+@cache
+def root_and_eps_as_integral() -> tuple[Eq, ...]:
+    """With ε beside the root the same is possible. Over τ the inverse is an exponential of √v, and that one of v.
+
+    The second is Lévy's density: the time at which a random walk first reaches a distance. Both integrals swapped, a
+    weight over s is left that is 1/√(πs) for ε = 0.
+    """
+    levy = _tau * exp(-(_tau**2) / (4 * _s)) / (2 * sqrt(pi) * _s ** Rational(3, 2))
+    return (
+        equation(1 / (sqrt(v) + _eps_v), Integral(exp(-_tau * (sqrt(v) + _eps_v)), (_tau, 0, oo))),
+        equation(exp(-_tau * sqrt(v)), Integral(levy * exp(-_s * v), (_s, 0, oo))),
+    )
+
+
+@cache
+def eps_weight() -> Eq:
+    """What ε leaves of 1/√(πs), with x = ε√s: nearly all at small s, less and less beyond 1/ε². It is positive.
+
+    The integral is over τ/(2√s). By parts it becomes the complementary error function.
+    """
+    return equation(_kappa(_x), _kept_of_weight())
+
+
+def _kept_integrand() -> Expr:
+    return 2 * _y * exp(-(_y**2) - 2 * _x * _y)
+
+
+def _kept_of_weight() -> Expr:
+    return simplify(integrate(_kept_integrand(), (_y, 0, oo)))
+
+
+@cache
+def eps_far_weight() -> Eq:
+    """For large x that is a difference of nearly equal numbers. exp(-y²), expanded, gives its series in 1/x²."""
+    expanded = series(exp(-(_y**2)), _y, 0, 8).removeO()
+    terms = integrate((2 * _y * expanded * exp(-2 * x_root * _y)).expand(), (_y, 0, oo))
+    return equation(_kappa(x_root), terms)
 
 
 @cache
@@ -382,6 +423,9 @@ LOCAL = (_h, _y)  # with meanings of their own here
 STEPS: tuple[Step, ...] = (
     random_moments,
     root_as_integral,
+    root_and_eps_as_integral,
+    eps_weight,
+    eps_far_weight,
     one_gradient,
     product_and_sum,
     power_series,
@@ -401,7 +445,10 @@ STEPS: tuple[Step, ...] = (
     response,
 )
 
-FORMULAS: tuple[Formula, ...] = ()  # the numbers are double integrals: rotsim.theory.second_moment
+#: All other numbers are integrals: rotsim.theory.second_moment.
+FORMULAS: tuple[Formula, ...] = (
+    Formula("eps_far_weight", eps_far_weight, "What ε leaves of the weight 1/√(πs), for ε√s far above one."),
+)
 
 
 def equilibrium() -> dict[str, Expr]:
@@ -429,6 +476,10 @@ def checks() -> list[tuple[str, bool]]:
     newest_sum = series((1 - beta1) ** 2 / (1 + _x), _x, 0, 4).removeO()
     return [
         ("1/√v is the integral", vanishes(integrate(_root_integrand(), (_s, 0, oo)) / sqrt(pi) - 1 / sqrt(v))),
+        ("1/(√v + ε): its integral over τ, and that of Lévy's density", _eps_integrals()),
+        ("ε = 0 leaves the weight of a root", vanishes(eps_weight().rhs.subs(_x, 0) - 1)),
+        ("the weight is Lévy's, integrated over τ", _is_levys()),
+        ("the far series is that of the weight", _is_far_series()),
         ("one gradient: q^(-1/2) and q^(-3/2)", vanishes(plain**2 - 1 / (1 + 2 * _x))
             and vanishes(squared - plain**3)),
         ("P(σ) is P(β2σ) times the newest factor", vanishes(functional_p.subs(replace_p).lhs ** 2
@@ -462,3 +513,29 @@ def checks() -> list[tuple[str, bool]]:
         ("the sum over lags of a mode is geometric", vanishes(
             geometric_sum((a * beta1 * beta2**i) ** k, k, 1) - a * beta1 * beta2**i / (1 - a * beta1 * beta2**i))),
     ]  # fmt: skip
+
+
+def _eps_integrals() -> bool:
+    first, second = root_and_eps_as_integral()
+    inner = integrate(first.rhs.args[0], (_tau, 0, oo))
+    density = integrate(second.rhs.args[0].subs(v, _x**2), (_s, 0, oo))
+    return vanishes(inner - first.lhs) and vanishes(density - second.lhs.subs(v, _x**2))
+
+
+def _is_levys() -> bool:
+    """Substitute τ = 2√s y in the weight of e^(-sv): dτ is 2√s dy, and ε√s is x."""
+    levy = root_and_eps_as_integral()[1].rhs.args[0] * exp(_s * v) * exp(-_eps_v * _tau)
+    inside = levy.subs(_tau, 2 * sqrt(_s) * _y) * 2 * sqrt(_s) * sqrt(pi * _s)
+    return vanishes(simplify(inside.subs(_eps_v, _x / sqrt(_s)) - _kept_integrand()))
+
+
+def _is_far_series() -> bool:
+    """κ obeys xκ' = 2x²κ - 1 + κ, and the series does but for a term beyond its last."""
+
+    def rest(kept: Expr, at: Symbol) -> Expr:
+        return simplify(at * kept.diff(at) - 2 * at**2 * kept + 1 - kept)
+
+    far = eps_far_weight().rhs
+    last = min(term.as_coeff_exponent(x_root)[1] for term in far.args)
+    beyond = rest(far, x_root).expand()
+    return vanishes(rest(eps_weight().rhs, _x)) and beyond.as_coeff_exponent(x_root)[1] == last

@@ -83,6 +83,7 @@ c_31, c_22, c_13, c_04 = (Symbol(f"c_{name}", real=True) for name in ("31", "22"
 z_power = _positive("Z_2")
 c_joint, c_one, c_two = (Symbol(name, real=True) for name in ("c_fg", "c_f", "c_g"))
 f_mean, n_mean = Symbol("f_0", real=True), Symbol("f_y", real=True)
+x_root = _positive("x_eps")
 f_w, q_m, q_v = _positive("f"), _positive("q_m"), _positive("q_v")
 
 delta = _positive("delta")
@@ -176,6 +177,7 @@ ARGUMENTS: dict[Symbol, Entry] = {
     c_22: Entry("cumulant_22", "of w, w, u, u", "any cumulant_22"),
     c_13: Entry("cumulant_13", "of w, u, u, u", "any cumulant_13"),
     c_04: Entry("cumulant_04", "of u, four times", "any cumulant_04"),
+    x_root: Entry("eps_root", "ε√s, with e^(-sv) the weight that stands for a root", "eps_root > 5"),
     f_w: Entry("old_norm", "share of E‖w‖² that is left of the one before", "0 <= old_norm <= 1"),
     q_m: Entry("new_momentum", "share of the newest gradient in m², times its exponent", "any new_momentum"),
     q_v: Entry("new_moment", "share of the newest gradient in v, times its exponent", "any new_moment"),

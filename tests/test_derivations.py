@@ -131,6 +131,7 @@ rotational_sgdm_filling(memory, step)
 rotational_adamw_filling(memory, step)
 rotational_bias(memory, update_norm_decay, directions)
 isotropic_angle_spread(dim)
+eps_far_weight(eps_root)
 young_angle_spread(dim, start_share)
 adamw_planned_lr(beta1, dim, norm_squared, rotation)
 adamw_planned_weight_decay(beta1, dim, norm_squared, rotation)
@@ -670,6 +671,7 @@ INTERIOR = {
     "dim": (16.0, 64.0),
     "norm_squared": (0.5, 2.0),
     "second_moment": (0.3, 3.0),
+    "eps_root": (6.0, 40.0),
     "gradient_power": (0.1, 10.0),
     "homogeneity": (-1.0, 0.0),
     "lag": (1.0, 4.0),

@@ -13,6 +13,7 @@ import inspect
 import math
 from functools import cache
 
+import mpmath
 import numpy as np
 import pytest
 from scipy import integrate, stats
@@ -871,6 +872,15 @@ def _(f):
     steps, theta, batch, length = 1200, 0.01, 4.0, 1.5
     now = f(theta, batch, length)
     return [(round(steps * length / batch) * now**2, steps * theta**2)]
+
+
+@route("eps_far_weight", tolerance=1e-12)
+def _(f):
+    """1 - √π x e^(x²) erfc(x) in 60 digits."""
+    with mpmath.workdps(60):
+        x = mpmath.mpf(60)
+        exact = 1 - mpmath.sqrt(mpmath.pi) * x * mpmath.exp(x**2) * mpmath.erfc(x)
+    return [(f(60.0), float(exact))]
 
 
 # --- the controls --------------------------------------------------------------------------------

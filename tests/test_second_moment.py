@@ -116,16 +116,87 @@ def test_walks_agree_where_constant_v_fails(betas):
     assert {c.verdict for c in rotsim.compare(walk, wrong, k=5, tolerance=1 / dim**2)} >= {"FAIL"}
 
 
-def test_eps_is_declared():
-    """ε is not in the formula; its declared effect is what a simulation with a large ε shows."""
-    opt = rotsim.AdamW(lr=0.1, weight_decay=0.2, eps=0.03)
-    eq = rotsim.equilibrium(opt, 256, rotsim.Isotropic())
-    assert eq.model_error == pytest.approx(0.03 + 1 / 256, rel=0.01)
-    walk = rotsim.simulate(opt, dim=256, neurons=64, steps=3000, gradient=rotsim.Isotropic(), initial_norm=eq.norm)
-    assert rotsim.compare(walk, eq).passed
-    assert not rotsim.compare(walk, eq, tolerance=1 / 256).passed
-    gap = {c.quantity: c.relative_error for c in rotsim.compare(walk, eq)}
-    assert gap["norm"] == pytest.approx(-0.03 / 1.03, rel=0.1)
+EPS_CASES = [((0.9, 0.95), 0.03), ((0.9, 0.99), 1.0), ((0.0, 0.9), 30.0), ((0.5, 0.5), 0.3), ((0.0, 0.0), 0.1)]
+
+
+def by_monte_carlo(betas, eps, lags):
+    """E[u_t u_{t+k}] and standard errors of 1000 chains."""
+    beta1, beta2 = betas
+    g = np.random.default_rng(8).standard_normal((1000, 5000))
+    u = lfilter([1 - beta1], [1, -beta1], g) / (np.sqrt(lfilter([1 - beta2], [1, -beta2], g * g)) + eps)
+    u = u[:, 1000:]
+    products = [(u[:, : u.shape[1] - lag] * u[:, lag:]).mean(axis=1) for lag in lags]
+    return [(product.mean(), product.std(ddof=1) / np.sqrt(len(product))) for product in products]
+
+
+@pytest.mark.parametrize(("betas", "eps"), EPS_CASES, ids=str)
+def test_covariance_beside_eps_agrees_with_monte_carlo(betas, eps):
+    """To first order in ε, as it was before, the update is wrong by far more than the noise."""
+    lags = LAGS if betas[0] else LAGS[:1]
+    predicted, plain = second_moment.adam_covariance(*betas, eps)(lags), second_moment.adam_covariance(*betas)(lags)
+    for value, without, (mean, error) in zip(predicted, plain, by_monte_carlo(betas, eps, lags), strict=True):
+        assert abs(mean - value) < 4 * error
+        assert abs(mean - without) > 4 * error
+
+
+@pytest.mark.parametrize("eps", [1e-9, 1e-4, 0.1, 3.0, 1e3, 1e9])
+def test_a_single_gradient_beside_eps_is_a_one_dimensional_integral(eps):
+    """β1 = β2 = 0: E[g²/(|g| + ε)²]; and for large ε the update is m/ε."""
+
+    def integrand(g):
+        return 2 * np.exp(-(g**2) / 2) / np.sqrt(2 * np.pi) * (g / (g + eps)) ** 2
+
+    middle = 10 * min(eps, 1.0)
+    expected = sum(quad(integrand, *piece, epsabs=0, epsrel=1e-12)[0] for piece in ((0, middle), (middle, 14)))
+    assert second_moment.adam_covariance(0.0, 0.0, eps).lag_0 == pytest.approx(expected, rel=1e-7)
+    linear = second_moment.adam_covariance(0.9, 0.95, 1e9)
+    assert 1e18 * linear(LAGS) == pytest.approx(frozen(0.9, LAGS), rel=1e-8)
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.5), (0.9, 0.999), (0.0, 0.9)], ids=str)
+def test_small_eps_is_left_out_then_straight_then_exact(betas):
+    """The three ways meet: each is within its declared error of the quadrature."""
+    for eps in (3e-7, 1e-6, 1e-5, 1e-4, 2e-4, 3.1e-4):
+        found, exact = second_moment.adam_covariance(*betas, eps), second_moment._by_quadrature(*betas, eps)
+        lags = LAGS if betas[0] else LAGS[:1]
+        assert np.abs(found(lags) / exact(lags) - 1).max() <= found.error + exact.error < 5e-6
+    assert second_moment.adam_covariance(*betas, 1e-4).lag_0 < second_moment.adam_covariance(*betas).lag_0
+
+
+@pytest.mark.parametrize("gradient", [rotsim.ScaleInvariant(), rotsim.Isotropic()], ids=lambda g: g.name)
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        rotsim.AdamW(0.05, 0.2, (0.9, 0.95), eps=0.5),
+        rotsim.AdamW(0.05, 0.2, (0.0, 0.0), eps=0.1),
+        rotsim.AdamL2(0.05, 0.05, (0.9, 0.95), eps=0.5),
+    ],
+    ids=lambda o: f"{o.name} {o.betas}",
+)
+def test_walks_agree_where_eps_is_felt(optimizer, gradient):
+    """Within the noise and a tenth of 1/dim; without ε in the theory the same comparison fails."""
+    dim = 256
+    eq = rotsim.equilibrium(optimizer, dim, gradient)
+    assert eq.model_error < 1.1 / dim
+    walk = rotsim.simulate(
+        optimizer, dim, 64, 4000, gradient, initial_norm=eq.norm, seed=3, record_every=20, engine="numba"
+    )
+    report = rotsim.compare(walk, eq, tolerance=0.3 / dim)
+    assert report.passed, "\n" + report.table()
+    without = rotsim.equilibrium(replace(optimizer, eps=0.0), dim, gradient)
+    assert "FAIL" in {c.verdict for c in rotsim.compare(walk, without, tolerance=0.3 / dim)}
+
+
+def test_eps_counts_at_large_dim():
+    """A coordinate's gradient falls as 1/√dim: at dim 10¹⁵ AdamW is SGD with momentum, whose norm is known."""
+    lr, wd, beta1, dim = 1e-3, 0.1, 0.9, 10**15
+    eq = rotsim.equilibrium(rotsim.AdamW(lr, wd, (beta1, 0.999)), dim)
+    growth = closed_forms.adamw_exact_norm_squared(lr, wd, beta1, 1) / 1e-16  # of a coordinate, per unit noise
+    assert eq.norm == pytest.approx(growth**0.25, rel=2e-3)  # E‖w‖² = growth / E‖w‖²
+    assert eq.model_error < 1e-6
+    assert eq.rotation == pytest.approx(
+        rotsim.equilibrium(rotsim.AdamW(lr, wd, (beta1, 0.999)), 1024).rotation, rel=1e-4
+    )
 
 
 def test_sign_of_a_single_gradient_has_no_finite_variance_beside_momentum():
@@ -133,4 +204,4 @@ def test_sign_of_a_single_gradient_has_no_finite_variance_beside_momentum():
         rotsim.equilibrium(rotsim.Lion(0.01, 0.1, (0.0, 0.0))).rotation
     )
     with pytest.raises(rotsim.NoEquilibrium, match=r"`betas\[1\]` must be > 0"):
-        rotsim.equilibrium(rotsim.AdamW(0.01, 0.1, (0.9, 0.0)))
+        rotsim.equilibrium(rotsim.AdamW(0.01, 0.1, (0.9, 0.0), eps=0))

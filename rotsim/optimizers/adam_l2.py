@@ -11,8 +11,8 @@ from rotsim.compiled import kernel_part
 from rotsim.optimizers.base import LEAST_LR, TINY, Method, Moments, Optimizer, filled
 from rotsim.theory import closed_forms
 from rotsim.theory.adam_l2_chain import Steady, steady
-from rotsim.theory.fixed_point import bracketed_root
-from rotsim.theory.second_moment import adam_covariance, mean_inverse_root, mean_response
+from rotsim.theory.fixed_point import falling
+from rotsim.theory.second_moment import felt_eps, mean_response
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
@@ -91,25 +91,21 @@ class AdamL2(Optimizer):
             error = 1 / relaxation / (1 - beta1) + (1 - beta2) + weight_decay**2 * leading_norm**2 / (v * dim)
             return Moments(leading_norm**2, rotation**2 / 2, relaxation, error)
 
-        if beta2 == 0:
-            adam_covariance(beta1, beta2)  # refuses momentum beside it
+        left_out = 0.0  # share of the update that an ε takes which the chain is not told of
 
         def walk(log_norm_squared: float) -> tuple[Steady, float]:
             """The chain of one coordinate, whose noise the norm sets; log E‖w‖² of it beyond what was put in."""
+            nonlocal left_out
             variance = power.scale_squared * np.exp(power.homogeneity * log_norm_squared) / dim
-            found = steady(float(lr * weight_decay / np.sqrt(variance)), beta1, beta2)
+            eps, left_out = felt_eps(beta1, beta2, float(self.eps / np.sqrt(variance)))
+            found = steady(float(lr * weight_decay / np.sqrt(variance)), beta1, beta2, eps=eps)
             return found, float(np.log(found.square * dim * variance / weight_decay**2)) - log_norm_squared
 
-        log_norm_squared = start = 2 * float(np.log(leading_norm))
-        found, excess = walk(start)
-        jump = 0.0
-        if power.homogeneity:  # the image falls as its argument rises: the root lies less far than the image
-            reach = 1.5 * excess
-            while walk(start + reach)[1] * excess > 0:
-                reach *= 2
-            log_norm_squared = bracketed_root(lambda x: walk(x)[1], start, start + reach, xtol=1e-12)
-            found, excess = walk(log_norm_squared)
-            jump = abs(excess)  # where the chain's cut changes, and with it a result that is poorly known anyway
+        log_norm_squared = 2 * float(np.log(leading_norm))
+        if power.homogeneity:
+            log_norm_squared = falling(lambda x: walk(x)[1], log_norm_squared)
+        found, excess = walk(log_norm_squared)
+        jump = abs(excess) if power.homogeneity else 0.0  # where the chain's cut changes, and with it a poor result
         norm_squared = float(np.exp(log_norm_squared + excess))
         response, _ = mean_response(beta1, beta2)
         v = closed_forms.adam_l2_second_moment(weight_decay, dim, norm_squared, *law)
@@ -118,7 +114,4 @@ class AdamL2(Optimizer):
             relaxation = closed_forms.adam_l2_lagged_relaxation_steps(
                 lr, weight_decay * response, beta2, v, power.homogeneity
             )
-        error = found.error + jump
-        if self.eps > 0:  # to first order it shrinks every update by the share ε E[1/√v]
-            error += self.eps * (mean_inverse_root(beta2) if beta2 > 0 else np.inf) / np.sqrt(v)
-        return Moments(norm_squared, found.one_minus_cosine, relaxation, error)
+        return Moments(norm_squared, found.one_minus_cosine, relaxation, found.error + jump + left_out)

@@ -10,7 +10,8 @@ import numpy as np
 from rotsim.compiled import kernel_part
 from rotsim.optimizers.base import LEAST_LR, TINY, Method, Moments, Optimizer, check_decoupled_decay, filled
 from rotsim.theory import closed_forms
-from rotsim.theory.second_moment import adam_covariance, mean_inverse_root
+from rotsim.theory.fixed_point import falling
+from rotsim.theory.second_moment import UpdateCovariance, adam_covariance
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
@@ -53,7 +54,8 @@ class AdamW(Optimizer):
     -----
     Rotation and norm in equilibrium do not depend on the gradient's scale
     (Kosson et al. 2024, table 1; derivations.adamw). The exact equilibrium keeps the fluctuations of
-    v (`rotsim.theory.second_moment`); what it leaves out, ε, is in its declared error.
+    v and ε beside them (`rotsim.theory.second_moment`). Where gradients follow the norm, ε makes norm and rotation
+    depend on their scale.
     """
 
     name = "adamw"
@@ -93,13 +95,20 @@ class AdamW(Optimizer):
             # neglected: finite lr·wd against the momentum window, and the spread of v
             error = lr * weight_decay / (1 - beta1) + (1 - beta2)
             return Moments(norm**2, rotation**2 / 2, relaxation, error)
-        covariance = adam_covariance(beta1, beta2)
-        total = covariance.discounted_sum(1 - lr * weight_decay)
-        # Lion's forms hold for any update with given autocorrelation, here in units of E[u²]
-        norm_squared = closed_forms.lion_exact_norm_squared(lr, weight_decay, dim * covariance.lag_0, total)
+
+        def walk(log_norm_squared: float) -> tuple[UpdateCovariance, float, float]:
+            """Updates under the noise that a norm sets, their discounted sum, log E‖w‖² beyond what was put in."""
+            deviation = np.sqrt(power.scale_squared * np.exp(power.homogeneity * log_norm_squared) / dim)
+            covariance = adam_covariance(beta1, beta2, float(self.eps / deviation))
+            total = covariance.discounted_sum(1 - lr * weight_decay)
+            # Lion's forms hold for any update with given autocorrelation, here in units of E[u²]
+            image = closed_forms.lion_exact_norm_squared(lr, weight_decay, dim * covariance.lag_0, total)
+            return covariance, total, float(np.log(image)) - log_norm_squared
+
+        log_norm_squared = 2 * float(np.log(closed_forms.adamw_leading_norm(lr, weight_decay, dim)))
+        if power.homogeneity:
+            log_norm_squared = falling(lambda x: walk(x)[2], log_norm_squared)
+        covariance, total, excess = walk(log_norm_squared)
+        norm_squared = float(np.exp(log_norm_squared + excess))
         one_minus_cosine = closed_forms.lion_exact_one_minus_cosine(lr, weight_decay, total)
-        error = covariance.error
-        if self.eps > 0:  # to first order it shrinks every update by the share ε E[1/√v]
-            deviation = np.sqrt(power.scale_squared * norm_squared**power.homogeneity / dim)
-            error += self.eps * (mean_inverse_root(beta2) if beta2 > 0 else np.inf) / deviation
-        return Moments(norm_squared, one_minus_cosine, relaxation, error)
+        return Moments(norm_squared, one_minus_cosine, relaxation, covariance.error)

@@ -5,20 +5,21 @@ on h = ηλ/σ and the betas alone (derivations.adam_l2, from `dimensionless_cha
 Adam+L2, where a = 1, or a radial part of the gradient beside the decay a = 1 - ηλ of AdamW, of either sign:
 
 .. math::
-    y = z + x, \quad m' = β_1 m + (1-β_1)\, y, \quad v' = β_2 v + (1-β_2)\, y^2, \quad x' = a x - h\, m'/\sqrt{v'},
+    y = z + x, \quad m' = β_1 m + (1-β_1)\, y, \quad v' = β_2 v + (1-β_2)\, y^2, \quad
+    x' = a x - h\, m'/(\sqrt{v'} + ε/σ),
     \qquad z \sim N(0, 1).
 
 Steps of the argument:
 
 1. x is nearly normal. With s² near E x², x enters through y only, whose density given x is that of
    N(0, 1 + s²) times the Mehler series Σ_k ρ^k/k! He_k(x/s) He_k(y/√(1+s²)), ρ² = s²/(1+s²).
-2. He_n(x'/s) = Σ_i C(n,i) (-h m'/(s√v'))^i He_{n-i}(ax/s), the last a sum of lower He_l(x/s), and m' is linear in m
-   and y. So the expectation, one step ahead, of He_n(x/s) m^b f(v) is a sum of He_l(x/s) m^j times integrals over y
-   that contain v' alone,
+2. He_n(x'/s) = Σ_i C(n,i) (-h m'/(s(√v' + ε/σ)))^i He_{n-i}(ax/s), the last a sum of lower He_l(x/s), and m' is
+   linear in m and y. So the expectation, one step ahead, of He_n(x/s) m^b f(v) is a sum of He_l(x/s) m^j times
+   integrals over y that contain v' alone,
 
-   .. math:: (K_{kni} f)(v) = E\left[He_k(y)\, y^n\, v'^{-i/2} f(v')\right], \qquad y \sim N(0, 1),
+   .. math:: (K_{kni} f)(v) = E\left[He_k(y)\, y^n\, (\sqrt{v'} + ε/σ)^{-i} f(v')\right], \qquad y \sim N(0, 1),
 
-   in units of √(1+s²) for gradients. These depend on β2 alone, not on h, s or β1.
+   in units of √(1+s²) for gradients and ε/σ. These depend on β2 and ε alone, not on h, s or β1.
 3. Given all |y| the hierarchy would close at degree 2 but for the dependence of y on x. It is cut at total degree
    D in (x, m): a Galerkin projection, whose next terms are of order ρ^(D+2). f is interpolated in log v.
 4. The stationary law, seen by these functions, is a left null vector: E x² follows, and E (x' - x)² = 2 (1 - ρ_w) E x².
@@ -73,7 +74,7 @@ class Steady:
 
 
 @lru_cache(maxsize=4096)
-def steady(h: float, beta1: float, beta2: float, kept: float = 1.0) -> Steady:
+def steady(h: float, beta1: float, beta2: float, kept: float = 1.0, eps: float = 0.0) -> Steady:
     """Stationary state of the chain above.
 
     Parameters
@@ -84,6 +85,8 @@ def steady(h: float, beta1: float, beta2: float, kept: float = 1.0) -> Steady:
         In [0, 1); β2 > 0 unless β1 = 0, or u = m/√v has no variance.
     kept : float
         a in (0, 1], what decoupled decay leaves of the weights in a step.
+    eps : float
+        ε/σ >= 0; > 0 where β2 = 0 < β1.
 
     Returns
     -------
@@ -95,12 +98,12 @@ def steady(h: float, beta1: float, beta2: float, kept: float = 1.0) -> Steady:
     -----
     `derivations.adam_l2.dimensionless_chain` and the steps after it.
     """
-    found = [np.array(_frozen(h, beta1, kept))]
+    found = [np.array(_frozen(h, beta1, kept, eps))]
     if not np.isfinite(found[0][0]):
         return Steady(np.inf, 2.0, np.inf)
     with _blas().limit(limits=1):  # matrices this small wait for threads, on a busy machine ten times as long
         for rung in _RUNGS:
-            square, moved = _solve(h, beta1, max(beta2, _SMALLEST), kept, *rung, float(found[-1][0]))
+            square, moved = _solve(h, beta1, max(beta2, _SMALLEST), kept, eps, *rung, float(found[-1][0]))
             if not (0 < square < np.inf and 0 < moved < np.inf):
                 break
             found.append(np.array([square, moved / (2 * square)]))
@@ -118,20 +121,21 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
 
 
-def _frozen(h: float, beta1: float, kept: float) -> tuple[float, float]:
+def _frozen(h: float, beta1: float, kept: float, eps: float) -> tuple[float, float]:
     """E x² and 1 - ρ for constant v = 1 + E x²: the walk of `coupled`, which is linear then."""
     power = (1 - beta1) / (1 + beta1)
     noise = UpdateCovariance(power, np.array([power]), np.array([beta1]), 0.0)
 
     def walk(square: float) -> tuple[float, float]:
-        step = h / sqrt(1 + square)
+        step = h / (sqrt(1 + square) + eps)
         return stationary(step, 1.0, beta1, noise, kept)
 
     def excess(log_square: float) -> float:
         image = walk(float(np.exp(log_square)))[0]
         return log(image) - log_square if 0 < image < np.inf else 1e3
 
-    guess = log(abs(h)) - log1p((1 - kept) / abs(h))
+    gain = abs(h) / (1 + eps)
+    guess = log(gain) - log1p((1 - kept) / gain)
     low, high = guess - 40, guess + 40
     if excess(high) > 0:
         return np.inf, 2.0
@@ -186,7 +190,7 @@ def _range(beta2: float) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=24)
-def _integrals(beta2: float, degree: int, points: int, odd: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def _integrals(beta2: float, eps: float, degree: int, points: int, odd: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """log v at the nodes, and K_{kni} of `_terms` as matrices from values of f at the nodes to values at the nodes.
 
     y = √(β2 v/(1-β2)) sinh u makes log v' = log(β2 v) + 2 log cosh u: analytic, however small v is, and the
@@ -215,18 +219,26 @@ def _integrals(beta2: float, degree: int, points: int, odd: bool = False) -> tup
         interpolate = barycentric / away
         interpolate /= interpolate.sum(axis=1, keepdims=True)
         hermite = hermevander(y, int(kinds[:, 0].max())).T
-        power, inverse = (base ** np.arange(degree + 1)[:, None] for base in (y, np.exp(-after / 2)))
+        power, inverse = (base ** np.arange(degree + 1)[:, None] for base in (y, 1 / (np.exp(after / 2) + eps)))
         integrand = hermite[kinds[:, 0]] * power[kinds[:, 1]] * inverse[kinds[:, 2]] * weight
         found[:, row] = integrand @ interpolate
     return log_v, found
 
 
 def _one_step_ahead(
-    h: float, beta1: float, beta2: float, kept: float, degree: int, points: int, spread: float, odd: bool = False
+    h: float,
+    beta1: float,
+    beta2: float,
+    kept: float,
+    eps: float,
+    degree: int,
+    points: int,
+    spread: float,
+    odd: bool = False,
 ) -> tuple[Any, np.ndarray, np.ndarray]:
     """The value of every term of `_terms`, the integrals, and both summed: the expectation one step ahead, a matrix."""
     basis, term, kinds = _terms(degree, odd)
-    _, integrals = _integrals(beta2, degree, points, odd)
+    _, integrals = _integrals(beta2, eps / sqrt(1 + spread), degree, points, odd)
     n_nodes, s = integrals.shape[1], sqrt(spread)
     unit = sqrt((1 - beta1) / (1 + beta1))  # of m, so that all numbers are of order 1
     value: Any = term["factor"] * (-h / s) ** term["i"] * beta1 ** term["j"] * (1 - beta1) ** term["n"]
@@ -251,11 +263,11 @@ def _law(ahead: np.ndarray, functions: int) -> np.ndarray:
 
 
 def _solve(
-    h: float, beta1: float, beta2: float, kept: float, degree: int, points: int, spread: float
+    h: float, beta1: float, beta2: float, kept: float, eps: float, degree: int, points: int, spread: float
 ) -> tuple[float, float]:
     """E x² and E (x' - x)² with the hierarchy cut at `degree`, expanded about a variance `spread` of x."""
     basis, term, kinds = _terms(degree)
-    value, integrals, ahead = _one_step_ahead(h, beta1, beta2, kept, degree, points, spread)
+    value, integrals, ahead = _one_step_ahead(h, beta1, beta2, kept, eps, degree, points, spread)
     law, of_x = _law(ahead, len(basis)), basis.index((2, 0))
 
     def share(factors: int) -> float:
@@ -273,7 +285,7 @@ def _solve(
     return spread * square, spread * moved
 
 
-def fallen(h: float, beta1: float, beta2: float, lag: int) -> float:
+def fallen(h: float, beta1: float, beta2: float, lag: int, eps: float = 0.0) -> float:
     """1 - ρ_lag, ρ being the stationary correlation of x with itself `lag` steps later; parameters as in `steady`.
 
     x_0 - E[x_lag | state] is the sum of the expected updates in between, odd functions of (x, m), each a step further
@@ -284,19 +296,21 @@ def fallen(h: float, beta1: float, beta2: float, lag: int) -> float:
     float
         NaN where `steady` knows nothing. The degree is the highest, or the one before where the series is asymptotic.
     """
-    beta2, settled = max(beta2, _SMALLEST), steady(h, beta1, beta2)
+    beta2, settled = max(beta2, _SMALLEST), steady(h, beta1, beta2, eps=eps)
     if not np.isfinite(settled.error):
         return float("nan")
     with _blas().limit(limits=1):
-        found = [_fallen(h, beta1, beta2, lag, *rung, settled.square) for rung in _RUNGS]
+        found = [_fallen(h, beta1, beta2, lag, eps, *rung, settled.square) for rung in _RUNGS]
     before, last = abs(found[1] - found[0]), abs(found[2] - found[1])
     return found[2] if last <= before or lag == 0 else found[1]
 
 
-def _fallen(h: float, beta1: float, beta2: float, lag: int, degree: int, points: int, spread: float) -> float:
+def _fallen(
+    h: float, beta1: float, beta2: float, lag: int, eps: float, degree: int, points: int, spread: float
+) -> float:
     even, (odd, term, kinds) = _terms(degree)[0], _terms(degree, odd=True)
-    law = _law(_one_step_ahead(h, beta1, beta2, 1.0, degree, points, spread)[2], len(even))
-    value, integrals, ahead = _one_step_ahead(h, beta1, beta2, 1.0, degree, points, spread, odd=True)
+    law = _law(_one_step_ahead(h, beta1, beta2, 1.0, eps, degree, points, spread)[2], len(even))
+    value, integrals, ahead = _one_step_ahead(h, beta1, beta2, 1.0, eps, degree, points, spread, odd=True)
     moves = (term["source"] == odd.index((1, 0))) & (term["i"] == 1)  # He_1(x'/s) where the update is taken
     step = np.zeros((len(odd), len(kinds)))
     np.add.at(step, (term["target"][moves], term["kind"][moves]), value[moves])

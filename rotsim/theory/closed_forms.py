@@ -306,6 +306,16 @@ def lion_relaxation_steps(lr: Any, weight_decay: Any) -> Any:
 
 
 @compiled.kernel_part()
+def eps_far_weight(eps_root: Any) -> Any:
+    """What ε leaves of the weight 1/√(πs), for ε√s far above one.
+
+    Derived in `derivations.second_moment.eps_far_weight`.
+    Valid for eps_root > 5.
+    """
+    return 1 / (2 * eps_root**2) + 15 / (8 * eps_root**6) - 105 / (16 * eps_root**8) - 3 / (4 * eps_root**4)
+
+
+@compiled.kernel_part()
 def damped_pull(weight_decay: Any, dim: Any, noise_power: Any, weight_power: Any) -> Any:
     """Variance of gradient and decay in one coordinate.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import log, sqrt
 
 import numpy as np
 import scipy
@@ -30,7 +30,7 @@ from rotsim.theory.bursts import burst_moments
 from rotsim.theory.correlated_moment import signal_update
 from rotsim.theory.coupled import stationary
 from rotsim.theory.fixed_point import bracketed_root, noise_variance, settled
-from rotsim.theory.second_moment import adam_covariance, mean_response
+from rotsim.theory.second_moment import adam_covariance, felt_eps, mean_inverse_root, mean_response
 from rotsim.theory.sign import correlated_covariance, discounted, discounted_excess, shifted_discounted_sum
 
 
@@ -88,10 +88,41 @@ def moments(optimizer: Optimizer, dim: int, law: GradientPower, method: Method) 
     white = optimizer.moments(dim, noise, method)
     if law.radial:
         return _radial(optimizer, dim, law, method, white)
+    shape: Callable[..., Moments] = autocorrelated_moments
     if law.signal:
         shape = _projected_signal if law.homogeneity else _fixed_part
-        return shape(optimizer, dim, law, method, white)
-    return autocorrelated_moments(optimizer, dim, law, method, white)
+    if isinstance(optimizer, AdamW | AdamL2) and method == "exact" and optimizer.eps > 0:
+        return _beside_eps(shape, optimizer, dim, law, white)
+    return shape(optimizer, dim, law, method, white)
+
+
+def _beside_eps(
+    shape: Callable[..., Moments], o: AdamW | AdamL2, dim: int, law: GradientPower, white: Moments
+) -> Moments:
+    """ε takes of the update what it takes under white noise of the size that the larger norm leads to.
+
+    Neglected is that the spread of v, and a mean inside v, are felt less beside ε. Under Adam+L2 ε lessens the decay
+    as well, which is not taken into account at all.
+    """
+    bare, noise = replace(o, eps=0.0), replace(law, signal=0.0, correlation=0.0)
+    plain = bare.moments(dim, noise, "exact")
+    found = shape(bare, dim, law, "exact", plain)
+    growth, turn = found.norm_squared / plain.norm_squared, found.one_minus_cosine / plain.one_minus_cosine
+    felt = o.moments(dim, replace(noise, scale_squared=noise.scale_squared * growth**law.homogeneity), "exact")
+    beside = o.eps / sqrt(noise_variance(law, dim, growth * felt.norm_squared))
+    share = beside / (1 + beside) if o.betas[1] == 0 else beside / (1 / mean_inverse_root(*o.betas) + beside)
+    unequal = 1 - o.betas[1] if isinstance(o, AdamW) else 1.0
+    neglected = share * (unequal * max(abs(log(growth)), abs(log(turn))) + min(1.0, law.signal**2))
+    moved = found.update_squared
+    if moved is not None:
+        moved *= felt.norm_squared * felt.one_minus_cosine / (plain.norm_squared * plain.one_minus_cosine)
+    return Moments(
+        growth * felt.norm_squared,
+        turn * felt.one_minus_cosine,
+        found.relaxation_steps * white.relaxation_steps / plain.relaxation_steps,
+        found.model_error - plain.model_error + felt.model_error + neglected,
+        moved,
+    )
 
 
 @dataclass(frozen=True)
@@ -198,10 +229,11 @@ def _radial(o: Optimizer, dim: int, law: GradientPower, method: Method, white: M
 
 def _pulled_adamw(o: AdamW, noise: float, radial: float) -> _Walk:
     """Exactly, for a pull of any strength: the chain of one coordinate."""
-    found = steady(o.lr * radial / sqrt(noise), *o.betas, 1 - o.lr * o.weight_decay)
+    eps, left_out = felt_eps(*o.betas, o.eps / sqrt(noise))
+    found = steady(o.lr * radial / sqrt(noise), *o.betas, 1 - o.lr * o.weight_decay, eps)
     square = found.square * noise / radial**2
-    gain = mean_response(*o.betas)[0] / sqrt(noise * (1 + found.square))
-    return _Walk(square, found.one_minus_cosine, o.weight_decay / gain, found.error)
+    gain = mean_response(*o.betas)[0] / (sqrt(noise * (1 + found.square)) + eps * sqrt(noise))
+    return _Walk(square, found.one_minus_cosine, o.weight_decay / gain, found.error + left_out)
 
 
 def _pulled_lion(o: Lion, noise: float, radial: float) -> _Walk:

@@ -122,6 +122,31 @@ def bracketed_root(
     raise ValueError(f"no root to {xtol:g} between {low:g} and {high:g} within {MAX_STEPS} steps")
 
 
+def falling(excess: Callable[[float], float], start: float) -> float:
+    """log E‖w‖² at which a walk reproduces it, where E‖w‖² of the walk falls as that of its noise rises.
+
+    Parameters
+    ----------
+    excess : callable
+        log E‖w‖² that the noise at a given log E‖w‖² leads to, less that. It falls by at least as much as that rises.
+    start : float
+        First guess of log E‖w‖²; the root lies no further from it than its excess.
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    The fixed point of `derivations.adam_l2.exact_norm_squared_map`, and of AdamW where ε sees the gradient's size.
+    """
+    first = excess(start)
+    reach = 1.5 * first
+    while excess(start + reach) * first > 0:
+        reach *= 2
+    return bracketed_root(excess, start, start + reach, xtol=1e-12)
+
+
 def noise_variance(law: GradientPower, dim: int, norm_squared: float) -> float:
     """Of the noise in one coordinate of the gradient at this E‖w‖², E‖g‖² being G (E‖w‖²)^p.
 

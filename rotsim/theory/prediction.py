@@ -17,8 +17,9 @@ from rotsim.simulation.start import Schedule, initial_description
 from rotsim.theory import adam_l2_chain, closed_forms
 from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import equilibrium
+from rotsim.theory.fixed_point import noise_variance
 from rotsim.theory.recursion import advance
-from rotsim.theory.second_moment import UpdateCovariance, adam_covariance
+from rotsim.theory.second_moment import UpdateCovariance, adam_covariance, felt_eps
 from rotsim.theory.sign import sign_covariance
 
 if TYPE_CHECKING:
@@ -254,15 +255,17 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
         fallen = _fallen_linear(optimizer.lr, optimizer.weight_decay, optimizer.momentum, lag)
     elif isinstance(optimizer, AdamL2):
         w2 = equilibrium(optimizer, dim, gradient).norm ** 2
-        deviation = sqrt(law.scale_squared * w2**law.homogeneity / dim)
-        fallen = adam_l2_chain.fallen(optimizer.lr * optimizer.weight_decay / deviation, *optimizer.betas, lag)
+        deviation = sqrt(noise_variance(law, dim, w2))
+        eps, _ = felt_eps(*optimizer.betas, optimizer.eps / deviation)
+        fallen = adam_l2_chain.fallen(optimizer.lr * optimizer.weight_decay / deviation, *optimizer.betas, lag, eps)
         if isnan(fallen):
             v = deviation**2 + optimizer.weight_decay**2 * w2 / dim
             beta1, decay = optimizer.betas[0], optimizer.weight_decay / sqrt(v)
             fallen = _fallen_linear(optimizer.lr * (1 - beta1), decay, beta1, lag)
     else:
         if isinstance(optimizer, AdamW):
-            covariance = adam_covariance(*optimizer.betas)
+            deviation = sqrt(noise_variance(law, dim, equilibrium(optimizer, dim, gradient).norm ** 2))
+            covariance = adam_covariance(*optimizer.betas, optimizer.eps / deviation)
         elif isinstance(optimizer, Lion):
             covariance = sign_covariance(*optimizer.betas)
         else:

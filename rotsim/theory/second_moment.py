@@ -1,22 +1,23 @@
 r"""Adam's update with its second moment left random: exact autocovariance for Gaussian gradients.
 
-With g_t ~ N(0, σ²) independent, m_t = Σ c_j g_{t-j} and v_t = Σ d_j g_{t-j}², where
-c_j = (1-β1) β1^j and d_j = (1-β2) β2^j, the update u = m/√v has the autocovariance
+With g_t ~ N(0, 1) independent, m_t = Σ c_j g_{t-j} and v_t = Σ d_j g_{t-j}², where
+c_j = (1-β1) β1^j and d_j = (1-β2) β2^j, the update u = m/(√v + ε) has the autocovariance
 
-.. math:: K_k = E\left[\frac{m_t m_{t+k}}{\sqrt{v_t v_{t+k}}}\right] = \beta_1^k\, D(\beta_2^k),
+.. math:: K_k = E[u_t u_{t+k}] = \beta_1^k\, D(\beta_2^k),
 
-which does not depend on σ, the learning rate or the decay. Steps of the argument:
+which does not depend on the learning rate or the decay, and on the gradient's deviation through ε/σ alone.
+Steps of the argument:
 
-1. 1/√v = π^(-1/2) ∫ s^(-1/2) e^(-sv) ds turns K_k into an integral over (s, r) of a Gaussian
-   expectation, Π q_i^(-1/2) · Σ c_i c_{i+k}/q_i with q_i = 1 + 2(s d_i + r d_{i+k}) for gradients
-   seen at both times and q_j = 1 + 2 r d_j for those seen at t + k only.
+1. 1/(√v + ε) = ∫ κ(s) e^(-sv) ds, κ(s) = (1 - √π x erfcx(x))/√(πs) with x = ε√s, turns K_k into an integral over
+   (s, r) of a Gaussian expectation, Π q_i^(-1/2) · Σ c_i c_{i+k}/q_i with q_i = 1 + 2(s d_i + r d_{i+k}) for
+   gradients seen at both times and q_j = 1 + 2 r d_j for those seen at t + k only.
 2. d_{i+k} = β2^k d_i and c_{i+k} = β1^k c_i, so everything is made of two functions of one variable,
    P(σ) = Π (1 + 2σ d_i)^(-1/2) and S(σ) = Σ c_i²/(1 + 2σ d_i):
 
-   .. math:: D(b) = \frac1\pi \iint \frac{ds\,dr}{\sqrt{s r}}\, (PS)(s + b r)\, \frac{P(r)}{P(b r)}.
+   .. math:: D(b) = \iint \kappa(s)\, \kappa(r)\, (PS)(s + b r)\, \frac{P(r)}{P(b r)}\, ds\,dr.
 
-3. s = sinh²y, r = sinh²z make both integrands analytic and doubly exponential in decay, where the
-   trapezoidal rule converges geometrically.
+3. √s = exp(y - e^(-y)), and likewise r, make both integrands analytic and fast in their decay at either end, where
+   the trapezoidal rule converges geometrically.
 4. D is smooth in b = β2^k: a polynomial of low degree in b. Hence K_k = Σ_n p_n (β1 β2^n)^k for all
    lags at once: a sum of decaying modes, which sums over k and recursions in time can use directly.
 
@@ -26,18 +27,25 @@ Derivation: `derivations.second_moment`, step by step; no publication is known.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 
 from rotsim.errors import NoEquilibrium
+from rotsim.theory import closed_forms
 
-_STEP = 0.125  # of y and z; the integrands are analytic within about 0.78 of the real axis: error e^(-2π·0.78/0.125)
+_STEP = 0.2  # of y; the integrands are analytic within about 0.78 of the real axis: error e^(-2π·0.78/0.2)
+_LEFT = 3.7  # √s = e^(-e^3.7), 1e-18, at the left end
 _NEGLIGIBLE = 36.0  # e^-36 of the integrand is left out
+_NEGLIGIBLE_EPS = 1e-6  # share of the update that ε takes, to first order
+_LINEAR_EPS = 3e-4  # below this share, what ε takes is nearly proportional to ε
+_LEAST_EPS = 1e-100  # smaller is as good as 0
+_LEAST = 1e-300  # β2 below this is as good as 0
+_FAR_ROOT = 30.0  # from here on `left_by_eps` is a series, good to 1e-11
 _SERIES = 0.2  # below this, log(1 + x) and 1/(1 + x) are summed over i as power series of 20 terms, to 1e-14
-_HALF = 4  # points on either side that interpolation in y looks at; 5e-13 off
+_HALF = 4  # points on either side that interpolation in y looks at; 2e-11 off
 _DEGREE = 16
 _GEOMETRIC = 0.6  # below this β2, lags are so far apart in b that D is fitted at the lags themselves
 _CONDITION = 1e13  # of the polynomial fit at geometrically spaced nodes, which amplifies rounding by so much
@@ -76,7 +84,7 @@ class UpdateCovariance:
 
 
 def log_product_and_sum(sigma: np.ndarray, beta1: float, beta2: float, power: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """log P(σ) and S(σ) of the module docstring, for σ >= 0 and 0 < β2 < 1; `power` 1 has c_i in S instead of c_i².
+    """log P(σ) and S(σ) of the module docstring, for σ >= 0 and 0 <= β2 < 1; `power` 1 has c_i in S instead of c_i².
 
     The first factors are taken one by one, until 2σd_i < 0.2; the rest as power series in it, each
     of whose terms is a geometric series in i. At β2 = 0.9999 no factor at all is taken by itself.
@@ -84,7 +92,7 @@ def log_product_and_sum(sigma: np.ndarray, beta1: float, beta2: float, power: in
     x, c, fade = 2 * (1 - beta2) * np.asarray(sigma, dtype=np.float64), (1 - beta1) ** power, beta1**power
     log_product, total = np.zeros_like(x), np.zeros_like(x)
     largest = float(x.max(initial=0.0))
-    for _ in range(max(0, int(np.ceil(np.log(max(largest, _SERIES) / _SERIES) / -np.log(beta2))))):
+    for _ in range(max(0, int(np.ceil(np.log(max(largest, _SERIES) / _SERIES) / -np.log(max(beta2, _LEAST)))))):
         log_product += np.log1p(x)
         total += c / (1 + x)
         x, c = x * beta2, c * fade
@@ -97,33 +105,73 @@ def log_product_and_sum(sigma: np.ndarray, beta1: float, beta2: float, power: in
     return -log_product / 2, total
 
 
-def _nodes(beta1: float, beta2: float, step: float) -> tuple[np.ndarray, np.ndarray]:
-    """s = sinh²y on an even grid of y up to where the integrand has vanished, and weights for ∫ ds/√s."""
-    end, first = 1.0, None
+def left_by_eps(root: np.ndarray) -> np.ndarray:
+    """What ε leaves of the weight 1/√(πs) in the integral for 1/(√v + ε), at root = ε√s >= 0: 1 - √π root erfcx(root).
+
+    Parameters
+    ----------
+    root : ndarray, any shape
+        >= 0.
+
+    Returns
+    -------
+    ndarray
+        In (0, 1], of the shape of `root`; accurate relative to its own size.
+
+    Notes
+    -----
+    `derivations.second_moment.eps_weight`; far out by its series, `eps_far_weight`, since the difference cancels there.
+    """
+    from scipy.special import erfcx  # takes a while to import, and only an ε that is felt needs it
+
+    near = np.minimum(root, _FAR_ROOT)
+    return np.where(
+        root < _FAR_ROOT,
+        1 - np.sqrt(np.pi) * near * erfcx(near),
+        closed_forms.eps_far_weight(np.maximum(root, _FAR_ROOT)),
+    )
+
+
+def _nodes(beta1: float, beta2: float, step: float, eps: float) -> tuple[np.ndarray, np.ndarray]:
+    """s on a grid, and weights that make Σ weight·F(s) the integral of F over the weight of 1/(√v + ε).
+
+    √s = exp(y - e^(-y-L)) with L = log(max(ε, 1)): doubly exponential at 0, where the weight has a term in √s.
+    """
+    shift = float(np.log(max(eps, 1.0)))
+
+    def at(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """√s, and the weight of F(s) dy."""
+        fall = np.exp(-y - shift)
+        root = np.exp(y - fall)
+        weight = 2 / np.sqrt(np.pi) * root * (1 + fall)
+        return root, weight * left_by_eps(eps * root) if eps else weight
+
+    end, largest = -shift, -np.inf
     while True:
-        log_product, total = log_product_and_sum(np.array([np.sinh(end) ** 2]), beta1, beta2)
-        size = float(log_product[0] + np.log(total[0])) + end
-        first = size if first is None else first
-        if size < first - _NEGLIGIBLE:
+        root, weight = at(np.array([end]))
+        log_product, total = log_product_and_sum(root**2, beta1, beta2)
+        size = float(log_product[0] + np.log(total[0] * weight[0]))
+        largest = max(largest, size)
+        if size < largest - _NEGLIGIBLE:
             break
         end += 0.5
-    y = np.arange(0.0, end + step, step)
-    weight = 2 * step * np.cosh(y)
-    weight[0] /= 2
-    return np.sinh(y) ** 2, weight
+    root, weight = at(np.arange(-_LEFT - shift, end + step, step))
+    return root**2, step * weight
 
 
-def decorrelation(b: np.ndarray, beta1: float, beta2: float, step: float = _STEP) -> np.ndarray:
-    """D(b) = K_k/β1^k at b = β2^k; for constant v, D would be (1-β1)/(1+β1) at all b.
+def decorrelation(b: np.ndarray, beta1: float, beta2: float, step: float = _STEP, eps: float = 0.0) -> np.ndarray:
+    """D(b) = K_k/β1^k at b = β2^k; for constant v and ε = 0, D would be (1-β1)/(1+β1) at all b.
 
     Parameters
     ----------
     b : ndarray, any shape
         In [0, 1].
     beta1, beta2 : float
-        In [0, 1), β2 > 0.
+        In [0, 1).
     step : float
         Spacing of the trapezoidal rule, > 0.
+    eps : float
+        ε >= 0 in units of the gradient's deviation; > 0 where β2 = 0 < β1.
 
     Returns
     -------
@@ -134,13 +182,13 @@ def decorrelation(b: np.ndarray, beta1: float, beta2: float, step: float = _STEP
     -----
     `derivations.second_moment.decorrelation`.
     """
-    s, weight = _nodes(beta1, beta2, step)
+    s, weight = _nodes(beta1, beta2, step, eps)
     log_ps = _tabulated(2 * s[-1], step / 4, beta1, beta2)
     log_p = log_ps(s)[:, 0]
     values = []
     for ratio in np.ravel(b):
         shared, seen = log_ps(s[:, None] + ratio * s).sum(axis=-1), log_ps(ratio * s)[:, 0]
-        values.append(weight @ np.exp(shared + log_p - seen) @ weight / np.pi)
+        values.append(weight @ np.exp(shared + log_p - seen) @ weight)
     return np.reshape(values, np.shape(b))
 
 
@@ -171,47 +219,109 @@ def _tabulated(largest: float, spacing: float, beta1: float, beta2: float) -> Ca
 
 
 @lru_cache(maxsize=256)
-def adam_covariance(beta1: float, beta2: float) -> UpdateCovariance:
-    """Autocovariance of u = m/√v at all lags, for independent Gaussian gradients of constant variance.
+def adam_covariance(beta1: float, beta2: float, eps: float = 0.0) -> UpdateCovariance:
+    """Autocovariance of u = m/(√v + ε) at all lags, for independent Gaussian gradients of constant variance.
 
     Parameters
     ----------
     beta1, beta2 : float
-        Each in [0, 1). The result depends on nothing else and is cached.
+        Each in [0, 1). The result depends on nothing else but `eps` and is cached.
+    eps : float
+        ε >= 0 in units of the gradient's deviation. One that takes less than 1e-6 of the update is left out and
+        declared.
 
     Returns
     -------
     UpdateCovariance
         ``error`` is the largest relative disagreement at any lag with a quadrature of
         half the step, hence an upper estimate for every discounted sum; below 2e-6 for β2 >= 0.5
-        and 1e-5 for β2 >= 0.1.
+        and 1e-5 for β2 >= 0.1. The share that an ε left out takes is added, twice since u is squared.
 
     Raises
     ------
     NoEquilibrium
-        For β2 = 0 < β1: u = m/|g| has infinite variance.
+        For β2 = 0 < β1 and ε = 0: u = m/|g| has infinite variance.
 
     Notes
     -----
     `derivations.second_moment.modes`.
     """
-    if beta2 == 0:
+    eps, left_out = felt_eps(beta1, beta2, eps)
+    if left_out:
+        plain = _by_quadrature(beta1, beta2, 0.0)
+        return replace(plain, error=plain.error + 2 * left_out)
+    if beta2 > 0 and 0 < eps * mean_inverse_root(beta1, beta2) < _LINEAR_EPS:
+        straight = _straight_in_eps(beta1, beta2, eps)
+        if straight.error < 2 * _NEGLIGIBLE_EPS:
+            return straight
+    return _by_quadrature(beta1, beta2, eps)
+
+
+def felt_eps(beta1: float, beta2: float, eps: float) -> tuple[float, float]:
+    """ε as the equilibrium takes it into account, and the share of the update that one left out takes.
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        In [0, 1).
+    eps : float
+        ε >= 0 in units of the gradient's deviation.
+
+    Returns
+    -------
+    eps : float
+        As given, or 0 where it takes less than 1e-6 of the update.
+    left_out : float
+        The share, >= 0; 0 if `eps` is as given.
+
+    Raises
+    ------
+    NoEquilibrium
+        For β2 = 0 < β1 and ε = 0: u = m/|g| has infinite variance.
+
+    Notes
+    -----
+    `derivations.second_moment.root_and_eps_as_integral`: ε takes so much to first order.
+    """
+    if beta2 == 0 and eps < _LEAST_EPS:
         if beta1 > 0:
             raise NoEquilibrium(
-                f"`betas[1]` must be > 0 when betas[0] is; with betas = ({beta1:g}, 0) the update m/|g| has infinite "
-                "variance. Use method='leading' to ignore it"
+                f"`betas[1]` must be > 0 when betas[0] is and eps is 0; with betas = ({beta1:g}, 0) the update m/|g| "
+                "has infinite variance. Use method='leading' to ignore it"
             )
+        return 0.0, 0.0
+    taken = eps * mean_inverse_root(beta1, beta2) if beta2 > 0 else np.inf
+    return (0.0, taken) if taken < _NEGLIGIBLE_EPS else (eps, 0.0)
+
+
+def _straight_in_eps(beta1: float, beta2: float, eps: float) -> UpdateCovariance:
+    """Between ε = 0 and `_LINEAR_EPS`, straight; what is half-way says how wrong that is. All three are cached."""
+    edge = _LINEAR_EPS / mean_inverse_root(beta1, beta2)
+    none, middle, last = (_by_quadrature(beta1, beta2, share * edge) for share in (0.0, 0.5, 1.0))
+    share = eps / edge
+    lag_0 = none.lag_0 + share * (last.lag_0 - none.lag_0)
+    bent = abs((none.lag_0 + last.lag_0) / 2 - middle.lag_0) / middle.lag_0
+    weights = np.zeros(max(len(none.weights), len(last.weights)))
+    for part, factor in ((none, 1 - share), (last, share)):
+        weights[: len(part.weights)] += factor * part.weights
+    roots = beta1 * beta2 ** np.arange(len(weights), dtype=float)
+    return UpdateCovariance(lag_0, weights, roots, max(none.error, last.error) + 4 * share * (1 - share) * bent)
+
+
+@lru_cache(maxsize=256)
+def _by_quadrature(beta1: float, beta2: float, eps: float) -> UpdateCovariance:
+    if beta2 == 0 and eps == 0:
         return UpdateCovariance(1.0, np.zeros(1), np.zeros(1), 0.0)  # sign(g)
     if beta2 < _GEOMETRIC:
-        exponent = np.log(_CONDITION) / -np.log(beta2)  # n(n+1)/2 for the largest n allowed
-        lags = max(1, int(np.sqrt(2 * exponent + 0.25) - 0.5))
+        exponent = np.log(_CONDITION) / -np.log(max(beta2, _LEAST))  # n(n+1)/2 for the largest n allowed
+        lags = int(np.sqrt(2 * exponent + 0.25) - 0.5)
         b = np.append(beta2 ** np.arange(lags + 1.0), 0.0)
-        fit = _newton(b, decorrelation(b, beta1, beta2))
+        fit = _newton(b, decorrelation(b, beta1, beta2, eps=eps))
     else:
-        chebyshev = Chebyshev.interpolate(decorrelation, _DEGREE, domain=[0, 1], args=(beta1, beta2))
+        chebyshev = Chebyshev.interpolate(decorrelation, _DEGREE, domain=[0, 1], args=(beta1, beta2, _STEP, eps))
         fit = chebyshev.trim(1e-11 * abs(chebyshev.coef[0])).convert(kind=Polynomial)
     probe = beta2 ** np.array(_PROBES if beta1 > 0 else [0.0], dtype=float)  # without momentum only lag 0 counts
-    check = decorrelation(probe, beta1, beta2, step=_STEP / 2)
+    check = decorrelation(probe, beta1, beta2, step=_STEP / 2, eps=eps)
     error = float(np.max(np.abs(fit(probe) / check - 1)))
     roots = beta1 * beta2 ** np.arange(len(fit.coef), dtype=float)
     return UpdateCovariance(float(fit(1.0)), fit.coef, roots, error)
@@ -229,13 +339,15 @@ def _newton(x: np.ndarray, y: np.ndarray) -> Polynomial:
 
 
 @lru_cache(maxsize=256)
-def mean_inverse_root(beta2: float) -> float:
-    """E[σ/√v] for gradients of variance σ²: how strongly ε is felt, since m/(√v + ε) ≈ u (1 - ε/√v).
+def mean_inverse_root(beta1: float, beta2: float) -> float:
+    """E[u²/√v]/E[u²] for u = m/√v and gradients of variance 1: the share of an update that a small ε takes, per ε.
+
+    m/(√v + ε) ≈ u (1 - ε/√v), and the integral for m²/v has the weight ds, that for m²/v^(3/2) the weight 2√(s/π) ds.
 
     Parameters
     ----------
-    beta2 : float
-        In (0, 1).
+    beta1, beta2 : float
+        In [0, 1), β2 > 0.
 
     Returns
     -------
@@ -243,11 +355,12 @@ def mean_inverse_root(beta2: float) -> float:
 
     Notes
     -----
-    `derivations.second_moment.root_as_integral`, averaged over the gradients as in `one_gradient`.
+    `derivations.second_moment.lag_zero`, with the power of v as in `root_as_integral`.
     """
-    s, weight = _nodes(0.0, beta2, _STEP)
-    log_p, _ = log_product_and_sum(s, 0.0, beta2)
-    return float(weight @ np.exp(log_p) / np.sqrt(np.pi))
+    s, weight = _nodes(beta1, beta2, _STEP, 0.0)
+    log_p, total = log_product_and_sum(s, beta1, beta2)
+    power = weight * np.sqrt(s) * total * np.exp(log_p)
+    return float(2 / np.sqrt(np.pi) * (power @ np.sqrt(s)) / power.sum())
 
 
 @lru_cache(maxsize=256)
@@ -273,11 +386,11 @@ def mean_response(beta1: float, beta2: float) -> tuple[float, float]:
     """
     if beta2 == 0:
         return float(np.sqrt(2 / np.pi)), 0.0  # of a sign; with momentum u has no variance and is refused before
-    s, weight = _nodes(0.0, beta2, _STEP)
+    s, weight = _nodes(0.0, beta2, _STEP, 0.0)
 
     def generating(root: float) -> float:  # Σ_j root^j h_j / c_j
         log_p, total = log_product_and_sum(s, root, beta2, power=1)
-        return float(weight @ (total * np.exp(log_p)) / np.sqrt(np.pi) / (1 - root))
+        return float(weight @ (total * np.exp(log_p)) / (1 - root))
 
     size = (1 - beta1) * generating(beta1)
     if beta1 == 0:
