@@ -85,7 +85,7 @@ def test_constant_second_moment_is_the_limit(h, beta1):
 def test_declared_error_covers_a_finer_cut(case):
     """Degree 8 with 28 points, in the range of the exactness experiment and beyond it."""
     found = chain.steady(*case)
-    square, moved = chain._solve(*case, 1.0, 8, 28, found.square)
+    square, moved = chain._solve(*case, 1.0, 0.0, 8, 28, found.square)
     off = np.abs(np.log([square / found.square, moved / (2 * square) / found.one_minus_cosine])).max() / 2
     assert off < found.error
     assert found.error < 1e-4 or case[0] >= 1 or case[2] < 0.5

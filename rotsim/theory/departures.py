@@ -108,7 +108,9 @@ def _beside_eps(
     plain = bare.moments(dim, noise, "exact")
     found = shape(bare, dim, law, "exact", plain)
     growth, turn = found.norm_squared / plain.norm_squared, found.one_minus_cosine / plain.one_minus_cosine
-    felt = o.moments(dim, replace(noise, scale_squared=noise.scale_squared * growth**law.homogeneity), "exact")
+    felt = white
+    if isinstance(o, AdamW) and law.homogeneity:
+        felt = o.moments(dim, replace(noise, scale_squared=noise.scale_squared * growth**law.homogeneity), "exact")
     beside = o.eps / sqrt(noise_variance(law, dim, growth * felt.norm_squared))
     share = beside / (1 + beside) if o.betas[1] == 0 else beside / (1 / mean_inverse_root(*o.betas) + beside)
     unequal = 1 - o.betas[1] if isinstance(o, AdamW) else 1.0
