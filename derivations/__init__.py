@@ -102,8 +102,8 @@ def render(name: str, style: str = "text") -> str:
     ----------
     name : str
         A key of `DERIVATIONS`.
-    style : {"text", "markdown"}
-        Unicode for a terminal of 100 columns, or Markdown with LaTeX equations.
+    style : {"text", "ascii", "markdown"}
+        Unicode for a terminal of 100 columns, the same with equations in ASCII, or Markdown with LaTeX equations.
 
     Returns
     -------

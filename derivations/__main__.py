@@ -9,6 +9,7 @@ from pathlib import Path
 import derivations
 from derivations import generate
 from rotsim.files import write_atomically
+from rotsim.streams import prepare, shows
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = [name for name in names if name not in derivations.DERIVATIONS]
     if unknown:
         parser.error(f"no derivation is called {unknown[0]!r}; choose from {known}")
-    style = "markdown" if options.markdown else "text"
+    prepare()
+    style = "markdown" if options.markdown else "text" if shows("λ√─") else "ascii"
     text = "\n".join(derivations.render(name, style) for name in names)
     if options.markdown:
         write_atomically(options.markdown, text)

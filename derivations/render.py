@@ -36,7 +36,11 @@ LETTERS = {"vartheta": "ϑ", "varrho": "ϱ", "varkappa": "ϰ", "ell": "ℓ"}
 
 class _Pretty(_ReadingOrder, PrettyPrinter):
     def _print_Symbol(self, e: Symbol, bold_name: bool = False) -> prettyForm:
-        return prettyForm(LETTERS[e.name]) if e.name in LETTERS else super()._print_Symbol(e, bold_name)
+        return (
+            prettyForm(LETTERS[e.name])
+            if e.name in LETTERS and pretty_use_unicode()
+            else super()._print_Symbol(e, bold_name)
+        )
 
     def _print_expm1(self, e: Expr) -> prettyForm:
         return prettyForm(*prettyForm(*self._print(e.args[0]).parens()).left("expm1"))
@@ -47,11 +51,12 @@ class _Latex(_ReadingOrder, LatexPrinter):
         return rf"\operatorname{{expm1}}\left({self._print(e.args[0])}\right)"
 
 
-def _draw(item: Expr) -> str:
-    """Unicode, whatever the terminal claims to be able to show."""
-    before = pretty_use_unicode(True)
+def _draw(item: Expr, style: str) -> str:
+    """In Unicode, or ASCII for the style "ascii", whatever sympy believes of the terminal."""
+    unicode = style != "ascii"
+    before = pretty_use_unicode(unicode)
     try:
-        return _Pretty({"num_columns": WIDTH - len(INDENT), "use_unicode": True}).doprint(item)
+        return _Pretty({"num_columns": WIDTH - len(INDENT), "use_unicode": unicode}).doprint(item)
     finally:
         pretty_use_unicode(before)
 
@@ -61,25 +66,27 @@ def render_head(headline: str, legend: Iterable[tuple[Symbol, Entry]], *, style:
     if style == "markdown":
         rows = [f"| ${_Latex().doprint(symbol)}$ | `{code}` | {meaning} |" for symbol, (code, meaning, _) in legend]
         return "\n".join([f"# {headline}", "", "| symbol | in the code | meaning |", "|---|---|---|", *rows, ""])
-    rows = [f"    {_draw(symbol):3} {code:17} {meaning}" for symbol, (code, meaning, _) in legend]
+    drawn = [(_draw(symbol, style), code, meaning) for symbol, (code, meaning, _) in legend]
+    width = max([3, *(len(letter) for letter, *_ in drawn)])
+    rows = [f"    {letter:{width}} {code:17} {meaning}" for letter, code, meaning in drawn]
     return "\n".join([headline, "", *rows, ""])
 
 
 def render_step(number: int, title: str, explanation: str, equations: Iterable[Eq], *, style: str) -> str:
     """One step as text: heading, explanation, equations."""
-    if style == "text":
-        return _as_text(number, title, explanation, equations)
+    if style in ("text", "ascii"):
+        return _as_text(number, title, explanation, equations, style)
     if style == "markdown":
         return _as_markdown(number, title, explanation, equations)
-    raise ValueError(f"`style` must be 'text' or 'markdown'; got {style!r}")
+    raise ValueError(f"`style` must be 'text', 'ascii' or 'markdown'; got {style!r}")
 
 
-def _as_text(number: int, title: str, explanation: str, equations: Iterable[Eq]) -> str:
+def _as_text(number: int, title: str, explanation: str, equations: Iterable[Eq], style: str) -> str:
     heading = f"{number}. {title}"
     parts = [f"{heading}\n{'─' * len(heading)}"]
     parts += [textwrap.fill(paragraph, WIDTH) for paragraph in _paragraphs(explanation)]
     for item in equations:
-        parts.append("\n".join((INDENT + line).rstrip() for line in _draw(_one_root(item)).splitlines()))
+        parts.append("\n".join((INDENT + line).rstrip() for line in _draw(_one_root(item), style).splitlines()))
     return "\n\n".join(parts) + "\n"
 
 

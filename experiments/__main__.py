@@ -19,6 +19,7 @@ from rich.console import Console
 
 from experiments import table
 from experiments.claim import RESULTS, Finding, conduct
+from rotsim import terminal
 from rotsim.terminal import plain_table
 
 CLAIMS = (
@@ -117,7 +118,7 @@ def main(
 
     The exit code is 1 if a claim fails to run or its verdict is not the committed one, 130 after Ctrl-C.
     """
-    console = Console(soft_wrap=True)
+    console = terminal.console(soft_wrap=True)
     chosen = choose(names, skip, first) if names or quick or everything else []
     if not chosen and not only_table:
         raise click.UsageError(f"name some of {', '.join(CLAIMS)}, or give --quick or --all")

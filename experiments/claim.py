@@ -21,7 +21,6 @@ import click
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
-from rich.console import Console
 
 import rotsim
 from experiments import ledger
@@ -31,6 +30,7 @@ from rotsim.gradients import Gradient
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import save_figure
+from rotsim.terminal import console
 from rotsim.windows import bonferroni
 
 RESULTS = Path(__file__).parent / "results"
@@ -146,13 +146,13 @@ def conduct(
         started = _cpu_seconds()
         finding = examine(quick)
         seconds = _cpu_seconds() - started + book.reused_seconds
-        console = Console(soft_wrap=True)
+        screen = console(soft_wrap=True)
         for check in finding.checks:
-            console.print(check.line())
+            screen.print(check.line())
         if folder is not None:
             write(name, documentation, finding, folder, quick, seconds, **book.summary())
             book.close()
-            console.print(f"wrote {folder / name}.json and .png")
+            screen.print(f"wrote {folder / name}.json and .png")
     return finding
 
 

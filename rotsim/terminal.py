@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -26,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rotsim.dataset import layer_name
+from rotsim.streams import readable
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -48,6 +50,10 @@ _LABEL = {
 }
 
 
+MIN_WIDTH = 20  # columns of the narrowest terminal
+_NAME_WIDTH = 12  # columns that a name is folded to before a table gives up its form
+_WIDEST = 10_000  # columns: more than any table takes
+
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -64,11 +70,69 @@ def plus_minus(value: float, error: float) -> str:
     return f"{value:.{digits}g} ±{error:.0e}" if error < 1e-3 else f"{value:.{digits}g} ±{error:.1g}"
 
 
+class _Readable(Console):
+    """A console that spells what its terminal cannot show before it lays out a table, so that columns stay straight."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(readable(text, self.encoding), **options)
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # for the command's entry point: rich would exit with the code of a disagreement
+
+
+def console(stderr: bool = False, **options: Any) -> Console:
+    """Where commands print: on any terminal, of at least `MIN_WIDTH` columns.
+
+    Parameters
+    ----------
+    stderr : bool
+        Print to standard error, as progress does.
+    **options
+        Of `rich.console.Console`.
+
+    Returns
+    -------
+    Console
+    """
+    made = _Readable(stderr=stderr, **options)
+    if made.width < MIN_WIDTH:
+        made.width = MIN_WIDTH
+    return made
+
+
+class _Table(Table):
+    """A table that becomes a list of its rows where its numbers do not fit side by side."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self._needed(console, options) <= options.max_width:
+            yield from super().__rich_console__(console, options)
+            return
+        if self.title:
+            yield f"[bold]{self.title}[/]\n"
+        headers = [str(column.header) for column in self.columns]
+        for row in zip(*(column.cells for column in self.columns), strict=True):
+            first, *others = map(str, row)
+            yield f"[bold]{first}[/]" if first else ""
+            yield from (f"  {header}: {cell}" for header, cell in zip(headers[1:], others, strict=True) if cell)
+        if self.caption:
+            yield ""
+            yield self.caption
+
+    def _needed(self, console: Console, options: ConsoleOptions) -> int:
+        """Columns that the table takes with its names folded and its numbers whole."""
+        width = Measurement.get(console, options.update(width=_WIDEST), self).maximum
+        for column in self.columns:
+            if not column.no_wrap:
+                longest = max(console.render_str(str(cell)).cell_len for cell in (column.header, *column.cells))
+                width -= max(0, longest - (column.min_width or _NAME_WIDTH))
+        return width
+
+
 def plain_table(title: str, *columns: str, numbers: tuple[str, ...] = (), caption: str = "") -> Table:
     """A table that fits 80 columns: few rules, numbers right-aligned."""
-    table = Table(
-        title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left", box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+    table = _Table(
+        title=escape(title), title_justify="left", title_style="bold", caption=caption, caption_justify="left",
+        box=SIMPLE_HEAD, padding=(0, 1, 0, 0),
     )  # fmt: skip
     for column in columns:
         right = column in numbers

@@ -27,6 +27,7 @@ from rotsim.optimizers import OPTIMIZERS
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation import simulate
 from rotsim.terminal import QUANTITY, plain_table, plus_minus, verdict_text
+from rotsim.terminal import console as terminal_console
 from rotsim.theory.equilibrium import Equilibrium, equilibrium
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def run(
         Stands in for `rotsim.equilibrium`; the negative controls pass a wrong one.
     console : rich Console, optional
     """
-    console = console or Console()
+    console = console or terminal_console()
     seed = integer("seed", seed, low=0)
     folder = None if output is None else files.output_folder(output, "verify.json", "verify.png")
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
@@ -18,6 +17,7 @@ from rotsim.dataset import load
 from rotsim.errors import DatasetError, InvalidInput
 from rotsim.files import output_folder
 from rotsim.measure.shipped import TRACES
+from rotsim.terminal import console
 
 RESULTS = Path(__file__).parents[1] / "results"
 Folder = click.Path(file_okay=False, path_type=Path)
@@ -56,10 +56,10 @@ def main(
     folder = output_folder(output or RESULTS / f"suite_{suite}", "README.md")
     words = ["python -m experiments.networks", f"--suite {suite}", f"--device {device}", f"--seed {seed}"]
     words += [f"--steps {steps}"] if steps else []
-    console = Console(stderr=True)
+    screen = console(stderr=True)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     done = []
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
         for name, run in runs.items():
             path = folder / f"{name}.nc"
             if not finished(path, run):
@@ -76,7 +76,7 @@ def main(
                     )
                 except InvalidInput as error:
                     progress.remove_task(bar)
-                    console.print(f"skipped {name}: {error}", markup=False)
+                    screen.print(f"skipped {name}: {error}", markup=False)
                     continue
             done.append(name)
     if not done:
@@ -94,7 +94,7 @@ def record_command(only: tuple[str, ...], seed: int, output: Path, data: Path | 
     output = output_folder(output)
     names = only or tuple(SHIPPED)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console(stderr=True)) as progress:
         for name in names:
             bar = progress.add_task(name, total=SHIPPED[name].steps)
             record(
@@ -118,7 +118,7 @@ def heldout_command(networks: tuple[str, ...], steps: int, seed: int, output: Pa
     if output is not None:
         output = output_folder(output, "heldout.json", "heldout.md")
     found = {}
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress(console=console(stderr=True)) as progress:
         for name in progress.track(names, description="held-out networks"):
             found[name] = heldout.train(name, steps, seed)
     command = " ".join(["python -m experiments.networks heldout", *networks, f"--steps {steps} --seed {seed}"])
@@ -149,7 +149,7 @@ def table_command(traces: tuple[Path, ...]) -> None:
                 f"{row.spread:.3f}",
                 f"{row.inactive}/{row.neurons}",
             )
-    Console().print(table)
+    console().print(table)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
 import sys
 
 import click
 
-from rotsim import __version__
+from rotsim import __version__, streams
 from rotsim.cli.comparing import compare, verify
 from rotsim.cli.predicting import derive, equilibrium, plan, predict, transfer
 from rotsim.cli.simulating import simulate
-from rotsim.cli.specs import HELP_SETTINGS
+from rotsim.cli.specs import HELP_SETTINGS, PerOptimizer, meant_option
 from rotsim.cli.tracing import trace
 from rotsim.errors import DatasetError, InvalidInput, NoEquilibrium
+
+_SIGPIPE = 13  # a shell's exit code of a command that this signal ends is 128 more
 
 
 @click.group(context_settings=HELP_SETTINGS)
@@ -53,20 +57,56 @@ def _after_interrupt(stopped: BaseException, arguments: list[str]) -> str:
     return f"{stopped}; saved {saved}. Continue with:\n{command}"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Entry point: exit code 0, 1 for a disagreement, 2 for bad input, 130 for Ctrl-C."""
+def _hint(error: click.ClickException, arguments: list[str]) -> str:
+    """A click error in one line, with the option that was meant and the help of the very command."""
+    message = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        given = next((a for a in arguments if a.startswith(error.option_name)), error.option_name).partition("=")[0]
+        meant = meant_option(given, context.command)
+        message = f"No such option {given!r}.{f' Did you mean {meant}?' if meant else ''}"
+        if isinstance(context.command, PerOptimizer):
+            message += f" Name an optimizer first, as in {context.command_path} adamw {given}"
+    return f"{message.removesuffix('.')} (see {context.command_path if context else 'rotsim'} --help)"
+
+
+def _answer(arguments: list[str]) -> int:
+    """Run the command; everything that can go wrong is one line and an exit code."""
     try:
-        cli.main(args=arguments, prog_name="rotsim", standalone_mode=False)
+        with cli.make_context("rotsim", list(arguments)) as context:
+            cli.invoke(context)
+        sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.ClickException as error:
-        print(f"rotsim: {error.format_message()} (see rotsim --help)", file=sys.stderr)
+        print(f"rotsim: {_hint(error, arguments)}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # whoever read has what he wanted, as `head` has
+        return 128 + _SIGPIPE
+    except MemoryError as error:
+        print(f"rotsim: not enough memory: {error or 'lower --dim or --neurons'}", file=sys.stderr)
         return 2
     except (InvalidInput, DatasetError, NoEquilibrium, ArithmeticError, OSError) as error:
         print(f"rotsim: {error}", file=sys.stderr)
         return 2
     except (click.Abort, KeyboardInterrupt) as stopped:
-        cause = stopped.__cause__ or stopped  # click turns KeyboardInterrupt into Abort
-        print(f"rotsim: {_after_interrupt(cause, sys.argv[1:] if arguments is None else arguments)}", file=sys.stderr)
+        print(f"rotsim: {_after_interrupt(stopped, arguments)}", file=sys.stderr)
         return 130
     except SystemExit as end:
         return int(end.code or 0)
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point: exit code 0, 1 for a disagreement, 2 for bad input, 130 for Ctrl-C, 141 if nobody reads on."""
+    streams.prepare()
+    code = _answer(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.stdout.flush()
+    except OSError:  # what is left cannot be written; Python would try once more at its end, with a traceback
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code

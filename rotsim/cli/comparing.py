@@ -15,10 +15,8 @@ from rotsim.cli.tracing import trace_report
 @click.pass_context
 def compare(context: click.Context, file: str, as_json: bool) -> None:
     """Compare a saved simulation with theory; exit code 1 if they disagree. A trace gets its `trace report`."""
-    from rich.console import Console
-
     from rotsim import dataset
-    from rotsim.terminal import report_table
+    from rotsim.terminal import console, report_table
     from rotsim.theory.traces import compare_with_theory
 
     data = dataset.load(file)
@@ -30,7 +28,7 @@ def compare(context: click.Context, file: str, as_json: bool) -> None:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:
         title = f"{file}: {data.attrs['source']}, {dataset.optimizer_of(data).describe()}"
-        Console().print(report_table(report, title, "measured"))
+        console().print(report_table(report, title, "measured"))
     if not report.passed:
         raise SystemExit(1)
 

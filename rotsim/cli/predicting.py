@@ -9,23 +9,22 @@ import click
 
 from rotsim.cli.specs import GRADIENT_OPTIONS, HELP_SETTINGS, PerOptimizer, gradient_model
 from rotsim.errors import InvalidInput
+from rotsim.streams import shows
 
 
 def _equilibrium(
     optimizer: Any, dim: int, gradient: str, scale: float | None, parameters: tuple[str, ...], output: str | None
 ) -> None:
-    from rich.console import Console
-
     from rotsim.dataset import provenance
     from rotsim.files import check_writable, write_atomically
-    from rotsim.terminal import equilibrium_table
+    from rotsim.terminal import console, equilibrium_table
     from rotsim.theory.equilibrium import equilibrium
 
     if output is not None:
         check_writable(output)
     model = gradient_model(gradient, scale, parameters)
     exact, leading = (equilibrium(optimizer, dim, model, method) for method in ("exact", "leading"))
-    Console().print(
+    console().print(
         equilibrium_table(optimizer, exact, leading, f"{optimizer.describe()}, dim {dim}, {gradient} gradients")
     )
     if output is not None:
@@ -84,11 +83,9 @@ def _predict(
     output: str | None,
     figure: str | None,
 ) -> None:
-    from rich.console import Console
-
     from rotsim import dataset, files
     from rotsim.errors import integer
-    from rotsim.terminal import course_table
+    from rotsim.terminal import console, course_table
     from rotsim.theory.approach import steps_to_equilibrium
     from rotsim.theory.prediction import predict, settling
 
@@ -111,7 +108,7 @@ def _predict(
         first = steps_to_equilibrium(optimizer, dim, model, initial_norm, within=0.05)
         note = f"At a constant learning rate it comes within 5 % of equilibrium after {first} steps."
     title = f"{optimizer.describe()}, dim {dim}, {gradient} gradients, {schedule} schedule"
-    Console().print(course_table(course, in_force, title, note))
+    console().print(course_table(course, in_force, title, note))
     if output is not None:
         dataset.save(course, output)
         click.echo(f"saved {output}")
@@ -162,9 +159,7 @@ def plan(family: str, betas: tuple[float, float] | None, momentum: float | None,
 
     Example: rotsim plan adamw --rotation 0.01 --norm 1 --dim 1024
     """
-    from rich.console import Console
-
-    from rotsim.terminal import equilibrium_table
+    from rotsim.terminal import console, equilibrium_table
     from rotsim.theory.equilibrium import equilibrium
     from rotsim.theory.planning import plan
 
@@ -174,7 +169,7 @@ def plan(family: str, betas: tuple[float, float] | None, momentum: float | None,
     found = plan(family.replace("-", "_"), **targets, **fixed)
     leading = equilibrium(found.optimizer, targets["dim"], method="leading")
     title = f"{found.optimizer.describe()}, dim {targets['dim']}"
-    Console().print(equilibrium_table(found.optimizer, found.equilibrium, leading, title))
+    console().print(equilibrium_table(found.optimizer, found.equilibrium, leading, title))
 
 
 def _transfer(
@@ -187,9 +182,7 @@ def _transfer(
     batch_factor: float,
     steps_factor: float,
 ) -> None:
-    from rich.console import Console
-
-    from rotsim.terminal import equilibrium_table
+    from rotsim.terminal import console, equilibrium_table
     from rotsim.theory.equilibrium import equilibrium
     from rotsim.theory.planning import transfer
 
@@ -205,7 +198,7 @@ def _transfer(
     new = found.optimizer
     before = equilibrium(optimizer, dim, model)
     leading = equilibrium(new, dim, model.averaged(batch_factor), method="leading")
-    Console().print(equilibrium_table(new, found.equilibrium, leading, f"{new.describe()}, dim {dim}"))
+    console().print(equilibrium_table(new, found.equilibrium, leading, f"{new.describe()}, dim {dim}"))
     click.echo(
         f"lr {optimizer.lr:g} → {new.lr:.4g} (x {new.lr / optimizer.lr:.4g}), weight decay {optimizer.weight_decay:g} "
         f"→ {new.weight_decay:.4g} (x {new.weight_decay / optimizer.weight_decay:.4g})\n"
@@ -237,6 +230,8 @@ def derive(names: tuple[str, ...], style: str) -> None:
     """Print the derivation of the closed forms, step by step (default: all optimizers)."""
     import derivations
 
+    if style == "text" and not shows("λ√─"):
+        style = "ascii"
     for name in names or tuple(derivations.DERIVATIONS):
         if name not in derivations.DERIVATIONS:
             raise InvalidInput(f"derivation {name!r} is unknown; choose from {', '.join(derivations.DERIVATIONS)}")

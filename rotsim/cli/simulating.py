@@ -22,12 +22,10 @@ def _simulate(
     checkpoint_seconds: float | None,
     **run: Any,
 ) -> None:
-    from rich.console import Console
-
     from rotsim import dataset, files
     from rotsim.comparison import compare
     from rotsim.simulation import Interrupted, simulate
-    from rotsim.terminal import progress_bar, report_table
+    from rotsim.terminal import console, progress_bar, report_table
     from rotsim.theory.equilibrium import equilibrium
 
     if output is not None:
@@ -39,8 +37,8 @@ def _simulate(
         run.update(checkpoint=output, checkpoint_seconds=checkpoint_seconds)
     earlier = dataset.load(resume) if resume is not None else None
     model = gradient_model(gradient, scale, parameters)
-    console = Console()
-    with progress_bar(Console(stderr=True), f"{optimizer.label} walk, steps") as progress:
+    screen = console()
+    with progress_bar(console(stderr=True), f"{optimizer.label} walk, steps") as progress:
         try:
             result = simulate(
                 optimizer, dim=dim, gradient=model, resume=earlier, keep_state=keep_state, progress=progress, **run
@@ -55,12 +53,12 @@ def _simulate(
     finally:  # a full disk does not keep the result from being seen
         try:
             report = compare(result, equilibrium(optimizer, dim, model))
-            console.print(report_table(report, f"{optimizer.describe()}, dim {dim}, {gradient} gradients"))
+            screen.print(report_table(report, f"{optimizer.describe()}, dim {dim}, {gradient} gradients"))
         except (InvalidInput, NoEquilibrium) as reason:
             final = float((result["norm"].values[:, -1] ** 2).mean() ** 0.5)
             click.echo(f"RMS norm after {run['steps']} steps: {final:.6g}. No prediction to compare with: {reason}")
     if output is not None:
-        console.print(f"saved {output}", markup=False)
+        screen.print(f"saved {output}", markup=False)
 
 
 simulate = PerOptimizer(

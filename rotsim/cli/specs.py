@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import MISSING, fields
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -24,6 +25,38 @@ _GRADIENTS = (
     "scale-invariant", "isotropic", "signal", "autocorrelated", "student-t", "radial", "layer-invariant",
     "simple-system",
 )  # fmt: skip
+
+# what other programs call an option, and its name here; the first that the command has is meant
+_SYNONYMS = {
+    "--wd": ["--weight-decay"],
+    "--decay": ["--weight-decay"],
+    "--l2": ["--weight-decay"],
+    "--learning-rate": ["--lr"],
+    "--beta": ["--betas", "--momentum"],
+    "--beta1": ["--betas", "--momentum"],
+    "--beta2": ["--betas"],
+    "--betas": ["--momentum"],
+    "--momentum": ["--betas"],
+    "--epsilon": ["--eps"],
+    "--fan-in": ["--dim"],
+    "--width": ["--dim"],
+    "--num-steps": ["--steps"],
+    "--iterations": ["--steps"],
+    "--out": ["--output"],
+    "-o": ["--output"],
+}
+
+
+def meant_option(given: str, command: click.Command) -> str | None:
+    """The option of `command` that an unknown one stands for, with how many values it takes; None if there is none."""
+    options = {name: option for option in command.params for name in option.opts if isinstance(option, click.Option)}
+    spelled = "--" + given.lstrip("-").replace("_", "-").lower()
+    known = (name for name in (spelled, *_SYNONYMS.get(spelled, _SYNONYMS.get(given, []))) if name in options)
+    meant = next(known, None) or next(iter(get_close_matches(spelled, options, 1)), None)
+    if meant is None:
+        return None
+    values = options[meant].nargs
+    return f"{meant}, which takes {values} values" if values > 1 else meant
 
 
 class PerOptimizer(click.Group):

@@ -18,11 +18,9 @@ def trace() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def trace_report(file: str, output: str | None, as_json: bool) -> None:
     """Say for each layer whether theory applies and why; exit code 1 if it applies and does not agree."""
-    from rich.console import Console
-
     from rotsim import dataset, files
     from rotsim.diagnosis import diagnose, to_json
-    from rotsim.terminal import diagnosis_reasons, diagnosis_table, norm_table, skipped_text
+    from rotsim.terminal import console, diagnosis_reasons, diagnosis_table, norm_table, skipped_text
 
     folder = files.output_folder(output, "report.json", "report.png") if output is not None else None
     data = dataset.load(file)
@@ -30,15 +28,15 @@ def trace_report(file: str, output: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(diagnosis, data), nl=False)
     else:
-        console = Console()
-        console.print(diagnosis_table(diagnosis, f"{file}: {diagnosis.optimizer.describe()}"))
+        screen = console()
+        screen.print(diagnosis_table(diagnosis, f"{file}: {diagnosis.optimizer.describe()}"))
         if any(isfinite(layer.predicted_norm) for layer in diagnosis.layers):
-            console.print(norm_table(diagnosis))
+            screen.print(norm_table(diagnosis))
         if reasons := diagnosis_reasons(diagnosis):
-            console.print(reasons)
+            screen.print(reasons)
         if skipped := skipped_text(dataset.spec_of(data).get("skipped", {})):
-            console.print(f"Not recorded: {skipped}.", markup=False)
-        console.print(diagnosis.summary())
+            screen.print(f"Not recorded: {skipped}.", markup=False)
+        screen.print(diagnosis.summary())
     if folder is not None:
         from rotsim.plotting import save_figure, trace_figure
 
@@ -55,13 +53,11 @@ def trace_report(file: str, output: str | None, as_json: bool) -> None:
 @click.argument("second")
 def trace_compare(first: str, second: str) -> None:
     """Compare how evenly two runs rotate: across layers and across neurons."""
-    from rich.console import Console
-
     from rotsim import dataset
     from rotsim.balance import balance
-    from rotsim.terminal import balance_table
+    from rotsim.terminal import balance_table, console
 
     one, two = dataset.load(first), dataset.load(second)
     labels = (dataset.optimizer_of(one).label, dataset.optimizer_of(two).label)
     names = labels if labels[0] != labels[1] else (f"{labels[0]} A", f"{labels[1]} B")
-    Console().print(balance_table(balance(one), balance(two), names, f"{first} and {second}"))
+    console().print(balance_table(balance(one), balance(two), names, f"{first} and {second}"))

@@ -1,0 +1,244 @@
+"""What a person reads: in ASCII, in forty columns, through a pipe that closes; and the hint after a wrong option."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import derivations
+import rotsim
+from rotsim.cli import main
+from rotsim.measure.shipped import shipped_traces
+from rotsim.streams import prepare, readable
+from rotsim.terminal import console, plain_table
+
+ADAMW = ["adamw", "--lr", "1e-2", "--weight-decay", "0.1"]
+SGDM = ["sgdm", "--lr", "0.1", "--weight-decay", "0.1"]
+WALK = ["simulate", *SGDM, "--dim", "8", "--neurons", "2", "--steps", "200", "--engine", "numpy"]
+TRACE = str(shipped_traces()["digits_lion"])
+
+
+def terminal(monkeypatch, encoding):
+    """Standard output and error of a terminal of this encoding; what it got is in their buffers."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    return streams
+
+
+def printed(streams):
+    for stream in streams:
+        stream.flush()
+    return "".join(stream.buffer.getvalue().decode(stream.encoding) for stream in streams)
+
+
+@pytest.mark.parametrize(
+    ("text", "spelled"),
+    [
+        ("norm ‖w‖", "norm |w|"),
+        ("5.038 ±0.005", "5.038 +-0.005"),
+        ("lr 0.1 → 0.2 (x 2)", "lr 0.1 -> 0.2 (x 2)"),
+        ("λ_eff = λ + P, β1, η, ε, Θ", "lambda_eff = lambda + P, beta1, eta, epsilon, Theta"),
+        ("‖w‖², 10⁻³, β₁", "|w|^2, 10^-3, beta_1"),
+        ("ĝ and g̃", "g and g"),
+        ("─│┼", "-|+"),
+        ("日", "?"),
+        ("a\udcffb", "a?b"),
+    ],
+)
+def test_what_ascii_lacks_is_spelled(text, spelled):
+    assert readable(text, "ascii") == spelled
+    assert readable(spelled, "utf-8") == spelled
+
+
+def test_what_an_encoding_has_stays():
+    assert readable("‖w‖² ±1 λ", "latin-1") == "|w|² ±1 lambda"
+    assert readable("‖w‖² ±1 λ", "utf-8") == "‖w‖² ±1 λ"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--help"],
+        ["simulate", "lion", "--help"],
+        ["equilibrium", *ADAMW],
+        ["transfer", *ADAMW, "--batch-factor", "4"],
+        ["trace", "report", TRACE],
+        ["derive", "sgdm"],
+        WALK,
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_command_prints_on_every_terminal(command, encoding, monkeypatch):
+    streams = terminal(monkeypatch, encoding)
+    main(command)
+    text = printed(streams)
+    assert len(text) > 200 and "Traceback" not in text and "?" not in re.sub(r"\?\s", "", text)
+    assert encoding != "ascii" or text.isascii()
+    assert encoding != "utf-8" or "--help" in command or not text.isascii()
+
+
+def test_columns_stay_straight_where_symbols_are_spelled(monkeypatch):
+    streams = terminal(monkeypatch, "ascii")
+    assert main(["equilibrium", *ADAMW]) == 0
+    rows = [line.rstrip() for line in printed(streams).splitlines() if line.startswith(("|", "+-"))]
+    assert len(rows) == 8 and len({len(row) for row in rows}) == 1
+
+
+def test_a_handler_that_was_asked_for_is_kept(monkeypatch):
+    streams = terminal(monkeypatch, "ascii")
+    streams[0].reconfigure(errors="namereplace")
+    prepare()
+    assert streams[0].errors == "namereplace" and streams[1].errors == "rotsim.spelled"
+
+
+def test_equations_in_ascii_are_drawn_so():
+    text = derivations.render("sgdm", "ascii")
+    equations = [line for line in text.splitlines() if line.startswith("    ") and "=" in line]
+    assert any("alpha*m[t - 1] + lambda*w[t - 1] + g[t]" in line for line in equations)
+    drawn = [line for line in text.split("1. Random walk")[1].splitlines() if line.startswith("    ")]
+    assert drawn and all(len(readable(line, "ascii")) == len(line) for line in drawn)  # spelling moves nothing
+
+
+@pytest.mark.parametrize("columns", ["40", "1", "0", "nonsense"])
+def test_a_narrow_terminal_cuts_no_digit(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["equilibrium", *ADAMW]) == 0
+    text = capsys.readouterr().out
+    exact = rotsim.equilibrium(rotsim.AdamW(1e-2, 0.1), 1024)
+    assert f"{exact.rotation:.6g}" in text and f"{exact.norm:.6g}" in text and f"{exact.update_rms:.6g}" in text
+    if columns == "40":
+        assert max(map(len, text.splitlines())) <= 40
+    main(["trace", "report", TRACE])
+    narrow = capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["trace", "report", TRACE])
+    wide = capsys.readouterr().out
+    numbers = {number for number in re.findall(r"\d+\.\d+", wide) if number not in ("0.0002", "0.99")}
+    assert len(numbers) > 20 and numbers <= set(re.findall(r"\d+\.\d+", narrow))
+
+
+def test_a_table_that_fits_stays_a_table():
+    table = plain_table("walk[1].nc: [/] of it", "name", "number", numbers=("number",))
+    table.add_row("one", "1.25")
+    for width, lines in ((40, 1), (21, 1), (20, 1)):
+        screen = console(file=io.StringIO(), width=width)
+        screen.print(table)
+        text = screen.file.getvalue()
+        assert "walk[1].nc: [/] of" in text.replace("\n", " ")
+        assert sum("one" in line and "1.25" in line for line in text.splitlines()) == lines
+    table = plain_table("walk", "name", "number", "another number", numbers=("number", "another number"))
+    table.add_row("two", "2.5", "123456789")
+    screen = console(file=io.StringIO(), width=25)
+    screen.print(table)
+    rows = [line.rstrip() for line in screen.file.getvalue().splitlines()]
+    assert rows == ["walk", "", "two", "  number: 2.5", "  another number:", "123456789"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["simulate", *ADAMW, "--wd", "3"], "'--wd'. Did you mean --weight-decay? (see rotsim simulate adamw --help)"),
+        (["equilibrium", "adamw", "--learning-rate=3"], "No such option '--learning-rate'. Did you mean --lr?"),
+        (["equilibrium", "lion", "--beta1", "3"], "Did you mean --betas, which takes 2 values? (see rotsim equil"),
+        (["equilibrium", "adamw", "--beta2", "3"], "Did you mean --betas, which takes 2 values?"),
+        (["equilibrium", "sgdm", "--beta1", "3"], "Did you mean --momentum?"),
+        (["equilibrium", "sgdm", "--betas", "3", "4"], "Did you mean --momentum?"),
+        (["equilibrium", "adamw", "-lr", "3"], "No such option '-lr'. Did you mean --lr?"),
+        (["predict", "adamw", "--weight_decay", "3"], "Did you mean --weight-decay?"),
+        (["predict", "adamw", "--nonsense"], "No such option '--nonsense' (see rotsim predict adamw --help)"),
+        (["simulate", "--lr", "3"], "Name an optimizer first, as in rotsim simulate adamw --lr"),
+        (["simulate", "adamw", "--lr", "3"], "Missing option '--weight-decay' (see rotsim simulate adamw --help)"),
+        (["trace", "report"], "Missing argument 'FILE' (see rotsim trace report --help)"),
+        (["simulat"], "Did you mean 'simulate'? (see rotsim --help)"),
+        (["equilibrium", "AdamW"], "Did you mean 'adamw'?"),
+        (["equilibrium", "adam"], "Did you mean 'adamw'?"),
+        (["plan", "sgd", "--norm", "1"], "Did you mean 'sgdm'?"),
+        (["predict", *SGDM, "--figure", "x.xyz"], "must end in one of .png, .pdf, .svg; got 'x.xyz'"),
+        (["predict", *SGDM, "--figure", ""], "must end in one of .png"),
+        (["predict", *SGDM, "--output", ""], "must not be empty"),
+        (["trace", "report", TRACE, "--output", ""], "must not be empty"),
+        (["verify", "--output", ""], "must not be empty"),
+        (["simulate", *SGDM, "--resume", ""], "must not be empty"),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_gets_its_hint(arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr("rotsim.verify._derivations", None)  # nothing is computed
+    assert main(arguments) == 2
+    out, error = capsys.readouterr()
+    assert message in error and error.count("\n") == 1 and error.startswith("rotsim: ") and not out
+
+
+def test_a_group_alone_shows_its_help(capsys):
+    assert main([]) == 2
+    assert "rotsim verify --quick" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_a_figure_is_what_its_name_says(suffix, tmp_path):
+    path = tmp_path / f"course.{suffix}"
+    assert main(["predict", *SGDM, "--steps", "200", "--figure", str(path)]) == 0
+    start = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix]
+    assert path.read_bytes().startswith(start)
+
+
+class Closed(io.RawIOBase):
+    """The writing end of a pipe that nobody reads any more, or a disk that is full."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        raise self.error
+
+
+@pytest.mark.parametrize("command", [["equilibrium", *ADAMW], ["derive", "sgdm"], ["--help"], ["compare", "no.nc"]])
+def test_a_reader_that_leaves_ends_a_command_quietly(command, monkeypatch):
+    _, error = terminal(monkeypatch, "utf-8")
+    closed = io.TextIOWrapper(io.BufferedWriter(Closed(BrokenPipeError()), 64), "utf-8")
+    monkeypatch.setattr(sys, "stdout", closed)
+    assert main(command) == (2 if command[0] == "compare" else 141)
+    assert printed([error]).count("\n") == (command[0] == "compare")
+
+
+def test_a_full_disk_behind_standard_output_is_one_line(monkeypatch):
+    _, error = terminal(monkeypatch, "utf-8")
+    full = io.TextIOWrapper(io.BufferedWriter(Closed(OSError(28, "No space left on device")), 64), "utf-8")
+    monkeypatch.setattr(sys, "stdout", full)
+    assert main(["equilibrium", *ADAMW]) == 2
+    assert "No space left on device" in printed([error]) and printed([error]).count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell with pipes")
+def test_a_pipe_in_a_shell():
+    """In a process of its own, whose last words at the interpreter's end are seen too."""
+    command = f"{sys.executable} -m rotsim derive sgdm | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=True)
+    assert (done.stdout, done.stderr) == ("141\n", "")
+
+
+def test_numba_without_its_compiler_walks_slowly():
+    command = [sys.executable, "-m", "rotsim", "simulate", *ADAMW, "--dim", "8", "--neurons", "1", "--steps", "20"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+    )
+    assert done.returncode == 0 and "rotation" in done.stdout and not done.stderr
+
+
+def test_json_is_ascii_on_every_terminal(monkeypatch):
+    streams = terminal(monkeypatch, "ascii")
+    main(["trace", "report", TRACE, "--json"])
+    assert json.loads(printed(streams))["layers"]
