@@ -34,6 +34,7 @@ SIDE = 6  # points on either side of a cell that interpolation looks at
 GHOSTS = SIDE - 1  # of these lie below ζ_1
 _STRAIGHT = 0.01  # ζ_1 v at most: a cubic through ζ = 0 and three points is then off by 1e-8
 _THREE = (1, 4, 7)  # these points
+_AT_ONCE = POINTS - 12  # new points that leave room for these beside them
 
 
 class Tables(NamedTuple):
@@ -113,9 +114,9 @@ def lay(zeta, v) -> None:  # type: ignore[no-untyped-def]
 
 
 @kernel_part()
-def _cubic(by, values):  # type: ignore[no-untyped-def]
+def _cubic(by, zero, first, second, third):  # type: ignore[no-untyped-def]
     """A sum over ζ = 0 and the three points."""
-    return by[0] * values[0] + by[1] * values[1] + by[2] * values[4] + by[3] * values[7]
+    return by[0] * zero + by[1] * first + by[2] * second + by[3] * third
 
 
 @kernel_part()
@@ -137,18 +138,26 @@ def widen(zeta, rows, counts, parts, v, entering) -> None:  # type: ignore[no-un
     entering : ndarray, shape (4,)
         As `tables` has it.
     """
-    while zeta[1] * v > _STRAIGHT and zeta[1] > 0.0:
+    missing, first = 0, zeta[1]
+    while first * v > _STRAIGHT and first > 0.0:
+        first *= np.exp(-SPACING)
+        missing += 1
+    while missing > 0:
+        new = min(missing, _AT_ONCE)
+        missing -= new
         for part in range(parts):
-            count = min(counts[part] + 1, POINTS)
+            count = min(counts[part] + new, POINTS)
             counts[part] = count
             for row in range(rows.shape[1]):
-                new = _cubic(entering, rows[part, row])
-                for k in range(count, 1, -1):
-                    rows[part, row, k] = rows[part, row, k - 1]
-                rows[part, row, 1] = new
-        for k in range(POINTS, 1, -1):
-            zeta[k] = zeta[k - 1]
-        zeta[1] *= np.exp(-SPACING)
+                values = rows[part, row]
+                for k in range(count, new, -1):
+                    values[k] = values[k - new]
+                for k in range(new, 0, -1):
+                    values[k] = _cubic(entering, values[0], values[k + 1], values[k + 4], values[k + 7])
+        for k in range(POINTS, new, -1):
+            zeta[k] = zeta[k - new]
+        for k in range(new, 0, -1):
+            zeta[k] = zeta[k + 1] * np.exp(-SPACING)
 
 
 @kernel_part()
@@ -178,7 +187,7 @@ def integral(values, zeta, count, root, tail):  # type: ignore[no-untyped-def]
     if 0.0 < last < 0.99 * before or 0.0 > last > 0.99 * before:
         total += last / (before / last - 1.0)
     total *= SPACING / np.sqrt(np.pi) if root else SPACING
-    return total + _cubic(tail, values) * (np.sqrt(zeta[1]) if root else zeta[1])
+    return total + _cubic(tail, values[0], values[1], values[4], values[7]) * (np.sqrt(zeta[1]) if root else zeta[1])
 
 
 @kernel_part()

@@ -218,6 +218,11 @@ def _radial(o: Optimizer, dim: int, law: GradientPower, method: Method, white: M
     try:
         norm_squared = settled(lambda square: dim * at(square).square, white.norm_squared)
     except ValueError:  # growth exceeds loss at any norm
+        if law.radial > 0:
+            raise NoEquilibrium(
+                f"a radial gradient of strength {law.radial:g} pulls {o.describe()} past the origin in every step, for "
+                "which theory has no equilibrium; lower strength or lr"
+            ) from None
         raise _outward(o, law) from None
     walk = at(norm_squared)
     drowned = law.radial**2 * norm_squared > noise_variance(law, dim, norm_squared) * dim

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from math import asin, sqrt
+from math import asin, inf, isnan, sqrt
 from typing import Any
 
-from rotsim.errors import InvalidInput, NoEquilibrium, integer
+from rotsim.errors import NoEquilibrium, choice, instance, integer
 from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
 from rotsim.optimizers import Optimizer, Rotational
 from rotsim.optimizers.base import Method
@@ -32,7 +32,7 @@ class Equilibrium:
         0 for a rotational variant, whose norm never deviates.
     model_error : float
         Declared relative error of the formulas: what they neglect, in order of magnitude. It is
-        kept apart from any statistical error.
+        kept apart from any statistical error. Infinite where nothing bounds it.
     method : {"exact", "leading"}
     """
 
@@ -85,10 +85,8 @@ def equilibrium(
     >>> f"{eq.norm:.4f} {eq.rotation:.6f}"
     '2.2627 0.003244'
     """
-    if not isinstance(optimizer, Optimizer):
-        raise InvalidInput(f"`optimizer` must be a spec such as rotsim.AdamW(...); got {optimizer!r}")
-    if method not in ("exact", "leading"):
-        raise InvalidInput(f"`method` must be 'exact' or 'leading'; got {method!r}")
+    optimizer = instance("optimizer", optimizer, Optimizer, "a spec such as rotsim.AdamW(...)")  # type: ignore[type-abstract]
+    choice("method", method, ("exact", "leading"))
     dim, gradient, law = checked_law(dim, gradient)
     if optimizer.weight_decay == 0:
         raise NoEquilibrium(
@@ -105,7 +103,7 @@ def equilibrium(
     else:
         rotation = 2 * asin(min(1.0, half_chord)) * sqrt(gradient.angle_spread(dim))
     moved = moments.update_squared
-    return Equilibrium(
+    found = Equilibrium(
         norm=sqrt(moments.norm_squared),
         rotation=float(rotation),
         update_rms=2 * half_chord * sqrt(moments.norm_squared) if moved is None else sqrt(moved),
@@ -113,12 +111,18 @@ def equilibrium(
         model_error=float(moments.model_error + 1 / dim),
         method=method,
     )
+    if isinstance(optimizer, Rotational):
+        sizes: tuple[float, ...] = (found.rotation,)
+    else:
+        sizes = found.norm, found.rotation, found.update_rms, found.relaxation_steps
+    if not all(0 < size < inf for size in sizes) or isnan(found.model_error):
+        raise FloatingPointError  # which `within_floats` puts into words
+    return found
 
 
 def checked_law(dim: int, gradient: Gradient | None) -> tuple[int, Gradient, GradientPower]:
     """The fan-in, the gradient (scale-invariant if None) and its law, or `InvalidInput` that says which is wrong."""
     gradient = ScaleInvariant() if gradient is None else gradient
-    if not isinstance(gradient, Gradient):
-        raise InvalidInput(f"`gradient` must be a spec such as rotsim.ScaleInvariant(); got {gradient!r}")
+    gradient = instance("gradient", gradient, Gradient, "a spec such as rotsim.ScaleInvariant()")  # type: ignore[type-abstract]
     dim = integer("dim", dim, low=2)
     return dim, gradient, gradient.power(dim)

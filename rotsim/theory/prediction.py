@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rotsim import dataset
-from rotsim.errors import InvalidInput, NoEquilibrium, array, integer, positive, require
+from rotsim.errors import InvalidInput, NoEquilibrium, array, instance, integer, positive, require
 from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ScheduleLike = np.ndarray | Callable[[np.ndarray], np.ndarray] | None
 
 MAX_STEPS = 3_000_000  # of a course: followed in about ten seconds, and 0.3 GB with its schedules
+ROUNDING = 1e-9  # by which 1 - ρ may fall short of 0
 _SETTLING = 100  # points at which `settling` computes equilibria
 
 
@@ -127,8 +128,8 @@ def predict(
     last = np.minimum(np.arange(1, len(records) + 1) * window, steps)
     mean = records / np.diff(last, prepend=0)[:, None]
     rms = np.sqrt(mean[:, :3])
-    if not np.isfinite(rms).all():
-        raise InvalidInput("the prediction left the range of floating-point numbers; lower `lr` or the schedule")
+    if not np.isfinite(mean).all() or not (rms[:, 0] > 0).all():
+        raise FloatingPointError  # which `within_floats` puts into words
     if not isinstance(optimizer, Rotational):  # it turns by an angle, whatever the norm does
         rms[:, 1] *= np.sqrt(gradient.angle_spread(dim) * _young(optimizer, dim, law, start, lr * wd, rms[:, 0], last))
     result = dataset.build(
@@ -271,6 +272,8 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
         else:
             raise InvalidInput(f"`optimizer` must be AdamW, AdamL2, SGDM or Lion; got {optimizer.describe()}")
         fallen = _fallen_modes(optimizer.lr, optimizer.weight_decay, covariance, lag)
+    if not fallen > -ROUNDING:
+        raise FloatingPointError  # which `within_floats` puts into words
     return 2 * asin(min(1.0, sqrt(max(fallen, 0.0) / 2)))
 
 
@@ -317,10 +320,8 @@ def _young(
 
 def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[int, GradientPower]:
     """Validate what all functions here share; the dimension and the law of the gradient."""
-    if not isinstance(optimizer, Optimizer):
-        raise InvalidInput(f"`optimizer` must be a spec such as rotsim.AdamW(...); got {optimizer!r}")
-    if not isinstance(gradient, Gradient):
-        raise InvalidInput(f"`gradient` must be a spec such as rotsim.ScaleInvariant(); got {gradient!r}")
+    instance("optimizer", optimizer, Optimizer, "a spec such as rotsim.AdamW(...)")  # type: ignore[type-abstract]
+    instance("gradient", gradient, Gradient, "a spec such as rotsim.ScaleInvariant()")  # type: ignore[type-abstract]
     dim = integer("dim", dim, low=3)
     law = gradient.power(dim)
     if not law.white:
@@ -334,7 +335,14 @@ def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[int, G
 def _factors(name: str, given: ScheduleLike, step: np.ndarray) -> tuple[np.ndarray, str]:
     """Factors of a schedule at every step, and what identifies them."""
     schedule = Schedule(name, given, len(step))
-    return schedule(step), schedule.digest(len(step))
+    try:
+        return schedule(step), schedule.digest(len(step))
+    except InvalidInput:
+        raise
+    except Exception as error:  # of the caller's own function
+        raise InvalidInput(
+            f"`{name}` must be a function from step numbers to factors; it raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def _countable(name: str, steps: int) -> int:
