@@ -105,8 +105,11 @@ def _predict(
     in_force = settling(optimizer, dim, model, course["step"].values, factors, decay)
     note = ""
     if optimizer.weight_decay > 0:
-        first = steps_to_equilibrium(optimizer, dim, model, initial_norm, within=0.05)
-        note = f"At a constant learning rate it comes within 5 % of equilibrium after {first} steps."
+        try:
+            first = steps_to_equilibrium(optimizer, dim, model, initial_norm, within=0.05)
+            note = f"At a constant learning rate it comes within 5 % of equilibrium after {first} steps."
+        except InvalidInput as unknown:  # the course itself is known all the same
+            note = f"When it comes within 5 % of equilibrium is not known: {unknown}"
     title = f"{optimizer.describe()}, dim {dim}, {gradient} gradients, {schedule} schedule"
     console().print(course_table(course, in_force, title, note))
     if output is not None:

@@ -26,7 +26,7 @@ from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import equilibrium
 from rotsim.theory.prediction import predict
 
-FOLLOWED = 1_000_000  # steps of a course, a few seconds
+FOLLOWED = 500_000  # steps of a course, a second or two
 SHARPEST = 1e-6  # courses are no more exact than that
 _RECORDS = 20_000  # windows of a course, and so the resolution of a count
 _BEYOND = 5.0  # relaxation times after which a course is over, apart from those that the wanted share takes
@@ -56,14 +56,14 @@ def steps_to_equilibrium(
     Returns
     -------
     int
-        To 1/20000 of itself or better up to 500 000 steps. Beyond a million it is extrapolated from courses at faster
-        rates, within 2 %.
+        Counted to 1/20000 of the course that is followed. Beyond 500 000 steps it is extrapolated from courses at
+        faster rates, within 2 %.
 
     Raises
     ------
     InvalidInput, NoEquilibrium
-        If an argument is out of range, ``weight_decay`` is 0, or a course of a million steps neither settles nor can
-        be extrapolated, as where moments remember as many steps.
+        If an argument is out of range, ``weight_decay`` is 0, or a course of 500 000 steps neither settles nor
+        can be extrapolated, as where moments remember as many steps.
 
     Notes
     -----

@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def within_floats(function: F) -> F:
-    """A public function whose arithmetic may overflow, divide by zero or find no root: `InvalidInput` in each case.
+    """A public function whose arithmetic may overflow, find no root or fill memory: `InvalidInput` in each case.
 
     Sizes from 1e-30 to 1e30 are allowed one by one. Where their products are not, a formula fails somewhere inside, or
     a search for a root meets NaN. No warning reaches the caller: results are checked where they are made.
@@ -44,5 +44,7 @@ def within_floats(function: F) -> F:
                 f"`{function.__name__}` leaves the range of floating-point numbers at ({values}); "
                 "use values nearer to those of a real training"
             ) from error
+        except MemoryError as error:
+            raise InvalidInput(f"`{function.__name__}` needs more memory than there is: {error}") from error
 
     return checked  # type: ignore[return-value]

@@ -334,14 +334,15 @@ def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[int, G
 
 def _factors(name: str, given: ScheduleLike, step: np.ndarray) -> tuple[np.ndarray, str]:
     """Factors of a schedule at every step, and what identifies them."""
-    schedule = Schedule(name, given, len(step))
     try:
+        schedule = Schedule(name, given, len(step))
         return schedule(step), schedule.digest(len(step))
     except InvalidInput:
         raise
-    except Exception as error:  # of the caller's own function
+    except Exception as error:  # of the caller's own function, or of what stands for one
         raise InvalidInput(
-            f"`{name}` must be a function from step numbers to factors; it raised {type(error).__name__}: {error}"
+            f"`{name}` must be factors or a function from step numbers to factors; "
+            f"it raised {type(error).__name__}: {error}"
         ) from error
 
 

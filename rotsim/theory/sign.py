@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
+from math import ceil, log
 
 import numpy as np
 
+from rotsim.errors import require
 from rotsim.theory import closed_forms
 from rotsim.theory.second_moment import UpdateCovariance
 
 _LARGEST_POWER, _POWER_RATIO = 1e6, 1.5
+MOST_LAGS = 4_000_000  # whose correlations are summed in a second
 _LINEAR = 1e-5  # below this correlation asin(x) = x to 2e-11
 _GAUSS = np.polynomial.legendre.leggauss(24)
 
@@ -57,7 +60,10 @@ def sign_covariance(beta1: float, beta2: float) -> UpdateCovariance:
 
 def _lags(root: float) -> np.ndarray:
     """Lags 1, 2, ... up to where a correlation that falls as root^lag is so small that asin is linear."""
-    return np.arange(1, (1 if root == 0 else max(1, int(np.ceil(np.log(_LINEAR) / np.log(root))))) + 1)
+    last = 1 if root == 0 else max(1, ceil(log(_LINEAR) / log(root)))
+    way_out = f"Use betas[1], and a correlation, of at most 1 - {-log(_LINEAR) / MOST_LAGS:.0e}"
+    require(last <= MOST_LAGS, "betas", f"leave signs uncorrelated after {MOST_LAGS} steps", last, way_out)
+    return np.arange(1, last + 1)
 
 
 def discounted_sum(kept: float, beta1: float, beta2: float) -> float:
