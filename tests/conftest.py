@@ -1,7 +1,14 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests, the share of the cores that each process has, and the count of statistical tests."""
 
+import os
 import signal
 import time
+
+# Every process of pytest-xdist would otherwise start as many threads as the machine has cores.
+if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    cores = max(1, (os.cpu_count() or 1) // processes)
+    os.cpu_count = lambda: cores
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores))
 
 import matplotlib
 import pytest
@@ -10,6 +17,7 @@ matplotlib.use("Agg")
 
 from rotsim.gradients import Isotropic, ScaleInvariant
 from rotsim.optimizers import OPTIMIZERS, SGDM, AdamL2, AdamW, Lion
+from tests import chance
 
 # One moderate setting per registered optimizer: lr·wd = 1e-3 or the equivalent, so that a few
 # thousand steps reach equilibrium. A new optimizer must be added here: the protocol tests insist.
@@ -19,6 +27,26 @@ EXAMPLES = {
     "sgdm": SGDM(lr=0.1, weight_decay=1e-2),
     "lion": Lion(lr=1e-3, weight_decay=1.0),
 }
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Add what a process of pytest-xdist counted."""
+    chance.spent += getattr(node, "workeroutput", {}).get("spent", 0)
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["spent"] = chance.spent
+    elif chance.spent > chance.TESTS:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(
+        f"{chance.spent} of at most {chance.TESTS} statistical tests; with all seeds drawn anew, the probability of a "
+        f"false alarm would be {chance.spent * chance.SHARE:.1g}."
+    )
 
 
 def press_ctrl_c():
