@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from math import sqrt
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -210,13 +212,12 @@ def test_the_report_command_writes_what_it_says(tmp_path, capsys):
     assert main(["trace", "report", str(tmp_path / "absent.nc")]) == 2
 
 
-@pytest.mark.parametrize("learnable", [True, False])
-def test_a_network_nobody_tuned_for(tmp_path, learnable):
-    """LSTM, attention with fused in-projection, tied head, frozen table, depthwise convolution, one-neuron output."""
-    torch = pytest.importorskip("torch")
-    from rotsim.measure import Recorder
+def mixed(learnable, seed, path):
+    """Train LSTM, fused attention, tied head, frozen table, depthwise convolution and one-neuron output."""
+    import torch
+    from torch import nn
 
-    nn = torch.nn
+    from rotsim.measure import Recorder
 
     class Mixed(nn.Module):
         def __init__(self):
@@ -241,19 +242,12 @@ def test_a_network_nobody_tuned_for(tmp_path, learnable):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = Mixed()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1.0, betas=(0.9, 0.95))
-        draw = torch.Generator().manual_seed(0)
-        with Recorder(
-            model,
-            optimizer,
-            interval=5,
-            window=50,
-            lags=16,
-            split={"in_proj_weight": "qkv"},
-            path=tmp_path / "mixed.nc",
-        ) as recorder:
+        draw = torch.Generator().manual_seed(seed)
+        split = {"in_proj_weight": "qkv"}
+        with Recorder(model, optimizer, interval=5, window=50, lags=16, split=split, path=path) as recorder:
             for _ in range(900):
                 tokens = torch.randint(1, 25, (8, 12), generator=draw)
                 if learnable:  # else nothing can be learned and decay shrinks what the gradient does not hold
@@ -265,9 +259,45 @@ def test_a_network_nobody_tuned_for(tmp_path, learnable):
                 optimizer.step()
     finally:
         torch.set_num_threads(threads)
-    trace = dataset.load(tmp_path / "mixed.nc")
+    return recorder, diagnose(dataset.load(path))
+
+
+EXPLAINED = 0.5  # of a deviation is left at most; `tests.test_scatter` says how far trainings are from that
+
+
+def numbers(diagnosis):
+    """What scatters from training to training: how far off what is claimed is, and what λ_eff leaves of deviations."""
+    left = [
+        abs(np.log(layer.measured_rotation / layer.corrected_rotation)) / abs(np.log(layer.ratio))
+        for layer in diagnosis.layers
+        if layer.verdict == "scale-sensitive" and np.isfinite(layer.corrected_rotation)
+    ]
+    return {
+        "claimed": len(diagnosis.claimed),
+        "furthest claimed": max((abs(layer.ratio - 1) for layer in diagnosis.claimed), default=0.0),
+        "explained": len(left),
+        "median left": float(np.median(left)) if left else 0.0,
+    }
+
+
+def measured(seed):
+    """For `tests.scatter`."""
+    found = {}
+    for learnable in (True, False):
+        with TemporaryDirectory() as folder:
+            _, diagnosis = mixed(learnable, seed, Path(folder) / "mixed.nc")
+            which = "learnable" if learnable else "random"
+            found |= {f"{which} {key}": value for key, value in numbers(diagnosis).items()}
+            found |= {f"{which} {layer.layer} rotation": layer.ratio for layer in diagnosis.layers}
+    return found
+
+
+@pytest.mark.machine
+@pytest.mark.parametrize("learnable", [True, False])
+def test_a_network_nobody_tuned_for(tmp_path, learnable):
+    pytest.importorskip("torch")
+    recorder, diagnosis = mixed(learnable, 0, tmp_path / "mixed.nc")
     assert recorder.skipped["position.weight"] == "frozen" and "lstm.bias_ih_l0" in recorder.skipped
-    diagnosis = diagnose(trace)
     verdicts = {layer.layer: layer.verdict for layer in diagnosis.layers}
     assert {f"attention.in_proj_weight[{x}]" for x in "qkv"} <= set(verdicts)
     assert "table.weight" in verdicts and "out.weight" not in verdicts  # tied: one entry
@@ -277,12 +307,6 @@ def test_a_network_nobody_tuned_for(tmp_path, learnable):
         assert np.isfinite(layer.measured_rotation) and layer.reason
         assert not layer.applies or abs(layer.ratio - 1) < 0.25, layer
     assert main(["trace", "report", str(tmp_path / "mixed.nc"), "--output", str(tmp_path)]) in (0, 1)
-    if not learnable:
-        return
-    # where λ_eff > 0 it explains a part of the deviation, in every layer
-    explained = [
-        (abs(np.log(layer.ratio)), abs(np.log(layer.measured_rotation / layer.corrected_rotation)))
-        for layer in diagnosis.layers
-        if layer.verdict == "scale-sensitive" and np.isfinite(layer.corrected_rotation)
-    ]
-    assert len(explained) >= 3 and all(corrected < 0.7 * plain for plain, corrected in explained)
+    if learnable:  # where λ_eff > 0 it explains most of the deviation, in most layers
+        found = numbers(diagnosis)
+        assert found["explained"] >= 3 and found["median left"] < EXPLAINED

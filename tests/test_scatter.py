@@ -1,0 +1,44 @@
+"""Thresholds on trained networks lie far outside the scatter of trainings over seeds and instruction sets."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tests import chance, scatter
+from tests.test_diagnosis import EXPLAINED
+
+THRESHOLDS = [
+    ("mixed", "learnable median left", EXPLAINED),
+    ("small", "averaged rotation", 1.15),
+    ("small", "plain rotation", 1.15),
+]
+
+
+@pytest.mark.parametrize(("source", "key", "threshold"), THRESHOLDS)
+def test_a_threshold_is_far_from_every_training(source, key, threshold):
+    """In standard deviations of the trainings, which are counted as known."""
+    seen = scatter.values(source, key)
+    assert len(seen) > 1
+    assert abs(threshold - seen.mean()) > chance.errors() * seen.std(ddof=1)
+
+
+def test_two_threads_repeat_the_training_of_one():
+    """Else threads would be one more thing to scatter over."""
+    lines = {(line["source"], line["instructions"], line["seed"], line["threads"]): line for line in scatter.lines()}
+    pairs = [(lines[(*key, 1)], line) for (*key, threads), line in lines.items() if threads == 2]
+    assert pairs and all(one["found"] == other["found"] for one, other in pairs)
+
+
+def test_another_instruction_set_is_another_training():
+    """Negative control: rounding is amplified, so a gate from one processor alone would be too narrow."""
+    for source in scatter.SOURCES:
+        found = {line["instructions"]: line["found"] for line in scatter.lines() if line["source"] == source}
+        assert len({str(numbers) for numbers in found.values()}) == len(found) > 1
+
+
+def test_a_gate_holds_what_it_was_made_of_and_not_another_layer():
+    low, high = scatter.gate("suite", "adamw hidden0 rotation", "adamw hidden1 rotation")
+    assert all(low < value < high for value in scatter.values("suite", "adamw hidden1 rotation"))
+    assert not low < scatter.values("suite", "adamw head rotation").max() < high
