@@ -8,6 +8,7 @@ import rotsim
 from experiments.exactness import settings
 from rotsim.theory import adam_l2_chain as chain
 from rotsim.theory import closed_forms, coupled, second_moment
+from tests import chance
 
 BETAS = [(0.0, 0.5), (0.9, 0.3), (0.9, 0.5), (0.98, 0.9), (0.8, 0.95), (0.95, 0.99), (0.98, 0.999), (0.9, 0.9999)]
 
@@ -46,10 +47,11 @@ def test_agrees_with_a_simulation_where_linear_response_fails(h, betas, kept):
     error = square.std() / square.mean() / np.sqrt(len(x))
     half = moved.mean() / (2 * square.mean())
     half_error = (moved / moved.mean() - square / square.mean()).std() / np.sqrt(len(x))
-    assert abs(square.mean() / expected.square - 1) < 4 * error + 2 * expected.error
-    assert abs(half / expected.one_minus_cosine - 1) < 4 * half_error + 2 * expected.error
+    k = chance.errors(len(x), 2)
+    assert abs(square.mean() / expected.square - 1) < k * error + 2 * expected.error
+    assert abs(half / expected.one_minus_cosine - 1) < k * half_error + 2 * expected.error
     wrong, wrong_half = linear_response(h, *betas, kept, expected.square)
-    assert abs(square.mean() / wrong - 1) > 4 * error or abs(half / wrong_half - 1) > 4 * half_error
+    assert abs(square.mean() / wrong - 1) > k * error or abs(half / wrong_half - 1) > k * half_error
 
 
 @pytest.mark.parametrize("betas", BETAS, ids=str)
@@ -146,8 +148,9 @@ def test_correlation_over_many_steps(h, betas):
         if t >= 400:
             square += x * x
             fallen += [(x - past[-1 - lag]) ** 2 / 2 for lag in lags]
+    k = chance.errors(len(x), len(lags))
     for row, lag in zip(fallen, lags, strict=True):
         ratio = row.mean() / square.mean()
         error = (row / row.mean() - square / square.mean()).std() / np.sqrt(len(x))
-        assert abs(ratio / chain.fallen(h, *betas, lag) - 1) < 4 * error < 0.05
-        assert abs(ratio / chain.fallen(h, *betas, lag + 2) - 1) > 4 * error
+        assert abs(ratio / chain.fallen(h, *betas, lag) - 1) < k * error < 0.05
+        assert abs(ratio / chain.fallen(h, *betas, lag + 2) - 1) > k * error

@@ -20,6 +20,8 @@ from experiments.trials import ImageTask, Plain, TextTask, Trial, Turned, key, l
 from rotsim.errors import InvalidInput
 from rotsim.measure import Rotated
 
+pytestmark = pytest.mark.machine
+
 SEEDS = 6
 noise = np.random.default_rng(0).normal(1.0, 0.01, (5, 4, SEEDS))  # (arm, setting, seed), arms about equal
 

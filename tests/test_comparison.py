@@ -10,8 +10,10 @@ from rotsim import dataset
 from rotsim.comparison import Check, Report
 from rotsim.statistics import autocorrelation_time
 from rotsim.windows import bonferroni, is_course
+from tests import chance
 
 OPTIMIZER = rotsim.SGDM(lr=0.1, weight_decay=0.05)
+K = chance.errors(32, 8)
 EQ = rotsim.equilibrium(OPTIMIZER, 128)
 
 
@@ -21,7 +23,7 @@ def walk():
 
 
 def test_report(walk):
-    report = rotsim.compare(walk, EQ)
+    report = rotsim.compare(walk, EQ, k=K)
     assert report.passed
     assert [c.quantity for c in report] == ["norm", "rotation", "update_rms"]
     for check in report:
@@ -39,11 +41,11 @@ def test_an_empty_report_does_not_pass():
 
 def test_fail_is_outside_both_tolerances(walk):
     far = replace(EQ, norm=EQ.norm * 1.05)
-    verdicts = [c.verdict for c in rotsim.compare(walk, far)]
+    verdicts = [c.verdict for c in rotsim.compare(walk, far, k=K)]
     assert verdicts == ["FAIL", "PASS", "PASS"]
-    assert rotsim.compare(walk, far, tolerance={"norm": 0.06}).passed
-    assert not rotsim.compare(walk, far, tolerance=0.001).passed
-    assert rotsim.compare(walk, far, quantities=("rotation",)).passed
+    assert rotsim.compare(walk, far, tolerance={"norm": 0.06}, k=K).passed
+    assert not rotsim.compare(walk, far, tolerance=0.001, k=K).passed
+    assert rotsim.compare(walk, far, quantities=("rotation",), k=K).passed
 
 
 def test_not_equilibrated_names_the_steps_needed():

@@ -8,6 +8,7 @@ from rotsim.gradients import Autocorrelated
 from rotsim.theory.ar1 import remembering
 from rotsim.theory.correlated_moment import CorrelatedUpdate, correlated_update, signal_update
 from rotsim.theory.second_moment import adam_covariance, mean_response
+from tests import chance
 from tests.test_negative_controls import adamw, projected
 from tests.test_negative_controls import remembering as by_lyapunov
 
@@ -166,11 +167,12 @@ def test_walks(name):
         opt, dim=512, neurons=24, steps=60 * window, gradient=gradient, seed=5, initial_norm=eq.norm,
         record_every=window,
     )  # fmt: skip
-    report = rotsim.compare(data, eq, quantities=("norm", "rotation"))
+    k = chance.errors(24, 2)
+    report = rotsim.compare(data, eq, quantities=("norm", "rotation"), k=k)
     assert report.passed, "\n" + report.table()
     # and closer than is declared: a third of it beside the Monte-Carlo error
     for check in report:
-        assert abs(check.measured / check.predicted - 1) < 4 * check.standard_error / check.predicted + 0.005
+        assert abs(check.measured / check.predicted - 1) < k * check.standard_error / check.predicted + 0.005
 
 
 def test_rotation_under_adamw_knows_the_autocorrelation_through_v():
@@ -186,5 +188,6 @@ def test_rotation_under_adamw_knows_the_autocorrelation_through_v():
     )  # fmt: skip
     turned = data["rotation"].values[:, 10:].mean(axis=1)
     error = turned.std(ddof=1) / np.sqrt(len(turned))
-    assert abs(turned.mean() - found.rotation) < 3 * error + found.rotation / 512
-    assert abs(turned.mean() - white.rotation) > 6 * error + found.rotation / 512
+    k = chance.errors(len(turned))
+    assert abs(turned.mean() - found.rotation) < k * error + found.rotation / 512
+    assert abs(turned.mean() - white.rotation) > k * error + found.rotation / 512

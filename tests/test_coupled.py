@@ -8,6 +8,7 @@ from scipy.signal import lfilter
 
 import rotsim
 from rotsim.theory import closed_forms, coupled, second_moment
+from tests import chance
 
 
 @pytest.mark.parametrize("decay", [1e-8, 1e-3, 0.1, 1.0, 10.0])
@@ -44,8 +45,9 @@ def test_mean_response_agrees_with_a_shifted_gradient(betas):
     slope = ((update(g + shift) - update(g - shift)) / (2 * shift)).mean(axis=1)
     error = slope.std(ddof=1) / np.sqrt(len(slope))
     expected, _ = second_moment.mean_response(beta1, beta2)
-    assert abs(slope.mean() - expected) < 4 * error + shift**2
-    assert abs(slope.mean() - 1) > 4 * error + shift**2 or betas == (0.9, 0.99)  # constant v fails
+    k = chance.errors(len(slope))
+    assert abs(slope.mean() - expected) < k * error + shift**2
+    assert abs(slope.mean() - 1) > k * error + shift**2 or betas == (0.9, 0.99)  # constant v fails
 
 
 @pytest.mark.parametrize("betas", [(0.0, 0.5), (0.5, 0.5), (0.8, 0.9), (0.9, 0.95)], ids=str)
@@ -57,10 +59,11 @@ def test_walks_agree_where_constant_v_fails(betas, decay):
     walk = rotsim.simulate(
         opt, dim=dim, neurons=64, steps=4000, gradient=gradient, initial_norm=eq.norm, seed=8, record_every=20
     )
-    report = rotsim.compare(walk, eq, k=4)
+    k = chance.errors(64, 3)
+    report = rotsim.compare(walk, eq, k=k)
     assert report.passed, "\n" + report.table()
     assert eq.model_error < 1 / dim + 1e-4
     v = 1 + opt.weight_decay**2 * eq.norm**2 / dim
     half = closed_forms.adam_l2_exact_one_minus_cosine(opt.lr, opt.weight_decay, betas[0], v)
     frozen = replace(eq, rotation=float(2 * np.arcsin(np.sqrt(half / 2))))
-    assert "FAIL" in {c.verdict for c in rotsim.compare(walk, frozen, k=4)}
+    assert "FAIL" in {c.verdict for c in rotsim.compare(walk, frozen, k=k)}

@@ -10,6 +10,7 @@ from rotsim.errors import InvalidInput, NoEquilibrium
 from rotsim.gradients import Autocorrelated, Isotropic, Radial, ScaleInvariant, Signal
 from rotsim.theory import closed_forms, departures
 from rotsim.theory.autocorrelated import lion_rotation_factor
+from tests import chance
 
 OPTIMIZERS = {
     "adamw": rotsim.AdamW(0.01, 0.3, (0.9, 0.99)),
@@ -20,7 +21,10 @@ OPTIMIZERS = {
 STRENGTH = {"adamw": 0.01, "adam_l2": 0.1, "sgdm": 0.02, "lion": 0.003}  # near λ in effect, under ScaleInvariant()
 
 
-def walk(opt, gradient, eq, dim=512, neurons=16, seed=0):
+NEURONS = 24
+
+
+def walk(opt, gradient, eq, dim=512, neurons=NEURONS, seed=0):
     window = max(1, int(eq.relaxation_steps / 5))
     return rotsim.simulate(
         opt, dim=dim, neurons=neurons, steps=60 * window, gradient=gradient, seed=seed,
@@ -32,10 +36,11 @@ def check(opt, gradient, wrong=None, dim=512):
     """The walk agrees with the prediction for its gradients, and not with that for white noise (or `wrong`)."""
     eq = rotsim.equilibrium(opt, dim, gradient)
     data = walk(opt, gradient, eq, dim)
-    report = rotsim.compare(data, eq, quantities=("norm", "rotation"))
+    k = chance.errors(NEURONS, 2)
+    report = rotsim.compare(data, eq, quantities=("norm", "rotation"), k=k)
     assert report.passed, "\n" + report.table()
     white = rotsim.equilibrium(opt, dim, wrong or ScaleInvariant())
-    verdicts = {c.verdict for c in rotsim.compare(data, replace(eq, norm=white.norm, rotation=white.rotation))}
+    verdicts = {c.verdict for c in rotsim.compare(data, replace(eq, norm=white.norm, rotation=white.rotation), k=k)}
     assert "FAIL" in verdicts
 
 
@@ -78,7 +83,7 @@ def test_projected_signal_changes_neither_norm_nor_rotation(name):
     eq, white = (rotsim.equilibrium(opt, 512, g) for g in (gradient, ScaleInvariant()))
     assert eq.rotation == pytest.approx(white.rotation, rel=5e-3)
     assert eq.norm == pytest.approx(white.norm, rel=0.01)
-    report = rotsim.compare(walk(opt, gradient, eq), eq, quantities=("norm", "rotation"))
+    report = rotsim.compare(walk(opt, gradient, eq), eq, quantities=("norm", "rotation"), k=chance.errors(NEURONS, 2))
     assert report.passed, "\n" + report.table()
 
 
@@ -87,7 +92,7 @@ def test_projected_signal_hurries_lion():
     opt, gradient = OPTIMIZERS["lion"], Signal(0.1)
     eq = rotsim.equilibrium(opt, 512, gradient)
     assert eq.rotation > 1.01 * rotsim.equilibrium(opt, 512).rotation
-    report = rotsim.compare(walk(opt, gradient, eq), eq, quantities=("norm", "rotation"))
+    report = rotsim.compare(walk(opt, gradient, eq), eq, quantities=("norm", "rotation"), k=chance.errors(NEURONS, 2))
     assert report.passed, "\n" + report.table()
 
 
@@ -110,8 +115,9 @@ def test_alignment_with_the_mean(ratio):
     measured = np.mean(cosine, axis=0)
     expected = closed_forms.signal_alignment(ratio**2 / closed_forms.adamw_takeover(0.01, 0.5))
     error = measured.std(ddof=1) / np.sqrt(neurons)
-    assert abs(measured.mean() - expected) < 4 * error + 0.03 * expected + 1 / dim
-    assert abs(measured.mean() - ratio**2 / 0.0025) > 4 * error + 0.03 * expected + 1 / dim  # without saturation
+    k = chance.errors(neurons)
+    assert abs(measured.mean() - expected) < k * error + 0.03 * expected + 1 / dim
+    assert abs(measured.mean() - ratio**2 / 0.0025) > k * error + 0.03 * expected + 1 / dim  # without saturation
 
 
 @pytest.mark.parametrize("law", [Signal(1e-9), Autocorrelated(1e-9), Radial(1e-9)], ids=lambda g: g.name)

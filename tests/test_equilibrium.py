@@ -10,9 +10,9 @@ import rotsim
 from rotsim.gradients import Isotropic, ScaleInvariant
 from rotsim.optimizers import OPTIMIZERS
 from rotsim.theory import closed_forms
+from tests import chance
 
-DIM = 256
-K = 5.0
+DIM, NEURONS = 256, 48
 
 # scale-invariant and isotropic noise of comparable size, so that Adam+L2's effective decay is alike
 MODELS = {"scale_invariant": ScaleInvariant(), "isotropic": Isotropic(0.05)}
@@ -35,7 +35,7 @@ def walks():
             eq = rotsim.equilibrium(optimizer, DIM, gradient)
             steps = 100 * round(max(8_000, 20 * eq.relaxation_steps) / 100)
             cache[key] = rotsim.simulate(
-                optimizer, dim=DIM, neurons=48, steps=steps, gradient=gradient, initial_norm=2 * eq.norm, seed=7
+                optimizer, dim=DIM, neurons=NEURONS, steps=steps, gradient=gradient, initial_norm=2 * eq.norm, seed=7
             )
         return cache[key]
 
@@ -45,7 +45,7 @@ def walks():
 @pytest.mark.parametrize("key", SETTINGS, ids="-".join)
 def test_exact_theory_agrees_with_simulation(key, walks):
     optimizer, gradient = SETTINGS[key]
-    report = rotsim.compare(walks(key), rotsim.equilibrium(optimizer, DIM, gradient), k=K)
+    report = rotsim.compare(walks(key), rotsim.equilibrium(optimizer, DIM, gradient), k=chance.errors(NEURONS, 3))
     assert report.passed, "\n" + report.table()
 
 
@@ -72,7 +72,9 @@ def test_wrong_theory_fails(name, mistake, walks):
     right = rotsim.equilibrium(optimizer, DIM, gradient)
     on_norm, on_rotation = WRONG[mistake](optimizer)
     wrong = replace(right, norm=right.norm * on_norm, rotation=right.rotation * on_rotation)
-    verdicts = {check.quantity: check.verdict for check in rotsim.compare(walks(key), wrong, k=K)}
+    verdicts = {
+        check.quantity: check.verdict for check in rotsim.compare(walks(key), wrong, k=chance.errors(NEURONS, 2))
+    }
     assert verdicts["norm" if on_norm != 1 else "rotation"] == "FAIL"
     assert verdicts["update_rms"] == "PASS"
 
@@ -83,7 +85,7 @@ def test_leading_order_fails_where_the_exact_theory_holds(name, walks):
     key = (name, "strong", "isotropic")
     optimizer, gradient = SETTINGS[key]
     leading = rotsim.equilibrium(optimizer, DIM, gradient, method="leading")
-    assert not rotsim.compare(walks(key), leading, k=K, tolerance=0.005).passed
+    assert not rotsim.compare(walks(key), leading, k=chance.errors(NEURONS, 3), tolerance=0.005).passed
     assert leading.model_error > 0.2
 
 
@@ -114,18 +116,19 @@ def test_leading_order_is_the_limit_of_the_exact(name, model):
 @pytest.mark.parametrize("dim", [10, 16, 64])
 def test_finite_dim_error_is_of_the_declared_order(dim):
     """At small dim the deviation stays below the declared 1/dim, and isotropic spread is predicted exactly."""
+    k = chance.errors(400, 12)
     for gradient in (ScaleInvariant(), Isotropic()):
         optimizer = rotsim.SGDM(lr=0.1, weight_decay=0.05)
         eq = rotsim.equilibrium(optimizer, dim, gradient)
         data = rotsim.simulate(
             optimizer, dim=dim, neurons=400, steps=3000, gradient=gradient, initial_norm=eq.norm, seed=2
         )
-        report = rotsim.compare(data, eq, k=K)
+        report = rotsim.compare(data, eq, k=k)
         assert report.passed, "\n" + report.table()
         if gradient.name == "isotropic":
             without = replace(eq, rotation=eq.rotation / np.sqrt((dim - 1) / (dim - 2)))
-            assert not rotsim.compare(data, without, tolerance=0.05 / dim, k=K).passed
-            assert rotsim.compare(data, eq, tolerance=0.05 / dim, k=K).passed
+            assert not rotsim.compare(data, without, tolerance=0.05 / dim, k=k).passed
+            assert rotsim.compare(data, eq, tolerance=0.05 / dim, k=k).passed
 
 
 def test_adam_l2_rotation_depends_on_gradient_scale_and_the_others_do_not():

@@ -13,6 +13,8 @@ from rotsim.dataset import optimizer_of, spec_of
 from rotsim.errors import InvalidInput
 from rotsim.measure.shipped import load_shipped, shipped_traces
 
+pytestmark = pytest.mark.machine
+
 NAMES = [f"{data}_{optimizer}" for data in ("digits", "fashion") for optimizer in ("adam_l2", "adamw", "lion", "sgdm")]
 
 

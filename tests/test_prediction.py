@@ -8,6 +8,7 @@ import pytest
 import rotsim
 from rotsim.optimizers import OPTIMIZERS
 from rotsim.theory.schedules import constant, cosine, linear, warmup, wsd
+from tests import chance
 
 DIM, NEURONS, STEPS = 512, 64, 2000
 MODELS = {"scale_invariant": rotsim.ScaleInvariant(), "isotropic": rotsim.Isotropic(0.05)}
@@ -66,7 +67,7 @@ def course(name, model, schedule, optimizer=None, **changed):
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_window_agrees_with_simulation(name, model, schedule, walks):
-    report = rotsim.compare(walks(name, model, schedule), course(name, model, schedule), k=3)
+    report = rotsim.compare(walks(name, model, schedule), course(name, model, schedule), k=chance.errors(None, 3))
     assert report.passed, "\n" + report.table()
     if name in ("sgdm", "lion"):  # nothing but 1/dim is neglected
         assert {check.tolerance for check in report} == {1 / DIM}
@@ -75,10 +76,10 @@ def test_every_window_agrees_with_simulation(name, model, schedule, walks):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_wrong_courses_are_rejected(name, walks):
     """Negative controls: another schedule, another start, a tenth more decay, momentum forgotten."""
-    walk = walks(name, "isotropic", "wsd")
+    walk, k = walks(name, "isotropic", "wsd"), chance.errors(None, 3)
 
     def fails(**changed):
-        report = rotsim.compare(walk, course(name, "isotropic", "wsd", **changed), k=3)
+        report = rotsim.compare(walk, course(name, "isotropic", "wsd", **changed), k=k)
         return "FAIL" in {check.verdict for check in report}
 
     assert not fails()
@@ -94,7 +95,9 @@ def test_constant_second_moment_is_rejected(walks):
     constant_v = replace(STRONG["adamw"], betas=(0.9, 0.9999))
     late = dict(dim=DIM, steps=STEPS, initial_norm=START["adamw"], record_every=50)
     report = rotsim.compare(
-        walks("adamw", "isotropic", "constant"), rotsim.predict(constant_v, gradient=MODELS["isotropic"], **late)
+        walks("adamw", "isotropic", "constant"),
+        rotsim.predict(constant_v, gradient=MODELS["isotropic"], **late),
+        k=chance.errors(None, 3),
     )
     assert {c.quantity for c in report if c.verdict == "FAIL"} >= {"update_rms"}
 
@@ -120,11 +123,14 @@ def test_far_from_equilibrium(case):
     arguments = dict(dim=DIM, steps=400, initial_norm=start, lr_schedule=warmup(100, cosine(300, 0.1)), record_every=10)
     course = rotsim.predict(optimizer, **arguments)
     walk = rotsim.simulate(optimizer, neurons=NEURONS, seed=8, dtype="float64", **arguments)
-    report = rotsim.compare(walk, course)
+    k = chance.errors(None, 4)
+    report = rotsim.compare(walk, course, k=k)
     assert "FAIL" not in {check.verdict for check in report}, "\n" + report.table()  # Lion hardly turns: unresolved
     assert max(float(course[f"{name}_model_error"].max()) for name in ("norm", "update_rms")) < declared
     longer = rotsim.predict(optimizer, **{**arguments, "initial_norm": 1.3 * start})
-    assert "FAIL" in {check.verdict for check in rotsim.compare(walk, longer, quantities=("norm",), tolerance=0.02)}
+    assert "FAIL" in {
+        check.verdict for check in rotsim.compare(walk, longer, quantities=("norm",), tolerance=0.02, k=k)
+    }
 
 
 @pytest.mark.parametrize("optimizer", [rotsim.SGDM(0.1, 0.02, 0.0), rotsim.Lion(0.01, 0.2)], ids=lambda o: o.name)
@@ -237,13 +243,14 @@ def test_rotation_over_many_steps(name):
     run = dict(dim=DIM, neurons=NEURONS, gradient=gradient, initial_norm=eq.norm, seed=4, record_every=10)
     settle = 10 * int(eq.relaxation_steps) + 300
     first = rotsim.simulate(optimizer, steps=settle, keep_state=True, **run)
+    k = chance.errors(NEURONS, 2)
     for lag in (5, 20):
         later = rotsim.simulate(optimizer, steps=settle + lag, keep_state=True, resume=first, **run)
         w, u = (x["state"].values[:, 0].astype(float) for x in (first, later))
         cosines = (w * u).sum(axis=1) / np.linalg.norm(w, axis=1) / np.linalg.norm(u, axis=1)
         error = cosines.std(ddof=1) / np.sqrt(NEURONS)
-        expected, wrong = (np.cos(rotsim.rotation_over(optimizer, DIM, k, gradient)) for k in (lag, lag + 2))
-        allowed = 4 * error + (1 - expected) / DIM
+        expected, wrong = (np.cos(rotsim.rotation_over(optimizer, DIM, n, gradient)) for n in (lag, lag + 2))
+        allowed = k * error + (1 - expected) / DIM
         assert abs(cosines.mean() - expected) < allowed
         assert abs(cosines.mean() - wrong) > allowed or expected < 0.2  # two steps more must show
 

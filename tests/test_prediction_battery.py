@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from scipy import stats
 from scipy.optimize import brentq
 
 import rotsim
 from rotsim.theory.schedules import cosine, linear, warmup, wsd
+from tests import chance
 
 NEURONS, WINDOWS = 96, 12
 MOMENTA = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98)
@@ -74,7 +74,7 @@ def distances(walk, course):
 
 @pytest.mark.parametrize("name", ["adamw", "adam_l2", "sgdm", "lion", "rotational"])
 def test_windows_of_random_settings(name):
-    """No window further than k standard errors (Bonferroni over all of them) and the declared error; few beyond three.
+    """No window further than noise may put it beyond the declared error; few beyond three standard errors.
 
     The same windows refuse a learning rate that is a tenth larger, in every setting that can tell.
     """
@@ -89,7 +89,7 @@ def test_windows_of_random_settings(name):
             faster = optimizer.with_rates(1.1 * optimizer.lr, optimizer.weight_decay)
         wrong.append(distances(walk, rotsim.predict(faster, **run)))
     off, error, declared = np.concatenate(right, axis=1)
-    k = stats.t.isf(0.00135 / len(off), NEURONS - 1)
+    k = chance.errors(NEURONS, len(off))
     rounding = 1e-9  # quantities that do not differ between neurons
     assert (np.abs(off) <= k * error + declared + rounding).all()
     assert (np.abs(off) > 3 * error + declared + rounding).mean() < 0.01

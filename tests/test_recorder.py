@@ -16,7 +16,7 @@ from rotsim.dataset import load, optimizer_of, spec_of  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Lion, Recorder, optimizer_spec  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.machine, pytest.mark.usefixtures("one_thread")]
 
 nn = torch.nn
 

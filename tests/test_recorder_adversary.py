@@ -10,7 +10,7 @@ from rotsim.diagnosis import diagnose  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Recorder  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.machine, pytest.mark.usefixtures("one_thread")]
 
 nn = torch.nn
 

@@ -14,7 +14,7 @@ import rotsim  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Lion, Rotated, RotationalAdamW, RotationalLion, RotationalSGDM  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.machine, pytest.mark.usefixtures("one_thread")]
 
 nn = torch.nn
 

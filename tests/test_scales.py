@@ -10,7 +10,7 @@ from rotsim.measure import Lion, Recorder  # noqa: E402
 from rotsim.measure import scales as module  # noqa: E402
 from rotsim.measure.scales import ScaleSampler  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.machine, pytest.mark.usefixtures("one_thread")]
 
 
 def train(steps, recorded=True, before=lambda step, model: None, **options):

@@ -12,6 +12,7 @@ import rotsim
 from derivations import symbols
 from derivations.second_moment import settled_ratio
 from rotsim.theory import closed_forms, second_moment
+from tests import chance
 
 BETAS = [(0.9, 0.5), (0.5, 0.5), (0.9, 0.9), (0.95, 0.95), (0.9, 0.99), (0.0, 0.6)]
 LAGS = np.array([0, 1, 3, 8])
@@ -30,12 +31,13 @@ def test_covariance_agrees_with_monte_carlo(betas):
     v = lfilter([1 - beta2], [1, -beta2], g * g)
     u = (m / np.sqrt(v))[:, 1500:]
     predicted = second_moment.adam_covariance(beta1, beta2)(LAGS)
+    k = chance.errors(len(u), len(LAGS))
     for lag, value in zip(LAGS, predicted, strict=True):
         product = (u[:, : u.shape[1] - lag] * u[:, lag:]).mean(axis=1)
         error = product.std(ddof=1) / np.sqrt(len(product))
-        assert abs(product.mean() - value) < 4 * error
+        assert abs(product.mean() - value) < k * error
         if lag == 0:
-            assert abs(product.mean() - frozen(beta1, 0)) > 4 * error
+            assert abs(product.mean() - frozen(beta1, 0)) > k * error
 
 
 @pytest.mark.parametrize("betas", [*BETAS, (0.98, 0.999), (0.9, 0.9999)], ids=str)
@@ -106,14 +108,15 @@ def test_walks_agree_where_constant_v_fails(betas):
     walk = rotsim.simulate(
         opt, dim=dim, neurons=256, steps=6000, gradient=gradient, initial_norm=eq.norm, seed=3, record_every=20
     )
-    report = rotsim.compare(walk, eq, k=5, tolerance=1 / dim**2)
+    k = chance.errors(256, 3)
+    report = rotsim.compare(walk, eq, k=k, tolerance=1 / dim**2)
     assert report.passed, "\n" + report.table()
     wrong = replace(
         eq,
         norm=float(np.sqrt(closed_forms.adamw_exact_norm_squared(0.1, 0.2, betas[0], dim))),
         rotation=float(np.sqrt(2 * closed_forms.adamw_exact_one_minus_cosine(0.1, 0.2, betas[0]))),
     )
-    assert {c.verdict for c in rotsim.compare(walk, wrong, k=5, tolerance=1 / dim**2)} >= {"FAIL"}
+    assert {c.verdict for c in rotsim.compare(walk, wrong, k=k, tolerance=1 / dim**2)} >= {"FAIL"}
 
 
 EPS_CASES = [((0.9, 0.95), 0.03), ((0.9, 0.99), 1.0), ((0.0, 0.9), 30.0), ((0.5, 0.5), 0.3), ((0.0, 0.0), 0.1)]
@@ -134,8 +137,9 @@ def test_covariance_beside_eps_agrees_with_monte_carlo(betas, eps):
     """To first order in ε, as it was before, the update is wrong by far more than the noise."""
     lags = LAGS if betas[0] else LAGS[:1]
     predicted, plain = second_moment.adam_covariance(*betas, eps)(lags), second_moment.adam_covariance(*betas)(lags)
+    k = chance.errors(1000, len(lags))
     for value, without, (mean, error) in zip(predicted, plain, by_monte_carlo(betas, eps, lags), strict=True):
-        assert abs(mean - value) < 4 * error
+        assert abs(mean - value) < k * error
         assert abs(mean - without) > 4 * error
 
 

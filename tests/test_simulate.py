@@ -16,6 +16,8 @@ from rotsim.simulation import walk
 from rotsim.simulation.run import Diverged
 from tests.conftest import press_ctrl_c
 
+pytestmark = pytest.mark.machine
+
 SMALL = dict(dim=33, neurons=5, steps=600, record_every=50, initial_norm=2.0, seed=11, engine="numba")
 
 

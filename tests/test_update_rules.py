@@ -6,6 +6,8 @@ import pytest
 import rotsim
 from rotsim.optimizers import OPTIMIZERS
 
+pytestmark = pytest.mark.machine
+
 torch = pytest.importorskip("torch")
 
 STEPS, NEURONS, DIM = 200, 3, 17

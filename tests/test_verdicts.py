@@ -11,7 +11,7 @@ import rotsim  # noqa: E402
 from rotsim.diagnosis import diagnose  # noqa: E402
 from rotsim.measure import Lion, Recorder, RotationalAdamW  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.machine, pytest.mark.usefixtures("one_thread")]
 
 DIM, NEURONS, STEPS = 48, 32, 1000
 MAKE = {  # ηλ = 5e-3: the norm relaxes in 100 steps, AdamW's with the lag of v in 140
