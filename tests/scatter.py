@@ -2,7 +2,8 @@
 
 Training amplifies rounding: after some hundred steps, two instruction sets are as far apart as two seeds. A gate on
 a trained network must therefore come from this scatter. `scatter.jsonl`, beside this file, has one line a training;
-lines that are there are not measured again, so a run that was cut off goes on. `gate` turns them into bounds.
+lines that are there are not measured again, so a run that was cut off goes on. `tests.test_scatter` holds the
+thresholds of tests against them.
 
 PyTorch reads its instruction set when it starts, so every line is a process of its own. Trainings use one thread
 whatever the machine has. One training with two is measured too, and must repeat all digits.
@@ -19,8 +20,6 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
-
-from tests.chance import errors
 
 FILE = Path(__file__).with_name("scatter.jsonl")
 SOURCES = {"suite": "tests.test_suite", "mixed": "tests.test_diagnosis", "small": "tests.test_heldout"}
@@ -40,40 +39,19 @@ def values(source: str, key: str) -> np.ndarray:
     return np.array(list(distinct.values()))
 
 
-def gate(source: str, *keys: str) -> tuple[float, float]:
-    """Bounds that the next training leaves as seldom as `tests.chance` allows, if its numbers are normal.
-
-    Parameters
-    ----------
-    source : str
-        One of `SOURCES`.
-    *keys : str
-        Numbers that the source's `measured` returns, of one deviation: the bounds hold for every one of them.
-
-    Returns
-    -------
-    (float, float)
-    """
-    seen = np.array([values(source, key) for key in keys])
-    degrees = seen.size - len(seen)
-    deviation = np.sqrt(((seen - seen.mean(axis=1, keepdims=True)) ** 2).sum() / degrees)
-    margin = errors(degrees + 1, len(keys)) * deviation * np.sqrt(1 + 1 / seen.shape[1])
-    return float(seen.mean(axis=1).min() - margin), float(seen.mean(axis=1).max() + margin)
-
-
 def cells() -> list[dict]:
     """What to measure on this machine: every instruction set that PyTorch can be told to use, and its own choice."""
     import torch
 
     own = torch.backends.cpu.get_cpu_capability().lower()
     sets = [name for name in dict.fromkeys(["default", "avx2", own]) if name == own or own.startswith("avx")]
-    found = [
-        dict(source=source, instructions=name, threads=1, seed=seed)
-        for seed in SEEDS
+    found = [(name, threads, seed) for seed in SEEDS for name in sets for threads in (1, 2) if not seed or threads == 1]
+    return [
+        dict(source=source, instructions=name, threads=threads, seed=seed)
+        for name, threads, seed in found
+        if threads == 1 or name == own
         for source in SOURCES
-        for name in sets
     ]
-    return [*(dict(source=source, instructions=own, threads=2, seed=0) for source in SOURCES), *found]
 
 
 def measure(cell: dict) -> dict[str, float]:

@@ -30,9 +30,9 @@ def linear_response(h, beta1, beta2, kept, square):
     ids=str,
 )  # fmt: skip
 def test_agrees_with_a_simulation_where_linear_response_fails(h, betas, kept):
-    """The chain as it is written, in float64: 5000 coordinates, errors from their spread."""
+    """The chain as it is written, in float64: 12 000 coordinates, errors from their spread."""
     (beta1, beta2), generator, expected = betas, np.random.default_rng(4), chain.steady(h, *betas, kept)
-    x = np.sqrt(expected.square) * generator.standard_normal(5000)
+    x = np.sqrt(expected.square) * generator.standard_normal(12_000)
     m, v = np.zeros_like(x), np.ones_like(x)
     square, moved = np.zeros_like(x), np.zeros_like(x)
     for t in range(1600):

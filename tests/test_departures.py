@@ -32,11 +32,11 @@ def walk(opt, gradient, eq, dim=512, neurons=NEURONS, seed=0):
     )  # fmt: skip
 
 
-def check(opt, gradient, wrong=None, dim=512):
+def check(opt, gradient, wrong=None, dim=512, neurons=NEURONS):
     """The walk agrees with the prediction for its gradients, and not with that for white noise (or `wrong`)."""
     eq = rotsim.equilibrium(opt, dim, gradient)
-    data = walk(opt, gradient, eq, dim)
-    k = chance.errors(NEURONS, 2)
+    data = walk(opt, gradient, eq, dim, neurons)
+    k = chance.errors(neurons, 2)
     report = rotsim.compare(data, eq, quantities=("norm", "rotation"), k=k)
     assert report.passed, "\n" + report.table()
     white = rotsim.equilibrium(opt, dim, wrong or ScaleInvariant())
@@ -62,7 +62,7 @@ def test_outward_radial(name):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_autocorrelated_isotropic(name):
-    check(OPTIMIZERS[name], Autocorrelated(0.7, scale_invariant=False), Isotropic(), dim=128)
+    check(OPTIMIZERS[name], Autocorrelated(0.7, scale_invariant=False), Isotropic(), dim=128, neurons=48)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

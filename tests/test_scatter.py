@@ -18,7 +18,7 @@ THRESHOLDS = [
 
 @pytest.mark.parametrize(("source", "key", "threshold"), THRESHOLDS)
 def test_a_threshold_is_far_from_every_training(source, key, threshold):
-    """In standard deviations of the trainings, which are counted as known."""
+    """In standard deviations of the trainings. On these two networks, other instructions change the fifth digit."""
     seen = scatter.values(source, key)
     assert len(seen) > 1
     assert abs(threshold - seen.mean()) > chance.errors() * seen.std(ddof=1)
@@ -32,13 +32,17 @@ def test_two_threads_repeat_the_training_of_one():
 
 
 def test_another_instruction_set_is_another_training():
-    """Negative control: rounding is amplified, so a gate from one processor alone would be too narrow."""
-    for source in scatter.SOURCES:
-        found = {line["instructions"]: line["found"] for line in scatter.lines() if line["source"] == source}
-        assert len({str(numbers) for numbers in found.values()}) == len(found) > 1
+    """Negative control: where rounding is amplified, a gate from one processor alone would be too narrow."""
+    found = {line["instructions"]: line["found"] for line in scatter.lines() if line["source"] == "suite"}
+    assert len({str(numbers) for numbers in found.values()}) == len(found) > 1
 
 
-def test_a_gate_holds_what_it_was_made_of_and_not_another_layer():
-    low, high = scatter.gate("suite", "adamw hidden0 rotation", "adamw hidden1 rotation")
-    assert all(low < value < high for value in scatter.values("suite", "adamw hidden1 rotation"))
-    assert not low < scatter.values("suite", "adamw head rotation").max() < high
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_training_of_the_suite_passes_its_gates(name):
+    for quantity, gates in GATES.items():
+        low, high = gates[name]
+        for layer in HIDDEN:
+            seen = scatter.values("suite", f"{name} {layer} {quantity}")
+            assert low < seen.min() and seen.max() < high
+    if name in ("adamw", "lion"):
+        assert scatter.values("suite", f"{name} head rotation").max() < GATES["rotation"][name][0]

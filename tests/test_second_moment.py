@@ -36,7 +36,7 @@ def test_covariance_agrees_with_monte_carlo(betas):
         product = (u[:, : u.shape[1] - lag] * u[:, lag:]).mean(axis=1)
         error = product.std(ddof=1) / np.sqrt(len(product))
         assert abs(product.mean() - value) < k * error
-        if lag == 0:
+        if lag == 0 and beta2 < 0.99:  # beyond it the difference drowns in the noise
             assert abs(product.mean() - frozen(beta1, 0)) > k * error
 
 

@@ -21,7 +21,7 @@ from experiments.networks.train_text import TextRun  # noqa: E402
 from rotsim.dataset import load  # noqa: E402
 from rotsim.diagnosis import TOLERANCE, diagnose  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
-from tests.scatter import gate, values  # noqa: E402
+from tests.scatter import values  # noqa: E402
 
 pytestmark = pytest.mark.machine
 
@@ -90,6 +90,17 @@ def test_a_suite_runs_resumes_and_reports(tmp_path, monkeypatch):
 OPTIMIZERS = ("sgdm", "adamw", "adam_l2", "lion")
 HIDDEN = ("hidden0", "hidden1", "hidden2")
 
+# Measured over predicted, medians over the neurons of a hidden layer. Rotation, in trainings on three seeds with AVX-512
+# and those of `tests.scatter`: SGDM 0.984-1.008, AdamW 0.952-1.016, Adam+L2 0.950-1.036, Lion 1.054-1.185 (its
+# prediction holds the bursts, but not the anticorrelation, which by itself makes 1.06-1.30). A layer varies between
+# trainings by standard deviations of up to 0.006, 0.008, 0.017 and 0.016: a gate is the range widened by six of them.
+# Norms: 0.888-1.007, Lion 0.852-0.955, deviations of up to 0.010. The head must miss the gate of AdamW (0.585-0.596)
+# and Lion (0.353-0.365): one that it passed would show nothing.
+GATES = {
+    "rotation": {"sgdm": (0.948, 1.044), "adamw": (0.904, 1.064), "adam_l2": (0.848, 1.138), "lion": (0.958, 1.281)},
+    "norm": {"sgdm": (0.828, 1.067), "adamw": (0.828, 1.067), "adam_l2": (0.828, 1.067), "lion": (0.792, 1.015)},
+}
+
 
 def trained(folder, seed=0):
     """The ci suite as the command runs it: the diagnosis of each run."""
@@ -145,9 +156,8 @@ def test_the_ci_suite_is_a_training_like_the_others(ci):
     found = numbers(diagnoses)
     for name in OPTIMIZERS:
         for quantity in TOLERANCE:
-            keys = [f"{name} {layer} {quantity}" for layer in HIDDEN]
-            low, high = gate("suite", *keys)
-            assert all(low < found[key] < high for key in keys), (name, quantity)
+            low, high = GATES[quantity][name]
+            assert all(low < found[f"{name} {layer} {quantity}"] < high for layer in HIDDEN), (name, quantity)
             assert quantity == "norm" or name not in ("adamw", "lion") or found[f"{name} head rotation"] < low
         assert max(found[f"{name} {layer} cosine"] for layer in HIDDEN) < 0.01  # 1e-5 to 2e-4 in trainings
         assert found[f"{name} head cosine"] > 1  # 2.5 to 5
