@@ -8,6 +8,7 @@ pytest.importorskip("torch")
 
 from tests import chance, scatter
 from tests.test_diagnosis import EXPLAINED
+from tests.test_suite import GATES, HIDDEN, OPTIMIZERS
 
 THRESHOLDS = [
     ("mixed", "learnable median left", EXPLAINED),

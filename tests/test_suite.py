@@ -90,7 +90,7 @@ def test_a_suite_runs_resumes_and_reports(tmp_path, monkeypatch):
 OPTIMIZERS = ("sgdm", "adamw", "adam_l2", "lion")
 HIDDEN = ("hidden0", "hidden1", "hidden2")
 
-# Measured over predicted, medians over the neurons of a hidden layer. Rotation, in trainings on three seeds with AVX-512
+# Measured over predicted, medians over neurons of a hidden layer. Rotation, in trainings on three seeds with AVX-512
 # and those of `tests.scatter`: SGDM 0.984-1.008, AdamW 0.952-1.016, Adam+L2 0.950-1.036, Lion 1.054-1.185 (its
 # prediction holds the bursts, but not the anticorrelation, which by itself makes 1.06-1.30). A layer varies between
 # trainings by standard deviations of up to 0.006, 0.008, 0.017 and 0.016: a gate is the range widened by six of them.
