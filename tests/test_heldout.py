@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import xarray as xr
 
 torch = pytest.importorskip("torch")
 
@@ -281,7 +282,7 @@ def test_rows_of_one_weight_have_no_part_in_the_balance(tmp_path, capsys):
     trace = made()
     gains = (trace * 0).assign_coords(layer=("neuron", ["gain"] * 10), fan_in=("neuron", [1] * 10))
     gains["active"] = trace["active"]
-    both = dataset.xr.concat([trace, gains], "neuron").assign_coords(neuron=np.arange(20))
+    both = xr.concat([trace, gains], "neuron").assign_coords(neuron=np.arange(20))
     both.attrs = trace.attrs
     assert balance(both) == balance(trace)
     path = dataset.save(both, tmp_path / "both.nc")
@@ -319,7 +320,7 @@ def test_reports_name_layers_in_full_merge_reasons_and_say_what_is_missing(tmp_p
     other = made(radial=0.25, gradient_cosine=0.1)
     names = [f"transformer.layers.{i}.self_attention.projection.weight" for i in range(2)]
     spec = {**dataset.spec_of(trace), "skipped": {"a.bias": "1-D: not a weight of neurons"}}
-    both = dataset.xr.concat([trace, other], "neuron").assign_coords(
+    both = xr.concat([trace, other], "neuron").assign_coords(
         layer=("neuron", np.repeat(names, 10)), neuron=np.arange(20)
     )
     both.attrs = {**trace.attrs, "spec": json.dumps(spec)}

@@ -25,13 +25,6 @@ def test_a_threshold_is_far_from_every_training(source, key, threshold):
     assert abs(threshold - seen.mean()) > chance.errors() * seen.std(ddof=1)
 
 
-def test_two_threads_repeat_the_training_of_one():
-    """Else threads would be one more thing to scatter over."""
-    lines = {(line["source"], line["instructions"], line["seed"], line["threads"]): line for line in scatter.lines()}
-    pairs = [(lines[(*key, 1)], line) for (*key, threads), line in lines.items() if threads == 2]
-    assert pairs and all(one["found"] == other["found"] for one, other in pairs)
-
-
 def test_another_instruction_set_is_another_training():
     """Negative control: where rounding is amplified, a gate from one processor alone would be too narrow."""
     found = {line["instructions"]: line["found"] for line in scatter.lines() if line["source"] == "suite"}
