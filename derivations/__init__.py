@@ -20,6 +20,7 @@ from derivations import (
     lion_autocorrelated,
     planning,
     radial,
+    rare_updates,
     rotational,
     rotational_adamw,
     rotational_lion,
@@ -50,6 +51,7 @@ DERIVATIONS = {
     "rotational_sgdm": rotational_sgdm,
     "rotational_lion": rotational_lion,
     "finite_dim": finite_dim,
+    "rare_updates": rare_updates,
     "planning": planning,
 }
 

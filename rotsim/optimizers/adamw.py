@@ -11,6 +11,7 @@ from rotsim.compiled import kernel_part
 from rotsim.optimizers.base import LEAST_LR, TINY, Method, Moments, Optimizer, check_decoupled_decay, filled
 from rotsim.theory import closed_forms
 from rotsim.theory.fixed_point import falling
+from rotsim.theory.rare_updates import rare_updates
 from rotsim.theory.second_moment import UpdateCovariance, adam_covariance
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class AdamW(Optimizer):
     Rotation and norm in equilibrium do not depend on the gradient's scale
     (Kosson et al. 2024, table 1; derivations.adamw). The exact equilibrium keeps the fluctuations of
     v and ε beside them (`rotsim.theory.second_moment`). Where gradients follow the norm, ε makes norm and rotation
-    depend on their scale.
+    depend on their scale. At small β2 beside momentum rare large updates carry the norm, and their angle is corrected
+    (`rotsim.theory.rare_updates`).
     """
 
     name = "adamw"
@@ -111,4 +113,8 @@ class AdamW(Optimizer):
         covariance, total, excess = walk(log_norm_squared)
         norm_squared = float(np.exp(log_norm_squared + excess))
         one_minus_cosine = closed_forms.lion_exact_one_minus_cosine(lr, weight_decay, total)
-        return Moments(norm_squared, one_minus_cosine, relaxation, covariance.error)
+        deviation = np.sqrt(power.scale_squared * norm_squared**power.homogeneity / dim)
+        seen, turned = rare_updates(lr, weight_decay, self.betas, float(self.eps / deviation), dim, covariance)
+        # neglected: that a run mostly sees less of the norm; in the angle, as much as rare updates take of it
+        error = covariance.error + max(abs(np.log(seen)), abs(np.log(turned))) / 2
+        return Moments(norm_squared, one_minus_cosine, relaxation, error, angle_factor=float(np.sqrt(turned)))

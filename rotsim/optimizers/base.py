@@ -39,6 +39,8 @@ class Moments:
         (not from 1/dim, which `rotsim.equilibrium` adds).
     update_squared : float or None
         E‖w_t - w_{t-1}‖² where ‖w‖ moves too much for it to be 2(1 - ρ)E‖w‖².
+    angle_factor : float
+        What rare large updates leave of the RMS angle that 1 - ρ stands for, in (0, 1].
     """
 
     norm_squared: float
@@ -46,6 +48,7 @@ class Moments:
     relaxation_steps: float
     model_error: float
     update_squared: float | None = None
+    angle_factor: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,15 @@ def moments(optimizer: Optimizer, dim: int, law: GradientPower, method: Method) 
         raise InvalidInput(f"one of signal, correlation and radial can be predicted at a time; got {law}")
     noise = replace(law, signal=0.0, correlation=0.0, radial=0.0)
     white = optimizer.moments(dim, noise, method)
+    found = _beside_white(optimizer, dim, law, method, replace(white, angle_factor=1.0))
+    if white.angle_factor < 1:  # rare large updates turn the weights as under white noise, about
+        error = found.model_error + 1 - white.angle_factor
+        found = replace(found, angle_factor=white.angle_factor, model_error=error)
+    return found
+
+
+def _beside_white(optimizer: Optimizer, dim: int, law: GradientPower, method: Method, white: Moments) -> Moments:
+    """One departure, with what is known of white noise of the same size."""
     if law.radial:
         return _radial(optimizer, dim, law, method, white)
     shape: Callable[..., Moments] = autocorrelated_moments

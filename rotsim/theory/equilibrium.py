@@ -101,7 +101,7 @@ def equilibrium(
     elif method == "leading":
         rotation = 2 * half_chord
     else:
-        rotation = 2 * asin(min(1.0, half_chord)) * sqrt(gradient.angle_spread(dim))
+        rotation = 2 * asin(min(1.0, half_chord)) * sqrt(gradient.angle_spread(dim)) * moments.angle_factor
     moved = moments.update_squared
     found = Equilibrium(
         norm=sqrt(moments.norm_squared),

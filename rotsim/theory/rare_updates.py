@@ -1,0 +1,152 @@
+r"""Adam's rare large updates: what they do to a walk of finite dim, where one coordinate may outweigh all others.
+
+u = m/(√v + ε) is large where v happens to be small, at small β2 beside momentum. E u² then lives on rare events, and
+so does the exact E‖w‖²: a run of ordinary length mostly sees a smaller norm, W*. The angle of such a step does not
+grow with it: tan²θ = κu² with κ = η²/(a²‖w‖²), a = 1 - ηλ.
+
+1. A step that is orthogonal to w multiplies ‖w‖² by a²(1 + tan²θ), and log ‖w‖² stays the same on average. So growth
+   is E log(1 + κu²) in every coordinate, where the exact norm has κ E u², beside the covariances of later lags:
+
+   .. math:: C\, L(κ) + 2 C κ \sum_{k\ge1} a^k K_k = \frac{1 - a^2}{a^2}, \qquad L(κ) = E\log(1 + κ u^2).
+
+   That fixes κ, and with it W*.
+2. Under a weight e^(-sv) m is Gaussian with the variance S(s) of `second_moment`, and P(s) is what is left of it:
+
+   .. math:: L(κ) = \int_0^\infty e^{-ε^2 s}\, P(s)\, \left(1 - \frac{1}{\sqrt{1 + 2 s κ S(s)}}\right) \frac{ds}{s},
+
+   with v + ε² in the place of (√v + ε)².
+3. The squared angle is another mean of the same kind, since
+
+   .. math:: \arctan^2\sqrt x = \int_0^1 \frac{\log(1 + x) - \log(1 + x t^2)}{1 - t^2}\, dt.
+
+For small κu² all is as if nothing were done. Neglected is that ‖w‖² fluctuates, and that several coordinates may be
+large at once. Derivation: `derivations.rare_updates`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import exp, log
+
+import numpy as np
+
+from rotsim.theory import closed_forms
+from rotsim.theory.fixed_point import bracketed_root
+from rotsim.theory.second_moment import UpdateCovariance, log_product_and_sum
+
+_STEP = 0.1  # of log s
+_RARE = 1e-4  # relative correction of a squared angle that is left out
+_VANISHED = 1e-18  # of P·S
+_ANGLES = 16  # points of the integral over t
+
+
+@lru_cache(maxsize=64)
+def _grid(beta1: float, beta2: float, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """s, P(s) e^(-ε²s) and S(s) on an even grid of log s."""
+    end = 0.0
+    while True:
+        s = np.array([exp(end)])
+        log_p, total = log_product_and_sum(s, beta1, beta2)
+        if float(log_p[0] - eps**2 * s[0] + 2 * end + 2 * np.log(total[0])) < log(_VANISHED):
+            break
+        end += 1.0
+    s = np.exp(np.arange(-45.0, end, _STEP))
+    log_p, total = log_product_and_sum(s, beta1, beta2)
+    return s, np.exp(log_p - eps**2 * s), total
+
+
+def log_growth(size: float, beta1: float, beta2: float, eps: float) -> float:
+    """L(κ) = E log(1 + κu²) of the module docstring.
+
+    Parameters
+    ----------
+    size : float
+        κ >= 0.
+    beta1, beta2, eps : float
+        As in `rare_updates`.
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    `derivations.rare_updates.over_the_momentum`.
+    """
+    s, weight, square = _grid(beta1, beta2, eps)
+    return -_STEP * float((weight * np.expm1(-np.log1p(2 * size * s * square) / 2)).sum())
+
+
+def squared_angle(size: float, beta1: float, beta2: float, eps: float) -> float:
+    """E arctan²(√κ u), the mean squared angle of steps along one coordinate.
+
+    Parameters
+    ----------
+    size : float
+        κ >= 0.
+    beta1, beta2, eps : float
+        As in `rare_updates`.
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    `derivations.rare_updates.angle_as_integral`.
+    """
+    node, by = np.polynomial.legendre.leggauss(_ANGLES)
+    whole = log_growth(size, beta1, beta2, eps)
+    parts = [(whole - log_growth(size * t**2, beta1, beta2, eps)) / (1 - t**2) for t in (node + 1) / 2]
+    return float(by @ np.array(parts) / 2)
+
+
+def rare_updates(
+    lr: float, weight_decay: float, betas: tuple[float, float], eps: float, dim: int, covariance: UpdateCovariance
+) -> tuple[float, float]:
+    """Squared norm that a run mostly sees, and mean squared angle, over those of the exact second moments.
+
+    Parameters
+    ----------
+    lr, weight_decay : float
+        Both > 0, of decoupled decay; their product < 1.
+    betas : (float, float)
+        Each in [0, 1).
+    eps : float
+        ε >= 0 in units of the gradient's deviation; > 0 where β2 = 0 < β1.
+    dim : int
+        Fan-in C >= 2.
+    covariance : UpdateCovariance
+        Of the updates, from `rotsim.theory.second_moment.adam_covariance`.
+
+    Returns
+    -------
+    norm_squared, squared_angle : float
+        Each in (0, 1]; 1 where updates are nearly Gaussian.
+
+    Notes
+    -----
+    `derivations.rare_updates`.
+    """
+    kept = 1 - lr * weight_decay
+    total = covariance.discounted_sum(kept)
+    exact = lr**2 / (kept**2 * closed_forms.lion_exact_norm_squared(lr, weight_decay, dim * covariance.lag_0, total))
+    if betas[1] == 0 == betas[0]:  # u is at most 1
+        return 1.0, 1.0
+    s, weight, square = _grid(*betas, eps)
+    fourth = 3 * _STEP * float((s**2 * weight * square**2).sum())
+    if exact * fourth < _RARE * covariance.lag_0:
+        return 1.0, 1.0
+
+    balance = exact * dim * covariance.lag_0 * (1 + 2 * total)
+
+    def excess(log_size: float) -> float:
+        size = exp(log_size)
+        return log(dim * (log_growth(size, *betas, eps) + 2 * size * covariance.lag_0 * total) / balance)
+
+    low = log(exact)
+    high = low + 1.0
+    while excess(high) < 0:
+        high += 2.0
+    size = exp(bracketed_root(excess, low, high, xtol=1e-10))
+    return exact / size, squared_angle(size, *betas, eps) / (exact * covariance.lag_0)
