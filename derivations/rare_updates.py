@@ -6,6 +6,7 @@ from functools import cache
 
 from sympy import (
     Eq,
+    Expr,
     Function,
     Integral,
     Symbol,
