@@ -9,6 +9,7 @@ from sympy import (
     Expr,
     Function,
     Integral,
+    Sum,
     Symbol,
     atan,
     exp,
@@ -18,42 +19,65 @@ from sympy import (
     pi,
     series,
     simplify,
+    solve,
     sqrt,
     symbols,
 )
 
 from derivations.algebra import vanishes
 from derivations.formula import Formula, Step
-from derivations.symbols import E, a, equation, eta, u_, v, xi
+from derivations.symbols import C, E, a, equation, eta, k, u_, v, xi
 
-_L, _T, _P, _S = (Function(name) for name in "LTPS")
-_kappa, _theta, _s, _x, _y, _tau, _variance, _jump, _length = symbols("kappa theta s x y tau A J N", positive=True)
+_L, _K, _P, _S = (Function(name) for name in "LKPS")
+_kappa, _s, _x, _y, _variance, _length = symbols("kappa s x y A N", positive=True)
 _t = Symbol("t", positive=True)
+
+
+_u = u_[Symbol("t")]
+
+
+@cache
+def heavy_tail() -> Eq:
+    """At small β2 a newest gradient near 0 leaves v small, and m, which remembers others, is divided by almost nothing.
+
+    The fourth moment shows it: m is Gaussian under e^(-sv), with m⁴ three times its squared variance, and 1/v² is the
+    integral of s e^(-sv). Beside β1 = 0.9 and β2 = 0.001 it is 10⁵ times the squared second moment.
+    """
+    return equation(E(_u**4), Integral(3 * _s * _P(_s) * _S(_s) ** 2, (_s, 0, oo)))
 
 
 @cache
 def one_large_step() -> tuple[Eq, ...]:
-    """A step that is orthogonal to w turns it by θ and makes it longer by 1/cos θ. κ is the square of its unit.
+    """A step that is orthogonal to w turns it by θ, where κ is the square of its unit and N stands for ‖w‖².
 
     Where one coordinate is much larger than the others, θ saturates at a right angle while the step grows.
     """
-    return (
-        equation(Symbol("tan²θ"), _kappa * u_[Symbol("t")] ** 2),
-        equation(_kappa, eta**2 / (a**2 * _length)),
-        equation(Symbol("‖w′‖²"), a**2 * _length * (1 + _kappa * u_[Symbol("t")] ** 2)),
-    )
+    return equation(Symbol("tan²θ"), _kappa * _u**2), equation(_kappa, eta**2 / (a**2 * _length))
 
 
 @cache
-def growth() -> tuple[Eq, ...]:
-    """At rest log ‖w‖² stays the same on average, however rare large steps are. Decay takes -2 log a of it.
+def longer_weights() -> Eq:
+    """The same step makes the weights longer, after decay has taken its share: N grows by a factor of 1/cos² θ."""
+    return equation(Symbol("N′"), a**2 * _length * (1 + _kappa * _u**2))
 
-    The mean of ‖w‖² itself balances E u² in the place of this logarithm, and may live on events that no run sees.
+
+@cache
+def growth() -> Eq:
+    """At rest log N stays the same on average, however rare large steps are. L is what every coordinate adds to it.
+
+    The mean of N itself balances E u² in the place of this logarithm, and may live on events that no run sees.
     """
-    return (
-        equation(_L(_kappa), E(log(1 + _kappa * u_[Symbol("t")] ** 2))),
-        equation(_L(_kappa).diff(_kappa).subs(_kappa, 0), E(u_[Symbol("t")] ** 2)),
-    )
+    return equation(_L(_kappa), E(log(1 + _kappa * _u**2)))
+
+
+@cache
+def balance() -> Eq:
+    """Decay takes the rest. Later lags of the update add what they add to the mean, since no single step is in them.
+
+    With κ E u² for L this is the exact balance of E‖w‖²; solved for κ, and with it N, it is what a run mostly sees.
+    """
+    later = 2 * C * _kappa * Sum(a**k * _K(k), (k, 1, oo))
+    return equation(C * _L(_kappa) + later, (1 - a**2) / a**2)
 
 
 @cache
@@ -77,7 +101,16 @@ def angle_as_integral() -> Eq:
     return equation(atan(sqrt(_x)) ** 2, Integral((log(1 + _x) - log(1 + _x * _t**2)) / (1 - _t**2), (_t, 0, 1)))
 
 
-STEPS: tuple[Step, ...] = (one_large_step, growth, logarithm_as_integral, over_the_momentum, angle_as_integral)
+STEPS: tuple[Step, ...] = (
+    heavy_tail,
+    one_large_step,
+    longer_weights,
+    growth,
+    balance,
+    logarithm_as_integral,
+    over_the_momentum,
+    angle_as_integral,
+)
 
 FORMULAS: tuple[Formula, ...] = ()  # the numbers are integrals: rotsim.theory.rare_updates
 
@@ -98,6 +131,10 @@ def checks() -> list[tuple[str, bool]]:
         ("and both begin at 0", inside.subs(_x, 0) == 0),
         ("over a Gaussian m: 1/√(1 + 2sκS)", vanishes(averaged - 1 / sqrt(1 + 2 * _s * _kappa * _variance))),
         ("the squared angle's slope is that of its integral", _same_slope()),
+        ("1/v² is the integral of s e^(-sv), and m⁴ is three times its squared variance", vanishes(
+            integrate(_s * exp(-_s * v), (_s, 0, oo)) - 1 / v**2)
+            and vanishes(integrate(xi**4 * 2 * density, (xi, 0, oo)) - 3 * _variance**2)),
+        ("small steps: the balance is that of E‖w‖²", _is_exact_balance()),
         ("a small step: log(1 + x) and the squared angle are x", all(
             series(f, _x, 0, 2).removeO() == _x for f in (log(1 + _x), atan(sqrt(_x)) ** 2))),
     ]  # fmt: skip
@@ -110,3 +147,11 @@ def _same_slope() -> bool:
     whole = integrate(1 / (1 + _y**2 * _t**2), (_t, 0, 1)) / (1 + _y**2)
     slope = (atan(sqrt(_x)) ** 2).diff(_x).subs(_x, _y**2)
     return vanishes(inside - plain) and simplify(whole - slope) == 0
+
+
+def _is_exact_balance() -> bool:
+    """With κK_0 in the place of L: N is then η²C(K_0 + 2Σ)/(1-a²), the form of `derivations.lion` for any update."""
+    power, later = symbols("K_0 Sigma", positive=True)
+    sides = C * _kappa * power + 2 * C * _kappa * later - balance().rhs
+    [length] = solve(sides.subs(_kappa, one_large_step()[1].rhs), _length)
+    return vanishes(length - eta**2 * C * (power + 2 * later) / (1 - a**2))
