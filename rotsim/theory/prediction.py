@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ScheduleLike = np.ndarray | Callable[[np.ndarray], np.ndarray] | None
 
 MAX_STEPS = 3_000_000  # of a course: followed in about ten seconds, and 0.3 GB with its schedules
-ROUNDING = 1e-9  # by which 1 - ρ may fall short of 0
+LEAST_PULL = 1e-14  # of Adam+L2's chain, which is a matrix less one
 _SETTLING = 100  # points at which `settling` computes equilibria
 
 
@@ -258,7 +258,10 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
         w2 = equilibrium(optimizer, dim, gradient).norm ** 2
         deviation = sqrt(noise_variance(law, dim, w2))
         eps, _ = felt_eps(*optimizer.betas, optimizer.eps / deviation)
-        fallen = adam_l2_chain.fallen(optimizer.lr * optimizer.weight_decay / deviation, *optimizer.betas, lag, eps)
+        pull = optimizer.lr * optimizer.weight_decay / deviation
+        rule = f"be at least {LEAST_PULL:g} for its rotation to be resolved beside rounding"
+        require(pull >= LEAST_PULL, "lr * weight_decay / gradient's deviation", rule, pull)
+        fallen = adam_l2_chain.fallen(pull, *optimizer.betas, lag, eps)
         if isnan(fallen):
             v = deviation**2 + optimizer.weight_decay**2 * w2 / dim
             beta1, decay = optimizer.betas[0], optimizer.weight_decay / sqrt(v)
@@ -272,9 +275,11 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
         else:
             raise InvalidInput(f"`optimizer` must be AdamW, AdamL2, SGDM or Lion; got {optimizer.describe()}")
         fallen = _fallen_modes(optimizer.lr, optimizer.weight_decay, covariance, lag)
-    if not fallen > -ROUNDING:
+    if lag == 0:
+        return 0.0
+    if not fallen > 0:
         raise FloatingPointError  # which `within_floats` puts into words
-    return 2 * asin(min(1.0, sqrt(max(fallen, 0.0) / 2)))
+    return 2 * asin(min(1.0, sqrt(fallen / 2)))
 
 
 def _fallen_linear(lr: float, weight_decay: float, momentum: float, lag: int) -> float:
