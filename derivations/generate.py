@@ -172,9 +172,9 @@ def function(formula: Formula) -> str:
     return text
 
 
-def closed_forms(formulas: Iterable[Formula]) -> str:
-    """The whole file."""
-    return "\n\n".join([HEADER, *[function(formula) for formula in formulas]])
+def closed_forms(functions: Iterable[str]) -> str:
+    """The whole file, from the sources of its functions."""
+    return "\n\n".join([HEADER, *functions])
 
 
 def committed_path() -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sympy import Eq, Expr, Matrix, S, Symbol, eye, factor, simplify, solve, symbols
+from sympy import Eq, Expr, Matrix, S, Symbol, eye, factor, linsolve, solve, symbols
 
 from derivations.algebra import tidy, vanishes
 from derivations.symbols import E, equation, eta, m_, t, w_, x_
@@ -57,8 +57,8 @@ def moment_map(rec: Recursion, variance: Expr) -> MomentMap:
 
 def stationary(moments: MomentMap) -> Matrix:
     """(E w², E wm, E m²) at the fixed point: solve (I - K) x = drive."""
-    solution = (eye(3) - moments.matrix).LUsolve(moments.drive)
-    return solution.applyfunc(tidy)
+    [solution] = linsolve((eye(3) - moments.matrix, moments.drive))
+    return Matrix(solution).applyfunc(tidy)
 
 
 def lag_one(rec: Recursion, moments: Matrix) -> Expr:
@@ -168,6 +168,6 @@ def projected_walk(keep: Expr, from_w: Expr, from_m: Expr, entry: Expr, phi: Exp
     )
     with_new = phi * overlap[along_m] - phi * overlap[along_w] * inner / norm  # E m_{t-1}·g_t
     rest = 1 - from_m**2 - from_w**2 * norm - 2 * from_w * from_m * inner
-    per_noise = factor(simplify((entry**2 * (1 - share) + 2 * from_m * entry * with_new) / rest / (1 - share)))
-    ratio = factor(simplify((phi * overlap[along_w] / (1 - share)) ** 2 / (norm * per_noise)))  # share / (1 - share)
+    per_noise = factor((entry**2 * (1 - share) + 2 * from_m * entry * with_new) / rest / (1 - share))
+    ratio = factor((phi * overlap[along_w] / (1 - share)) ** 2 / (norm * per_noise))  # share / (1 - share)
     return Autocorrelated(tidy(norm * per_noise), angle, S.Zero, tidy(ratio / (1 + ratio)))

@@ -34,7 +34,7 @@ def compare(context: click.Context, file: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="A smaller version, about ten seconds.")
+@click.option("--quick", is_flag=True, help="A smaller version: fewer walks, networks and proofs.")
 @click.option("--output", type=str, default=None, help="Folder for verify.json and verify.png (created if absent).")
 @click.option("--seed", type=int, default=0, help="Seed of the simulations.")
 def verify(quick: bool, output: str | None, seed: int) -> None:
