@@ -40,7 +40,8 @@ PUBLIC = {
         f"{function.__module__}.{function.__qualname__}": function
         for function in (
             ar1.autocorrelated_moments, ar1.remembering, ar1.signs, ar1.unit_steps,
-            correlated_moment.correlated_update, correlated_moment.signal_update, fixed_point.bracketed_root, fixed_point.noise_variance,
+            correlated_moment.correlated_update, correlated_moment.signal_update, fixed_point.bracketed_root,
+            fixed_point.noise_variance,
             fixed_point.settled,
             adam_in_time.parts, adam_in_time.state, adam_l2_chain.steady, autocorrelated.autocorrelation_factors,
             autocorrelated.lion_rotation_factor, balance.balance, bursts.burst_factors, bursts.burst_moments,
