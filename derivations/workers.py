@@ -34,7 +34,7 @@ class Proofs:
     Parameters
     ----------
     names : sequence of str
-        Keys of `derivations.DERIVATIONS`.
+        Names of derivations.
     processes : int, optional
         Workers, >= 1; default one per core.
     progress : callable, optional

@@ -73,7 +73,7 @@ def run(
     Parameters
     ----------
     quick : bool
-        One noise model, smaller walks, digits networks and the proofs of `derivations.QUICK` only.
+        One noise model, smaller walks, digits networks and a declared part of the proofs only.
     output : str or Path, optional
         Folder for ``verify.json`` and ``verify.png``; created if absent.
     seed : int

@@ -40,8 +40,7 @@ PUBLIC = {
         f"{function.__module__}.{function.__qualname__}": function
         for function in (
             ar1.autocorrelated_moments, ar1.remembering, ar1.signs, ar1.unit_steps,
-            correlated_moment.correlated_update, correlated_moment.signal_update, fixed_point.bracketed_root,
-            fixed_point.noise_variance,
+            correlated_moment.correlated_update, correlated_moment.signal_update, fixed_point.noise_variance,
             fixed_point.settled,
             adam_in_time.parts, adam_in_time.state, adam_l2_chain.steady, autocorrelated.autocorrelation_factors,
             autocorrelated.lion_rotation_factor, balance.balance, bursts.burst_factors, bursts.burst_moments,
@@ -164,7 +163,16 @@ def cited():
     """Every `derivations.module.step` that a file of the package mentions."""
     for path in Path(rotsim.__file__).parent.rglob("*.py"):
         for module, step in re.findall(r"derivations\.(\w+)(?:\.(\w+))?", path.read_text(encoding="utf-8")):
-            if module not in ("DERIVATIONS", "check", "render", "py", "walkthrough", "closed_forms"):
+            if module not in (
+                "DERIVATIONS",
+                "check",
+                "render",
+                "py",
+                "walkthrough",
+                "closed_forms",
+                "QUICK",
+                "verdicts",
+            ):
                 yield path.name, module, step
 
 
