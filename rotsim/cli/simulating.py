@@ -58,7 +58,7 @@ def _simulate(
             final = float((result["norm"].values[:, -1] ** 2).mean() ** 0.5)
             click.echo(f"RMS norm after {run['steps']} steps: {final:.6g}. No prediction to compare with: {reason}")
     if output is not None:
-        screen.print(f"saved {output}", markup=False)
+        click.echo(f"saved {output}")
 
 
 simulate = PerOptimizer(

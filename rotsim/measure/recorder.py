@@ -213,7 +213,12 @@ class Recorder:
         if self._path is None:
             return
         if self._samples or self._windows.ends:
-            self.save(self._path)
+            try:
+                self.save(self._path)
+            except (OSError, InvalidInput) as failure:
+                if error is None:
+                    raise
+                warnings.warn(f"the trace is lost: {failure}", stacklevel=2)  # what training raised matters more
         elif error is None:
             warnings.warn(f"{self._path} is not written: {self._nothing()}", stacklevel=2)
 
@@ -290,8 +295,8 @@ class Recorder:
             return
         try:
             self.save(self._path)
-        except OSError as error:  # a full disk, for example; no reason to stop a training
-            warnings.warn(f"{self._path} could not be written ({error}); training goes on", stacklevel=2)
+        except (OSError, InvalidInput) as error:  # a full disk, a folder that is gone: no reason to stop a training
+            warnings.warn(f"{error}; training goes on", stacklevel=2)
         self._saved_at = monotonic()
 
     def _gradient(self, parameter: torch.Tensor, clone: bool = False) -> torch.Tensor | None:

@@ -239,7 +239,10 @@ def simulate(
             if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
                 try:
                     dataset.save(so_far(with_state=True), checkpoint)
-                except OSError as error:  # a full disk, for example; no reason to lose the walk
+                except (
+                    OSError,
+                    InvalidInput,
+                ) as error:  # a full disk, a lost folder: the walk goes on
                     warnings.warn(f"{error}; the walk goes on", stacklevel=2)
                 saved = time.monotonic()
     return so_far(with_state=keep_state, last=True)
