@@ -378,6 +378,35 @@ def test_memory_is_bounded_and_merged_windows_are_those_of_twice_the_length():
     assert merged["window_lr"].values[0, -1] == 1e-2 / 485 and merged["window_weight_decay"].values[0, 0] == 0.1
 
 
+def test_a_folder_that_goes_stops_no_training(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    model = torch.nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def train():
+        for _ in range(10):
+            model(torch.ones(2, 4)).sum().backward()
+            optimizer.step()
+
+    with (
+        pytest.warns(UserWarning, match="does not exist.*training goes on"),
+        pytest.raises(rotsim.InvalidInput, match="does not exist"),
+        Recorder(model, optimizer, 1, 5, path=folder / "trace.nc", save_seconds=1e-9),
+    ):
+        folder.rmdir()
+        train()
+    folder.mkdir()
+    with (
+        pytest.warns(UserWarning, match="the trace is lost"),
+        pytest.raises(ZeroDivisionError),
+        Recorder(model, optimizer, 1, 5, path=folder / "trace.nc"),
+    ):
+        train()
+        folder.rmdir()
+        raise ZeroDivisionError
+
+
 def test_a_trace_is_on_disk_before_training_ends(tmp_path):
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
