@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 T = TypeVar("T")
+Name = TypeVar("Name", bound=str)
 
 INT64 = 1 << 63  # whole numbers are below: arrays and kernels count in 64 bits
 # Sizes are between these, so that no square of one, nor a product of a few, leaves the range of a float64.
@@ -126,17 +127,17 @@ def text(name: str, value: Any) -> str:
     return str.__str__(value)
 
 
-def choice(name: str, value: Any, options: Iterable[str]) -> str:
+def choice(name: str, value: Any, options: Iterable[Name]) -> Name:
     """Return `value` after checking that it is one of `options`; the error names the nearest one."""
     known = list(options)
     if is_a(value, str) and (given := str.__str__(value)) in known:
-        return given
+        return known[known.index(given)]
     quoted = [repr(option) for option in known]
     listed = f"{', '.join(quoted[:-1])} or {quoted[-1]}" if len(known) > 1 else "".join(quoted)
     raise InvalidInput(f"`{name}` must be {listed}; got {shown(value)}{_nearest(value, known)}")
 
 
-def instance(name: str, value: Any, kind: type[T], example: str) -> T:
+def instance(name: str, value: Any, kind: Any, example: str) -> Any:
     """Return `value` after checking that it is a `kind`, of which `example` is one in words."""
     if not is_a(value, kind):
         raise InvalidInput(f"`{name}` must be {example}; got {shown(value)}")

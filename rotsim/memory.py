@@ -10,6 +10,23 @@ from rotsim.errors import InvalidInput
 
 def available_memory() -> int | None:
     """Bytes that can be allocated without swapping, or None where the system does not tell."""
+    found = [number for number in (_of_the_machine(), _of_the_process()) if number is not None]
+    return min(found, default=None)
+
+
+def _of_the_process() -> int | None:
+    """What a limit on its address space (``ulimit -v``) leaves of it, or None without one."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        return None if limit == resource.RLIM_INFINITY else limit - pages * resource.getpagesize()
+    except (ImportError, OSError, ValueError):
+        return None
+
+
+def _of_the_machine() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))

@@ -78,7 +78,7 @@ def walk_of_vectors(optimizer, model, weights, walk):
 def walk_of_chain(optimizer, model, weights, seen):
     """The chain's walk on given noise: its numbers at the end and its records."""
     orthogonal = isinstance(model, rotsim.ScaleInvariant)
-    chain = gram.fresh(optimizer, 1, weights.size, 0, 1.0, weights[None])
+    chain = gram.fresh(optimizer, weights.size, 0, np.linalg.norm(weights[None], axis=1), weights[None])
     records = np.zeros((1, 3, STEPS))
     bound = {"components": lambda freedom, key0, key1, step: seen[step - 1]}
     walk = specialised(gram_rotational._walk, "walk_on_given_noise", bound)

@@ -91,6 +91,10 @@ class Gradient(ABC):
         neurons = len(self.parameters())
         return None, (neurons if neurons > 1 else None), None
 
+    def sizes(self) -> np.ndarray:
+        """Sizes of the gradient whose squares a floating-point format has to hold, shape (count,)."""
+        return np.abs(np.atleast_1d(self.scale))  # type: ignore[attr-defined]
+
     def scratch(self, dim: int) -> int:
         """Length of the sampler's scratch ``z``, at least `dim` rounded up to even."""
         return dim + dim % 2

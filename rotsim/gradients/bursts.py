@@ -61,6 +61,9 @@ class Bursts(Structured):
     def extent(self) -> tuple[int | None, int | None, int | None]:
         return len(self.series), *super().extent[1:]
 
+    def sizes(self) -> np.ndarray:
+        return super().sizes() * self.series.max()
+
     def power(self, dim: int) -> GradientPower:
         law = self._noise_power(dim, series=self.series)
         return replace(law, scale_squared=law.scale_squared * float((self.series**2).mean()))

@@ -51,6 +51,9 @@ class LayerInvariant(Gradient):
         self._set("scale", per_neuron("scale", self.scale, positive))
         self.parameters()
 
+    def sizes(self) -> np.ndarray:
+        return np.append(super().sizes(), np.max(self.scale) + np.abs(self.push).max())
+
     def parameters(self) -> np.ndarray:
         return np.stack(broadcast([np.atleast_1d(self.push), np.atleast_1d(self.scale)]), axis=1)
 

@@ -54,6 +54,9 @@ class Replay(Gradient):
         steps, neurons, dim = self.gradients.shape
         return steps, neurons, dim
 
+    def sizes(self) -> np.ndarray:
+        return np.array([np.abs(self.gradients).max()])
+
     def parameters(self) -> np.ndarray:
         return np.zeros((1, 1))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rotsim.compiled import kernel_part
+from rotsim.errors import require
 from rotsim.gradients.base import (
     INLINED,
     GradientPower,
@@ -19,6 +20,8 @@ from rotsim.gradients.base import (
     shaped,
 )
 from rotsim.noise import fill_normals
+
+LARGEST_RATIO = 1000.0  # beyond it the noise drowns in the rounding of the mean
 
 
 @kernel_part(**INLINED)
@@ -38,7 +41,7 @@ class Signal(Structured):
     Parameters
     ----------
     ratio : float or sequence of float, one per neuron
-        Mean over standard deviation of a coordinate: the signal-to-noise ratio of one gradient. Any sign.
+        Mean over standard deviation of a coordinate: the signal-to-noise ratio of one gradient, in [-1000, 1000].
     scale : float or sequence of float, one per neuron
         As in `Isotropic` or `ScaleInvariant`, of the noise, > 0.
     scale_invariant : bool
@@ -61,7 +64,7 @@ class Signal(Structured):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._set("ratio", per_neuron("ratio", self.ratio, finite))
+        self._set("ratio", per_neuron("ratio", self.ratio, _resolved))
 
     def parameters(self) -> np.ndarray:
         return self._columns(self.ratio)
@@ -77,3 +80,9 @@ class Signal(Structured):
         self, z: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
     ) -> np.ndarray:
         return z + parameters[:, 2:].astype(z.dtype)
+
+
+def _resolved(name: str, value: object) -> float:
+    number = finite(name, value)
+    require(abs(number) <= LARGEST_RATIO, name, f"be in [-{LARGEST_RATIO:g}, {LARGEST_RATIO:g}]", number)
+    return number

@@ -103,6 +103,10 @@ class SimpleSystem(Gradient):
         shared = np.broadcast_to(gain_in, (len(gain_out), len(gain_in)))
         return np.column_stack([np.full(len(gain_out), float(self.batch)), gain_out, shared])
 
+    def sizes(self) -> np.ndarray:
+        gain_out, gain_in = np.abs(np.atleast_1d(self.gain_out)), np.abs(np.atleast_1d(self.gain_in))
+        return np.outer([gain_out.min(), gain_out.max()], [gain_in.min(), gain_in.max()]).ravel()
+
     def scratch(self, dim: int) -> int:
         drawn = self.batch * (dim + 1)
         return dim + dim % 2 + drawn + drawn % 2 + self.batch

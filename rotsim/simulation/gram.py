@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from rotsim.optimizers.base import Optimizer
 from rotsim.optimizers.rotational import Rotational
 from rotsim.optimizers.sgdm import SGDM
 from rotsim.simulation import gram_rotational
-from rotsim.simulation.start import State, given_norms
+from rotsim.simulation.start import State
 
 SLOTS = 3  # W, M1, M2
 
@@ -102,10 +101,11 @@ def slots(optimizer: Optimizer) -> int:
     return gram_rotational.SLOTS if isinstance(optimizer, Rotational) else SLOTS
 
 
-def fresh(optimizer: Optimizer, neurons: int, dim: int, seed: int, initial_norm: Any, initial_weights: Any) -> State:
-    """State before the first step: the norm, no momentum, and what a rotational variant starts from."""
+def fresh(optimizer: Optimizer, dim: int, seed: int, norms: np.ndarray, initial_weights: np.ndarray | None) -> State:
+    """State before the first step: the norms, no momentum, and what a rotational variant starts from."""
+    neurons = len(norms)
     state = np.zeros((neurons, slots(optimizer), 1))
-    state[:, 0, 0] = given_norms(neurons, initial_norm, initial_weights)
+    state[:, 0, 0] = norms
     if isinstance(optimizer, Rotational):
         state[:, 5, 0] = 1.0
         if optimizer.zero_mean:

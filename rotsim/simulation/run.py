@@ -14,20 +14,24 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy as np
 
 from rotsim import dataset, files
-from rotsim.errors import DatasetError, InvalidInput, integer, positive, require
+from rotsim.errors import DatasetError, InvalidInput, choice, flag, function, instance, integer, positive, require
 from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.memory import check_fits
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
 from rotsim.optimizers import Optimizer, Rotational, Unmodelled
 from rotsim.simulation import cuda, gram, rotational, twin, walk
+from rotsim.simulation.formats import Diverged, check_format, check_memory_of_gradients, lost
 from rotsim.simulation.interrupt import Interrupted, stop_requested
 from rotsim.simulation.start import (
+    DRAWN_AT_ONCE,
     SLOTS,
     STATE_VARIABLES,
     Schedule,
     State,
     digests,
     fresh,
+    given_norms,
+    given_weights,
     initial_description,
     resumed,
     shape_of_run,
@@ -43,10 +47,10 @@ Engine = Literal["auto", "numba", "numpy", "gram", "cuda"]
 _COORDINATE_STEPS_PER_CHUNK = 3e8  # a few tenths of a second per core between two looks at progress and Ctrl-C
 _LEAST_COST = 64  # a step costs at least as much as that of so many coordinates
 _MAX_CHUNK = 1 << 16
-
-
-class Diverged(ArithmeticError):
-    """The weights left the range of the floating-point format."""
+_THREADS_PER_CORE = 4  # more are not started
+_LONGEST_ROW = 1 << 32  # coordinates that the random numbers of a walk count
+_BYTES_OF_A_DRAW = 64  # of the temporaries of one coordinate in NumPy: words, normals, and what is made of them
+_BYTES_OF_A_NEURON = 64  # keys, norms and what their check takes
 
 
 def simulate(
@@ -143,24 +147,27 @@ def simulate(
     Interrupted
         On Ctrl-C, a `KeyboardInterrupt` that carries the dataset so far.
     """
-    gradient = ScaleInvariant() if gradient is None else gradient
-    if not isinstance(optimizer, Optimizer):
-        raise InvalidInput(f"`optimizer` must be a spec such as rotsim.AdamW(...); got {optimizer!r}")
+    instance("optimizer", optimizer, Optimizer, "a spec such as rotsim.AdamW(...)")
     if isinstance(optimizer, Unmodelled):
         raise InvalidInput(optimizer.refusal())
-    if not isinstance(gradient, Gradient):
-        raise InvalidInput(f"`gradient` must be a spec such as rotsim.ScaleInvariant(); got {gradient!r}")
-    steps = integer("steps", steps, low=1)
-    require(steps < 2**32, "steps", "be < 2**32", steps)
+    gradient = ScaleInvariant() if gradient is None else gradient
+    instance("gradient", gradient, Gradient, "a spec such as rotsim.ScaleInvariant()")
+    steps = integer("steps", steps, low=1, high=1 << 32)
     window = integer("record_every", record_every, low=1)
-    seed = integer("seed", seed, low=0)
-    require(seed < 2**64, "seed", "be < 2**64", seed)
-    require(dtype in ("float32", "float64"), "dtype", "be 'float32' or 'float64'", dtype)
-    require(engine in get_args(Engine), "engine", f"be one of {', '.join(get_args(Engine))}", engine)
-    workers = integer("threads", threads, low=1) if threads is not None else os.cpu_count() or 1
+    seed = integer("seed", seed, low=0, high=1 << 64)
+    dtype = choice("dtype", dtype, ("float32", "float64"))
+    engine = choice("engine", engine, get_args(Engine))
+    keep_state = flag("keep_state", keep_state)
+    cores = os.cpu_count() or 1
+    workers = cores if threads is None else min(integer("threads", threads, low=1), _THREADS_PER_CORE * cores)
+    if progress is not None:
+        function("progress", progress, "of steps done and steps")
+    if resume is not None:
+        instance("resume", resume, xr.Dataset, "a dataset, such as rotsim.load reads from a file")
     checkpoint_seconds = positive("checkpoint_seconds", checkpoint_seconds)
     if checkpoint is not None:
         checkpoint = files.check_writable(checkpoint)
+    initial_weights = given_weights(initial_weights)
     neurons, dim = shape_of_run(neurons, dim, steps, gradient, initial_weights)
     if engine == "auto":
         engine = _automatic(optimizer, gradient, keep_state, resume)
@@ -168,8 +175,15 @@ def simulate(
         gram.require_valid(optimizer, gradient)
     if engine == "cuda":
         cuda.require_valid(optimizer, gradient)
+    if engine != "gram":
+        require(dim < _LONGEST_ROW, "dim", "be < 2**32 unless engine='gram'", dim)
     if isinstance(optimizer, Rotational) and optimizer.zero_mean:
         require(dim >= 3, "dim", "be >= 3 for a rotational variant with zero_mean", dim)
+    real = np.dtype("float64" if engine == "gram" else dtype)
+    check_fits(*_memory(optimizer, gradient, engine, neurons, dim, real, steps, window, workers))
+    norms = given_norms(neurons, initial_norm, initial_weights)
+    source = "initial_norm" if initial_weights is None else "initial_weights"
+    check_format(optimizer, gradient, norms, dim, real, source)
     schedules = Schedule("lr_schedule", lr_schedule, steps), Schedule("wd_schedule", wd_schedule, steps)
     spec = {
         "dim": dim,
@@ -183,23 +197,19 @@ def simulate(
         **digests(schedules, steps),
         "initial": initial_description(initial_norm, initial_weights),
     }
-    slots = SLOTS + gradient.memory_slots + optimizer.memory_slots
-    real = np.dtype(dtype)
-    if engine == "gram":
-        needed = neurons * gram.slots(optimizer) * 8
-    else:
-        needed = neurons * slots * dim * real.itemsize + min(workers, neurons) * workspace_bytes(gradient, dim, real)
-    hint = ", or take engine='gram'" if engine != "gram" and gram.valid(optimizer, gradient) else ""
-    check_fits(needed, 3 * neurons * -(-steps // window) * 24, hint)
     if resume is not None:
-        shape, kept_as = ((gram.slots(optimizer), 1), np.dtype("float64")) if engine == "gram" else ((slots, dim), real)
+        shape, kept_as = (
+            ((gram.slots(optimizer), 1), np.dtype("float64"))
+            if engine == "gram"
+            else ((_slots(optimizer, gradient), dim), real)
+        )
         state = resumed(resume, optimizer, spec, steps, schedules, (neurons, *shape), kept_as)
         if state.done == steps:
             return resume.copy() if keep_state else resume.drop_vars(STATE_VARIABLES)
     elif engine == "gram":
-        state = gram.fresh(optimizer, neurons, dim, seed, initial_norm, initial_weights)
+        state = gram.fresh(optimizer, dim, seed, norms, initial_weights)
     else:
-        state = fresh(neurons, dim, seed, initial_norm, initial_weights, np.dtype(dtype), slots)
+        state = fresh(neurons, dim, seed, norms, initial_weights, real, _slots(optimizer, gradient))
 
     first_window = state.done // window
     records = np.zeros((neurons, len(dataset.QUANTITIES), -(-steps // window) - first_window))
@@ -245,7 +255,38 @@ def simulate(
                 ) as error:  # a full disk, a lost folder: the walk goes on
                     warnings.warn(f"{error}; the walk goes on", stacklevel=2)
                 saved = time.monotonic()
+    check_memory_of_gradients(optimizer, state.slots)
     return so_far(with_state=keep_state, last=True)
+
+
+def _slots(optimizer: Optimizer, gradient: Gradient) -> int:
+    """Rows of length dim that a walk keeps per neuron."""
+    return SLOTS + gradient.memory_slots + optimizer.memory_slots
+
+
+def _memory(
+    optimizer: Optimizer,
+    gradient: Gradient,
+    engine: str,
+    neurons: int,
+    dim: int,
+    real: np.dtype[Any],
+    steps: int,
+    window: int,
+    workers: int,
+) -> tuple[int, int, str]:
+    """Bytes of the state and of the records of a run, and what else than a smaller run would take less."""
+    records = 3 * neurons * -(-steps // window) * 24
+    parameters = neurons * gradient.parameters().shape[1] * 8 + neurons * _BYTES_OF_A_NEURON
+    if engine == "gram":
+        return neurons * gram.slots(optimizer) * 8 + parameters, records, ""
+    state = neurons * _slots(optimizer, gradient) * dim * real.itemsize
+    drawn = min(neurons * dim, max(dim, DRAWN_AT_ONCE)) * _BYTES_OF_A_DRAW
+    if engine == "numpy":
+        room = max(drawn, neurons * gradient.scratch(dim) * _BYTES_OF_A_DRAW)
+    else:
+        room = max(drawn, min(workers, neurons) * workspace_bytes(gradient, dim, real))
+    return state + parameters + room, records, ", or take engine='gram'" if gram.valid(optimizer, gradient) else ""
 
 
 def _automatic(optimizer: Optimizer, gradient: Gradient, keep_state: bool, resume: xr.Dataset | None) -> Engine:
@@ -347,10 +388,11 @@ def _advance(
             for job in jobs:
                 job.result()
             state.done = int(step[-1])
-            lost = ~np.isfinite(state.norm_squared)
-            if lost.any():
+            gone = lost(state.norm_squared, dim, real)
+            if gone.any():
+                what = "infinite or NaN" if not np.isfinite(state.norm_squared).all() else f"too small for {real}"
                 raise Diverged(
-                    f"the weights of {lost.sum()} of {neurons} neurons became infinite or NaN by step {state.done}; "
+                    f"the weights of {gone.sum()} of {neurons} neurons became {what} by step {state.done}; "
                     "lower lr or weight_decay, or use dtype='float64'"
                 )
             yield state.done

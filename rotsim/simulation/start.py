@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rotsim import dataset
-from rotsim.errors import DatasetError, InvalidInput, integer, require
+from rotsim.errors import LARGEST_SIZE, DatasetError, InvalidInput, array, integer, require
 from rotsim.gradients import Gradient
 from rotsim.noise import INITIAL_WEIGHTS_STREAM, neuron_keys, normals
 from rotsim.optimizers.base import Optimizer
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DEFAULT_DIM, DEFAULT_NEURONS = 1024, 64
 STATE_VARIABLES = ("state", "norm_squared", "open_window")
+MOST_NEURONS = 1 << 32  # which the random numbers of a neuron count
+DRAWN_AT_ONCE = 1 << 20  # coordinates drawn at once
 SLOTS = 3  # weights, first and second moment; a gradient model's memory follows
 
 
@@ -44,11 +46,11 @@ def shape_of_run(
     neurons: int | None, dim: int | None, steps: int, gradient: Gradient, initial_weights: np.ndarray | None
 ) -> tuple[int, int]:
     """(neurons, dim) from the arguments and from whatever arrays were given; they must agree."""
+    neurons = None if neurons is None else integer("neurons", neurons, low=1, high=MOST_NEURONS)
+    dim = None if dim is None else integer("dim", dim, low=2)
     found: dict[str, tuple[int | None, int | None]] = {}
     if initial_weights is not None:
-        if np.ndim(initial_weights) != 2:
-            raise InvalidInput(f"`initial_weights` must have shape (neurons, dim); got {np.shape(initial_weights)}")
-        found["initial_weights"] = np.shape(initial_weights)
+        found["initial_weights"] = initial_weights.shape
     available, made_for_neurons, made_for_dim = gradient.extent
     require(
         available is None or steps <= available,
@@ -63,7 +65,7 @@ def shape_of_run(
             raise InvalidInput(f"`{source}` has {made_for}, which contradicts neurons={neurons}, dim={dim}")
         neurons, dim = neurons if n is None else n, dim if c is None else c
     return (
-        integer("neurons", DEFAULT_NEURONS if neurons is None else neurons, low=1),
+        integer("neurons", DEFAULT_NEURONS if neurons is None else neurons, low=1, high=MOST_NEURONS),
         integer("dim", DEFAULT_DIM if dim is None else dim, low=2),
     )
 
@@ -76,7 +78,7 @@ class Schedule:
         self.given = given
         if given is None or callable(given):
             return
-        self.given = np.asarray(given, dtype=np.float64)
+        self.given = array(name, given, f"have shape (steps,) = ({steps},) or be a function")
         if self.given.shape != (steps,):
             raise InvalidInput(
                 f"`{name}` must have shape (steps,) = ({steps},) or be a function; got shape {self.given.shape}"
@@ -87,12 +89,16 @@ class Schedule:
         if self.given is None:
             return np.ones(len(step))
         if callable(self.given):
-            factor = np.broadcast_to(np.asarray(self.given(step), dtype=np.float64), step.shape)
+            found = array(self.name, self.given(step), "give a factor for each step")
+            if found.shape not in ((), step.shape):
+                raise InvalidInput(f"`{self.name}` must give a factor for each of {len(step)} steps; got {found.shape}")
+            factor = np.broadcast_to(found, step.shape)
         else:
             factor = self.given[step - 1]
-        if not (np.isfinite(factor) & (factor >= 0)).all():
-            where = int(step[~(np.isfinite(factor) & (factor >= 0))][0])
-            raise InvalidInput(f"`{self.name}` must give finite factors >= 0; it does not at step {where}")
+        if not (sound := (factor >= 0) & (factor <= LARGEST_SIZE)).all():
+            where = int(step[~sound][0])
+            rule = f"at most {LARGEST_SIZE:g}" if LARGEST_SIZE < factor[~sound][0] < np.inf else "finite factors >= 0"
+            raise InvalidInput(f"`{self.name}` must give {rule}; it does not at step {where}")
         return factor
 
     def digest(self, steps: int) -> str:
@@ -113,38 +119,49 @@ def digests(schedules: tuple[Schedule, ...], steps: int) -> dict[str, str]:
 def given_norms(neurons: int, initial_norm: Any, initial_weights: Any) -> np.ndarray:
     """‖w_0‖ of every neuron, checked."""
     if initial_weights is not None:
-        norm: np.ndarray = np.linalg.norm(np.asarray(initial_weights, dtype=np.float64), axis=1)
+        norm: np.ndarray = np.linalg.norm(initial_weights, axis=1)
         if not (np.isfinite(norm) & (norm > 0)).all():
             raise InvalidInput("`initial_weights` must be finite with no zero row; a zero vector has no direction")
         return norm
-    norm = np.asarray(initial_norm, dtype=np.float64)
-    if norm.shape not in ((), (neurons,)) or not (np.isfinite(norm) & (norm > 0)).all():
-        raise InvalidInput(
-            f"`initial_norm` must be finite and > 0, one number or one per neuron ({neurons}); got {initial_norm!r}"
-        )
+    rule = f"be finite and > 0, one number or one per neuron ({neurons})"
+    norm = array("initial_norm", initial_norm, rule)
+    require(norm.shape in ((), (neurons,)) and bool((norm > 0).all()), "initial_norm", rule, initial_norm)
+    require(bool((norm <= LARGEST_SIZE).all()), "initial_norm", f"be at most {LARGEST_SIZE:g}", initial_norm)
     return np.broadcast_to(norm, (neurons,))
+
+
+def given_weights(initial_weights: Any) -> np.ndarray | None:
+    """The initial weights as float64, shape (neurons, dim), if there are any."""
+    if initial_weights is None:
+        return None
+    rule = "be an array of numbers of shape (neurons, dim)"
+    weights = array("initial_weights", initial_weights, rule)
+    if weights.ndim != 2:
+        raise InvalidInput(f"`initial_weights` must have shape (neurons, dim); got {weights.shape}")
+    if not np.abs(weights).max(initial=0.0) <= LARGEST_SIZE:
+        raise InvalidInput(f"`initial_weights` must be finite and at most {LARGEST_SIZE:g} in size; some are not")
+    return weights
 
 
 def fresh(
     neurons: int,
     dim: int,
     seed: int,
-    initial_norm: Any,
-    initial_weights: Any,
+    norms: np.ndarray,
+    initial_weights: np.ndarray | None,
     dtype: np.dtype[Any],
     slots_needed: int = SLOTS,
 ) -> State:
     """State before the first step: given weights, or uniform directions of the given norms."""
-    norm = given_norms(neurons, initial_norm, initial_weights)
     keys = neuron_keys(seed, neurons, INITIAL_WEIGHTS_STREAM)
     slots, norm_squared = np.zeros((neurons, slots_needed, dim), dtype), np.zeros(neurons)
-    rows = max(1, (1 << 20) // dim)  # a few at a time: the temporaries of a draw are larger than its result
+    rows = max(1, DRAWN_AT_ONCE // dim)  # a few at a time: the temporaries of a draw are larger than its result
     for block in (slice(first, first + rows) for first in range(0, neurons, rows)):
         if initial_weights is None:
             direction = normals(keys[block], 0, dim).astype(np.float64)
-            slots[block, 0] = direction * (norm[block] / np.linalg.norm(direction, axis=1))[:, None]
+            slots[block, 0] = direction * (norms[block] / np.linalg.norm(direction, axis=1))[:, None]
         else:
-            slots[block, 0] = np.asarray(initial_weights)[block]
+            slots[block, 0] = initial_weights[block]
         norm_squared[block] = (slots[block, 0].astype(np.float64) ** 2).sum(axis=1)
     return State(0, slots, norm_squared)
 
@@ -152,7 +169,7 @@ def fresh(
 def initial_description(initial_norm: Any, initial_weights: Any) -> str:
     """Identifies the initial weights in a dataset's spec."""
     if initial_weights is not None:
-        return "weights " + sha256(np.ascontiguousarray(initial_weights, dtype=np.float64).tobytes()).hexdigest()
+        return "weights " + sha256(np.ascontiguousarray(initial_weights).tobytes()).hexdigest()
     norm = np.asarray(initial_norm, dtype=np.float64)
     return f"norm {float(norm)!r}" if norm.ndim == 0 else "norms " + sha256(norm.tobytes()).hexdigest()
 
