@@ -7,14 +7,15 @@ passes. Nor does a prediction that declares an error above 10 %, however large a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from rotsim import dataset
-from rotsim.errors import InvalidInput, positive
+from rotsim.errors import LARGEST_SIZE, InvalidInput, is_a, mapping, names, nonnegative, positive, shown
 from rotsim.statistics import Equilibration, Estimate, autocorrelation_time, equilibration, root_mean_square
 from rotsim.theory.equilibrium import Equilibrium
 
@@ -150,24 +151,27 @@ def compare(
     if not isinstance(measured, xr.Dataset):
         raise InvalidInput(f"`measured` must be a dataset from simulate or Recorder; got {type(measured).__name__}")
     dataset.validate(measured)
+    independent = measured.attrs["source"] != "trace"
+    if not all(_held(measured[name].values, independent) for name in dataset.QUANTITIES):
+        raise InvalidInput(f"`measured` must hold numbers from 0 to {LARGEST_SIZE:g}, or NaN in a trace; some are not")
     k = positive("k", k)
-    chosen = dataset.QUANTITIES if quantities is None else tuple(quantities)
-    if unknown := [q for q in chosen if q not in dataset.QUANTITIES]:
-        raise InvalidInput(f"`quantities` must be among {', '.join(dataset.QUANTITIES)}; got {', '.join(unknown)}")
+    chosen = dataset.QUANTITIES if quantities is None else names("quantities", quantities, dataset.QUANTITIES)
+    allowed = _checked_tolerance(tolerance)
     if isinstance(predicted, Equilibrium):
-        return Report(tuple(_compare_ensemble(measured, predicted, chosen, tolerance, k)))
+        _check_equilibrium(predicted)
+        return Report(tuple(_compare_ensemble(measured, predicted, chosen, allowed, k)))
     if isinstance(predicted, xr.Dataset):
         dataset.validate(predicted)
         from rotsim.windows import compare_windows, is_course
 
         if is_course(predicted):
-            return Report(tuple(compare_windows(measured, predicted, chosen, tolerance, k)))
+            return Report(tuple(compare_windows(measured, predicted, chosen, allowed, k)))
         if predicted.sizes["neuron"] != measured.sizes["neuron"]:
             raise InvalidInput(
                 f"`predicted` has {predicted.sizes['neuron']} neurons and `measured` {measured.sizes['neuron']}; "
                 "predict for the same trace"
             )
-        return Report(tuple(_compare_layers(measured, predicted, chosen, tolerance, k)))
+        return Report(tuple(_compare_layers(measured, predicted, chosen, allowed, k)))
     raise InvalidInput(f"`predicted` must be an Equilibrium or a dataset; got {type(predicted).__name__}")
 
 
@@ -175,7 +179,7 @@ def _compare_ensemble(
     measured: xr.Dataset,
     predicted: Equilibrium,
     quantities: tuple[str, ...],
-    tolerance: float | dict[str, float] | None,
+    tolerance: Mapping[str, float],
     k: float,
 ) -> Iterator[Check]:
     """Independent identical neurons against one equilibrium."""
@@ -191,7 +195,7 @@ def _compare_ensemble(
     for name in filter(series.__contains__, quantities):
         estimate = root_mean_square(series[name][:, settled.start :], independent)
         declared = predicted.model_error
-        allowed = allowed_error(tolerance, name, declared)
+        allowed = tolerance.get(name, declared)
         yield _judge(measured.attrs["source"], name, getattr(predicted, name), estimate, declared, allowed, k, settled)
 
 
@@ -199,7 +203,7 @@ def _compare_layers(
     measured: xr.Dataset,
     predicted: xr.Dataset,
     quantities: tuple[str, ...],
-    tolerance: float | dict[str, float] | None,
+    tolerance: Mapping[str, float],
     k: float,
 ) -> Iterator[Check]:
     """Neurons of a real network, each with its own prediction, summarised by layer."""
@@ -210,6 +214,8 @@ def _compare_layers(
         if "active" in measured:
             rows &= measured["active"].values[:, measured.sizes["step"] // 2 :].mean(axis=1) > 0.5
         rows &= np.isfinite(predicted["rotation"].values[:, -1])
+        for name in dataset.QUANTITIES:  # neurons with a window that is not known, as of a parameter that joined late
+            rows &= np.isfinite(measured[name].values).all(axis=1)
         if not rows.any():
             continue
         ratio = {q: measured[q].values[rows] / predicted[q].values[rows][:, -1:] for q in dataset.QUANTITIES}
@@ -224,7 +230,7 @@ def _compare_layers(
             reference = float(np.median(predicted[name].values[rows][:, -1]))
             estimate = _median_ratio(kept)
             estimate = Estimate(estimate.value * reference, estimate.standard_error * reference)
-            allowed = allowed_error(tolerance, name, declared)
+            allowed = tolerance.get(name, declared)
             yield _judge(str(layer), name, reference, estimate, declared, allowed, k, settled)
 
 
@@ -237,10 +243,29 @@ def _median_ratio(ratio: np.ndarray) -> Estimate:
     return Estimate(float(np.median(per_neuron)), float(max(across, along)))
 
 
-def allowed_error(tolerance: float | dict[str, float] | None, quantity: str, declared: float) -> float:
+def _held(values: np.ndarray, independent: bool) -> bool:
+    """Whether records are such as a walk or a network makes; a network's may be unknown."""
+    return bool(((values >= 0) & (values <= LARGEST_SIZE) | (np.isnan(values) & (not independent))).all())
+
+
+def _checked_tolerance(tolerance: Any) -> dict[str, float]:
+    """What is allowed of each quantity, where that is not what the prediction declares."""
     if tolerance is None:
-        return declared
-    return float(tolerance.get(quantity, declared) if isinstance(tolerance, dict) else tolerance)
+        return {}
+    if is_a(tolerance, Mapping):
+        given = mapping("tolerance", tolerance, dataset.QUANTITIES)
+        return {name: nonnegative(f"tolerance[{name!r}]", value) for name, value in given.items()}
+    return dict.fromkeys(dataset.QUANTITIES, nonnegative("tolerance", tolerance))
+
+
+def _check_equilibrium(predicted: Equilibrium) -> None:
+    """Raise `InvalidInput` unless its numbers are such as `rotsim.equilibrium` gives."""
+    for name in (*dataset.QUANTITIES, "model_error"):
+        value = getattr(predicted, name)
+        if not is_a(value, Real) or is_a(value, bool) or value < 0 or (value == 0 and name != "model_error"):
+            raise InvalidInput(
+                f"`predicted.{name}` must be a number > 0, or NaN where there is none; got {shown(value)}"
+            )
 
 
 def resolution(allowed: float) -> float:

@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rotsim import files
-from rotsim.errors import DatasetError, InvalidInput, shown
+from rotsim.errors import DatasetError, InvalidInput, is_a, shown
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -205,7 +205,7 @@ def validate(dataset: xr.Dataset) -> xr.Dataset:
         If a variable or attribute that every dataset has is absent, or one that rotsim knows has other dimensions,
         another kind of values or another type; if steps do not increase; if it is empty.
     """
-    _check_schema(dataset.attrs.get("rotsim_schema"))
+    _check_schema(_attributes(dataset).get("rotsim_schema"))
     missing = [name for name in QUANTITIES if name not in dataset] + [
         name for name in ("neuron", "step", "fan_in") if name not in dataset.coords
     ]
@@ -259,9 +259,18 @@ def _is_of(kind: type, values: np.ndarray) -> bool:
     return values.dtype.kind in ("iu" if kind is int else "f")
 
 
+def _attributes(dataset: Any) -> dict[Any, Any]:
+    import xarray as xr
+
+    if not is_a(dataset, xr.Dataset):
+        raise DatasetError(f"{shown(dataset)} is no dataset; give one from rotsim.simulate, predict or load")
+    attributes: dict[Any, Any] = dataset.attrs
+    return attributes
+
+
 def _json_of(dataset: xr.Dataset, name: str) -> dict[str, Any]:
     """An attribute that holds a JSON object."""
-    text = dataset.attrs.get(name)
+    text = _attributes(dataset).get(name)
     try:
         content = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rotsim import dataset
-from rotsim.errors import InvalidInput
 from rotsim.evidence import WITHIN, Evidence, balance_factor, gather
 from rotsim.optimizers import Unmodelled
 from rotsim.optimizers.base import Optimizer
@@ -158,8 +157,8 @@ def diagnose(trace: xr.Dataset) -> Diagnosis:
 
     Raises
     ------
-    InvalidInput
-        If the dataset is not a trace.
+    InvalidInput, DatasetError
+        If the dataset is not a trace, or lacks what every trace has.
     """
     dataset.validate(trace)
     if trace.attrs["source"] != "trace":

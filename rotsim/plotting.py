@@ -24,7 +24,7 @@ from matplotlib.ticker import NullLocator
 from rotsim import dataset, files
 from rotsim.dataset import layer_name
 from rotsim.diagnosis import Diagnosis
-from rotsim.errors import InvalidInput
+from rotsim.errors import DatasetError, InvalidInput, choice, instance, names, positive, text
 from rotsim.theory.equilibrium import Equilibrium
 from rotsim.theory.traces import predict_trace
 
@@ -78,6 +78,8 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | None 
     OSError
         If the disk is full or fails.
     """
+    instance("figure", figure, Figure, "a matplotlib figure")
+    dpi = None if dpi is None else positive("dpi", dpi)
     check_figure(path)
     drawn = BytesIO()
     with style():  # matplotlib resolves colours only when drawing
@@ -102,8 +104,14 @@ def plot_walk(
     predicted : Equilibrium
     quantities : sequence of {"norm", "rotation", "update_rms"}
     """
+    instance("ax", ax, Axes, "matplotlib axes")
+    dataset.validate(data)
+    instance("predicted", predicted, Equilibrium, "from rotsim.equilibrium")
+    chosen = names("quantities", quantities, dataset.QUANTITIES)
+    for name in ("relaxation_steps", *chosen):
+        positive(f"predicted.{name}", getattr(predicted, name))
     time = data.step.values / predicted.relaxation_steps
-    for name in quantities:
+    for name in chosen:
         ratio = data[name].values / getattr(predicted, name)
         low, high = np.quantile(ratio, [0.05, 0.95], axis=0)
         ax.fill_between(time, low, high, color=_COLORS[name], alpha=0.2, linewidth=0)
@@ -125,6 +133,10 @@ def plot_layers(ax: Axes, trace: xr.Dataset, diagnosis: Diagnosis, quantity: str
         Of this trace: layers that the prediction applies to are drawn in colour, the others in grey.
     quantity : {"rotation", "norm"}
     """
+    instance("ax", ax, Axes, "matplotlib axes")
+    instance("diagnosis", diagnosis, Diagnosis, "from rotsim.diagnosis.diagnose")
+    quantity = choice("quantity", quantity, ("rotation", "norm"))
+    dataset.need(dataset.validate(trace), "layer")
     half = trace.sizes["step"] // 2
     measured = np.sqrt((trace[quantity].values[:, half:] ** 2).mean(axis=1))
     ratio = measured / predict_trace(trace)[quantity].values[:, 0]
@@ -246,6 +258,8 @@ def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
     diagnosis : Diagnosis
         Of this trace.
     """
+    instance("diagnosis", diagnosis, Diagnosis, "from rotsim.diagnosis.diagnose")
+    dataset.need(dataset.validate(trace), "layer")
     layers = diagnosis.layers
     with style():
         figure, (over_time, spread) = plt.subplots(
@@ -304,7 +318,14 @@ def course_figure(course: xr.Dataset, in_force: xr.Dataset, title: str) -> Figur
         From `rotsim.theory.prediction.settling`, at the same steps.
     title : str
     """
+    dataset.validate(course)
+    if missing := [f"{name}_model_error" for name in ("norm", "rotation") if f"{name}_model_error" not in course]:
+        raise DatasetError(f"`course` lacks {', '.join(missing)}; give one from rotsim.predict")
+    instance("in_force", in_force, xr.Dataset, "a dataset from rotsim.theory.prediction.settling")
+    title = text("title", title)
     step = course["step"].values
+    if not {"norm", "rotation", "lr"} <= set(in_force) or in_force.sizes.get("step") != len(step):
+        raise InvalidInput("`in_force` must hold norm, rotation and lr at the steps of `course`; it does not")
     with style():
         figure, axes = plt.subplots(
             3, 1, figsize=(8, 7.5), sharex=True, height_ratios=(1, 1, 0.5), layout="constrained"

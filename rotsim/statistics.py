@@ -9,14 +9,18 @@ time of the series (Sokal's automatic window, as in emcee).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy
+
+from rotsim.errors import INT64, InvalidInput, array, flag, nonnegative, positive, require, sequence
 
 ENOUGH_NEURONS = 16  # from here on the spread over independent neurons gives the standard error
 _Z_DRIFT = 3.0
 _LATEST_START = 0.6
 _MIN_WINDOWS = 8
+LARGEST_VALUE = 1e75  # whose fourth power is a float
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,19 @@ def autocorrelation_time(series: np.ndarray, window_factor: float = 5.0) -> floa
     float
         At least 1; at most the number of samples.
     """
-    x = np.atleast_2d(np.asarray(series, dtype=np.float64))
-    return _integrated(_autocovariance(x), window_factor)
+    x = np.atleast_2d(_checked("series", series, (1, 2)))
+    return _integrated(_autocovariance(x), positive("window_factor", window_factor))
+
+
+def _checked(name: str, values: Any, ndims: tuple[int, ...] = (2,)) -> np.ndarray:
+    """Values as float64, of so many dimensions, none empty, whose squares can be summed."""
+    rule = "be an array of numbers of shape (neurons, windows), none empty"
+    found = array(name, values, rule)
+    if found.ndim not in ndims or not found.size:
+        raise InvalidInput(f"`{name}` must {rule}; got shape {found.shape}")
+    if not np.abs(found).max() <= LARGEST_VALUE:
+        raise InvalidInput(f"`{name}` must be finite and at most {LARGEST_VALUE:g} in size; some values are not")
+    return found
 
 
 def _autocovariance(x: np.ndarray) -> np.ndarray:
@@ -123,7 +138,7 @@ def mean(series: np.ndarray, independent: bool) -> Estimate:
         True if neurons are independent replicates (a simulation); False if they share one
         network's history.
     """
-    x = np.asarray(series, dtype=np.float64)
+    x, independent = _checked("series", series), flag("independent", independent)
     neurons, windows = x.shape
     value = float(x.mean())
     if independent and neurons >= ENOUGH_NEURONS:
@@ -135,7 +150,7 @@ def mean(series: np.ndarray, independent: bool) -> Estimate:
 
 def root_mean_square(series: np.ndarray, independent: bool) -> Estimate:
     """RMS over neurons and windows of a series of RMS values, with its standard error (delta method)."""
-    square = mean(np.asarray(series, dtype=np.float64) ** 2, independent)
+    square = mean(_checked("series", series) ** 2, independent)
     value = float(np.sqrt(square.value))
     return Estimate(value, square.standard_error / (2 * value) if value > 0 else float("nan"))
 
@@ -158,9 +173,16 @@ def equilibration(
     drift_tolerance : float
         Relative drift that counts as stationary (0 for simulations; real networks always drift).
     """
+    rule = "be an array of whole numbers, of shape (windows,)"
+    step, independent = array("step", step, rule), flag("independent", independent)
+    require(step.ndim == 1 and bool((np.abs(step) <= INT64).all()), "step", rule, step)
     windows = len(step)
+    drift_tolerance = nonnegative("drift_tolerance", drift_tolerance)
     if windows < _MIN_WINDOWS:
         return Equilibration(False, 0, None, f"only {windows} record windows, at least {_MIN_WINDOWS} are needed")
+    series = [_checked(f"series[{i}]", x) for i, x in enumerate(sequence("series", series))]
+    if wrong := [x.shape for x in series if x.shape[1] != windows]:
+        raise InvalidInput(f"`series` must have {windows} windows, as `step` has; got shape {wrong[0]}")
     latest = int(_LATEST_START * windows)
     for start in np.unique(np.linspace(0, latest, 25).astype(int)):
         if windows - start >= _MIN_WINDOWS and all(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy
 
-from rotsim.comparison import MAX_DECLARED_ERROR, Check, Verdict, allowed_error, resolution, too_uncertain
-from rotsim.errors import InvalidInput
+from rotsim.comparison import MAX_DECLARED_ERROR, Check, Verdict, resolution, too_uncertain
+from rotsim.errors import InvalidInput, integer, nonnegative
 from rotsim.statistics import ENOUGH_NEURONS
 
 if TYPE_CHECKING:
@@ -49,7 +49,14 @@ def bonferroni(k: float, windows: int, neurons: int) -> float:
     Returns
     -------
     float
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
     """
+    windows, neurons = integer("windows", windows, low=1), integer("neurons", neurons, low=2)
+    k = nonnegative("k", k)
     return float(scipy.stats.t.isf(scipy.stats.norm.sf(k) / windows, neurons - 1))
 
 
@@ -57,7 +64,7 @@ def compare_windows(
     measured: xr.Dataset,
     predicted: xr.Dataset,
     quantities: tuple[str, ...],
-    tolerance: float | dict[str, float] | None,
+    tolerance: Mapping[str, float],
     k: float,
 ) -> Iterator[Check]:
     """One check per quantity, reported at the window that is furthest outside what is allowed.
@@ -68,8 +75,10 @@ def compare_windows(
         Independent neurons from `rotsim.simulate`, at least 16.
     predicted : Dataset
         From `rotsim.predict`, with the same windows.
-    quantities, tolerance, k
+    quantities, k
         As in `rotsim.compare`; k holds for each quantity over all its windows together.
+    tolerance : mapping from quantity to float
+        Relative error to allow, >= 0, where that is not what the prediction declares.
 
     Yields
     ------
@@ -98,7 +107,7 @@ def compare_windows(
         noise = square.std(axis=0, ddof=1) / np.sqrt(neurons) / (2 * value)
         expected = predicted[name].values[0]
         declared = predicted[f"{name}_model_error"].values[0]
-        allowed = np.array([allowed_error(tolerance, name, error) for error in declared])
+        allowed = np.array([tolerance.get(name, error) for error in declared])
         excess = np.abs(value - expected) - per_window * noise - allowed * expected
         worst = int(np.argmax(np.where(np.isnan(excess), np.inf, excess)))
         noisy = per_window * noise > np.array([resolution(a) for a in allowed]) * expected

@@ -1,3 +1,4 @@
+# ruff: noqa: E501, E731
 """Calls of the whole public API with hostile arguments: each answers with rotsim's own error or with a sound result.
 
 A call is a line of Python, made by a random number generator, so that a failure is its own reproducer. The tests let
@@ -240,7 +241,7 @@ def _theory(m: Maker, name: str, required: dict[str, Callable[[], str]], optiona
 
 
 def _equilibrium(m: Maker) -> str:
-    method = lambda: m.one(lambda: m.among("'exact'", "'leading'"), ("'Exact'", "['exact']"))  # noqa: E731
+    method = lambda: m.one(lambda: m.among("'exact'", "'leading'"), ("'Exact'", "['exact']"))
     return _theory(m, "equilibrium", {}, {"dim": m.dim, "gradient": m.predictable, "method": method})
 
 
@@ -307,8 +308,8 @@ def _compare(m: Maker) -> str:
     eq = ("rotsim.Equilibrium(*['a'] * 6)", "rotsim.Equilibrium(*[np.nan] * 5, 'exact')", "EQ.to_dict()",
           "rotsim.Equilibrium(*[0.0] * 5, 'exact')", "rotsim.Equilibrium(*[1e300] * 5, 'exact')")  # fmt: skip
     predicted = m.one(lambda: m.among("EQ", "EQ", "COURSE"), (*eq, "W"))
-    quantities = lambda: m.one("['norm', 'rotation']", ("'norm'", "['Norm']", "1.0", "[['norm']]", "('norm', 1)"))  # noqa: E731
-    tolerance = lambda: m.one(  # noqa: E731
+    quantities = lambda: m.one("['norm', 'rotation']", ("'norm'", "['Norm']", "1.0", "[['norm']]", "('norm', 1)"))
+    tolerance = lambda: m.one(
         lambda: m.among("0.1", "{'norm': 0.1}", "None"),
         ("'x'", "float('nan')", "{'Norm': 9}", "{'norm': 'x'}", "-1", "1e300"),
     )
@@ -343,7 +344,7 @@ def _from_dict(m: Maker) -> str:
         "{'name': 'isotropic', 'scale': [1.0, 'a']}", "{'name': 'rotational', 'inner': {}}", "{1: 2}",
         "rotsim.Replay(np.ones((1, 1, 2))).to_dict()", "{'name': 'rotational', 'inner': {'name': 'rotational'}}",
     )  # fmt: skip
-    made = lambda: f"{m.plain_optimizer() if 'opt' in kind else m.gradient()}.to_dict()"  # noqa: E731
+    made = lambda: f"{m.plain_optimizer() if 'opt' in kind else m.gradient()}.to_dict()"
     return f"{kind}({m.one(made, foreign)})"
 
 
@@ -407,7 +408,7 @@ def _rotated(m: Maker) -> str:
     )
     factors = lambda: m.one(
         "{MODEL[0].weight: torch.ones(4)}", ("{1: 2}", "{MODEL[0].weight: 3}", "{MODEL[0].weight: torch.ones(3)}")
-    )  # noqa: E501,E731
+    )
     optional = {"per_neuron": m.flag, "zero_mean": m.flag, "update_norm_decay": m.share, "factors": factors}
     return f"measure.Rotated({_joined(m.one('SGD'), rotation, m.options({}, optional))})"
 

@@ -183,7 +183,7 @@ def test_uniform_directions_have_the_right_mean(dim):
     assert abs(np.sign(mean).mean()) < chance.errors() / np.sqrt(20_000)
     assert stats.kstest(mean**2, stats.beta(0.5, dim / 2 + 0.5).cdf).pvalue < chance.SHARE or dim > 10  # the control
     if dim < 100:
-        w = fresh(20_000, dim, 6, 1.0, None, np.dtype(float)).slots[:, 0]
+        w = fresh(20_000, dim, 6, np.ones(20_000), None, np.dtype(float)).slots[:, 0]
         assert stats.ks_2samp(mean, w.sum(axis=1) / np.sqrt(dim)).pvalue > chance.share()
 
 

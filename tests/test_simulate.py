@@ -301,7 +301,7 @@ def test_divergence_is_an_error():
         ({"wd_schedule": np.full(600, np.nan)}, r"`wd_schedule` must give finite factors >= 0; it does not at step 1"),
         ({"gradient": rotsim.Replay(np.ones((10, 5, 33)))}, r"`steps` must be <= 10"),
         ({"gradient": 3}, r"`gradient` must be a spec"),
-        ({"engine": "gpu"}, r"`engine` must be one of auto, numba, numpy, gram, cuda; got 'gpu'"),
+        ({"engine": "gpu"}, r"`engine` must be 'auto', 'numba', 'numpy', 'gram' or 'cuda'; got 'gpu'"),
         ({"threads": 0}, r"`threads` must be >= 1"),
     ],
 )

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from rotsim.errors import InvalidInput, real
+from rotsim.errors import InvalidInput, nonnegative
+from rotsim.measure.arguments import taken_by_torch
 from rotsim.measure.closure import evaluate
 from rotsim.optimizers.base import beta_pair, check_decoupled_decay
 
@@ -48,13 +49,13 @@ class Lion(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+        with taken_by_torch("params"):
+            super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; what it does not set comes from the constructor."""
         group = {**self.defaults, **param_group}
-        lr = real("lr", group["lr"], "be finite and >= 0", low=0.0)
-        weight_decay = real("weight_decay", group["weight_decay"], "be finite and >= 0", low=0.0)
+        lr, weight_decay = nonnegative("lr", group["lr"]), nonnegative("weight_decay", group["weight_decay"])
         if lr > 0:
             check_decoupled_decay(lr, weight_decay)
         beta_pair(group["betas"])

@@ -21,7 +21,7 @@ import torch
 import xarray as xr
 
 from rotsim.dataset import PER_OCTAVE, build, save
-from rotsim.errors import InvalidInput, integer, positive, require
+from rotsim.errors import InvalidInput, integer, mapping, positive, require, shown
 from rotsim.files import check_writable
 from rotsim.measure.coordinates import CoordinateSampler
 from rotsim.measure.recorded import RATES, Entry, Recorded
@@ -147,13 +147,12 @@ class Recorder:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise InvalidInput(f"`optimizer` must be a torch.optim.Optimizer; got {type(optimizer).__name__}")
         if spec is not None and not isinstance(spec, Optimizer):
-            raise InvalidInput(f"`spec` must be a rotsim optimizer, e.g. rotsim.SGDM(...); got {spec!r}")
-        if split is not None and not isinstance(split, Mapping):
-            raise InvalidInput(f"`split` must be a mapping, e.g. {{'qkv.weight': ('q', 'k', 'v')}}; got {split!r}")
+            raise InvalidInput(f"`spec` must be a rotsim optimizer, e.g. rotsim.SGDM(...); got {shown(spec)}")
+        split = {} if split is None else mapping("split", split)
         self.optimizer = optimizer
         self._note = _checked_note(note)
         self._path = None if path is None else check_writable(path)
-        self._recorded = Recorded(model, optimizer, parameters, dict(split or {}), spec)
+        self._recorded = Recorded(model, optimizer, parameters, split, spec)
         found = self._recorded.spec()  # say now, not after the training, what cannot be predicted
         betas = found.betas if isinstance(found, AdamW) else None
         if isinstance(found, SGDM):
@@ -455,11 +454,11 @@ def _dense(gradient: torch.Tensor | None) -> torch.Tensor | None:
 
 
 def _checked_note(note: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    entries = {} if note is None else {"note": note} if isinstance(note, str) else dict(note)
+    entries = {} if note is None else {"note": note} if isinstance(note, str) else mapping("note", note)
     if reserved := _WRITTEN & set(entries):
         raise InvalidInput(f"`note` may not set {', '.join(sorted(reserved))}, which the recorder writes; rename it")
     try:
         json.dumps(entries)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"`note` must be JSON-serialisable ({error}); use strings, numbers, lists") from None
     return entries

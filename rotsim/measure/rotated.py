@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rotsim.errors import InvalidInput, real, require
+from rotsim.errors import InvalidInput, flag, is_a, nonnegative, share, shown
 from rotsim.measure.closure import evaluate
 from rotsim.measure.rotation_kernel import difference, fits, turn_
 from rotsim.measure.rotation_step import begin, can_rotate, keep_precision, refuse, rotate_
@@ -74,15 +74,13 @@ class Rotated(torch.optim.Optimizer):
                 raise InvalidInput("the rotation of Adam+L2 depends on the gradient; give `rotation` as a number")
             rotation = equilibrium(rotation, method="leading").rotation
         if not callable(rotation):
-            rotation = real("rotation", rotation, "be finite and >= 0", low=0.0)
-        for name, value in (("per_neuron", per_neuron), ("zero_mean", zero_mean)):
-            require(isinstance(value, bool), name, "be True or False", value)
+            rotation = nonnegative("rotation", rotation)
         self._options: dict[str, Any] = {
-            "per_neuron": per_neuron,
-            "zero_mean": zero_mean,
-            "update_norm_decay": real("update_norm_decay", update_norm_decay, "be in [0, 1)", low=0.0, high=1.0),
+            "per_neuron": flag("per_neuron", per_neuron),
+            "zero_mean": flag("zero_mean", zero_mean),
+            "update_norm_decay": share("update_norm_decay", update_norm_decay),
         }
-        self._factors = _checked_factors(dict(factors or {}), inner, per_neuron)
+        self._factors = _checked_factors(factors, inner, per_neuron)
         self._copies: dict[torch.Tensor, torch.Tensor] = {}
         self.inner = inner
         self._rotation = rotation
@@ -166,18 +164,23 @@ class Rotated(torch.optim.Optimizer):
 
 
 def _checked_factors(
-    factors: dict[torch.Tensor, torch.Tensor], inner: torch.optim.Optimizer, per_neuron: bool
+    given: Mapping[torch.Tensor, torch.Tensor] | None, inner: torch.optim.Optimizer, per_neuron: bool
 ) -> dict[torch.Tensor, torch.Tensor]:
+    if given is not None and not is_a(given, Mapping):
+        raise InvalidInput(f"`factors` must be a mapping of tensors to tensors; got {shown(given)}")
+    factors = dict(given or {})
     if factors and not per_neuron:
         raise InvalidInput("`factors` are per row; use per_neuron=True")
     known = {id(parameter) for group in inner.param_groups for parameter in group["params"]}
     for parameter, values in factors.items():
         if id(parameter) not in known:
             raise InvalidInput("`factors` names a tensor that the inner optimizer does not update")
+        if not is_a(values, torch.Tensor) or values.is_complex():
+            raise InvalidInput(f"`factors` must hold tensors of real numbers; got {shown(values)}")
         if values.shape != parameter.shape[:1] or not bool((values >= 0).all()) or not bool(values.isfinite().all()):
             raise InvalidInput(
                 f"`factors` must hold one finite number >= 0 for each of the {parameter.shape[0]} rows; "
-                f"got shape {tuple(values.shape)}, from {values.min().item():g} to {values.max().item():g}"
+                f"got {shown(values)} of shape {tuple(values.shape)}"
             )
     return {
         p: values.detach().to(p.device, torch.promote_types(p.dtype, torch.float32)) for p, values in factors.items()

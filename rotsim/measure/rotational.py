@@ -11,7 +11,8 @@ import torch
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from rotsim.errors import InvalidInput, real, require
+from rotsim.errors import InvalidInput, flag, nonnegative, share
+from rotsim.measure.arguments import taken_by_torch
 from rotsim.measure.closure import evaluate
 from rotsim.measure.rotation_kernel import fits, turn_
 from rotsim.measure.rotation_step import begin, can_rotate, keep_precision, refuse, rotate_, zeros_to_stack
@@ -32,16 +33,17 @@ class _Rotational(torch.optim.Optimizer):
         **hyperparameters: Any,
     ) -> None:
         options = {"per_neuron": per_neuron, "zero_mean": zero_mean, "update_norm_decay": update_norm_decay}
-        super().__init__(params, {**hyperparameters, **options})
+        with taken_by_torch("params"):
+            super().__init__(params, {**hyperparameters, **options})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; what it does not set comes from the constructor."""
         group = {**self.defaults, **param_group}
-        real("lr", group["lr"], "be finite and >= 0", low=0.0)
-        real("weight_decay", group["weight_decay"], "be finite and >= 0", low=0.0)
-        real("update_norm_decay", group["update_norm_decay"], "be in [0, 1)", low=0.0, high=1.0)
+        nonnegative("lr", group["lr"])
+        nonnegative("weight_decay", group["weight_decay"])
+        share("update_norm_decay", group["update_norm_decay"])
         for name in ("per_neuron", "zero_mean"):
-            require(isinstance(group[name], bool), name, "be True or False", group[name])
+            flag(name, group[name])
         refuse(group, "capturable", "differentiable", "maximize", "amsgrad", "nesterov", "dampening")
         self._check(group)
         super().add_param_group(param_group)
@@ -210,7 +212,7 @@ class RotationalAdamW(_Rotational):
 
     def _check(self, group: dict[str, Any]) -> None:
         beta_pair(group["betas"])
-        real("eps", group["eps"], "be finite and >= 0", low=0.0)
+        nonnegative("eps", group["eps"])
         check_decoupled_decay_if_moving(group)
 
     @staticmethod
@@ -306,7 +308,7 @@ class RotationalSGDM(_Rotational):
         )
 
     def _check(self, group: dict[str, Any]) -> None:
-        real("momentum", group["momentum"], "be in [0, 1)", low=0.0, high=1.0)
+        share("momentum", group["momentum"])
         check_decoupled_decay_if_moving(group)
 
     @staticmethod

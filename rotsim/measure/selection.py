@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
-from rotsim.errors import InvalidInput
+from rotsim.errors import InvalidInput, is_a, shown
 
 Selection = Iterable[str] | Callable[[str, torch.Tensor], bool] | None
 Split = Mapping[str, Sequence[str] | Mapping[str, int]]
@@ -24,6 +24,9 @@ def select(
     )
     if others := len(group_of.keys() - {id(parameter) for parameter in named.values()}):
         skipped[f"{others} parameter{'s' if others > 1 else ''} of the optimizer"] = "not in `model`"
+    for name, parameter in named.items():
+        if not is_a(name, str) or not is_a(parameter, torch.Tensor):
+            raise InvalidInput(f"`model` must map names to tensors; got {shown(name)}: {shown(parameter)}")
     for name, parameter in named.items():  # a tied weight of a module appears once
         # tensors given by name need no autograd: their gradients may come from elsewhere
         trained = parameter.requires_grad or isinstance(model, Mapping)
@@ -43,9 +46,9 @@ def select(
     elif callable(selection):
         names = [name for name, (parameter, _) in candidates.items() if selection(name, parameter)]
     elif not isinstance(selection, Iterable):
-        raise InvalidInput(f"`parameters` must be names or a function of name and parameter; got {selection!r}")
+        raise InvalidInput(f"`parameters` must be names or a function of name and parameter; got {shown(selection)}")
     else:
-        wanted = [selection] if isinstance(selection, str) else list(selection)
+        wanted = [selection] if isinstance(selection, str) else _names(selection)
         unknown = [name for name in wanted if name not in candidates]
         if unknown:
             raise InvalidInput(
@@ -56,6 +59,13 @@ def select(
     if not names:
         raise InvalidInput(f"`parameters` selects nothing; choose from {', '.join(candidates)}")
     return {name: candidates[name] for name in names}, skipped
+
+
+def _names(selection: Iterable[str]) -> list[str]:
+    try:
+        return list(selection)
+    except Exception:  # an iterable of the caller's
+        raise InvalidInput(f"`parameters` must be names of parameters; got {shown(selection)}") from None
 
 
 def groups_of(optimizer: torch.optim.Optimizer) -> dict[int, int]:
@@ -99,13 +109,13 @@ def row_labels(name: str, neurons: int, split: Split) -> list[str]:
     for key, blocks in split.items():
         if not ends_in(name, key):
             continue
-        if not isinstance(blocks, Mapping | Sequence):
-            raise InvalidInput(f"`split[{key!r}]` must list blocks, e.g. ('q', 'k', 'v'); got {blocks!r}")
+        if not is_a(blocks, Mapping, list, tuple) or not blocks:
+            raise InvalidInput(f"`split[{key!r}]` must list blocks, e.g. ('q', 'k', 'v'); got {shown(blocks)}")
         counts = blocks if isinstance(blocks, Mapping) else {block: neurons // len(blocks) for block in blocks}
         whole = bool(counts) and all(isinstance(count, int) and count >= 1 for count in counts.values())
         if not whole or sum(counts.values()) != neurons:
             raise InvalidInput(
-                f"`split[{key!r}]` must add up to the {neurons} rows of {name}; got {blocks!r}. "
+                f"`split[{key!r}]` must add up to the {neurons} rows of {name}; got {shown(blocks)}. "
                 "Give the rows of each block: {'q': ..., 'k': ..., 'v': ...}"
             )
         return [f"{name}[{block}]" for block, count in counts.items() for _ in range(count)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import xarray as xr
 
 from rotsim.dataset import load
-from rotsim.errors import InvalidInput
+from rotsim.errors import InvalidInput, is_a, shown
 
 TRACES = Path(__file__).parent / "traces"
 
@@ -47,6 +47,6 @@ def load_shipped(name: str) -> xr.Dataset:
         If no trace has that name; the message lists them.
     """
     traces = shipped_traces()
-    if name not in traces:
-        raise InvalidInput(f"no shipped trace is called {name!r}; choose from {', '.join(traces)}")
+    if not is_a(name, str) or name not in traces:
+        raise InvalidInput(f"no shipped trace is called {shown(name)}; choose from {', '.join(traces)}")
     return load(traces[name])

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rotsim.errors import InvalidInput
+from rotsim.errors import InvalidInput, is_a, mapping, shown
 from rotsim.measure.lion import Lion as TorchLion
 from rotsim.measure.rotational import RotationalAdamW, RotationalLion, RotationalSGDM
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
@@ -55,8 +55,11 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
     NoSpec, InvalidInput
         If no spec follows the optimizer's recurrence, or its hyperparameters are outside the spec's range.
     """
-    if not 0 <= group < len(optimizer.param_groups):
-        raise InvalidInput(f"`group` must be in [0, {len(optimizer.param_groups)}); got {group!r}")
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InvalidInput(f"`optimizer` must be a torch.optim.Optimizer; got {shown(optimizer)}")
+    if not is_a(group, int) or not 0 <= group < len(optimizer.param_groups):
+        raise InvalidInput(f"`group` must be in [0, {len(optimizer.param_groups)}); got {shown(group)}")
+    override = mapping("override", override, ("lr", "weight_decay", "momentum", "betas", "eps"))
     values = optimizer.param_groups[group]
     kind = type(optimizer)  # subclasses may change the update, so only the classes themselves are taken at their word
     if kind not in (*_SGDM, *_LION, *_ADAM):
