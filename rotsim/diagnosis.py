@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rotsim import dataset
+from rotsim.errors import InvalidInput
 from rotsim.evidence import WITHIN, Evidence, balance_factor, gather
 from rotsim.optimizers import Unmodelled
 from rotsim.optimizers.base import Optimizer

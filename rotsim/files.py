@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from rotsim.errors import InvalidInput, shown
+from rotsim.errors import InvalidInput, is_a, shown
 
 try:
     import fcntl
@@ -157,7 +157,7 @@ def resolved(path: str | os.PathLike[str]) -> Path:
     try:
         text = os.fsdecode(os.fspath(path))
         os.fsencode(text)
-    except (TypeError, ValueError):
+    except Exception:  # no path, one that cannot be encoded, or an object of the caller with a __fspath__ of its own
         raise InvalidInput(f"a path must be text that this system can encode; got {quoted(path)}") from None
     if not text or "\0" in text:
         raise InvalidInput(f"a path must not be empty or contain NUL characters; got {quoted(text)}")
@@ -166,7 +166,7 @@ def resolved(path: str | os.PathLike[str]) -> Path:
 
 def quoted(path: object) -> str:
     """A path as an error prints it."""
-    return shown(os.fspath(path) if isinstance(path, os.PathLike) else path)
+    return shown(str(path) if is_a(path, Path) else path)
 
 
 def reason(error: OSError) -> str:

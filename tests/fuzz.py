@@ -122,7 +122,7 @@ class Maker:
 
     def options(self, required: dict[str, Callable[[], str]], optional: dict[str, Callable[[], str]]) -> str:
         """Keyword arguments: those required, and some of the optional ones."""
-        chosen = dict(required) if self.rng.random() >= self.wild / 4 else {}
+        chosen = dict(required)
         count = self.rng.randint(0, min(3, len(optional)))
         for name in self.rng.sample(sorted(optional), count):
             chosen[name] = optional[name]
@@ -215,7 +215,7 @@ class Maker:
         return self.one(
             lambda: self.among("W", "W", "W", "TRACE", "COURSE", "SHORT"),
             ("xr.Dataset()", "W.isel(step=[])", "W.isel(neuron=[])", "W.isel(step=[0])", "W * np.nan", "W.drop_attrs()",
-             "W.drop_vars('norm')", "W.assign(norm=W.norm * 0)", "W.assign(norm=('neuron', np.ones(3)))",
+             "W.drop_vars('norm')", "W.assign(norm=W.norm * 0)", "W.assign(norm=('neuron', np.ones(20)))",
              "W.assign_attrs(spec='{')", "W.assign_attrs(optimizer='{}')", "W.assign_attrs(source='moon')",
              "W.assign_attrs(rotsim_schema='x')", "W.assign(norm=W.norm.astype(str))", "W.transpose()",
              "W.assign(norm=W.norm * 1j)", "TRACE.drop_vars('layer')", "TRACE.isel(step=[0])"),
@@ -536,18 +536,21 @@ class Hangs(BaseException):
 
 @contextlib.contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """Raise `Hangs` in the main thread after so long."""
+    """Raise `Hangs` in the main thread after so much processor time, or ten times as much on the clock."""
 
     def stop(*_: object) -> None:
         raise Hangs
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    kinds = (signal.SIGPROF, signal.ITIMER_PROF, seconds), (signal.SIGALRM, signal.ITIMER_REAL, 10 * seconds)
+    before = [signal.signal(number, stop) for number, _, _ in kinds]
+    for _, timer, limit in kinds:
+        signal.setitimer(timer, limit)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for (number, timer, _), handler in zip(kinds, before, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(number, handler)
 
 
 def fault(line: str, names: Namespace, seconds: float = SECONDS) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rotsim.errors import constructed, described, registered
+from rotsim.errors import constructed, described, instance, registered
 from rotsim.gradients.autocorrelated import Autocorrelated
 from rotsim.gradients.base import Gradient, GradientPower
 from rotsim.gradients.bursts import Bursts
@@ -33,6 +33,13 @@ GRADIENTS: dict[str, type[Gradient]] = {
 }
 
 
+def checked_gradient(gradient: Any) -> Gradient:
+    """Return an argument called `gradient` after checking that it is a spec; `ScaleInvariant` for None."""
+    given = ScaleInvariant() if gradient is None else gradient
+    found: Gradient = instance("gradient", given, Gradient, "a spec such as rotsim.ScaleInvariant()")
+    return found
+
+
 def gradient_from_dict(description: Mapping[str, Any]) -> Gradient:
     """Rebuild a spec from `Gradient.to_dict`; `InvalidInput` for one that was made from an array of data."""
     name, values = described("gradient", description)
@@ -53,5 +60,6 @@ __all__ = [
     "Signal",
     "SimpleSystem",
     "StudentT",
+    "checked_gradient",
     "gradient_from_dict",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rotsim.errors import constructed, described, is_a, registered
+from rotsim.errors import constructed, described, instance, is_a, registered
 from rotsim.optimizers.adam_l2 import AdamL2
 from rotsim.optimizers.adamw import AdamW
 from rotsim.optimizers.base import Optimizer
@@ -25,6 +25,12 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 def optimizer_class(name: str) -> type[Optimizer]:
     """The spec class registered under `name`; the error lists the choices."""
     return registered("optimizer", name, OPTIMIZERS)
+
+
+def checked_optimizer(optimizer: Any) -> Optimizer:
+    """Return an argument called `optimizer` after checking that it is a spec."""
+    found: Optimizer = instance("optimizer", optimizer, Optimizer, "a spec such as rotsim.AdamW(...)")
+    return found
 
 
 def optimizer_from_dict(fields: Mapping[str, Any]) -> Optimizer:

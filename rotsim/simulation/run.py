@@ -15,10 +15,10 @@ import numpy as np
 
 from rotsim import dataset, files
 from rotsim.errors import DatasetError, InvalidInput, choice, flag, function, instance, integer, positive, require
-from rotsim.gradients import Gradient, ScaleInvariant
+from rotsim.gradients import Gradient, checked_gradient
 from rotsim.memory import check_fits
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
-from rotsim.optimizers import Optimizer, Rotational, Unmodelled
+from rotsim.optimizers import Optimizer, Rotational, Unmodelled, checked_optimizer
 from rotsim.simulation import cuda, gram, rotational, twin, walk
 from rotsim.simulation.formats import Diverged, check_format, check_memory_of_gradients, lost
 from rotsim.simulation.interrupt import Interrupted, stop_requested
@@ -147,11 +147,10 @@ def simulate(
     Interrupted
         On Ctrl-C, a `KeyboardInterrupt` that carries the dataset so far.
     """
-    instance("optimizer", optimizer, Optimizer, "a spec such as rotsim.AdamW(...)")
+    checked_optimizer(optimizer)
     if isinstance(optimizer, Unmodelled):
         raise InvalidInput(optimizer.refusal())
-    gradient = ScaleInvariant() if gradient is None else gradient
-    instance("gradient", gradient, Gradient, "a spec such as rotsim.ScaleInvariant()")
+    gradient = checked_gradient(gradient)
     steps = integer("steps", steps, low=1, high=1 << 32)
     window = integer("record_every", record_every, low=1)
     seed = integer("seed", seed, low=0, high=1 << 64)
@@ -163,6 +162,8 @@ def simulate(
     if progress is not None:
         function("progress", progress, "of steps done and steps")
     if resume is not None:
+        import xarray as xr
+
         instance("resume", resume, xr.Dataset, "a dataset, such as rotsim.load reads from a file")
     checkpoint_seconds = positive("checkpoint_seconds", checkpoint_seconds)
     if checkpoint is not None:

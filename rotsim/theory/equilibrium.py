@@ -85,7 +85,7 @@ def equilibrium(
     >>> f"{eq.norm:.4f} {eq.rotation:.6f}"
     '2.2627 0.003244'
     """
-    optimizer = instance("optimizer", optimizer, Optimizer, "a spec such as rotsim.AdamW(...)")  # type: ignore[type-abstract]
+    optimizer = instance("optimizer", optimizer, Optimizer, "a spec such as rotsim.AdamW(...)")
     choice("method", method, ("exact", "leading"))
     dim, gradient, law = checked_law(dim, gradient)
     if optimizer.weight_decay == 0:
@@ -123,6 +123,6 @@ def equilibrium(
 def checked_law(dim: int, gradient: Gradient | None) -> tuple[int, Gradient, GradientPower]:
     """The fan-in, the gradient (scale-invariant if None) and its law, or `InvalidInput` that says which is wrong."""
     gradient = ScaleInvariant() if gradient is None else gradient
-    gradient = instance("gradient", gradient, Gradient, "a spec such as rotsim.ScaleInvariant()")  # type: ignore[type-abstract]
+    gradient = instance("gradient", gradient, Gradient, "a spec such as rotsim.ScaleInvariant()")
     dim = integer("dim", dim, low=2)
     return dim, gradient, gradient.power(dim)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import scipy
 
-from rotsim.errors import InvalidInput, NoEquilibrium, positive
+from rotsim.errors import InvalidInput, NoEquilibrium, positive, shown
 from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.optimizers import Rotational, optimizer_class
 from rotsim.optimizers.base import Optimizer
@@ -115,7 +115,7 @@ def plan(
         if "momentum" in fixed:
             raise InvalidInput(
                 "`momentum` is solved for when rotation and relaxation_steps are both wanted; "
-                f"got {fixed['momentum']!r}. Leave it out, or one of the two"
+                f"got {shown(fixed['momentum'])}. Leave it out, or one of the two"
             )
     if not free:
         raise InvalidInput("lr and weight_decay are both held, so nothing is left to find; leave one of them out")

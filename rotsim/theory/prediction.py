@@ -325,8 +325,8 @@ def _young(
 
 def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[int, GradientPower]:
     """Validate what all functions here share; the dimension and the law of the gradient."""
-    instance("optimizer", optimizer, Optimizer, "a spec such as rotsim.AdamW(...)")  # type: ignore[type-abstract]
-    instance("gradient", gradient, Gradient, "a spec such as rotsim.ScaleInvariant()")  # type: ignore[type-abstract]
+    instance("optimizer", optimizer, Optimizer, "a spec such as rotsim.AdamW(...)")
+    instance("gradient", gradient, Gradient, "a spec such as rotsim.ScaleInvariant()")
     dim = integer("dim", dim, low=3)
     law = gradient.power(dim)
     if not law.white:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rotsim.errors import integer, real, require
+from rotsim.errors import function, integer, real, require
 
 Factors = Callable[[np.ndarray], np.ndarray]
 
@@ -55,10 +55,10 @@ def warmup(steps: int, then: Factors | None = None) -> Factors:
     Raises
     ------
     InvalidInput
-        If `steps` is no whole number >= 0.
+        If `steps` is no whole number >= 0, or `then` no function.
     """
     rise = integer("steps", steps, low=0)
-    after = constant() if then is None else then
+    after = constant() if then is None else function("then", then, "of step numbers")
 
     def factors(step: np.ndarray) -> np.ndarray:
         step = np.asarray(step)
