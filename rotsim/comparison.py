@@ -151,9 +151,10 @@ def compare(
     if not isinstance(measured, xr.Dataset):
         raise InvalidInput(f"`measured` must be a dataset from simulate or Recorder; got {type(measured).__name__}")
     dataset.validate(measured)
-    independent = measured.attrs["source"] != "trace"
-    if not all(_held(measured[name].values, independent) for name in dataset.QUANTITIES):
-        raise InvalidInput(f"`measured` must hold numbers from 0 to {LARGEST_SIZE:g}, or NaN in a trace; some are not")
+    for name in dataset.QUANTITIES:
+        values = measured[name].values
+        if ((values < 0) | (values > LARGEST_SIZE)).any():
+            raise InvalidInput(f"`measured` must hold numbers from 0 to {LARGEST_SIZE:g} or NaN; `{name}` does not")
     k = positive("k", k)
     chosen = dataset.QUANTITIES if quantities is None else names("quantities", quantities, dataset.QUANTITIES)
     allowed = _checked_tolerance(tolerance)
@@ -241,11 +242,6 @@ def _median_ratio(ratio: np.ndarray) -> Estimate:
     over_time = np.median(ratio, axis=0)
     along = np.sqrt(over_time.var() * autocorrelation_time(over_time) / len(over_time))
     return Estimate(float(np.median(per_neuron)), float(max(across, along)))
-
-
-def _held(values: np.ndarray, independent: bool) -> bool:
-    """Whether records are such as a walk or a network makes; a network's may be unknown."""
-    return bool(((values >= 0) & (values <= LARGEST_SIZE) | (np.isnan(values) & (not independent))).all())
 
 
 def _checked_tolerance(tolerance: Any) -> dict[str, float]:

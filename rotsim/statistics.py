@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import scipy
 
-from rotsim.errors import INT64, InvalidInput, array, flag, nonnegative, positive, require, sequence
+from rotsim.errors import INT64, InvalidInput, array, flag, nonnegative, require, sequence
 
 ENOUGH_NEURONS = 16  # from here on the spread over independent neurons gives the standard error
 _Z_DRIFT = 3.0
@@ -69,7 +69,7 @@ def autocorrelation_time(series: np.ndarray, window_factor: float = 5.0) -> floa
         At least 1; at most the number of samples.
     """
     x = np.atleast_2d(_checked("series", series, (1, 2)))
-    return _integrated(_autocovariance(x), positive("window_factor", window_factor))
+    return _integrated(_autocovariance(x), nonnegative("window_factor", window_factor))
 
 
 def _checked(name: str, values: Any, ndims: tuple[int, ...] = (2,)) -> np.ndarray:
@@ -78,8 +78,8 @@ def _checked(name: str, values: Any, ndims: tuple[int, ...] = (2,)) -> np.ndarra
     found = array(name, values, rule)
     if found.ndim not in ndims or not found.size:
         raise InvalidInput(f"`{name}` must {rule}; got shape {found.shape}")
-    if not np.abs(found).max() <= LARGEST_VALUE:
-        raise InvalidInput(f"`{name}` must be finite and at most {LARGEST_VALUE:g} in size; some values are not")
+    if (np.abs(found) > LARGEST_VALUE).any():  # NaN is taken, and gives NaN
+        raise InvalidInput(f"`{name}` must be at most {LARGEST_VALUE:g} in size; some values are not")
     return found
 
 

@@ -102,7 +102,7 @@ def test_a_large_declared_error_in_one_window_buys_no_pass():
         (lambda w: rotsim.compare(3, EQ), rotsim.InvalidInput, "`measured` must be a dataset"),
         (lambda w: rotsim.compare(w, 3), rotsim.InvalidInput, "`predicted` must be an Equilibrium or a dataset"),
         (lambda w: rotsim.compare(w, EQ, k=-1), rotsim.InvalidInput, "`k` must be finite and > 0"),
-        (lambda w: rotsim.compare(w, EQ, quantities=("speed",)), rotsim.InvalidInput, "got speed"),
+        (lambda w: rotsim.compare(w, EQ, quantities=("speed",)), rotsim.InvalidInput, "got 'speed'"),
         (lambda w: rotsim.compare(w, w.isel(neuron=slice(3))), rotsim.InvalidInput, "predict for the same trace"),
         (lambda w: rotsim.compare(w.drop_attrs(), EQ), rotsim.DatasetError, "not a rotsim dataset"),
     ],
