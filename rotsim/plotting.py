@@ -88,7 +88,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | None 
 
 
 def _format_of(path: str | os.PathLike[str]) -> str:
-    return Path(path).suffix.lower().removeprefix(".")
+    return files.resolved(path).suffix.lower().removeprefix(".")
 
 
 def plot_walk(

@@ -19,7 +19,7 @@ OPTIONS = dict(
     database=None,
     deadline=None,
     suppress_health_check=list(HealthCheck),
-    phases=(Phase.generate, Phase.shrink),
+    phases=(Phase.generate,),
 )
 CALLS, COMMANDS = 1000, 150
 
