@@ -21,7 +21,7 @@ OPTIONS = dict(
     suppress_health_check=list(HealthCheck),
     phases=(Phase.generate,),
 )
-CALLS, COMMANDS = 1000, 150
+CALLS, COMMANDS = 250, 40
 
 
 @pytest.fixture(scope="module", autouse=True)
