@@ -240,7 +240,7 @@ class Recorder:
                 self._before.append(None)
                 continue
             # copied before the step: some foreach and fused kernels reuse the gradient's memory
-            gradient = None if self._has_closure else self._gradient(entry.parameter, clone=True)
+            gradient = None if self._has_closure else self._gradient(entry.parameter)
             self._before.append((entry.parameter.detach().clone(), gradient))
 
     @torch.no_grad()
@@ -298,14 +298,13 @@ class Recorder:
             warnings.warn(f"{error}; training goes on", stacklevel=2)
         self._saved_at = monotonic()
 
-    def _gradient(self, parameter: torch.Tensor, clone: bool = False) -> torch.Tensor | None:
+    def _gradient(self, parameter: torch.Tensor) -> torch.Tensor | None:
+        """A copy of what the optimizer takes for the gradient."""
         if parameter.grad is None:
             return None
         gradient = parameter.grad.detach()
         scale = getattr(self.optimizer, "grad_scale", None)  # set by GradScaler around a fused step
-        if scale is not None:
-            return gradient / scale
-        return gradient.clone() if clone else gradient
+        return gradient.clone() if scale is None else gradient / scale
 
     def _sample_coordinates(self) -> None:
         """Read what is read at every step."""
