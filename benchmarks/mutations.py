@@ -73,9 +73,9 @@ def mutated(mutation: Mutation, source: str) -> str:
 def _mutants(module: str, tree: ast.Module) -> Iterator[tuple[Mutation, tuple]]:
     seen = Counter[tuple[str, str]]()
     for function, statement, *place in _sites(tree, "<module>", None):
-        before = ast.unparse(statement)
+        before, new = ast.unparse(statement), place[-1]
         with _replaced(*place):
-            after = ast.unparse(statement)
+            after = ast.unparse(new if isinstance(new, ast.stmt) else statement)
         if before == after:
             continue
         change = _difference(before, after)

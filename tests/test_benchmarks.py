@@ -1,9 +1,13 @@
-"""README quotes the committed timings, and the peers walk as rotsim's own update rules do."""
+"""README quotes the committed timings, the peers walk as rotsim's own update rules do; mutants are what they say."""
+
+import ast
+import json
 
 import numpy as np
 import pytest
 
-from benchmarks import peers, rules
+from benchmarks import mutants, peers, rules
+from benchmarks.mutations import Mutation, mutated, mutations
 
 
 def test_the_tables_are_those_of_the_committed_results():
@@ -49,3 +53,61 @@ def test_counted_traffic_is_what_readme_says():
     plain, *turning = found.values()
     assert plain[0] == 9 and plain[1] == pytest.approx(20.0, abs=0.1)
     assert all(29 < moved < 33 and operations > 73 for operations, moved in turning)
+
+
+SOURCE = '''
+"""Text is left alone."""
+
+LIMIT: int = 3
+
+
+def f(x: float | None, y=0.5) -> list[int] | None:
+    """As it is here."""
+    if x < y and not x:
+        x.z = max(x, y)
+    return x[0] + 2
+'''
+
+
+def test_each_mutant_has_one_change_and_a_name_that_finds_it():
+    found = list(mutations("m.py", SOURCE))
+    assert len({m.name for m in found}) == len(found)
+    texts = {mutated(m, SOURCE) for m in found}
+    assert len(texts) == len(found) and ast.unparse(ast.parse(SOURCE)) not in texts
+    changes = {m.change.partition(" → ")[2] for m in found if m.function == "f"}
+    for expected in (
+        "x <= y",
+        "x >= y",
+        "x < y or",
+        "and x:",
+        "min(x, y)",
+        "max(y, x)",
+        "pass",
+        "x[-1]",
+        "- 2",
+        "+ 3",
+        "+ 1",
+    ):
+        assert any(expected in change for change in changes), expected
+    assert any("y=1.0" in change for change in changes)
+    assert {m.change for m in found if m.function == "<module>"} == {
+        f"LIMIT: int = 3 → LIMIT: int = {n}" for n in (2, 4)
+    }
+    with pytest.raises(LookupError, match="is no mutation"):
+        mutated(Mutation("m.py", "f", "x → y"), SOURCE)
+
+
+def test_the_committed_mutants_are_noticed_or_excused():
+    """85 % noticed, without what changes nothing; and what is excused is a mutant of the source as it is."""
+    for name in ("mutants.json", "mutants_fresh.json"):
+        result = json.loads((mutants.RESULT.parent / name).read_text())
+        assert len(result["mutants"]) == result["count"]
+        noticed = [m["name"] for m in result["mutants"] if m["noticed_by"] is not None]
+        excused = [
+            m["name"] for m in result["mutants"] if m["noticed_by"] is None and m["name"] in mutants.equivalent()
+        ]
+        assert len(noticed) >= 0.85 * (result["count"] - len(excused))
+        assert not set(noticed) & set(mutants.equivalent())
+    for module in {name.split()[0] for name in mutants.equivalent()}:
+        known = {m.name for m in mutations(module, (mutants.ROOT / module).read_text())}
+        assert {name for name in mutants.equivalent() if name.split()[0] == module} <= known

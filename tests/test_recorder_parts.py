@@ -10,9 +10,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import rotsim  # noqa: E402
-from rotsim.dataset import NO_GRADIENT, UNKNOWN  # noqa: E402
+from rotsim.dataset import NO_GRADIENT, UNKNOWN, spec_of  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
-from rotsim.measure import Lion, RotationalSGDM, optimizer_spec  # noqa: E402
+from rotsim.measure import Lion, Recorder, RotationalSGDM, optimizer_spec  # noqa: E402
 from rotsim.measure import scales as scales_module  # noqa: E402
 from rotsim.measure.coordinates import CoordinateSampler  # noqa: E402
 from rotsim.measure.recorded import Recorded  # noqa: E402
@@ -418,3 +418,57 @@ def test_groups_without_a_spec_in_common():
     )
     with pytest.raises(InvalidInput, match=r"SGDM\(.*momentum=0.0.*\) and SGDM\(.*momentum=0.1.*\)\), and a"):
         followed(optimizer, model).spec()
+
+
+# --- the dataset -----------------------------------------------------------------------------------
+
+
+def test_what_a_dataset_says_of_a_run():
+    """Two groups of which one has its rates changed, and one parameter is written to from outside."""
+    model = nn.Sequential(nn.Linear(2, 3, bias=False), nn.Linear(3, 2, bias=False))
+    optimizer = torch.optim.SGD([{"params": layer.parameters()} for layer in model], lr=0.1, weight_decay=0.2)
+    recorder = Recorder(model, optimizer, 2, 4, note={"seed": 3}, lags=1)
+    with recorder:
+        for step in range(1, 8):
+            for parameter in model.parameters():
+                parameter.grad = normal(*parameter.shape, seed=step).float()
+            if step == 3:
+                optimizer.param_groups[1]["lr"] = 0.3
+            if step == 5:  # after the sample of step 4
+                model[0].weight.data *= 1.5
+            optimizer.step()
+    trace = recorder.dataset(command="here")
+    spec = spec_of(trace)
+    assert trace["step"].values.tolist() == [4, 6] and recorder.steps == 7
+    assert trace["fan_in"].values.tolist() == [2, 2, 2, 3, 3]
+    assert trace["lr"].values.tolist() == [0.1] * 3 + [0.3] * 2 and set(trace["weight_decay"].values) == {0.2}
+    assert spec["changed"] == {"1.weight": {"lr": 4}}  # seen at the next sample
+    assert (spec["lr_changed"], spec["weight_decay_changed"], spec["momentum_changed"]) == (True, False, False)
+    assert spec["changed_outside"] == {"0.weight": pytest.approx(1 / 3)}  # looked at after the samples of 2, 4 and 6
+    assert (spec["interval"], spec["window"], spec["steps"], spec["seed"]) == (2, 4, 7, 3)
+    assert spec["layers"] == {"0.weight": [3, 2], "1.weight": [2, 3]} and spec["skipped"] == spec["left"] == {}
+    assert spec["dtypes"] == {"0.weight": "float32", "1.weight": "float32"}
+    assert trace["window_lr"].values.tolist() == [[0.1, 0.1], [0.3, 0.3]]
+    assert trace["window_weight_decay"].values.tolist() == [[0.2, 0.2], [0.2, 0.2]]
+    assert trace["parameter"].values.tolist() == ["0.weight", "1.weight"] and trace["lag"].values.tolist() == [0, 1]
+    assert "gradient_log2" not in trace and np.isfinite(trace["square_step"].values).all()
+    for name in ("interval", "changed", "lr_changed", "dtypes"):
+        with pytest.raises(InvalidInput, match=f"`note` may not set {name}, which the recorder writes; rename it"):
+            Recorder(model, optimizer, note={name: 1})
+    with pytest.raises(InvalidInput, match="`note` must be JSON-serialisable"):
+        Recorder(model, optimizer, note={"model": model})
+
+
+def test_the_ticks_of_lions_series_are_steps(monkeypatch):
+    monkeypatch.setattr(scales_module, "_BLOCK", 4)
+    model = nn.Linear(3, 2, bias=False)
+    optimizer = Lion(model.parameters(), 1e-3, weight_decay=1.0)
+    recorder = Recorder(model, optimizer, 1, 5, lags=0)
+    recorder._scales.length = 6
+    with recorder:
+        for step in range(1, 12):
+            model.weight.grad = torch.full((2, 3), 2.0**step / sqrt(3))
+            optimizer.step()
+    trace = recorder.dataset()
+    assert trace["tick"].values.tolist() == list(range(5, 12)) and trace["row_layer"].values.tolist() == ["weight"] * 2
+    np.testing.assert_array_equal(trace["gradient_log2"], 8 * np.array([np.arange(5, 12)] * 2))
