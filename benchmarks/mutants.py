@@ -48,7 +48,7 @@ MODULES = ["comparison", "statistics", "windows", "diagnosis", "evidence", "bala
 ]
 TESTS = [f"tests/test_{name}.py" for name in (
     "statistics", "comparison", "evidence", "thresholds", "diagnosis", "verdicts", "recorder_parts", "recorder",
-    "recorder_additions", "recorder_adversary", "scales", "dataset", "cli_values", "prediction_values",
+    "recorder_additions", "recorder_adversary", "scales", "cli_values", "prediction_values",
 )]  # fmt: skip
 LIBRARIES = [
     "pytest",

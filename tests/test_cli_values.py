@@ -258,6 +258,7 @@ def test_the_exit_code_of_a_report_asks_only_what_is_claimed(tmp_path, capsys, c
     assert main(["trace", "report", path]) == code
     printed = " ".join(capsys.readouterr().out.split())
     assert words in printed and "Not recorded: " in printed and "head.bias" in printed
+    assert ("λ_eff = λ + P" in printed) == ("none of" in words)  # the reason of a layer that is not claimed
     assert main(["compare", path]) == code
     assert words in " ".join(capsys.readouterr().out.split())
     assert main(["compare", path, "--json"]) == code
@@ -287,3 +288,8 @@ def test_two_runs_are_named_by_their_optimizers_or_by_letters(tmp_path, capsys):
     assert main(["trace", "compare", one, lion]) == 0
     printed = capsys.readouterr().out
     assert "AdamW" in printed and "Lion" in printed and "AdamW A" not in printed
+
+
+def test_an_unknown_derivation_is_said(capsys):
+    assert main(["derive", "sgdm", "nothing"]) == 2
+    assert "derivation 'nothing' is unknown; choose from adamw" in capsys.readouterr().err

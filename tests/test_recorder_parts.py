@@ -192,6 +192,11 @@ def test_the_overlap_is_the_mean_squared_cosine_of_late_pairs_sixteen_steps_apar
             blocks += [np.mean(found)] if found else []
         expected.append(np.mean(blocks))
     np.testing.assert_allclose(sampler.overlap(), expected, rtol=1e-5)
+    short = ScaleSampler(count=1)  # the block that is not full counts too
+    for g in given[:48]:
+        short.add([g], [["a", "a"]], CPU)
+    cosine = torch.nn.functional.cosine_similarity(given[47][0], given[31][0], dim=0)
+    np.testing.assert_allclose(short.overlap(), [float(cosine) ** 2], rtol=1e-5)
     few = ScaleSampler(count=1)
     for g in given[:31]:
         few.add([g], [["a", "a"]], CPU)
@@ -472,3 +477,20 @@ def test_the_ticks_of_lions_series_are_steps(monkeypatch):
     trace = recorder.dataset()
     assert trace["tick"].values.tolist() == list(range(5, 12)) and trace["row_layer"].values.tolist() == ["weight"] * 2
     np.testing.assert_array_equal(trace["gradient_log2"], 8 * np.array([np.arange(5, 12)] * 2))
+
+
+def test_a_file_that_cannot_be_written_does_not_stop_a_training(monkeypatch, tmp_path):
+    model = nn.Linear(3, 2, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def full(*_):
+        raise OSError("disk full")
+
+    recorder = Recorder(model, optimizer, 1, 1, lags=0, path=tmp_path / "trace.nc", save_seconds=1e-9).start()
+    monkeypatch.setattr(Recorder, "save", full)
+    model.weight.grad = torch.ones(2, 3)
+    with pytest.warns(UserWarning, match=r"trace.nc could not be written \(disk full\); training goes on"):
+        optimizer.step()
+    assert recorder.dataset().sizes["step"] == 1
+    with pytest.raises(InvalidInput, match="`windows` must be even, since pairs are merged; got 17"):
+        Recorder(model, optimizer, windows=17)
