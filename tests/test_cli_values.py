@@ -293,3 +293,9 @@ def test_two_runs_are_named_by_their_optimizers_or_by_letters(tmp_path, capsys):
 def test_an_unknown_derivation_is_said(capsys):
     assert main(["derive", "sgdm", "nothing"]) == 2
     assert "derivation 'nothing' is unknown; choose from adamw" in capsys.readouterr().err
+
+
+def test_what_click_refuses_is_one_line_too(capsys):
+    assert main(["equilibrium", *ADAMW, "--dim", "x"]) == 2
+    error = capsys.readouterr().err
+    assert error == "rotsim: Invalid value for '--dim': 'x' is not a valid integer. (see rotsim --help)\n"
