@@ -98,7 +98,7 @@ def test_each_mutant_has_one_change_and_a_name_that_finds_it():
 
 
 def test_the_committed_mutants_are_noticed_or_excused():
-    """85 % noticed, without what changes nothing; and what is excused is a mutant of the source as it is."""
+    """85 % are noticed; and what is excused is a mutant of the source as it is, and not among them."""
     for name in ("mutants.json", "mutants_fresh.json"):
         result = json.loads((mutants.RESULT.parent / name).read_text())
         assert len(result["mutants"]) == result["count"]
