@@ -6,9 +6,9 @@
     python -m benchmarks.mutants --table                           # shows the committed result
 
 Mutants are drawn from the modules in proportion to their lines of code. Each is tested by the tests that call the
-function it is in, those that call little else first, within the seconds allowed: the share noticed is a lower bound.
-A mutant that takes far longer than the tests it is given counts as noticed. `equivalent_mutants.toml` holds those that
-change nothing a test could see, with the reasons.
+function it is in, quick ones that call little else first, within the seconds allowed: the share noticed is a lower
+bound. A mutant that takes far longer than the tests it is given counts as noticed. `equivalent_mutants.toml` holds
+those that change nothing a test could see, with the reasons.
 
 Neither mutmut nor cosmic-ray is used: they take one test command for all mutants and import everything anew for each,
 which is most of the time here, and neither draws a seeded sample. Here every test runs in a fork of a process that
@@ -195,7 +195,7 @@ def _tests_of(mutation: Mutation, tests: dict[str, dict[str, Any]]) -> tuple[lis
         if found:
             break
     chosen, seconds = [], 0.0
-    for test in sorted(found, key=lambda test: len(tests[test]["calls"])):
+    for test in sorted(found, key=lambda test: len(tests[test]["calls"]) * tests[test]["seconds"]):
         if not chosen or seconds + tests[test]["seconds"] <= SECONDS:
             chosen.append(test)
             seconds += tests[test]["seconds"]
@@ -247,6 +247,7 @@ def table(result: dict[str, Any]) -> str:
     lines += [f"{m:{width}}  {by_module[m]:7}  {killed[m]:7}  {excused[m]:10}" for m in by_module]
     every, noticed, same = sum(by_module.values()), sum(killed.values()), sum(excused.values())
     lines += [f"{'all':{width}}  {every:7}  {noticed:7}  {same:10}", ""]
+    lines += [f"{every} of {result['count']} drawn with seed {result['seed']} are tested"]
     lines += [f"noticed: {noticed / every:.1%}; of those that change something: {noticed / (every - same):.1%}"]
     for mutant in mutants:
         if mutant["noticed_by"] is None:

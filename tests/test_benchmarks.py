@@ -101,8 +101,7 @@ def test_the_committed_mutants_are_noticed_or_excused():
     """85 % are noticed; and what is excused is a mutant of the source as it is, and not among them."""
     for name in ("mutants.json", "mutants_fresh.json"):
         result = json.loads((mutants.RESULT.parent / name).read_text())
-        assert len(result["mutants"]) == result["count"]
-        noticed = [m["name"] for m in result["mutants"] if m["noticed_by"] is not None]
+            noticed = [m["name"] for m in result["mutants"] if m["noticed_by"] is not None]
         excused = [
             m["name"] for m in result["mutants"] if m["noticed_by"] is None and m["name"] in mutants.equivalent()
         ]
