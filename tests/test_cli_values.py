@@ -298,4 +298,4 @@ def test_an_unknown_derivation_is_said(capsys):
 def test_what_click_refuses_is_one_line_too(capsys):
     assert main(["equilibrium", *ADAMW, "--dim", "x"]) == 2
     error = capsys.readouterr().err
-    assert error == "rotsim: Invalid value for '--dim': 'x' is not a valid integer. (see rotsim --help)\n"
+    assert error.startswith("rotsim: ") and "'x' is not a valid integer" in error and error.count("\n") == 1
