@@ -209,7 +209,8 @@ def test_same_bits_for_any_threads_and_chunks_and_when_resumed(monkeypatch, tmp_
         if done == 140:
             kept.append(rotsim.load(file))
 
-    cut = rotsim.simulate(variant(), steps=330, progress=progress, checkpoint=file, checkpoint_seconds=1e-9, **options)
+    saving = dict(progress=progress, checkpoint=file, checkpoint_seconds=1e-9)
+    cut = rotsim.simulate(variant(), steps=330, threads=2, **saving, **options)  # chunks shrink with the threads
     assert kept[0].step[-1] == 70
     onward = rotsim.simulate(variant(), steps=330, resume=kept[0], **options)
     for other in (again, cut, onward):

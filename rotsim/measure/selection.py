@@ -109,9 +109,9 @@ def row_labels(name: str, neurons: int, split: Split) -> list[str]:
     for key, blocks in split.items():
         if not ends_in(name, key):
             continue
-        if not is_a(blocks, Mapping, list, tuple) or not blocks:
+        if not is_a(blocks, Mapping, Sequence):
             raise InvalidInput(f"`split[{key!r}]` must list blocks, e.g. ('q', 'k', 'v'); got {shown(blocks)}")
-        counts = blocks if isinstance(blocks, Mapping) else {block: neurons // len(blocks) for block in blocks}
+        counts = blocks if isinstance(blocks, Mapping) else {block: neurons // max(1, len(blocks)) for block in blocks}
         whole = bool(counts) and all(isinstance(count, int) and count >= 1 for count in counts.values())
         if not whole or sum(counts.values()) != neurons:
             raise InvalidInput(

@@ -250,10 +250,7 @@ def simulate(
             if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
                 try:
                     dataset.save(so_far(with_state=True), checkpoint)
-                except (
-                    OSError,
-                    InvalidInput,
-                ) as error:  # a full disk, a lost folder: the walk goes on
+                except (OSError, InvalidInput) as error:  # a full disk or a lost folder stops no walk
                     warnings.warn(f"{error}; the walk goes on", stacklevel=2)
                 saved = time.monotonic()
     check_memory_of_gradients(optimizer, state.slots)
