@@ -159,7 +159,7 @@ def gather(trace: xr.Dataset) -> Iterator[Evidence]:
     DatasetError
         If it does not follow the schema of `rotsim.dataset`.
     """
-    dataset.need(dataset.validate(trace), "active", "radial", "gradient_norm", "gradient_cosine")
+    dataset.need(dataset.validate(trace), "active", "gradient_norm")
     optimizer = dataset.optimizer_of(trace)
     predicted = predict_trace(trace).isel(step=0)
     for name in dict.fromkeys(trace["layer"].values.tolist()):

@@ -160,7 +160,7 @@ def test_a_table_that_fits_stays_a_table():
         (["equilibrium", "adam"], "Did you mean 'adamw'?"),
         (["plan", "sgd", "--norm", "1"], "Did you mean 'sgdm'?"),
         (["predict", *SGDM, "--figure", "x.xyz"], "must end in one of .png, .pdf, .svg; got 'x.xyz'"),
-        (["predict", *SGDM, "--figure", ""], "must end in one of .png"),
+        (["predict", *SGDM, "--figure", ""], "must not be empty"),
         (["predict", *SGDM, "--output", ""], "must not be empty"),
         (["trace", "report", TRACE, "--output", ""], "must not be empty"),
         (["verify", "--output", ""], "must not be empty"),

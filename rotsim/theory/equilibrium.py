@@ -111,11 +111,12 @@ def equilibrium(
         model_error=float(moments.model_error + 1 / dim),
         method=method,
     )
-    if isinstance(optimizer, Rotational):
-        sizes: tuple[float, ...] = (found.rotation,)
-    else:
-        sizes = found.norm, found.rotation, found.update_rms, found.relaxation_steps
-    if not all(0 < size < inf for size in sizes) or isnan(found.model_error):
+    sizes, moves = [found.rotation], [found.rotation]
+    if not isinstance(optimizer, Rotational):  # which has no norm of its own
+        sizes, moves = [found.norm, found.relaxation_steps], [found.rotation, found.update_rms]
+    # signs that never change bring the weights to rest: then nothing moves
+    sound = all(0 < size < inf for size in sizes) and all(0 <= move < inf for move in moves)
+    if not sound or isnan(found.model_error):
         raise FloatingPointError  # which `within_floats` puts into words
     return found
 

@@ -134,7 +134,9 @@ def rare_updates(
     if betas[1] == 0 == betas[0]:  # u is at most 1
         return 1.0, 1.0
     s, weight, square = _grid(*betas, eps)
-    fourth = 3 * _STEP * float((s**2 * weight * square**2).sum())
+    # The grid has v + ε² where updates have (√v + ε)²; in units of this share their mean square is exact.
+    share = covariance.lag_0 / (_STEP * float((s * weight * square).sum()))
+    fourth = 3 * _STEP * float((s**2 * weight * square**2).sum()) * share**2
     if exact * fourth < _RARE * covariance.lag_0:
         return 1.0, 1.0
 
@@ -142,11 +144,11 @@ def rare_updates(
 
     def excess(log_size: float) -> float:
         size = exp(log_size)
-        return log(dim * (log_growth(size, *betas, eps) + 2 * size * covariance.lag_0 * total) / balance)
+        return log(dim * (log_growth(size * share, *betas, eps) + 2 * size * covariance.lag_0 * total) / balance)
 
     low = log(exact)
     high = low + 1.0
     while excess(high) < 0:
         high += 2.0
     size = exp(bracketed_root(excess, low, high, xtol=1e-10))
-    return exact / size, squared_angle(size, *betas, eps) / (exact * covariance.lag_0)
+    return exact / size, squared_angle(size * share, *betas, eps) / (exact * covariance.lag_0)
