@@ -374,7 +374,8 @@ def test_memory_is_bounded_and_merged_windows_are_those_of_twice_the_length():
         "radial",
         "window_lr",
     ):
-        np.testing.assert_allclose(merged[name], long[name], rtol=2e-5, err_msg=name)
+        rounding = 1e-6 * float(np.abs(long[name]).max())  # of means whose terms cancel
+        np.testing.assert_allclose(merged[name], long[name], rtol=2e-5, atol=rounding, err_msg=name)
     assert merged["window_lr"].values[0, -1] == 1e-2 / 485 and merged["window_weight_decay"].values[0, 0] == 0.1
 
 
