@@ -327,10 +327,13 @@ def test_dimensions_types_and_steps_are_checked(walk, trace):
 
 
 def test_a_trace_without_a_variable_that_its_report_needs(trace, tmp_path, capsys):
-    for name in ("layer", "lr", "weight_decay", "active", "radial", "gradient_scale", "gradient_cosine", "row_layer"):
+    for name in ("layer", "lr", "weight_decay", "active", "gradient_scale", "row_layer"):
         short = trace.drop_vars(name)
         with pytest.raises(rotsim.DatasetError, match=f"the trace lacks {name}, which rotsim.measure.Recorder writes"):
             diagnose(short)
+    old = rotsim.save(trace.drop_vars(["radial", "gradient_cosine"]), tmp_path / "old.nc")  # of an earlier recorder
+    assert main(["trace", "report", str(old), "--output", str(tmp_path / "report")]) == 0
+    capsys.readouterr()
     path = rotsim.save(short, tmp_path / "short.nc")
     for command in (["trace", "report", str(path)], ["compare", str(path)]):
         assert main(command) == 2
