@@ -32,34 +32,10 @@ import click
 import numpy as np
 import xarray as xr
 
+from tests.hostile import Endless, Hostile, HostileFloat
+
 SECONDS = 20.0  # a call may take
 OWN = ("InvalidInput", "DatasetError", "NoEquilibrium")
-
-
-class Hostile:
-    """Raises from whatever is asked of it."""
-
-    def _no(self, *_, **__):
-        raise RuntimeError("hostile")
-
-    __float__ = __int__ = __index__ = __len__ = __iter__ = __getitem__ = __bool__ = __repr__ = __array__ = __eq__ = _no
-    __fspath__ = __str__ = _no
-    __hash__ = None
-
-
-class HostileFloat(float):
-    __float__ = Hostile._no
-
-
-class Endless:
-    """A sequence that never ends, if it is believed."""
-
-    def __len__(self):
-        return 2**62
-
-    def __getitem__(self, place):
-        return 0.0
-
 
 # --- values, as expressions ---------------------------------------------------------------------------------------
 

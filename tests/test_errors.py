@@ -10,35 +10,7 @@ from rotsim import errors
 from rotsim.errors import InvalidInput
 from rotsim.gradients import gradient_from_dict
 from rotsim.optimizers import optimizer_from_dict
-
-
-class Hostile:
-    """Raises from whatever is asked of it."""
-
-    def _no(self, *_, **__):
-        raise RuntimeError("hostile")
-
-    __float__ = __int__ = __index__ = __len__ = __iter__ = __getitem__ = __bool__ = __repr__ = __array__ = __eq__ = _no
-    __hash__ = None
-
-
-class HostileFloat(float):
-    __float__ = Hostile._no
-
-
-class HostileInt(int):
-    __int__ = Hostile._no
-
-
-class Endless:
-    """A sequence that never ends, if it is believed."""
-
-    def __len__(self):
-        return 2**62
-
-    def __getitem__(self, place):
-        return 0.0
-
+from tests.hostile import Endless, Hostile, HostileFloat, HostileInt
 
 ITSELF = [1.0]
 ITSELF.append(ITSELF)

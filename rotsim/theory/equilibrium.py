@@ -111,11 +111,11 @@ def equilibrium(
         model_error=float(moments.model_error + 1 / dim),
         method=method,
     )
-    sizes, moves = [found.rotation], [found.rotation]
-    if not isinstance(optimizer, Rotational):  # which has no norm of its own
-        sizes, moves = [found.norm, found.relaxation_steps], [found.rotation, found.update_rms]
-    # signs that never change bring the weights to rest: then nothing moves
-    sound = all(0 < size < inf for size in sizes) and all(0 <= move < inf for move in moves)
+    if isinstance(optimizer, Rotational):  # which has no norm of its own
+        sound = 0 < found.rotation < inf
+    else:  # signs that never change bring the weights to rest: then nothing moves
+        sound = all(0 < size < inf for size in (found.norm, found.relaxation_steps))
+        sound = sound and all(0 <= motion < inf for motion in (found.rotation, found.update_rms))
     if not sound or isnan(found.model_error):
         raise FloatingPointError  # which `within_floats` puts into words
     return found

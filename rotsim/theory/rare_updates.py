@@ -14,7 +14,7 @@ grow with it: tan²θ = κu² with κ = η²/(a²‖w‖²), a = 1 - ηλ.
 
    .. math:: L(κ) = \int_0^\infty e^{-ε^2 s}\, P(s)\, \left(1 - \frac{1}{\sqrt{1 + 2 s κ S(s)}}\right) \frac{ds}{s},
 
-   with v + ε² in the place of (√v + ε)².
+   with v + ε² in the place of (√v + ε)², and κ in such units that E κu² is exact all the same.
 3. The squared angle is another mean of the same kind, since
 
    .. math:: \arctan^2\sqrt x = \int_0^1 \frac{\log(1 + x) - \log(1 + x t^2)}{1 - t^2}\, dt.
