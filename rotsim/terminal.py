@@ -104,6 +104,10 @@ class _Table(Table):
     """A table that becomes a list of its rows where its numbers do not fit side by side."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for column in self.columns:
+            if column.header == "verdict" and column.min_width is None:  # wraps between its words only
+                words = " ".join(console.render_str(str(cell)).plain for cell in (column.header, *column.cells)).split()
+                column.min_width = max(map(len, words))
         if self._needed(console, options) <= options.max_width:
             yield from super().__rich_console__(console, options)
             return
@@ -139,7 +143,6 @@ def plain_table(title: str, *columns: str, numbers: tuple[str, ...] = (), captio
         wrap = column == "verdict"  # between its words only
         table.add_column(
             column, justify="right" if right else "left", no_wrap=not wrap, overflow="fold",
-            min_width=len("EQUILIBRATED") if wrap else None,
         )  # fmt: skip
     return table
 
