@@ -1,7 +1,8 @@
 """Every number that a change of structure must leave alone, one line each: hashes of walks, and predictions.
 
 Run it before and after on one machine and compare: `python -m benchmarks.fingerprint > before.txt`. Walks are
-compared bit for bit. Another processor may sum in another order, so no file of hashes is kept.
+compared bit for bit. Another processor may sum in another order, so no file of hashes is kept. Without a GPU the
+CUDA engine walks in numba's simulator if NUMBA_ENABLE_CUDASIM=1 is set; otherwise its lines say that it refused.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rotsim.optimizers import OPTIMIZERS
 from rotsim.theory.schedules import cosine, warmup
 
 DIM, NEURONS, STEPS = 50, 3, 300
+ON_GPU = {"dim": 7, "neurons": 2, "steps": 4, "record_every": 3}  # the simulator takes a second for a few steps
 
 
 def _optimizers() -> list[Any]:
@@ -46,21 +48,48 @@ def walks() -> Iterator[str]:
     """One line per optimizer, gradient model, engine and format: the digest of its records and final state."""
     for optimizer in _optimizers():
         for gradient in _gradients():
-            for engine in ("numba", "numpy", "gram"):
+            for engine in ("numba", "numpy", "gram", "cuda"):
                 for dtype in ("float32", "float64"):
-                    name = f"{optimizer.label} {getattr(optimizer, 'inner', optimizer).name}"
-                    yield f"{name} {gradient.name} {engine} {dtype} {_digest(optimizer, gradient, engine, dtype)}"
+                    shape = ON_GPU if engine == "cuda" else {}
+                    found = _digest(optimizer, gradient, engine=engine, dtype=dtype, **shape)
+                    yield f"{_name(optimizer)} {gradient.name} {engine} {dtype} {found}"
+    yield from _arguments()
 
 
-def _digest(optimizer: Any, gradient: Any, engine: Any, dtype: str) -> str:
+def _arguments() -> Iterator[str]:
+    """What else `simulate` takes, for the engines that need no compilation of their own."""
+    plain, rotational = rotsim.AdamW(1e-2, 0.1), rotsim.Rotational(rotsim.SGDM(0.1, 0.01))
+    weights = np.random.default_rng(1).normal(size=(NEURONS, DIM))
+    for optimizer in (plain, rotsim.SGDM(0.1, 0.01), rotational):
+        for engine in ("auto", "numba", "numpy", "gram"):
+            for what, given in {
+                "schedules": {"lr_schedule": cosine(STEPS), "wd_schedule": warmup(100)},
+                "weights": {"initial_weights": weights},
+                "norms": {"initial_norm": [1.0, 2.0, 3.0]},
+                "scales": {"gradient": rotsim.ScaleInvariant((1.0, 2.0, 3.0))},
+                "sizes": {"dim": 5, "neurons": 33, "record_every": STEPS},
+                "no state": {"keep_state": False},
+                "resumed": {"resumed_after": 101, "lr_schedule": cosine(STEPS)},
+            }.items():
+                given = {"gradient": rotsim.ScaleInvariant(), **given}
+                yield f"{_name(optimizer)} {what} {engine} {_digest(optimizer, engine=engine, **given)}"
+
+
+def _name(optimizer: Any) -> str:
+    return f"{optimizer.label} {getattr(optimizer, 'inner', optimizer).name}"
+
+
+def _digest(optimizer: Any, gradient: Any, *, resumed_after: int | None = None, **given: Any) -> str:
     shape = {"dim": DIM, "neurons": NEURONS, "steps": STEPS, "record_every": 7}
+    run = {"gradient": gradient, "seed": 5, "keep_state": True, "threads": 2, **shape, **given}
     try:
-        data = rotsim.simulate(
-            optimizer, gradient=gradient, seed=5, dtype=dtype, engine=engine, keep_state=True, threads=2, **shape
-        )
+        if resumed_after is not None:
+            run["resume"] = rotsim.simulate(optimizer, **{**run, "steps": resumed_after})
+        data = rotsim.simulate(optimizer, **run)
     except ValueError as refused:
         return f"refused: {type(refused).__name__}"
-    return sha256(b"".join(np.ascontiguousarray(data[name].values).tobytes() for name in sorted(data))).hexdigest()[:16]
+    arrays = [np.ascontiguousarray(data[name].values).tobytes() for name in sorted(data)]
+    return sha256(b"".join([*arrays, data.attrs["spec"].encode()])).hexdigest()[:16]
 
 
 def predictions() -> Iterator[str]:
