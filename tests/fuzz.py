@@ -696,7 +696,9 @@ def run(calls: int, seed: int, first: int, commands: bool, memory: float) -> Non
     import matplotlib
 
     matplotlib.use("Agg")
-    resource.setrlimit(resource.RLIMIT_AS, (int(memory * 2**30), int(memory * 2**30)))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = int(memory * 2**30) if most == resource.RLIM_INFINITY else min(most, int(memory * 2**30))
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     os.chdir(tempfile.mkdtemp(prefix="rotsim-fuzz-"))
     names = Namespace(_modules())
     files = command_files(names) if commands else []
