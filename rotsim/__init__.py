@@ -6,7 +6,6 @@ Public names are loaded when first used, so that ``import rotsim`` costs nothing
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,6 +42,8 @@ if TYPE_CHECKING:
     from rotsim.theory.planning import transfer as transfer
     from rotsim.theory.prediction import predict as predict
     from rotsim.theory.prediction import rotation_over as rotation_over
+
+    __version__: str
 
 _HOME = {
     "compare": "rotsim.comparison",
@@ -82,16 +83,23 @@ _HOME = {
 
 __all__ = sorted([*_HOME, "__version__"])
 
-try:
-    __version__ = version("rotsim")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # takes longer to import than all of rotsim's specs
+
+    try:
+        return version("rotsim")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0+unknown"
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name == "__version__":
+        value: Any = _version()
+    elif name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+    else:
         raise AttributeError(f"module 'rotsim' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 

@@ -37,7 +37,6 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +111,8 @@ _SPEC_TYPES: dict[str, tuple[type, type | tuple[type, ...]]] = {
 @cache
 def _versions() -> dict[str, str]:
     """Installed versions; looking them up takes as long as a short walk."""
+    from importlib.metadata import PackageNotFoundError, version
+
     versions = {}
     for package in ("rotsim", "numpy", "numba", "xarray", "torch"):
         try:

@@ -1,10 +1,9 @@
-"""What a person sees in the terminal: tables of predictions and verdicts, progress of long work."""
+"""What a person sees in the terminal: tables of predictions and verdicts."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +12,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
@@ -200,34 +189,6 @@ def report_table(report: Report, title: str, measured: str = "simulated") -> Tab
         notes.add(f"{check.group}: {check.note}" if len({c.group for c in report}) > 1 else check.note)
     table.caption = "\n".join(sorted(notes))
     return table
-
-
-class _Rate(ProgressColumn):
-    """Steps per second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "-/s", style="progress.data.speed")
-
-
-@contextmanager
-def progress_bar(console: Console, label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and time left, driven by ``callback(done, total)``; silent where there is no terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"{label} (compiling)", total=None)
-
-        def update(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, description=label)
-
-        yield update
 
 
 def _give_way(table: Table) -> None:

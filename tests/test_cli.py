@@ -15,8 +15,8 @@ from rich.console import Console
 
 import rotsim
 from rotsim.cli import main
+from rotsim.progress import progress_bar
 from rotsim.simulation import run as run_module
-from rotsim.terminal import progress_bar
 from rotsim.theory.schedules import cosine, warmup
 from tests.conftest import press_ctrl_c
 
@@ -110,7 +110,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
         yield lambda done, total: press_ctrl_c() if done == 1500 else None
 
     with monkeypatch.context() as patch:
-        patch.setattr("rotsim.terminal.progress_bar", interrupting)
+        patch.setattr("rotsim.progress.progress_bar", interrupting)
         assert main(command) == 130
         *_, first, advice = capsys.readouterr().err.splitlines()
         assert "interrupted after 1500 steps; saved" in first

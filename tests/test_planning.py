@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import rotsim
 from rotsim.gradients import Isotropic, ScaleInvariant
+from rotsim.theory import planning
 from tests import chance
 
 OPTIMIZERS = list(rotsim.OPTIMIZERS)
@@ -262,3 +263,13 @@ def test_gradient_scale_by_simulation(name):
     slope = np.polyfit(np.log(scales), np.log(seen), 1)[0]
     assert slope == pytest.approx(-1 / 3 if name == "adam_l2" else 0.0, abs=0.01)
     assert abs(slope - (0.0 if name == "adam_l2" else -1 / 3)) > 0.3
+
+
+@pytest.mark.parametrize("family", OPTIMIZERS)
+def test_two_searches_find_the_same_rates(family, monkeypatch):
+    """Where Broyden's method does not converge, scipy's does: both find the same rates."""
+    wanted = dict(rotation=0.02, norm=3.0, dim=64)
+    found = rotsim.plan(family, **wanted).optimizer
+    monkeypatch.setattr(planning, "_MOST_STEPS", 0)
+    other = rotsim.plan(family, **wanted).optimizer
+    assert (other.lr, other.weight_decay) == pytest.approx((found.lr, found.weight_decay), rel=1e-9)

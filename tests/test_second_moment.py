@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import mpmath
 import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.signal import lfilter
+from scipy.special import erfcx
 from sympy import lambdify
 
 import rotsim
@@ -209,3 +211,17 @@ def test_sign_of_a_single_gradient_has_no_finite_variance_beside_momentum():
     )
     with pytest.raises(rotsim.NoEquilibrium, match=r"`betas\[1\]` must be > 0"):
         rotsim.equilibrium(rotsim.AdamW(0.01, 0.1, (0.9, 0.0), eps=0))
+
+
+@pytest.mark.parametrize("root", [0.0, 1e-9, 0.3, 5.3, 12.37, 25.99, 26.0, 40.0, 1e6])
+def test_what_eps_leaves_far_out(root):
+    """Against forty digits; from root 26 on a series, which is good to 3e-10 there."""
+    with mpmath.workdps(60):
+        exact = 1 - mpmath.sqrt(mpmath.pi) * root * mpmath.exp(mpmath.mpf(root) ** 2) * mpmath.erfc(root)
+    rounding = 3e-10 if root >= second_moment._FAR_ROOT else 1e-13
+    assert second_moment.left_by_eps(np.array([root]))[0] == pytest.approx(float(exact), rel=rounding)
+
+
+def test_scaled_complement_of_the_error_function():
+    x = np.linspace(0, second_moment._FAR_ROOT, 2001)
+    assert second_moment._erfcx(x) == pytest.approx(erfcx(x), rel=1e-14)

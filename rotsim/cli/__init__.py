@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from rotsim import __version__, streams
+from rotsim import streams
 from rotsim.cli.comparing import compare, verify
 from rotsim.cli.predicting import derive, equilibrium, plan, predict, transfer
 from rotsim.cli.simulating import simulate
@@ -18,10 +18,19 @@ from rotsim.cli.tracing import trace
 from rotsim.errors import DatasetError, InvalidInput, NoEquilibrium
 
 _SIGPIPE = 13  # a shell's exit code of a command that this signal ends is 128 more
+_VERSION_HELP = "Show the version and exit."
+
+
+def _print_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from rotsim import __version__
+
+        click.echo(f"rotsim, version {__version__}")
+        context.exit()
 
 
 @click.group(context_settings=HELP_SETTINGS)
-@click.version_option(__version__, prog_name="rotsim")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help=_VERSION_HELP)
 def cli() -> None:
     """Rotational equilibrium under weight decay.
 

@@ -24,8 +24,9 @@ def _simulate(
 ) -> None:
     from rotsim import dataset, files
     from rotsim.comparison import compare
+    from rotsim.progress import progress_bar
     from rotsim.simulation import Interrupted, simulate
-    from rotsim.terminal import console, progress_bar, report_table
+    from rotsim.terminal import console, report_table
     from rotsim.theory.equilibrium import equilibrium
 
     if output is not None:

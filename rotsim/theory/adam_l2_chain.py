@@ -36,15 +36,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from math import comb, factorial, log, log1p, sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.polynomial.hermite_e import hermevander
-from threadpoolctl import ThreadpoolController
 
 from rotsim.theory.coupled import stationary
 from rotsim.theory.fixed_point import bracketed_root
 from rotsim.theory.second_moment import UpdateCovariance
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 #: (D, points in log v): the last is what is used, those before it say how far off it is.
 _RUNGS = ((2, 16), (4, 20), (6, 24))
@@ -118,6 +119,8 @@ def steady(h: float, beta1: float, beta2: float, kept: float = 1.0, eps: float =
 
 @lru_cache(maxsize=1)
 def _blas() -> ThreadpoolController:
+    from threadpoolctl import ThreadpoolController
+
     return ThreadpoolController().select(user_api="blas")
 
 
@@ -218,7 +221,7 @@ def _integrals(beta2: float, eps: float, degree: int, points: int, odd: bool = F
         away[away == 0] = 1e-300
         interpolate = barycentric / away
         interpolate /= interpolate.sum(axis=1, keepdims=True)
-        hermite = hermevander(y, int(kinds[:, 0].max())).T
+        hermite = np.polynomial.hermite_e.hermevander(y, int(kinds[:, 0].max())).T
         power, inverse = (base ** np.arange(degree + 1)[:, None] for base in (y, 1 / (np.exp(after / 2) + eps)))
         integrand = hermite[kinds[:, 0]] * power[kinds[:, 1]] * inverse[kinds[:, 2]] * weight
         found[:, row] = integrand @ interpolate

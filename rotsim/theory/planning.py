@@ -8,11 +8,11 @@ everything, and two determine lr and weight_decay at a given momentum.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-import scipy
 
 from rotsim.errors import InvalidInput, NoEquilibrium, positive, shown
 from rotsim.gradients import Gradient, ScaleInvariant
@@ -23,7 +23,10 @@ from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import Equilibrium, checked_law, equilibrium
 
 _TARGETS = ("rotation", "relaxation_steps", "norm")
-_PRECISION = 1e-9
+_PRECISION = 1e-9  # relative, of what is reached
+_ROUNDING = 1e-13  # no search comes nearer
+_STEP = 1e-6  # of the logarithm of an unknown, for a slope
+_MOST_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def plan(
         rates = {name: float(np.exp(solved[name])) for name in ("lr", "weight_decay") if name in solved}
         optimizer = spec(**fixed, **held, **rates)
         if "momentum" in solved:
-            return _with_momentum(optimizer, float(scipy.special.expit(solved["momentum"])))
+            return _with_momentum(optimizer, 1 / (1 + float(np.exp(-solved["momentum"]))))
         return optimizer
 
     def miss(x: np.ndarray) -> np.ndarray:
@@ -145,12 +148,11 @@ def plan(
     start = _start(spec(1e-3, 1e-3, **fixed), dim, wanted, held, free)
     if not law.radial:  # whose strength some rates outweigh and others do not
         equilibrium(build(start), dim, gradient)  # says so itself if what is held allows none
-    with np.errstate(all="ignore"):
-        solved = scipy.optimize.root(miss, start, method="hybr", tol=1e-13)
-    if np.abs(miss(solved.x)).max() > _PRECISION:
+    solved = _root(miss, start)
+    if np.abs(miss(solved)).max() > _PRECISION:
         aims = ", ".join(f"{name}={value:g}" for name, value in {**wanted, **held}.items())
         raise InvalidInput(f"no {spec.label} reaches {aims} at dim={dim}. {_why(spec.name, wanted)}")
-    optimizer = build(solved.x)
+    optimizer = build(solved)
     return Plan(optimizer, equilibrium(optimizer, dim, gradient))
 
 
@@ -255,8 +257,35 @@ def _start(
     lr, decay = closed_forms.adamw_planned_lr(*shape), closed_forms.adamw_planned_weight_decay(*shape)
     product = min(lr * decay, 0.3)
     lr = held.get("lr", product / held["weight_decay"] if "weight_decay" in held else lr)
-    guess = {"lr": np.log(lr), "weight_decay": np.log(product / lr), "momentum": scipy.special.logit(0.9)}
+    guess = {"lr": np.log(lr), "weight_decay": np.log(product / lr), "momentum": np.log(9)}  # β1 = 0.9
     return np.array([guess[name] for name in free])
+
+
+def _root(miss: Callable[[np.ndarray], np.ndarray], start: np.ndarray) -> np.ndarray:
+    """Where `miss` is 0, by Broyden's method: it is nearly straight, and `start` nearly right.
+
+    Where that does not converge, by Powell's hybrid method, which takes longer to import than most plans to make.
+    """
+    here, missed = start, miss(start)
+    slope = np.stack([(miss(here + step) - missed) / _STEP for step in _STEP * np.eye(len(here))], axis=1)
+    for _ in range(_MOST_STEPS):
+        if np.abs(missed).max() < _ROUNDING:
+            return here
+        try:
+            step = np.linalg.solve(slope, -missed)
+        except np.linalg.LinAlgError:
+            break
+        there = miss(here + step)
+        if not np.abs(there).max() < np.abs(missed).max():
+            break
+        slope += np.outer(there, step) / (step @ step)
+        here, missed = here + step, there
+    if np.abs(missed).max() < _PRECISION:
+        return here
+    from scipy.optimize import root
+
+    found: np.ndarray = root(miss, start, method="hybr", tol=_ROUNDING).x
+    return found
 
 
 def _why(family: str, wanted: dict[str, float]) -> str:

@@ -29,9 +29,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import erfc
 
 import numpy as np
-from numpy.polynomial import Chebyshev, Polynomial
 
 from rotsim.errors import NoEquilibrium
 from rotsim.theory import closed_forms
@@ -43,7 +43,7 @@ _NEGLIGIBLE_EPS = 1e-6  # share of the update that ε takes, to first order
 _LINEAR_EPS = 3e-4  # below this share, what ε takes is nearly proportional to ε
 _LEAST_EPS = 1e-100  # smaller is as good as 0
 _LEAST = 1e-300  # β2 below this is as good as 0
-_FAR_ROOT = 30.0  # from here on `left_by_eps` is a series, good to 1e-11
+_FAR_ROOT = 26.0  # from here on `left_by_eps` is a series, good to 3e-10; erfc is no normal number from 26.6 on
 _SERIES = 0.2  # below this, log(1 + x) and 1/(1 + x) are summed over i as power series of 20 terms, to 1e-14
 _HALF = 4  # points on either side that interpolation in y looks at; 2e-11 off
 _DEGREE = 16
@@ -122,14 +122,22 @@ def left_by_eps(root: np.ndarray) -> np.ndarray:
     -----
     `derivations.second_moment.eps_weight`; far out by its series, `eps_far_weight`, since the difference cancels there.
     """
-    from scipy.special import erfcx  # takes a while to import, and only an ε that is felt needs it
-
     near = np.minimum(root, _FAR_ROOT)
     return np.where(
         root < _FAR_ROOT,
-        1 - np.sqrt(np.pi) * near * erfcx(near),
+        1 - np.sqrt(np.pi) * near * _erfcx(near),
         closed_forms.eps_far_weight(np.maximum(root, _FAR_ROOT)),
     )
+
+
+def _erfcx(x: np.ndarray) -> np.ndarray:
+    """e^(x²) erfc(x) for 0 <= x <= 26; `scipy.special` takes longer to import than an equilibrium to compute.
+
+    The square is split into (x - a)(x + a) + a², with a in steps of 1/64: its rounding would cost 700 times as much.
+    """
+    a = np.round(64 * x) / 64
+    complement = np.array([erfc(value) for value in x.flat]).reshape(x.shape)
+    return np.exp(a * a) * np.exp((x - a) * (x + a)) * complement
 
 
 def _nodes(beta1: float, beta2: float, step: float, eps: float) -> tuple[np.ndarray, np.ndarray]:
@@ -318,8 +326,10 @@ def _by_quadrature(beta1: float, beta2: float, eps: float) -> UpdateCovariance:
         b = np.append(beta2 ** np.arange(lags + 1.0), 0.0)
         fit = _newton(b, decorrelation(b, beta1, beta2, eps=eps))
     else:
-        chebyshev = Chebyshev.interpolate(decorrelation, _DEGREE, domain=[0, 1], args=(beta1, beta2, _STEP, eps))
-        fit = chebyshev.trim(1e-11 * abs(chebyshev.coef[0])).convert(kind=Polynomial)
+        chebyshev = np.polynomial.Chebyshev.interpolate(
+            decorrelation, _DEGREE, domain=[0, 1], args=(beta1, beta2, _STEP, eps)
+        )
+        fit = chebyshev.trim(1e-11 * abs(chebyshev.coef[0])).convert(kind=np.polynomial.Polynomial)
     probe = beta2 ** np.array(_PROBES if beta1 > 0 else [0.0], dtype=float)  # without momentum only lag 0 counts
     check = decorrelation(probe, beta1, beta2, step=_STEP / 2, eps=eps)
     error = float(np.max(np.abs(fit(probe) / check - 1)))
@@ -327,14 +337,14 @@ def _by_quadrature(beta1: float, beta2: float, eps: float) -> UpdateCovariance:
     return UpdateCovariance(float(fit(1.0)), fit.coef, roots, error)
 
 
-def _newton(x: np.ndarray, y: np.ndarray) -> Polynomial:
+def _newton(x: np.ndarray, y: np.ndarray) -> np.polynomial.Polynomial:
     """The polynomial through all points, by divided differences: stable for points that fall geometrically."""
     divided = y.copy()
     for order in range(1, len(x)):
         divided[order:] = (divided[order:] - divided[order - 1 : -1]) / (x[order:] - x[:-order])
-    result = Polynomial([divided[-1]])
+    result = np.polynomial.Polynomial([divided[-1]])
     for node, coefficient in zip(x[-2::-1], divided[-2::-1], strict=True):
-        result = result * Polynomial([-node, 1.0]) + coefficient
+        result = result * np.polynomial.Polynomial([-node, 1.0]) + coefficient
     return result
 
 
