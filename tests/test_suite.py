@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +14,7 @@ torch = pytest.importorskip("torch")
 from click.testing import CliRunner  # noqa: E402
 
 from experiments.networks import record, suite  # noqa: E402
-from experiments.networks.__main__ import main  # noqa: E402
+from experiments.networks.__main__ import RESULTS, main  # noqa: E402
 from experiments.networks.corpus import load_corpus  # noqa: E402
 from experiments.networks.data import Images  # noqa: E402
 from experiments.networks.gpt import GPT, GPTSize  # noqa: E402
@@ -21,6 +22,7 @@ from experiments.networks.train_text import TextRun  # noqa: E402
 from rotsim.dataset import load  # noqa: E402
 from rotsim.diagnosis import TOLERANCE, diagnose  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
+from rotsim.measure.shipped import TRACES  # noqa: E402
 from tests.scatter import values  # noqa: E402
 
 pytestmark = pytest.mark.machine
@@ -68,7 +70,8 @@ def test_a_gpt_sees_no_later_byte():
 def test_a_suite_runs_resumes_and_reports(tmp_path, monkeypatch):
     runs = {
         "wngpt_adamw": TextRun("adamw", 2e-3, 0.5, steps=120, size=SMALL, batch=4),
-        "fashion_sgdm": suite.SUITES["cpu"]["fashion_sgdm"],
+        "fashion_sgdm": replace(suite.SUITES["cpu"]["fashion_sgdm"], batch=4),
+        "fashion_lion": suite.SUITES["cpu"]["fashion_lion"],  # ships with the package
     }
     monkeypatch.setitem(suite.SUITES, "ci", runs)
     monkeypatch.delenv("ROTSIM_DATA", raising=False)
@@ -79,12 +82,22 @@ def test_a_suite_runs_resumes_and_reports(tmp_path, monkeypatch):
     assert "skipped fashion_sgdm: Fashion-MNIST is not in" in " ".join(result.output.split())
     report = (tmp_path / "README.md").read_text()
     assert "## wngpt_adamw" in report and "blocks.0.down" in report and "on stdlib" in report
+    assert "## fashion_lion" in report and not (tmp_path / "fashion_lion.nc").exists()
     first = (tmp_path / "wngpt_adamw.nc").stat().st_mtime_ns
     assert CliRunner().invoke(main, arguments).exit_code == 0
     assert (tmp_path / "wngpt_adamw.nc").stat().st_mtime_ns == first  # resumed: not run again
     assert CliRunner().invoke(main, [*arguments, "--seed", "1"]).exit_code == 0
     assert (tmp_path / "wngpt_adamw.nc").stat().st_mtime_ns != first  # another seed is another run
     assert load(tmp_path / "wngpt_adamw.nc").sizes["step"] == 24
+
+
+def test_no_trace_is_committed_twice():
+    files = [path for folder in (RESULTS, TRACES) for path in folder.rglob("*.nc")]
+    digests = {sha256(path.read_bytes()).hexdigest() for path in files}
+    assert len(digests) == len(files) > 30
+    for name, runs in suite.SUITES.items():
+        if name != "gpu":  # which needs one
+            assert all(suite.trace_of(RESULTS / f"suite_{name}", key, run) for key, run in runs.items())
 
 
 OPTIMIZERS = ("sgdm", "adamw", "adam_l2", "lion")

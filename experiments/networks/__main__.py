@@ -12,7 +12,7 @@ from rich.table import Table
 from experiments.networks import heldout
 from experiments.networks.agreement import agreement
 from experiments.networks.record import SHIPPED, record
-from experiments.networks.suite import SUITES, choose_device, finished, runs_of, write_report
+from experiments.networks.suite import SUITES, choose_device, runs_of, trace_of, write_report
 from rotsim.dataset import load
 from rotsim.errors import DatasetError, InvalidInput
 from rotsim.files import output_folder
@@ -58,14 +58,14 @@ def main(
     words += [f"--steps {steps}"] if steps else []
     screen = console(stderr=True)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    done = []
+    done: dict[str, Path] = {}
     with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
         for name, run in runs.items():
-            path = folder / f"{name}.nc"
-            if not finished(path, run):
+            path = trace_of(folder, name, run)
+            if path is None:
                 bar = progress.add_task(name, total=run.steps)
                 try:
-                    record(
+                    path = record(
                         name,
                         run,
                         folder,
@@ -78,7 +78,7 @@ def main(
                     progress.remove_task(bar)
                     screen.print(f"skipped {name}: {error}", markup=False)
                     continue
-            done.append(name)
+            done[name] = path
     if not done:
         raise InvalidInput("no run of the suite could be made; see the reasons above")
     click.echo(f"wrote {write_report(suite, folder, done, ' '.join(words + [f'--only {name}' for name in only]))}")

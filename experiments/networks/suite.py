@@ -17,6 +17,7 @@ from experiments.networks.train_text import TextRun
 from rotsim import dataset, files
 from rotsim.diagnosis import Diagnosis, diagnose
 from rotsim.errors import DatasetError, InvalidInput
+from rotsim.measure.shipped import shipped_traces
 from rotsim.plotting import save_figure, trace_figure
 
 # lr and weight decay: the norm relaxes in 125 (ci) and about 500 steps (the others)
@@ -107,6 +108,12 @@ def finished(path: Path, run: AnyRun) -> bool:
     return bool(provenance.get("run") == json.loads(json.dumps(asdict(run))))
 
 
+def trace_of(folder: Path, name: str, run: AnyRun) -> Path | None:
+    """Where a run's trace is: in `folder`, or in the package if it ships this very run; None if it is to be made."""
+    places = (folder / f"{name}.nc", shipped_traces().get(name))
+    return next((path for path in places if path is not None and finished(path, run)), None)
+
+
 def runs_of(suite: str, only: tuple[str, ...], seed: int, steps: int | None) -> dict[str, AnyRun]:
     """The runs of a suite, with another seed or fewer steps if asked for."""
     runs = SUITES[suite]
@@ -116,9 +123,9 @@ def runs_of(suite: str, only: tuple[str, ...], seed: int, steps: int | None) -> 
     return {name: replace(run, **changes) for name, run in runs.items() if not only or name in only}
 
 
-def write_report(suite: str, folder: Path, names: list[str], command: str) -> Path:
-    """``folder/README.md`` and one figure per run at constant rates, from the traces in `folder`."""
-    traces = {name: dataset.load(folder / f"{name}.nc") for name in names}
+def write_report(suite: str, folder: Path, paths: dict[str, Path], command: str) -> Path:
+    """``folder/README.md`` and one figure per run at constant rates, from the traces at `paths`, by name."""
+    traces = {name: dataset.load(path) for name, path in paths.items()}
     scheduled = {name: trace for name, trace in traces.items() if name.startswith("warmup")}
     parts, rows = [], []
     for name, trace in traces.items():
