@@ -1,4 +1,4 @@
-"""Every number that a change of structure must leave alone, one line each: hashes of walks, and predictions.
+"""Every number that a change of structure must leave alone: hashes of walks, predictions, reports on traces.
 
 Run it before and after on one machine and compare: `python -m benchmarks.fingerprint > before.txt`. Walks are
 compared bit for bit. Another processor may sum in another order, so no file of hashes is kept. Without a GPU the
@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 import rotsim
+from experiments.claim import RESULTS
+from rotsim.diagnosis import diagnose
 from rotsim.gradients import LayerInvariant, Replay
 from rotsim.optimizers import OPTIMIZERS
 from rotsim.theory.schedules import cosine, warmup
@@ -92,18 +94,46 @@ def _digest(optimizer: Any, gradient: Any, *, resumed_after: int | None = None, 
     return sha256(b"".join([*arrays, data.attrs["spec"].encode()])).hexdigest()[:16]
 
 
+def _settings() -> list[Any]:
+    """Both examples of every optimizer, rotational variants, and what the examples leave at its default."""
+    betas = [(0.0, 0.5), (0.95, 0.6), (0.8, 0.99)]
+    adams = [spec(0.01, 0.3, b, eps) for spec in (rotsim.AdamW, rotsim.AdamL2) for b in betas for eps in (1e-12, 1e-2)]
+    others = [*(rotsim.Lion(0.01, 0.3, b) for b in betas), *(rotsim.SGDM(0.1, 0.3, b[0]) for b in betas)]
+    return [*(o for spec in OPTIMIZERS.values() for o in spec.examples()), *_optimizers()[4:], *adams, *others]
+
+
 def predictions() -> Iterator[str]:
     """One line per prediction, with all of its digits."""
-    for optimizer in [*(o for spec in OPTIMIZERS.values() for o in spec.examples()), *_optimizers()[4:]]:
-        for gradient in _gradients()[:4] + _gradients()[6:7]:
+    departures = [
+        rotsim.Signal(0.05, scale_invariant=False),
+        rotsim.Autocorrelated(-0.3, scale_invariant=False),
+        rotsim.Radial(-1e-3),
+        rotsim.Radial(0.1, scale_invariant=False),
+    ]
+    for optimizer in _settings():
+        named = optimizer.describe()
+        for gradient in _gradients() + departures:
             for method in ("exact", "leading"):
                 yield _line("equilibrium", lambda: rotsim.equilibrium(optimizer, 128, gradient, method).to_dict(),  # noqa: B023
-                            optimizer.describe(), gradient.name, method)  # fmt: skip
+                            named, str(gradient.to_dict())[:90], method)  # fmt: skip
         for gradient in _gradients()[:2]:
-            yield _line("predict", lambda: _course(optimizer, gradient), optimizer.describe(), gradient.name)  # noqa: B023
-        yield _line("transfer", lambda: _plan(rotsim.transfer(optimizer, batch_factor=4.0)), optimizer.describe())  # noqa: B023
-    for name in OPTIMIZERS:
-        yield _line("plan", lambda: _plan(rotsim.plan(name, rotation=0.01, norm=1.0)), name)  # noqa: B023
+            yield _line("predict", lambda: _course(optimizer, gradient), named, gradient.name)  # noqa: B023
+            yield _line("arrives", lambda: rotsim.steps_to_equilibrium(optimizer, 128, gradient, 2.0), named)  # noqa: B023
+            for lag in (0, 1, 30, 1000):
+                yield _line("over", lambda: rotsim.rotation_over(optimizer, 128, lag, gradient), named, f"{lag}")  # noqa: B023
+        for change in ({"batch_factor": 4.0}, {"momentum": 0.5, "steps_factor": 2.0}):
+            yield _line("transfer", lambda: _plan(rotsim.transfer(optimizer, **change)), named)  # noqa: B023
+    for name in (*OPTIMIZERS, "rotational", "sgd"):
+        for wanted in ({"rotation": 0.01, "norm": 1.0}, {"rotation": 0.02, "relaxation_steps": 500.0, "lr": 0.01}):
+            yield _line("plan", lambda: _plan(rotsim.plan(name, **wanted)), name, str(wanted))  # noqa: B023
+
+
+def reports() -> Iterator[str]:
+    """One line per layer of the committed traces: what is measured, expected and claimed of it."""
+    for path in sorted(RESULTS.glob("suite_*/*.nc")):
+        found = diagnose(rotsim.load(path))
+        yield f"{path.stem}: {found.summary()}"
+        yield from (f"{path.stem} {layer}" for layer in found.layers)
 
 
 def _course(optimizer: Any, gradient: Any) -> dict[str, Any]:
@@ -120,14 +150,17 @@ def _line(kind: str, compute: Any, *names: str) -> str:
     try:
         return f"{kind} {' '.join(names)}: {compute()}"
     except ValueError as refused:
-        return f"{kind} {' '.join(names)}: {type(refused).__name__}"
+        return f"{kind} {' '.join(names)}: {type(refused).__name__} {refused}"
+
+
+PARTS = {"walks": walks, "predictions": predictions, "reports": reports}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fingerprint", description=__doc__)
-    parser.add_argument("what", choices=["walks", "predictions"], nargs="?", help="default: both")
+    parser.add_argument("what", choices=list(PARTS), nargs="?", help="default: all")
     what = parser.parse_args(arguments).what
-    for name, lines in (("walks", walks), ("predictions", predictions)):
+    for name, lines in PARTS.items():
         if what in (None, name):
             for line in lines():
                 print(line, flush=True)
