@@ -134,7 +134,7 @@ def render(name: str, style: str = "text") -> str:
 
 @cache
 def closed_forms() -> str:
-    """Source of ``rotsim/theory/closed_forms.py`` as the derivations give it.
+    """Source of ``rotsim/closed_forms.py`` as the derivations give it.
 
     Returns
     -------
@@ -153,7 +153,7 @@ class Proof(NamedTuple):
     statements : list of (str, bool)
         Each with its verdict.
     sources : list of str, or None
-        Its functions in ``rotsim/theory/closed_forms.py``; None if the proof broke off.
+        Its functions in ``rotsim/closed_forms.py``; None if the proof broke off.
     """
 
     name: str

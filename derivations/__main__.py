@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which derivations to print, of {known}; default all")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--markdown", type=Path, metavar="FILE", help="write Markdown with LaTeX equations")
-    action.add_argument("--write", action="store_true", help="regenerate rotsim/theory/closed_forms.py")
+    action.add_argument("--write", action="store_true", help="regenerate rotsim/closed_forms.py")
     action.add_argument("--check", action="store_true", help="prove the claims and compare the generated file")
     options = parser.parse_args(arguments)
     if options.write:

@@ -1,4 +1,4 @@
-"""A formula that is generated into ``rotsim/theory/closed_forms.py``: a step of a derivation and a name for it."""
+"""A formula that is generated into ``rotsim/closed_forms.py``: a step of a derivation and a name for it."""
 
 from __future__ import annotations
 

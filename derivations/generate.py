@@ -1,4 +1,4 @@
-"""Write ``rotsim/theory/closed_forms.py`` from the derivations: sympy in, NumPy source out."""
+"""Write ``rotsim/closed_forms.py`` from the derivations: sympy in, NumPy source out."""
 
 from __future__ import annotations
 
@@ -179,6 +179,6 @@ def closed_forms(functions: Iterable[str]) -> str:
 
 def committed_path() -> Path:
     """Where the generated file lives, in a source tree as in an installed package."""
-    import rotsim.theory
+    import rotsim
 
-    return Path(rotsim.theory.__file__).with_name("closed_forms.py")
+    return Path(rotsim.__file__).with_name("closed_forms.py")

@@ -30,12 +30,12 @@ from matplotlib.figure import Figure
 import rotsim
 from experiments.claim import OPTIMIZERS, RESULTS, Check, Finding, main, memory_steps
 from experiments.panels import finish, plain_ticks
+from rotsim import closed_forms
 from rotsim.diagnosis import diagnose
 from rotsim.evidence import balance_factor
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
 from rotsim.statistics import root_mean_square
-from rotsim.theory import closed_forms
 from rotsim.theory.second_moment import mean_response
 
 DIM = 128

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rotsim import dataset
+from rotsim import closed_forms, dataset
 from rotsim.comparison import TRACE_DRIFT
 from rotsim.gradients import ScaleInvariant
 from rotsim.optimizers import Rotational, Unmodelled
 from rotsim.optimizers.base import Optimizer
 from rotsim.statistics import equilibration
-from rotsim.theory import closed_forms
 from rotsim.theory.approach import steps_to_equilibrium
 from rotsim.theory.autocorrelated import autocorrelation_factors
 from rotsim.theory.equilibrium import equilibrium

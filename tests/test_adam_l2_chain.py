@@ -6,8 +6,9 @@ from scipy.special import ndtr
 
 import rotsim
 from experiments.exactness import settings
+from rotsim import closed_forms
 from rotsim.theory import adam_l2_chain as chain
-from rotsim.theory import closed_forms, coupled, second_moment
+from rotsim.theory import coupled, second_moment
 from tests import chance
 
 BETAS = [(0.0, 0.5), (0.9, 0.3), (0.9, 0.5), (0.98, 0.9), (0.8, 0.95), (0.95, 0.99), (0.98, 0.999), (0.9, 0.9999)]

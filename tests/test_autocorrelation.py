@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import rotsim
+from rotsim import closed_forms
 from rotsim.evidence import balance_factor
-from rotsim.theory import closed_forms
 from rotsim.theory.autocorrelated import autocorrelation_factors
 from tests import chance
 

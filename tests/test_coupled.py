@@ -7,7 +7,8 @@ import pytest
 from scipy.signal import lfilter
 
 import rotsim
-from rotsim.theory import closed_forms, coupled, second_moment
+from rotsim import closed_forms
+from rotsim.theory import coupled, second_moment
 from tests import chance
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import rotsim
+from rotsim import closed_forms
 from rotsim.errors import InvalidInput, NoEquilibrium
 from rotsim.gradients import Autocorrelated, Isotropic, Radial, ScaleInvariant, Signal
-from rotsim.theory import closed_forms, departures
+from rotsim.theory import departures
 from rotsim.theory.autocorrelated import lion_rotation_factor
 from tests import chance
 

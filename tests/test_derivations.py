@@ -23,7 +23,7 @@ import derivations
 import rotsim
 from derivations import __main__ as command
 from derivations import generate
-from rotsim.theory import closed_forms as forms
+from rotsim import closed_forms as forms
 from tests import chance
 
 EXACT = 1e-10

@@ -10,7 +10,7 @@ import pytest
 import derivations
 import rotsim
 import rotsim.measure
-from rotsim import balance, diagnosis, evidence, windows
+from rotsim import balance, closed_forms, diagnosis, evidence, windows
 from rotsim.measure import rotation_kernel, scales
 from rotsim.measure import windows as record_windows
 from rotsim.optimizers import unmodelled
@@ -20,7 +20,6 @@ from rotsim.theory import (
     ar1,
     autocorrelated,
     bursts,
-    closed_forms,
     correlated_moment,
     coupled,
     damped,

@@ -7,9 +7,9 @@ import pytest
 from scipy.optimize import brentq
 
 import rotsim
+from rotsim import closed_forms
 from rotsim.gradients import Isotropic, ScaleInvariant
 from rotsim.optimizers import OPTIMIZERS
-from rotsim.theory import closed_forms
 from tests import chance
 
 DIM, NEURONS = 256, 48

@@ -20,7 +20,7 @@ from scipy import integrate, stats
 from scipy.linalg import solve_discrete_lyapunov
 from scipy.optimize import brentq
 
-from rotsim.theory import closed_forms as forms
+from rotsim import closed_forms as forms
 
 FUNCTIONS = dict(inspect.getmembers(forms, inspect.isfunction))
 EXACT, LEADING = 1e-8, 2e-3

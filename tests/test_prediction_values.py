@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import rotsim
+from rotsim import closed_forms
 from rotsim.errors import InvalidInput, NoEquilibrium
-from rotsim.theory import closed_forms
 from rotsim.theory.prediction import _young, rotation_over, settling
 from rotsim.theory.second_moment import adam_covariance
 from rotsim.theory.sign import sign_covariance

@@ -13,7 +13,8 @@ from sympy import lambdify
 import rotsim
 from derivations import symbols
 from derivations.second_moment import settled_ratio
-from rotsim.theory import closed_forms, second_moment
+from rotsim import closed_forms
+from rotsim.theory import second_moment
 from tests import chance
 
 BETAS = [(0.9, 0.5), (0.5, 0.5), (0.9, 0.9), (0.95, 0.95), (0.9, 0.99), (0.0, 0.6)]

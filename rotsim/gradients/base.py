@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from rotsim import closed_forms
 from rotsim.compiled import kernel_part
 from rotsim.errors import InvalidInput, array, flag, is_a, positive, real, require
 from rotsim.noise import normals
-from rotsim.theory import closed_forms
 
 PerNeuron = float | tuple[float, ...]
 

@@ -11,6 +11,7 @@ import torch
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
+from rotsim import closed_forms
 from rotsim.errors import InvalidInput, flag, nonnegative, share
 from rotsim.measure.arguments import taken_by_torch
 from rotsim.measure.closure import evaluate
@@ -18,7 +19,6 @@ from rotsim.measure.rotation_kernel import fits, turn_
 from rotsim.measure.rotation_step import begin, can_rotate, keep_precision, refuse, rotate_, zeros_to_stack
 from rotsim.optimizers import SGDM, AdamW, Lion
 from rotsim.optimizers.base import Optimizer, beta_pair, check_decoupled_decay
-from rotsim.theory import closed_forms
 
 
 class _Rotational(torch.optim.Optimizer):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rotsim import closed_forms
 from rotsim.compiled import kernel_part
 from rotsim.optimizers.base import LEAST_LR, TINY, Method, Moments, Optimizer, filled
-from rotsim.theory import closed_forms
 from rotsim.theory.adam_l2_chain import Steady, steady
 from rotsim.theory.fixed_point import falling
 from rotsim.theory.second_moment import felt_eps, mean_response

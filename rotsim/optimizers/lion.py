@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rotsim import closed_forms
 from rotsim.compiled import kernel_part
 from rotsim.optimizers.base import Method, Moments, Optimizer, check_decoupled_decay
-from rotsim.theory import closed_forms
 from rotsim.theory.sign import discounted_sum
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from rotsim import closed_forms
 from rotsim.errors import InvalidInput, flag, require, share, shown
 from rotsim.optimizers.base import N_COEFFICIENTS, Method, Moments, Optimizer, filled
-from rotsim.theory import closed_forms
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rotsim import closed_forms
 from rotsim.compiled import kernel_part
 from rotsim.errors import require
 from rotsim.optimizers.base import Method, Moments, Optimizer
-from rotsim.theory import closed_forms
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower

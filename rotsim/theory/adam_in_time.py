@@ -32,8 +32,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
+from rotsim import closed_forms
 from rotsim.compiled import kernel_part
-from rotsim.theory import closed_forms
 from rotsim.theory.damped import GHOSTS, POINTS, SIDE, SPACING, beyond, integral, lay, widen
 from rotsim.theory.record import kernel, record_step
 

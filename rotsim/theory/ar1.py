@@ -26,10 +26,10 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
+from rotsim import closed_forms
 from rotsim.gradients import GradientPower
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion
 from rotsim.optimizers.base import Method, Moments, Optimizer
-from rotsim.theory import closed_forms
 from rotsim.theory.correlated_moment import CorrelatedUpdate, correlated_update
 from rotsim.theory.fixed_point import bracketed_root, noise_variance, settled
 from rotsim.theory.sign import correlated_covariance, discounted_excess

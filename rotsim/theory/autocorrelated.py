@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from rotsim import closed_forms
 from rotsim.optimizers.base import Optimizer
-from rotsim.theory import closed_forms
 
 _SCALE_INVARIANT = -1  # homogeneity
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 import numpy as np
 import scipy
 
+from rotsim import closed_forms
 from rotsim.compiled import compiled
 from rotsim.gradients import GradientPower
 from rotsim.optimizers import Lion
 from rotsim.optimizers.base import Moments
-from rotsim.theory import closed_forms
 from rotsim.theory.sign import arcsine_modes
 
 _LEAST = 1e-200  # of a mean square, in units of the mean: a gradient that is zero for long must not become 0/0

@@ -27,8 +27,8 @@ from functools import lru_cache
 import numpy as np
 import scipy
 
+from rotsim import closed_forms
 from rotsim.compiled import compiled, kernel_part
-from rotsim.theory import closed_forms
 from rotsim.theory.damped import POINTS, SIDE, integral, lay, tables, widen
 
 _SPACING = 0.03  # of log s in the table: a cubic between its points is off by 1e-8

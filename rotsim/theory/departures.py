@@ -19,11 +19,11 @@ from math import log, sqrt
 import numpy as np
 import scipy
 
+from rotsim import closed_forms
 from rotsim.errors import InvalidInput, NoEquilibrium
 from rotsim.gradients import GradientPower
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion
 from rotsim.optimizers.base import Method, Moments, Optimizer
-from rotsim.theory import closed_forms
 from rotsim.theory.adam_l2_chain import steady
 from rotsim.theory.ar1 import autocorrelated_moments, signs, unit_steps
 from rotsim.theory.bursts import burst_moments

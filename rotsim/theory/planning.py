@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from rotsim import closed_forms
 from rotsim.errors import InvalidInput, NoEquilibrium, positive, shown
 from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.optimizers import Rotational, optimizer_class
 from rotsim.optimizers.base import Optimizer
-from rotsim.theory import closed_forms
 from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import Equilibrium, checked_law, equilibrium
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rotsim import dataset
+from rotsim import closed_forms, dataset
 from rotsim.errors import InvalidInput, NoEquilibrium, array, instance, integer, positive, require
 from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.start import Schedule, initial_description
-from rotsim.theory import adam_l2_chain, closed_forms
+from rotsim.theory import adam_l2_chain
 from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import equilibrium
 from rotsim.theory.fixed_point import noise_variance

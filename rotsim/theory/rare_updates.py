@@ -30,7 +30,7 @@ from math import exp, log
 
 import numpy as np
 
-from rotsim.theory import closed_forms
+from rotsim import closed_forms
 from rotsim.theory.fixed_point import bracketed_root
 from rotsim.theory.second_moment import UpdateCovariance, log_product_and_sum
 

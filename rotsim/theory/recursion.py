@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from rotsim import closed_forms
 from rotsim.errors import InvalidInput
 from rotsim.gradients import GradientPower
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
-from rotsim.theory import closed_forms
 from rotsim.theory.adam_in_time import MOST_SPLIT, adam_l2, adamw, parts, state
 from rotsim.theory.damped import tables
 from rotsim.theory.record import kernel as _kernel

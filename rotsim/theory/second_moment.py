@@ -33,8 +33,8 @@ from math import erfc
 
 import numpy as np
 
+from rotsim import closed_forms
 from rotsim.errors import NoEquilibrium
-from rotsim.theory import closed_forms
 
 _STEP = 0.2  # of y; the integrands are analytic within about 0.78 of the real axis: error e^(-2π·0.78/0.2)
 _LEFT = 3.7  # √s = e^(-e^3.7), 1e-18, at the left end

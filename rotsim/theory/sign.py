@@ -7,8 +7,8 @@ from math import ceil, log
 
 import numpy as np
 
+from rotsim import closed_forms
 from rotsim.errors import require
-from rotsim.theory import closed_forms
 from rotsim.theory.second_moment import UpdateCovariance
 
 _LARGEST_POWER, _POWER_RATIO = 1e6, 1.5
