@@ -37,6 +37,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -321,6 +322,14 @@ def gradient_of(dataset: xr.Dataset) -> Gradient:
 def spec_of(dataset: xr.Dataset) -> dict[str, Any]:
     """Everything besides the optimizer that determined a dataset's numbers; an absent key is a `DatasetError`."""
     return _Spec(_json_of(dataset, "spec"))
+
+
+def initial_description(initial_norm: Any, initial_weights: Any) -> str:
+    """Identifies the initial weights in a dataset's spec."""
+    if initial_weights is not None:
+        return "weights " + sha256(np.ascontiguousarray(initial_weights).tobytes()).hexdigest()
+    norm = np.asarray(initial_norm, dtype=np.float64)
+    return f"norm {float(norm)!r}" if norm.ndim == 0 else "norms " + sha256(norm.tobytes()).hexdigest()
 
 
 def layer_name(name: str) -> str:

@@ -7,7 +7,7 @@ normals, for the coordinates p and ⌈dim/2⌉ + p. Nothing is carried between d
 resumed runs cannot change a number.
 
 Every function here works on scalars inside a kernel and, called directly, on NumPy arrays: the
-twin in `rotsim.simulation.twin` draws the same noise without numba. Where a product and a sum are
+twin in `rotsim.simulation.engines.readable` draws the same noise without numba. Where a product and a sum are
 rounded once, `fma` says so; the compiler joins no others, so that the bits are the same everywhere.
 """
 

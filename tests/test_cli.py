@@ -16,7 +16,7 @@ from rich.console import Console
 import rotsim
 from rotsim.cli import main
 from rotsim.progress import progress_bar
-from rotsim.simulation import run as run_module
+from rotsim.simulation import chunks
 from rotsim.theory.schedules import cosine, warmup
 from tests.conftest import press_ctrl_c
 
@@ -101,7 +101,7 @@ def test_compare_exit_code_1_when_not_equilibrated(tmp_path, capsys):
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(run_module, "_MAX_CHUNK", 500)
+    monkeypatch.setattr(chunks, "MAX_CHUNK_STEPS", 500)
     path = str(tmp_path / "walk with space.nc")
     command = ["simulate", *SGDM, *SMALL, "--output", path]
 

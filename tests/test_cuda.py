@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import rotsim
-from rotsim.simulation import cuda
+from rotsim.simulation.engines import cuda
 from tests.conftest import EXAMPLES
 
 SIMULATED = """
@@ -20,7 +20,7 @@ import json, warnings
 import numpy as np
 import rotsim
 from rotsim.dataset import QUANTITIES
-from rotsim.simulation import run
+from rotsim.simulation import chunks
 from tests.conftest import EXAMPLES
 warnings.filterwarnings("ignore", "overflow encountered in scalar", RuntimeWarning)  # the noise counts modulo 2³²
 def deviation(optimizer, gradient, **options):
@@ -43,7 +43,7 @@ CUT_UP = """
 options = dict(dim=6, neurons=2, record_every=4, keep_state=True, engine="cuda", wd_schedule=lambda step: 1 / step)
 walk = lambda **more: rotsim.simulate(rotsim.SGDM(0.1, 0.01), **options | more)
 whole, part = walk(steps=7), walk(steps=5)
-run._MAX_CHUNK = 3
+chunks.MAX_CHUNK_STEPS = 3
 same = [whole.drop_attrs().identical(other.drop_attrs()) for other in (walk(steps=7, resume=part), walk(steps=7))]
 print(json.dumps({"found": found, "control": control, "same": same}))
 """
@@ -148,7 +148,10 @@ def loops_in_double(ptx):
     ],
 )
 def test_refuses_what_it_has_not(optimizer, gradient):
-    with pytest.raises(rotsim.InvalidInput, match=r"`engine='cuda'` has AdamW, .*got .*Use engine='numba'"):
+    with pytest.raises(
+        rotsim.InvalidInput,
+        match=r"`engine='cuda'` needs an optimizer that acts on .*Use engine='numba'",
+    ):
         rotsim.simulate(optimizer, steps=1, gradient=gradient, engine="cuda")
 
 

@@ -8,7 +8,7 @@ import rotsim
 import rotsim.dataset
 from rotsim import noise
 from rotsim.jit import njit
-from rotsim.simulation import gram
+from rotsim.simulation.engines import gram
 from rotsim.statistics import autocorrelation_time
 from tests import chance
 

@@ -9,8 +9,10 @@ from rotsim import noise
 from rotsim.compiled import specialised
 from rotsim.dataset import spec_of
 from rotsim.gradients.base import shape_noise
-from rotsim.simulation import gram, gram_rotational, rotational, run
-from rotsim.simulation.start import fresh
+from rotsim.simulation import chunks
+from rotsim.simulation.engines import engine_for, gram_rotational
+from rotsim.simulation.engines.base import Problem
+from rotsim.simulation.state import fresh
 from rotsim.simulation.workspace import workspace
 from tests import chance
 from tests.test_gram import distances
@@ -23,6 +25,18 @@ STEPS = 200
 
 def variant(zero_mean=True, momentum=0.8, decay=0.6):
     return rotsim.Rotational(rotsim.SGDM(0.5, 0.1, momentum), update_norm_decay=decay, zero_mean=zero_mean)
+
+
+def problem_of(optimizer, model, weights):
+    """One neuron with these weights."""
+    norms = np.linalg.norm(weights[None], axis=1)
+    return Problem(optimizer, model, 1, weights.size, 0, np.dtype(np.float64), norms, weights[None])
+
+
+def kernel_on_given_noise(name, optimizer, weights):
+    """What an engine walks by, where the gradients of every step are given."""
+    given = rotsim.Replay(np.ones((1, 1, weights.size)))
+    return engine_for(name, optimizer, given).kernel(problem_of(optimizer, given, weights))
 
 
 def table_of(optimizer):
@@ -78,7 +92,8 @@ def walk_of_vectors(optimizer, model, weights, walk):
 def walk_of_chain(optimizer, model, weights, seen):
     """The chain's walk on given noise: its numbers at the end and its records."""
     orthogonal = isinstance(model, rotsim.ScaleInvariant)
-    chain = gram.fresh(optimizer, weights.size, 0, np.linalg.norm(weights[None], axis=1), weights[None])
+    problem = problem_of(optimizer, model, weights)
+    chain = engine_for("gram", optimizer, model).fresh(problem)
     records = np.zeros((1, 3, STEPS))
     bound = {"components": lambda freedom, key0, key1, step: seen[step - 1]}
     walk = specialised(gram_rotational._walk, "walk_on_given_noise", bound)
@@ -94,7 +109,7 @@ def test_takes_the_steps_of_the_vectors(dim, zero_mean, model):
     """The NumPy twin's vectors, weights with a large mean; forgetting that mean is noticed."""
     optimizer = variant(zero_mean)
     weights = np.random.default_rng(dim).normal(1.0, 0.5, size=dim)
-    twin = rotational.twin(optimizer, rotsim.Replay(np.ones((1, 1, dim))))
+    twin = kernel_on_given_noise("numpy", optimizer, weights)
     vectors, records, seen = walk_of_vectors(optimizer, model, weights, twin)
     chain, own = walk_of_chain(optimizer, model, weights, seen)
     np.testing.assert_allclose(chain, vectors, rtol=1e-9, atol=1e-11)
@@ -109,7 +124,7 @@ def test_takes_the_steps_of_the_vectors(dim, zero_mean, model):
 def test_equal_weights_have_no_centred_direction(model):
     """The kernel's vectors, since the twin divides by zero."""
     optimizer = variant()
-    walk = rotational.kernel(optimizer, rotsim.Replay(np.ones((1, 1, 16))))
+    walk = kernel_on_given_noise("numba", optimizer, np.full(16, 2.0))
     vectors, records, seen = walk_of_vectors(optimizer, model, np.full(16, 2.0), walk)
     chain, own = walk_of_chain(optimizer, model, np.full(16, 2.0), seen)
     np.testing.assert_allclose(chain, vectors, rtol=1e-9, atol=1e-11)
@@ -183,7 +198,7 @@ def test_uniform_directions_have_the_right_mean(dim):
     assert abs(np.sign(mean).mean()) < chance.errors() / np.sqrt(20_000)
     assert stats.kstest(mean**2, stats.beta(0.5, dim / 2 + 0.5).cdf).pvalue < chance.SHARE or dim > 10  # the control
     if dim < 100:
-        w = fresh(20_000, dim, 6, np.ones(20_000), None, np.dtype(float)).slots[:, 0]
+        w = fresh((20_000, 3, dim), 6, np.ones(20_000), None, np.dtype(float)).slots[:, 0]
         assert stats.ks_2samp(mean, w.sum(axis=1) / np.sqrt(dim)).pvalue > chance.share()
 
 
@@ -202,7 +217,7 @@ def test_same_bits_for_any_threads_and_chunks_and_when_resumed(monkeypatch, tmp_
     whole = rotsim.simulate(variant(), steps=330, threads=1, **options)
     part = rotsim.simulate(variant(), steps=120, threads=3, **options)
     again = rotsim.simulate(variant(), steps=330, resume=part, **options)
-    monkeypatch.setattr(run, "_MAX_CHUNK", 70)
+    monkeypatch.setattr(chunks, "MAX_CHUNK_STEPS", 70)
     file, kept = tmp_path / "checkpoint.nc", []
 
     def progress(done, total):  # called before the checkpoint of the same chunk
@@ -225,5 +240,5 @@ def test_chosen_where_valid_and_refused_elsewhere():
     assert engine(variant(), 3, engine="gram") == engine(variant(zero_mean=False), 2, engine="gram") == "gram"
     with pytest.raises(rotsim.InvalidInput, match=r"needs SGDM or .*got Rotational\(AdamW\(.* Use engine='numba'"):
         engine(rotsim.Rotational(rotsim.AdamW(1e-3, 0.1)), 10, engine="gram")
-    with pytest.raises(rotsim.InvalidInput, match=r"`dim` must be >= 3 for a rotational variant with zero_mean; got 2"):
+    with pytest.raises(rotsim.InvalidInput, match=r"`dim` must be >= 3 for Rotational, .*; got 2"):
         engine(variant(), 2, engine="gram")

@@ -11,9 +11,7 @@ from numba.core import caching
 import rotsim
 from rotsim import memory, noise
 from rotsim.dataset import QUANTITIES
-from rotsim.simulation import run as run_module
-from rotsim.simulation import walk
-from rotsim.simulation.run import Diverged
+from rotsim.simulation import Diverged, chunks, walk
 from tests.conftest import press_ctrl_c
 
 pytestmark = pytest.mark.machine
@@ -29,7 +27,7 @@ def test_same_bits_for_any_threads_and_chunks(optimizer, gradient, monkeypatch):
     reference = rotsim.simulate(optimizer, gradient=gradient, keep_state=True, threads=1, **SMALL)
     assert same_bits(reference, rotsim.simulate(optimizer, gradient=gradient, keep_state=True, threads=3, **SMALL))
     for longest in (1, 7, 64):
-        monkeypatch.setattr(run_module, "_MAX_CHUNK", longest)
+        monkeypatch.setattr(chunks, "MAX_CHUNK_STEPS", longest)
         again = rotsim.simulate(optimizer, gradient=gradient, keep_state=True, **SMALL)
         assert same_bits(reference, again), f"chunks of {longest}"
 
@@ -59,7 +57,7 @@ def interrupt_after(steps):
 
 
 def test_ctrl_c_leaves_what_a_shorter_run_returns(monkeypatch):
-    monkeypatch.setattr(run_module, "_MAX_CHUNK", 77)
+    monkeypatch.setattr(chunks, "MAX_CHUNK_STEPS", 77)
     optimizer = rotsim.AdamW(1e-2, 0.1)
     with pytest.raises(rotsim.Interrupted, match="after 231 steps") as caught:
         rotsim.simulate(optimizer, progress=interrupt_after(200), **SMALL)
@@ -72,7 +70,7 @@ def test_ctrl_c_leaves_what_a_shorter_run_returns(monkeypatch):
 
 
 def test_a_second_ctrl_c_stops_at_once(monkeypatch):
-    monkeypatch.setattr(run_module, "_MAX_CHUNK", 77)
+    monkeypatch.setattr(chunks, "MAX_CHUNK_STEPS", 77)
 
     def twice(done, total):
         press_ctrl_c()
@@ -85,7 +83,7 @@ def test_a_second_ctrl_c_stops_at_once(monkeypatch):
 
 
 def test_a_background_job_goes_on(monkeypatch):
-    monkeypatch.setattr(run_module, "_MAX_CHUNK", 77)
+    monkeypatch.setattr(chunks, "MAX_CHUNK_STEPS", 77)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         rotsim.simulate(
@@ -96,7 +94,7 @@ def test_a_background_job_goes_on(monkeypatch):
 
 
 def test_checkpoint_is_a_valid_run_so_far(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "_MAX_CHUNK", 130)
+    monkeypatch.setattr(chunks, "MAX_CHUNK_STEPS", 130)
     path, seen = tmp_path / "walk.nc", []
 
     def progress(done, total):  # called before the checkpoint of the same chunk
@@ -301,7 +299,7 @@ def test_divergence_is_an_error():
         ({"wd_schedule": np.full(600, np.nan)}, r"`wd_schedule` must give finite factors >= 0; it does not at step 1"),
         ({"gradient": rotsim.Replay(np.ones((10, 5, 33)))}, r"`steps` must be <= 10"),
         ({"gradient": 3}, r"`gradient` must be a spec"),
-        ({"engine": "gpu"}, r"`engine` must be 'auto', 'numba', 'numpy', 'gram' or 'cuda'; got 'gpu'"),
+        ({"engine": "gpu"}, r"`engine` must be 'auto', 'gram', 'numba', 'numpy' or 'cuda'; got 'gpu'"),
         ({"threads": 0}, r"`threads` must be >= 1"),
     ],
 )
@@ -362,7 +360,7 @@ def test_a_full_disk_at_a_checkpoint_does_not_end_the_walk(tmp_path, monkeypatch
         raise OSError("No space left on device")
 
     monkeypatch.setattr("rotsim.files.write_atomically", full)
-    monkeypatch.setattr(run_module, "_MAX_CHUNK", 50)
+    monkeypatch.setattr(chunks, "MAX_CHUNK_STEPS", 50)
     run = {**SMALL, "engine": "numpy", "steps": 100}
     with pytest.warns(UserWarning, match="No space left on device; the walk goes on"):
         walk = rotsim.simulate(rotsim.AdamW(1e-2, 0.1), checkpoint=tmp_path / "x.nc", checkpoint_seconds=1e-9, **run)

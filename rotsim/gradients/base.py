@@ -72,6 +72,8 @@ class Gradient(ABC):
     name: ClassVar[str]
     sample: ClassVar[Callable[..., Any]]
     memory_slots: ClassVar[int] = 0
+    #: Independent normals of one scale, or their part across w over ‖w‖: its law depends on inner products alone.
+    plain_noise: ClassVar[bool] = False
     #: Neurons see each other: `given` is asked before every step, with the weights of all.
     coupled: ClassVar[bool] = False
 
@@ -136,6 +138,7 @@ class Gradient(ABC):
 class Noise(Gradient):
     """What the two plain noise models share: one scale > 0, or one per neuron."""
 
+    plain_noise = True
     scale_invariant: ClassVar[bool]
 
     scale: PerNeuron = 1.0

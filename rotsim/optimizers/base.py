@@ -19,6 +19,7 @@ N_COEFFICIENTS = 6
 TINY = float(np.finfo(np.float32).tiny)  # added to √v where ε is 0: a gradient of exactly 0 is no step, not 0/0
 LEAST_LR = 1e-30  # in place of a smaller one, 0 in a schedule: nothing moves by it, and Adam can divide by it
 
+ActsOn = Literal["coordinate", "neuron", "matrix"]
 Method = Literal["exact", "leading"]
 
 
@@ -64,6 +65,10 @@ class Optimizer(ABC):
     label: ClassVar[str]
     #: ``update(w, m, v, g, c) -> (change, m, v)``; works on floats in the kernel, on arrays in the NumPy twin.
     update: ClassVar[Callable[..., Any]]
+    #: What one update sees at once: the weights of a coordinate, of a neuron or of a layer.
+    acts_on: ClassVar[ActsOn] = "coordinate"
+    #: `update` is -lr·m with m = momentum·m + g + weight_decay·w, and these three are its first coefficients.
+    linear: ClassVar[bool] = False
     #: Rows of length dim that the walk keeps for it besides weights and two moments, after those of the gradient.
     memory_slots: ClassVar[int] = 0
 
@@ -97,6 +102,20 @@ class Optimizer(ABC):
             f"the rotation of {self.label} depends on the gradient's size, so it has none of its own; "
             "use AdamW, SGDM or Lion"
         )
+
+    @property
+    def plain(self) -> Optimizer:
+        """The optimizer whose updates these are: itself, or the one that a variant takes its updates from."""
+        return self
+
+    @property
+    def min_dim(self) -> int:
+        """The shortest neuron that it can move: as many directions as its update tells apart."""
+        return 2
+
+    def refusal(self) -> str | None:
+        """One line that says why there is no update rule, or None where there is one."""
+        return None
 
     def with_rates(self, lr: float, weight_decay: float) -> Optimizer:
         """The same optimizer with another learning rate and weight decay."""

@@ -52,6 +52,7 @@ class Rotational(Optimizer):
 
     name = "rotational"
     label = "Rotational"
+    acts_on = "neuron"
     memory_slots: ClassVar[int] = 1  # s and ‖w_0‖
 
     lr: float = field(init=False, repr=False)
@@ -76,6 +77,14 @@ class Rotational(Optimizer):
 
         gentle, strong = AdamW.examples()
         return cls(gentle), cls(strong)
+
+    @property
+    def plain(self) -> Optimizer:
+        return self.inner
+
+    @property
+    def min_dim(self) -> int:
+        return 3 if self.zero_mean else 2  # a direction is left across the weights and the vector of ones
 
     def with_rates(self, lr: float, weight_decay: float) -> Rotational:
         return replace(self, inner=self.inner.with_rates(lr, weight_decay))

@@ -52,6 +52,7 @@ class SGDM(Optimizer):
 
     name = "sgdm"
     label = "SGDM"
+    linear = True
     update = staticmethod(_update)
 
     lr: float

@@ -8,7 +8,7 @@ import numpy as np
 
 from rotsim.errors import InvalidInput
 from rotsim.gradients import Gradient
-from rotsim.optimizers import Optimizer, Rotational
+from rotsim.optimizers import Optimizer
 
 LEAST_ROTATION = 1e-7  # the change of a coordinate over its size whose square is still to be a normal number
 KNOWN_SHARE = 0.01  # 1 - β is to be known so well, relatively, when β is rounded
@@ -30,7 +30,7 @@ def check_format(
     """Raise `InvalidInput` if rounding in `real` would change the walk's numbers; `source` gave the initial norms."""
     way_out = "" if real == np.float64 else "; use dtype='float64'"
     known = np.finfo(real)
-    for spec in (optimizer, optimizer.inner) if isinstance(optimizer, Rotational) else (optimizer,):
+    for spec in (optimizer, optimizer.plain):
         for name in _DECAYS:
             for decay in np.atleast_1d(getattr(spec, name, ())).tolist():
                 if decay and 1 - decay < known.eps / 4 / KNOWN_SHARE:
@@ -60,6 +60,17 @@ def lost(norm_squared: np.ndarray, dim: int, real: np.dtype[Any]) -> np.ndarray:
     return ~held
 
 
+def check_kept(norm_squared: np.ndarray, dim: int, real: np.dtype[Any], done: int) -> None:
+    """Raise `Diverged` if neurons have left the range that `real` holds by step `done`."""
+    gone = lost(norm_squared, dim, real)
+    if gone.any():
+        what = "infinite or NaN" if not np.isfinite(norm_squared).all() else f"too small for {real}"
+        raise Diverged(
+            f"the weights of {gone.sum()} of {gone.size} neurons became {what} by step {done}; "
+            "lower lr or weight_decay, or use dtype='float64'"
+        )
+
+
 def check_memory_of_gradients(optimizer: Optimizer, slots: np.ndarray) -> None:
     """Raise `Diverged` if the moments at the end of a walk overflowed, or if squares of gradients vanished.
 
@@ -78,5 +89,4 @@ def check_memory_of_gradients(optimizer: Optimizer, slots: np.ndarray) -> None:
 
 def _divides_by_root(optimizer: Optimizer, real: np.dtype[Any]) -> bool:
     """Whether updates are divided by the root of the second moment where that is tiny."""
-    plain = optimizer.inner if isinstance(optimizer, Rotational) else optimizer
-    return getattr(plain, "eps", 1.0) < 10 * float(np.finfo(real).tiny / np.finfo(real).eps) ** 0.5
+    return getattr(optimizer.plain, "eps", 1.0) < 10 * float(np.finfo(real).tiny / np.finfo(real).eps) ** 0.5

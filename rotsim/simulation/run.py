@@ -1,56 +1,27 @@
-"""`simulate`: validate, allocate, run the kernel chunk by chunk on all cores, return the dataset."""
+"""`simulate`: check what is asked for, walk chunk by chunk on all cores, return the dataset."""
 
 from __future__ import annotations
 
 import os
-import time
-import warnings
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rotsim import dataset, files
-from rotsim.errors import DatasetError, InvalidInput, choice, flag, function, instance, integer, positive, require
-from rotsim.gradients import Gradient, checked_gradient
-from rotsim.memory import check_fits
-from rotsim.noise import GRADIENT_STREAM, neuron_keys
-from rotsim.optimizers import Optimizer, Rotational, Unmodelled, checked_optimizer
-from rotsim.simulation import cuda, gram, rotational, twin, walk
-from rotsim.simulation.formats import Diverged, check_format, check_memory_of_gradients, lost
+from rotsim.errors import flag, function
+from rotsim.gradients import Gradient
+from rotsim.optimizers import Optimizer
+from rotsim.simulation.chunks import Checkpoint, advance
+from rotsim.simulation.formats import check_memory_of_gradients
 from rotsim.simulation.interrupt import Interrupted, stop_requested
-from rotsim.simulation.start import (
-    DRAWN_AT_ONCE,
-    SLOTS,
-    STATE_VARIABLES,
-    Schedule,
-    State,
-    digests,
-    fresh,
-    given_norms,
-    given_weights,
-    initial_description,
-    resumed,
-    shape_of_run,
-)
-from rotsim.simulation.workspace import Workspace, workspace, workspace_bytes
+from rotsim.simulation.records import Records
+from rotsim.simulation.request import checked_run
+from rotsim.simulation.state import without_state
 
 if TYPE_CHECKING:
     import xarray as xr
 
 Progress = Callable[[int, int], None]
-Engine = Literal["auto", "numba", "numpy", "gram", "cuda"]
-
-_COORDINATE_STEPS_PER_CHUNK = 3e8  # a few tenths of a second per core between two looks at progress and Ctrl-C
-_LEAST_COST = 64  # a step costs at least as much as that of so many coordinates
-_MAX_CHUNK = 1 << 16
-_THREADS_PER_CORE = 4  # more are not started
-_LONGEST_ROW = 1 << 32  # coordinates that the random numbers of a walk count
-_BYTES_OF_A_DRAW = 64  # of the temporaries of one coordinate in NumPy: words, normals, and what is made of them
-_BYTES_OF_A_NEURON = 64  # keys, norms and what their check takes
 
 
 def simulate(
@@ -73,7 +44,7 @@ def simulate(
     progress: Progress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 300.0,
-    engine: Engine = "auto",
+    engine: str = "auto",
 ) -> xr.Dataset:
     """Evolve independent neurons under an optimizer and idealised gradients.
 
@@ -100,7 +71,7 @@ def simulate(
         Steps per record window, >= 1; the last window may be shorter.
     lr_schedule : array_like of shape (steps,) or callable, optional
         Factor on ``optimizer.lr`` at each step, or a function from an array of step numbers
-        (counted from 1) to the factors. Finite and >= 0; see `rotsim.theory.schedules`.
+        (counted from 1) to the factors. Finite and >= 0; see `rotsim.schedules`.
     dtype : {"float32", "float64"}
         Format of weights and optimizer state. Records are summed in float64. On the same noise float32
         records differ from float64 ones by less than 1e-5 relatively, plus 1.5e-8/(1-β2) with Adam (β2
@@ -126,9 +97,9 @@ def simulate(
     engine : {"auto", "numba", "numpy", "gram", "cuda"}
         "numba": the jitted walk. "numpy": its readable twin (the same numbers up to rounding,
         slower). "gram": SGDM and its rotational variant under plain noise, reduced to three or six numbers
-        per neuron (`rotsim.simulation.gram`): any dim at the same cost, equal to the walk in distribution
+        per neuron (`rotsim.simulation.engines.gram`): any dim at the same cost, equal to the walk in distribution
         but on draws of its own, always in float64. "cuda": the walk on an NVIDIA GPU
-        (`rotsim.simulation.cuda`; the same draws, the same numbers up to rounding). "auto": "gram" where
+        (`rotsim.simulation.engines.cuda`; the same draws, the same numbers up to rounding). "auto": "gram" where
         it is valid, unless `keep_state` asks for weights, else "numba"; with `resume`, what that was made with.
 
     Returns
@@ -147,250 +118,25 @@ def simulate(
     Interrupted
         On Ctrl-C, a `KeyboardInterrupt` that carries the dataset so far.
     """
-    checked_optimizer(optimizer)
-    if isinstance(optimizer, Unmodelled):
-        raise InvalidInput(optimizer.refusal())
-    gradient = checked_gradient(gradient)
-    steps = integer("steps", steps, low=1, high=1 << 32)
-    window = integer("record_every", record_every, low=1)
-    seed = integer("seed", seed, low=0, high=1 << 64)
-    dtype = choice("dtype", dtype, ("float32", "float64"))
-    engine = choice("engine", engine, get_args(Engine))
     keep_state = flag("keep_state", keep_state)
-    cores = os.cpu_count() or 1
-    workers = cores if threads is None else min(integer("threads", threads, low=1), _THREADS_PER_CORE * cores)
     if progress is not None:
         function("progress", progress, "of steps done and steps")
-    if resume is not None:
-        import xarray as xr
-
-        instance("resume", resume, xr.Dataset, "a dataset, such as rotsim.load reads from a file")
-    checkpoint_seconds = positive("checkpoint_seconds", checkpoint_seconds)
-    if checkpoint is not None:
-        checkpoint = files.check_writable(checkpoint)
-    initial_weights = given_weights(initial_weights)
-    neurons, dim = shape_of_run(neurons, dim, steps, gradient, initial_weights)
-    if engine == "auto":
-        engine = _automatic(optimizer, gradient, keep_state, resume)
-    if engine == "gram":
-        gram.require_valid(optimizer, gradient)
-    if engine == "cuda":
-        cuda.require_valid(optimizer, gradient)
-    if engine != "gram":
-        require(dim < _LONGEST_ROW, "dim", "be < 2**32 unless engine='gram'", dim)
-    if isinstance(optimizer, Rotational) and optimizer.zero_mean:
-        require(dim >= 3, "dim", "be >= 3 for a rotational variant with zero_mean", dim)
-    real = np.dtype("float64" if engine == "gram" else dtype)
-    check_fits(*_memory(optimizer, gradient, engine, neurons, dim, real, steps, window, workers))
-    norms = given_norms(neurons, initial_norm, initial_weights)
-    source = "initial_norm" if initial_weights is None else "initial_weights"
-    check_format(optimizer, gradient, norms, dim, real, source)
-    schedules = Schedule("lr_schedule", lr_schedule, steps), Schedule("wd_schedule", wd_schedule, steps)
-    spec = {
-        "dim": dim,
-        "neurons": neurons,
-        "steps": steps,
-        "gradient": gradient.to_dict(),
-        "seed": seed,
-        "record_every": window,
-        "dtype": dtype,
-        "engine": engine,
-        **digests(schedules, steps),
-        "initial": initial_description(initial_norm, initial_weights),
-    }
-    if resume is not None:
-        shape, kept_as = (
-            ((gram.slots(optimizer), 1), np.dtype("float64"))
-            if engine == "gram"
-            else ((_slots(optimizer, gradient), dim), real)
-        )
-        state = resumed(resume, optimizer, spec, steps, schedules, (neurons, *shape), kept_as)
-        if state.done == steps:
-            return resume.copy() if keep_state else resume.drop_vars(STATE_VARIABLES)
-    elif engine == "gram":
-        state = gram.fresh(optimizer, dim, seed, norms, initial_weights)
-    else:
-        state = fresh(neurons, dim, seed, norms, initial_weights, real, _slots(optimizer, gradient))
-
-    first_window = state.done // window
-    records = np.zeros((neurons, len(dataset.QUANTITIES), -(-steps // window) - first_window))
-    records[:, :, 0] = state.open_window
-
-    def so_far(with_state: bool, last: bool = False) -> xr.Dataset:
-        """The dataset of the steps done: what a run of that many steps returns."""
-        reached = {**spec, "steps": state.done, **digests(schedules, state.done)}
-        if with_state:
-            unfinished = state.done % window > 0
-            state.open_window = records[:, :, state.done // window - first_window].copy() if unfinished else 0.0
-        sums = records if last else records.copy()
-        result = _dataset(state, sums, first_window, window, optimizer, reached, resume)
-        if with_state:
-            state.store_in(result)
-        return result
-
-    blocks, work = 8 * workers, _COORDINATE_STEPS_PER_CHUNK * workers
-    if engine == "gram":
-        kernel = gram.kernel(optimizer, gradient, dim)
-    elif engine == "cuda":
-        kernel, blocks, work = cuda.kernel(optimizer, gradient), 1, cuda.COORDINATE_STEPS_PER_CHUNK
-    elif isinstance(optimizer, Rotational):
-        kernel = (rotational.kernel if engine == "numba" else rotational.twin)(optimizer, gradient)
-    elif engine == "numba":
-        kernel = walk.kernel(type(optimizer), type(gradient))
-    else:
-        kernel = twin.kernel(optimizer, gradient)
-    saved = time.monotonic()
-    run = (optimizer, gradient, schedules, seed, window, records, workers, blocks, work)
+    file = Checkpoint(checkpoint, checkpoint_seconds)
+    run = checked_run(
+        optimizer, gradient, dim=dim, neurons=neurons, steps=steps, seed=seed, initial_norm=initial_norm,
+        initial_weights=initial_weights, record_every=record_every, lr_schedule=lr_schedule, wd_schedule=wd_schedule,
+        dtype=dtype, engine=engine, keep_state=keep_state, resume=resume, threads=threads,
+    )  # fmt: skip
+    state = run.start()
+    if run.resume is not None and state.done == run.steps:
+        return run.resume.copy() if keep_state else without_state(run.resume)
+    records = Records(run, state)
     with stop_requested() as stop:
-        for done in _advance(kernel, state, steps, *run):
+        for done in advance(run, state, records):
             if progress is not None:
-                progress(done, steps)
-            if stop.is_set() and done < steps:
-                raise Interrupted(so_far(with_state=True))
-            if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
-                try:
-                    dataset.save(so_far(with_state=True), checkpoint)
-                except (OSError, InvalidInput) as error:  # a full disk or a lost folder stops no walk
-                    warnings.warn(f"{error}; the walk goes on", stacklevel=2)
-                saved = time.monotonic()
-    check_memory_of_gradients(optimizer, state.slots)
-    return so_far(with_state=keep_state, last=True)
-
-
-def _slots(optimizer: Optimizer, gradient: Gradient) -> int:
-    """Rows of length dim that a walk keeps per neuron."""
-    return SLOTS + gradient.memory_slots + optimizer.memory_slots
-
-
-def _memory(
-    optimizer: Optimizer,
-    gradient: Gradient,
-    engine: str,
-    neurons: int,
-    dim: int,
-    real: np.dtype[Any],
-    steps: int,
-    window: int,
-    workers: int,
-) -> tuple[int, int, str]:
-    """Bytes of the state and of the records of a run, and what else than a smaller run would take less."""
-    records = 3 * neurons * -(-steps // window) * 24
-    parameters = neurons * gradient.parameters().shape[1] * 8 + neurons * _BYTES_OF_A_NEURON
-    if engine == "gram":
-        return neurons * gram.slots(optimizer) * 8 + parameters, records, ""
-    state = neurons * _slots(optimizer, gradient) * dim * real.itemsize
-    drawn = min(neurons * dim, max(dim, DRAWN_AT_ONCE)) * _BYTES_OF_A_DRAW
-    if engine == "numpy":
-        room = max(drawn, neurons * gradient.scratch(dim) * _BYTES_OF_A_DRAW)
-    else:
-        room = max(drawn, min(workers, neurons) * workspace_bytes(gradient, dim, real))
-    return state + parameters + room, records, ", or take engine='gram'" if gram.valid(optimizer, gradient) else ""
-
-
-def _automatic(optimizer: Optimizer, gradient: Gradient, keep_state: bool, resume: xr.Dataset | None) -> Engine:
-    """The engine that `simulate` takes unless told."""
-    if resume is not None:
-        made_with = dataset.spec_of(resume).get("engine", "numba")
-        if made_with not in get_args(Engine):
-            raise DatasetError(f"`engine` in the spec of `resume` is no engine of this rotsim: {made_with!r}")
-        return cast(Engine, made_with)
-    return "gram" if gram.valid(optimizer, gradient) and not keep_state else "numba"
-
-
-def _dataset(
-    state: State,
-    records: np.ndarray,
-    first_window: int,
-    window: int,
-    optimizer: Optimizer,
-    spec: dict[str, Any],
-    resume: xr.Dataset | None,
-) -> xr.Dataset:
-    """RMS of every window up to ``state.done``, in place of its sums, after those of the run that was resumed."""
-    windows = -(-state.done // window)
-    last_step = np.minimum(np.arange(first_window + 1, windows + 1) * window, state.done)
-    length = (last_step - np.arange(first_window, windows) * window).astype(float)
-    rms = records[:, :, : len(length)]
-    rms /= length
-    np.sqrt(rms, out=rms)
-    result = dataset.build(
-        "simulation",
-        step=last_step,
-        variables={name: rms[:, k] for k, name in enumerate(dataset.QUANTITIES)},
-        optimizer=optimizer,
-        fan_in=spec["dim"],
-        spec=spec,
-    )
-    if resume is None:
-        return result
-    import xarray as xr
-
-    earlier = resume[list(dataset.QUANTITIES)].isel(step=slice(0, first_window))
-    return xr.concat([earlier, result], dim="step", join="exact").assign_attrs(result.attrs)
-
-
-def _advance(
-    kernel: Callable[..., None],
-    state: State,
-    steps: int,
-    optimizer: Optimizer,
-    gradient: Gradient,
-    schedules: tuple[Schedule, Schedule],
-    seed: int,
-    window: int,
-    records: np.ndarray,
-    workers: int,
-    blocks: int,
-    work: float,
-) -> Iterator[int]:
-    """Bring `state` to `steps` in chunks of so much `work`, adding to `records`; yields steps done.
-
-    Neurons are cut into `blocks`, which the workers take from one queue: nobody wakes for every block.
-    """
-    neurons, _, dim = state.slots.shape
-    real = state.slots.dtype
-    keys = neuron_keys(seed, neurons, GRADIENT_STREAM)
-    edges = np.linspace(0, neurons, min(neurons, blocks) + 1).astype(int).tolist()
-    chunk = int(np.clip(work / (neurons * max(dim, _LEAST_COST)), 1, _MAX_CHUNK))
-    first_window = state.done // window
-    parameters = gradient.parameters()
-    parameters = np.broadcast_to(parameters, (neurons, parameters.shape[1])).copy()
-    if gradient.coupled:
-        chunk = 1
-
-    rooms = [workspace(gradient, dim, real) for _ in range(min(workers, len(edges) - 1))]  # once, not in every chunk
-
-    def advance(
-        room: Workspace, waiting: deque[tuple[int, int]], first: int, table: np.ndarray, data: np.ndarray
-    ) -> None:
-        while waiting:
-            try:
-                block = waiting.popleft()
-            except IndexError:  # another worker took the last
-                return
-            kernel(
-                block, state.slots, state.norm_squared, keys, first, table, parameters, data,
-                window, first_window, room, records,
-            )  # fmt: skip
-
-    with ThreadPoolExecutor(max(1, workers - 1)) as pool, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        while state.done < steps:
-            step = np.arange(state.done + 1, min(state.done + chunk, steps) + 1)
-            lr = optimizer.lr * schedules[0](step)
-            weight_decay = optimizer.weight_decay * schedules[1](step)
-            table = optimizer.coefficient_table(step, lr, weight_decay).astype(real)
-            data = gradient.given(step, real, state.slots[:, 0], keys)
-            waiting = deque(pairwise(edges))
-            jobs = [pool.submit(advance, room, waiting, int(step[0]), table, data) for room in rooms[1:]]
-            advance(rooms[0], waiting, int(step[0]), table, data)
-            for job in jobs:
-                job.result()
-            state.done = int(step[-1])
-            gone = lost(state.norm_squared, dim, real)
-            if gone.any():
-                what = "infinite or NaN" if not np.isfinite(state.norm_squared).all() else f"too small for {real}"
-                raise Diverged(
-                    f"the weights of {gone.sum()} of {neurons} neurons became {what} by step {state.done}; "
-                    "lower lr or weight_decay, or use dtype='float64'"
-                )
-            yield state.done
+                progress(done, run.steps)
+            if stop.is_set() and done < run.steps:
+                raise Interrupted(records.so_far(with_state=True))
+            file.write_if_due(lambda: records.so_far(with_state=True))
+    check_memory_of_gradients(run.problem.optimizer, state.slots)
+    return records.so_far(with_state=keep_state, last=True)

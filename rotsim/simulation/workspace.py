@@ -8,7 +8,7 @@ import numpy as np
 
 from rotsim.gradients import Gradient
 from rotsim.noise import counters
-from rotsim.simulation.start import SLOTS
+from rotsim.simulation.state import SLOTS
 
 BLOCK = 64  # steps whose norms and angles are computed together, which the processor does several at a time
 

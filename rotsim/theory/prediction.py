@@ -13,7 +13,7 @@ from rotsim.errors import InvalidInput, NoEquilibrium, array, instance, integer,
 from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
-from rotsim.simulation.start import Schedule, initial_description
+from rotsim.schedules import Schedule
 from rotsim.theory import adam_l2_chain
 from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import equilibrium
@@ -145,7 +145,7 @@ def predict(
             "record_every": window,
             "lr_schedule": lr_digest,
             "wd_schedule": wd_digest,
-            "initial": initial_description(start, None),
+            "initial": dataset.initial_description(start, None),
             "model_error": error + 1 / dim,
         },
     )

@@ -13,31 +13,22 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from rotsim import noise
 from rotsim.compiled import specialised
 from rotsim.errors import InvalidInput
-from rotsim.gradients import Gradient, Isotropic, ScaleInvariant
-from rotsim.optimizers import Optimizer, Rotational
+from rotsim.gradients.base import Gradient, Noise
+from rotsim.optimizers.base import Optimizer
+from rotsim.simulation.engines.base import Kernel, Problem, WeightEngine, drawn_bytes
 from rotsim.simulation.walk import squared_angle, squared_chord
 
-COORDINATE_STEPS_PER_CHUNK = 3e10  # some tenths of a second of a large GPU
+_COORDINATE_STEPS_PER_CHUNK = 3e10  # some tenths of a second of a large GPU
 
 # what `_kernel` binds
 _cuda = _real = _threads = _groups = _update = _words = _normals = _angle = _chord = _block_sums = None
-
-
-def require_valid(optimizer: Optimizer, gradient: Gradient) -> None:
-    """Raise `InvalidInput` unless this engine has the model and a GPU to run it on."""
-    if isinstance(optimizer, Rotational) or not isinstance(gradient, Isotropic | ScaleInvariant):
-        raise InvalidInput(
-            "`engine='cuda'` has AdamW, AdamL2, SGDM and Lion under Isotropic or ScaleInvariant gradients; "
-            f"got {optimizer.label} under {gradient.name}. Use engine='numba'"
-        )
-    _toolkit()
 
 
 def _toolkit() -> ModuleType:
@@ -190,32 +181,57 @@ def _kernel(optimizer: type[Optimizer], real: str) -> tuple[Any, int]:
     return cuda.jit(specialised(_walk, f"walk_{optimizer.name}_{real}", bound)), groups**2
 
 
-def kernel(optimizer: Optimizer, gradient: Gradient) -> Callable[..., None]:
-    """A function with the arguments of the walk's kernel and the same effect, for all neurons at once."""
-    cuda = _toolkit()
-    orthogonal = isinstance(gradient, ScaleInvariant)
+class Cuda(WeightEngine):
+    """The coordinatewise walk under plain noise."""
 
-    def walk(  # type: ignore[no-untyped-def]
-        neurons, state, norm_squared, keys, first_step, coefficients, parameters, _data, window, first_window, _room,
-        records,
-    ) -> None:  # fmt: skip
-        compiled, threads = _kernel(type(optimizer), state.dtype.name)
-        count, _, dim = state.shape
-        last = (first_step + len(coefficients) - 2) // window - first_window
-        first = (first_step - 1) // window - first_window
-        touched = np.ascontiguousarray(records[:, :, first : last + 1])
-        back = [cuda.to_device(array) for array in (state, norm_squared, touched)]
-        there = [cuda.to_device(array) for array in (keys, coefficients, parameters)]
-        z = cuda.device_array((count, dim + dim % 2), state.dtype)
-        with warnings.catch_warnings():  # few neurons fill no GPU: nothing to be done about it
-            warnings.filterwarnings("ignore", message="Grid size")
-            launch = compiled[count, threads]
-        launch(
-            back[0], back[1], there[0], first_step, there[1], there[2], orthogonal, window, first_window + first, z,
-            back[2],
-        )  # fmt: skip
-        for device, host in zip(back, (state, norm_squared, touched), strict=True):
-            device.copy_to_host(host)
-        records[:, :, first : last + 1] = touched
+    name = "cuda"
+    acts_on = "coordinate"
+    needs = "an optimizer that acts on coordinates under Isotropic or ScaleInvariant gradients"
 
-    return walk
+    def accepts(self, optimizer: Optimizer, gradient: Gradient) -> bool:
+        return super().accepts(optimizer, gradient) and gradient.plain_noise
+
+    def check_device(self) -> None:
+        _toolkit()
+
+    def kernel(self, problem: Problem) -> Kernel:
+        """A function with the arguments of the walk's kernel and the same effect, for all neurons at once."""
+        cuda = _toolkit()
+        orthogonal = cast(Noise, problem.gradient).scale_invariant
+
+        def walk(  # type: ignore[no-untyped-def]
+            neurons, state, norm_squared, keys, first_step, coefficients, parameters, _data, window, first_window,
+            _room, records,
+        ) -> None:  # fmt: skip
+            compiled, threads = _kernel(type(problem.optimizer), state.dtype.name)
+            count, _, dim = state.shape
+            last = (first_step + len(coefficients) - 2) // window - first_window
+            first = (first_step - 1) // window - first_window
+            touched = np.ascontiguousarray(records[:, :, first : last + 1])
+            back = [cuda.to_device(array) for array in (state, norm_squared, touched)]
+            there = [cuda.to_device(array) for array in (keys, coefficients, parameters)]
+            z = cuda.device_array((count, dim + dim % 2), state.dtype)
+            with warnings.catch_warnings():  # few neurons fill no GPU: nothing to be done about it
+                warnings.filterwarnings("ignore", message="Grid size")
+                launch = compiled[count, threads]
+            launch(
+                back[0], back[1], there[0], first_step, there[1], there[2], orthogonal, window, first_window + first, z,
+                back[2],
+            )  # fmt: skip
+            for device, host in zip(back, (state, norm_squared, touched), strict=True):
+                device.copy_to_host(host)
+            records[:, :, first : last + 1] = touched
+
+        return walk
+
+    def workspace(self, problem: Problem) -> None:
+        return None
+
+    def bytes_beside_state(self, problem: Problem, workers: int) -> int:
+        return drawn_bytes(problem)
+
+    def blocks(self, workers: int) -> int:
+        return 1
+
+    def chunk_work(self, workers: int) -> float:
+        return _COORDINATE_STEPS_PER_CHUNK

@@ -1,7 +1,7 @@
 r"""The rotational variant of SGDM under white or scale-invariant noise without its coordinates.
 
-`rotsim.simulation.gram` keeps the Gram matrix of (w, m). Here the step sees a third fixed vector as well, that of
-ones, if the mean is taken out of the update (`zero_mean`). With e = 1/√C·(1, ..., 1) where it is, split
+`rotsim.simulation.engines.gram` keeps the Gram matrix of (w, m). Here the step sees a third fixed vector as well,
+that of ones, if the mean is taken out of the update (`zero_mean`). With e = 1/√C·(1, ..., 1) where it is, split
 
 .. math:: w = W\,(p\,e + q\,c), \qquad p^2 + q^2 = 1,
 
@@ -30,17 +30,18 @@ q is at least |sin φ| of the last step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import scipy
 
 from rotsim.compiled import compiled, kernel_part
 from rotsim.noise import INITIAL_WEIGHTS_STREAM, components, neuron_keys, threefry4x32
-
-SLOTS = 6  # W, M_1, M_2, s, p, q
+from rotsim.optimizers.rotational import Rotational
+from rotsim.simulation.engines.base import Kernel, Problem
+from rotsim.simulation.engines.gram import Chain
+from rotsim.simulation.state import State
 
 _TINY = np.finfo(np.float64).tiny
 _EQUAL = 1e-12  # a q below this is rounding of the mean
@@ -95,8 +96,7 @@ def _walk(  # type: ignore[no-untyped-def]
 
 
 @cache
-def kernel() -> Callable[..., None]:
-    """The compiled walk."""
+def _kernel() -> Kernel:
     return compiled(_walk, "gram_rotational", {})
 
 
@@ -113,3 +113,21 @@ def initial_shares(neurons: int, dim: int, seed: int, initial_weights: Any) -> t
         mean, centred = scipy.special.stdtrit(dim - 1, (word + 0.5) * 2.0**-32), np.full(neurons, np.sqrt(dim - 1))
     norm = np.hypot(mean, centred)
     return mean / norm, np.where(centred > _EQUAL * norm, centred / norm, 0.0)
+
+
+class GramRotational(Chain):
+    """The rotational variant of SGDM by the Gram matrix of ones, weights and momentum."""
+
+    acts_on = "neuron"
+    numbers = 6  # W, M_1, M_2, s, p, q
+
+    def fresh(self, problem: Problem) -> State:
+        state = super().fresh(problem)
+        state.slots[:, 5, 0] = 1.0
+        if cast(Rotational, problem.optimizer).zero_mean:
+            shares = initial_shares(problem.neurons, problem.dim, problem.seed, problem.initial_weights)
+            state.slots[:, 4, 0], state.slots[:, 5, 0] = shares
+        return state
+
+    def kernel(self, problem: Problem) -> Kernel:
+        return self.of(_kernel, problem)

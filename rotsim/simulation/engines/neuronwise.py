@@ -6,7 +6,6 @@ the squared update norm and the norm that is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -14,8 +13,9 @@ import numpy as np
 from rotsim import noise
 from rotsim.compiled import compiled, wide_vectors
 from rotsim.gradients.base import Gradient
-from rotsim.optimizers.rotational import Rotational
-from rotsim.simulation.twin import walk_by
+from rotsim.optimizers.base import Optimizer
+from rotsim.simulation.engines.base import Kernel, Problem, WeightEngine
+from rotsim.simulation.engines.coordinatewise import Coordinatewise
 from rotsim.simulation.walk import FASTMATH, squared_angle, squared_chord
 
 _update = _sample = None  # what `kernel` binds to the inner optimizer's update and the gradient's sampler
@@ -84,34 +84,18 @@ def _walk(  # type: ignore[no-untyped-def]
 
 
 @cache
-def _kernel(inner: type, gradient: type[Gradient]) -> Callable[..., None]:
-    bound = {"_update": inner.update, "_sample": gradient.sample}  # type: ignore[attr-defined]
-    return compiled(_walk, f"rotational_{inner.name}_{gradient.name}", bound, fastmath=FASTMATH, _nrt=False)  # type: ignore[attr-defined]
+def _kernel(inner: type[Optimizer], gradient: type[Gradient]) -> Kernel:
+    bound = {"_update": inner.update, "_sample": gradient.sample}
+    return compiled(_walk, f"rotational_{inner.name}_{gradient.name}", bound, fastmath=FASTMATH, _nrt=False)
 
 
-def kernel(optimizer: Rotational, gradient: Gradient) -> Callable[..., None]:
-    """`_walk` for the inner optimizer and the gradient model."""
-    return _kernel(type(optimizer.inner), type(gradient))
+class Neuronwise(WeightEngine):
+    """Update a neuron, project, turn."""
 
+    name = "numba"
+    acts_on = "neuron"
+    needs = Coordinatewise.needs
+    automatic = True
 
-def twin(optimizer: Rotational, gradient: Gradient) -> Callable[..., None]:
-    """The same walk in NumPy, as a person would write it (see `rotsim.simulation.twin`)."""
-
-    def move(slots: np.ndarray, g: np.ndarray, c: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-        w, kept = slots[:, 0], slots[:, -1]
-        if step == 1:
-            kept[:, 0], kept[:, 1] = 0, np.linalg.norm(w, axis=1)
-        u, slots[:, 1], slots[:, 2] = optimizer.inner.update(w, slots[:, 1], slots[:, 2], g, c[:6])
-        theta, decay, age, zero_mean = c[6:]
-        if zero_mean:
-            u = u - u.mean(axis=1, keepdims=True)
-        centred = w - w.mean(axis=1, keepdims=True) if zero_mean else w
-        u = u - (u * centred).sum(axis=1, keepdims=True) / (centred**2).sum(axis=1, keepdims=True) * centred
-        size = np.linalg.norm(u, axis=1)
-        kept[:, 0] = decay * kept[:, 0] + (1 - decay) * size**2
-        turn = (theta * size / np.sqrt(kept[:, 0] / age))[:, None]
-        norm = np.linalg.norm(w, axis=1, keepdims=True)
-        new = kept[:, 1, None] * (np.cos(turn) * w / norm + np.sin(turn) * u / size[:, None])
-        return new, new - w
-
-    return walk_by(move, gradient)
+    def kernel(self, problem: Problem) -> Kernel:
+        return _kernel(type(problem.optimizer.plain), type(problem.gradient))

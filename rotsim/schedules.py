@@ -1,0 +1,201 @@
+"""Schedules of learning rate and weight decay as functions of the step number, for simulate and predict.
+
+Each factory returns a function from an array of step numbers (counted from 1) to factors on the
+learning rate, of the same shape. ``final`` is the factor at the last step; beyond it the factor stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from rotsim.errors import LARGEST_SIZE, InvalidInput, array, function, integer, real, require
+
+Factors = Callable[[np.ndarray], np.ndarray]
+
+
+def constant(factor: float = 1.0) -> Factors:
+    """The same factor at every step.
+
+    Parameters
+    ----------
+    factor : float
+        >= 0.
+
+    Returns
+    -------
+    callable
+        From an array of step numbers to factors, of the same shape.
+
+    Raises
+    ------
+    InvalidInput
+        If it is negative or not finite.
+    """
+    value = real("factor", factor, "be finite and >= 0", low=0.0)
+    return lambda step: np.full(np.shape(step), value)
+
+
+def warmup(steps: int, then: Factors | None = None) -> Factors:
+    """Linear rise over some steps, t/steps at step t, then another schedule from its own step 1.
+
+    Parameters
+    ----------
+    steps : int
+        >= 0; with 0 it is `then` alone.
+    then : callable, optional
+        Default constant.
+
+    Returns
+    -------
+    callable
+        From an array of step numbers to factors, of the same shape.
+
+    Raises
+    ------
+    InvalidInput
+        If `steps` is no whole number >= 0, or `then` no function.
+    """
+    rise = integer("steps", steps, low=0)
+    after = constant() if then is None else function("then", then, "of step numbers")
+
+    def factors(step: np.ndarray) -> np.ndarray:
+        step = np.asarray(step)
+        return np.where(step <= rise, step / max(rise, 1), after(np.maximum(step - rise, 1)))
+
+    return factors
+
+
+def linear(steps: int, final: float = 0.0) -> Factors:
+    """Straight line from 1 to `final` at the last step.
+
+    Parameters
+    ----------
+    steps : int
+        >= 1.
+    final : float
+        >= 0.
+
+    Returns
+    -------
+    callable
+        From an array of step numbers to factors, of the same shape.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
+    """
+    total, end = integer("steps", steps, low=1), real("final", final, "be finite and >= 0", low=0.0)
+    return lambda step: 1 + (end - 1) * _progress(step, total)
+
+
+def cosine(steps: int, final: float = 0.0) -> Factors:
+    """Half a cosine from 1 to `final` at the last step.
+
+    Parameters
+    ----------
+    steps : int
+        >= 1.
+    final : float
+        >= 0.
+
+    Returns
+    -------
+    callable
+        From an array of step numbers to factors, of the same shape.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
+    """
+    total, end = integer("steps", steps, low=1), real("final", final, "be finite and >= 0", low=0.0)
+    return lambda step: end + (1 - end) * (1 + np.cos(np.pi * _progress(step, total))) / 2
+
+
+def wsd(steps: int, warmup_steps: int = 0, decay_steps: int | None = None, final: float = 0.0) -> Factors:
+    """Warmup, stable, decay: linear rise, constant 1, then a straight line to `final` at step `steps`.
+
+    Parameters
+    ----------
+    steps : int
+        Total, >= 1.
+    warmup_steps, decay_steps : int
+        >= 0, together at most `steps`. Default decay: the last fifth.
+    final : float
+        Factor at the last step, >= 0.
+
+    Returns
+    -------
+    callable
+        From an array of step numbers to factors, of the same shape.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range, or warmup and decay together are longer than `steps`.
+    """
+    total, rise = integer("steps", steps, low=1), integer("warmup_steps", warmup_steps, low=0)
+    fall = total // 5 if decay_steps is None else integer("decay_steps", decay_steps, low=0)
+    require(rise + fall <= total, "warmup_steps + decay_steps", f"be <= steps = {total}", rise + fall)
+    end = real("final", final, "be finite and >= 0", low=0.0)
+
+    def stable_then_decay(step: np.ndarray) -> np.ndarray:
+        return 1 + (end - 1) * np.clip((np.asarray(step) - (total - rise - fall)) / max(fall, 1), 0.0, float(fall > 0))
+
+    return warmup(rise, stable_then_decay)
+
+
+def _progress(step: np.ndarray, total: int) -> np.ndarray:
+    """From just above 0 at the first step to 1 at step `total` and beyond."""
+    return np.minimum(np.asarray(step) / total, 1.0)
+
+
+class Schedule:
+    """Factor on a hyperparameter at each step: constant 1, an array, or a function of the step number."""
+
+    def __init__(self, name: str, given: Any, steps: int) -> None:
+        self.name = name
+        self.given = given
+        if given is None or callable(given):
+            return
+        self.given = array(name, given, f"have shape (steps,) = ({steps},) or be a function")
+        if self.given.shape != (steps,):
+            raise InvalidInput(
+                f"`{name}` must have shape (steps,) = ({steps},) or be a function; got shape {self.given.shape}"
+            )
+
+    def __call__(self, step: np.ndarray) -> np.ndarray:
+        """Factors at `step` (counted from 1), checked."""
+        if self.given is None:
+            return np.ones(len(step))
+        if callable(self.given):
+            found = array(self.name, self.given(step), "give a factor for each step")
+            if found.shape not in ((), step.shape):
+                raise InvalidInput(f"`{self.name}` must give a factor for each of {len(step)} steps; got {found.shape}")
+            factor = np.broadcast_to(found, step.shape)
+        else:
+            factor = self.given[step - 1]
+        if not (sound := (factor >= 0) & (factor <= LARGEST_SIZE)).all():
+            where = int(step[~sound][0])
+            rule = f"at most {LARGEST_SIZE:g}" if LARGEST_SIZE < factor[~sound][0] < np.inf else "finite factors >= 0"
+            raise InvalidInput(f"`{self.name}` must give {rule}; it does not at step {where}")
+        return factor
+
+    def digest(self, steps: int) -> str:
+        """Identifies the factors of the first `steps` steps."""
+        if self.given is None:
+            return "constant"
+        hashed = sha256()
+        for first in range(1, steps + 1, 1 << 16):
+            hashed.update(self(np.arange(first, min(first + (1 << 16), steps + 1))).tobytes())
+        return hashed.hexdigest()
+
+
+def digests(schedules: tuple[Schedule, ...], steps: int) -> dict[str, str]:
+    """Digest of each schedule by its name, for a dataset's spec."""
+    return {schedule.name: schedule.digest(steps) for schedule in schedules}

@@ -1,0 +1,104 @@
+"""Step by step in chunks: threads, divergence, and the file that is kept on the way."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rotsim import dataset, files
+from rotsim.errors import InvalidInput, positive
+from rotsim.noise import GRADIENT_STREAM, neuron_keys
+from rotsim.simulation.formats import check_kept
+from rotsim.simulation.records import Records
+from rotsim.simulation.request import Run
+from rotsim.simulation.state import State
+from rotsim.simulation.workspace import Workspace
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+MAX_CHUNK_STEPS = 1 << 16
+_MIN_COST = 64  # a step costs at least as much as that of so many coordinates
+
+
+def advance(run: Run, state: State, records: Records) -> Iterator[int]:
+    """Bring `state` to the end of a run in chunks, adding to `records`; yields the steps done.
+
+    Neurons are cut into blocks, which the workers take from one queue: nobody wakes for every block.
+    """
+    problem, engine, window = run.problem, run.engine, run.window
+    optimizer, gradient, neurons = problem.optimizer, problem.gradient, problem.neurons
+    kernel = engine.kernel(problem)
+    keys = neuron_keys(problem.seed, neurons, GRADIENT_STREAM)
+    blocks = min(neurons, engine.blocks(run.workers))
+    edges = np.linspace(0, neurons, blocks + 1).astype(int).tolist()
+    chunk = 1 if gradient.coupled else _chunk_steps(run, state)
+    parameters = gradient.parameters()
+    parameters = np.broadcast_to(parameters, (neurons, parameters.shape[1])).copy()
+    rooms = [engine.workspace(problem) for _ in range(min(run.workers, blocks))]  # once, not in every chunk
+
+    def work(
+        room: Workspace | None, waiting: deque[tuple[int, int]], first: int, table: np.ndarray, data: np.ndarray
+    ) -> None:
+        while waiting:
+            try:
+                block = waiting.popleft()
+            except IndexError:  # another worker took the last
+                return
+            kernel(
+                block, state.slots, state.norm_squared, keys, first, table, parameters, data,
+                window, records.first_window, room, records.sums,
+            )  # fmt: skip
+
+    with (
+        ThreadPoolExecutor(max(1, run.workers - 1)) as pool,
+        np.errstate(over="ignore", invalid="ignore", divide="ignore"),
+    ):
+        while state.done < run.steps:
+            step = np.arange(state.done + 1, min(state.done + chunk, run.steps) + 1)
+            lr = optimizer.lr * run.schedules[0](step)
+            weight_decay = optimizer.weight_decay * run.schedules[1](step)
+            table = optimizer.coefficient_table(step, lr, weight_decay).astype(problem.dtype)
+            data = gradient.given(step, problem.dtype, state.slots[:, 0], keys)
+            waiting = deque(pairwise(edges))
+            jobs = [pool.submit(work, room, waiting, int(step[0]), table, data) for room in rooms[1:]]
+            work(rooms[0], waiting, int(step[0]), table, data)
+            for job in jobs:
+                job.result()
+            state.done = int(step[-1])
+            check_kept(state.norm_squared, problem.dim, problem.dtype, state.done)
+            yield state.done
+
+
+def _chunk_steps(run: Run, state: State) -> int:
+    """Steps of a chunk."""
+    cost = run.problem.neurons * max(state.slots.shape[2], _MIN_COST)
+    return int(np.clip(run.engine.chunk_work(run.workers) / cost, 1, MAX_CHUNK_STEPS))
+
+
+class Checkpoint:
+    """A file that gets the walk so far, from time to time; without a path none is written."""
+
+    def __init__(self, path: str | os.PathLike[str] | None, seconds: float) -> None:
+        self.seconds = positive("checkpoint_seconds", seconds)
+        self.path: Path | None = None if path is None else files.check_writable(path)
+        self._written = time.monotonic()
+
+    def write_if_due(self, so_far: Callable[[], xr.Dataset]) -> None:
+        """Save the dataset that `so_far` makes; a full disk or a lost folder stops no walk."""
+        if self.path is None or time.monotonic() - self._written < self.seconds:
+            return
+        try:
+            dataset.save(so_far(), self.path)
+        except (OSError, InvalidInput) as error:
+            warnings.warn(f"{error}; the walk goes on", stacklevel=3)
+        self._written = time.monotonic()

@@ -1,0 +1,104 @@
+"""The walk in plain NumPy: what the kernel computes, in the order a person would write it.
+
+Slow and readable, on the same noise; the tests hold the kernel against it. For a lecture, start
+reading rotsim here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+
+from rotsim.gradients import Gradient
+from rotsim.optimizers.base import ActsOn
+from rotsim.simulation.engines.base import Kernel, Problem, WeightEngine, bytes_in_numpy
+from rotsim.simulation.engines.coordinatewise import Coordinatewise
+
+#: ``move(slots, g, c, step) -> (new weights, change)``: one step of all neurons; moves their moments in place.
+Move = Callable[[np.ndarray, np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+
+
+def angle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Angle between rows, from the chord: right for angles far below the arccosine's resolution."""
+    u = u.astype(np.float64) / np.linalg.norm(u.astype(np.float64), axis=1, keepdims=True)
+    v = v.astype(np.float64) / np.linalg.norm(v.astype(np.float64), axis=1, keepdims=True)
+    return 2 * np.arctan2(np.linalg.norm(u - v, axis=1), np.linalg.norm(u + v, axis=1))
+
+
+def walk_by(move: Move, gradient: Gradient) -> Kernel:
+    """The walk that every twin takes: draw gradients, move, record."""
+
+    def walk(  # type: ignore[no-untyped-def]
+        neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, _room,
+        records,
+    ):  # fmt: skip
+        chosen = slice(*neurons)
+        for t, c in enumerate(coefficients):
+            step = first_step + t
+            slots = state[chosen]
+            given = data[t] if len(data) else data
+            given = given[chosen] if len(given) == len(keys) else given
+            g = gradient.at(slots[:, 0], keys[chosen], step, parameters[chosen], slots[:, 3:], given)
+            new, change = move(slots, g, c, step)
+            record = records[chosen, :, (step - 1) // window - first_window]
+            record[:, 0] += (new.astype(np.float64) ** 2).sum(axis=1)
+            record[:, 1] += angle(slots[:, 0], new) ** 2
+            record[:, 2] += (change.astype(np.float64) ** 2).sum(axis=1)
+            slots[:, 0] = new
+        norm_squared[chosen] = (state[chosen, 0].astype(np.float64) ** 2).sum(axis=1)
+
+    return walk
+
+
+class Readable(WeightEngine):
+    """Update rules that act on a coordinate at a time."""
+
+    name = "numpy"
+    acts_on: ClassVar[ActsOn] = "coordinate"
+    needs = Coordinatewise.needs
+
+    def kernel(self, problem: Problem) -> Kernel:
+        optimizer = problem.optimizer
+
+        def move(slots: np.ndarray, g: np.ndarray, c: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+            w = slots[:, 0]
+            change, slots[:, 1], slots[:, 2] = optimizer.update(w, slots[:, 1], slots[:, 2], g, c)
+            return w + change, change
+
+        return walk_by(move, problem.gradient)
+
+    def bytes_beside_state(self, problem: Problem, workers: int) -> int:
+        return bytes_in_numpy(problem)
+
+    def workspace(self, problem: Problem) -> None:
+        return None
+
+
+class ReadableNeuronwise(Readable):
+    """Rotational variants."""
+
+    acts_on = "neuron"
+
+    def kernel(self, problem: Problem) -> Kernel:
+        optimizer = problem.optimizer
+
+        def move(slots: np.ndarray, g: np.ndarray, c: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+            w, kept = slots[:, 0], slots[:, -1]
+            if step == 1:
+                kept[:, 0], kept[:, 1] = 0, np.linalg.norm(w, axis=1)
+            u, slots[:, 1], slots[:, 2] = optimizer.plain.update(w, slots[:, 1], slots[:, 2], g, c[:6])
+            theta, decay, age, zero_mean = c[6:]
+            if zero_mean:
+                u = u - u.mean(axis=1, keepdims=True)
+            centred = w - w.mean(axis=1, keepdims=True) if zero_mean else w
+            u = u - (u * centred).sum(axis=1, keepdims=True) / (centred**2).sum(axis=1, keepdims=True) * centred
+            size = np.linalg.norm(u, axis=1)
+            kept[:, 0] = decay * kept[:, 0] + (1 - decay) * size**2
+            turn = (theta * size / np.sqrt(kept[:, 0] / age))[:, None]
+            norm = np.linalg.norm(w, axis=1, keepdims=True)
+            new = kept[:, 1, None] * (np.cos(turn) * w / norm + np.sin(turn) * u / size[:, None])
+            return new, new - w
+
+        return walk_by(move, problem.gradient)
