@@ -62,6 +62,23 @@ def _simulate(
         click.echo(f"saved {output}")
 
 
+class _EngineName(click.Choice):
+    """A name of an engine. The engines are imported when the names are read, not with the command line."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        from rotsim.simulation.engines import NAMES
+
+        return NAMES
+
+    @choices.setter
+    def choices(self, _: Any) -> None:
+        """Click sets it once."""
+
+
 simulate = PerOptimizer(
     _simulate,
     [
@@ -75,9 +92,10 @@ simulate = PerOptimizer(
         click.Option(["--threads"], type=int, default=None, help="Worker threads; changes no number. [default: all]"),
         click.Option(
             ["--engine"],
-            type=click.Choice(["auto", "numba", "numpy", "gram"]),
+            type=_EngineName(),
             default="auto",
-            help="gram: SGDM, rotational or not, reduced exactly to a few numbers per neuron; auto takes it there.",
+            help="numba: the walk; numpy: its readable twin; cuda: the walk on a GPU; gram: SGDM, rotational or not, "
+            "reduced exactly to a few numbers per neuron. auto: gram where it can, else numba.",
         ),
         click.Option(["--output"], type=str, default=None, help="Save the dataset to this NetCDF file."),
         click.Option(["--keep-state"], is_flag=True, help="Keep weights and optimizer state in the file."),
