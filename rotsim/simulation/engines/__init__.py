@@ -49,7 +49,8 @@ def engine_for(name: str, optimizer: Optimizer, gradient: Gradient, *, keep_weig
         asked = [one for one in ENGINES if one.name == name]
     found = next((one for one in asked if one.accepts(optimizer, gradient)), None)
     if found is None:
-        other = next((one for one in ENGINES if one.automatic and one.accepts(optimizer, gradient)), None)
+        others = (one for one in ENGINES if one.automatic and one.keeps_weights and one.accepts(optimizer, gradient))
+        other = next(others, None)
         raise InvalidInput(
             f"`engine={name!r}` needs {asked[0].needs}; got {optimizer.describe()} under {gradient.name}. "
             + (f"Use engine={other.name!r}" if other else f"No engine has what acts on a {optimizer.acts_on}")
