@@ -10,6 +10,7 @@ from rotsim.compiled import specialised
 from rotsim.dataset import spec_of
 from rotsim.gradients.base import shape_noise
 from rotsim.simulation import chunks
+from rotsim.simulation.arguments import Neurons, Steps, Windows
 from rotsim.simulation.engines import engine_for, gram_rotational
 from rotsim.simulation.engines.base import Problem
 from rotsim.simulation.state import fresh
@@ -82,8 +83,8 @@ def walk_of_vectors(optimizer, model, weights, walk):
         first = p * c - q * e if orthogonal else c
         seen.append((z @ first, z @ d, np.linalg.norm(z - (z @ e) * e - (z @ c) * c - (z @ d) * d)))
         g = shape_noise(z[None], slots[0, :1], np.array([model.scale]), orthogonal)
-        arguments = np.zeros((1, 1)), g[None], 1, 0, room, records
-        walk((0, 1), slots, norm_squared, keys, t + 1, table[t : t + 1], *arguments)
+        neurons = Neurons(slots, norm_squared, keys, np.zeros((1, 1)))
+        walk((0, 1), neurons, Steps(t + 1, table[t : t + 1], g[None]), room, Windows(records, 1, 0))
     p, q, c, d = frame()
     w, m = slots[0, :2]
     return np.array([np.linalg.norm(w), m @ c, m @ d, slots[0, -1, 0], p, q]), records[0], seen
@@ -98,8 +99,9 @@ def walk_of_chain(optimizer, model, weights, seen):
     bound = {"components": lambda freedom, key0, key1, step: seen[step - 1]}
     walk = specialised(gram_rotational._walk, "walk_on_given_noise", bound)
     scale = np.array([model.scale * (weights.size**-0.5 if orthogonal else 1.0)])
-    keys = np.zeros((1, 2), np.uint32)
-    walk((0, 1), chain.slots, chain.norm_squared, keys, 1, table_of(optimizer), scale, orthogonal, None, 1, 0, records)
+    neurons = Neurons(chain.slots, chain.norm_squared, np.zeros((1, 2), np.uint32), np.ones((1, 1)))
+    steps = Steps(1, table_of(optimizer), np.zeros((0, 0, 0)))
+    walk((0, 1), neurons, steps, Windows(records, 1, 0), scale, orthogonal, None)
     return chain.slots[0, :, 0], records[0]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from rotsim import dataset, files
 from rotsim.errors import InvalidInput, positive
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
+from rotsim.simulation.arguments import Neurons, Steps, Windows
 from rotsim.simulation.formats import check_kept
 from rotsim.simulation.records import Records
 from rotsim.simulation.request import Run
@@ -35,29 +36,26 @@ def advance(run: Run, state: State, records: Records) -> Iterator[int]:
 
     Neurons are cut into blocks, which the workers take from one queue: nobody wakes for every block.
     """
-    problem, engine, window = run.problem, run.engine, run.window
-    optimizer, gradient, neurons = problem.optimizer, problem.gradient, problem.neurons
+    problem, engine = run.problem, run.engine
+    optimizer, gradient, count = problem.optimizer, problem.gradient, problem.neurons
     kernel = engine.kernel(problem)
-    keys = neuron_keys(problem.seed, neurons, GRADIENT_STREAM)
-    blocks = min(neurons, engine.blocks(run.workers))
-    edges = np.linspace(0, neurons, blocks + 1).astype(int).tolist()
+    blocks = min(count, engine.blocks(run.workers))
+    edges = np.linspace(0, count, blocks + 1).astype(int).tolist()
     chunk = 1 if gradient.coupled else _chunk_steps(run, state)
     parameters = gradient.parameters()
-    parameters = np.broadcast_to(parameters, (neurons, parameters.shape[1])).copy()
+    parameters = np.broadcast_to(parameters, (count, parameters.shape[1])).copy()
+    keys = neuron_keys(problem.seed, count, GRADIENT_STREAM)
+    neurons = Neurons(state.slots, state.norm_squared, keys, parameters)
+    windows = Windows(records.sums, run.window, records.first_window)
     rooms = [engine.workspace(problem) for _ in range(min(run.workers, blocks))]  # once, not in every chunk
 
-    def work(
-        room: Workspace | None, waiting: deque[tuple[int, int]], first: int, table: np.ndarray, data: np.ndarray
-    ) -> None:
+    def work(room: Workspace | None, waiting: deque[tuple[int, int]], steps: Steps) -> None:
         while waiting:
             try:
                 block = waiting.popleft()
             except IndexError:  # another worker took the last
                 return
-            kernel(
-                block, state.slots, state.norm_squared, keys, first, table, parameters, data,
-                window, records.first_window, room, records.sums,
-            )  # fmt: skip
+            kernel(block, neurons, steps, room, windows)
 
     with (
         ThreadPoolExecutor(max(1, run.workers - 1)) as pool,
@@ -68,10 +66,10 @@ def advance(run: Run, state: State, records: Records) -> Iterator[int]:
             lr = optimizer.lr * run.schedules[0](step)
             weight_decay = optimizer.weight_decay * run.schedules[1](step)
             table = optimizer.coefficient_table(step, lr, weight_decay).astype(problem.dtype)
-            data = gradient.given(step, problem.dtype, state.slots[:, 0], keys)
+            steps = Steps(int(step[0]), table, gradient.given(step, problem.dtype, state.slots[:, 0], keys))
             waiting = deque(pairwise(edges))
-            jobs = [pool.submit(work, room, waiting, int(step[0]), table, data) for room in rooms[1:]]
-            work(rooms[0], waiting, int(step[0]), table, data)
+            jobs = [pool.submit(work, room, waiting, steps) for room in rooms[1:]]
+            work(rooms[0], waiting, steps)
             for job in jobs:
                 job.result()
             state.done = int(step[-1])

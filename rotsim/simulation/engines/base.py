@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,10 +10,9 @@ import numpy as np
 
 from rotsim.gradients import Gradient
 from rotsim.optimizers.base import ActsOn, Optimizer
+from rotsim.simulation.arguments import Kernel
 from rotsim.simulation.state import DRAWN_AT_ONCE, SLOTS, State, fresh
 from rotsim.simulation.workspace import Workspace, workspace, workspace_bytes
-
-Kernel = Callable[..., None]
 
 _BLOCKS_PER_WORKER = 8  # of neurons, which workers take from one queue
 _COORDINATE_STEPS_PER_CHUNK = 3e8  # a few tenths of a second per core between two looks at progress and Ctrl-C
@@ -87,7 +85,7 @@ class Engine(ABC):
 
     @abstractmethod
     def kernel(self, problem: Problem) -> Kernel:
-        """What brings a block of neurons some steps forward and adds to the records; see `walk._walk`."""
+        """What brings a block of neurons some steps forward; see `rotsim.simulation.arguments`."""
 
     def workspace(self, problem: Problem) -> Workspace | None:
         """The memory that one thread's kernel works in."""

@@ -22,7 +22,8 @@ from rotsim.compiled import specialised
 from rotsim.errors import InvalidInput
 from rotsim.gradients.base import Gradient, Noise
 from rotsim.optimizers.base import Optimizer
-from rotsim.simulation.engines.base import Kernel, Problem, WeightEngine, drawn_bytes
+from rotsim.simulation.arguments import Kernel, Neurons, Steps, Windows
+from rotsim.simulation.engines.base import Problem, WeightEngine, drawn_bytes
 from rotsim.simulation.walk import squared_angle, squared_chord
 
 _COORDINATE_STEPS_PER_CHUNK = 3e10  # some tenths of a second of a large GPU
@@ -195,32 +196,29 @@ class Cuda(WeightEngine):
         _toolkit()
 
     def kernel(self, problem: Problem) -> Kernel:
-        """A function with the arguments of the walk's kernel and the same effect, for all neurons at once."""
+        """All neurons at once, whatever the block."""
         cuda = _toolkit()
         orthogonal = cast(Noise, problem.gradient).scale_invariant
 
-        def walk(  # type: ignore[no-untyped-def]
-            neurons, state, norm_squared, keys, first_step, coefficients, parameters, _data, window, first_window,
-            _room, records,
-        ) -> None:  # fmt: skip
-            compiled, threads = _kernel(type(problem.optimizer), state.dtype.name)
-            count, _, dim = state.shape
-            last = (first_step + len(coefficients) - 2) // window - first_window
-            first = (first_step - 1) // window - first_window
-            touched = np.ascontiguousarray(records[:, :, first : last + 1])
-            back = [cuda.to_device(array) for array in (state, norm_squared, touched)]
-            there = [cuda.to_device(array) for array in (keys, coefficients, parameters)]
-            z = cuda.device_array((count, dim + dim % 2), state.dtype)
+        def walk(_: tuple[int, int], neurons: Neurons, steps: Steps, __: None, records: Windows) -> None:
+            compiled, threads = _kernel(type(problem.optimizer), neurons.state.dtype.name)
+            count, _rows, dim = neurons.state.shape
+            last = (steps.first + len(steps.coefficients) - 2) // records.length - records.first
+            first = (steps.first - 1) // records.length - records.first
+            touched = np.ascontiguousarray(records.sums[:, :, first : last + 1])
+            back = [cuda.to_device(array) for array in (neurons.state, neurons.norm_squared, touched)]
+            there = [cuda.to_device(array) for array in (neurons.keys, steps.coefficients, neurons.parameters)]
+            z = cuda.device_array((count, dim + dim % 2), neurons.state.dtype)
             with warnings.catch_warnings():  # few neurons fill no GPU: nothing to be done about it
                 warnings.filterwarnings("ignore", message="Grid size")
                 launch = compiled[count, threads]
             launch(
-                back[0], back[1], there[0], first_step, there[1], there[2], orthogonal, window, first_window + first, z,
-                back[2],
+                back[0], back[1], there[0], steps.first, there[1], there[2], orthogonal, records.length,
+                records.first + first, z, back[2],
             )  # fmt: skip
-            for device, host in zip(back, (state, norm_squared, touched), strict=True):
+            for device, host in zip(back, (neurons.state, neurons.norm_squared, touched), strict=True):
                 device.copy_to_host(host)
-            records[:, :, first : last + 1] = touched
+            records.sums[:, :, first : last + 1] = touched
 
         return walk
 

@@ -25,7 +25,8 @@ from rotsim.errors import INT64
 from rotsim.gradients.base import Gradient, Noise
 from rotsim.noise import components
 from rotsim.optimizers.base import Optimizer
-from rotsim.simulation.engines.base import Engine, Kernel, Problem
+from rotsim.simulation.arguments import Kernel, Neurons, Steps, Windows
+from rotsim.simulation.engines.base import Engine, Problem
 from rotsim.simulation.state import State
 
 
@@ -50,27 +51,25 @@ def step(w, m1, m2, g1, g2, g3, lr, weight_decay, momentum):  # type: ignore[no-
     )
 
 
-def _walk(  # type: ignore[no-untyped-def]
-    neurons, state, norm_squared, keys, first_step, coefficients, scale, orthogonal, freedom, window, first_window,
-    records,
-):  # fmt: skip
-    """As `walk._walk`, with ``state`` (neurons, 3, 1) = (W, M1, M2) and g = scale[i]·z or scale[i]·P_w⊥ z / ‖w‖."""
-    for i in range(neurons[0], neurons[1]):
+def _walk(block, neurons, steps, records, scale, orthogonal, freedom):  # type: ignore[no-untyped-def]
+    """Walk with ``state`` (neurons, 3, 1) = (W, M1, M2) and g = scale[i]·z or scale[i]·P_w⊥ z / ‖w‖."""
+    state, keys, coefficients = neurons.state, neurons.keys, steps.coefficients
+    for i in range(block[0], block[1]):
         w, m1, m2 = state[i, 0, 0], state[i, 1, 0], state[i, 2, 0]
         for t in range(coefficients.shape[0]):
-            number = first_step + t
+            number = steps.first + t
             z1, z2, z3 = components(freedom, keys[i, 0], keys[i, 1], number)
             size = scale[i] / w if orthogonal else scale[i]
             g1 = 0.0 if orthogonal else size * z1
             w, m1, m2, angle, moved = step(
                 w, m1, m2, g1, size * z2, size * z3, coefficients[t, 0], coefficients[t, 1], coefficients[t, 2]
             )
-            record = records[i, :, (number - 1) // window - first_window]
+            record = records.sums[i, :, (number - 1) // records.length - records.first]
             record[0] += w * w
             record[1] += angle * angle
             record[2] += moved
         state[i, 0, 0], state[i, 1, 0], state[i, 2, 0] = w, m1, m2
-        norm_squared[i] = w * w
+        neurons.norm_squared[i] = w * w
 
 
 @cache
@@ -113,14 +112,8 @@ class Chain(Engine):
         unit = 1 / np.sqrt(problem.dim) if orthogonal else 1.0
         freedom = problem.dim - problem.optimizer.min_dim
 
-        def walk(  # type: ignore[no-untyped-def]
-            neurons, state, norm_squared, keys, first_step, coefficients, parameters, _data, window, first_window,
-            _room, records,
-        ) -> None:  # fmt: skip
-            chain()(
-                neurons, state, norm_squared, keys, first_step, coefficients, unit * parameters[:, 0], orthogonal,
-                freedom, window, first_window, records,
-            )  # fmt: skip
+        def walk(block: tuple[int, int], neurons: Neurons, steps: Steps, _: None, records: Windows) -> None:
+            chain()(block, neurons, steps, records, unit * neurons.parameters[:, 0], orthogonal, freedom)
 
         return walk
 

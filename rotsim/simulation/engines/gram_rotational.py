@@ -39,7 +39,8 @@ import scipy
 from rotsim.compiled import compiled, kernel_part
 from rotsim.noise import INITIAL_WEIGHTS_STREAM, components, neuron_keys, threefry4x32
 from rotsim.optimizers.rotational import Rotational
-from rotsim.simulation.engines.base import Kernel, Problem
+from rotsim.simulation.arguments import Kernel
+from rotsim.simulation.engines.base import Problem
 from rotsim.simulation.engines.gram import Chain
 from rotsim.simulation.state import State
 
@@ -68,18 +69,16 @@ def step(m1, m2, power, mean, centred, g1, g2, g3, momentum, theta, decay, age):
     )
 
 
-def _walk(  # type: ignore[no-untyped-def]
-    neurons, state, norm_squared, keys, first_step, coefficients, scale, orthogonal, freedom, window, first_window,
-    records,
-):  # fmt: skip
+def _walk(block, neurons, steps, records, scale, orthogonal, freedom):  # type: ignore[no-untyped-def]
     """As `gram._walk`, with ``state`` (neurons, 6, 1) = (W, M_1, M_2, s, p, q)."""
-    for i in range(neurons[0], neurons[1]):
+    state, keys, coefficients = neurons.state, neurons.keys, steps.coefficients
+    for i in range(block[0], block[1]):
         w, m1, m2, power, mean, centred = (
             state[i, 0, 0], state[i, 1, 0], state[i, 2, 0], state[i, 3, 0], state[i, 4, 0], state[i, 5, 0]
         )  # fmt: skip
         size = scale[i] / w if orthogonal else scale[i]
         for t in range(coefficients.shape[0]):
-            number = first_step + t
+            number = steps.first + t
             z1, z2, z3 = components(freedom, keys[i, 0], keys[i, 1], number)
             g1 = size * z1 * mean if orthogonal else size * z1
             c = coefficients[t]
@@ -87,12 +86,12 @@ def _walk(  # type: ignore[no-untyped-def]
                 m1, m2, power, mean, centred, g1, size * z2, size * z3, c[2], c[6], c[7], c[8]
             )
             chord = 2.0 * w * np.sin(0.5 * angle)
-            record = records[i, :, (number - 1) // window - first_window]
+            record = records.sums[i, :, (number - 1) // records.length - records.first]
             record[0] += w * w
             record[1] += angle * angle
             record[2] += chord * chord
         state[i, 1, 0], state[i, 2, 0], state[i, 3, 0], state[i, 4, 0], state[i, 5, 0] = m1, m2, power, mean, centred
-        norm_squared[i] = w * w * (mean * mean + centred * centred)  # W², or NaN once the chain has overflowed
+        neurons.norm_squared[i] = w * w * (mean * mean + centred * centred)  # W², or NaN once the chain has overflowed
 
 
 @cache

@@ -14,8 +14,9 @@ from rotsim import noise
 from rotsim.compiled import compiled, wide_vectors
 from rotsim.gradients.base import Gradient
 from rotsim.optimizers.base import Optimizer
-from rotsim.simulation.engines.base import Kernel, Problem, WeightEngine
-from rotsim.simulation.engines.coordinatewise import Coordinatewise
+from rotsim.simulation.arguments import Kernel
+from rotsim.simulation.engines.base import Problem, WeightEngine
+from rotsim.simulation.engines.coordinatewise import Coordinatewise, by_position
 from rotsim.simulation.walk import FASTMATH, squared_angle, squared_chord
 
 _update = _sample = None  # what `kernel` binds to the inner optimizer's update and the gradient's sampler
@@ -98,4 +99,4 @@ class Neuronwise(WeightEngine):
     automatic = True
 
     def kernel(self, problem: Problem) -> Kernel:
-        return _kernel(type(problem.optimizer.plain), type(problem.gradient))
+        return by_position(_kernel(type(problem.optimizer.plain), type(problem.gradient)))

@@ -13,7 +13,8 @@ import numpy as np
 
 from rotsim.gradients import Gradient
 from rotsim.optimizers.base import ActsOn
-from rotsim.simulation.engines.base import Kernel, Problem, WeightEngine, bytes_in_numpy
+from rotsim.simulation.arguments import Kernel, Neurons, Steps, Windows
+from rotsim.simulation.engines.base import Problem, WeightEngine, bytes_in_numpy
 from rotsim.simulation.engines.coordinatewise import Coordinatewise
 
 #: ``move(slots, g, c, step) -> (new weights, change)``: one step of all neurons; moves their moments in place.
@@ -30,24 +31,22 @@ def angle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def walk_by(move: Move, gradient: Gradient) -> Kernel:
     """The walk that every twin takes: draw gradients, move, record."""
 
-    def walk(  # type: ignore[no-untyped-def]
-        neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, _room,
-        records,
-    ):  # fmt: skip
-        chosen = slice(*neurons)
-        for t, c in enumerate(coefficients):
-            step = first_step + t
+    def walk(block: tuple[int, int], neurons: Neurons, steps: Steps, _: None, records: Windows) -> None:
+        chosen = slice(*block)
+        state, keys, parameters = neurons.state, neurons.keys[chosen], neurons.parameters[chosen]
+        for t, c in enumerate(steps.coefficients):
+            step = steps.first + t
             slots = state[chosen]
-            given = data[t] if len(data) else data
-            given = given[chosen] if len(given) == len(keys) else given
-            g = gradient.at(slots[:, 0], keys[chosen], step, parameters[chosen], slots[:, 3:], given)
+            given = steps.data[t] if len(steps.data) else steps.data
+            given = given[chosen] if len(given) == len(state) else given
+            g = gradient.at(slots[:, 0], keys, step, parameters, slots[:, 3:], given)
             new, change = move(slots, g, c, step)
-            record = records[chosen, :, (step - 1) // window - first_window]
+            record = records.sums[chosen, :, (step - 1) // records.length - records.first]
             record[:, 0] += (new.astype(np.float64) ** 2).sum(axis=1)
             record[:, 1] += angle(slots[:, 0], new) ** 2
             record[:, 2] += (change.astype(np.float64) ** 2).sum(axis=1)
             slots[:, 0] = new
-        norm_squared[chosen] = (state[chosen, 0].astype(np.float64) ** 2).sum(axis=1)
+        neurons.norm_squared[chosen] = (state[chosen, 0].astype(np.float64) ** 2).sum(axis=1)
 
     return walk
 
