@@ -63,7 +63,8 @@ class Optimizer(ABC):
 
     name: ClassVar[str]
     label: ClassVar[str]
-    #: ``update(w, m, v, g, c) -> (change, m, v)``; works on floats in the kernel, on arrays in the NumPy twin.
+    #: ``update(w, m, v, g, c) -> (change, m, v)``; works on floats in the kernel, on arrays in the NumPy twin. A spec
+    #: without it is only measured.
     update: ClassVar[Callable[..., Any]]
     #: What one update sees at once: the weights of a coordinate, of a neuron or of a layer.
     acts_on: ClassVar[ActsOn] = "coordinate"
@@ -113,9 +114,9 @@ class Optimizer(ABC):
         """The shortest neuron that it can move: as many directions as its update tells apart."""
         return 2
 
-    def refusal(self) -> str | None:
-        """One line that says why there is no update rule, or None where there is one."""
-        return None
+    def refusal(self) -> str:
+        """One line that says that it is only measured."""
+        return f"rotsim has no theory for {self.label}"
 
     def with_rates(self, lr: float, weight_decay: float) -> Optimizer:
         """The same optimizer with another learning rate and weight decay."""

@@ -118,8 +118,8 @@ def checked_run(
 ) -> Run:
     """The run that these arguments of `simulate` ask for, all of them checked."""
     optimizer = checked_optimizer(optimizer)
-    if refusal := optimizer.refusal():
-        raise InvalidInput(refusal)
+    if not hasattr(optimizer, "update"):
+        raise InvalidInput(optimizer.refusal())
     gradient = checked_gradient(gradient)
     steps = integer("steps", steps, low=1, high=_MAX_STEPS)
     window = integer("record_every", record_every, low=1)
