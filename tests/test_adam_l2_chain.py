@@ -55,16 +55,27 @@ def test_agrees_with_a_simulation_where_linear_response_fails(h, betas, kept):
     assert abs(square.mean() / wrong - 1) > k * error or abs(half / wrong_half - 1) > k * half_error
 
 
+@pytest.mark.parametrize("h", [1e-7, 1e-17, 1e-30])
 @pytest.mark.parametrize("betas", BETAS, ids=str)
-def test_small_steps_are_the_quadrature_of_the_noise(betas):
+def test_small_steps_are_the_quadrature_of_the_noise(betas, h):
     """E x²/h → (K_0 + 2 Σ K_k)/(2κ) and E dx² → h² K_0 as h → 0, from integrals that share no code with the chain."""
     noise, (response, _) = second_moment.adam_covariance(*betas), second_moment.mean_response(*betas)
-    h = 1e-7
     found = chain.steady(h, *betas)
     growth = noise.lag_0 * (1 + 2 * noise.discounted_sum(1.0))
     assert found.square == pytest.approx(h * growth / (2 * response), rel=1e-5)
     assert 2 * found.square * found.one_minus_cosine == pytest.approx(h**2 * noise.lag_0, rel=1e-5)
     assert growth / response != pytest.approx(1, rel=1e-5)  # constant v
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e3])
+@pytest.mark.parametrize("lag", [1, 100, 10**12])
+def test_steps_too_small_to_be_resolved_turn_in_proportion(lag, eps):
+    """On either side of where rounding takes over: h·lag alone counts once lags are long, h before."""
+    near, far = (chain.fallen(h * (1 + eps), 0.9, 0.5, round(lag * s), eps) for h, s in ((1e-9, 1e-4), (1e-13, 1.0)))
+    if lag == 10**12:
+        assert far == pytest.approx(near, rel=1e-4) and 0.05 < far < 0.2
+    else:
+        assert far == pytest.approx(1e-4 * chain.fallen(1e-9 * (1 + eps), 0.9, 0.5, lag, eps), rel=1e-5)
 
 
 @pytest.mark.parametrize("beta1", [0.0, 0.9, 0.98])

@@ -146,6 +146,12 @@ def test_a_walk_that_diverges_says_so():
     assert remembering(0.01, -1.0, 1.0, 0.5, update).square == np.inf
 
 
+def test_decay_that_fills_v_leaves_it_positive():
+    """λw has up to a third of the gradient's power, and is opposed to the noise: the sum of powers is not the power."""
+    eq = rotsim.equilibrium(rotsim.AdamL2(7.5e-3, 3.6, (0.5, 0.999)), 256, Autocorrelated(0.93, scale_invariant=False))
+    assert 2 < eq.norm < 3 and eq.model_error < 0.4
+
+
 SETTINGS = {  # where v wavers: small β2, and gradients that remember longer than m
     "adamw, fast v": (rotsim.AdamW(0.01, 0.3, (0.9, 0.9)), 0.7, True),
     "adamw, short momentum": (rotsim.AdamW(1e-3, 0.3, (0.5, 0.95)), 0.9, True),

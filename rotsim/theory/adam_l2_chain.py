@@ -35,7 +35,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from math import comb, factorial, log, log1p, sqrt
+from math import comb, expm1, factorial, log, log1p, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +53,9 @@ _TAIL = 21.0  # e^-21 of the law of v lies beyond either end of the interpolatio
 _SMALLEST = 1e-12  # β2 below this is as good as 0
 _REACH = 11.0  # deviations of y up to which integrals go
 _STEP = 0.125  # of asinh: the integrands are analytic within π/4 of the real axis
+_RESOLVED = 1e-10  # share of x that a step takes away; below it all is proportional to that, and 1 less it is rounded
+_RAISE = 1.5  # less is as good as one
+_FOLLOWED = 1e6  # steps over which what is not resolved is followed; its memory is gone well before
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,10 @@ def steady(h: float, beta1: float, beta2: float, kept: float = 1.0, eps: float =
     -----
     `derivations.adam_l2.dimensionless_chain` and the steps after it.
     """
+    raised = _raised(h, kept, eps)
+    if raised > _RAISE:
+        limit = steady(h * raised, beta1, beta2, 1 - (1 - kept) * raised, eps)
+        return Steady(limit.square / raised, limit.one_minus_cosine / raised, limit.error)
     found = [np.array(_frozen(h, beta1, kept, eps))]
     if not np.isfinite(found[0][0]):
         return Steady(np.inf, 2.0, np.inf)
@@ -115,6 +122,11 @@ def steady(h: float, beta1: float, beta2: float, kept: float = 1.0, eps: float =
         best = found[-1 if last < before else -2]
         error = last / (1 - last / before) if last < before / 2 else before + last  # a geometric tail, if there is one
     return Steady(float(best[0]), float(best[1]), error)
+
+
+def _raised(h: float, kept: float, eps: float) -> float:
+    """Factor on all that is small in a step to bring it up to `_RESOLVED`; 1 or less where it is there."""
+    return _RESOLVED / (abs(h) / (1 + eps) + (1 - kept))
 
 
 @lru_cache(maxsize=1)
@@ -299,6 +311,11 @@ def fallen(h: float, beta1: float, beta2: float, lag: int, eps: float = 0.0) -> 
     float
         NaN where `steady` knows nothing. The degree is the highest, or the one before where the series is asymptotic.
     """
+    raised = _raised(h, 1.0, eps)
+    if raised > _RAISE:  # in proportion, until so much has gone that the rest falls exponentially
+        followed = min(lag, int(_FOLLOWED))
+        gone = fallen(h * raised, beta1, beta2, followed, eps)
+        return -expm1(log1p(-gone) / raised * (lag / max(followed, 1)))
     beta2, settled = max(beta2, _SMALLEST), steady(h, beta1, beta2, eps=eps)
     if not np.isfinite(settled.error):
         return float("nan")

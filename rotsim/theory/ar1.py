@@ -156,7 +156,7 @@ def _adam_walk(
     kept, decay = (1.0, o.weight_decay) if coupled else (1 - o.lr * o.weight_decay, 0.0)
 
     def at(norm_squared: float) -> tuple[float, float, float]:
-        noise, square = noise_variance(law, dim, norm_squared), norm_squared / dim
+        noise = noise_variance(law, dim, norm_squared)
         v = noise
         for _ in range(_SWEEPS):
             pull = decay * update.response / sqrt(v)
@@ -166,11 +166,12 @@ def _adam_walk(
                 return np.inf, 2.0, np.inf
             overlap = walk.overlap * noise / sqrt(v)  # E w·g, before projection
             along = overlap**2 * v / noise / walk.square if law.homogeneity else 0.0  # of the noise, projected away
-            before, v = v, noise - along + decay**2 * square
-            v += 0.0 if law.homogeneity else 2 * decay * overlap
+            # of λw, where it meets an overlap as this walk has it: else v might be negative
+            power = decay**2 * (norm_squared / dim if law.homogeneity else walk.square * noise / v)
+            before, v = v, noise - along + power + (0.0 if law.homogeneity else 2 * decay * overlap)
             if abs(v / before - 1) < _CLOSE:
                 break
-        return dim * walk.square * noise / v, walk.one_minus_cosine, (along + decay**2 * square) / noise
+        return dim * walk.square * noise / v, walk.one_minus_cosine, (along + power) / noise
 
     norm_squared = settled(lambda given: at(given)[0], start)
     return (norm_squared, *at(norm_squared)[1:])

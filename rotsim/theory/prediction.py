@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 ScheduleLike = np.ndarray | Callable[[np.ndarray], np.ndarray] | None
 
 MAX_STEPS = 3_000_000  # of a course: followed in about ten seconds, and 0.3 GB with its schedules
-LEAST_PULL = 1e-14  # of Adam+L2's chain, which is a matrix less one
 _SETTLING = 100  # points at which `settling` computes equilibria
 
 
@@ -259,8 +258,6 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
         deviation = sqrt(noise_variance(law, dim, w2))
         eps, _ = felt_eps(*optimizer.betas, optimizer.eps / deviation)
         pull = optimizer.lr * optimizer.weight_decay / deviation
-        rule = f"be at least {LEAST_PULL:g} for its rotation to be resolved beside rounding"
-        require(pull >= LEAST_PULL, "lr * weight_decay / gradient's deviation", rule, pull)
         fallen = adam_l2_chain.fallen(pull, *optimizer.betas, lag, eps)
         if isnan(fallen):
             v = deviation**2 + optimizer.weight_decay**2 * w2 / dim
