@@ -8,7 +8,6 @@ AdamW, scale-invariant noise, dim 1024, float32, norm and angle recorded at ever
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from numba import cuda
 import rotsim
 from benchmarks import rules
 from rotsim.dataset import provenance
-from rotsim.files import write_atomically
+from rotsim.files import to_json, write_atomically
 
 
 def walk(engine: Any, dim: int) -> Callable[[int, int], object]:
@@ -85,7 +84,7 @@ def main(dim: int, neurons: int, rounds: int, output: Path | None) -> None:
             "device": device,
             "provenance": provenance(cores=os.cpu_count()),
         }
-        write_atomically(output, json.dumps(content, indent=2) + "\n")
+        write_atomically(output, to_json(content))
 
 
 if __name__ == "__main__":

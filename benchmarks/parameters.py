@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rotsim.dataset import provenance
-from rotsim.files import write_atomically
+from rotsim.files import to_json, write_atomically
 
 
 def gpt_parameters(
@@ -46,5 +46,5 @@ def parameters_of(shapes: list[tuple[int, ...]], device: str = "cpu", seed: int 
 def append_result(path: Path, measurement: dict[str, Any]) -> None:
     """Add a measurement, with its provenance, to a JSON list."""
     known = json.loads(path.read_text()) if path.exists() else []
-    text = json.dumps([*known, {**measurement, "provenance": provenance()}], indent=1) + "\n"
+    text = to_json([*known, {**measurement, "provenance": provenance()}])
     write_atomically(path, text)

@@ -36,7 +36,7 @@ from benchmarks import rules
 from benchmarks.processor import processor
 from rotsim import noise
 from rotsim.dataset import provenance
-from rotsim.files import write_atomically
+from rotsim.files import to_json, write_atomically
 from rotsim.jit import njit
 
 NEURONS, DIM = 16, 1024
@@ -240,7 +240,7 @@ def main() -> None:
             "processor": processor(),
             "provenance": provenance(),
         }
-        write_atomically(chosen.output, json.dumps(content, indent=2) + "\n")
+        write_atomically(chosen.output, to_json(content))
 
 
 if __name__ == "__main__":

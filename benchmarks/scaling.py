@@ -10,7 +10,6 @@ wall time, which they can.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 import rotsim
 from benchmarks.processor import processor
 from rotsim.dataset import provenance
-from rotsim.files import output_folder, write_atomically
+from rotsim.files import output_folder, to_json, write_atomically
 from rotsim.plotting import save_figure
 
 OPTIMIZERS = {
@@ -91,7 +90,7 @@ def main() -> None:
             print(f"  {name:<8}" + "".join(f"{cost:>9.3f}" for cost in costs))
     machine = provenance(cores=CORES, processor=processor())
     content = {"ns_per_coordinate_step": result, "points": PANELS, "provenance": machine}
-    write_atomically(folder / "scaling.json", json.dumps(content, indent=2) + "\n")
+    write_atomically(folder / "scaling.json", to_json(content))
     save_figure(figure(result), folder / "scaling.png", dpi=150)
 
 

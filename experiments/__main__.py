@@ -57,22 +57,20 @@ def module_of(name: str) -> ModuleType:
 
 
 def judge(finding: Finding, committed: dict[str, Any] | None, quick: bool = False) -> tuple[str, bool]:
-    """(verdict, whether the statements that are refuted are those that were when the result was committed).
+    """(verdict, whether the statements that fail are those that did when the result was committed).
 
     A refutation is a result like any other; what must not happen is that it comes or goes unnoticed. A quick version
     may be too small to see one, though it must not find more.
     """
-    refuted = {check.statement for check in finding.checks if check.refuted}
-    holding = {check.statement for check in finding.checks if check.holds}
-    before = {check["statement"]: check for check in committed["checks"]} if committed else {}
-    counts = {"refuted": len(refuted), "not established": len(finding.checks) - len(refuted) - len(holding)}
-    found = [f"{what} in {number} of {len(finding.checks)}" for what, number in counts.items() if number]
-    verdict = ", ".join(found) or "holds"
+    failed = {check.statement for check in finding.checks if check.failed}
+    passed = {check.statement for check in finding.checks if check.passed}
+    before = {check.statement: check for check in table.report_of(committed)} if committed else {}
+    verdict = finding.report.summary()
     # a small version may look at other networks, or have too few seeds: only what both decided is compared
-    new = {s for s in refuted if before.get(s, {"holds": committed is None})["holds"]}
-    gone = {s for s in holding if not quick and s in before and table.is_refuted(before[s])}
+    new = {s for s in failed if (before[s].passed if s in before else committed is None)}
+    gone = {s for s in passed if not quick and s in before and before[s].failed}
     if new or gone:
-        verdict += "; " + "; ".join([*(f"newly refuted: {s}" for s in new), *(f"no longer refuted: {s}" for s in gone)])
+        verdict += "; " + "; ".join([*(f"newly failed: {s}" for s in new), *(f"no longer failed: {s}" for s in gone)])
     return verdict, not new and not gone
 
 

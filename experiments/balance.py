@@ -21,9 +21,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.claim import RESULTS, Check, Finding, gradient_scale, main
+from experiments.claim import RESULTS, Finding, claimed, gradient_scale, main
 from experiments.panels import finish, plain_ticks
 from rotsim.balance import balance
+from rotsim.checks import Check
 from rotsim.measure.shipped import load_shipped
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
@@ -50,16 +51,16 @@ def examine(quick: bool) -> Finding:
         value, error = _simple_system(name, scales, quick)
         checks.append(_slope(f"{optimizer.label}, simple system: the same", scales, value, error, slope))
         numbers[name] |= {"system": value.tolist(), "system_standard_error": error.tolist()}
-    slopes = [f"{round(check.value, 3) + 0:.3f}" for check in checks]  # + 0: no minus before a zero
+    slopes = [f"{round(check.measured, 3) + 0:.3f}" for check in checks]  # + 0: no minus before a zero
     numbers["spread_over_neurons"] = spread = {name: _spread(f"fashion_{name}") for name in SLOPES}
     ratio = float(np.mean(spread["adam_l2"]) / np.mean(spread["adamw"]))
-    checks.append(Check("network: spread over neurons, Adam+L2 against AdamW", ratio, float("nan"), 2.0))
+    checks.append(claimed("network: spread over neurons, Adam+L2 against AdamW", ratio, float("nan"), 2.0))
     numbers["rotation_of_layers"] = layers = {
         name: balance(rotsim.load(RESULTS / "suite_cpu" / f"wngpt_{name}.nc")).rotation for name in SLOPES
     }
     apart = {name: max(of.values()) / min(of.values()) for name, of in layers.items()}
     statement = "network: layers' rotation, fastest / slowest, Adam+L2 against AdamW"
-    checks.append(Check(statement, apart["adam_l2"] / apart["adamw"], float("nan"), 2.0))
+    checks.append(claimed(statement, apart["adam_l2"] / apart["adamw"], float("nan"), 2.0))
     result = (
         f"slopes {', '.join(slopes[::2])} (AdamW, Adam+L2, SGDM, Lion) over four decades, {', '.join(slopes[1::2])} in "
         f"the simple system; spread over a BN-MLP's neurons {ratio:.0f} times larger under Adam+L2 than under AdamW; "
@@ -68,10 +69,10 @@ def examine(quick: bool) -> Finding:
     return Finding(checks, _figure(numbers), numbers, result)
 
 
-def _slope(statement: str, scales: np.ndarray, value: np.ndarray, error: np.ndarray, claimed: float) -> Check:
+def _slope(statement: str, scales: np.ndarray, value: np.ndarray, error: np.ndarray, expected: float) -> Check:
     fit, covariance = np.polyfit(np.log(scales), np.log(value), 1, w=value / error, cov="unscaled")
     # the exact law of Adam+L2 is not quite a power: allow a fiftieth of the contrast that is claimed
-    return Check(statement, float(fit[0]), float(np.sqrt(covariance[0, 0])), claimed - 1 / 150, claimed + 1 / 150)
+    return claimed(statement, float(fit[0]), float(np.sqrt(covariance[0, 0])), expected - 1 / 150, expected + 1 / 150)
 
 
 def _simple_system(name: str, gains: np.ndarray, quick: bool) -> tuple[np.ndarray, np.ndarray]:

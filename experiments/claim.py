@@ -7,9 +7,7 @@ parentheses, and what would refute it) and a function ``examine(quick) -> Findin
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,13 +22,14 @@ from matplotlib.figure import Figure
 
 import rotsim
 from experiments import ledger
+from rotsim.checks import Check, Report, Verdict
 from rotsim.dataset import provenance
-from rotsim.files import output_folder, write_atomically
+from rotsim.files import output_folder, to_json, write_atomically
 from rotsim.gradients import Gradient
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import save_figure
-from rotsim.terminal import console
+from rotsim.terminal import console, verdict_text
 from rotsim.windows import bonferroni
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,48 +37,37 @@ OPTIMIZERS = {name: spec.label for name, spec in rotsim.OPTIMIZERS.items()}
 _DIGITS = 5
 
 
-@dataclass(frozen=True)
-class Check:
-    """One statement with the numbers that decide it: it holds if ``low <= value <= high``.
+def claimed(
+    statement: str,
+    value: float,
+    standard_error: float,
+    low: float = -inf,
+    high: float = inf,
+    established: bool = True,
+    because: str = "",
+) -> Check:
+    """One statement with the numbers that decide it: it passes if ``low <= value <= high``.
 
     The interval is part of the claim, fixed before the numbers are seen; `standard_error` says how well
     the value is known (NaN for a single recorded network). `established` is False where a test finds that
     noise may have put the value on its side of the bound (`experiments.paired`): nothing is shown then.
-    `because` says why it does not hold, where that is known; it stands beside the verdict.
+    `because` says why it does not pass, where that is known; it stands beside the verdict.
     """
+    verdict: Verdict = "UNRESOLVED" if not established else "PASS" if low <= value <= high else "FAIL"
+    return Check.of(
+        statement, measured=value, standard_error=standard_error, low=low, high=high, verdict=verdict,
+        note="" if verdict == "PASS" else because,
+    )  # fmt: skip
 
-    statement: str
-    value: float
-    standard_error: float
-    low: float = -inf
-    high: float = inf
-    established: bool = True
-    because: str = ""
 
-    @property
-    def holds(self) -> bool:
-        """Whether the value lies in the claimed interval, and not by chance."""
-        return bool(self.established and self.low <= self.value <= self.high)
-
-    @property
-    def refuted(self) -> bool:
-        """Whether the value lies outside, and not by chance."""
-        return self.established and not self.holds
-
-    def line(self) -> str:
-        """One line for the terminal."""
-        verdict = "[green]holds  [/]" if self.holds else "[bold red]REFUTED[/]"
-        if not self.established:
-            verdict = "[yellow]not established[/]"
-        if self.high == inf:
-            claimed = f"at least {self.low:.3g}"
-        elif self.low == -inf:
-            claimed = f"at most {self.high:.3g}"
-        else:
-            claimed = f"{self.low:.3g} to {self.high:.3g}"
-        noise = f" ±{self.standard_error:.1g}" if isfinite(self.standard_error) else ""
-        reason = f"; {self.because}" if self.because and not self.holds else ""
-        return f"{verdict} {self.statement}: {self.value:.4g}{noise} (claimed: {claimed}){reason}"
+def line(check: Check) -> str:
+    """One line for the terminal."""
+    noise = f" ±{check.standard_error:.1g}" if isfinite(check.standard_error) else ""
+    reason = f"; {check.note}" if check.note else ""
+    return (
+        f"{verdict_text(check.verdict)} {check.statement}: {check.measured:.4g}{noise} (claimed: {check.interval()})"
+        f"{reason}"
+    )
 
 
 @dataclass(frozen=True)
@@ -97,9 +85,9 @@ class Finding:
     document: str = ""
 
     @property
-    def holds(self) -> bool:
-        """Whether every statement does."""
-        return bool(self.checks) and all(check.holds for check in self.checks)
+    def report(self) -> Report:
+        """The checks, with their verdict."""
+        return Report(tuple(self.checks))
 
 
 def course_checks(label: str, walk: xr.Dataset, course: xr.Dataset, k: float = 4.0) -> Iterator[Check]:
@@ -112,7 +100,7 @@ def course_checks(label: str, walk: xr.Dataset, course: xr.Dataset, k: float = 4
     for found in rotsim.compare(walk, course, quantities=("norm", "rotation"), k=k).checks:
         beyond = abs(found.measured - found.predicted) - found.tolerance * found.predicted
         statement = f"{label}: {found.quantity}, standard errors beyond the declared error, worst window"
-        yield Check(statement, max(0.0, beyond / found.standard_error), 1.0, high=allowed)
+        yield claimed(statement, max(0.0, beyond / found.standard_error), 1.0, high=allowed)
 
 
 def memory_steps(optimizer: Optimizer) -> int:
@@ -148,7 +136,7 @@ def conduct(
         seconds = _cpu_seconds() - started + book.reused_seconds
         screen = console(soft_wrap=True)
         for check in finding.checks:
-            screen.print(check.line())
+            screen.print(line(check))
         if folder is not None:
             write(name, documentation, finding, folder, quick, seconds, **book.summary())
             book.close()
@@ -177,35 +165,22 @@ def write(
     command = f"python -m experiments.{name}{' --quick' if quick else ''}"
     content = {
         "claim": documentation.strip().splitlines()[0],
-        "holds": finding.holds,
+        "verdict": finding.report.summary(),
         "result": finding.result,
         "quick": quick,
-        "checks": [{**vars(check), "holds": check.holds} for check in finding.checks],
+        "checks": [check.to_dict() for check in finding.checks],
         "numbers": finding.numbers,
         "cpu_seconds": round(seconds, 1),
         "provenance": provenance(command=command, **extra),
     }
-    text = json.dumps(plain(content), indent=1, ensure_ascii=False)
-    text = re.sub(r"\[[^][{}]*\]", lambda numbers: " ".join(numbers[0].split()), text)  # a list on one line
-    write_atomically(folder / f"{name}.json", text + "\n")
+    write_atomically(folder / f"{name}.json", to_json(content, _DIGITS))
     if finding.document:
         write_atomically(folder / f"{name}.md", finding.document)
     save_figure(finding.figure, folder / f"{name}.png")
 
 
-def plain(value: Any) -> Any:
-    """Five significant digits, and None for what JSON has no number for."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.{_DIGITS}g}") if isfinite(value) else None
-    return value
-
-
 def main(name: str, documentation: str | None, examine: Callable[[bool], Finding]) -> None:
-    """Command line of a claim script; exit code 1 unless every statement holds."""
+    """Command line of a claim script; exit code 1 unless every statement passes."""
     text = documentation or ""
 
     @click.command(help=text, context_settings={"help_option_names": ["-h", "--help"]})
@@ -213,6 +188,6 @@ def main(name: str, documentation: str | None, examine: Callable[[bool], Finding
     @click.option("--output", type=click.Path(path_type=Path), help="Folder for JSON and figure.  [default: results/]")
     def command(quick: bool, output: Path | None) -> None:
         finding = conduct(name, text, examine, quick, output or (None if quick else RESULTS))
-        sys.exit(0 if finding.holds else 1)
+        sys.exit(0 if finding.report.passed else 1)
 
     command()

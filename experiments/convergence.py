@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.claim import OPTIMIZERS, Check, Finding, course_checks, main, memory_steps
+from experiments.claim import OPTIMIZERS, Finding, claimed, course_checks, main, memory_steps
 from experiments.panels import finish, plain_ticks
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
@@ -60,7 +60,7 @@ def examine(quick: bool) -> Finding:
         apart = max(ends, key=lambda e: e.value).value - min(ends, key=lambda e: e.value).value
         noise = float(np.hypot(*sorted(e.standard_error for e in ends)[1:]))
         checks.append(
-            Check(f"{label}: final norms apart, in units of the prediction", apart, noise, high=4 * noise + 1 / DIM)
+            claimed(f"{label}: final norms apart, in units of the prediction", apart, noise, high=4 * noise + 1 / DIM)
         )
         balance = _balance(
             rotsim.OPTIMIZERS[name].examples()[0],
@@ -71,10 +71,10 @@ def examine(quick: bool) -> Finding:
         crossing, error = balance["crossing"], balance["crossing_error"]
         # to leading order in the decay per relaxation: growth is taken as if momentum were instantaneous
         checks.append(
-            Check(f"{label}: measured growth and decay cross at norm / prediction", crossing, error, 0.97, 1.03)
+            claimed(f"{label}: measured growth and decay cross at norm / prediction", crossing, error, 0.97, 1.03)
         )
         numbers[name] = {**found, "courses": courses, "balance": balance}
-    worst = max(check.value for check in checks if "worst window" in check.statement)
+    worst = max(check.measured for check in checks if "worst window" in check.statement)
     crossings = [numbers[name]["balance"]["crossing"] for name in OPTIMIZERS]
     result = (
         f"three initial norms: every window of 8 relaxation times at most {worst:.1f} standard errors beyond the "

@@ -24,8 +24,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.claim import OPTIMIZERS, Check, Finding, course_checks, main
+from experiments.claim import OPTIMIZERS, Finding, claimed, course_checks, main
 from experiments.panels import finish, plain_ticks
+from rotsim.checks import Check
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
 from rotsim.statistics import Estimate, root_mean_square
@@ -78,11 +79,11 @@ def examine(quick: bool) -> Finding:
             statement = f"{label}, rotational variant, quarter norm, no warm-up: early rotation / equilibrium"
             paper = rotsim.equilibrium(optimizer, DIM, method="leading").rotation / ROTATION
             why = f"it is set to the paper's rotation, {paper:.3f} of equilibrium's at this lr·wd"
-            checks.append(Check(statement, steady.value, steady.standard_error, 0.95, 1.05, because=why))
+            checks.append(claimed(statement, steady.value, steady.standard_error, 0.95, 1.05, because=why))
         low, warm, settled = RUNS
         checks += [
-            Check(f"{label}, {low}: early rotation / equilibrium", early[low].value, early[low].standard_error, 1.5),
-            Check(
+            claimed(f"{label}, {low}: early rotation / equilibrium", early[low].value, early[low].standard_error, 1.5),
+            claimed(
                 f"{label}, {settled}: early rotation / equilibrium",
                 early[settled].value,
                 early[settled].standard_error,
@@ -98,7 +99,7 @@ def examine(quick: bool) -> Finding:
         return f"{min(values):.2f} to {max(values):.2f}"
 
     steady = [numbers[name][VARIANT]["early"] for name in OPTIMIZERS if VARIANT in numbers[name]]
-    peaks = [check.value for check in checks if "peak" in check.statement]
+    peaks = [check.measured for check in checks if "peak" in check.statement]
     result = (
         f"early rotation over that of equilibrium: {span(low)} from a quarter of the norm, {span(settled)} from the "
         f"norm itself; warm-up leaves {min(peaks):.2f} to {max(peaks):.2f} of the peak, and {span(warm)} "
@@ -121,7 +122,7 @@ def _peak(rotation: np.ndarray) -> Estimate:
 def _ratio(statement: str, above: Estimate, below: Estimate) -> Check:
     value = above.value / below.value
     relative = np.hypot(above.standard_error / above.value, below.standard_error / below.value)
-    return Check(statement, value, float(value * relative), high=0.5)
+    return claimed(statement, value, float(value * relative), high=0.5)
 
 
 def _equilibrium_rotation(optimizer: Optimizer, factor: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ dropped 4 relaxation times only, after which 0.13 % of that was left in the norm
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +30,9 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import rotsim
-from experiments.claim import OPTIMIZERS, Check, Finding, main, memory_steps, plain
+from experiments.claim import OPTIMIZERS, Finding, claimed, main, memory_steps
+from rotsim.checks import Check
+from rotsim.files import to_json
 from rotsim.gradients import Gradient
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
@@ -161,17 +164,17 @@ def claims(line: dict[str, Any]) -> Iterator[Check]:
     """What one line of the summary has to meet; all at 5 % over the table."""
     about, unknown = f"{OPTIMIZERS[line['optimizer']]}, {NOISE[line['noise']]}: {line['quantity']}", float("nan")
     if line["noise"] == "isotropic":
-        yield Check(
+        yield claimed(
             f"{about}, largest z over its Bonferroni bound", line["z_largest"] / line["z_allowed"], unknown, high=1.0
         )
-        yield Check(
+        yield claimed(
             f"{about}, p of normality over its Bonferroni bound", line["p_normal"] / line["p_allowed"], unknown, 1.0
         )
         pooled, error = line["largest_pooled_error"], line["pooled_standard_error"]
-        yield Check(f"{about}, largest pooled error", pooled, error, high=BAR + 4 * error)
+        yield claimed(f"{about}, largest pooled error", pooled, error, high=BAR + 4 * error)
     else:
         undeclared = line["largest_undeclared_error"]
-        yield Check(f"{about}, error beyond the declared one and 4 standard errors", undeclared, unknown, high=0.0)
+        yield claimed(f"{about}, error beyond the declared one and 4 standard errors", undeclared, unknown, high=0.0)
 
 
 def ladder(name: str, budget: float) -> dict[str, Any]:
@@ -200,9 +203,9 @@ def ladder_claims(name: str, rungs: dict[str, Any]) -> Iterator[Check]:
     for quantity in QUANTITIES:
         found, about = rungs[quantity], f"{OPTIMIZERS[name]}, ladder: {quantity}"
         (slope, _, rest), (slope_error, _, rest_error) = found["fit"], found["fit_standard_error"]
-        yield Check(f"{about}, error times dim", slope, slope_error, -1.0, 1.0)
+        yield claimed(f"{about}, error times dim", slope, slope_error, -1.0, 1.0)
         bound = 4 * rest_error + found["declared"]
-        yield Check(f"{about}, error at infinite dim", rest, rest_error, -bound, bound)
+        yield claimed(f"{about}, error at infinite dim", rest, rest_error, -bound, bound)
 
 
 def run(count: int, budget: float = BUDGET, seed: int = 1) -> list[dict[str, Any]]:
@@ -232,7 +235,7 @@ def examine(quick: bool) -> Finding:
         f"({OPTIMIZERS[paper['optimizer']]}); scale-invariant gradients: what is left falls as 1/dim"
     )
     numbers = {"summary": lines, "ladder": rungs, "settings": rows}
-    return Finding(checks, _figure(rows, rungs), numbers, result, document(*plain([rows, rungs])))
+    return Finding(checks, _figure(rows, rungs), numbers, result, document(*json.loads(to_json([rows, rungs], 5))))
 
 
 def of_paper(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -26,11 +26,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from experiments.claim import Check, Finding, main
+from experiments.claim import Finding, main
 from experiments.networks.gpt import GPTSize
 from experiments.paired import Comparison, checks, tuned
 from experiments.panels import finish, loss_axis, seed_curve, setting_axis
 from experiments.trials import Plain, TextTask, Trial, Turned, run_trials
+from rotsim.checks import Check
 from rotsim.plotting import style
 
 WEIGHT_DECAY = 0.5
@@ -96,7 +97,7 @@ def examine(quick: bool) -> Finding:
         "loss[arm][lr][seed]": loss.round(5).tolist(),
     }
     found = judge(f"GPT {task.size.layers}x{task.size.width}", loss)
-    small, grown = (f"{c.value:+.1%} ± {c.standard_error:.1%}" for c in found)
+    small, grown = (f"{c.measured:+.1%} ± {c.standard_error:.1%}" for c in found)
     result = f"loss against AdamW {small} at the initial norm, {grown} from {LARGER:g} times it"
     return Finding(found, _figure(numbers), numbers, result)
 

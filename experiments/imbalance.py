@@ -28,10 +28,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from experiments.claim import Check, Finding, main
+from experiments.claim import Finding, main
 from experiments.paired import Comparison, at_best, checks
 from experiments.panels import finish, loss_axis, seed_curve, setting_axis
 from experiments.trials import ImageTask, Plain, Task, TextTask, Trial, run_trials
+from rotsim.checks import Check
 from rotsim.measure import Rotated, RotationalAdamW
 from rotsim.plotting import style
 
@@ -109,7 +110,7 @@ def examine(quick: bool) -> Finding:
             "loss_at_best": at_best(loss, loss).mean(axis=1).tolist(),
             "accuracy_at_best": at_best(loss, accuracy).mean(axis=1).tolist(),
         }
-    excess = [f"{c.value:+.1%} ± {c.standard_error:.1%} ({c.statement.rpartition(':')[0]})" for c in found]
+    excess = [f"{c.measured:+.1%} ± {c.standard_error:.1%} ({c.statement.rpartition(':')[0]})" for c in found]
     result = f"test loss against balanced rotation: {', '.join(excess)}"
     return Finding(found, _figure(cases, numbers), numbers, result)
 

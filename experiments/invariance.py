@@ -24,10 +24,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.claim import Check, Finding, main
+from experiments.claim import Finding, main
 from experiments.paired import Comparison, at_best, checks
 from experiments.panels import finish, loss_axis, seed_curve, setting_axis
 from experiments.trials import ImageTask, Plain, Trial, run_trials
+from rotsim.checks import Check
 from rotsim.plotting import style
 
 NORMS = ("bn", "ln", "ws+ln")

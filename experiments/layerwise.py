@@ -30,7 +30,7 @@ from scipy import stats
 from scipy.optimize import brentq
 
 import rotsim
-from experiments.claim import OPTIMIZERS, Check, Finding, main, memory_steps
+from experiments.claim import OPTIMIZERS, Finding, claimed, main, memory_steps
 from experiments.panels import finish
 from experiments.radial import pull
 from rotsim.optimizers.base import Optimizer
@@ -75,20 +75,20 @@ def examine(quick: bool) -> Finding:
         whole = float(np.sqrt((_late(layers[0], "norm") ** 2).mean()) / eq.norm)
         unknown = float("nan")
         checks += [
-            Check(f"{label}: spread of rotation, layer-wise over neuron-wise", float(spread), unknown, 2.0),
-            Check(f"{label}: slope of measured against predicted log rotation", slope, noise, 0.9, 1.1),
-            Check(
+            claimed(f"{label}: spread of rotation, layer-wise over neuron-wise", float(spread), unknown, 2.0),
+            claimed(f"{label}: slope of measured against predicted log rotation", slope, noise, 0.9, 1.1),
+            claimed(
                 f"{label}: median error of a neuron's rotation",
                 *_mean(error),
                 high=0.03,
                 because=f"momentum delays the push; with the delay {delayed_error.mean():.1%}",
             ),
-            Check(
+            claimed(
                 f"{label}: the same, with the push delayed by momentum",
                 *_mean(delayed_error),
                 high=0.03,
             ),
-            Check(f"{label}: norm of the layer over the prediction", whole, unknown, 0.97, 1.03),
+            claimed(f"{label}: norm of the layer over the prediction", whole, unknown, 0.97, 1.03),
         ]
         numbers[name] = {
             "rotation": ratio.tolist(),
@@ -100,8 +100,8 @@ def examine(quick: bool) -> Finding:
     result = (
         f"neurons of a layer-wise invariant layer, pushed by {SPREAD:g} λ RMS, turn at {slowest:.2f} to "
         f"{fastest:.2f} of the balanced rotation; median error of √(1 + P/λ) at most "
-        f"{max(check.value for check in checks if 'median' in check.statement):.1%}, with momentum's delay "
-        f"{max(check.value for check in checks if 'delayed' in check.statement):.1%}"
+        f"{max(check.measured for check in checks if 'median' in check.statement):.1%}, with momentum's delay "
+        f"{max(check.measured for check in checks if 'delayed' in check.statement):.1%}"
     )
     return Finding(checks, _figure(numbers), numbers, result)
 

@@ -9,7 +9,8 @@ from math import inf
 import numpy as np
 from scipy import stats
 
-from experiments.claim import Check
+from experiments.claim import claimed
+from rotsim.checks import Check
 
 LEVEL = 0.05
 POWER = 0.8
@@ -67,7 +68,7 @@ def checks(family: list[Comparison]) -> list[Check]:
     What is not says how many seeds it would take.
     """
     return [
-        Check(
+        claimed(
             c.statement, c.mean, c.standard_error, c.low, c.high, p < LEVEL, "" if p < LEVEL else _asks_for(c, family)
         )
         for c, p in zip(family, holm([c.p for c in family]), strict=True)

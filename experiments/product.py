@@ -25,10 +25,11 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import rotsim
-from experiments.claim import Check, Finding, main
+from experiments.claim import Finding, claimed, main
 from experiments.paired import Comparison, checks, tuned
 from experiments.panels import finish, loss_axis, plain_ticks, seed_curve, setting_axis
 from experiments.trials import ImageTask, Plain, Trial, run_trials
+from rotsim.checks import Check
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
 from rotsim.statistics import Estimate, root_mean_square
@@ -54,11 +55,11 @@ def examine(quick: bool) -> Finding:
         apart = float(rotation.max() / rotation.min() - 1)
         allowed = float(6 * (error / rotation).max() + 1 / DIM)
         found.append(
-            Check(f"{spec.label}: max/min of rotation over two decades of lr, minus 1", apart,
+            claimed(f"{spec.label}: max/min of rotation over two decades of lr, minus 1", apart,
                   float((error / rotation).max()), -allowed, allowed)
         )  # fmt: skip
         slope = float(np.polyfit(np.log(rates), np.log(gain), 1)[0])
-        found.append(Check(f"{spec.label}: d log (undecayed step) / d log lr", slope, float("nan"), 0.99, 1.01))
+        found.append(claimed(f"{spec.label}: d log (undecayed step) / d log lr", slope, float("nan"), 0.99, 1.01))
         numbers[name] = {
             "rotation": rotation.tolist(),
             "standard_error": error.tolist(),
@@ -69,10 +70,11 @@ def examine(quick: bool) -> Finding:
     numbers["network"] = network = _network(quick)
     found += judge_network(*(np.array(network[name]) for name in ("lr", "rotation", "undecayed_step", "loss")))
     equal, slope, differs = found[-3:]
-    spread = [f"{check.value:.2%} ({check.statement.split(':')[0]})" for check in found[:-3:2]]
+    spread = [f"{check.measured:.2%} ({check.statement.split(':')[0]})" for check in found[:-3:2]]
     result = (
         f"rotation equal to {', '.join(spread)} over two decades of lr; the undecayed step follows lr; in a network "
-        f"rotation equal to {equal.value:.1%}, step of gains ∝ lr^{slope.value:.2f}, loss {differs.value:.0%} apart"
+        f"rotation equal to {equal.measured:.1%}, step of gains ∝ lr^{slope.measured:.2f}, "
+        f"loss {differs.measured:.0%} apart"
     )
     return Finding(found, _figure(numbers), numbers, result)
 

@@ -28,9 +28,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.claim import OPTIMIZERS, RESULTS, Check, Finding, main, memory_steps
+from experiments.claim import OPTIMIZERS, RESULTS, Finding, claimed, main, memory_steps
 from experiments.panels import finish, plain_ticks
 from rotsim import closed_forms
+from rotsim.checks import Check
 from rotsim.diagnosis import diagnose
 from rotsim.evidence import balance_factor
 from rotsim.optimizers.base import Optimizer
@@ -94,14 +95,14 @@ def examine(quick: bool) -> Finding:
     beyond = [f"{y.layer.removesuffix('.weight')} {r:.2f}" for y, r in zip(layers, ratio[:, 1], strict=True)
               if abs(np.log(r)) > np.log(1.2)]  # fmt: skip
     checks += [
-        Check(
+        claimed(
             "plain GPT: largest |log| of rotation over the prediction at λ + P",
             float(off[:, 1].max()),
             unknown,
             high=np.log(1.2),
             because=f"{', '.join(beyond)}, the other {len(layers) - len(beyond)} layers are within 20 %",
         ),
-        Check(
+        claimed(
             "plain GPT: median |log| error at λ, over that at λ + P",
             float(np.median(off[:, 0]) / np.median(off[:, 1])),
             unknown,
@@ -110,9 +111,11 @@ def examine(quick: bool) -> Finding:
     ]
     numbers["network"] = {y.layer: r.tolist() for y, r in zip(layers, ratio, strict=True)}
     paper, exact = walks[::2], walks[1::2]
-    within = max(abs(check.value) for check in paper if check.holds)
-    missed = [c.statement.split(" over")[0].replace(":", ",") + f" {abs(c.value):.0%}" for c in paper if not c.holds]
-    delayed = max(abs(c.value) for c in exact if c.statement.startswith(("AdamW", "Lion")))
+    within = max(abs(check.measured) for check in paper if check.passed)
+    missed = [
+        c.statement.split(" over")[0].replace(":", ",") + f" {abs(c.measured):.0%}" for c in paper if not c.passed
+    ]
+    delayed = max(abs(c.measured) for c in exact if c.statement.startswith(("AdamW", "Lion")))
     at_decay, with_radial = (f"{column.min():.2f} to {column.max():.2f}" for column in ratio.T)
     result = (
         f"walks within {within:.1%} of the prediction at λ + P, P from -λ/4 to 4 λ"
@@ -132,12 +135,12 @@ def _of_walks(label: str, found: dict[str, Any], quantity: str) -> tuple[Check, 
     worst = furthest("error")
     off, error = found[f"{quantity}_error"][worst]
     why = f"the pull acts {found['delay']:.0f} steps late, it and decay act in {found['acts_in'][worst]:.0f}"
-    paper = Check(
+    paper = claimed(
         f"{label} over the prediction at λ + P, minus 1", off, error, -0.01 - 4 * error, 0.01 + 4 * error, because=why
     )
     off, error = found[f"{quantity}_delayed_error"][furthest("delayed_error")]
     allowed = found["declared"] + 4 * error
-    return paper, Check(f"{label} over the prediction with the pull's delay, minus 1", off, error, -allowed, allowed)
+    return paper, claimed(f"{label} over the prediction with the pull's delay, minus 1", off, error, -allowed, allowed)
 
 
 def _walks(name: str, rotation: float, shares: np.ndarray, quick: bool) -> dict[str, Any]:

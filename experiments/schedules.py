@@ -33,8 +33,9 @@ from matplotlib.figure import Figure
 from scipy.optimize import brentq
 
 import rotsim
-from experiments.claim import OPTIMIZERS, Check, Finding, course_checks, main
+from experiments.claim import OPTIMIZERS, Finding, claimed, course_checks, main
 from experiments.panels import finish
+from rotsim.checks import Check
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
 from rotsim.statistics import ENOUGH_NEURONS, root_mean_square
@@ -86,13 +87,13 @@ def examine(quick: bool) -> Finding:
         label: next(c for c in checks if c.statement.startswith(start.format(label))) for label in OPTIMIZERS.values()
     }
     steady = next(c for c in checks if c.statement == f"{OPTIMIZERS['lion']}, {STEADY}: norm moves by")
-    still = [label for label, check in moved.items() if check.holds]
+    still = [label for label, check in moved.items() if check.passed]
     result = (
         f"a cosine to {FINAL:g} takes {min(lost):.0%} to {max(lost):.0%} of the norm; with decay in proportion to the "
-        f"rate it moves by at most {max(moved[label].value for label in still):.1%} ({', '.join(still)})"
-        + "".join(f", but by {check.value:.1%} under {label}" for label, check in moved.items() if not check.holds)
-        + f" (by {steady.value:.1%} with the decay that its equilibrium asks for)"
-        + "; Su's and Defazio's numbers reproduced" * all(check.holds for check in published)
+        f"rate it moves by at most {max(moved[label].measured for label in still):.1%} ({', '.join(still)})"
+        + "".join(f", but by {check.measured:.1%} under {label}" for label, check in moved.items() if not check.passed)
+        + f" (by {steady.measured:.1%} with the decay that its equilibrium asks for)"
+        + "; Su's and Defazio's numbers reproduced" * all(check.passed for check in published)
     )
     return Finding(checks, _figure(numbers), numbers, result)
 
@@ -136,13 +137,13 @@ def _of_cosine(label: str, walk: Any, corrected: bool, because: str = "") -> lis
             np.sqrt((rotation[:, late] ** 2).mean(axis=1)) / np.sqrt((_windows(COSINE)[late] ** 2).mean()) / ROTATION
         )
         return [
-            Check(
+            claimed(
                 f"{label}: norm moves by", float(abs(moved[worst])), _error(norm[:, worst]), high=0.05, because=because
             ),
-            Check(f"{label}: last rotation / its share of the rate", float(ratio.mean()), _error(ratio), 0.9, 1.1),
+            claimed(f"{label}: last rotation / its share of the rate", float(ratio.mean()), _error(ratio), 0.9, 1.1),
         ]
     kept = norm[:, -1] / norm[:, -STEPS // WINDOW // 3]
-    return [Check(f"{label}: norm left of that at two thirds", float(kept.mean()), _error(kept), high=0.9)]
+    return [claimed(f"{label}: norm left of that at two thirds", float(kept.mean()), _error(kept), high=0.9)]
 
 
 def _error(values: np.ndarray) -> float:
@@ -227,7 +228,7 @@ def _closed_form(optimizer: Optimizer, factors: Factors, mass: float, power: flo
 
 def _near(statement: str, value: float, error: float, published: float, relative: float) -> Check:
     text = f"{statement} {published:.4g}"
-    return Check(text, value, error, published * (1 - relative), published * (1 + relative))
+    return claimed(text, value, error, published * (1 - relative), published * (1 + relative))
 
 
 def _mean(values: np.ndarray) -> tuple[float, float]:

@@ -22,10 +22,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.claim import Check, Finding, main
+from experiments.claim import Finding, main
 from experiments.paired import Comparison, checks, tuned
 from experiments.panels import finish, plain_ticks
 from experiments.trials import ImageTask, Trial, Turned, run_trials
+from rotsim.checks import Check
 from rotsim.plotting import style
 
 MARGIN = 0.1
@@ -72,11 +73,11 @@ def examine(quick: bool) -> Finding:
             "variations": names,
             "loss[variation][lr][seed]": loss.round(5).tolist(),
         }
-    worst = max(found, key=lambda check: abs(check.value))
-    inside = sum(check.holds for check in found)
+    worst = max(found, key=lambda check: abs(check.measured))
+    inside = sum(check.passed for check in found)
     result = (
         f"{inside} of {len(found)} changes of a default move the loss by less than {MARGIN:.0%}; "
-        f"largest: {worst.value:+.1%} ± {worst.standard_error:.1%} ({worst.statement.split(':')[0]})"
+        f"largest: {worst.measured:+.1%} ± {worst.standard_error:.1%} ({worst.statement.split(':')[0]})"
     )
     return Finding(found, _figure(numbers), numbers, result)
 

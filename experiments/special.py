@@ -30,11 +30,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from experiments.claim import Check, Finding, main
+from experiments.claim import Finding, main
 from experiments.networks.gpt import GPTSize
 from experiments.paired import Comparison, at_best, checks
 from experiments.panels import finish, plain_ticks
 from experiments.trials import ImageTask, Plain, Task, TextTask, Trial, run_trials
+from rotsim.checks import Check
 from rotsim.measure import Rotated, RotationalAdamW
 from rotsim.plotting import style
 

@@ -6,16 +6,20 @@ import json
 import re
 from collections.abc import Sequence
 from importlib import import_module
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from experiments.claim import RESULTS
+from rotsim.checks import Check, Report
 from rotsim.files import write_atomically
 
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- claims: written by python -m experiments --table -->", "<!-- end of claims -->"
 _GALLERY = "<!-- figures: written with the table -->", "<!-- end of figures -->"
 _COLUMNS = 2
+_OPEN = "<!-- statements: written with the table -->", "<!-- end of statements -->"
+_STATEMENTS = "| claim | statement | effect | claimed | verdict | why |"
 _HEAD = "| claim | of | our result | verdict | command | CPU time | figure |"
 
 
@@ -40,48 +44,49 @@ def title_of(documentation: str) -> str:
     return documentation.strip().splitlines()[0].rstrip(".")
 
 
+def report_of(content: dict[str, Any]) -> Report:
+    """The statements of a committed result."""
+    return Report(tuple(map(Check.from_dict, content["checks"])))
+
+
 def row(name: str) -> str:
-    """One line of the table."""
+    """One line of the table of claims."""
     documentation = import_module(f"experiments.{name}").__doc__ or ""
-    title = title_of(documentation)
     content = committed(name)
-    if content is None:
-        cells = [title, section_of(documentation), "", "not run", f"`python -m experiments.{name}`", "", ""]
-    else:
-        cells = [
-            title,
-            section_of(documentation),
+    result = (
+        ["", "not run", f"`python -m experiments.{name}`", "", ""]
+        if content is None
+        else [
             content["result"],
-            verdict(content),
+            report_of(content).summary(),
             f"`python -m experiments.{name}`",
             _duration(content["cpu_seconds"]),
             f"[{name}](results/{name}.png)",
         ]
+    )
+    return _line(title_of(documentation), section_of(documentation), *result)
+
+
+def statements(claims: Sequence[str], every: bool) -> str:
+    """Statements with effect, interval and verdict in columns: every one, or those that do not pass."""
+    rows = [
+        _line(name, c.statement, _effect(c), c.interval(), c.verdict, c.note)
+        for name in claims
+        if (content := committed(name)) is not None
+        for c in report_of(content)
+        if every or not c.passed
+    ]
+    return "\n".join([_STATEMENTS, "|---" * (_STATEMENTS.count("|") - 1) + "|", *rows])
+
+
+def _effect(check: Check) -> str:
+    """The measured number and its standard error."""
+    error = f" ± {check.standard_error:.1g}" if isfinite(check.standard_error) else ""
+    return f"{check.measured:.3g}{error}"
+
+
+def _line(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def verdict(content: dict[str, Any], reasons_too: bool = True) -> str:
-    """Holds, or how many of the statements do not; of what, and why where that is known."""
-    checks = content["checks"]
-    refuted = [check for check in checks if is_refuted(check)]
-    undecided = [check for check in checks if not check["holds"] and not is_refuted(check)]
-    parts = []
-    for found, what in ((refuted, "refuted"), (undecided, "not established")):
-        if found:
-            reasons = dict.fromkeys(f"{_subject(c['statement'])}: {c['because']}" for c in found if c.get("because"))
-            subjects = dict.fromkeys(_subject(c["statement"]) for c in found if not c.get("because"))
-            why = "; ".join([*reasons, *([", ".join(subjects)] if subjects else [])])
-            parts.append(f"{len(found)} of {len(checks)} statements {what}" + f" ({why})" * reasons_too)
-    return "; ".join(parts) or "holds"
-
-
-def is_refuted(check: dict[str, Any]) -> bool:
-    """As `experiments.claim.Check.refuted`, of a committed check."""
-    return check.get("established", True) and not check["holds"]
-
-
-def _subject(statement: str) -> str:
-    return re.split("[,:]", statement)[0]
 
 
 def gallery(claims: Sequence[str]) -> str:
@@ -91,7 +96,7 @@ def gallery(claims: Sequence[str]) -> str:
         if (content := committed(name)) is not None:
             figure = f"results/{name}.png"
             message = title_of(import_module(f"experiments.{name}").__doc__ or "").replace("|", "\\|")
-            cells.append(f"[![{name}]({figure})]({figure})<br>**{name}**: {message}. *{verdict(content, False)}*")
+            cells.append(f"[![{name}]({figure})]({figure})<br>**{name}**: {message}. *{report_of(content).summary()}*")
     cells += [""] * (-len(cells) % _COLUMNS)
     lines = [cells[i : i + _COLUMNS] for i in range(0, len(cells), _COLUMNS)]
     head = ["| " * _COLUMNS + "|", "|---" * _COLUMNS + "|"]
@@ -99,9 +104,17 @@ def gallery(claims: Sequence[str]) -> str:
 
 
 def text(claims: Sequence[str]) -> str:
-    """The README with its table and its gallery up to date."""
+    """The README with its tables and its gallery up to date."""
     rows = "\n".join([_HEAD, "|---" * (_HEAD.count("|") - 1) + "|", *(row(name) for name in claims)])
-    return _between(_between(README.read_text(), BEGIN, END, rows), *_GALLERY, gallery(claims))
+    page = _between(README.read_text(), BEGIN, END, rows)
+    page = _between(page, *_OPEN, statements(claims, every=False))
+    return _between(page, *_GALLERY, gallery(claims))
+
+
+def document(claims: Sequence[str]) -> str:
+    """results/claims.md: every statement of every claim."""
+    about = "Effect: measured, ± standard error. Claimed: the interval, fixed before the numbers were seen."
+    return f"# Statements of all claims\n\n{about}\n\n{statements(claims, every=True)}\n"
 
 
 def _between(page: str, begin: str, end: str, content: str) -> str:
@@ -111,8 +124,8 @@ def _between(page: str, begin: str, end: str, content: str) -> str:
 
 def update(claims: Sequence[str]) -> None:
     """Write it."""
-    content = text(claims)
-    write_atomically(README, content)
+    write_atomically(README, text(claims))
+    write_atomically(RESULTS / "claims.md", document(claims))
 
 
 def _duration(seconds: float | None) -> str:

@@ -30,8 +30,9 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.claim import OPTIMIZERS, Check, Finding, main, memory_steps
+from experiments.claim import OPTIMIZERS, Finding, claimed, main, memory_steps
 from experiments.radial import pull
+from rotsim.checks import Check
 from rotsim.gradients import Gradient
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
@@ -209,7 +210,7 @@ def examine(quick: bool) -> Finding:
         numbers["law"] = law = _law()
         for decay, (ratio, error) in law.items():
             statement = f"AdamW, lr·wd {decay:g}: mean/std that takes the norm 5 % off, over √(0.05 lr·wd)"
-            checks.append(Check(statement, ratio, error, 0.75, 1.25))
+            checks.append(claimed(statement, ratio, error, 0.75, 1.25))
     numbers["boundaries"] = boundaries
     first = boundaries["positive autocorrelation"]["error"]
     found = [
@@ -219,7 +220,7 @@ def examine(quick: bool) -> Finding:
         f"[map and table](results/validity.md) of {len(axes)} idealisations; for example rotation is 5 % off at a "
         f"correlation of neighbouring gradients of {', '.join(found)}"
     )
-    told = [check.value for check in checks if "told of it" in check.statement]
+    told = [check.measured for check in checks if "told of it" in check.statement]
     result += f"; told of a mean, a correlation or a radial part, the same theory is within {max(told):.1%}"
     return Finding(checks, _figure(axes, numbers), numbers, result, _document(axes, boundaries))
 
@@ -238,14 +239,14 @@ def _claims(axes: list[Axis], numbers: dict[str, Any]) -> Iterator[Check]:
     for title in ("positive autocorrelation", "negative autocorrelation"):
         if title in titles:
             for name in ("adamw", "sgdm"):
-                yield Check(
+                yield claimed(
                     f"{OPTIMIZERS[name]}, {title} up to 0.9: error of rotation",
                     *worst(title, name, "rotation", 0.9),
                     high=LIMIT,
                 )
-            yield Check(f"Lion, {title} up to 0.3: error of rotation", *worst(title, "lion", "rotation", 0.3), LIMIT)
+            yield claimed(f"Lion, {title} up to 0.3: error of rotation", *worst(title, "lion", "rotation", 0.3), LIMIT)
     if "heavy tails" in titles:
-        yield Check(
+        yield claimed(
             "SGDM, 3 degrees of freedom or more: error of rotation",
             *worst("heavy tails", "sgdm", "rotation", 1 / 3),
             high=LIMIT,
@@ -260,13 +261,13 @@ def _claims(axes: list[Axis], numbers: dict[str, Any]) -> Iterator[Check]:
             for name, label in OPTIMIZERS.items():
                 if numbers[title][name]["norm"]["error"]:
                     found = max(worst(title, name, quantity, upto) for quantity in QUANTITIES)
-                    yield Check(f"{label}, {text}: largest error of norm and rotation", *found, high=LIMIT)
+                    yield claimed(f"{label}, {text}: largest error of norm and rotation", *found, high=LIMIT)
     for axis in axes:
         if not np.isnan(numbers[axis.title]["adamw"]["norm"]["told"]).any():
             upto = TOLD_UP_TO.get(axis.title, np.inf)
             for name, label in OPTIMIZERS.items():
                 found = max(worst(axis.title, name, quantity, upto, "told") for quantity in QUANTITIES)
-                yield Check(
+                yield claimed(
                     f"{label}, told of it, {axis.title}: largest error of norm and rotation", *found, high=LIMIT
                 )
 

@@ -33,10 +33,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.claim import Check, Finding, main
+from experiments.claim import Finding, main
 from experiments.paired import Comparison, checks, holm, tuned
 from experiments.panels import finish, loss_axis, seed_curve, setting_axis
 from experiments.trials import ImageTask, Plain, Task, TextTask, Trial, Turned, run_trials
+from rotsim.checks import Check
 from rotsim.plotting import style
 
 ARMS = (Plain, Turned)

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rotsim.comparison import Report as Report
+    from rotsim.checks import Report as Report
     from rotsim.comparison import compare as compare
     from rotsim.dataset import load as load
     from rotsim.dataset import save as save
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "compare": "rotsim.comparison",
-    "Report": "rotsim.comparison",
+    "Report": "rotsim.checks",
     "load": "rotsim.dataset",
     "save": "rotsim.dataset",
     "DatasetError": "rotsim.errors",

@@ -8,106 +8,22 @@ passes. Nor does a prediction that declares an error above 10 %, however large a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rotsim import dataset
+from rotsim.checks import MAX_DECLARED_ERROR, Check, Report, Verdict, resolution, too_uncertain
 from rotsim.errors import LARGEST_SIZE, InvalidInput, is_a, mapping, names, nonnegative, positive, shown
 from rotsim.statistics import Equilibration, Estimate, autocorrelation_time, equilibration, root_mean_square
-from rotsim.theory.equilibrium import Equilibrium
+from rotsim.theory.equilibrium import Equilibrium, equilibrium
+from rotsim.windows import compare_windows, is_course
 
 if TYPE_CHECKING:
     import xarray as xr
 
-Verdict = Literal["PASS", "FAIL", "NOT EQUILIBRATED", "UNRESOLVED"]
-
 TRACE_DRIFT = 0.04  # last half against first third of what is averaged: real networks always drift a little
-ENOUGH_RESOLUTION = 0.05  # k standard errors above 5 % of the prediction, or above what is allowed, decide nothing
-MAX_DECLARED_ERROR = 0.1  # a prediction that declares a larger relative error can be refuted, never confirmed
-
-
-@dataclass(frozen=True)
-class Check:
-    """One quantity of one group of neurons, predicted and measured.
-
-    Attributes
-    ----------
-    group : str
-        What was measured: "simulation" or a layer's name.
-    quantity : {"norm", "rotation", "update_rms"}
-    predicted, measured, standard_error : float
-    z : float
-        (measured - predicted) / standard error.
-    relative_error : float
-        measured / predicted - 1.
-    tolerance : float
-        Relative model error allowed on top of the statistical one.
-    verdict : {"PASS", "FAIL", "NOT EQUILIBRATED", "UNRESOLVED"}
-    note : str
-        Why, or from which step on the average was taken.
-    """
-
-    group: str
-    quantity: str
-    predicted: float
-    measured: float
-    standard_error: float
-    z: float
-    relative_error: float
-    tolerance: float
-    verdict: Verdict
-    note: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """All checks of one comparison.
-
-    Attributes
-    ----------
-    checks : tuple of Check
-        One per quantity, or per layer and quantity.
-    passed : bool
-        There is a check and all of them passed.
-    """
-
-    checks: tuple[Check, ...]
-
-    @property
-    def passed(self) -> bool:
-        """True if there is at least one check and every one passed."""
-        return bool(self.checks) and all(check.verdict == "PASS" for check in self.checks)
-
-    def __iter__(self) -> Iterator[Check]:
-        return iter(self.checks)
-
-    def table(self) -> str:
-        """The checks as aligned plain text, one line each."""
-        head = ("group", "quantity", "predicted", "measured", "std. error", "z", "error", "allowed", "verdict", "note")
-        rows = [head] + [
-            (
-                c.group,
-                c.quantity,
-                f"{c.predicted:.6g}",
-                f"{c.measured:.6g}",
-                f"{c.standard_error:.1g}",
-                f"{c.z:+.1f}",
-                f"{c.relative_error:+.2%}",
-                f"{c.tolerance:.2%}",
-                c.verdict,
-                c.note,
-            )
-            for c in self.checks
-        ]
-        width = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, width, strict=True)).rstrip() for row in rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-serialisable."""
-        return {"passed": self.passed, "checks": [asdict(check) for check in self.checks]}
 
 
 def compare(
@@ -163,8 +79,6 @@ def compare(
         return Report(tuple(_compare_ensemble(measured, predicted, chosen, allowed, k)))
     if isinstance(predicted, xr.Dataset):
         dataset.validate(predicted)
-        from rotsim.windows import compare_windows, is_course
-
         if is_course(predicted):
             return Report(tuple(compare_windows(measured, predicted, chosen, allowed, k)))
         if predicted.sizes["neuron"] != measured.sizes["neuron"]:
@@ -174,6 +88,35 @@ def compare(
             )
         return Report(tuple(_compare_layers(measured, predicted, chosen, allowed, k)))
     raise InvalidInput(f"`predicted` must be an Equilibrium or a dataset; got {type(predicted).__name__}")
+
+
+def compare_with_theory(data: xr.Dataset) -> Report:
+    """Compare a simulation with the theory that its own spec selects; for traces, `rotsim.diagnosis.diagnose`.
+
+    Parameters
+    ----------
+    data : Dataset
+        From `rotsim.simulate`.
+
+    Returns
+    -------
+    Report
+        Against `rotsim.equilibrium`, hence the closed forms of `derivations.adamw` and its siblings.
+
+    Raises
+    ------
+    InvalidInput, NoEquilibrium
+        If it is a trace or a prediction, its gradients follow no law, or there is no weight decay.
+    DatasetError
+        If it does not follow the schema of `rotsim.dataset`.
+    """
+    dataset.validate(data)
+    if data.attrs["source"] == "trace":
+        raise InvalidInput("a trace is judged layer by layer; use `rotsim trace report` or rotsim.diagnosis.diagnose")
+    if data.attrs["source"] == "prediction":
+        raise InvalidInput("a prediction is no measurement; compare a simulation, or a trace, with theory")
+    optimizer, gradient = dataset.optimizer_of(data), dataset.gradient_of(data)
+    return compare(data, equilibrium(optimizer, dataset.spec_of(data)["dim"], gradient))
 
 
 def _compare_ensemble(
@@ -264,16 +207,6 @@ def _check_equilibrium(predicted: Equilibrium) -> None:
             )
 
 
-def resolution(allowed: float) -> float:
-    """Relative size that k standard errors may have for a verdict; `allowed` is the model error, >= 0."""
-    return max(min(allowed, MAX_DECLARED_ERROR), ENOUGH_RESOLUTION)
-
-
-def too_uncertain(declared: float) -> str:
-    """Why a prediction that declares this relative error confirms nothing, as a note."""
-    return f"the prediction declares an error of {declared:.0%}; above {MAX_DECLARED_ERROR:.0%} it confirms nothing"
-
-
 def _judge(
     group: str,
     quantity: str,
@@ -300,5 +233,4 @@ def _judge(
         verdict, note = "UNRESOLVED", too_uncertain(declared)
     else:
         verdict = "PASS"
-    z = error / noise if noise > 0 else float("nan")
-    return Check(group, quantity, predicted, estimate.value, noise, z, error / predicted, allowed, verdict, note)
+    return Check.about(group, quantity, predicted, allowed, estimate, verdict, note)

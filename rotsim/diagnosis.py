@@ -11,17 +11,20 @@ their course, however weak; correlations are not, and exclude.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from math import nan
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rotsim import dataset
+from rotsim import checks, dataset, files
+from rotsim.checks import Check, Report
 from rotsim.errors import InvalidInput
 from rotsim.evidence import WITHIN, Evidence, balance_factor, gather
 from rotsim.optimizers import Unmodelled
 from rotsim.optimizers.base import Optimizer
+from rotsim.statistics import Estimate
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -98,7 +101,18 @@ class LayerDiagnosis(Evidence):
     @property
     def agrees(self) -> bool:
         """True if every quantity that is claimed is within its `TOLERANCE`."""
-        return all(abs(self.error(quantity)) <= TOLERANCE[quantity] for quantity in self.claims)
+        return all(check.passed for check in self.checks())
+
+    def checks(self) -> Iterator[Check]:
+        """What is claimed of this layer, and whether it is within its `TOLERANCE`."""
+        for quantity in self.claims:
+            predicted, measured, error = {
+                "rotation": (self.predicted_rotation, self.measured_rotation, self.rotation_error),
+                "norm": (self.predicted_norm, self.measured_norm, nan),
+            }[quantity]
+            allowed = TOLERANCE[quantity]
+            verdict: checks.Verdict = "PASS" if abs(self.error(quantity)) <= allowed else "FAIL"
+            yield Check.about(self.layer, quantity, predicted, allowed, Estimate(measured, error), verdict, self.reason)
 
 
 @dataclass(frozen=True)
@@ -131,6 +145,10 @@ class Diagnosis:
             f"The prediction applies to {len(self.claimed)} of {len(self.layers)} layers and agrees in {good} of them "
             f"(rotation within {TOLERANCE['rotation']:.0%}, norm within {TOLERANCE['norm']:.0%})."
         )
+
+    def report(self) -> Report:
+        """What is claimed of the layers, as checks: the prediction against the measured medians."""
+        return Report(tuple(check for layer in self.claimed for check in layer.checks()))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable; what was not measured is null."""
@@ -406,4 +424,4 @@ def to_json(diagnosis: Diagnosis, trace: xr.Dataset) -> str:
         "spec": dataset.spec_of(trace),
         "provenance": json.loads(trace.attrs["provenance"]),
     }
-    return json.dumps(content, indent=1) + "\n"
+    return files.to_json(content)

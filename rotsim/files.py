@@ -6,13 +6,15 @@ library that formats it meets a full disk.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import isfinite
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from rotsim.errors import InvalidInput, is_a, shown
 
@@ -150,6 +152,44 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | bytear
         finally:
             os.close(folder)
     return target
+
+
+def to_json(content: Any, digits: int | None = None) -> str:
+    """Content as indented JSON that any reader takes: a list without lists on one line, null for NaN and infinity.
+
+    Parameters
+    ----------
+    content : dict, list, str, number or None
+        And what holds them: tuples and NumPy's arrays and scalars too.
+    digits : int, optional
+        Significant digits of floats, >= 1; default all.
+
+    Returns
+    -------
+    str
+        With a newline at the end.
+    """
+    return _json(content, digits, "\n") + "\n"
+
+
+def _json(value: Any, digits: int | None, newline: str) -> str:
+    if hasattr(value, "tolist"):  # NumPy's, which is not imported here
+        value = value.tolist()
+    if isinstance(value, float):
+        value = value if digits is None or not isfinite(value) else float(f"{value:.{digits}g}")
+        return json.dumps(value if isfinite(value) else None)
+    if not isinstance(value, dict | list | tuple):
+        return json.dumps(value, ensure_ascii=False)
+    inner = newline + " "
+    if isinstance(value, dict):
+        parts = [
+            f"{json.dumps(str(key), ensure_ascii=False)}: {_json(item, digits, inner)}" for key, item in value.items()
+        ]
+        return f"{{{inner}{f',{inner}'.join(parts)}{newline}}}" if parts else "{}"
+    parts = [_json(item, digits, inner) for item in value]
+    if any(isinstance(item, dict | list | tuple) or hasattr(item, "tolist") for item in value):
+        return f"[{inner}{f',{inner}'.join(parts)}{newline}]"
+    return f"[{', '.join(parts)}]"
 
 
 def resolved(path: str | os.PathLike[str]) -> Path:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from rotsim.balance import Balance
-    from rotsim.comparison import Report
+    from rotsim.checks import Report
     from rotsim.diagnosis import Diagnosis
     from rotsim.optimizers.base import Optimizer
     from rotsim.theory.equilibrium import Equilibrium

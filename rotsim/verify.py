@@ -7,7 +7,6 @@ networks are compared with them; the outcome is written as a table, a figure and
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from rotsim import dataset, files
-from rotsim.comparison import Report, compare
+from rotsim.checks import Check, Report
+from rotsim.comparison import compare
 from rotsim.diagnosis import TOLERANCE, Diagnosis, diagnose
 from rotsim.errors import integer
 from rotsim.gradients import Gradient, Isotropic, ScaleInvariant
@@ -108,23 +108,28 @@ def run(
     return passed
 
 
-def verdict(proofs: list[tuple[str, bool]], cases: list[Case], traces: list[TraceCase]) -> bool:
+def verdict(proofs: list[Check], cases: list[Case], traces: list[TraceCase]) -> bool:
     """All proofs hold, all simulations pass, and every layer of a network agrees where the diagnosis claims it does.
 
     What is claimed is decided before agreement is looked at (`rotsim.diagnosis`). A layer without a claim says
     nothing about the theory, but every optimizer must have one with a claim.
     """
     optimizers = {trace.diagnosis.optimizer.name for trace in traces}
+    networks = [check for trace in traces for check in trace.diagnosis.report()]
     return (
-        all(ok for _, ok in proofs)
+        all(check.passed for check in (*proofs, *networks))
         and all(case.report.passed for case in cases)
-        and all(layer.agrees for trace in traces for layer in trace.diagnosis.claimed)
         and {trace.diagnosis.optimizer.name for trace in traces if trace.diagnosis.claimed} == optimizers
     )
 
 
+def proof(statement: str, holds: bool) -> Check:
+    """A statement that sympy proved, or did not."""
+    return Check.of(statement, verdict="PASS" if holds else "FAIL")
+
+
 @contextmanager
-def _derivations(bar: Progress, quick: bool) -> Iterator[Callable[[], list[tuple[str, bool]]]]:
+def _derivations(bar: Progress, quick: bool) -> Iterator[Callable[[], list[Check]]]:
     """Begin the proofs in other processes; gives a function that waits for their statements."""
     import derivations
     from derivations.workers import Proofs
@@ -132,7 +137,7 @@ def _derivations(bar: Progress, quick: bool) -> Iterator[Callable[[], list[tuple
     names = derivations.QUICK if quick else tuple(derivations.DERIVATIONS)
     task = bar.add_task("proving with sympy", total=len(names))
     with Proofs(names, progress=lambda proved, _: bar.update(task, completed=proved)) as proofs:
-        yield lambda: derivations.verdicts(proofs.results())
+        yield lambda: [proof(*found) for found in derivations.verdicts(proofs.results())]
     bar.remove_task(task)
 
 
@@ -177,8 +182,8 @@ def _networks(bar: Progress, quick: bool) -> list[TraceCase]:
     return traces
 
 
-def _derivation_line(proofs: list[tuple[str, bool]], quick: bool) -> str:
-    wrong = [statement for statement, ok in proofs if not ok]
+def _derivation_line(proofs: list[Check], quick: bool) -> str:
+    wrong = [check.statement for check in proofs if not check.passed]
     if wrong:
         return "[bold red]FAIL[/] derivations: " + "; ".join(wrong)
     if quick:
@@ -226,7 +231,7 @@ def _network_table(traces: list[TraceCase]) -> Table:
                 f"{layer.predicted_rotation:.3g}",
                 plus_minus(layer.measured_rotation, layer.rotation_error),
                 *(f"{layer.error(q):+.1%}" if q in claims else f"[dim]{layer.error(q):+.0%}[/]" for q in TOLERANCE),
-                verdict_text("PASS" if layer.agrees else "FAIL") if claims else f"[dim]{layer.verdict}[/]",
+                verdict_text("PASS" if layer.agrees else "FAIL") if layer.applies else f"[dim]{layer.verdict}[/]",
                 end_section=layer is trace.diagnosis.layers[-1],
             )
     allowed = " and ".join(f"{QUANTITY[name]} {share:.0%}" for name, share in TOLERANCE.items())
@@ -238,14 +243,14 @@ def _network_table(traces: list[TraceCase]) -> Table:
     return table
 
 
-def _summary(passed: bool, proofs: list[tuple[str, bool]], cases: list[Case], traces: list[TraceCase]) -> str:
+def _summary(passed: bool, proofs: list[Check], cases: list[Case], traces: list[TraceCase]) -> str:
     simulated = [check for case in cases for check in case.report]
     claimed = [layer for trace in traces for layer in trace.diagnosis.claimed]
     layers = sum(len(trace.diagnosis.layers) for trace in traces)
     return (
         f"{verdict_text('PASS' if passed else 'FAIL')} "
-        f"{sum(ok for _, ok in proofs)}/{len(proofs)} proofs, "
-        f"{sum(c.verdict == 'PASS' for c in simulated)}/{len(simulated)} simulated quantities "
+        f"{sum(check.passed for check in proofs)}/{len(proofs)} proofs, "
+        f"{sum(check.passed for check in simulated)}/{len(simulated)} simulated quantities "
         f"(largest error {_worst([check.relative_error for check in simulated]):.2%}), "
         f"{sum(layer.agrees for layer in claimed)}/{len(claimed)} real layers of {layers} that theory claims "
         f"(largest error: rotation {_worst([layer.error('rotation') for layer in claimed]):.1%}, "
@@ -257,12 +262,12 @@ def _worst(errors: list[float]) -> float:
     return float(np.max(np.abs(errors))) if errors else 0.0
 
 
-def _json(passed: bool, seed: int, proofs: list[tuple[str, bool]], cases: list[Case], traces: list[TraceCase]) -> str:
+def _json(passed: bool, seed: int, proofs: list[Check], cases: list[Case], traces: list[TraceCase]) -> str:
     content: dict[str, Any] = {
         "passed": passed,
         "seed": seed,
         "standard_errors_allowed": K,
-        "derivations": [{"statement": statement, "holds": ok} for statement, ok in proofs],
+        "derivations": [check.to_dict() for check in proofs],
         "simulations": [
             {
                 "optimizer": case.optimizer.to_dict(),
@@ -278,9 +283,10 @@ def _json(passed: bool, seed: int, proofs: list[tuple[str, bool]], cases: list[C
                 "name": trace.name,
                 "spec": dataset.spec_of(trace.data),
                 **trace.diagnosis.to_dict(),
+                **trace.diagnosis.report().to_dict(),
             }
             for trace in traces
         ],
         "provenance": dataset.provenance(),
     }
-    return json.dumps(content, indent=1) + "\n"
+    return files.to_json(content)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy
 
-from rotsim.comparison import MAX_DECLARED_ERROR, Check, Verdict, resolution, too_uncertain
+from rotsim.checks import MAX_DECLARED_ERROR, Check, Verdict, resolution, too_uncertain
 from rotsim.errors import InvalidInput, integer, nonnegative
-from rotsim.statistics import ENOUGH_NEURONS
+from rotsim.statistics import ENOUGH_NEURONS, Estimate
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -111,7 +111,6 @@ def compare_windows(
         excess = np.abs(value - expected) - per_window * noise - allowed * expected
         worst = int(np.argmax(np.where(np.isnan(excess), np.inf, excess)))
         noisy = per_window * noise > np.array([resolution(a) for a in allowed]) * expected
-        error, se = value[worst] - expected[worst], noise[worst]
         verdict: Verdict = "PASS"
         at = int(measured.step[worst])
         note = f"worst of {len(value)} windows, at step {at}; {per_window:.1f} SE allowed in each"
@@ -121,18 +120,9 @@ def compare_windows(
             verdict, note = "UNRESOLVED", too_uncertain(float(declared.max()))
         elif noisy.any():
             verdict = "UNRESOLVED"
-        yield Check(
-            measured.attrs["source"],
-            name,
-            float(expected[worst]),
-            float(value[worst]),
-            float(se),
-            float(error / se) if se > 0 else float("nan"),
-            float(error / expected[worst]),
-            float(allowed[worst]),
-            verdict,
-            note,
-        )
+        found = Estimate(float(value[worst]), float(noise[worst]))
+        source = measured.attrs["source"]
+        yield Check.about(source, name, float(expected[worst]), float(allowed[worst]), found, verdict, note)
 
 
 def _span(data: xr.Dataset) -> str:

@@ -461,7 +461,7 @@ def _modules() -> dict[str, object]:
 
     import rotsim
     import rotsim.measure
-    from rotsim import dataset, diagnosis, evidence, plotting, statistics, windows
+    from rotsim import comparison, dataset, diagnosis, evidence, plotting, statistics, windows
     from rotsim.balance import balance
     from rotsim.gradients import gradient_from_dict
     from rotsim.optimizers import optimizer_from_dict
@@ -472,7 +472,7 @@ def _modules() -> dict[str, object]:
         "schedules": schedules, "np": np, "xr": xr, "torch": torch, "Path": Path, "Decimal": Decimal,
         "Fraction": Fraction, "Hostile": Hostile, "HostileFloat": HostileFloat, "Endless": Endless, "balance": balance,
         "diagnose": diagnosis.diagnose, "gather": evidence.gather, "predict_trace": traces.predict_trace,
-        "compare_with_theory": traces.compare_with_theory, "optimizer_of": dataset.optimizer_of,
+        "compare_with_theory": comparison.compare_with_theory, "optimizer_of": dataset.optimizer_of,
         "spec_of": dataset.spec_of, "validate": dataset.validate, "gradient_from_dict": gradient_from_dict,
         "optimizer_from_dict": optimizer_from_dict, "bonferroni": windows.bonferroni, "settling": prediction.settling,
         "print_nothing": lambda done, steps: None,

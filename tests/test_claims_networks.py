@@ -13,7 +13,7 @@ from scipy import stats
 
 from experiments import __main__ as runner
 from experiments import frozen, imbalance, invariance, ledger, product, sensitivity, special, table, warmup
-from experiments.claim import Check, Finding, conduct
+from experiments.claim import Finding, claimed, conduct, line
 from experiments.networks.variants import ResNet, normalised_mlp
 from experiments.paired import Comparison, at_best, checks, holm, tuned
 from experiments.trials import ImageTask, Plain, TextTask, Trial, Turned, key, lr_factor, run_trial, run_trials
@@ -32,16 +32,16 @@ def test_imbalance_with_its_arms_swapped_is_refuted():
     shape = np.shape(table.committed("imbalance")["numbers"][case.name]["loss[arm][rotation][seed]"])
     loss = np.random.default_rng(1).normal(1.0, 0.03, shape)
     loss[-1] *= 1.1
-    assert imbalance.judge(case, loss)[-1].holds
+    assert imbalance.judge(case, loss)[-1].passed
     swapped = imbalance.judge(case, loss[::-1])[-1]
-    assert swapped.refuted and "REFUTED" in swapped.line()
+    assert swapped.failed and "FAIL" in line(swapped)
 
 
 @pytest.mark.parametrize("name", ["imbalance", "invariance", "product", "sensitivity", "special", "warmup"])
 def test_committed_result_is_that_of_the_full_version(name):
     content = table.committed(name)
     assert not content["quick"] and content["provenance"]["command"] == f"python -m experiments.{name}"
-    assert content["holds"] == all(check["holds"] for check in content["checks"])
+    assert content["verdict"] == table.report_of(content).summary()
 
 
 def test_committed_numbers_give_the_committed_verdicts():
@@ -52,73 +52,72 @@ def test_committed_numbers_give_the_committed_verdicts():
         for case in imbalance.CASES
         for check in imbalance.judge(case, np.array(content["numbers"][case.name]["loss[arm][rotation][seed]"]))
     ]
-    assert [(c.statement, c.holds) for c in again] == [(c["statement"], c["holds"]) for c in content["checks"]]
+    assert [(c.statement, c.verdict) for c in again] == [(c.statement, c.verdict) for c in table.report_of(content)]
     content = table.committed("warmup")
     losses = [np.array(case["loss[arm][warmup][lr][seed]"]) for case in content["numbers"]["cases"]]
     again, _ = warmup.judge(warmup.CASES, losses)
-    assert [(c.statement, c.holds) for c in again] == [(c["statement"], c["holds"]) for c in content["checks"]]
+    assert [(c.statement, c.verdict) for c in again] == [(c.statement, c.verdict) for c in table.report_of(content)]
 
 
 def test_the_runner_tells_a_new_refutation_from_a_lack_of_seeds():
     fine, wrong, open_ = (
-        Finding([Check("x", value, 0.1, 1.0, established=known)], None)
+        Finding([claimed("x", value, 0.1, 1.0, established=known)], None)
         for value, known in ((2.0, True), (0.0, True), (0.0, False))
     )
-    held, refuted = ({"checks": [{"statement": "x", "holds": holds}]} for holds in (True, False))
+    held, refuted, undecided = ({"checks": [f.checks[0].to_dict()]} for f in (fine, wrong, open_))
     assert runner.judge(fine, held)[1] and runner.judge(wrong, refuted)[1]
     assert runner.judge(fine, refuted, quick=True)[1] and not runner.judge(wrong, held, quick=True)[1]
     assert not runner.judge(wrong, held)[1] and not runner.judge(fine, refuted)[1] and not runner.judge(wrong, None)[1]
-    assert runner.judge(open_, held)[1] and runner.judge(open_, held)[0] == "not established in 1 of 1"
-    undecided = {"checks": [{"statement": "x", "holds": False, "established": False}]}
-    assert table.verdict(undecided) == "1 of 1 statements not established (x)" and table.verdict(held) == "holds"
+    assert runner.judge(open_, held)[1] and runner.judge(open_, held)[0] == "UNRESOLVED: 1 of 1 statements"
+    assert runner.judge(fine, undecided)[1] and not runner.judge(wrong, undecided)[1]
 
 
 def verdicts(found):
-    """holds, refuted or open, check by check."""
-    return ["open" if not c.established else "holds" if c.holds else "refuted" for c in found]
+    """Check by check."""
+    return [check.verdict for check in found]
 
 
 def test_warmup_tells_the_arms_apart():
     case = warmup.Case("x", None, "adamw", 0.1, (1.0, 4.0), 10, SEEDS)
     loss = noise[:2, :4].reshape(2, 2, 2, SEEDS).copy()
     loss[0, 0] += 0.3  # the plain optimizer suffers without warm-up
-    assert verdicts(warmup.judge([case], [loss])[0]) == ["holds"] * 3
-    assert verdicts(warmup.judge([case], [loss[::-1]])[0]) == ["holds", "refuted", "refuted"]
-    assert verdicts(warmup.judge([case], [loss * np.array([1, 1.3])[:, None, None, None]])[0])[0] == "refuted"
+    assert verdicts(warmup.judge([case], [loss])[0]) == ["PASS"] * 3
+    assert verdicts(warmup.judge([case], [loss[::-1]])[0]) == ["PASS", "FAIL", "FAIL"]
+    assert verdicts(warmup.judge([case], [loss * np.array([1, 1.3])[:, None, None, None]])[0])[0] == "FAIL"
 
 
 def test_imbalance_needs_a_difference():
-    assert verdicts(imbalance.judge(imbalance.CASES[0], np.repeat(noise[:1], 5, axis=0))) == ["open"] * 3
+    assert verdicts(imbalance.judge(imbalance.CASES[0], np.repeat(noise[:1], 5, axis=0))) == ["UNRESOLVED"] * 3
     harmed = noise * np.array([1, 1, 1.2, 1.5, 0.8])[:, None, None]
-    assert verdicts(imbalance.judge(imbalance.CASES[0], harmed)) == ["holds", "holds", "refuted"]
+    assert verdicts(imbalance.judge(imbalance.CASES[0], harmed)) == ["PASS", "PASS", "FAIL"]
 
 
 def test_invariance_tells_the_norms_apart():
     loss, spread = noise[:3, 0] * [[1], [1.2], [1]], noise[:3, 1] * [[0.05], [0.15], [0.05]]
-    assert verdicts(invariance.judge("x", loss, spread)) == ["holds"] * 3
+    assert verdicts(invariance.judge("x", loss, spread)) == ["PASS"] * 3
     swap = [0, 2, 1]
-    assert verdicts(invariance.judge("x", loss[swap], spread[swap])) == ["refuted"] * 3
+    assert verdicts(invariance.judge("x", loss[swap], spread[swap])) == ["FAIL"] * 3
 
 
 def test_sensitivity_sees_a_tenth():
     names = list(sensitivity.VARIATIONS)[:3]
     loss = noise[:3] * np.array([1, 1.02, 1.3])[:, None, None]
-    assert verdicts(sensitivity.judge("x", names, loss)) == ["holds", "refuted"]
+    assert verdicts(sensitivity.judge("x", names, loss)) == ["PASS", "FAIL"]
 
 
 def test_special_needs_a_gap_that_closes():
     loss, across = noise[:3, 0] * [[1], [1.3], [1.05]], noise[:3, 1] * [[1.2], [9], [1.2]]
-    assert verdicts(special.judge("x", loss, across)) == ["holds"] * 4
+    assert verdicts(special.judge("x", loss, across)) == ["PASS"] * 4
     swap = [0, 2, 1]
-    assert verdicts(special.judge("x", loss[swap], across[swap])) == ["refuted", "refuted", "holds", "refuted"]
+    assert verdicts(special.judge("x", loss[swap], across[swap])) == ["FAIL", "FAIL", "PASS", "FAIL"]
 
 
 def test_product_would_see_a_rotation_that_follows_lr():
     rates = np.array([1e-3, 1e-2, 1e-1])
     follows, still = noise[0, :3] * rates[:, None], noise[1, :3]
     differs = still * np.array([[2], [1], [1.5]])
-    assert verdicts(product.judge_network(rates, still, follows, differs)) == ["holds"] * 3
-    assert verdicts(product.judge_network(rates, follows, still, still))[:2] == ["refuted"] * 2
+    assert verdicts(product.judge_network(rates, still, follows, differs)) == ["PASS"] * 3
+    assert verdicts(product.judge_network(rates, follows, still, still))[:2] == ["FAIL"] * 2
 
 
 def test_p_value_is_that_of_the_t_test_and_holm_of_the_textbook():
@@ -130,7 +129,7 @@ def test_p_value_is_that_of_the_t_test_and_holm_of_the_textbook():
     assert Comparison("x", values, 0.9, 1.05).p == pytest.approx(both)
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     weak = Comparison("x", np.array([0.1, -0.1, 0.2, -0.1]), low=0.0)
-    assert verdicts(checks([weak])) == ["open"] and "not established" in checks([weak])[0].line()
+    assert verdicts(checks([weak])) == ["UNRESOLVED"] and "UNRESOLVED" in line(checks([weak])[0])
 
 
 def test_each_seed_is_tuned_on_the_others():
@@ -259,7 +258,7 @@ def test_a_claim_that_crashed_goes_on_where_it_was(tmp_path):
         if crash:
             raise ValueError("cut off")
         run_trials(TRIALS[2:], 1)
-        return Finding([Check("x", 1.0, 0.1, high=2.0)], plt.figure())
+        return Finding([claimed("x", 1.0, 0.1, high=2.0)], plt.figure())
 
     left = tmp_path / "x.trials.jsonl"
     with pytest.raises(ValueError, match="cut off"):
@@ -291,10 +290,10 @@ def test_seeds_needed_have_the_power_that_is_asked_for():
     assert Comparison("x", values, low=0.5).seeds_needed(0.05) < needed
     assert Comparison("x", values, low=0.9999).seeds_needed(0.05) is None
     [open_] = checks([Comparison("x", values, low=0.9)])
-    assert re.search(r"\d+ seeds would be needed, has 5", open_.line())
+    assert re.search(r"\d+ seeds would be needed, has 5", line(open_))
 
 
 def test_frozen_norms_are_judged_apart():
     case = np.repeat(noise[:4, :1], 2, axis=1) * np.array([1, 1.1, 1, 1.01])[:, None, None]
-    assert verdicts(frozen.judge("x", case)) == ["holds", "holds"]
-    assert verdicts(frozen.judge("x", case[[1, 0, 0, 1]])) == ["refuted", "refuted"]
+    assert verdicts(frozen.judge("x", case)) == ["PASS", "PASS"]
+    assert verdicts(frozen.judge("x", case[[1, 0, 0, 1]])) == ["FAIL", "FAIL"]

@@ -7,8 +7,8 @@ import pytest
 
 import rotsim
 from rotsim import dataset
-from rotsim.comparison import Check, Report
-from rotsim.statistics import autocorrelation_time
+from rotsim.checks import Check, Report
+from rotsim.statistics import Estimate, autocorrelation_time
 from rotsim.windows import bonferroni, is_course
 from tests import chance
 
@@ -29,7 +29,7 @@ def test_report(walk):
     for check in report:
         assert check.relative_error == pytest.approx(check.measured / check.predicted - 1)
         assert check.z == pytest.approx((check.measured - check.predicted) / check.standard_error)
-        assert check.tolerance == EQ.model_error
+        assert check.tolerance == pytest.approx(EQ.model_error)
     lines = report.table().splitlines()
     assert len(lines) == 4 and "verdict" in lines[0] and "PASS" in lines[1]
     assert report.to_dict()["passed"] is True and len(report.to_dict()["checks"]) == 3
@@ -204,18 +204,18 @@ def test_tolerance_by_quantity_falls_back_on_what_is_declared():
     data, target = made(np.full((16, 8), 1.02)), predicted(model_error=0.03)
     for tolerance, allowed in ((None, 0.03), (0.01, 0.01), ({"norm": 0.5}, 0.5), ({"rotation": 0.5}, 0.03)):
         check = rotsim.compare(data, target, tolerance=tolerance).checks[0]
-        assert check.tolerance == allowed and check.verdict == ("FAIL" if allowed == 0.01 else "PASS")
+        assert check.tolerance == pytest.approx(allowed) and check.verdict == ("FAIL" if allowed == 0.01 else "PASS")
 
 
 def test_the_table_is_aligned_and_rounded():
-    check = Check("body", "norm", 2.0, 2.5000001, 0.1234, -1.25, 0.0125, 0.001, "FAIL", "why")
-    wide = replace(check, group="simulation", quantity="rotation", predicted=1 / 3, note="")
+    check = Check.about("body", "norm", 2.0, 0.001, Estimate(2.0250001, 0.0123), "FAIL", "why")
+    wide = Check.about("simulation", "rotation", 1 / 3, 0.02, Estimate(0.33, 0.0123), "FAIL", "")
     assert Report((check, wide)).table().splitlines() == [
         "group       quantity  predicted  measured  std. error  z     error   allowed  verdict  note",
-        "body        norm      2          2.5       0.1         -1.2  +1.25%  0.10%    FAIL     why",
-        "simulation  rotation  0.333333   2.5       0.1         -1.2  +1.25%  0.10%    FAIL",
+        "body        norm      2          2.025     0.01        +2.0  +1.25%  0.10%    FAIL     why",
+        "simulation  rotation  0.333333   0.33      0.01        -0.3  -1.00%  2.00%    FAIL",
     ]
-    assert Report((check,)).to_dict()["checks"][0]["z"] == -1.25 and not Report((check,)).passed
+    assert Report((check,)).to_dict()["checks"][0]["z"] == check.z and not Report((check,)).passed
     passed = replace(check, verdict="PASS")
     assert Report((passed, passed)).passed and not Report((passed, check)).passed
 

@@ -10,7 +10,7 @@ import pytest
 import derivations
 import rotsim
 import rotsim.measure
-from rotsim import balance, closed_forms, diagnosis, evidence, windows
+from rotsim import balance, closed_forms, comparison, diagnosis, evidence, windows
 from rotsim.measure import rotation_kernel, scales
 from rotsim.measure import windows as record_windows
 from rotsim.optimizers import unmodelled
@@ -54,7 +54,7 @@ PUBLIC = {
             second_moment.decorrelation, second_moment.mean_inverse_root, second_moment.mean_response,
             sign.correlated_covariance, sign.discounted, sign.discounted_excess, sign.discounted_sum,
             sign.shifted_discounted_sum,
-            sign.sign_covariance, traces.compare_with_theory, traces.predict_trace, unmodelled.Unmodelled,
+            sign.sign_covariance, comparison.compare_with_theory, traces.predict_trace, unmodelled.Unmodelled,
             unmodelled.Unmodelled.refusal, windows.bonferroni, windows.compare_windows, windows.is_course,
         )
     },

@@ -95,9 +95,9 @@ def test_a_ladder_that_does_not_come_down_is_rejected(small):
         constant = {**rungs, quantity: {**found, "fit": [slope, curve, rest + 0.01]}}
         steep = {**rungs, quantity: {**found, "fit": [slope + 2, curve, rest]}}
         for wrong in (constant, steep):
-            assert not all(check.holds for check in exactness.ladder_claims("sgdm", wrong))
+            assert not all(check.passed for check in exactness.ladder_claims("sgdm", wrong))
         assert not any(
-            check.refuted for check in beyond_chance(Finding([*exactness.ladder_claims("sgdm", rungs)], None)).checks
+            check.failed for check in beyond_chance(Finding([*exactness.ladder_claims("sgdm", rungs)], None)).checks
         )
 
 
@@ -125,7 +125,7 @@ def test_committed_result_meets_the_bar():
     assert len(numbers["settings"]) == 320
     again = exactness.summary(numbers["settings"])
     for line, stored in zip(again, numbers["summary"], strict=True):
-        assert all(check.holds for check in (*exactness.claims(stored), *exactness.claims(line)))
+        assert all(check.passed for check in (*exactness.claims(stored), *exactness.claims(line)))
         assert line["z_rms"] == pytest.approx(stored["z_rms"], rel=1e-3)
         if line["noise"] == "isotropic":
             assert stored["largest_pooled_error"] < exactness.BAR

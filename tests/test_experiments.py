@@ -12,7 +12,9 @@ from click.testing import CliRunner
 import rotsim
 from experiments import __main__ as runner
 from experiments import balance, claim, convergence, early, paired, radial, schedules, table, validity
-from experiments.claim import Check, Finding, write
+from experiments.claim import Finding, claimed, line, write
+from rotsim.checks import Check
+from rotsim.files import to_json
 from tests import chance
 
 ELSEWHERE = {"exactness"}  # claims that have a test file of their own
@@ -20,11 +22,11 @@ SCRIPTS = [name for name in runner.CLAIMS if name not in ELSEWHERE]
 
 
 def beyond_chance(finding):
-    """The same, with what noise may have refuted counted as not established."""
+    """The same, with what noise may have refuted left open."""
     k = chance.errors(None, len(finding.checks))
     checks = [
-        replace(c, established=c.established and max(c.low - c.value, c.value - c.high) > k * c.standard_error)
-        if c.refuted and np.isfinite(c.standard_error)
+        replace(c, verdict="UNRESOLVED")
+        if c.failed and max(c.low - c.measured, c.measured - c.high) <= k * c.standard_error
         else c
         for c in finding.checks
     ]
@@ -32,9 +34,9 @@ def beyond_chance(finding):
 
 
 def test_a_refutation_within_noise_is_none():
-    inside, beyond = (Check("x", value, 0.1, high=2.0) for value in (2.3, 3.0))
+    inside, beyond = (claimed("x", value, 0.1, high=2.0) for value in (2.3, 3.0))
     near, far = beyond_chance(Finding([inside, beyond], None)).checks
-    assert inside.refuted and not near.refuted and far.refuted
+    assert inside.failed and near.verdict == "UNRESOLVED" and far.failed
 
 
 @pytest.mark.slow
@@ -48,7 +50,7 @@ def test_quick_version(name, tmp_path, monkeypatch):
     assert as_committed, verdict
     write(name, script.__doc__, finding, tmp_path, quick=True)
     content = json.loads((tmp_path / f"{name}.json").read_text())
-    assert content["holds"] == finding.holds
+    assert content["verdict"] == finding.report.summary()
     assert content["provenance"]["command"] == f"python -m experiments.{name} --quick"
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
@@ -61,21 +63,36 @@ def test_every_claim_says_what_would_refute_it(name):
 
 
 def test_a_check_holds_only_inside_its_interval():
-    inside, below, above = (Check("x", value, 0.1, 1.0, 2.0) for value in (1.5, 0.9, 2.1))
-    assert inside.holds and not below.holds and not above.holds
-    assert Check("x", 7.0, float("nan"), 2.0).holds and "REFUTED" in below.line()
-    assert Check("x", -7.0, 0.1, high=2.0).holds and "at most 2" in Check("x", 3.0, 0.1, high=2.0).line()
-    assert not Finding([], None).holds and not Finding([inside, above], None).holds
-    assert not Check("x", float("nan"), 0.1, 1.0).holds
+    inside, below, above = (claimed("x", value, 0.1, 1.0, 2.0) for value in (1.5, 0.9, 2.1))
+    assert inside.passed and below.failed and above.failed
+    assert claimed("x", 7.0, float("nan"), 2.0).passed and "FAIL" in line(below)
+    assert claimed("x", -7.0, 0.1, high=2.0).passed and "at most 2" in line(claimed("x", 3.0, 0.1, high=2.0))
+    assert not Finding([], None).report.passed and not Finding([inside, above], None).report.passed
+    assert claimed("x", float("nan"), 0.1, 1.0).failed
+
+
+def test_a_row_is_read_as_it_was_written():
+    rows = [
+        claimed("AdamW: x: y", 7.0, float("nan"), 2.0),
+        claimed("no colon", 1.0, 0.1, 2.0, 3.0, because="too small"),
+        claimed("x", 1.0, 0.1, established=False, because="12 seeds would be needed"),
+        Check.of("lion: proved", verdict="PASS"),
+    ]
+    for row in rows:
+        again = Check.from_dict(json.loads(to_json(row.to_dict())))
+        assert repr(again) == repr(row) and again.to_dict().keys() == row.to_dict().keys()  # NaN is not equal to itself
+    assert [row.group for row in rows] == ["AdamW", "", "", "lion"] and rows[0].quantity == "x: y"
+    assert "measured" not in rows[3].to_dict() and "predicted" not in rows[0].to_dict()
+    assert [row.note for row in rows[:2]] == ["", "too small"]
 
 
 def test_json_is_plain_and_short(tmp_path):
     numbers = {"a": [np.float32(1 / 3), float("inf")], "b": {"c": (1, True, "[x]")}}
-    write("x", "title\n\nmore", Finding([Check("s", 1.0, np.nan, high=2.0)], plt.figure(), numbers), tmp_path, True)
+    write("x", "title\n\nmore", Finding([claimed("s", 1.0, np.nan, high=2.0)], plt.figure(), numbers), tmp_path, True)
     text = (tmp_path / "x.json").read_text()
     content = json.loads(text)
     assert content["numbers"] == {"a": [0.33333, None], "b": {"c": [1, True, "[x]"]}}
-    assert content["claim"] == "title" and content["checks"][0]["low"] is None and '"a": [ 0.33333, null ]' in text
+    assert content["claim"] == "title" and content["checks"][0]["low"] is None and '"a": [0.33333, null]' in text
 
 
 # ---------------------------------------------------------------------------------------------- negative controls
@@ -88,7 +105,7 @@ def test_balance_would_be_refuted_by_the_wrong_slope():
         for key, noise in (("rotation", "standard_error"), ("system", "system_standard_error")):
             points = [np.array(x) for x in (numbers["scales"], numbers[name][key], numbers[name][noise])]
             right, wrong = (balance._slope("x", *points, s) for s in (slope, -1 / 3 - slope))
-            assert right.holds and not wrong.holds
+            assert right.passed and wrong.failed
 
 
 def test_a_wrong_course_is_refuted():
@@ -96,10 +113,10 @@ def test_a_wrong_course_is_refuted():
     optimizer = rotsim.AdamW(0.01, 1.0, (0.9, 0.99))
     run = dict(dim=128, steps=1000, initial_norm=0.5, record_every=20)
     walk, k = rotsim.simulate(optimizer, neurons=32, **run), chance.errors(None, 2)
-    assert all(check.holds for check in claim.course_checks("right", walk, rotsim.predict(optimizer, **run), k))
+    assert all(check.passed for check in claim.course_checks("right", walk, rotsim.predict(optimizer, **run), k))
     for decay in (0.5, 1.1):
         wrong = rotsim.predict(rotsim.AdamW(0.01, decay, (0.9, 0.99)), **run)
-        assert not any(check.holds for check in claim.course_checks("wrong", walk, wrong, k))
+        assert not any(check.passed for check in claim.course_checks("wrong", walk, wrong, k))
 
 
 def test_growth_and_decay_cross_elsewhere_at_another_decay(monkeypatch):
@@ -122,7 +139,7 @@ def test_early_rotation_is_the_norms_doing(monkeypatch):
     monkeypatch.setattr(early, "RUNS", runs)
     monkeypatch.setattr(early, "OPTIMIZERS", {"sgdm": "SGDM"})
     monkeypatch.setattr(early, "_figure", lambda numbers: None)
-    found = {check.statement: check.holds for check in early.examine(quick=True).checks}
+    found = {check.statement: check.passed for check in early.examine(quick=True).checks}
     assert not found["SGDM, quarter norm, no warm-up: early rotation / equilibrium"]
 
 
@@ -131,8 +148,8 @@ def test_the_norm_moves_if_decay_does_not_follow():
         rotsim.plan("sgdm", rotation=schedules.ROTATION, norm=1.0, dim=schedules.DIM).optimizer,
         schedules.DIM, 16, schedules.STEPS, lr_schedule=schedules.COSINE, record_every=schedules.WINDOW,
     )  # fmt: skip
-    assert [check.holds for check in schedules._of_cosine("x", walk, corrected=True)] == [False, False]
-    assert [check.holds for check in schedules._of_cosine("x", walk, corrected=False)] == [True]
+    assert [check.passed for check in schedules._of_cosine("x", walk, corrected=True)] == [False, False]
+    assert [check.passed for check in schedules._of_cosine("x", walk, corrected=False)] == [True]
 
 
 def test_lions_norm_stays_with_the_decay_of_its_equilibrium_and_not_with_the_rate():
@@ -153,9 +170,9 @@ def test_momentums_delay_is_seen_in_the_walk():
     found = table.committed("radial")["numbers"]["lion, strong"]
     for quantity in ("rotation", "norm"):
         paper, exact = radial._of_walks("x", found, quantity)
-        assert paper.refuted and "90 steps late" in paper.line() and exact.holds
+        assert paper.failed and "90 steps late" in line(paper) and exact.passed
         without_delay = {**found, f"{quantity}_delayed_error": found[f"{quantity}_error"]}
-        assert radial._of_walks("x", without_delay, quantity)[1].refuted
+        assert radial._of_walks("x", without_delay, quantity)[1].failed
 
 
 def test_a_pull_without_its_correction_is_seen(monkeypatch):
@@ -191,17 +208,17 @@ def test_where_a_boundary_is_crossed():
 
 
 def finding(*holds):
-    checks = [Check(f"statement {i}", 1.0 if held else 3.0, 0.1, high=2.0) for i, held in enumerate(holds)]
+    checks = [claimed(f"statement {i}", 1.0 if held else 3.0, 0.1, high=2.0) for i, held in enumerate(holds)]
     return Finding(checks, plt.figure(), {}, "found")
 
 
 def test_a_verdict_is_compared_with_the_committed_one():
-    committed = {"checks": [{"statement": "statement 0", "holds": True}, {"statement": "statement 1", "holds": False}]}
-    assert runner.judge(finding(True, False), committed) == ("refuted in 1 of 2", True)
-    assert runner.judge(finding(True, True), committed) == ("holds; no longer refuted: statement 1", False)
-    assert runner.judge(finding(True, True), committed, quick=True) == ("holds", True)
+    committed = {"checks": [check.to_dict() for check in finding(True, False).checks]}
+    assert runner.judge(finding(True, False), committed) == ("FAIL: 1 of 2 statements", True)
+    assert runner.judge(finding(True, True), committed) == ("PASS; no longer failed: statement 1", False)
+    assert runner.judge(finding(True, True), committed, quick=True) == ("PASS", True)
     assert not runner.judge(finding(False, False), committed, quick=True)[1]
-    assert runner.judge(finding(True), None) == ("holds", True) and not runner.judge(finding(False), None)[1]
+    assert runner.judge(finding(True), None) == ("PASS", True) and not runner.judge(finding(False), None)[1]
 
 
 @pytest.fixture
@@ -229,7 +246,7 @@ def stubs(monkeypatch, tmp_path):
 def test_runner_goes_on_after_a_failure_and_reports_it(stubs, tmp_path):
     result = stubs("--all", "--skip", "stopped")
     assert result.exit_code == 1 and "ValueError: broken [on purpose]" in result.output
-    assert "3/3 refuted" in result.output and "newly refuted: statement 0" in result.output
+    assert "3/3 refuted" in result.output and "newly failed: statement 0" in result.output
     assert (tmp_path / "out" / "good.json").exists() and (tmp_path / "out" / "refuted.png").exists()
 
 
@@ -245,22 +262,26 @@ def test_runner_chooses_skips_and_takes_up(stubs):
 
 def test_ctrl_c_says_how_to_go_on(stubs):
     result = stubs("--all", "--skip", "broken")
-    assert result.exit_code == 130 and "`--from stopped`" in result.output and "newly refuted" in result.output
+    assert result.exit_code == 130 and "`--from stopped`" in result.output and "newly failed" in result.output
 
 
-def test_a_verdict_has_its_cause():
+def test_statements_that_do_not_pass_have_effect_interval_and_cause(monkeypatch):
     checks = [
-        {"statement": "Lion, x: y", "holds": False, "because": "its momentum is long"},
-        {"statement": "Lion, x: z", "holds": False, "because": "its momentum is long"},
-        {"statement": "SGDM: y", "holds": False},
-        {"statement": "AdamW: y", "holds": True, "because": "not said"},
+        claimed("Lion: y", 3.0, 0.1, high=2.0, because="its momentum is long"),
+        claimed("AdamW: y", 1.0, 0.1, high=2.0, because="not said"),
     ]
-    assert table.verdict({"checks": checks}) == "3 of 4 statements refuted (Lion: its momentum is long; SGDM)"
-    assert table.verdict({"checks": checks}, False) == "3 of 4 statements refuted"
+    monkeypatch.setattr(table, "committed", lambda name: {"checks": [check.to_dict() for check in checks]})
+    head, _, row = table.statements(["early"], every=False).splitlines()
+    assert row == "| early | Lion: y | 3 ± 0.1 | at most 2 | FAIL | its momentum is long |"
+    assert head.count("|") == row.count("|")
+    assert table.statements(["early"], every=True).endswith("| early | AdamW: y | 1 ± 0.1 | at most 2 | PASS |  |")
 
 
 def test_readme_has_the_committed_results():
     assert table.README.read_text() == table.text(runner.CLAIMS), "run `python -m experiments --table`"
     assert table.README.read_text().count("\n| ") > len(runner.CLAIMS)
+    assert (claim.RESULTS / "claims.md").read_text() == table.document(runner.CLAIMS)
+    verdicts = [table.report_of(table.committed(name)).summary() for name in runner.CLAIMS]
+    assert max(len(verdict.split()) for verdict in verdicts) <= 10
     for name in runner.CLAIMS:
         assert table.gallery(runner.CLAIMS).count(f"(results/{name}.png)") == 2  # shown, and linked

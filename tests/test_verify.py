@@ -65,7 +65,9 @@ def test_files(found):
     assert {case["optimizer"]["name"] for case in content["simulations"]} == set(rotsim.OPTIMIZERS)
     assert all(np.isfinite(check["z"]) for case in content["simulations"] for check in case["checks"])
     assert len(content["networks"]) == 4 and content["provenance"]["versions"]["numpy"]
-    assert any(statement["statement"].startswith("lion") for statement in content["derivations"])
+    assert {row["verdict"] for row in content["derivations"]} == {"PASS"}
+    assert "lion" in {row["group"] for row in content["derivations"]}
+    assert all(row["tolerance"] and row["verdict"] == "PASS" for case in content["networks"] for row in case["checks"])
     picture = matplotlib.image.imread(folder / "verify.png")
     assert picture.shape[0] > 400 and picture.std() > 0.01
 
@@ -79,7 +81,7 @@ def test_a_wrong_formula_fails(name, monkeypatch):
         return replace(right, rotation=1.02 * right.rotation) if optimizer.name == name else right
 
     monkeypatch.setattr(verify, "OPTIMIZERS", {name: rotsim.OPTIMIZERS[name]})
-    monkeypatch.setattr(verify, "_derivations", lambda bar, quick: nullcontext(lambda: [("skipped", True)]))
+    monkeypatch.setattr(verify, "_derivations", lambda bar, quick: nullcontext(lambda: [verify.proof("skipped", True)]))
     console = Console(file=io.StringIO(), width=80)
     assert not verify.run(quick=True, predict=wrong, console=console)
     text = console.file.getvalue()
@@ -94,12 +96,12 @@ def test_every_stage_can_turn_the_verdict():
     for data, expected in ((trace, True), (faster, False), (longer, False)):
         case = verify.TraceCase("x", data, diagnose(data))
         assert [layer.applies for layer in case.diagnosis.layers] == [True, True, True, False]
-        assert verify.verdict([("a", True)], [], [case]) is expected
+        assert verify.verdict([verify.proof("a", True)], [], [case]) is expected
     # layers outside the theory never decide, but nor can they stand for an optimizer
     head = trace.isel(neuron=trace["layer"].values == "head.weight")
-    assert not verify.verdict([("a", True)], [], [verify.TraceCase("x", head, diagnose(head))])
-    assert not verify.verdict([("a", True), ("b", False)], [], [])
-    console.print(verify._derivation_line([("b", False)], quick=True))
+    assert not verify.verdict([verify.proof("a", True)], [], [verify.TraceCase("x", head, diagnose(head))])
+    assert not verify.verdict([verify.proof("a", True), verify.proof("b", False)], [], [])
+    console.print(verify._derivation_line([verify.proof("b", False)], quick=True))
     assert "FAIL" in console.file.getvalue()
 
 

@@ -13,7 +13,6 @@ still are.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from experiments.networks.zoo import NETWORKS
 from rotsim.dataset import provenance
 from rotsim.diagnosis import Diagnosis, diagnose
 from rotsim.errors import InvalidInput
-from rotsim.files import write_atomically
+from rotsim.files import to_json, write_atomically
 from rotsim.measure import Recorder
 
 STEPS = 2000
@@ -63,8 +62,8 @@ def write(found: dict[str, tuple[Diagnosis, bool]], folder: Path, command: str) 
                     {
                         "layer": layer.layer,
                         "verdict": layer.verdict,
-                        "rotation": _rounded(layer.ratio),
-                        "norm": _rounded(layer.norm_ratio),
+                        "rotation": round(layer.ratio, 4),
+                        "norm": round(layer.norm_ratio, 4),
                         "claims": list(layer.claims),
                         "agrees": layer.agrees if layer.applies else None,
                     }
@@ -75,7 +74,7 @@ def write(found: dict[str, tuple[Diagnosis, bool]], folder: Path, command: str) 
         },
         "provenance": provenance(command=command),
     }
-    write_atomically(folder / "heldout.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(folder / "heldout.json", to_json(content))
     write_atomically(folder / "heldout.md", table(found, command))
 
 
@@ -109,7 +108,3 @@ def table(found: dict[str, tuple[Diagnosis, bool]], command: str) -> str:
         ]  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, ""])
-
-
-def _rounded(value: float) -> float | None:
-    return round(value, 4) if value == value else None

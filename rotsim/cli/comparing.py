@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from rotsim.cli.tracing import trace_report
@@ -15,9 +13,9 @@ from rotsim.cli.tracing import trace_report
 @click.pass_context
 def compare(context: click.Context, file: str, as_json: bool) -> None:
     """Compare a saved simulation with theory; exit code 1 if they disagree. A trace gets its `trace report`."""
-    from rotsim import dataset
+    from rotsim import dataset, files
+    from rotsim.comparison import compare_with_theory
     from rotsim.terminal import console, report_table
-    from rotsim.theory.traces import compare_with_theory
 
     data = dataset.load(file)
     if data.attrs["source"] == "trace":
@@ -25,7 +23,7 @@ def compare(context: click.Context, file: str, as_json: bool) -> None:
         return
     report = compare_with_theory(data)
     if as_json:
-        click.echo(json.dumps(report.to_dict(), indent=2))
+        click.echo(files.to_json(report.to_dict()), nl=False)
     else:
         title = f"{file}: {data.attrs['source']}, {dataset.optimizer_of(data).describe()}"
         console().print(report_table(report, title, "measured"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -16,7 +15,7 @@ def _equilibrium(
     optimizer: Any, dim: int, gradient: str, scale: float | None, parameters: tuple[str, ...], output: str | None
 ) -> None:
     from rotsim.dataset import provenance
-    from rotsim.files import check_writable, write_atomically
+    from rotsim.files import check_writable, to_json, write_atomically
     from rotsim.terminal import console, equilibrium_table
     from rotsim.theory.equilibrium import equilibrium
 
@@ -36,7 +35,7 @@ def _equilibrium(
             "leading": leading.to_dict(),
             "provenance": provenance(),
         }
-        write_atomically(output, json.dumps(content, indent=2) + "\n")
+        write_atomically(output, to_json(content))
         click.echo(f"saved {output}")
 
 

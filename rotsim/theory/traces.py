@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rotsim import dataset
-from rotsim.comparison import Report, compare
-from rotsim.errors import InvalidInput
 from rotsim.gradients import ScaleInvariant
 from rotsim.optimizers import Lion, Unmodelled
 from rotsim.optimizers.base import Optimizer
@@ -163,32 +161,3 @@ def _log_equilibrium(optimizer: Optimizer, dim: int, point: int) -> np.ndarray:
     """Logarithms of norm, rotation and update at gradient scale exp(point · _GRID)."""
     found = equilibrium(optimizer, dim, ScaleInvariant(float(np.exp(point * _GRID))))
     return np.log([getattr(found, name) for name in dataset.QUANTITIES])
-
-
-def compare_with_theory(data: xr.Dataset) -> Report:
-    """Compare a simulation with the theory that its own spec selects; for traces, `rotsim.diagnosis.diagnose`.
-
-    Parameters
-    ----------
-    data : Dataset
-        From `rotsim.simulate`.
-
-    Returns
-    -------
-    Report
-        Against `rotsim.equilibrium`, hence the closed forms of `derivations.adamw` and its siblings.
-
-    Raises
-    ------
-    InvalidInput, NoEquilibrium
-        If it is a trace or a prediction, its gradients follow no law, or there is no weight decay.
-    DatasetError
-        If it does not follow the schema of `rotsim.dataset`.
-    """
-    dataset.validate(data)
-    if data.attrs["source"] == "trace":
-        raise InvalidInput("a trace is judged layer by layer; use `rotsim trace report` or rotsim.diagnosis.diagnose")
-    if data.attrs["source"] == "prediction":
-        raise InvalidInput("a prediction is no measurement; compare a simulation, or a trace, with theory")
-    optimizer, gradient = dataset.optimizer_of(data), dataset.gradient_of(data)
-    return compare(data, equilibrium(optimizer, dataset.spec_of(data)["dim"], gradient))
