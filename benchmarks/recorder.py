@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from benchmarks.parameters import append_result
 from experiments.networks.gpt import GPT, GPTSize
+from experiments.training.loop import train
 from rotsim.measure import Lion, Recorder
 
 OPTIMIZERS = {
@@ -31,18 +32,17 @@ class Trainer:
         if interval is not None:
             self.recorder = Recorder(self.model, self.optimizer, interval, 10 * interval, lags=lags).start()
 
+    def _loss(self) -> torch.Tensor:
+        return F.cross_entropy(self.model(self.tokens[:, :-1]).flatten(0, 1), self.tokens[:, 1:].flatten())
+
     def seconds(self, steps: int) -> float:
         """Seconds per step over a block: CPU time on a CPU, which other work disturbs less."""
         on_gpu = self.device.startswith("cuda")
         wait, clock = (torch.cuda.synchronize, time.perf_counter) if on_gpu else (lambda: None, time.process_time)
         wait()
         start = clock()
-        for _ in range(steps):
-            logits = self.model(self.tokens[:, :-1])
-            loss = F.cross_entropy(logits.flatten(0, 1), self.tokens[:, 1:].flatten())
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+        for _ in train(self.optimizer, self._loss, steps):
+            pass
         wait()
         return (clock() - start) / steps
 

@@ -11,7 +11,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from math import inf, isfinite, nan
+from inspect import signature
+from math import fsum, inf, isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments import ledger
 from rotsim.checks import Check, Report, Verdict
 from rotsim.dataset import provenance
 from rotsim.files import output_folder, to_json, write_atomically
@@ -29,6 +29,7 @@ from rotsim.gradients import Gradient
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import save_figure
+from rotsim.tasks import Ledger
 from rotsim.terminal import console, verdict_text
 from rotsim.windows import bonferroni
 
@@ -90,6 +91,10 @@ class Finding:
         return Report(tuple(self.checks))
 
 
+#: ``examine(quick)``, and with trainings ``examine(quick, store)``, where finished trials are kept.
+Examine = Callable[..., Finding]
+
+
 def course_checks(label: str, walk: xr.Dataset, course: xr.Dataset, k: float = 4.0) -> Iterator[Check]:
     """Norm and rotation of simulated neurons against `rotsim.predict`, every record window, transients included.
 
@@ -121,27 +126,44 @@ def gradient_scale(gradient: Gradient, dim: int, draws: int = 20_000) -> float:
     return float(np.sqrt((g**2).sum(axis=1).mean()))
 
 
-def conduct(
-    name: str, documentation: str, examine: Callable[[bool], Finding], quick: bool, folder: Path | None
-) -> Finding:
+def conduct(name: str, documentation: str, examine: Examine, quick: bool, folder: Path | None) -> Finding:
     """Examine a claim, print its checks, and write ``name.json`` and ``name.png`` into `folder` if one is given.
 
-    Trials that a run into the same folder had finished when it was cut off are not run again (`experiments.ledger`).
+    Trials that a run into the same folder had finished when it was cut off are not run again: they are in a ledger
+    beside the results, which goes when the result is written. Provenance counts them.
     """
     if folder is not None:
         folder = output_folder(folder, f"{name}.json", f"{name}.png")
-    with ledger.opened(folder and folder / f"{name}{'.quick' * quick}.trials.jsonl") as book:
-        started = _cpu_seconds()
-        finding = examine(quick)
-        seconds = _cpu_seconds() - started + book.reused_seconds
-        screen = console(soft_wrap=True)
-        for check in finding.checks:
-            screen.print(line(check))
-        if folder is not None:
-            write(name, documentation, finding, folder, quick, seconds, **book.summary())
-            book.close()
-            screen.print(f"wrote {folder / name}.json and .png")
+    ledger = Ledger(folder and folder / f"{name}{'.quick' * quick}.trials.jsonl")
+    started = _cpu_seconds()
+    finding = examine(quick, store=ledger) if "store" in signature(examine).parameters else examine(quick)
+    seconds = _cpu_seconds() - started + ledger.reused_seconds
+    screen = console(soft_wrap=True)
+    if ledger.reused:
+        screen.print(
+            f"took up {len(ledger.reused)} trials ({ledger.reused_seconds:.0f} CPU s) of a run that was cut off"
+        )
+    for check in finding.checks:
+        screen.print(line(check))
+    if folder is not None:
+        write(name, documentation, finding, folder, quick, seconds, **_trials(ledger))
+        if ledger.path is not None:
+            ledger.path.unlink(missing_ok=True)
+        screen.print(f"wrote {folder / name}.json and .png")
     return finding
+
+
+def _trials(ledger: Ledger) -> dict[str, Any]:
+    """How many trials ran and how many were taken up, for provenance; empty if the claim has none."""
+    found: dict[str, Any] = {"run": len(ledger.run), "cpu_seconds": round(fsum(e.cpu_seconds for e in ledger.run), 1)}
+    if ledger.reused:
+        found["reused_from_a_run_cut_off"] = {
+            "trials": len(ledger.reused),
+            "cpu_seconds": round(ledger.reused_seconds, 1),
+            "finished_from": min(entry.finished for entry in ledger.reused),
+            "finished_to": max(entry.finished for entry in ledger.reused),
+        }
+    return {"trials": found} if ledger.run or ledger.reused else {}
 
 
 def _cpu_seconds() -> float:
@@ -179,7 +201,7 @@ def write(
     save_figure(finding.figure, folder / f"{name}.png")
 
 
-def main(name: str, documentation: str | None, examine: Callable[[bool], Finding]) -> None:
+def main(name: str, documentation: str | None, examine: Examine) -> None:
     """Command line of a claim script; exit code 1 unless every statement passes."""
     text = documentation or ""
 

@@ -30,9 +30,10 @@ from experiments.claim import Finding, main
 from experiments.networks.gpt import GPTSize
 from experiments.paired import Comparison, checks, tuned
 from experiments.panels import finish, loss_axis, seed_curve, setting_axis
-from experiments.trials import Plain, TextTask, Trial, Turned, run_trials
+from experiments.training.trials import Plain, TextProblem, Trial, Turned, run_trials
 from rotsim.checks import Check
 from rotsim.plotting import style
+from rotsim.tasks import Ledger
 
 WEIGHT_DECAY = 0.5
 LARGER = 4.0  # times the initial norm
@@ -76,9 +77,9 @@ ARMS = {
 }
 
 
-def examine(quick: bool) -> Finding:
+def examine(quick: bool, store: Ledger | None = None) -> Finding:
     """Train every arm at every learning rate."""
-    task = TextTask(GPTSize(1, 16, 2, 16), normalised=False) if quick else TextTask(batch=16, normalised=False)
+    task = TextProblem(GPTSize(1, 16, 2, 16), normalised=False) if quick else TextProblem(batch=16, normalised=False)
     rates, steps, seeds = ((0.016,), 30, 3) if quick else ((0.004, 0.016), 800, 5)
     outcomes = run_trials(
         [
@@ -88,6 +89,7 @@ def examine(quick: bool) -> Finding:
             for seed in range(seeds)
         ],
         1 if quick else 2,
+        store,
     )
     loss = np.reshape([outcome.loss for outcome in outcomes], (len(ARMS), len(rates), seeds))
     numbers = {

@@ -31,10 +31,11 @@ from torch import nn
 from experiments.claim import Finding, main
 from experiments.paired import Comparison, at_best, checks
 from experiments.panels import finish, loss_axis, seed_curve, setting_axis
-from experiments.trials import ImageTask, Plain, Task, TextTask, Trial, run_trials
+from experiments.training.trials import ImageProblem, Plain, Problem, TextProblem, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.measure import Rotated, RotationalAdamW
 from rotsim.plotting import style
+from rotsim.tasks import Ledger
 
 LR = 0.016  # of the gains and biases, the same for all
 BALANCED = (0.0, 1.0)
@@ -46,7 +47,7 @@ class Case:
     """One network; an arm is (fraction of fast neurons, how many times faster), the first one balanced."""
 
     name: str
-    task: Task
+    task: Problem
     arms: tuple[tuple[float, float], ...]
     rotations: tuple[float, ...]
     steps: int
@@ -55,12 +56,15 @@ class Case:
 
 CASES = [
     Case(
-        "BN-MLP, digits", ImageTask(noise=0.5), (BALANCED, (0.1, 3.0), (0.1, 10.0), (0.1, 30.0), (0.5, 10.0)),
+        "BN-MLP, digits", ImageProblem(noise=0.5), (BALANCED, (0.1, 3.0), (0.1, 10.0), (0.1, 30.0), (0.5, 10.0)),
         (0.01, 0.02, 0.04, 0.08, 0.16), 400, 8,
     ),
-    Case("WN-GPT, text", TextTask(batch=16), (BALANCED, (0.1, 10.0), (0.5, 10.0)), (0.005, 0.01, 0.02, 0.04), 400, 8),
+    Case(
+        "WN-GPT, text", TextProblem(batch=16), (BALANCED, (0.1, 10.0), (0.5, 10.0)),
+        (0.005, 0.01, 0.02, 0.04), 400, 8,
+    ),
 ]  # fmt: skip
-QUICK = [Case("BN-MLP, digits", ImageTask(shape=(32, 32), noise=0.5), (BALANCED, (0.5, 10.0)), (0.04, 0.08), 60, 4)]
+QUICK = [Case("BN-MLP, digits", ImageProblem(shape=(32, 32), noise=0.5), (BALANCED, (0.5, 10.0)), (0.04, 0.08), 60, 4)]
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def row_factors(rows: int, fraction: float, times: float) -> torch.Tensor:
     return factors / factors.mean()
 
 
-def examine(quick: bool) -> Finding:
+def examine(quick: bool, store: Ledger | None = None) -> Finding:
     """Train every arm of every case at every mean rotation."""
     cases = QUICK if quick else CASES
     found: list[Check] = []
@@ -97,6 +101,7 @@ def examine(quick: bool) -> Finding:
                 for seed in range(case.seeds)
             ],
             1 if quick else 2,
+            store,
         )
         shape = (len(case.arms), len(case.rotations), case.seeds)
         loss = np.reshape([outcome.loss for outcome in outcomes], shape)

@@ -27,9 +27,10 @@ import rotsim
 from experiments.claim import Finding, main
 from experiments.paired import Comparison, at_best, checks
 from experiments.panels import finish, loss_axis, seed_curve, setting_axis
-from experiments.trials import ImageTask, Plain, Trial, run_trials
+from experiments.training.trials import ImageProblem, Plain, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.plotting import style
+from rotsim.tasks import Ledger
 
 NORMS = ("bn", "ln", "ws+ln")
 #: weight decay and learning rates; lr·wd relaxes the norm well within the run
@@ -37,7 +38,7 @@ GRIDS = {"adamw": (0.5, (0.004, 0.016, 0.064)), "sgdm": (0.005, (0.1, 0.4, 1.6))
 FACTOR = 1.5
 
 
-def examine(quick: bool) -> Finding:
+def examine(quick: bool, store: Ledger | None = None) -> Finding:
     """Train and record every normalisation under both optimizers."""
     shape = (32, 32) if quick else (64, 64, 64)
     seeds, steps = (3, 60) if quick else (6, 800)
@@ -46,12 +47,12 @@ def examine(quick: bool) -> Finding:
     for optimizer, (weight_decay, rates) in GRIDS.items():
         rates = rates[1:2] if quick else rates
         trials = [
-            Trial(ImageTask(network=norm, shape=shape), Plain(optimizer, lr, weight_decay), steps, seed, record=True)
+            Trial(ImageProblem(network=norm, shape=shape), Plain(optimizer, lr, weight_decay), steps, seed, record=True)
             for norm in NORMS
             for lr in rates
             for seed in range(seeds)
         ]
-        outcomes = run_trials(trials, 1 if quick else 2)
+        outcomes = run_trials(trials, 1 if quick else 2, store)
         loss, accuracy, spread = (
             np.reshape([getattr(outcome, name) for outcome in outcomes], (len(NORMS), len(rates), seeds))
             for name in ("loss", "accuracy", "within_layers")

@@ -28,18 +28,19 @@ import rotsim
 from experiments.claim import Finding, claimed, main
 from experiments.paired import Comparison, checks, tuned
 from experiments.panels import finish, loss_axis, plain_ticks, seed_curve, setting_axis
-from experiments.trials import ImageTask, Plain, Trial, run_trials
+from experiments.training.trials import ImageProblem, Plain, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
 from rotsim.statistics import Estimate, root_mean_square
+from rotsim.tasks import Ledger
 
 PRODUCT = 2e-3
 DIM = 256
 NAMES = ("adamw", "sgdm", "lion")
 
 
-def examine(quick: bool) -> Finding:
+def examine(quick: bool, store: Ledger | None = None) -> Finding:
     """Walks along a line of equal products, and of an undecayed parameter beside them."""
     rates = np.geomspace(1e-3, 1e-1, 3 if quick else 7)
     found = []
@@ -67,7 +68,7 @@ def examine(quick: bool) -> Finding:
             "undecayed_step": gain,
             "predicted_rotation": rotsim.equilibrium(spec(lr=0.01, weight_decay=PRODUCT / 0.01), DIM).rotation,
         }
-    numbers["network"] = network = _network(quick)
+    numbers["network"] = network = _network(quick, store)
     found += judge_network(*(np.array(network[name]) for name in ("lr", "rotation", "undecayed_step", "loss")))
     equal, slope, differs = found[-3:]
     spread = [f"{check.measured:.2%} ({check.statement.split(':')[0]})" for check in found[:-3:2]]
@@ -91,11 +92,11 @@ class AtEquilibrium(Plain):
         return super().build(model)
 
 
-def _network(quick: bool) -> dict[str, Any]:
+def _network(quick: bool, store: Ledger | None) -> dict[str, Any]:
     """Networks along the line: rotation (lr, seed), averaged over hidden layers, and what differs."""
     rates = np.geomspace(1e-3, 1e-1, 3 if quick else 5)
     seeds, steps = (3, 200) if quick else (5, 800)
-    task = ImageTask(shape=(32, 32) if quick else (64, 64, 64))
+    task = ImageProblem(shape=(32, 32) if quick else (64, 64, 64))
     outcomes = run_trials(
         [
             Trial(task, AtEquilibrium("adamw", float(lr), PRODUCT / float(lr)), steps, seed, constant=True, record=True)
@@ -103,6 +104,7 @@ def _network(quick: bool) -> dict[str, Any]:
             for seed in range(seeds)
         ],
         1 if quick else 2,
+        store,
     )
     found = {
         "rotation": [np.mean(list(outcome.rotation.values())) for outcome in outcomes],

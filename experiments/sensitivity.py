@@ -25,9 +25,10 @@ import rotsim
 from experiments.claim import Finding, main
 from experiments.paired import Comparison, checks, tuned
 from experiments.panels import finish, plain_ticks
-from experiments.trials import ImageTask, Trial, Turned, run_trials
+from experiments.training.trials import ImageProblem, Trial, Turned, run_trials
 from rotsim.checks import Check
 from rotsim.plotting import style
+from rotsim.tasks import Ledger
 
 MARGIN = 0.1
 #: options that differ from the defaults, the default first
@@ -39,16 +40,16 @@ VARIATIONS: dict[str, tuple[tuple[str, Any], ...]] = {
     "means free": (("zero_mean", False),),
     "per tensor": (("per_neuron", False),),
 }
-_MLP = ImageTask(noise=0.5)
+_MLP = ImageProblem(noise=0.5)
 #: task, weight decay, learning rates, steps
 CASES = {
-    "adamw": (ImageTask(network="resnet", shape=(8, 2, 1), noise=0.5), 0.05, (0.016, 0.064, 0.256), 300),
+    "adamw": (ImageProblem(network="resnet", shape=(8, 2, 1), noise=0.5), 0.05, (0.016, 0.064, 0.256), 300),
     "sgdm": (_MLP, 1e-3, (0.4, 1.6, 6.4), 300),
     "lion": (_MLP, 0.5, (0.004, 0.016, 0.064), 300),
 }
 
 
-def examine(quick: bool) -> Finding:
+def examine(quick: bool, store: Ledger | None = None) -> Finding:
     """Train every variation of every optimizer."""
     seeds = 4 if quick else 12
     found: list[Check] = []
@@ -56,14 +57,14 @@ def examine(quick: bool) -> Finding:
     names = list(VARIATIONS)[::3] if quick else list(VARIATIONS)
     for optimizer, (task, weight_decay, rates, steps) in CASES.items():
         if quick:
-            task, rates, steps = ImageTask(shape=(32, 32), noise=0.5), rates[1:2], 40
+            task, rates, steps = ImageProblem(shape=(32, 32), noise=0.5), rates[1:2], 40
         trials = [
             Trial(task, Turned(optimizer, lr, weight_decay, VARIATIONS[name]), steps, seed)
             for name in names
             for lr in rates
             for seed in range(seeds)
         ]
-        outcomes = run_trials(trials, 1 if quick else 2)
+        outcomes = run_trials(trials, 1 if quick else 2, store)
         loss = np.reshape([outcome.loss for outcome in outcomes], (len(names), len(rates), seeds))
         found += judge(rotsim.OPTIMIZERS[optimizer].label, names, loss)
         numbers[optimizer] = {

@@ -34,10 +34,11 @@ from experiments.claim import Finding, main
 from experiments.networks.gpt import GPTSize
 from experiments.paired import Comparison, at_best, checks
 from experiments.panels import finish, plain_ticks
-from experiments.trials import ImageTask, Plain, Task, TextTask, Trial, run_trials
+from experiments.training.trials import ImageProblem, Plain, Problem, TextProblem, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.measure import Rotated, RotationalAdamW
 from rotsim.plotting import style
+from rotsim.tasks import Ledger
 
 Setting = tuple[float, float]
 
@@ -58,7 +59,7 @@ class Case:
     """One network with the settings (lr, weight decay) of each arm."""
 
     name: str
-    task: Task
+    task: Problem
     adamw: tuple[Setting, ...]
     adam_l2: tuple[Setting, ...]
     l2: float
@@ -80,23 +81,23 @@ def _grid(rates: tuple[float, ...], decays: tuple[float, ...]) -> tuple[Setting,
 
 CASES = [
     Case(
-        "ResNet, digits", ImageTask(network="resnet", shape=(8, 2, 1), noise=0.5),
+        "ResNet, digits", ImageProblem(network="resnet", shape=(8, 2, 1), noise=0.5),
         _grid((0.016, 0.064, 0.256), (0.05, 0.5)), _grid((0.004, 0.016, 0.064), (1e-4, 1e-3, 1e-2)), 1e-3, 300, 5,
     ),
     Case(
-        "WN-GPT, text", TextTask(batch=16),
+        "WN-GPT, text", TextProblem(batch=16),
         _grid((0.004, 0.016), (0.5,)), _grid((0.004, 0.016), (1e-4, 1e-3)), 1e-3, 700, 3,
     ),
 ]  # fmt: skip
 QUICK = [
     Case(
-        "WN-GPT, text", TextTask(GPTSize(1, 16, 2, 16)),
+        "WN-GPT, text", TextProblem(GPTSize(1, 16, 2, 16)),
         _grid((0.03,), (0.5,)), _grid((0.03,), (1e-3,)), 1e-3, 40, 3,
     ),
 ]  # fmt: skip
 
 
-def examine(quick: bool) -> Finding:
+def examine(quick: bool, store: Ledger | None = None) -> Finding:
     """Train and record every arm of every case."""
     found: list[Check] = []
     numbers: dict[str, Any] = {}
@@ -107,7 +108,7 @@ def examine(quick: bool) -> Finding:
             trials = [
                 Trial(case.task, arm, case.steps, seed, record=True) for arm in settings for seed in range(case.seeds)
             ]
-            results[name] = run_trials(trials, 1 if quick else 2)
+            results[name] = run_trials(trials, 1 if quick else 2, store)
         arrays = {
             what: [
                 np.reshape([getattr(outcome, what) for outcome in outcomes], (-1, case.seeds))

@@ -24,7 +24,7 @@ Where the weights have neither gains nor a good initial norm the first statement
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -36,9 +36,10 @@ import rotsim
 from experiments.claim import Finding, main
 from experiments.paired import Comparison, checks, holm, tuned
 from experiments.panels import finish, loss_axis, seed_curve, setting_axis
-from experiments.trials import ImageTask, Plain, Task, TextTask, Trial, Turned, run_trials
+from experiments.training.trials import ImageProblem, Plain, Problem, TextProblem, Trial, Turned, run_trials
 from rotsim.checks import Check
 from rotsim.plotting import style
+from rotsim.tasks import Ledger
 
 ARMS = (Plain, Turned)
 MARGIN = 0.05
@@ -49,7 +50,7 @@ class Case:
     """One optimizer on one network, over a grid of learning rates."""
 
     name: str
-    task: Task
+    task: Problem
     optimizer: str
     weight_decay: float
     rates: tuple[float, ...]
@@ -67,28 +68,29 @@ class Case:
         ]
 
 
-RESNET = ImageTask(network="resnet", shape=(8, 2, 1), noise=0.5)
+RESNET = ImageProblem(network="resnet", shape=(8, 2, 1), noise=0.5)
 CASES = [
     Case("ResNet, digits", RESNET, "adamw", 0.05, (0.004, 0.016, 0.064, 0.256), 300, 6),
     Case("ResNet, digits", RESNET, "sgdm", 1e-3, (0.1, 0.4, 1.6, 6.4), 300, 6),
     Case("ResNet, digits", RESNET, "lion", 0.5, (0.004, 0.016, 0.064, 0.256), 300, 6),
-    Case("WN-GPT, text", TextTask(batch=16), "adamw", 0.1, (0.016, 0.064), 700, 7),
+    Case("WN-GPT, text", TextProblem(batch=16), "adamw", 0.1, (0.016, 0.064), 700, 7),
 ]
-_FAST = ImageTask(shape=(32, 32), noise=0.5)
+_FAST = ImageProblem(shape=(32, 32), noise=0.5)
 QUICK = [
     Case("MLP, digits", _FAST, "adamw", 0.05, (0.016, 0.256), 40, 3),
     Case("MLP, digits", _FAST, "sgdm", 1e-3, (0.4, 6.4), 40, 3),
 ]
 
 
-def examine(quick: bool) -> Finding:
+def examine(quick: bool, store: Ledger | None = None) -> Finding:
     """Train every case and test the three statements."""
-    return examine_cases(QUICK if quick else CASES, 1 if quick else 2)
+    return examine_cases(QUICK if quick else CASES, 1 if quick else 2, store)
 
 
-def examine_cases(cases: list[Case], processes: int, device: str = "cpu") -> Finding:
+def examine_cases(cases: list[Case], processes: int, store: Ledger | None, device: str = "cpu") -> Finding:
     """The finding for any list of cases."""
-    outcomes = iter(run_trials([trial for case in cases for trial in case.trials()], processes, device))
+    trials = [replace(trial, device=device) for case in cases for trial in case.trials()]
+    outcomes = iter(run_trials(trials, processes, store))
     losses = []
     for case in cases:
         shape = (len(ARMS), 2, len(case.rates), case.seeds)

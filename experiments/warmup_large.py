@@ -13,11 +13,12 @@ import torch
 
 from experiments.claim import Finding, main
 from experiments.networks.gpt import GPTSize
-from experiments.trials import ImageTask, TextTask
+from experiments.training.trials import ImageProblem, TextProblem
 from experiments.warmup import QUICK, Case, examine_cases
+from rotsim.tasks import Ledger
 
-_RESNET = ImageTask("fashion", "resnet", (16, 3, 3), batch=128, noise=0.0)
-_GPT = TextTask(GPTSize(layers=6, width=384, heads=6, context=256), batch=32)
+_RESNET = ImageProblem("fashion", "resnet", (16, 3, 3), batch=128, noise=0.0)
+_GPT = TextProblem(GPTSize(layers=6, width=384, heads=6, context=256), batch=32)
 CASES = [
     Case("ResNet-20, Fashion-MNIST", _RESNET, "adamw", 0.05, (0.004, 0.016, 0.064, 0.256), 2000, 3),
     Case("ResNet-20, Fashion-MNIST", _RESNET, "sgdm", 1e-3, (0.1, 0.4, 1.6, 6.4), 2000, 3),
@@ -25,9 +26,9 @@ CASES = [
 ]
 
 
-def examine(quick: bool) -> Finding:
+def examine(quick: bool, store: Ledger | None = None) -> Finding:
     """Train every case on a GPU if there is one."""
-    return examine_cases(QUICK if quick else CASES, 1, "cuda" if torch.cuda.is_available() else "cpu")
+    return examine_cases(QUICK if quick else CASES, 1, store, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 if __name__ == "__main__":

@@ -12,13 +12,15 @@ import torch
 from scipy import stats
 
 from experiments import __main__ as runner
-from experiments import frozen, imbalance, invariance, ledger, product, sensitivity, special, table, warmup
+from experiments import frozen, imbalance, invariance, product, sensitivity, special, table, warmup
 from experiments.claim import Finding, claimed, conduct, line
 from experiments.networks.variants import ResNet, normalised_mlp
 from experiments.paired import Comparison, at_best, checks, holm, tuned
-from experiments.trials import ImageTask, Plain, TextTask, Trial, Turned, key, lr_factor, run_trial, run_trials
+from experiments.training.loop import rise_and_fall
+from experiments.training.trials import ImageProblem, Plain, TextProblem, Trial, Turned, run_trials
 from rotsim.errors import InvalidInput
 from rotsim.measure import Rotated
+from rotsim.tasks import Ledger
 
 pytestmark = pytest.mark.machine
 
@@ -200,64 +202,64 @@ def test_bad_factors_are_answered_in_a_line(bad):
         Rotated(torch.optim.AdamW([weight]), 0.01, per_neuron=False, factors={weight: torch.ones(4)})
 
 
+def run(trial):
+    return run_trials([trial])[0]
+
+
 def test_a_trial_repeats_and_its_seed_matters():
-    task = ImageTask(shape=(16,))
-    first, again, other = (run_trial(Trial(task, Turned("adamw", 0.02, 0.5), 20, seed)).loss for seed in (0, 0, 1))
+    task = ImageProblem(shape=(16,))
+    first, again, other = (run(Trial(task, Turned("adamw", 0.02, 0.5), 20, seed)).loss for seed in (0, 0, 1))
     assert first == again != other
-    assert first != run_trial(Trial(task, Plain("adamw", 0.02, 0.5), 20, 0)).loss
+    assert first != run(Trial(task, Plain("adamw", 0.02, 0.5), 20, 0)).loss
 
 
 def test_a_run_that_diverges_counts_as_guessing():
-    task = ImageTask(shape=(16,))
-    lost = run_trial(Trial(task, Plain("sgdm", 1e30, 0.0), 20, 0, record=True))
+    task = ImageProblem(shape=(16,))
+    lost = run(Trial(task, Plain("sgdm", 1e30, 0.0), 20, 0, record=True))
     assert lost.loss == task.chance and np.isnan(lost.within_layers)
-    assert run_trial(Trial(TextTask(), Plain("sgdm", 0.0, 0.0), 1, 0)).loss <= TextTask().chance
+    assert run(Trial(TextProblem(), Plain("sgdm", 0.0, 0.0), 1, 0)).loss <= TextProblem().chance
 
 
 def test_schedule():
-    factors = [lr_factor(step, 100, 10) for step in range(100)]
-    assert factors[0] == pytest.approx(1 / 11) and factors[10] == 1.0 == max(factors)
+    factors = rise_and_fall(100, 10)
+    assert factors[0] == pytest.approx(1 / 11) and factors[10] == 1.0 == factors.max()
     assert np.all(np.diff(factors[:11]) > 0) and np.all(np.diff(factors[10:]) < 0) and factors[-1] < 1e-3
-    assert lr_factor(0, 100, 0) == 1.0
+    assert rise_and_fall(100, 0)[0] == 1.0
 
 
 # ------------------------------------------------------------------------------------- a claim that was cut off
 
 
-TINY = Trial(ImageTask(shape=(16,)), Plain("adamw", 0.02, 0.5), 10, 0)
+TINY = Trial(ImageProblem(shape=(16,)), Plain("adamw", 0.02, 0.5), 10, 0)
 TRIALS = [replace(TINY, seed=seed) for seed in range(3)]
 
 
-def test_trials_of_a_run_that_was_cut_off_are_taken_up_and_counted(tmp_path, capsys):
+def test_trials_of_a_run_that_was_cut_off_are_taken_up(tmp_path):
     path = tmp_path / "x.trials.jsonl"
-    with ledger.opened(path) as book:
-        first = run_trials(TRIALS[:2], 1)
-        assert len(book.run) == 2 and not book.reused
-    path.write_text(path.read_text() + '{"key": "cut o')  # the line that was being written
-    with ledger.opened(path) as book:
-        again = run_trials(TRIALS, 1)
-        summary = book.summary()["trials"]
-    assert [o.loss for o in again[:2]] == [o.loss for o in first] and again[2].loss == run_trial(TRIALS[2]).loss
-    assert again[2].loss not in {o.loss for o in first}
-    assert summary["run"] == 1 and summary["reused_from_a_run_cut_off"]["trials"] == 2
-    assert book.reused_seconds == pytest.approx(sum(entry["cpu_seconds"] for entry in book.kept.values()))
-    assert "took up 2 trials" in capsys.readouterr().out
+    first = run_trials(TRIALS[:2], 1, Ledger(path))
+    path.write_text(path.read_text() + '{"id": "cut o')  # the line that was being written
+    book = Ledger(path)
+    again = run_trials(TRIALS, 1, book)
+    assert repr(again[:2]) == repr(first) and repr(again[2]) == repr(run(TRIALS[2])) != repr(first[0])
+    assert len(book.run) == 1 and len(book.reused) == 2
+    assert repr(run_trials(TRIALS, 2)) == repr(again)  # in other processes: the same bits
 
 
 def test_a_trial_that_differs_in_anything_is_another():
     others = [replace(TINY, seed=1), replace(TINY, steps=11), replace(TINY, arm=Turned("adamw", 0.02, 0.5))]
-    keys = {key(trial, device) for trial in (TINY, *others) for device in ("cpu", "cuda")}
-    assert len(keys) == 8 and key(TINY, "cpu") == key(replace(TINY), "cpu")
+    ids = {replace(trial, device=device).strong_id() for trial in (TINY, *others) for device in ("cpu", "cuda")}
+    assert len(ids) == 8 and TINY.strong_id() == replace(TINY).strong_id()
+    assert {"torch", "code", "rotsim"} < TINY.strong_id_value().keys()
 
 
 def test_a_claim_that_crashed_goes_on_where_it_was(tmp_path):
     """What it takes over and what that took is in the provenance, and counted in its CPU time; then nothing is left."""
 
-    def examine(quick, crash):
-        run_trials(TRIALS[:2], 1)
+    def examine(quick, store, crash):
+        run_trials(TRIALS[:2], 1, store)
         if crash:
             raise ValueError("cut off")
-        run_trials(TRIALS[2:], 1)
+        run_trials(TRIALS[2:], 1, store)
         return Finding([claimed("x", 1.0, 0.1, high=2.0)], plt.figure())
 
     left = tmp_path / "x.trials.jsonl"

@@ -136,15 +136,15 @@ def test_hidden_rows_are_scale_invariant_and_the_head_is_not(torch):
 
 def test_only_matrices_are_decayed(torch):
     from experiments.networks.models import bn_mlp
-    from experiments.networks.train import Run, make_optimizer
+    from experiments.training.optimizers import make_optimizer
 
     model = bn_mlp((12, 10, 4))
     for kind in ("adamw", "adam_l2", "sgdm", "lion"):
-        optimizer = make_optimizer(Run((12, 10, 4), 8, 1, kind, lr=0.1, weight_decay=0.2), model)
+        optimizer = make_optimizer(kind, model, 0.1, 0.2, 0.99)
         decays = {p.ndim: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
         assert decays == {2: 0.2, 1: 0.0}
     with pytest.raises(InvalidInput, match="optimizer 'adam' is unknown; choose from adamw"):
-        make_optimizer(Run((12, 10, 4), 8, 1, "adam", lr=0.1, weight_decay=0.2), model)
+        make_optimizer("adam", model, 0.1, 0.2, 0.99)
 
 
 def test_mantissas_are_rounded_to_the_stated_precision(torch):

@@ -11,12 +11,13 @@ from rich.table import Table
 
 from experiments.networks import heldout
 from experiments.networks.agreement import agreement
-from experiments.networks.record import SHIPPED, record
-from experiments.networks.suite import SUITES, choose_device, runs_of, trace_of, write_report
+from experiments.networks.record import SHIPPED, AnyRun, record
+from experiments.networks.suite import SUITES, Recording, Traces, choose_device, runs_of, write_report
 from rotsim.dataset import load
 from rotsim.errors import DatasetError, InvalidInput
 from rotsim.files import output_folder
 from rotsim.measure.shipped import TRACES
+from rotsim.tasks import collect
 from rotsim.terminal import console
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -58,27 +59,19 @@ def main(
     words += [f"--steps {steps}"] if steps else []
     screen = console(stderr=True)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    done: dict[str, Path] = {}
     with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
-        for name, run in runs.items():
-            path = trace_of(folder, name, run)
-            if path is None:
-                bar = progress.add_task(name, total=run.steps)
-                try:
-                    path = record(
-                        name,
-                        run,
-                        folder,
-                        device=chosen,
-                        data=data,
-                        command=f"{' '.join(words)} --only {name}",
-                        on_step=lambda bar=bar: progress.advance(bar),
-                    )
-                except InvalidInput as error:
-                    progress.remove_task(bar)
-                    screen.print(f"skipped {name}: {error}", markup=False)
-                    continue
-            done[name] = path
+
+        def recording(name: str, run: AnyRun) -> Recording:
+            bar = progress.add_task(name, total=run.steps)
+            command = f"{' '.join(words)} --only {name}"
+            return Recording(name, run, folder, chosen, data, command, lambda: progress.advance(bar))
+
+        found = collect([recording(name, run) for name, run in runs.items()], store=Traces())
+    results = dict(zip(runs, found, strict=True))
+    for name, result in results.items():
+        if "skipped" in result:
+            screen.print(f"skipped {name}: {result['skipped']}", markup=False)
+    done = {name: result["trace"] for name, result in results.items() if "trace" in result}
     if not done:
         raise InvalidInput("no run of the suite could be made; see the reasons above")
     click.echo(f"wrote {write_report(suite, folder, done, ' '.join(words + [f'--only {name}' for name in only]))}")

@@ -39,6 +39,13 @@ class Text:
         return Text(self.name, self.train.to(device), self.validation.to(device))
 
 
+def windows(tokens: torch.Tensor, batch: int, length: int, draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Windows of a text drawn with replacement, (batch, length), and the tokens that follow each of theirs."""
+    start = torch.randint(len(tokens) - length - 1, (batch, 1), generator=draw)
+    rows = tokens[(start + torch.arange(length + 1)).to(tokens.device)]
+    return rows[:, :-1], rows[:, 1:]
+
+
 def load_corpus(file: Path = FILE) -> Text:
     """Read the committed corpus.
 

@@ -47,6 +47,16 @@ class Images:
         """The same images on another device."""
         return Images(self.name, *(t.to(device) for t in (self.train_x, self.train_y, self.test_x, self.test_y)))
 
+    def batch(self, size: int, noise: float, draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Training images drawn with replacement, under fresh Gaussian noise, and their labels."""
+        chosen = torch.randint(len(self.train_x), (size,), generator=draw).to(self.train_x.device)
+        return noisy(self.train_x[chosen], noise, draw), self.train_y[chosen]
+
+
+def noisy(x: torch.Tensor, noise: float, draw: torch.Generator) -> torch.Tensor:
+    """Fresh Gaussian noise of standard deviation `noise` on every pixel; with 0, nothing is drawn."""
+    return x + noise * torch.randn(x.shape, generator=draw).to(x.device) if noise else x
+
 
 def load_images(name: str, folder: Path | None = None) -> Images:
     """Load ``"digits"`` or ``"fashion"``; `folder` is where to look for Fashion-MNIST first.

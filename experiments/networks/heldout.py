@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from experiments.networks.train import one_thread
 from experiments.networks.zoo import NETWORKS
+from experiments.training.loop import one_thread
 from rotsim.dataset import provenance
 from rotsim.diagnosis import Diagnosis, diagnose
 from rotsim.errors import InvalidInput

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 import xarray as xr
 
 from experiments.networks.gpt import GPTSize
-from experiments.networks.record import INPUT_NOISE, SHIPPED, AnyRun
+from experiments.networks.record import INPUT_NOISE, SHIPPED, AnyRun, record
 from experiments.networks.train import Run
 from experiments.networks.train_text import TextRun
 from rotsim import dataset, files
@@ -19,6 +21,7 @@ from rotsim.diagnosis import Diagnosis, diagnose
 from rotsim.errors import DatasetError, InvalidInput
 from rotsim.measure.shipped import shipped_traces
 from rotsim.plotting import save_figure, trace_figure
+from rotsim.tasks import Entry, Task, digest
 
 # lr and weight decay: the norm relaxes in 125 (ci) and about 500 steps (the others)
 _CI = {"adamw": (4e-3, 1.0), "sgdm": (0.1, 4e-3), "adam_l2": (4e-3, 4e-3), "lion": (4e-4, 10.0)}
@@ -99,19 +102,47 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def finished(path: Path, run: AnyRun) -> bool:
-    """True if `path` holds this very run, completed: a suite that was interrupted goes on with the next."""
-    try:
-        provenance = json.loads(dataset.load(path).attrs["provenance"])
-    except DatasetError:
-        return False
-    return bool(provenance.get("run") == json.loads(json.dumps(asdict(run))))
+@dataclass(frozen=True)
+class Recording(Task):
+    """One run of a suite; its result says where the trace is, or why there is none."""
+
+    name: str
+    settings: AnyRun
+    folder: Path
+    device: torch.device
+    data: Path | None
+    command: str
+    on_step: Callable[[], object]
+
+    def strong_id_value(self) -> Any:
+        """What a trace says about its run: where it lies and where it is trained do not count."""
+        return asdict(self.settings)
+
+    def run(self) -> dict[str, str]:
+        """Train and record; a run whose data are missing is skipped."""
+        where = {"device": self.device, "data": self.data, "command": self.command, "on_step": self.on_step}
+        try:
+            return {"trace": str(record(self.name, self.settings, self.folder, **where))}
+        except InvalidInput as error:
+            return {"skipped": str(error)}
 
 
-def trace_of(folder: Path, name: str, run: AnyRun) -> Path | None:
-    """Where a run's trace is: in `folder`, or in the package if it ships this very run; None if it is to be made."""
-    places = (folder / f"{name}.nc", shipped_traces().get(name))
-    return next((path for path in places if path is not None and finished(path, run)), None)
+class Traces:
+    """Traces as a store of tasks: each says which run it holds. The runs that ship with the package are there too."""
+
+    def find(self, task: Recording) -> Entry | None:
+        """The trace of this very run, completed: a suite that was interrupted goes on with the next."""
+        for path in (task.folder / f"{task.name}.nc", shipped_traces().get(task.name)):
+            with suppress(DatasetError):
+                if path is not None:
+                    provenance = json.loads(dataset.load(path).attrs["provenance"])
+                    if digest(provenance.get("run")) == task.strong_id():
+                        return Entry({"trace": str(path)}, provenance["seconds"], provenance["created"])
+        return None
+
+    def add(self, task: Recording, result: dict[str, str], cpu_seconds: float) -> Entry:
+        """The trace is written already."""
+        return Entry(result, cpu_seconds, "")
 
 
 def runs_of(suite: str, only: tuple[str, ...], seed: int, steps: int | None) -> dict[str, AnyRun]:
@@ -123,7 +154,7 @@ def runs_of(suite: str, only: tuple[str, ...], seed: int, steps: int | None) -> 
     return {name: replace(run, **changes) for name, run in runs.items() if not only or name in only}
 
 
-def write_report(suite: str, folder: Path, paths: dict[str, Path], command: str) -> Path:
+def write_report(suite: str, folder: Path, paths: Mapping[str, str], command: str) -> Path:
     """``folder/README.md`` and one figure per run at constant rates, from the traces at `paths`, by name."""
     traces = {name: dataset.load(path) for name, path in paths.items()}
     scheduled = {name: trace for name, trace in traces.items() if name.startswith("warmup")}

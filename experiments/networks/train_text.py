@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
-from experiments.networks.corpus import Text
+from experiments.networks.corpus import Text, windows
 from experiments.networks.gpt import GPT, GPTSize
-from experiments.networks.train import fit, make_optimizer, one_thread, seeded
+from experiments.networks.train import mean_of_last
+from experiments.training import loop
+from experiments.training.loop import one_thread, seeded
+from experiments.training.optimizers import make_optimizer
 from rotsim.measure import Recorder
+from rotsim.theory.schedules import cosine, warmup
 
 
 @dataclass(frozen=True)
 class TextRun:
     """Everything that determines a run besides the text.
 
-    ``optimizer`` is one of `experiments.networks.train.OPTIMIZERS`; ``normalised`` chooses the weight-normalised
+    ``optimizer`` is one of `experiments.training.optimizers.NAMES`; ``normalised`` chooses the weight-normalised
     GPT; ``warmup`` None keeps the learning rate constant, a share of the steps warms it up over these and then
     lets it fall to 0 as a cosine.
     """
@@ -68,19 +73,25 @@ def train_text(
         model = seeded(lambda: GPT(run.size, run.normalised), run.seed, device)
         draw = torch.Generator().manual_seed(run.seed)
         text = text.to(device)
-        optimizer = make_optimizer(run, model, run.beta2)
-        offsets = torch.arange(run.size.context + 1, device=device)
+        optimizer = make_optimizer(run.optimizer, model, run.lr, run.weight_decay, run.beta2)
 
         def loss(source: torch.Tensor) -> torch.Tensor:
-            start = torch.randint(len(source) - run.size.context - 1, (run.batch, 1), generator=draw).to(device)
-            tokens = source[start + offsets]
-            return F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+            tokens, following = windows(source, run.batch, run.size.context, draw)
+            return F.cross_entropy(model(tokens).flatten(0, 1), following.flatten())
 
         recorder = Recorder(model, optimizer, interval, window, note=_note(run, text, model))
-        train_loss = fit(run, lambda: loss(text.train), optimizer, recorder, on_step, run.warmup)
+        factors = None if run.warmup is None else _factors(run.steps, round(run.warmup * run.steps))
+        with recorder:
+            train_loss = mean_of_last(loop.train(optimizer, lambda: loss(text.train), run.steps, factors), on_step)
         with torch.no_grad():
             validation = torch.stack([loss(text.validation) for _ in range(50)]).mean().item()
     return recorder, {"train_loss": train_loss, "validation_loss": validation}
+
+
+def _factors(steps: int, rise: int) -> np.ndarray:
+    """Linear to the peak over `rise` steps, which one more step keeps, then a cosine to zero."""
+    fall = cosine(steps - rise)
+    return warmup(rise, lambda step: fall(step - 1))(np.arange(1, steps + 1))
 
 
 def _note(run: TextRun, text: Text, model: torch.nn.Module) -> dict[str, object]:

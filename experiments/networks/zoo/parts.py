@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from experiments.networks.corpus import load_corpus
+from experiments.networks.corpus import load_corpus, windows
 from experiments.networks.data import load_images
-from rotsim.measure import Lion
+from experiments.training.loop import train
+from experiments.training.optimizers import make_optimizer
 
 Made = tuple[nn.Module, torch.optim.Optimizer, Callable[[], object]]
 NETWORKS: dict[str, Callable[[], Made]] = {}
@@ -27,10 +29,8 @@ def images(batch: int = 64, noise: float = 0.5) -> Callable[[], tuple[torch.Tens
     digits, draw = load_images("digits"), torch.Generator().manual_seed(0)
 
     def next_batch() -> tuple[torch.Tensor, torch.Tensor]:
-        chosen = torch.randint(len(digits.train_x), (batch,), generator=draw)
-        x = digits.train_x[chosen]
-        x = x + noise * torch.randn(x.shape, generator=draw)
-        return x.view(-1, 1, 8, 8), digits.train_y[chosen]
+        x, y = digits.batch(batch, noise, draw)
+        return x.view(-1, 1, 8, 8), y
 
     return next_batch
 
@@ -38,49 +38,27 @@ def images(batch: int = 64, noise: float = 0.5) -> Callable[[], tuple[torch.Tens
 def text(batch: int = 16, length: int = 32) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
     """Windows of the corpus and the bytes that follow."""
     tokens, draw = load_corpus().train, torch.Generator().manual_seed(0)
-
-    def next_batch() -> tuple[torch.Tensor, torch.Tensor]:
-        start = torch.randint(len(tokens) - length - 1, (batch, 1), generator=draw)
-        rows = tokens[start + torch.arange(length + 1)]
-        return rows[:, :-1], rows[:, 1:]
-
-    return next_batch
-
-
-def groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
-    """Matrices decay, vectors do not."""
-    parameters = list(model.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    return lambda: windows(tokens, batch, length, draw)
 
 
 def adamw(model: nn.Module, lr: float = 4e-3, decay: float = 1.0, beta2: float = 0.95) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups(model, decay), lr=lr, betas=(0.9, beta2))
+    return make_optimizer("adamw", model, lr, decay, beta2)
 
 
 def adam(model: nn.Module, lr: float = 4e-3, decay: float = 1e-2) -> torch.optim.Optimizer:
-    return torch.optim.Adam(groups(model, decay), lr=lr, betas=(0.9, 0.95))
+    return make_optimizer("adam_l2", model, lr, decay, 0.95)
 
 
 def sgdm(model: nn.Module, lr: float = 0.1, decay: float = 5e-3) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups(model, decay), lr=lr, momentum=0.9)
+    return make_optimizer("sgdm", model, lr, decay, 0.95)
 
 
 def lion(model: nn.Module, lr: float = 4e-4, decay: float = 10.0) -> torch.optim.Optimizer:
-    return Lion(groups(model, decay), lr=lr)
+    return make_optimizer("lion", model, lr, decay, 0.95)
 
 
 def trained(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable[[], torch.Tensor]) -> Made:
-    def step() -> float:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        optimizer.step()
-        return value.item()
-
-    return model, optimizer, step
+    return model, optimizer, partial(next, train(optimizer, loss))
 
 
 def classifier(
