@@ -129,7 +129,7 @@ def main(
             console.print(f"[yellow]interrupted in {name}[/]; what was finished is kept: `--from {name}` goes on\n")
             stopped = True
             break
-        console.print(f"{outcomes[-1].seconds:.0f} s\n")
+        console.print(f"{outcomes[-1].verdict} ({outcomes[-1].seconds:.0f} s)\n", markup=False)
     if outcomes:
         console.print(summary(outcomes))
     if stopped:

@@ -32,10 +32,10 @@ class Check:
         "norm", "rotation", "update_rms", or a statement in words.
     measured, standard_error : float
         NaN where nothing is measured, as of a proof.
-    predicted : float
-        NaN where an interval is claimed and no number.
+    predicted, tolerance : float
+        And the relative model error allowed of it; NaN where an interval is claimed and no number.
     low, high : float
-        Interval that is allowed, apart from noise. Around a prediction it is the model error.
+        Interval that is allowed, apart from noise.
     verdict : {"PASS", "FAIL", "UNRESOLVED", "NOT EQUILIBRATED"}
     note : str
         Why, or from which step on the average was taken.
@@ -46,6 +46,7 @@ class Check:
     measured: float = nan
     standard_error: float = nan
     predicted: float = nan
+    tolerance: float = nan
     low: float = -inf
     high: float = inf
     verdict: Verdict
@@ -58,7 +59,7 @@ class Check:
         """A measured number beside its prediction, of which a relative error of `tolerance` is allowed."""
         return cls(
             group=group, quantity=quantity, measured=found.value, standard_error=found.standard_error,
-            predicted=predicted, low=predicted * (1 - tolerance), high=predicted * (1 + tolerance),
+            predicted=predicted, tolerance=tolerance, low=predicted * (1 - tolerance), high=predicted * (1 + tolerance),
             verdict=verdict, note=note,
         )  # fmt: skip
 
@@ -92,11 +93,6 @@ class Check:
     def relative_error(self) -> float:
         """measured / predicted - 1."""
         return (self.measured - self.predicted) / self.predicted
-
-    @property
-    def tolerance(self) -> float:
-        """Relative model error allowed on top of the statistical one."""
-        return (self.high - self.low) / 2 / self.predicted
 
     def interval(self) -> str:
         """What is allowed, in words: "at least 2", "0.97 to 1.03"."""

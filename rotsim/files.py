@@ -187,7 +187,7 @@ def _json(value: Any, digits: int | None, newline: str) -> str:
         ]
         return f"{{{inner}{f',{inner}'.join(parts)}{newline}}}" if parts else "{}"
     parts = [_json(item, digits, inner) for item in value]
-    if any(isinstance(item, dict | list | tuple) or hasattr(item, "tolist") for item in value):
+    if any(part[0] in "[{" for part in parts):
         return f"[{inner}{f',{inner}'.join(parts)}{newline}]"
     return f"[{', '.join(parts)}]"
 

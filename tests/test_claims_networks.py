@@ -71,7 +71,7 @@ def test_the_runner_tells_a_new_refutation_from_a_lack_of_seeds():
     assert runner.judge(fine, refuted, quick=True)[1] and not runner.judge(wrong, held, quick=True)[1]
     assert not runner.judge(wrong, held)[1] and not runner.judge(fine, refuted)[1] and not runner.judge(wrong, None)[1]
     assert runner.judge(open_, held)[1] and runner.judge(open_, held)[0] == "UNRESOLVED: 1 of 1 statements"
-    assert runner.judge(fine, undecided)[1] and not runner.judge(wrong, undecided)[1]
+    assert runner.judge(fine, undecided)[1] and runner.judge(wrong, undecided)[1]
 
 
 def verdicts(found):
