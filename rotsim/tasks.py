@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
-import rotsim
 from rotsim.errors import InvalidInput, integer, shown
 from rotsim.files import check_writable, quoted, reason
 
@@ -45,7 +46,7 @@ class Task:
         dict
             The class, its fields and rotsim's version. A task that depends on more extends it.
         """
-        return {"task": type(self).__qualname__, **_fields(self), "rotsim": rotsim.__version__}
+        return {"task": type(self).__qualname__, **_fields(self), "rotsim": _version()}
 
     def strong_id(self) -> str:
         """Digest of `strong_id_value`: equal tasks have equal ids, in every process and on every machine.
@@ -124,6 +125,15 @@ def raw(value: Any) -> Any:
 def _fields(value: Any) -> dict[str, Any]:
     """Fields of a dataclass by name, without those that do not take part in comparisons."""
     return {field.name: getattr(value, field.name) for field in fields(value) if field.compare}
+
+
+@cache
+def _version() -> str:
+    """As `rotsim.__version__`, which stands above this module."""
+    try:
+        return version("rotsim")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0+unknown"
 
 
 @dataclass(frozen=True)
