@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import rotsim
-from experiments.claim import RESULTS
+from experiments.harness.claim import RESULTS
 from rotsim.diagnosis import diagnose
 from rotsim.gradients import LayerInvariant, Replay
 from rotsim.optimizers import OPTIMIZERS

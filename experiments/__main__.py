@@ -17,8 +17,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from experiments import table
-from experiments.claim import RESULTS, Finding, conduct
+from experiments.harness import table
+from experiments.harness.claim import RESULTS, Finding, conduct
 from rotsim import terminal
 from rotsim.terminal import plain_table
 

@@ -21,8 +21,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.claim import RESULTS, Finding, claimed, gradient_scale, main
-from experiments.panels import finish, plain_ticks
+from experiments.harness.claim import RESULTS, Finding, claimed, gradient_scale, main
+from experiments.harness.panels import finish, plain_ticks
 from rotsim.balance import balance
 from rotsim.checks import Check
 from rotsim.measure.shipped import load_shipped

@@ -19,8 +19,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.claim import OPTIMIZERS, Finding, claimed, course_checks, main, memory_steps
-from experiments.panels import finish, plain_ticks
+from experiments.harness.claim import OPTIMIZERS, Finding, claimed, course_checks, main, memory_steps
+from experiments.harness.panels import finish, plain_ticks
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
 from rotsim.statistics import root_mean_square

@@ -13,7 +13,7 @@ import numpy as np
 from rich.progress import track
 
 import rotsim
-from experiments.claim import OPTIMIZERS, RESULTS
+from experiments.harness.claim import OPTIMIZERS, RESULTS
 from rotsim.files import write_atomically
 from rotsim.gradients import Autocorrelated, Gradient, Isotropic, Radial, ScaleInvariant, Signal
 from rotsim.optimizers.base import Optimizer

@@ -24,8 +24,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.claim import OPTIMIZERS, Finding, claimed, course_checks, main
-from experiments.panels import finish, plain_ticks
+from experiments.harness.claim import OPTIMIZERS, Finding, claimed, course_checks, main
+from experiments.harness.panels import finish, plain_ticks
 from rotsim.checks import Check
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style

@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import rotsim
-from experiments.claim import OPTIMIZERS, Finding, claimed, main, memory_steps
+from experiments.harness.claim import OPTIMIZERS, Finding, claimed, main, memory_steps
 from rotsim.checks import Check
 from rotsim.files import to_json
 from rotsim.gradients import Gradient

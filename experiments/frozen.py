@@ -26,10 +26,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from experiments.claim import Finding, main
+from experiments.harness.claim import Finding, main
+from experiments.harness.paired import Comparison, checks, tuned
+from experiments.harness.panels import finish, loss_axis, seed_curve, setting_axis
 from experiments.networks.gpt import GPTSize
-from experiments.paired import Comparison, checks, tuned
-from experiments.panels import finish, loss_axis, seed_curve, setting_axis
 from experiments.training.trials import Plain, TextProblem, Trial, Turned, run_trials
 from rotsim.checks import Check
 from rotsim.plotting import style

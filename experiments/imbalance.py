@@ -28,9 +28,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from experiments.claim import Finding, main
-from experiments.paired import Comparison, at_best, checks
-from experiments.panels import finish, loss_axis, seed_curve, setting_axis
+from experiments.harness.claim import Finding, main
+from experiments.harness.paired import Comparison, at_best, checks
+from experiments.harness.panels import finish, loss_axis, seed_curve, setting_axis
 from experiments.training.trials import ImageProblem, Plain, Problem, TextProblem, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.measure import Rotated, RotationalAdamW

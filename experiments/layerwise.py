@@ -30,8 +30,8 @@ from scipy import stats
 from scipy.optimize import brentq
 
 import rotsim
-from experiments.claim import OPTIMIZERS, Finding, claimed, main, memory_steps
-from experiments.panels import finish
+from experiments.harness.claim import OPTIMIZERS, Finding, claimed, main, memory_steps
+from experiments.harness.panels import finish
 from experiments.radial import pull
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style

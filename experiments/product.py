@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import rotsim
-from experiments.claim import Finding, claimed, main
-from experiments.paired import Comparison, checks, tuned
-from experiments.panels import finish, loss_axis, plain_ticks, seed_curve, setting_axis
+from experiments.harness.claim import Finding, claimed, main
+from experiments.harness.paired import Comparison, checks, tuned
+from experiments.harness.panels import finish, loss_axis, plain_ticks, seed_curve, setting_axis
 from experiments.training.trials import ImageProblem, Plain, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.optimizers.base import Optimizer

@@ -28,8 +28,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.claim import OPTIMIZERS, RESULTS, Finding, claimed, main, memory_steps
-from experiments.panels import finish, plain_ticks
+from experiments.harness.claim import OPTIMIZERS, RESULTS, Finding, claimed, main, memory_steps
+from experiments.harness.panels import finish, plain_ticks
 from rotsim import closed_forms
 from rotsim.checks import Check
 from rotsim.diagnosis import diagnose

@@ -33,8 +33,8 @@ from matplotlib.figure import Figure
 from scipy.optimize import brentq
 
 import rotsim
-from experiments.claim import OPTIMIZERS, Finding, claimed, course_checks, main
-from experiments.panels import finish
+from experiments.harness.claim import OPTIMIZERS, Finding, claimed, course_checks, main
+from experiments.harness.panels import finish
 from rotsim.checks import Check
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style

@@ -22,9 +22,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.claim import Finding, main
-from experiments.paired import Comparison, checks, tuned
-from experiments.panels import finish, plain_ticks
+from experiments.harness.claim import Finding, main
+from experiments.harness.paired import Comparison, checks, tuned
+from experiments.harness.panels import finish, plain_ticks
 from experiments.training.trials import ImageProblem, Trial, Turned, run_trials
 from rotsim.checks import Check
 from rotsim.plotting import style

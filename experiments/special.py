@@ -30,10 +30,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from experiments.claim import Finding, main
+from experiments.harness.claim import Finding, main
+from experiments.harness.paired import Comparison, at_best, checks
+from experiments.harness.panels import finish, plain_ticks
 from experiments.networks.gpt import GPTSize
-from experiments.paired import Comparison, at_best, checks
-from experiments.panels import finish, plain_ticks
 from experiments.training.trials import ImageProblem, Plain, Problem, TextProblem, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.measure import Rotated, RotationalAdamW

@@ -30,7 +30,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.claim import OPTIMIZERS, Finding, claimed, main, memory_steps
+from experiments.harness.claim import OPTIMIZERS, Finding, claimed, main, memory_steps
 from experiments.radial import pull
 from rotsim.checks import Check
 from rotsim.gradients import Gradient

@@ -33,9 +33,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.claim import Finding, main
-from experiments.paired import Comparison, checks, holm, tuned
-from experiments.panels import finish, loss_axis, seed_curve, setting_axis
+from experiments.harness.claim import Finding, main
+from experiments.harness.paired import Comparison, checks, holm, tuned
+from experiments.harness.panels import finish, loss_axis, seed_curve, setting_axis
 from experiments.training.trials import ImageProblem, Plain, Problem, TextProblem, Trial, Turned, run_trials
 from rotsim.checks import Check
 from rotsim.plotting import style

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-from experiments.claim import Finding, main
+from experiments.harness.claim import Finding, main
 from experiments.networks.gpt import GPTSize
 from experiments.training.trials import ImageProblem, TextProblem
 from experiments.warmup import QUICK, Case, examine_cases

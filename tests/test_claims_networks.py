@@ -12,10 +12,11 @@ import torch
 from scipy import stats
 
 from experiments import __main__ as runner
-from experiments import frozen, imbalance, invariance, product, sensitivity, special, table, warmup
-from experiments.claim import Finding, claimed, conduct, line
+from experiments import frozen, imbalance, invariance, product, sensitivity, special, warmup
+from experiments.harness import table
+from experiments.harness.claim import Finding, claimed, conduct, line
+from experiments.harness.paired import Comparison, at_best, checks, holm, tuned
 from experiments.networks.variants import ResNet, normalised_mlp
-from experiments.paired import Comparison, at_best, checks, holm, tuned
 from experiments.training.loop import rise_and_fall
 from experiments.training.trials import ImageProblem, Plain, TextProblem, Trial, Turned, run_trials
 from rotsim.errors import InvalidInput

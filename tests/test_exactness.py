@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import rotsim
-from experiments import exactness, table
+from experiments import exactness
 from experiments.__main__ import judge
-from experiments.claim import RESULTS, Finding
+from experiments.harness import table
+from experiments.harness.claim import RESULTS, Finding
 from rotsim.theory.adam_l2_chain import steady
 from rotsim.theory.coupled import stationary
 from rotsim.theory.second_moment import adam_covariance, mean_response

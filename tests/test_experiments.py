@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 import rotsim
 from experiments import __main__ as runner
-from experiments import balance, claim, convergence, early, paired, radial, schedules, table, validity
-from experiments.claim import Finding, claimed, line, write
+from experiments import balance, convergence, early, radial, schedules, validity
+from experiments.harness import claim, paired, table
+from experiments.harness.claim import Finding, claimed, line, write
 from rotsim.checks import Check
 from rotsim.files import to_json
 from tests import chance

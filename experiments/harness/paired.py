@@ -9,7 +9,7 @@ from math import inf
 import numpy as np
 from scipy import stats
 
-from experiments.claim import claimed
+from experiments.harness.claim import claimed
 from rotsim.checks import Check
 
 LEVEL = 0.05

@@ -7,14 +7,13 @@ import re
 from collections.abc import Sequence
 from importlib import import_module
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
-from experiments.claim import RESULTS
+from experiments.harness.claim import RESULTS
 from rotsim.checks import Check, Report
 from rotsim.files import write_atomically
 
-README = Path(__file__).with_name("README.md")
+README = RESULTS.parent / "README.md"
 BEGIN, END = "<!-- claims: written by python -m experiments --table -->", "<!-- end of claims -->"
 _GALLERY = "<!-- figures: written with the table -->", "<!-- end of figures -->"
 _COLUMNS = 2

@@ -33,7 +33,7 @@ from rotsim.tasks import Ledger
 from rotsim.terminal import console, verdict_text
 from rotsim.windows import bonferroni
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 OPTIMIZERS = {name: spec.label for name, spec in rotsim.OPTIMIZERS.items()}
 _DIGITS = 5
 
@@ -51,7 +51,7 @@ def claimed(
 
     The interval is part of the claim, fixed before the numbers are seen; `standard_error` says how well
     the value is known (NaN for a single recorded network). `established` is False where a test finds that
-    noise may have put the value on its side of the bound (`experiments.paired`): nothing is shown then.
+    noise may have put the value on its side of the bound (`experiments.harness.paired`): nothing is shown then.
     `because` says why it does not pass, where that is known; it stands beside the verdict.
     """
     verdict: Verdict = "UNRESOLVED" if not established else "PASS" if low <= value <= high else "FAIL"
