@@ -150,6 +150,42 @@ def wsd(steps: int, warmup_steps: int = 0, decay_steps: int | None = None, final
     return warmup(rise, stable_then_decay)
 
 
+#: What `named` knows.
+NAMES = ("constant", "linear", "cosine", "wsd")
+
+
+def named(name: str, steps: int, warmup_steps: int = 0, final: float = 0.0) -> Factors:
+    """A schedule of a whole run by its name: warm-up, then constant, linear or cosine; or warmup, stable, decay.
+
+    Parameters
+    ----------
+    name : {"constant", "linear", "cosine", "wsd"}
+    steps : int
+        Of the run, >= 1.
+    warmup_steps : int
+        Steps of linear warm-up, >= 0 and < `steps`.
+    final : float
+        Factor at the last step, >= 0; of no effect on "constant".
+
+    Returns
+    -------
+    callable
+        From an array of step numbers to factors, of the same shape.
+
+    Raises
+    ------
+    InvalidInput
+        If a value is out of range.
+    """
+    choice("schedule", name, NAMES)
+    total = integer("steps", steps, low=1)
+    rise = integer("warmup", warmup_steps, low=0, high=total)
+    if name == "wsd":
+        return wsd(total, rise, final=final)
+    rest = total - rise
+    return warmup(rise, constant() if name == "constant" else {"linear": linear, "cosine": cosine}[name](rest, final))
+
+
 def _progress(step: np.ndarray, total: int) -> np.ndarray:
     """From just above 0 at the first step to 1 at step `total` and beyond."""
     return np.minimum(np.asarray(step) / total, 1.0)

@@ -1,0 +1,173 @@
+"""`rotsim sweep`: a quantity over ranges of hyperparameters, kept cell by cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rotsim.cli.specs import GRADIENT_NAMES, HELP_SETTINGS, HYPERPARAMETER_HELP, PerOptimizer
+from rotsim.errors import InvalidInput
+
+RANGE_HELP = "one value, a list 0.1,0.3, a range 1e-4:1e-2:25 of 25 values at equal ratios, or lin:0:1:11"
+_SETTINGS: dict[str, tuple[type, str]] = {
+    "dim": (int, "Fan-in C."),
+    "steps": (int, "Optimizer steps of a run (predict, simulate, error)."),
+    "neurons": (int, "Independent neurons of a walk (simulate, error)."),
+    "seed": (int, "Seed of a walk (simulate, error)."),
+    "initial_norm": (float, "Norm of the initial weights (predict, simulate)."),
+    "schedule": (str, "constant, linear, cosine or wsd (predict, simulate)."),
+    "warmup": (int, "Steps of linear warm-up (predict, simulate)."),
+    "final": (float, "Share of the learning rate at the last step (predict, simulate)."),
+    "windows": (int, "Parts of a run that are kept (predict)."),
+    "of": (str, "leading or simulation: whose error is taken (error)."),
+}
+
+
+def values(name: str, given: str, kind: type) -> list[Any]:
+    """The values that a range, a list or a single value on the command line stands for."""
+    import numpy as np
+
+    option = "--" + name.replace("_", "-")
+    try:
+        if ":" not in given:
+            return [kind(part) if kind is not int else _whole(float(part)) for part in given.split(",")]
+        first, last, count = given.removeprefix("lin:").split(":")
+        ends, many = (float(first), float(last)), int(count)
+        if many < 1 or (not given.startswith("lin:") and min(ends) <= 0):
+            raise ValueError
+        spaced = (np.linspace if given.startswith("lin:") else np.geomspace)(*ends, many).tolist()
+        return list(dict.fromkeys(round(x) for x in spaced)) if kind is int else spaced
+    except ValueError:
+        raise InvalidInput(f"`{option}` takes {RANGE_HELP}, which begins at 0; got {given!r}".replace(
+            ", which begins at 0", " where a range of ratios would have to begin at 0" if given.startswith("0") else ""
+        )) from None  # fmt: skip
+
+
+def _whole(number: float) -> int:
+    if number != int(number):
+        raise ValueError
+    return int(number)
+
+
+class _Swept(PerOptimizer):
+    """One subcommand per optimizer; every hyperparameter and setting takes a range."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        from rotsim.optimizers import optimizer_class
+        from rotsim.sweeps.grid import hyperparameters
+
+        spec = optimizer_class(name.replace("-", "_"))
+        own = hyperparameters(spec)
+        ranges = {**dict.fromkeys(own, (float, "")), **_SETTINGS}
+        options: list[click.Parameter] = [
+            click.Option(["--" + key.replace("_", "-")], metavar="RANGE", help=HYPERPARAMETER_HELP.get(key, text))
+            for key, (_, text) in ranges.items()
+        ]
+
+        def callback(**given: Any) -> None:
+            swept = {
+                key: values(key, text, kind)
+                for key, (kind, _) in ranges.items()
+                if (text := given.pop(key)) is not None
+            }
+            self.run(spec, swept, **given)
+
+        return click.Command(
+            name,
+            callback=callback,
+            params=[*options, *self.options],
+            help=f"Sweep {spec.label}. A RANGE is {RANGE_HELP}.",
+            short_help=(spec.__doc__ or "").strip().splitlines()[0],
+            context_settings={**HELP_SETTINGS, "show_default": False},
+        )
+
+
+def _sweep(
+    spec: Any,
+    swept: dict[str, list[Any]],
+    gradient: str,
+    parameters: tuple[str, ...],
+    measure: str,
+    output: str | None,
+    figure: str | None,
+    store: str | None,
+    workers: int | None,
+    dask: str | None,
+    dry_run: bool,
+) -> None:
+    from contextlib import ExitStack
+
+    from rotsim import files
+    from rotsim.gradients import GRADIENTS, registered_gradient
+    from rotsim.sweeps import SweepInterrupted, sweep
+    from rotsim.terminal import console, progress_bar, sweep_table
+
+    if output is not None:
+        files.check_writable(output)
+    if figure is not None:
+        from rotsim.plotting import check_figure
+
+        check_figure(figure)
+    for given in parameters:
+        key, equals, text = given.partition("=")
+        if not equals:
+            raise InvalidInput(f"`--with` takes NAME=RANGE, as in --with correlation=lin:0:0.9:10; got {given!r}")
+        swept[key] = values(key, text, float)
+    over = {key: found for key, found in swept.items() if len(found) > 1}
+    fixed = {key: found[0] for key, found in swept.items() if len(found) == 1}
+    model = registered_gradient(gradient.replace("-", "_"), fixed, over)
+    with ExitStack() as stack:
+        client = stack.enter_context(_dask(dask)) if dask else None
+        arguments: dict[str, Any] = dict(measure=measure, store=store, executor=client, workers=workers, gradient=model)
+        if dry_run:
+            click.echo(str(sweep(spec, over, dry_run=True, **arguments, **fixed)))
+            return
+        progress = stack.enter_context(progress_bar(console(stderr=True), f"{spec.label} sweep, cells"))
+        try:
+            result = sweep(spec, over, progress=progress, **arguments, **fixed)
+        except SweepInterrupted as stopped:
+            stopped.again = stopped.kept_in is not None
+            raise
+    if output is not None:
+        files.write_atomically(output, bytes(result.to_netcdf(engine="h5netcdf")))
+    console().print(sweep_table(result))
+    if output is not None:
+        click.echo(f"saved {output}")
+    del GRADIENTS
+
+
+def _dask(address: str) -> Any:
+    try:
+        from dask.distributed import Client
+    except ImportError:
+        raise InvalidInput('`--dask` needs dask: pip install "rotsim[cluster]"') from None
+    try:
+        return Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"no scheduler answers at `--dask` {address!r}: {error}") from None
+
+
+sweep = _Swept(
+    _sweep,
+    [
+        click.Option(
+            ["--gradient"], type=click.Choice(GRADIENT_NAMES), default="scale-invariant", show_default=True,
+            help="Gradient model: see rotsim simulate.",
+        ),
+        click.Option(["--with", "parameters"], multiple=True, metavar="NAME=RANGE", help="Parameter of the gradient."),
+        click.Option(
+            ["--measure"], type=click.Choice(["equilibrium", "leading", "predict", "simulate", "error"]),
+            default="equilibrium", show_default=True, help="What is computed in each cell.",
+        ),
+        click.Option(["--output"], help="Save the result to this NetCDF file."),
+        click.Option(["--figure"], help="Draw a map of the first two ranges into this file: .png, .pdf or .svg."),
+        click.Option(["--store"], help="Keep finished cells in this folder (sweep.zarr) and go on from it."),
+        click.Option(["--workers"], type=int, help="Processes on this machine; changes no number. [default: all cores]"),
+        click.Option(["--dask"], metavar="ADDRESS", help="Scheduler of a cluster: tcp://host:8786."),
+        click.Option(["--dry-run"], is_flag=True, help="Say how many cells and how long, from a few that are timed."),
+    ],
+    name="sweep",
+    help="Compute a quantity over ranges of hyperparameters.\n\n"
+    "Example: rotsim sweep adamw --lr 1e-4:1e-2:25 --weight-decay 1e-3:1:25 --beta2 0.95,0.99 --output map.nc",
+)  # fmt: skip

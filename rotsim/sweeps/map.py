@@ -1,0 +1,152 @@
+"""A map of two hyperparameters: contours of what settles, and shades where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rotsim.errors import InvalidInput, array, choice, names, sequence
+from rotsim.gradients import Gradient
+from rotsim.sweeps.regimes import LOST_DECAY, NOTABLE, regimes
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CONTOURED = {"rotation": "rotation, rad per step", "norm": "norm ‖w‖", "relaxation_steps": "relaxation, steps"}
+MOST_CONTOURS = 9
+# region, its test on a dataset of `regimes`, colour and hatch; told apart without colour as well
+_REGIONS: tuple[tuple[str, Any, str, str], ...] = (
+    ("run too short: {:.0%} of the start left", lambda d: d["transient"] - NOTABLE, "#0072B2", "///"),
+    ("paper's formula {:.0%} off", lambda d: d["leading_error"] - NOTABLE, "#D55E00", "\\\\\\"),
+    ("gradient turns it {:.0%} more or less", lambda d: d["departure"] - NOTABLE, "#CC79A7", "..."),
+    ("bfloat16 weights lose the decay", lambda d: LOST_DECAY["bfloat16"] - d["decay"], "#009E73", "xx"),
+    ("float32 weights lose the decay", lambda d: LOST_DECAY["float32"] - d["decay"], "#000000", "++"),
+)
+
+
+def plot_map(
+    specs: Any,
+    over: Mapping[str, Any],
+    quantity: str = "rotation",
+    *,
+    dim: int = 1024,
+    gradient: Gradient | None = None,
+    steps: int | None = None,
+    points: Sequence[tuple[float, float]] = (),
+    **fixed: Any,
+) -> Figure:
+    """Draw where optimizers settle over two hyperparameters, side by side at equal contours.
+
+    Parameters
+    ----------
+    specs : type of Optimizer, Optimizer, or a list of them
+        One panel each.
+    over : mapping of two names to lists of increasing values > 0
+        The first is the horizontal axis.
+    quantity : {"rotation", "norm", "relaxation_steps"}
+        What the contours show; the same in every panel.
+    dim, gradient, fixed
+        As in `rotsim.sweeps.regimes`.
+    steps : int, optional
+        Length of a run: shaded is where 5 % of a deviation of ‖w‖² is left at its end.
+    points : sequence of (x, y)
+        Settings to mark.
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Raises
+    ------
+    InvalidInput
+        If not two names are swept, a point is no pair of numbers, or as `rotsim.sweep` raises.
+    """
+    import matplotlib.pyplot as plt
+
+    from rotsim.plotting import style
+
+    choice("quantity", quantity, tuple(CONTOURED))
+    if len(over) != 2:
+        raise InvalidInput(f"a map has two axes; `over` must have two names, got {', '.join(map(str, over)) or 'none'}")
+    marks = [array(f"points[{i}]", point, "be two numbers") for i, point in enumerate(sequence("points", points))]
+    for i, mark in enumerate(marks):
+        if mark.shape != (2,):
+            raise InvalidInput(f"`points[{i}]` must be two numbers: {' and '.join(over)}")
+    panels = list(specs) if isinstance(specs, list | tuple) else [specs]
+    found = [regimes(spec, over, dim, gradient, steps, **fixed) for spec in panels]
+    levels = _levels(np.concatenate([data[quantity].values.ravel() for data in found]))
+    with style():
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(6.2 * len(panels) + 0.6, 5.6), sharey=True, squeeze=False, layout="constrained"
+        )
+        shown: dict[str, Any] = {}
+        for spec, data, ax in zip(panels, found, axes[0], strict=True):
+            shown |= _panel(ax, data, quantity, list(over), levels)
+            for x, y in marks:
+                ax.plot(x, y, "o", ms=9, mfc="white", mec="black", mew=2, clip_on=False, zorder=5)
+            ax.set_title(getattr(spec, "label", str(spec)))
+        axes[0, 0].set_ylabel(_axis_name(list(over)[1]))
+        run = f", a run of {steps:,} steps" if steps is not None else ""
+        figure.suptitle(f"Equilibrium at dim {dim}{run}: contours of {CONTOURED[quantity]}")
+        if shown:
+            figure.legend(
+                shown.values(), shown.keys(), loc="outside lower center", ncols=min(2, len(shown)), fontsize="small"
+            )
+    return figure
+
+
+def _panel(ax: Axes, data: xr.Dataset, quantity: str, axes: list[str], levels: np.ndarray) -> dict[str, Any]:
+    """Contours and shaded regions of one optimizer; what the legend says of them."""
+    from matplotlib.patches import Patch
+
+    x, y = (data[name].values for name in axes)
+    shown: dict[str, Any] = {}
+    for text, excess, color, hatch in _REGIONS:
+        try:
+            values = excess(data).transpose(*reversed(axes)).values
+        except KeyError:  # not asked for
+            continue
+        if np.nanmax(values, initial=-1) <= 0:
+            continue
+        ax.contourf(x, y, values, levels=[0, np.inf], colors=[color], alpha=0.13)
+        drawn = ax.contourf(x, y, values, levels=[0, np.inf], colors="none", hatches=[hatch])
+        drawn.set_edgecolor((*_rgb(color), 0.45))
+        ax.contour(x, y, values, levels=[0], colors=[color], linewidths=1.5)
+        shown[text.format(NOTABLE)] = Patch(facecolor=(*_rgb(color), 0.13), edgecolor=color, hatch=hatch)
+    lines = ax.contour(x, y, data[quantity].transpose(*reversed(axes)).values, levels=levels, colors="0.15")
+    ax.clabel(lines, fmt=lambda value: f"{value:.3g}", fontsize="medium")
+    ax.set(xscale="log", yscale="log", xlabel=_axis_name(axes[0]))
+    ax.grid(False)
+    return shown
+
+
+def _rgb(color: str) -> tuple[float, float, float]:
+    from matplotlib.colors import to_rgb
+
+    return to_rgb(color)
+
+
+def _levels(values: np.ndarray) -> np.ndarray:
+    """Round levels, at most some, at equal ratios over the values that are known."""
+    known = values[np.isfinite(values) & (values > 0)]
+    if known.size == 0 or known.min() == known.max():
+        raise InvalidInput("there is nothing to draw contours of: the quantity is the same everywhere, or unknown")
+    low, high = np.log10(known.min()), np.log10(known.max())
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        decades = np.arange(np.floor(low), np.ceil(high) + 1)
+        levels = np.unique([digit * 10.0**decade for decade in decades for digit in digits])
+        inside = levels[(levels > known.min()) & (levels < known.max())]
+        if len(inside) <= MOST_CONTOURS:
+            break
+    return inside if len(inside) else np.array([np.sqrt(known.min() * known.max())])
+
+
+def _axis_name(name: str) -> str:
+    return {"lr": "learning rate", "weight_decay": "weight decay"}.get(name, name.replace("_", " "))
+
+
+__all__ = ["CONTOURED", "names", "plot_map"]

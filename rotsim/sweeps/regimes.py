@@ -1,0 +1,77 @@
+"""Regimes of hyperparameters: where a run settles, where the paper's formula ends, where number formats lose the decay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rotsim.errors import integer
+from rotsim.gradients import Gradient, ScaleInvariant
+from rotsim.sweeps.run import sweep
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+#: A decay lr·weight_decay below it changes no weight of the format: 1 minus it rounds to 1.
+LOST_DECAY = {"float32": 2.0**-25, "bfloat16": 2.0**-9}
+NOTABLE = 0.05  # relative size of what is worth marking: a rest of the transient, an error of a formula
+
+
+def regimes(
+    spec: Any,
+    over: Mapping[str, Any],
+    dim: int = 1024,
+    gradient: Gradient | None = None,
+    steps: int | None = None,
+    **fixed: Any,
+) -> xr.Dataset:
+    """Equilibrium over a grid, and what keeps a training from it.
+
+    Parameters
+    ----------
+    spec : type of Optimizer, or Optimizer
+    over, fixed
+        As in `rotsim.sweep`.
+    dim : int
+        Fan-in C >= 2.
+    gradient : Gradient, optional
+        Default `rotsim.ScaleInvariant()`. Where another one is given, its effect on the rotation is a variable.
+    steps : int, optional
+        Length of a run, >= 1.
+
+    Returns
+    -------
+    Dataset
+        What `rotsim.sweep` gives, and
+
+        ``decay``: share of the weights that decay takes in a step, lr·weight_decay.
+
+        ``leading_error``: relative error of the paper's norm or rotation, the larger.
+
+        ``transient``: share of a deviation of ‖w‖² that is left after `steps`.
+
+        ``departure``: relative change of the rotation by what is not white noise in `gradient`.
+
+    Raises
+    ------
+    InvalidInput
+        As `rotsim.sweep` does.
+    """
+    noise = ScaleInvariant() if gradient is None else gradient
+    found = sweep(spec, over, gradient=noise, dim=dim, **fixed)
+    paper = sweep(spec, over, "leading", dim=dim, **fixed)
+    rates = {name: found[name] if name in found.coords else fixed.get(name, getattr(spec, name, None)) for name in RATES}
+    found["decay"] = rates["lr"] * rates["weight_decay"]
+    plain = found if isinstance(noise, ScaleInvariant) else sweep(spec, over, dim=dim, **fixed)
+    errors = [np.abs(paper[name] / plain[name] - 1) for name in ("norm", "rotation")]
+    found["leading_error"] = np.fmax(*errors)
+    if steps is not None:
+        found["transient"] = np.exp(-integer("steps", steps, low=1) / found["relaxation_steps"])
+    if plain is not found:
+        found["departure"] = np.abs(found["rotation"] / plain["rotation"] - 1)
+    return found
+
+
+RATES = ("lr", "weight_decay")

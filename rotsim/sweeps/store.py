@@ -1,0 +1,155 @@
+"""Finished cells of a sweep in a folder, so that a sweep that was cut off goes on and a larger one adds to it.
+
+A cell is named by a digest of everything that it depends on. Every process appends to a file of its own, a line a
+cell: processes on one store do no harm to each other, and a process that is killed loses the line it was writing. The
+arrays that `xarray.open_zarr` reads are made of the cells when a sweep ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rotsim import files
+from rotsim.errors import DatasetError, InvalidInput, shown
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+SCHEMA = 1
+_MARK, _CELLS = "rotsim-sweep.json", "cells"
+
+
+def digest(description: Any) -> str:
+    """A digest of JSON, arrays and functions: equal for equal content, whatever the process or machine."""
+    text = json.dumps(description, sort_keys=True, default=_plain, allow_nan=True)
+    return sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if isinstance(value, np.ndarray):
+        return {"array": sha256(np.ascontiguousarray(value).tobytes()).hexdigest(), "shape": value.shape}
+    if isinstance(value, np.generic):
+        return value.item()
+    raise InvalidInput(
+        f"a cell cannot be named by {shown(value)} ({type(value).__name__}); "
+        "sweep numbers, names and arrays, or sweep without `store`"
+    )
+
+
+class Store:
+    """A folder of finished cells.
+
+    Parameters
+    ----------
+    path : path
+        New, empty, or the store of an earlier sweep of the same kind.
+    kind : dict
+        What all cells have in common: the measure and the optimizer.
+
+    Raises
+    ------
+    DatasetError
+        If there is something else, or a store of another kind.
+    OSError
+        If it cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], kind: dict[str, Any]) -> None:
+        self.path = files.resolved(path)
+        mark = self.path / _MARK
+        wanted = {"schema": SCHEMA, **kind}
+        if self.path.exists() and not self.path.is_dir():
+            raise DatasetError(f"{files.quoted(self.path)} is no folder; name a new folder, such as sweep.zarr")
+        if mark.is_file():
+            found = _parsed(mark.read_bytes())
+            if found != wanted:
+                raise DatasetError(
+                    f"{files.quoted(self.path)} holds another sweep: {_differences(found, wanted)}. Name another store"
+                )
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise DatasetError(f"{files.quoted(self.path)} is not empty and holds no sweep; name a new folder")
+        (self.path / _CELLS).mkdir(parents=True, exist_ok=True)
+        if not mark.is_file():
+            files.write_atomically(mark, json.dumps(wanted, indent=2) + "\n")
+        self._own: int | None = None
+
+    def finished(self) -> dict[str, dict[str, Any]]:
+        """The cells by key. Lines that are no cell are passed over: one was being written when a process ended."""
+        found: dict[str, dict[str, Any]] = {}
+        for path in sorted((self.path / _CELLS).glob("*.jsonl")):
+            for line in path.read_bytes().splitlines():
+                cell = _parsed(line)
+                if isinstance(cell, dict) and isinstance(cell.get("key"), str) and _sound(cell.get("values")):
+                    found[cell["key"]] = cell
+        return found
+
+    def add(self, cells: Iterable[dict[str, Any]]) -> None:
+        """Append finished cells, all of them or, on an error, up to some whole line."""
+        lines = "".join(json.dumps(cell) + "\n" for cell in cells).encode()
+        if self._own is None:
+            name = f"{os.getpid()}-{uuid.uuid4().hex}.jsonl"
+            self._own = os.open(self.path / _CELLS / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            while lines:
+                lines = lines[os.write(self._own, lines) :]
+        except OSError as error:
+            raise OSError(
+                f"cannot write to {files.quoted(self.path)}: {files.reason(error)}; the cells before are kept there"
+            ) from None
+
+    def publish(self, result: xr.Dataset) -> None:
+        """Put the arrays of `result` in place of earlier ones, for `xarray.open_zarr`."""
+        import warnings
+
+        for entry in self.path.iterdir():
+            if entry.name not in (_MARK, _CELLS):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        with warnings.catch_warnings():  # strings of variable length have no entry in zarr's specification yet
+            warnings.simplefilter("ignore")
+            result.to_zarr(self.path, mode="a", consolidated=True)
+
+    def close(self) -> None:
+        """End this process's file."""
+        if self._own is not None:
+            os.close(self._own)
+            self._own = None
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _sound(values: Any) -> bool:
+    """Whether these are arrays by name, each with its dimensions, or nothing."""
+    if not isinstance(values, dict):
+        return False
+    for entry in values.values():
+        if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], list)):
+            return False
+        try:
+            if np.asarray(entry[1]).ndim != len(entry[0]):
+                return False
+        except ValueError:
+            return False
+    return True
+
+
+def _differences(found: Any, wanted: dict[str, Any]) -> str:
+    if not isinstance(found, dict):
+        return "its description is damaged"
+    names = [name for name in wanted if found.get(name) != wanted[name]]
+    return ", ".join(f"{name} {shown(found.get(name))} instead of {shown(wanted[name])}" for name in names)
