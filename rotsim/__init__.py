@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from rotsim.optimizers import Rotational as Rotational
     from rotsim.simulation import Interrupted as Interrupted
     from rotsim.simulation import simulate as simulate
+    from rotsim.sweeps import SweepInterrupted as SweepInterrupted
+    from rotsim.sweeps import sweep as sweep
     from rotsim.theory.approach import steps_to_equilibrium as steps_to_equilibrium
     from rotsim.theory.equilibrium import Equilibrium as Equilibrium
     from rotsim.theory.equilibrium import equilibrium as equilibrium
@@ -71,6 +73,8 @@ _HOME = {
     "Rotational": "rotsim.optimizers",
     "Interrupted": "rotsim.simulation",
     "simulate": "rotsim.simulation",
+    "sweep": "rotsim.sweeps",
+    "SweepInterrupted": "rotsim.sweeps",
     "equilibrium": "rotsim.theory.equilibrium",
     "Equilibrium": "rotsim.theory.equilibrium",
     "Plan": "rotsim.theory.planning",

@@ -59,6 +59,9 @@ def plus_minus(value: float, error: float) -> str:
     return f"{value:.{digits}g} ±{error:.0e}" if error < 1e-3 else f"{value:.{digits}g} ±{error:.1g}"
 
 
+MOST_ROWS = 24  # of the table of a sweep: more do not fit a screen
+
+
 class _Readable(Console):
     """A console that spells what its terminal cannot show before it lays out a table, so that columns stay straight."""
 
@@ -298,4 +301,30 @@ def balance_table(first: Balance, second: Balance, names: tuple[str, str], title
         a, b = getattr(first, key), getattr(second, key)
         table.add_row(label, f"{a:.3g}", f"{b:.3g}", f"{b / a:.2f}" if a else "-")
     table.caption = "Spread: standard deviation over mean inside a layer, averaged over layers. Dead neurons left out."
+    return table
+
+
+def sweep_table(result: xr.Dataset) -> Table:
+    """Every cell of a small sweep, or the extremes of each number; below it why cells have none."""
+    grid = result["reason"].dims
+    numbers = [str(name) for name, found in result.data_vars.items() if found.dims == grid and name != "reason"]
+    reasons = result["reason"].values.ravel()
+    without = {str(reason): int((reasons == reason).sum()) for reason in np.unique(reasons[reasons != ""])}
+    notes = [f"{count} of {len(reasons)} cells: {reason}" for reason, count in sorted(without.items())]
+    axes = [str(name) for name in result.coords if set(result.coords[name].dims) <= set(grid)]
+    title = f"{result.attrs['measure']}, {len(reasons)} cells: " + " x ".join(f"{d} {result.sizes[d]}" for d in grid)
+    if len(reasons) <= MOST_ROWS:
+        table = plain_table(title, *axes, *numbers, numbers=(*axes, *numbers), caption="\n".join(notes[:3]))
+        flat = {name: result[name].broadcast_like(result["reason"]).values.ravel() for name in [*axes, *numbers]}
+        for place in range(len(reasons)):
+            cells = [
+                str(flat[name][place]) if flat[name].dtype.kind in "US" else f"{flat[name][place]:.4g}" for name in axes
+            ]
+            table.add_row(*cells, *(_or_dash(flat[name][place], ".4g") for name in numbers))
+        return table
+    extremes = "least", "median", "greatest"
+    table = plain_table(title, "quantity", *extremes, numbers=extremes, caption="\n".join(notes[:3]))
+    for name in numbers:
+        known = result[name].values[np.isfinite(result[name].values)]
+        table.add_row(name, *(f"{np.quantile(known, q):.6g}" if known.size else "-" for q in (0, 0.5, 1)))
     return table

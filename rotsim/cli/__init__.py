@@ -14,6 +14,7 @@ from rotsim.cli.comparing import compare, verify
 from rotsim.cli.predicting import derive, equilibrium, plan, predict, transfer
 from rotsim.cli.simulating import simulate
 from rotsim.cli.specs import HELP_SETTINGS, PerOptimizer, meant_option
+from rotsim.cli.sweeping import sweep
 from rotsim.cli.tracing import trace
 from rotsim.errors import DatasetError, InvalidInput, NoEquilibrium
 
@@ -45,6 +46,7 @@ def cli() -> None:
       rotsim predict adamw --lr 1e-3 --weight-decay 0.1 --schedule cosine
       rotsim plan adamw --rotation 0.01 --norm 1
       rotsim transfer adamw --lr 1e-3 --weight-decay 0.1 --batch-factor 4
+      rotsim sweep adamw --lr 1e-4:1e-2:9 --weight-decay 0.01:1:5
       rotsim simulate adamw --lr 1e-2 --weight-decay 0.1 --output walk.nc
       rotsim compare walk.nc
       rotsim trace report trace.nc
@@ -52,12 +54,14 @@ def cli() -> None:
     """
 
 
-for command in (equilibrium, predict, plan, transfer, simulate, compare, trace, derive, verify):
+for command in (equilibrium, predict, plan, transfer, sweep, simulate, compare, trace, derive, verify):
     cli.add_command(command)
 
 
 def _after_interrupt(stopped: BaseException, arguments: list[str]) -> str:
     """What was saved and the command that goes on from it."""
+    if (store := getattr(stopped, "kept_in", None)) is not None:
+        return f"{stopped}; they are kept in {store}. Continue with:\n{shlex.join(['rotsim', *arguments])}"
     saved = getattr(stopped, "saved_in", None)
     if saved is None:
         return "interrupted; nothing was written"

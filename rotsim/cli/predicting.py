@@ -51,22 +51,6 @@ equilibrium = PerOptimizer(
 )
 
 
-def _lr_schedule(name: str, steps: int, warmup_steps: int, final: float) -> Any:
-    from rotsim.theory import schedules
-
-    if not 0 <= warmup_steps < steps:
-        raise InvalidInput(f"`--warmup` must be >= 0 and < --steps {steps}; got {warmup_steps}")
-    if name == "wsd":
-        return schedules.wsd(steps, warmup_steps, final=final)
-    rest = steps - warmup_steps
-    after = {
-        "constant": schedules.constant,
-        "linear": lambda: schedules.linear(rest, final),
-        "cosine": lambda: schedules.cosine(rest, final),
-    }[name]()
-    return schedules.warmup(warmup_steps, after)
-
-
 def _predict(
     optimizer: Any,
     dim: int,
@@ -87,6 +71,7 @@ def _predict(
     from rotsim.terminal import console, course_table
     from rotsim.theory.approach import steps_to_equilibrium
     from rotsim.theory.prediction import predict, settling
+    from rotsim.schedules import named
 
     if output is not None:
         files.check_writable(output)
@@ -96,7 +81,7 @@ def _predict(
         check_figure(figure)
     model = gradient_model(gradient, scale, parameters)
     steps = integer("steps", steps, low=1)
-    factors = _lr_schedule(schedule, steps, warmup_steps, final)
+    factors = named(schedule, steps, warmup_steps, final)
     decay = factors if corrected_decay else None
     course = predict(
         optimizer, dim, model, steps, initial_norm, factors, decay, record_every=max(1, steps // 200)

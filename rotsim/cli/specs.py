@@ -13,15 +13,17 @@ import click
 from rotsim.errors import InvalidInput
 
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
-_HYPERPARAMETER_HELP = {
+HYPERPARAMETER_HELP = {
     "lr": "Learning rate.",
     "weight_decay": "Weight decay λ (multiplied by lr, as PyTorch has it).",
     "momentum": "Momentum α in [0, 1).",
     "betas": "β1 and β2, each in [0, 1).",
+    "beta1": "β1 in [0, 1).",
+    "beta2": "β2 in [0, 1).",
     "eps": "ε in the denominator.",
 }
 # of rotsim.gradients, those without an array of data; named here so that importing this module needs no numba
-_GRADIENTS = (
+GRADIENT_NAMES = (
     "scale-invariant", "isotropic", "signal", "autocorrelated", "student-t", "radial", "layer-invariant",
     "simple-system",
 )  # fmt: skip
@@ -95,7 +97,7 @@ class PerOptimizer(click.Group):
                     type=float,
                     nargs=2 if pair else 1,
                     **default,
-                    help=_HYPERPARAMETER_HELP.get(field.name, ""),
+                    help=HYPERPARAMETER_HELP.get(field.name, ""),
                 )
             )
         help_text = (spec.__doc__ or "").strip().splitlines()[0]
@@ -113,7 +115,7 @@ GRADIENT_OPTIONS: list[click.Parameter] = [
     click.Option(["--dim"], type=int, default=1024, help="Fan-in C: length of the neuron's weight vector."),
     click.Option(
         ["--gradient"],
-        type=click.Choice(_GRADIENTS),
+        type=click.Choice(GRADIENT_NAMES),
         default="scale-invariant",
         help="Noise orthogonal to w and scaled by 1/‖w‖, as normalisation layers make it; white noise; "
         "or another model of rotsim.gradients, whose parameters --with sets.",

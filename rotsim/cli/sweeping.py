@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rotsim.cli.specs import GRADIENT_NAMES, HELP_SETTINGS, HYPERPARAMETER_HELP, PerOptimizer
+from rotsim.cli.specs import GRADIENT_NAMES, HELP_SETTINGS, HYPERPARAMETER_HELP, PerOptimizer, gradient_model
 from rotsim.errors import InvalidInput
 
 RANGE_HELP = "one value, a list 0.1,0.3, a range 1e-4:1e-2:25 of 25 values at equal ratios, or lin:0:1:11"
@@ -39,9 +39,8 @@ def values(name: str, given: str, kind: type) -> list[Any]:
         spaced = (np.linspace if given.startswith("lin:") else np.geomspace)(*ends, many).tolist()
         return list(dict.fromkeys(round(x) for x in spaced)) if kind is int else spaced
     except ValueError:
-        raise InvalidInput(f"`{option}` takes {RANGE_HELP}, which begins at 0; got {given!r}".replace(
-            ", which begins at 0", " where a range of ratios would have to begin at 0" if given.startswith("0") else ""
-        )) from None  # fmt: skip
+        way_out = " (ratios cannot begin at 0: use lin:)" if given.startswith(("0:", "0.0:")) else ""
+        raise InvalidInput(f"`{option}` takes {RANGE_HELP}; got {given!r}{way_out}") from None
 
 
 def _whole(number: float) -> int:
@@ -99,9 +98,9 @@ def _sweep(
     from contextlib import ExitStack
 
     from rotsim import files
-    from rotsim.gradients import GRADIENTS, registered_gradient
-    from rotsim.sweeps import SweepInterrupted, sweep
-    from rotsim.terminal import console, progress_bar, sweep_table
+    from rotsim.progress import progress_bar
+    from rotsim.sweeps import sweep
+    from rotsim.terminal import console, sweep_table
 
     if output is not None:
         files.check_writable(output)
@@ -109,14 +108,16 @@ def _sweep(
         from rotsim.plotting import check_figure
 
         check_figure(figure)
+    noise: dict[str, list[Any]] = {}
     for given in parameters:
         key, equals, text = given.partition("=")
         if not equals:
             raise InvalidInput(f"`--with` takes NAME=RANGE, as in --with correlation=lin:0:0.9:10; got {given!r}")
-        swept[key] = values(key, text, float)
+        noise[key] = values(key, text, float)
+    model = gradient_model(gradient, None, tuple(f"{key}={found[0]}" for key, found in noise.items()))
+    swept |= noise
     over = {key: found for key, found in swept.items() if len(found) > 1}
     fixed = {key: found[0] for key, found in swept.items() if len(found) == 1}
-    model = registered_gradient(gradient.replace("-", "_"), fixed, over)
     with ExitStack() as stack:
         client = stack.enter_context(_dask(dask)) if dask else None
         arguments: dict[str, Any] = dict(measure=measure, store=store, executor=client, workers=workers, gradient=model)
@@ -124,17 +125,12 @@ def _sweep(
             click.echo(str(sweep(spec, over, dry_run=True, **arguments, **fixed)))
             return
         progress = stack.enter_context(progress_bar(console(stderr=True), f"{spec.label} sweep, cells"))
-        try:
-            result = sweep(spec, over, progress=progress, **arguments, **fixed)
-        except SweepInterrupted as stopped:
-            stopped.again = stopped.kept_in is not None
-            raise
+        result = sweep(spec, over, progress=progress, **arguments, **fixed)
     if output is not None:
         files.write_atomically(output, bytes(result.to_netcdf(engine="h5netcdf")))
     console().print(sweep_table(result))
     if output is not None:
         click.echo(f"saved {output}")
-    del GRADIENTS
 
 
 def _dask(address: str) -> Any:
@@ -163,7 +159,7 @@ sweep = _Swept(
         click.Option(["--output"], help="Save the result to this NetCDF file."),
         click.Option(["--figure"], help="Draw a map of the first two ranges into this file: .png, .pdf or .svg."),
         click.Option(["--store"], help="Keep finished cells in this folder (sweep.zarr) and go on from it."),
-        click.Option(["--workers"], type=int, help="Processes on this machine; changes no number. [default: all cores]"),
+        click.Option(["--workers"], type=int, help="Processes here; changes no number. [default: all cores]"),
         click.Option(["--dask"], metavar="ADDRESS", help="Scheduler of a cluster: tcp://host:8786."),
         click.Option(["--dry-run"], is_flag=True, help="Say how many cells and how long, from a few that are timed."),
     ],

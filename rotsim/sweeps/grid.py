@@ -181,17 +181,16 @@ def _axis(name: str, given: Any) -> Axis:
 
 def _with(kind: type[Optimizer], base: Optimizer | None, values: Mapping[str, Any]) -> Optimizer:
     """The spec with these hyperparameters."""
-    given = dict(values)
-    if any(field.name == "betas" for field in fields(kind)):
-        default = next(field.default for field in fields(kind) if field.name == "betas")
+    given: dict[str, Any] = dict(values)
+    default: Any = next((field.default for field in fields(kind) if field.name == "betas"), None)
+    if default is not None and ("beta1" in given or "beta2" in given):
         first, second = getattr(base, "betas", default)
-        pair = given.pop("beta1", first), given.pop("beta2", second)
-        given["betas"] = pair
+        given["betas"] = given.pop("beta1", first), given.pop("beta2", second)
     if base is None:
         return constructed(kind, given, kind.__name__)
     if inner := getattr(base, "inner", None):
         own = {field.name for field in fields(kind) if field.init}
         outer = {name: given.pop(name) for name in list(given) if name in own}
-        return replace(base, inner=_with(type(inner), inner, given), **outer)
+        changed: Any = {**outer, "inner": _with(type(inner), inner, given)}
+        return replace(base, **changed)
     return replace(base, **given)
-

@@ -59,7 +59,7 @@ def predict(
     Runs of different length stand side by side, since windows are named by the share of the run at their end.
     """
     from rotsim.theory.prediction import predict
-    from rotsim.theory.schedules import named
+    from rotsim.schedules import named
 
     steps, windows = integer("steps", steps, low=1), integer("windows", windows, low=1)
     window = -(-steps // min(windows, steps))
@@ -86,7 +86,7 @@ def simulate(
     """Walk on one core; RMS over the windows that are stationary, each with its standard error."""
     from rotsim.simulation import simulate
     from rotsim.statistics import equilibration, root_mean_square
-    from rotsim.theory.schedules import named
+    from rotsim.schedules import named
 
     steps = integer("steps", steps, low=1)
     walk = simulate(

@@ -13,7 +13,6 @@ import shutil
 import uuid
 from collections.abc import Iterable
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np

@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -71,6 +71,34 @@ class Estimate:
         )
 
 
+@overload
+def sweep(
+    spec: Any,
+    over: Mapping[str, Any],
+    measure: str | Measure = ...,
+    store: str | os.PathLike[str] | None = ...,
+    executor: Any = ...,
+    *,
+    gradient: Gradient | None = ...,
+    workers: int | None = ...,
+    progress: Callable[[int, int], None] | None = ...,
+    dry_run: Literal[False] = ...,
+    **fixed: Any,
+) -> xr.Dataset: ...
+@overload
+def sweep(
+    spec: Any,
+    over: Mapping[str, Any],
+    measure: str | Measure = ...,
+    store: str | os.PathLike[str] | None = ...,
+    executor: Any = ...,
+    *,
+    gradient: Gradient | None = ...,
+    workers: int | None = ...,
+    progress: Callable[[int, int], None] | None = ...,
+    dry_run: Literal[True],
+    **fixed: Any,
+) -> Estimate: ...
 def sweep(
     spec: Any,
     over: Mapping[str, Any],
@@ -241,10 +269,11 @@ def _assembled(
                 arrays[name][number] = value
                 continue
             places = [
-                [order[dim][x] for x in values[dim][1]] if dim in order and dim in values else range(length)
+                [order[dim][x] for x in values[dim][1]] if dim in order and dim in values else list(range(length))
                 for dim, length in zip(dims, np.shape(value), strict=True)
             ]
-            arrays[name][(number, *np.ix_(*places))] = np.asarray(value, dtype=float)
+            place: Any = (number, *np.ix_(*places))
+            arrays[name][place] = np.asarray(value, dtype=float)
     result = xr.Dataset(
         {name: ((*dimensions, *own[name]), array.reshape(*shape, *array.shape[1:])) for name, array in arrays.items()},
         coords={
