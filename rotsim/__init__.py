@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rotsim.simulation import simulate as simulate
     from rotsim.sweeps import SweepInterrupted as SweepInterrupted
     from rotsim.sweeps import sweep as sweep
+    from rotsim.sweeps.map import plot_map as plot_map
     from rotsim.theory.approach import steps_to_equilibrium as steps_to_equilibrium
     from rotsim.theory.equilibrium import Equilibrium as Equilibrium
     from rotsim.theory.equilibrium import equilibrium as equilibrium
@@ -74,6 +75,7 @@ _HOME = {
     "Interrupted": "rotsim.simulation",
     "simulate": "rotsim.simulation",
     "sweep": "rotsim.sweeps",
+    "plot_map": "rotsim.sweeps.map",
     "SweepInterrupted": "rotsim.sweeps",
     "equilibrium": "rotsim.theory.equilibrium",
     "Equilibrium": "rotsim.theory.equilibrium",

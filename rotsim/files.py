@@ -192,6 +192,16 @@ def _json(value: Any, digits: int | None, newline: str) -> str:
     return f"[{', '.join(parts)}]"
 
 
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block for this file, where the system has locks."""
+    with path.open("rb") as file:
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def resolved(path: str | os.PathLike[str]) -> Path:
     """The path without ``~`` and links, absolute; raises `InvalidInput` if it is no path."""
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rotsim.errors import LARGEST_SIZE, InvalidInput, array, function, integer, real, require
+from rotsim.errors import LARGEST_SIZE, InvalidInput, array, choice, function, integer, real, require
 
 Factors = Callable[[np.ndarray], np.ndarray]
 

@@ -14,7 +14,7 @@ from rotsim.cli.comparing import compare, verify
 from rotsim.cli.predicting import derive, equilibrium, plan, predict, transfer
 from rotsim.cli.simulating import simulate
 from rotsim.cli.specs import HELP_SETTINGS, PerOptimizer, meant_option
-from rotsim.cli.sweeping import sweep
+from rotsim.cli.sweeping import map_command, sweep
 from rotsim.cli.tracing import trace
 from rotsim.errors import DatasetError, InvalidInput, NoEquilibrium
 
@@ -54,7 +54,7 @@ def cli() -> None:
     """
 
 
-for command in (equilibrium, predict, plan, transfer, sweep, simulate, compare, trace, derive, verify):
+for command in (equilibrium, predict, plan, transfer, sweep, map_command, simulate, compare, trace, derive, verify):
     cli.add_command(command)
 
 

@@ -68,10 +68,10 @@ def _predict(
 ) -> None:
     from rotsim import dataset, files
     from rotsim.errors import integer
+    from rotsim.schedules import named
     from rotsim.terminal import console, course_table
     from rotsim.theory.approach import steps_to_equilibrium
     from rotsim.theory.prediction import predict, settling
-    from rotsim.schedules import named
 
     if output is not None:
         files.check_writable(output)

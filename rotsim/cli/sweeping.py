@@ -9,6 +9,7 @@ import click
 from rotsim.cli.specs import GRADIENT_NAMES, HELP_SETTINGS, HYPERPARAMETER_HELP, PerOptimizer, gradient_model
 from rotsim.errors import InvalidInput
 
+MAP_POINTS = 41  # of a range that does not say how many
 RANGE_HELP = "one value, a list 0.1,0.3, a range 1e-4:1e-2:25 of 25 values at equal ratios, or lin:0:1:11"
 _SETTINGS: dict[str, tuple[type, str]] = {
     "dim": (int, "Fan-in C."),
@@ -32,7 +33,9 @@ def values(name: str, given: str, kind: type) -> list[Any]:
     try:
         if ":" not in given:
             return [kind(part) if kind is not int else _whole(float(part)) for part in given.split(",")]
-        first, last, count = given.removeprefix("lin:").split(":")
+        first, last, count, *more = (*given.removeprefix("lin:").split(":"), str(MAP_POINTS))
+        if len(more) > 1:
+            raise ValueError
         ends, many = (float(first), float(last)), int(count)
         if many < 1 or (not given.startswith("lin:") and min(ends) <= 0):
             raise ValueError
@@ -89,7 +92,6 @@ def _sweep(
     parameters: tuple[str, ...],
     measure: str,
     output: str | None,
-    figure: str | None,
     store: str | None,
     workers: int | None,
     dask: str | None,
@@ -104,10 +106,6 @@ def _sweep(
 
     if output is not None:
         files.check_writable(output)
-    if figure is not None:
-        from rotsim.plotting import check_figure
-
-        check_figure(figure)
     noise: dict[str, list[Any]] = {}
     for given in parameters:
         key, equals, text = given.partition("=")
@@ -157,7 +155,6 @@ sweep = _Swept(
             default="equilibrium", show_default=True, help="What is computed in each cell.",
         ),
         click.Option(["--output"], help="Save the result to this NetCDF file."),
-        click.Option(["--figure"], help="Draw a map of the first two ranges into this file: .png, .pdf or .svg."),
         click.Option(["--store"], help="Keep finished cells in this folder (sweep.zarr) and go on from it."),
         click.Option(["--workers"], type=int, help="Processes here; changes no number. [default: all cores]"),
         click.Option(["--dask"], metavar="ADDRESS", help="Scheduler of a cluster: tcp://host:8786."),
@@ -167,3 +164,58 @@ sweep = _Swept(
     help="Compute a quantity over ranges of hyperparameters.\n\n"
     "Example: rotsim sweep adamw --lr 1e-4:1e-2:25 --weight-decay 1e-3:1:25 --beta2 0.95,0.99 --output map.nc",
 )  # fmt: skip
+
+
+def _assignment(option: str, given: str) -> tuple[str, list[Any]]:
+    name, equals, text = given.partition("=")
+    if not equals:
+        raise InvalidInput(f"`{option}` takes NAME=RANGE, as in {option} lr=1e-5:1e-1; got {given!r}")
+    kind = _SETTINGS.get(name, (float, ""))[0]
+    return name.replace("-", "_"), values(name, text, kind)
+
+
+@click.command("map", context_settings=HELP_SETTINGS)
+@click.argument("optimizers", nargs=-1, required=True)
+@click.option("--x", "x", default="lr=1e-5:1e-1", metavar="NAME=RANGE", help="Horizontal axis.")
+@click.option("--y", "y", default="weight_decay=1e-4:10", metavar="NAME=RANGE", help="Vertical axis.")
+@click.option("--set", "fixed", multiple=True, metavar="NAME=VALUE", help="Another hyperparameter: beta2=0.95.")
+@click.option("--quantity", type=click.Choice(["rotation", "norm", "relaxation_steps"]), default="rotation")
+@click.option("--steps", type=int, default=None, help="Length of a run: shade where it does not reach equilibrium.")
+@click.option("--point", "points", multiple=True, metavar="X,Y", help="Your settings, marked: 3e-4,0.1.")
+@click.option("--dim", type=int, default=1024, help="Fan-in C.")
+@click.option("--gradient", type=click.Choice(GRADIENT_NAMES), default="scale-invariant", help="Gradient model.")
+@click.option("--with", "parameters", multiple=True, metavar="NAME=VALUE", help="Parameter of the gradient model.")
+@click.option("--output", default="map.png", help="Figure: .png, .pdf or .svg.")
+def map_command(
+    optimizers: tuple[str, ...],
+    x: str,
+    y: str,
+    fixed: tuple[str, ...],
+    quantity: str,
+    steps: int | None,
+    points: tuple[str, ...],
+    dim: int,
+    gradient: str,
+    parameters: tuple[str, ...],
+    output: str,
+) -> None:
+    """Draw where optimizers settle over two hyperparameters, and what keeps a run from it.
+
+    A RANGE is 1e-5:1e-1 (41 values at equal ratios), 1e-5:1e-1:25, or a list.
+
+    Example: rotsim map adamw lion --steps 10000 --point 3e-4,0.1 --output map.png
+    """
+    from rotsim.optimizers import optimizer_class
+    from rotsim.plotting import check_figure, save_figure
+    from rotsim.sweeps.map import plot_map
+
+    check_figure(output)
+    over = dict(_assignment(option, given) for option, given in (("--x", x), ("--y", y)))
+    once = {name: found[0] for name, found in (_assignment("--set", given) for given in fixed)}
+    marks = [tuple(values("point", point, float)) for point in points]
+    figure = plot_map(
+        [optimizer_class(name.replace("-", "_")) for name in optimizers], over, quantity,
+        dim=dim, gradient=gradient_model(gradient, None, parameters), steps=steps, points=marks, **once,
+    )  # fmt: skip
+    save_figure(figure, output)
+    click.echo(f"wrote {output}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rotsim.errors import InvalidInput, array, choice, names, sequence
+from rotsim.errors import InvalidInput, array, choice, sequence
 from rotsim.gradients import Gradient
 from rotsim.sweeps.regimes import LOST_DECAY, NOTABLE, regimes
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 CONTOURED = {"rotation": "rotation, rad per step", "norm": "norm ‖w‖", "relaxation_steps": "relaxation, steps"}
 MOST_CONTOURS = 9
-# region, its test on a dataset of `regimes`, colour and hatch; told apart without colour as well
-_REGIONS: tuple[tuple[str, Any, str, str], ...] = (
-    ("run too short: {:.0%} of the start left", lambda d: d["transient"] - NOTABLE, "#0072B2", "///"),
-    ("paper's formula {:.0%} off", lambda d: d["leading_error"] - NOTABLE, "#D55E00", "\\\\\\"),
-    ("gradient turns it {:.0%} more or less", lambda d: d["departure"] - NOTABLE, "#CC79A7", "..."),
-    ("bfloat16 weights lose the decay", lambda d: LOST_DECAY["bfloat16"] - d["decay"], "#009E73", "xx"),
-    ("float32 weights lose the decay", lambda d: LOST_DECAY["float32"] - d["decay"], "#000000", "++"),
+# text, excess that is > 0 inside, colour, and hatch of an area or None for its border alone
+_REGIONS: tuple[tuple[str, Any, str, str | None], ...] = (
+    ("run too short: more than {:.0%} of the start is left", lambda d: d["transient"] - NOTABLE, "#0072B2", "/"),
+    ("paper's formula more than {:.0%} off", lambda d: d["leading_error"] - NOTABLE, "#D55E00", "\\"),
+    ("gradient changes rotation by more than {:.0%}", lambda d: d["departure"] - NOTABLE, "#CC79A7", "."),
+    ("below: bfloat16 weights lose the decay", lambda d: LOST_DECAY["bfloat16"] - d["decay"], "#009E73", None),
+    ("below: float32 weights lose the decay", lambda d: LOST_DECAY["float32"] - d["decay"], "#000000", None),
 )
 
 
@@ -101,6 +101,8 @@ def plot_map(
 
 def _panel(ax: Axes, data: xr.Dataset, quantity: str, axes: list[str], levels: np.ndarray) -> dict[str, Any]:
     """Contours and shaded regions of one optimizer; what the legend says of them."""
+    from matplotlib.colors import to_rgba
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     x, y = (data[name].values for name in axes)
@@ -112,22 +114,26 @@ def _panel(ax: Axes, data: xr.Dataset, quantity: str, axes: list[str], levels: n
             continue
         if np.nanmax(values, initial=-1) <= 0:
             continue
-        ax.contourf(x, y, values, levels=[0, np.inf], colors=[color], alpha=0.13)
-        drawn = ax.contourf(x, y, values, levels=[0, np.inf], colors="none", hatches=[hatch])
-        drawn.set_edgecolor((*_rgb(color), 0.45))
-        ax.contour(x, y, values, levels=[0], colors=[color], linewidths=1.5)
-        shown[text.format(NOTABLE)] = Patch(facecolor=(*_rgb(color), 0.13), edgecolor=color, hatch=hatch)
+        dashes = "solid" if hatch else "dashed"
+        ax.contour(x, y, values, levels=[0], colors=[color], linewidths=2, linestyles=dashes)
+        shown[text.format(NOTABLE)] = Line2D([], [], color=color, lw=2, ls=dashes)
+        if hatch is not None:
+            ax.contourf(x, y, values, levels=[0, np.inf], colors=[color], alpha=0.12)
+            drawn = ax.contourf(x, y, values, levels=[0, np.inf], colors="none", hatches=[hatch])
+            drawn.set_edgecolor(to_rgba(color, 0.4))
+            shown[text.format(NOTABLE)] = Patch(facecolor=to_rgba(color, 0.12), edgecolor=color, hatch=2 * hatch)
     lines = ax.contour(x, y, data[quantity].transpose(*reversed(axes)).values, levels=levels, colors="0.15")
-    ax.clabel(lines, fmt=lambda value: f"{value:.3g}", fontsize="medium")
+    longest = [max(parts, key=len) for parts in lines.allsegs if parts]
+    middles = [part[len(part) // 2] for part in longest if len(part)]
+    kept = [(px, py) for px, py in middles if x[0] < px < x[-1] and y[0] < py < y[-1]]
+    labels = ax.clabel(lines, fmt=lambda value: f"{value:.3g}", fontsize="medium", inline=False, manual=kept)
+    for label in labels or ():
+        label.set(
+            rotation=0, color="black", bbox={"facecolor": "white", "alpha": 0.85, "pad": 1.5, "edgecolor": "none"}
+        )
     ax.set(xscale="log", yscale="log", xlabel=_axis_name(axes[0]))
     ax.grid(False)
     return shown
-
-
-def _rgb(color: str) -> tuple[float, float, float]:
-    from matplotlib.colors import to_rgb
-
-    return to_rgb(color)
 
 
 def _levels(values: np.ndarray) -> np.ndarray:
@@ -147,6 +153,3 @@ def _levels(values: np.ndarray) -> np.ndarray:
 
 def _axis_name(name: str) -> str:
     return {"lr": "learning rate", "weight_decay": "weight decay"}.get(name, name.replace("_", " "))
-
-
-__all__ = ["CONTOURED", "names", "plot_map"]

@@ -58,8 +58,8 @@ def predict(
 
     Runs of different length stand side by side, since windows are named by the share of the run at their end.
     """
-    from rotsim.theory.prediction import predict
     from rotsim.schedules import named
+    from rotsim.theory.prediction import predict
 
     steps, windows = integer("steps", steps, low=1), integer("windows", windows, low=1)
     window = -(-steps // min(windows, steps))
@@ -84,9 +84,9 @@ def simulate(
     final: float = 0.0,
 ) -> dict[str, float]:
     """Walk on one core; RMS over the windows that are stationary, each with its standard error."""
+    from rotsim.schedules import named
     from rotsim.simulation import simulate
     from rotsim.statistics import equilibration, root_mean_square
-    from rotsim.schedules import named
 
     steps = integer("steps", steps, low=1)
     walk = simulate(

@@ -1,4 +1,4 @@
-"""Regimes of hyperparameters: where a run settles, where the paper's formula ends, where number formats lose the decay."""
+"""Regimes: where a run settles, where the paper's formula ends, where number formats lose the decay."""
 
 from __future__ import annotations
 
@@ -59,11 +59,14 @@ def regimes(
     InvalidInput
         As `rotsim.sweep` does.
     """
+    import xarray as xr
+
     noise = ScaleInvariant() if gradient is None else gradient
     found = sweep(spec, over, gradient=noise, dim=dim, **fixed)
     paper = sweep(spec, over, "leading", dim=dim, **fixed)
-    rates = {name: found[name] if name in found.coords else fixed.get(name, getattr(spec, name, None)) for name in RATES}
-    found["decay"] = rates["lr"] * rates["weight_decay"]
+    rates: dict[str, Any] = {name: fixed.get(name, getattr(spec, name, None)) for name in ("lr", "weight_decay")}
+    rates |= {name: found[name] for name in rates if name in found.coords}
+    found["decay"] = (rates["lr"] * rates["weight_decay"]) + xr.zeros_like(found["norm"].fillna(0))
     plain = found if isinstance(noise, ScaleInvariant) else sweep(spec, over, dim=dim, **fixed)
     errors = [np.abs(paper[name] / plain[name] - 1) for name in ("norm", "rotation")]
     found["leading_error"] = np.fmax(*errors)
@@ -72,6 +75,3 @@ def regimes(
     if plain is not found:
         found["departure"] = np.abs(found["rotation"] / plain["rotation"] - 1)
     return found
-
-
-RATES = ("lr", "weight_decay")

@@ -176,7 +176,7 @@ def sweep(
         raise InvalidInput("`executor` must have `submit` or `map`, as dask.distributed.Client and Pool have")
     recipes = list(cells.cells())
     kept = None if store is None else Store(store, {"measure": name, "optimizer": cells.kind.name})
-    keys = [] if kept is None else [_key(name, recipe) for recipe in recipes]
+    keys = [] if kept is None else [_key(name, settings, recipe) for recipe in recipes]
     earlier = {} if kept is None else kept.finished()
     answers: list[Answer | None] = [earlier.get(key) for key in keys] if keys else [None] * len(recipes)
     pending = [(number, recipe) for number, recipe in enumerate(recipes) if answers[number] is None]
@@ -207,13 +207,13 @@ def sweep(
     return result
 
 
-def _key(measure: str, recipe: Recipe) -> str:
+def _key(measure: str, defaults: Mapping[str, Any], recipe: Recipe) -> str:
     """What a cell is kept under: equal for equal specs, however they came about."""
     from rotsim import __version__
 
     try:
         optimizer, gradient, settings = recipe.specs()
-        content: Any = {"optimizer": optimizer, "gradient": gradient, "settings": settings}
+        content: Any = {"optimizer": optimizer, "gradient": gradient, "settings": {**defaults, **settings}}
     except ValueError:
         content = {"optimizer": recipe.kind.name, "values": dict(recipe.values)}
     return digest({"measure": measure, "rotsim": __version__, **content})

@@ -76,11 +76,12 @@ class Store:
                 raise DatasetError(
                     f"{files.quoted(self.path)} holds another sweep: {_differences(found, wanted)}. Name another store"
                 )
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise DatasetError(f"{files.quoted(self.path)} is not empty and holds no sweep; name a new folder")
-        (self.path / _CELLS).mkdir(parents=True, exist_ok=True)
-        if not mark.is_file():
+        if not mark.is_file():  # before anything else is there, so that no other process takes the folder for foreign
+            self.path.mkdir(parents=True, exist_ok=True)
             files.write_atomically(mark, json.dumps(wanted, indent=2) + "\n")
+        (self.path / _CELLS).mkdir(exist_ok=True)
         self._own: int | None = None
 
     def finished(self) -> dict[str, dict[str, Any]]:
@@ -108,14 +109,14 @@ class Store:
             ) from None
 
     def publish(self, result: xr.Dataset) -> None:
-        """Put the arrays of `result` in place of earlier ones, for `xarray.open_zarr`."""
+        """Put the arrays of `result` in place of earlier ones, for `xarray.open_zarr`; one process at a time."""
         import warnings
 
-        for entry in self.path.iterdir():
-            if entry.name not in (_MARK, _CELLS):
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        with warnings.catch_warnings():  # strings of variable length have no entry in zarr's specification yet
-            warnings.simplefilter("ignore")
+        with files.alone(self.path / _MARK), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # strings of variable length have no entry in zarr's specification yet
+            for entry in self.path.iterdir():
+                if entry.name not in (_MARK, _CELLS):
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             result.to_zarr(self.path, mode="a", consolidated=True)
 
     def close(self) -> None:
