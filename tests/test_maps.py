@@ -1,0 +1,93 @@
+"""Maps: what is shaded, against the numbers that it stands for, and the command."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import rotsim
+from rotsim.cli import main
+from rotsim.errors import InvalidInput
+from rotsim.sweeps.regimes import LOST_DECAY, regimes
+
+OVER = {"lr": np.geomspace(1e-3, 1.0, 4), "weight_decay": np.geomspace(1e-3, 1.0, 4)}
+
+
+@pytest.mark.parametrize("name, last_kept", [("float32", 2.0**-24), ("bfloat16", 2.0**-8)])
+def test_a_smaller_decay_changes_no_weight_of_the_format(name, last_kept):
+    torch = pytest.importorskip("torch")
+    weights = torch.linspace(0.5, 2.0, 1001, dtype=getattr(torch, name))
+    assert (weights * (1 - 0.99 * LOST_DECAY[name]) == weights).all()
+    assert (weights * (1 - 1.01 * last_kept) != weights).all()  # twice as much changes every one
+
+
+def test_regimes_are_what_the_functions_say():
+    memory, betas = rotsim.Autocorrelated(0.3), (0.8, 0.9)
+    found = regimes(rotsim.Lion, OVER, dim=64, gradient=memory, steps=500, beta1=betas[0], beta2=betas[1])
+    at = found.isel(lr=1, weight_decay=2)
+    opt = rotsim.Lion(float(at["lr"]), float(at["weight_decay"]), betas)
+    there, plain = rotsim.equilibrium(opt, 64, memory), rotsim.equilibrium(opt, 64)
+    paper = rotsim.equilibrium(opt, 64, method="leading")
+    assert at["decay"] == opt.lr * opt.weight_decay
+    assert at["transient"] == pytest.approx(np.exp(-500 / there.relaxation_steps), rel=1e-12)
+    assert at["departure"] == pytest.approx(abs(there.rotation / plain.rotation - 1), rel=1e-12)
+    errors = abs(paper.norm / plain.norm - 1), abs(paper.rotation / plain.rotation - 1)
+    assert at["leading_error"] == pytest.approx(max(errors), rel=1e-12)
+    assert at["departure"] > 1e-3 and at["leading_error"] > 1e-5  # controls: neither is 0 for want of a difference
+
+
+def test_the_rest_of_a_transient_is_that_of_a_course():
+    opt = rotsim.SGDM(0.1, 5e-4, momentum=0.5)  # gentle: while the momentum fills, little is missed
+    settled = rotsim.equilibrium(opt, 256).norm
+    steps = round(2 * rotsim.equilibrium(opt, 256).relaxation_steps)
+    course = rotsim.predict(opt, 256, steps=steps, initial_norm=1.02 * settled, record_every=1)
+    left = (course["norm"].values[0, -1] ** 2 - settled**2) / (0.0404 * settled**2)
+    found = regimes(opt, {"lr": [0.1]}, dim=256, steps=steps)
+    assert found["transient"].item() == pytest.approx(left, rel=0.05)
+    assert found["transient"].item() == pytest.approx(np.exp(-2), rel=0.01)
+
+
+def test_a_map_has_a_panel_for_each_optimizer_and_marks_points():
+    figure = rotsim.plot_map([rotsim.SGDM, rotsim.Lion(0.1, 0.1)], OVER, steps=500, points=[(0.1, 0.1)], dim=64)
+    panels = figure.axes
+    assert [ax.get_title() for ax in panels] == ["SGDM", "Lion"]
+    assert all(any(line.get_xydata().tolist() == [[0.1, 0.1]] for line in ax.lines) for ax in panels)
+    texts = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert "run too short: more than 5% of the start is left" in texts
+    assert "below: float32 weights lose the decay" not in texts  # every decay of this map is larger
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"over": {"lr": [1.0, 2.0]}}, "must have two names"),
+        ({"over": OVER, "points": [(1.0,)]}, "must be two numbers"),
+        ({"over": OVER, "quantity": "speed"}, "`quantity` must be"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message):
+    with pytest.raises(InvalidInput, match=message):
+        rotsim.plot_map(rotsim.SGDM, **arguments)
+
+
+def test_the_commands(tmp_path, capsys):
+    ranges = ["--lr", "0.01:1:3", "--weight-decay", "0.01,0.1"]
+    assert (
+        main(["sweep", "sgdm", *ranges, "--output", str(tmp_path / "s.nc"), "--store", str(tmp_path / "s.zarr")]) == 0
+    )
+    assert "equilibrium, 6 cells: lr 3 x weight_decay 2" in capsys.readouterr().out
+    assert main(["sweep", "sgdm", *ranges, "--store", str(tmp_path / "s.zarr"), "--dry-run"]) == 0
+    assert "6 cells, 6 of them finished" in capsys.readouterr().out
+    axes = ["--x", "lr=0.01:1:4", "--y", "weight_decay=0.01:1:4"]
+    assert main(["map", "sgdm", *axes, "--point", "0.1,0.1", "--output", str(tmp_path / "m.png")]) == 0
+    assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
+    for wrong, message in {
+        ("sweep", "sgdm", "--lr", "0:1:3", "--weight-decay", "1"): "use lin:",
+        ("sweep", "sgdm", "--lr", "1:2:3:4", "--weight-decay", "1"): "`--lr` takes",
+        ("sweep", "sgdm", "--lr", "1"): "needs values for weight_decay",
+        ("sweep", "sgdm", *ranges, "--dask", "tcp://127.0.0.1:1"): "no scheduler answers",
+        ("map", "sgdm", "--x", "lr"): "NAME=RANGE",
+    }.items():
+        assert main(list(wrong)) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
