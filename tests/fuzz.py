@@ -262,6 +262,40 @@ def _transfer(m: Maker) -> str:
     return _theory(m, "transfer", {}, optional)
 
 
+def _over_names(m: Maker) -> str:
+    values = lambda: m.one(
+        lambda: f"[{m.number(1e-3, 0.3)}, {m.number(1e-3, 0.3)}]", ("[]", "('d', [0.1])", "range(3)", "np.ones(2)")
+    )
+    names = m.among("'lr'", "'weight_decay'", "'lr'", "'momentum'", "'dim'"), m.among("'weight_decay'", "'seed'", "'x'")
+    return m.one(
+        lambda: "{" + ", ".join(f"{name}: {values()}" for name in names) + "}", ("{}", "{3: [1]}", "[('lr', [1])]")
+    )
+
+
+def _sweep(m: Maker) -> str:
+    spec = m.one(m.optimizer, ("rotsim.SGDM", "rotsim.Lion", "rotsim.Rotational", "int"))
+    measure = lambda: m.one(
+        lambda: m.among("'leading'", "'equilibrium'", "'error'", "(lambda spec: spec.lr)"),
+        ("'Leading'", "print", "int", "(lambda: 3)", "(lambda spec: 'x')", "(lambda spec: [1])"),
+    )
+    optional = {
+        "measure": measure, "gradient": m.predictable, "workers": lambda: m.whole(1), "dry_run": m.flag, "dim": m.dim,
+        "store": m.path, "executor": lambda: m.one("None", ("'x'", "map")), "progress": lambda: m.one("print_nothing", ("3",)),
+        "weight_decay": lambda: m.number(1e-3, 0.5), "lr": lambda: m.number(1e-3, 0.5), "of": lambda: m.one("'leading'"),
+    }  # fmt: skip
+    return f"rotsim.sweep({_joined(spec, _over_names(m), m.options({}, optional))})"
+
+
+def _map(m: Maker) -> str:
+    specs = m.one(lambda: m.among("rotsim.SGDM", "rotsim.Lion", f"[{m.optimizer()}]"), ("[]", "int"))
+    optional = {
+        "quantity": lambda: m.one("'norm'", ("'Norm'",)), "dim": m.dim, "gradient": m.predictable,
+        "steps": lambda: m.whole(1, 100), "points": lambda: m.one("[(0.1, 0.1)]", ("[(1,)]", "[('a', 1)]", "3")),
+        "momentum": m.share,
+    }  # fmt: skip
+    return f"rotsim.plot_map({_joined(specs, _over_names(m), m.options({}, optional))})"
+
+
 def _simulate(m: Maker) -> str:
     required = {
         "dim": lambda: m.whole(2, 3, 8, 8), "neurons": lambda: m.whole(1, 2, 2, 3), "steps": lambda: m.whole(1, 9, 9),
@@ -401,7 +435,7 @@ def _spec(m: Maker) -> str:
 def _results(m: Maker) -> str:
     return m.among(
         "rotsim.InvalidInput('x')", "rotsim.DatasetError('x')", "rotsim.NoEquilibrium('x')", "rotsim.__version__",
-        "rotsim.Interrupted(W)", "rotsim.OPTIMIZERS['adamw']", "rotsim.Report(()).table()", "EQ.to_dict()",
+        "rotsim.Interrupted(W)", "rotsim.SweepInterrupted(W, 1, 2, None)", "rotsim.OPTIMIZERS['adamw']", "rotsim.Report(()).table()", "EQ.to_dict()",
         "rotsim.plan('sgdm', rotation=0.01, norm=1.0).optimizer", "rotsim.Report(()).passed", "rotsim.Plan",
     )  # fmt: skip
 
@@ -419,6 +453,8 @@ CALLS: dict[Callable[[Maker], str], tuple[int, str]] = {
     _over: (5, "rotation_over"),
     _plan: (5, "plan Plan"),
     _transfer: (5, "transfer"),
+    _sweep: (4, "sweep"),
+    _map: (2, "plot_map"),
     _simulate: (14, "simulate"),
     _compare: (8, "compare Report"),
     _files: (4, "save load"),
@@ -431,7 +467,7 @@ CALLS: dict[Callable[[Maker], str], tuple[int, str]] = {
     _rotational: (4, "RotationalAdamW RotationalSGDM RotationalLion measure.Lion"),
     _rotated: (2, "Rotated"),
     _spec: (2, "optimizer_spec load_shipped shipped_traces"),
-    _results: (1, "InvalidInput DatasetError NoEquilibrium Interrupted OPTIMIZERS __version__"),
+    _results: (1, "InvalidInput DatasetError NoEquilibrium Interrupted SweepInterrupted OPTIMIZERS __version__"),
 }
 
 

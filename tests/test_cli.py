@@ -188,7 +188,7 @@ def test_derive(style, capsys):
         (["compare", "/no/such/file.nc"], "no dataset at"),
         (["derive", "rmsprop"], "derivation 'rmsprop' is unknown"),
         (["verify", "--seed", "-1"], "`seed` must be >= 0"),
-        (["predict", *ADAMW, "--warmup", "20000"], "`--warmup` must be >= 0 and < --steps 20000; got 20000"),
+        (["predict", *ADAMW, "--warmup", "20000"], "`warmup` must be < 20000; got 20000"),
         (["predict", *ADAMW, "--figure", "/no/such/folder/x.png"], "does not exist"),
         (["plan", "adamw", "--rotation", "0.01"], "1 targets (rotation) cannot determine 2 unknowns"),
         (["plan", "sgdm", "--rotation", "0.01", "--norm", "1", "--betas", "0.9", "0.99"], "no hyperparameter 'betas'"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rotsim.errors import InvalidInput, array, choice, sequence
+from rotsim.errors import InvalidInput, array, choice, mapping, sequence, shown
 from rotsim.gradients import Gradient
 from rotsim.sweeps.regimes import LOST_DECAY, NOTABLE, regimes
 
@@ -49,12 +49,16 @@ def plot_map(
         The first is the horizontal axis.
     quantity : {"rotation", "norm", "relaxation_steps"}
         What the contours show; the same in every panel.
-    dim, gradient, fixed
+    dim : int
+        Fan-in C >= 2.
+    gradient : Gradient, optional
         As in `rotsim.sweeps.regimes`.
     steps : int, optional
-        Length of a run: shaded is where 5 % of a deviation of ‖w‖² is left at its end.
-    points : sequence of (x, y)
-        Settings to mark.
+        Length of a run, >= 1: shaded is where 5 % of a deviation of ‖w‖² is left at its end.
+    points : sequence of (float, float)
+        Settings to mark, each finite: what the first name is and the second.
+    **fixed
+        Values of other names, as in `rotsim.sweep`.
 
     Returns
     -------
@@ -70,31 +74,40 @@ def plot_map(
     from rotsim.plotting import style
 
     choice("quantity", quantity, tuple(CONTOURED))
-    if len(over) != 2:
-        raise InvalidInput(f"a map has two axes; `over` must have two names, got {', '.join(map(str, over)) or 'none'}")
+    axes_of = list(mapping("over", over))
+    if len(axes_of) != 2:
+        raise InvalidInput(f"a map has two axes; `over` must have two names, got {', '.join(axes_of) or 'none'}")
     marks = [array(f"points[{i}]", point, "be two numbers") for i, point in enumerate(sequence("points", points))]
     for i, mark in enumerate(marks):
         if mark.shape != (2,):
-            raise InvalidInput(f"`points[{i}]` must be two numbers: {' and '.join(over)}")
+            raise InvalidInput(f"`points[{i}]` must be two numbers: {' and '.join(axes_of)}")
+    if isinstance(specs, list | tuple) and not specs:
+        raise InvalidInput("a map needs at least one optimizer; `specs` has none")
     panels = list(specs) if isinstance(specs, list | tuple) else [specs]
+    for name in axes_of:
+        values = array(f"over[{name!r}]", over[name], "be increasing numbers > 0, at least two")
+        if values.ndim != 1 or len(values) < 2 or not (values[0] > 0 and (np.diff(values) > 0).all()):
+            raise InvalidInput(
+                f"`over[{name!r}]` must be increasing numbers > 0, at least two; got {shown(over[name])}"
+            )
     found = [regimes(spec, over, dim, gradient, steps, **fixed) for spec in panels]
     levels = _levels(np.concatenate([data[quantity].values.ravel() for data in found]))
     with style():
         figure, axes = plt.subplots(
             1, len(panels), figsize=(6.2 * len(panels) + 0.6, 5.6), sharey=True, squeeze=False, layout="constrained"
         )
-        shown: dict[str, Any] = {}
+        legend: dict[str, Any] = {}
         for spec, data, ax in zip(panels, found, axes[0], strict=True):
-            shown |= _panel(ax, data, quantity, list(over), levels)
+            legend |= _panel(ax, data, quantity, axes_of, levels)
             for x, y in marks:
                 ax.plot(x, y, "o", ms=9, mfc="white", mec="black", mew=2, clip_on=False, zorder=5)
             ax.set_title(getattr(spec, "label", str(spec)))
-        axes[0, 0].set_ylabel(_axis_name(list(over)[1]))
+        axes[0, 0].set_ylabel(_axis_name(axes_of[1]))
         run = f", a run of {steps:,} steps" if steps is not None else ""
         figure.suptitle(f"Equilibrium at dim {dim}{run}: contours of {CONTOURED[quantity]}")
-        if shown:
+        if legend:
             figure.legend(
-                shown.values(), shown.keys(), loc="outside lower center", ncols=min(2, len(shown)), fontsize="small"
+                legend.values(), legend.keys(), loc="outside lower center", ncols=min(2, len(legend)), fontsize="small"
             )
     return figure
 

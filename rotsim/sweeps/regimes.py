@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rotsim.errors import integer
+from rotsim.errors import array, integer
 from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.sweeps.run import sweep
 
@@ -65,7 +65,10 @@ def regimes(
     found = sweep(spec, over, gradient=noise, dim=dim, **fixed)
     paper = sweep(spec, over, "leading", dim=dim, **fixed)
     rates: dict[str, Any] = {name: fixed.get(name, getattr(spec, name, None)) for name in ("lr", "weight_decay")}
-    rates |= {name: found[name] for name in rates if name in found.coords}
+    for name in rates:
+        if name in found.coords:
+            array(f"over[{name!r}]", found[name].values, "be numbers")
+            rates[name] = found[name]
     found["decay"] = (rates["lr"] * rates["weight_decay"]) + xr.zeros_like(found["norm"].fillna(0))
     plain = found if isinstance(noise, ScaleInvariant) else sweep(spec, over, dim=dim, **fixed)
     errors = [np.abs(paper[name] / plain[name] - 1) for name in ("norm", "rotation")]

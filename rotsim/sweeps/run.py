@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from rotsim.errors import InvalidInput, flag, function, integer
+from rotsim.errors import InvalidInput, flag, function, integer, shown
 from rotsim.gradients import Gradient
 from rotsim.sweeps.execution import Answer, cores, evaluate, run
 from rotsim.sweeps.grid import Grid, Recipe, grid
@@ -300,5 +300,7 @@ def _assembled(
 def _column(values: tuple[Any, ...]) -> np.ndarray:
     """Numbers as numbers, everything else by name."""
     if all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in values):
-        return np.array(values)
-    return np.array([str(value) for value in values])
+        numbers = np.array(values)
+        if numbers.dtype.kind in "iuf":
+            return numbers
+    return np.array([shown(value) if not isinstance(value, str) else value for value in values])
