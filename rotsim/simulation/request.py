@@ -118,7 +118,7 @@ def checked_run(
 ) -> Run:
     """The run that these arguments of `simulate` ask for, all of them checked."""
     optimizer = checked_optimizer(optimizer)
-    if not hasattr(optimizer, "update"):
+    if not hasattr(optimizer.plain, "update"):
         raise InvalidInput(optimizer.refusal())
     gradient = checked_gradient(gradient)
     steps = integer("steps", steps, low=1, high=_MAX_STEPS)
