@@ -17,7 +17,8 @@ from rotsim.gradients import Gradient
 from rotsim.sweeps.execution import Answer, cores, evaluate, run
 from rotsim.sweeps.grid import Grid, Recipe, grid
 from rotsim.sweeps.measures import MEASURES, Measure, measure_of, settings_of, unit
-from rotsim.sweeps.store import Store, digest
+from rotsim.sweeps.store import Store
+from rotsim.tasks import digest
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -12,38 +12,18 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rotsim import files
-from rotsim.errors import DatasetError, InvalidInput, shown
+from rotsim.errors import DatasetError, shown
 
 if TYPE_CHECKING:
     import xarray as xr
 
 SCHEMA = 1
 _MARK, _CELLS = "rotsim-sweep.json", "cells"
-
-
-def digest(description: Any) -> str:
-    """A digest of JSON, arrays and functions: equal for equal content, whatever the process or machine."""
-    text = json.dumps(description, sort_keys=True, default=_plain, allow_nan=True)
-    return sha256(text.encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "to_dict"):
-        return value.to_dict()
-    if isinstance(value, np.ndarray):
-        return {"array": sha256(np.ascontiguousarray(value).tobytes()).hexdigest(), "shape": value.shape}
-    if isinstance(value, np.generic):
-        return value.item()
-    raise InvalidInput(
-        f"a cell cannot be named by {shown(value)} ({type(value).__name__}); "
-        "sweep numbers, names and arrays, or sweep without `store`"
-    )
 
 
 class Store:
