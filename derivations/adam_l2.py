@@ -447,6 +447,17 @@ STEPS: tuple[Step, ...] = (
 FORMULAS: tuple[Formula, ...] = (
     Formula("adam_l2_leading_norm", leading_norm, "RMS norm of the weights under Adam+L2, to leading order in ηλ."),
     Formula(
+        "adam_l2_relaxation_steps",
+        relaxation_steps,
+        "Steps in which a deviation of ‖w‖² shrinks e-fold, v following at once.",
+    ),
+    Formula(
+        "adam_l2_lagged_relaxation_steps",
+        lagged_relaxation_steps,
+        "Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.",
+        (lagging_second_moment,),
+    ),
+    Formula(
         "adam_l2_leading_rotation",
         leading_rotation,
         "RMS angle per step of Adam+L2, to leading order in ηλ.",
@@ -464,17 +475,6 @@ FORMULAS: tuple[Formula, ...] = (
         exact_one_minus_cosine,
         "1 - ρ of Adam+L2, for constant v.",
         (equivalent_step_size,),
-    ),
-    Formula(
-        "adam_l2_relaxation_steps",
-        relaxation_steps,
-        "Steps in which a deviation of ‖w‖² shrinks e-fold, v following at once.",
-    ),
-    Formula(
-        "adam_l2_lagged_relaxation_steps",
-        lagged_relaxation_steps,
-        "Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.",
-        (lagging_second_moment,),
     ),
 )
 

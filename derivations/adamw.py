@@ -298,10 +298,7 @@ STEPS: tuple[Step, ...] = (
 LIMIT = "lr * weight_decay < 1"
 
 FORMULAS: tuple[Formula, ...] = (
-    Formula("adamw_leading_rotation", leading_rotation, "RMS angle per step of AdamW, to leading order in ηλ."),
     Formula("adamw_leading_norm", leading_norm, "RMS norm of the weights under AdamW, to leading order in ηλ."),
-    Formula("adamw_exact_norm_squared", exact_norm_squared, "E‖w‖² of AdamW, for constant v.", limit=LIMIT),
-    Formula("adamw_exact_one_minus_cosine", exact_one_minus_cosine, "1 - ρ of AdamW, for constant v.", limit=LIMIT),
     Formula(
         "adamw_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold, for fixed v."
     ),
@@ -311,6 +308,9 @@ FORMULAS: tuple[Formula, ...] = (
         "Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.",
         (lagging_second_moment,),
     ),
+    Formula("adamw_leading_rotation", leading_rotation, "RMS angle per step of AdamW, to leading order in ηλ."),
+    Formula("adamw_exact_norm_squared", exact_norm_squared, "E‖w‖² of AdamW, for constant v.", limit=LIMIT),
+    Formula("adamw_exact_one_minus_cosine", exact_one_minus_cosine, "1 - ρ of AdamW, for constant v.", limit=LIMIT),
 )
 
 

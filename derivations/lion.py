@@ -113,18 +113,6 @@ def variance() -> Eq:
 
 
 @cache
-def covariance() -> Eq:
-    """Two directions k steps apart share old gradients: multiply the weights that they give to each.
-
-    The newest gradient that both see has weight κ_0 in one and κ_k in the other. The rest is a geometric
-    sum again, and the result decays as β2^k.
-    """
-    shared = (1 - beta1) * _weight(k) + geometric_sum(_weight(j) * _weight(j + k), j, 1)
-    decay = beta2 ** (k - 1)
-    return equation(gamma_k, tidy(simplify(shared / decay)) * decay)
-
-
-@cache
 def linearised_sign() -> Eq:
     """The paper replaces the sign by the straight line that fits it best: sign(c) ≈ slope·c.
 
@@ -182,6 +170,18 @@ def leading_rotation() -> Eq:
     Length over norm gives the paper's rotation: sqrt(π/2)·sqrt(2ηλ) times the standard deviation of c.
     """
     return equation(theta, sqrt(eta**2 * C / leading_norm().rhs ** 2))
+
+
+@cache
+def covariance() -> Eq:
+    """Two directions k steps apart share old gradients: multiply the weights that they give to each.
+
+    The newest gradient that both see has weight κ_0 in one and κ_k in the other. The rest is a geometric
+    sum again, and the result decays as β2^k.
+    """
+    shared = (1 - beta1) * _weight(k) + geometric_sum(_weight(j) * _weight(j + k), j, 1)
+    decay = beta2 ** (k - 1)
+    return equation(gamma_k, tidy(simplify(shared / decay)) * decay)
 
 
 @cache
@@ -361,9 +361,10 @@ STEPS: tuple[Step, ...] = (
 LIMIT = "lr * weight_decay < 1"
 
 FORMULAS: tuple[Formula, ...] = (
-    Formula("lion_leading_rotation", leading_rotation, "RMS angle per step of Lion, sign linearised.", (variance,)),
-    Formula("lion_leading_norm", leading_norm, "RMS norm of the weights under Lion, sign linearised.", (variance,)),
     Formula("lion_variance", variance, "Variance of Lion's update direction, for gradients of unit variance."),
+    Formula("lion_leading_norm", leading_norm, "RMS norm of the weights under Lion, sign linearised.", (variance,)),
+    Formula("lion_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold."),
+    Formula("lion_leading_rotation", leading_rotation, "RMS angle per step of Lion, sign linearised.", (variance,)),
     Formula("lion_covariance", covariance, "Covariance of update directions `lag` steps apart."),
     Formula(
         "lion_sign_correlation",
@@ -378,7 +379,6 @@ FORMULAS: tuple[Formula, ...] = (
         "1 - ρ of Lion, from the sum of a^k s_k.",
         limit=LIMIT,
     ),
-    Formula("lion_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold."),
 )
 
 

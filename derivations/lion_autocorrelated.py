@@ -187,31 +187,31 @@ STEPS: tuple[Step, ...] = (
 )
 
 FORMULAS: tuple[Formula, ...] = (
-    Formula("lion_weight", lion_weight, "Weight of a gradient `lag` steps old in Lion's update direction."),
+    Formula(
+        "lion_linear_sum",
+        lion_linear_sum,
+        "Σ a^k s_k of Lion under gradients orthogonal to w, sign linearised, for any autocorrelation.",
+        limit="lr * weight_decay < 1",
+    ),
     Formula(
         "lion_correlated_rotation",
         lion_rotation,
         "θ²/(2ηλ) of Lion as ηλ → 0, sign linearised, for any autocorrelation of gradients orthogonal to w.",
     ),
+    Formula("lion_weight", lion_weight, "Weight of a gradient `lag` steps old in Lion's update direction."),
+    Formula("lion_correlated_variance", lion_power, "E c² of Lion under AR(1) gradients of unit variance."),
     Formula(
         "lion_overlap_ratio",
         lion_overlap_ratio,
         "E[c·g]/E[c²] of Lion under AR(1) gradients, through which alone they set its rotation.",
         (lion_overlap, lion_power),
     ),
-    Formula("lion_correlated_variance", lion_power, "E c² of Lion under AR(1) gradients of unit variance."),
     Formula(
         "lion_correlated_covariance",
         lion_covariance,
         "Covariance of update directions `lag` steps apart under AR(1) gradients.",
         (lion_overlap, lion_met, lion_driven),
         "correlation != beta2, correlation != 0",
-    ),
-    Formula(
-        "lion_linear_sum",
-        lion_linear_sum,
-        "Σ a^k s_k of Lion under gradients orthogonal to w, sign linearised, for any autocorrelation.",
-        limit="lr * weight_decay < 1",
     ),
 )
 

@@ -184,13 +184,13 @@ def _part(step: Step, index: int) -> Step:
 _FOR_IT = "for a wanted rotation and norm, to leading order."
 
 FORMULAS: tuple[Formula, ...] = (
-    Formula("adamw_planned_lr", _part(adamw_rates, 0), f"Learning rate of AdamW {_FOR_IT}"),
-    Formula("adamw_planned_weight_decay", _part(adamw_rates, 1), f"Weight decay of AdamW {_FOR_IT}"),
     Formula(
         "transferred_rotation",
         rotation_to_keep_pace,
         "Rotation that keeps the squared angle turned in a training whose batch and length change.",
     ),
+    Formula("adamw_planned_lr", _part(adamw_rates, 0), f"Learning rate of AdamW {_FOR_IT}"),
+    Formula("adamw_planned_weight_decay", _part(adamw_rates, 1), f"Weight decay of AdamW {_FOR_IT}"),
 )
 
 

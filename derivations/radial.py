@@ -233,6 +233,12 @@ def lion_norm_squared() -> Eq:
 
 
 @cache
+def lion_momentum_at_rest() -> Eq:
+    """With that E w·m put in, E m² follows from E w² alone."""
+    return equation(m_square, lion_momentum().rhs.subs(_inner, I_0 + I_1 * w_square))
+
+
+@cache
 def lion_variance() -> Eq:
     """The variance of the update direction, which the slope follows: ς² = 2/(πγ_0). Noise and w both are in it."""
     inner = I_0 + I_1 * w_square
@@ -240,12 +246,6 @@ def lion_variance() -> Eq:
         gamma_0,
         beta1**2 * m_square + 2 * beta1 * (1 - beta1) * P_g * inner + (1 - beta1) ** 2 * (1 + P_g**2 * w_square),
     )
-
-
-@cache
-def lion_momentum_at_rest() -> Eq:
-    """With that E w·m put in, E m² follows from E w² alone."""
-    return equation(m_square, lion_momentum().rhs.subs(_inner, I_0 + I_1 * w_square))
 
 
 @cache
@@ -347,13 +347,6 @@ FORMULAS: tuple[Formula, ...] = (
         limit=LIMIT,
     ),
     Formula("lion_one_minus_cosine", unit_steps, "1 - ρ of Lion at a known norm, for any gradients.", limit=LIMIT),
-    Formula(
-        "lion_sign_slope",
-        lion.linearised_sign,
-        "Slope of the best straight line through the sign of Lion's direction, for gradients of unit variance.",
-        (lion.variance,),
-    ),
-    Formula("sign_slope", lion.linearised_sign, "Slope of the best straight line through the sign of a Gaussian."),
     Formula("decay_per_step", decay_per_step, "Share of ‖w‖² that decay takes per step at rest, from the rotation."),
     Formula(
         "turn_while_growing",
@@ -366,6 +359,13 @@ FORMULAS: tuple[Formula, ...] = (
         adam_l2_turn_while_growing,
         "Zero at Adam+L2's rotation over that of equilibrium where ‖w‖² grows; scale-invariant weights.",
     ),
+    Formula(
+        "lion_sign_slope",
+        lion.linearised_sign,
+        "Slope of the best straight line through the sign of Lion's direction, for gradients of unit variance.",
+        (lion.variance,),
+    ),
+    Formula("sign_slope", lion.linearised_sign, "Slope of the best straight line through the sign of a Gaussian."),
 )
 
 

@@ -225,6 +225,11 @@ FORMULAS: tuple[Formula, ...] = (
     Formula("rotational_mean_length", mean_length, "Running mean of ‖u⊥‖², one step on."),
     Formula("rotational_squared_angle", turning_step, "Square of the angle of one step of a rotational variant."),
     Formula("turned_one_minus_cosine", turned_one_minus_cosine, "1 - ρ of weights that turn by an angle."),
+    Formula(
+        "rotational_bias",
+        gaussian_bias,
+        "Mean square angle of a rotational variant over θ², less one, for Gaussian updates, to first order in 1/n.",
+    ),
     Formula("rotational_across", across_the_weights, "E‖u⊥‖² of a rotational variant."),
     Formula("rotational_rate", turning_rate, "What multiplies u in a turn of weights of norm one."),
     Formula("rotational_kept", kept_share, "What multiplies the weights in a turn, the part of u along them put back."),
@@ -232,11 +237,6 @@ FORMULAS: tuple[Formula, ...] = (
     Formula("rotational_sgdm_filling", sgdm_filling, "E‖u‖² of SGDM at a step over its final value, from no momentum."),
     Formula(
         "rotational_adamw_filling", adamw_filling, "E‖u‖² of AdamW at a step over its final value, for constant v."
-    ),
-    Formula(
-        "rotational_bias",
-        gaussian_bias,
-        "Mean square angle of a rotational variant over θ², less one, for Gaussian updates, to first order in 1/n.",
     ),
 )
 

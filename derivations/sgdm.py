@@ -276,11 +276,11 @@ STEPS: tuple[Step, ...] = (
 LIMIT = "lr * weight_decay < 2 * (1 + momentum)"
 
 FORMULAS: tuple[Formula, ...] = (
-    Formula("sgdm_leading_rotation", leading_rotation, "RMS angle per step of SGDM, to leading order in ηλ."),
     Formula("sgdm_leading_norm", leading_norm, "RMS norm of the weights under SGDM, to leading order in ηλ."),
+    Formula("sgdm_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold."),
+    Formula("sgdm_leading_rotation", leading_rotation, "RMS angle per step of SGDM, to leading order in ηλ."),
     Formula("sgdm_exact_norm_squared", exact_norm_squared, "E‖w‖² of SGDM.", (gain,), LIMIT),
     Formula("sgdm_exact_one_minus_cosine", exact_one_minus_cosine, "1 - ρ of SGDM.", limit=LIMIT),
-    Formula("sgdm_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold."),
 )
 
 

@@ -260,14 +260,14 @@ FORMULAS: tuple[Formula, ...] = (
         sign_covariance_by_arc,
         "Slope in the arcsine of their correlation of the covariance of two signs whose arguments have a mean.",
     ),
-    Formula("adamw_takeover", adamw_takeover, "signal_ratio² at which signal and noise share AdamW's W."),
-    Formula("adamw_noise_share", adamw_noise_share, "Share of noise in AdamW's normalised gradient, for constant v."),
     Formula("signal_squared_mean", mean_at_alignment, "Squared mean gradient that leads to an alignment."),
     Formula("signal_pull", pull_at_alignment, "Radial pull that a projected mean exerts on the rest of the weights."),
     Formula("lion_left_of_a_sign", left_of_a_sign, "What a lasting part leaves of a sign's square, sign linearised."),
     Formula(
         "signal_alignment", alignment, "Squared cosine between w and a mean gradient that scale invariance projects."
     ),
+    Formula("adamw_noise_share", adamw_noise_share, "Share of noise in AdamW's normalised gradient, for constant v."),
+    Formula("adamw_takeover", adamw_takeover, "signal_ratio² at which signal and noise share AdamW's W."),
 )
 
 

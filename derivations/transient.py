@@ -386,14 +386,15 @@ FORMULAS: tuple[Formula, ...] = (
     Formula("walk_mode_overlap", mode_overlap, "Overlap of the weights with one mode, one step on."),
     Formula("walk_along", along_the_weights, "E w·Δw of one step of AdamW or Lion."),
     Formula("walk_moved", length_of_the_step, "E‖Δw‖² of one step of AdamW or Lion."),
+    Formula("walk_settled_overlap", stationary_overlap, "Overlap of the weights with one mode at rest.", limit=LIMIT),
+    Formula("lion_sign_mode", sign_mode, "One mode of the covariance of two signs: a power in the arcsine law."),
+    Formula("lion_momentum_power", lion_momentum_power, "E m² of Lion, one step on."),
+    Formula("lion_seen", lion_seen, "Correlation of Lion's direction with the momentum before it."),
+    Formula("lion_entered", lion_entered, "Correlation of Lion's direction with the momentum after it."),
+    Formula("lion_faded", lion_faded, "Correlation of Lion's momentum with that of the next step."),
     Formula("sgdm_across", coupled_pull, "E w·m of the weights before a step of SGDM with the momentum after."),
     Formula("sgdm_momentum_power", coupled_momentum_power, "E‖m‖² of SGDM, one step on."),
     Formula("sgdm_momentum_overlap", coupled_overlap, "E w·m of SGDM after a step."),
-    Formula(
-        "sgdm_fallen", coupled_over_many_steps, "1 - ρ of SGDM over some steps, from that over one and two steps less."
-    ),
-    Formula("walk_settled_overlap", stationary_overlap, "Overlap of the weights with one mode at rest.", limit=LIMIT),
-    Formula("walk_decayed", decayed_over_many, "What decay takes of the weights in `lag` steps.", limit=LIMIT),
     Formula(
         "walk_taken",
         taken_over_many,
@@ -401,11 +402,10 @@ FORMULAS: tuple[Formula, ...] = (
         limit="root != 1 - lr * weight_decay",
     ),
     Formula("walk_taken_alike", taken_alike, "`walk_taken` where root = 1 - lr * weight_decay.", limit=LIMIT),
-    Formula("lion_momentum_power", lion_momentum_power, "E m² of Lion, one step on."),
-    Formula("lion_seen", lion_seen, "Correlation of Lion's direction with the momentum before it."),
-    Formula("lion_entered", lion_entered, "Correlation of Lion's direction with the momentum after it."),
-    Formula("lion_faded", lion_faded, "Correlation of Lion's momentum with that of the next step."),
-    Formula("lion_sign_mode", sign_mode, "One mode of the covariance of two signs: a power in the arcsine law."),
+    Formula("walk_decayed", decayed_over_many, "What decay takes of the weights in `lag` steps.", limit=LIMIT),
+    Formula(
+        "sgdm_fallen", coupled_over_many_steps, "1 - ρ of SGDM over some steps, from that over one and two steps less."
+    ),
 )
 
 

@@ -14,16 +14,6 @@ from rotsim import compiled
 
 
 @compiled.kernel_part()
-def adamw_leading_rotation(lr: Any, weight_decay: Any, beta1: Any) -> Any:
-    """RMS angle per step of AdamW, to leading order in ηλ.
-
-    Derived in `derivations.adamw.leading_rotation`.
-    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1.
-    """
-    return np.sqrt(2 * lr * weight_decay * (1 - beta1) / (1 + beta1))
-
-
-@compiled.kernel_part()
 def adamw_leading_norm(lr: Any, weight_decay: Any, dim: Any) -> Any:
     """RMS norm of the weights under AdamW, to leading order in ηλ.
 
@@ -31,6 +21,38 @@ def adamw_leading_norm(lr: Any, weight_decay: Any, dim: Any) -> Any:
     Valid for lr > 0, weight_decay > 0, dim >= 1.
     """
     return np.sqrt(2 * dim * lr / weight_decay) / 2
+
+
+@compiled.kernel_part()
+def adamw_relaxation_steps(lr: Any, weight_decay: Any) -> Any:
+    """Steps in which a deviation of ‖w‖² shrinks e-fold, for fixed v.
+
+    Derived in `derivations.adamw.relaxation_steps`.
+    Valid for lr > 0, weight_decay > 0.
+    """
+    return 1 / (2 * lr * weight_decay)
+
+
+@compiled.kernel_part()
+def adamw_lagged_relaxation_steps(lr: Any, weight_decay: Any, beta2: Any, homogeneity: Any) -> Any:
+    """Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.
+
+    Derived in `derivations.adamw.lagged_relaxation_steps`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta2 < 1, homogeneity < 1.
+    """
+    rate_sum = 1 + 2 * lr * weight_decay * (1 - homogeneity) - beta2
+    rate_product = 2 * lr * weight_decay * (1 - beta2)
+    return (rate_sum + np.sqrt(rate_sum**2 - 4 * rate_product)) / (2 * rate_product)
+
+
+@compiled.kernel_part()
+def adamw_leading_rotation(lr: Any, weight_decay: Any, beta1: Any) -> Any:
+    """RMS angle per step of AdamW, to leading order in ηλ.
+
+    Derived in `derivations.adamw.leading_rotation`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1.
+    """
+    return np.sqrt(2 * lr * weight_decay * (1 - beta1) / (1 + beta1))
 
 
 @compiled.kernel_part()
@@ -58,28 +80,6 @@ def adamw_exact_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any) -> Any:
 
 
 @compiled.kernel_part()
-def adamw_relaxation_steps(lr: Any, weight_decay: Any) -> Any:
-    """Steps in which a deviation of ‖w‖² shrinks e-fold, for fixed v.
-
-    Derived in `derivations.adamw.relaxation_steps`.
-    Valid for lr > 0, weight_decay > 0.
-    """
-    return 1 / (2 * lr * weight_decay)
-
-
-@compiled.kernel_part()
-def adamw_lagged_relaxation_steps(lr: Any, weight_decay: Any, beta2: Any, homogeneity: Any) -> Any:
-    """Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.
-
-    Derived in `derivations.adamw.lagged_relaxation_steps`.
-    Valid for lr > 0, weight_decay > 0, 0 <= beta2 < 1, homogeneity < 1.
-    """
-    rate_sum = 1 + 2 * lr * weight_decay * (1 - homogeneity) - beta2
-    rate_product = 2 * lr * weight_decay * (1 - beta2)
-    return (rate_sum + np.sqrt(rate_sum**2 - 4 * rate_product)) / (2 * rate_product)
-
-
-@compiled.kernel_part()
 def adam_l2_leading_norm(lr: Any, weight_decay: Any, dim: Any, gradient_power: Any, homogeneity: Any) -> Any:
     """RMS norm of the weights under Adam+L2, to leading order in ηλ.
 
@@ -87,6 +87,30 @@ def adam_l2_leading_norm(lr: Any, weight_decay: Any, dim: Any, gradient_power: A
     Valid for lr > 0, weight_decay > 0, dim >= 1, gradient_power > 0, homogeneity < 1.
     """
     return (lr * np.sqrt(dim * gradient_power) / (2 * weight_decay)) ** (1 / (2 - homogeneity))
+
+
+@compiled.kernel_part()
+def adam_l2_relaxation_steps(lr: Any, weight_decay: Any, second_moment: Any, homogeneity: Any) -> Any:
+    """Steps in which a deviation of ‖w‖² shrinks e-fold, v following at once.
+
+    Derived in `derivations.adam_l2.relaxation_steps`.
+    Valid for lr > 0, weight_decay > 0, second_moment > 0, homogeneity < 1.
+    """
+    return np.sqrt(second_moment) / (lr * weight_decay * (2 - homogeneity))
+
+
+@compiled.kernel_part()
+def adam_l2_lagged_relaxation_steps(
+    lr: Any, weight_decay: Any, beta2: Any, second_moment: Any, homogeneity: Any
+) -> Any:
+    """Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.
+
+    Derived in `derivations.adam_l2.lagged_relaxation_steps`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta2 < 1, second_moment > 0, homogeneity < 1.
+    """
+    rate_sum = 1 + 2 * lr * weight_decay * (1 - homogeneity) / np.sqrt(second_moment) - beta2
+    rate_product = lr * weight_decay * (1 - beta2) * (2 - homogeneity) / np.sqrt(second_moment)
+    return (rate_sum + np.sqrt(rate_sum**2 - 4 * rate_product)) / (2 * rate_product)
 
 
 @compiled.kernel_part()
@@ -140,27 +164,23 @@ def adam_l2_exact_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any, secon
 
 
 @compiled.kernel_part()
-def adam_l2_relaxation_steps(lr: Any, weight_decay: Any, second_moment: Any, homogeneity: Any) -> Any:
-    """Steps in which a deviation of ‖w‖² shrinks e-fold, v following at once.
+def sgdm_leading_norm(lr: Any, weight_decay: Any, momentum: Any, gradient_power: Any, homogeneity: Any) -> Any:
+    """RMS norm of the weights under SGDM, to leading order in ηλ.
 
-    Derived in `derivations.adam_l2.relaxation_steps`.
-    Valid for lr > 0, weight_decay > 0, second_moment > 0, homogeneity < 1.
+    Derived in `derivations.sgdm.leading_norm`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, gradient_power > 0, homogeneity < 1.
     """
-    return np.sqrt(second_moment) / (lr * weight_decay * (2 - homogeneity))
+    return (gradient_power * lr / (2 * weight_decay * (1 - momentum))) ** (1 / (2 * (1 - homogeneity)))
 
 
 @compiled.kernel_part()
-def adam_l2_lagged_relaxation_steps(
-    lr: Any, weight_decay: Any, beta2: Any, second_moment: Any, homogeneity: Any
-) -> Any:
-    """Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.
+def sgdm_relaxation_steps(lr: Any, weight_decay: Any, momentum: Any, homogeneity: Any) -> Any:
+    """Steps in which a deviation of ‖w‖² shrinks e-fold.
 
-    Derived in `derivations.adam_l2.lagged_relaxation_steps`.
-    Valid for lr > 0, weight_decay > 0, 0 <= beta2 < 1, second_moment > 0, homogeneity < 1.
+    Derived in `derivations.sgdm.relaxation_steps`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, homogeneity < 1.
     """
-    rate_sum = 1 + 2 * lr * weight_decay * (1 - homogeneity) / np.sqrt(second_moment) - beta2
-    rate_product = lr * weight_decay * (1 - beta2) * (2 - homogeneity) / np.sqrt(second_moment)
-    return (rate_sum + np.sqrt(rate_sum**2 - 4 * rate_product)) / (2 * rate_product)
+    return (1 - momentum) / (2 * lr * weight_decay * (1 - homogeneity))
 
 
 @compiled.kernel_part()
@@ -171,16 +191,6 @@ def sgdm_leading_rotation(lr: Any, weight_decay: Any, momentum: Any) -> Any:
     Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1.
     """
     return np.sqrt(2 * lr * weight_decay / (1 + momentum))
-
-
-@compiled.kernel_part()
-def sgdm_leading_norm(lr: Any, weight_decay: Any, momentum: Any, gradient_power: Any, homogeneity: Any) -> Any:
-    """RMS norm of the weights under SGDM, to leading order in ηλ.
-
-    Derived in `derivations.sgdm.leading_norm`.
-    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, gradient_power > 0, homogeneity < 1.
-    """
-    return (gradient_power * lr / (2 * weight_decay * (1 - momentum))) ** (1 / (2 * (1 - homogeneity)))
 
 
 @compiled.kernel_part()
@@ -208,24 +218,13 @@ def sgdm_exact_one_minus_cosine(lr: Any, weight_decay: Any, momentum: Any) -> An
 
 
 @compiled.kernel_part()
-def sgdm_relaxation_steps(lr: Any, weight_decay: Any, momentum: Any, homogeneity: Any) -> Any:
-    """Steps in which a deviation of ‖w‖² shrinks e-fold.
+def lion_variance(beta1: Any, beta2: Any) -> Any:
+    """Variance of Lion's update direction, for gradients of unit variance.
 
-    Derived in `derivations.sgdm.relaxation_steps`.
-    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, homogeneity < 1.
+    Derived in `derivations.lion.variance`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1.
     """
-    return (1 - momentum) / (2 * lr * weight_decay * (1 - homogeneity))
-
-
-@compiled.kernel_part()
-def lion_leading_rotation(lr: Any, weight_decay: Any, beta1: Any, beta2: Any) -> Any:
-    """RMS angle per step of Lion, sign linearised.
-
-    Derived in `derivations.lion.leading_rotation`.
-    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1.
-    """
-    variance = (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
-    return np.sqrt(np.pi * lr * variance * weight_decay)
+    return (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
 
 
 @compiled.kernel_part()
@@ -240,13 +239,24 @@ def lion_leading_norm(lr: Any, weight_decay: Any, beta1: Any, beta2: Any, dim: A
 
 
 @compiled.kernel_part()
-def lion_variance(beta1: Any, beta2: Any) -> Any:
-    """Variance of Lion's update direction, for gradients of unit variance.
+def lion_relaxation_steps(lr: Any, weight_decay: Any) -> Any:
+    """Steps in which a deviation of ‖w‖² shrinks e-fold.
 
-    Derived in `derivations.lion.variance`.
-    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1.
+    Derived in `derivations.lion.relaxation_steps`.
+    Valid for lr > 0, weight_decay > 0.
     """
-    return (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
+    return 1 / (2 * lr * weight_decay)
+
+
+@compiled.kernel_part()
+def lion_leading_rotation(lr: Any, weight_decay: Any, beta1: Any, beta2: Any) -> Any:
+    """RMS angle per step of Lion, sign linearised.
+
+    Derived in `derivations.lion.leading_rotation`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1.
+    """
+    variance = (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
+    return np.sqrt(np.pi * lr * variance * weight_decay)
 
 
 @compiled.kernel_part()
@@ -293,16 +303,6 @@ def lion_exact_one_minus_cosine(lr: Any, weight_decay: Any, discounted_sum: Any)
     decay = lr * weight_decay
     kept = 1 - decay
     return decay * (kept - discounted_sum * decay) / (kept * (1 + 2 * discounted_sum))
-
-
-@compiled.kernel_part()
-def lion_relaxation_steps(lr: Any, weight_decay: Any) -> Any:
-    """Steps in which a deviation of ‖w‖² shrinks e-fold.
-
-    Derived in `derivations.lion.relaxation_steps`.
-    Valid for lr > 0, weight_decay > 0.
-    """
-    return 1 / (2 * lr * weight_decay)
 
 
 @compiled.kernel_part()
@@ -531,55 +531,6 @@ def walk_moved(lr: Any, weight_decay: Any, norm_squared: Any, step_length: Any, 
 
 
 @compiled.kernel_part()
-def sgdm_across(weight_decay: Any, momentum: Any, norm_squared: Any, momentum_overlap: Any) -> Any:
-    """E w·m of the weights before a step of SGDM with the momentum after.
-
-    Derived in `derivations.transient.coupled_pull`.
-    Valid for weight_decay > 0, 0 <= momentum < 1, norm_squared > 0, any momentum_overlap.
-    """
-    return norm_squared * weight_decay + momentum_overlap * momentum
-
-
-@compiled.kernel_part()
-def sgdm_momentum_power(
-    weight_decay: Any, momentum: Any, norm_squared: Any, momentum_overlap: Any, noise_power: Any, momentum_power: Any
-) -> Any:
-    """E‖m‖² of SGDM, one step on.
-
-    Derived in `derivations.transient.coupled_momentum_power`.
-    Valid for weight_decay > 0, 0 <= momentum < 1, norm_squared > 0, any momentum_overlap, noise_power > 0,
-    momentum_power > 0.
-    """
-    return (
-        2 * momentum_overlap * momentum * weight_decay
-        + noise_power
-        + momentum_power * momentum**2
-        + norm_squared * weight_decay**2
-    )
-
-
-@compiled.kernel_part()
-def sgdm_momentum_overlap(step_length: Any, across: Any, momentum_power: Any) -> Any:
-    """E w·m of SGDM after a step.
-
-    Derived in `derivations.transient.coupled_overlap`.
-    Valid for step_length >= 0, any across, momentum_power > 0.
-    """
-    return across - momentum_power * step_length
-
-
-@compiled.kernel_part()
-def sgdm_fallen(lr: Any, weight_decay: Any, momentum: Any, fallen: Any, fallen_before: Any) -> Any:
-    """1 - ρ of SGDM over some steps, from that over one and two steps less.
-
-    Derived in `derivations.transient.coupled_over_many_steps`.
-    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, fallen >= 0, fallen_before >= 0.
-    """
-    decay = lr * weight_decay
-    return decay + fallen * (1 + momentum - decay) - fallen_before * momentum
-
-
-@compiled.kernel_part()
 def walk_settled_overlap(lr: Any, weight_decay: Any, step_length: Any, weight: Any, root: Any) -> Any:
     """Overlap of the weights with one mode at rest.
 
@@ -592,38 +543,13 @@ def walk_settled_overlap(lr: Any, weight_decay: Any, step_length: Any, weight: A
 
 
 @compiled.kernel_part()
-def walk_decayed(lr: Any, weight_decay: Any, lag: Any) -> Any:
-    """What decay takes of the weights in `lag` steps.
+def lion_sign_mode(alike: Any, arcsine_factor: Any, odd_power: Any) -> Any:
+    """One mode of the covariance of two signs: a power in the arcsine law.
 
-    Derived in `derivations.transient.decayed_over_many`.
-    Valid for lr > 0, weight_decay > 0, whole lag >= 1, lr * weight_decay < 1.
+    Derived in `derivations.transient.sign_mode`.
+    Valid for 0 <= alike <= 1, any arcsine_factor, odd_power >= 1.
     """
-    decay = lr * weight_decay
-    return -np.expm1(lag * np.log1p(-decay))
-
-
-@compiled.kernel_part()
-def walk_taken(lr: Any, weight_decay: Any, lag: Any, root: Any) -> Any:
-    """What the updates of one mode take of the weights in `lag` steps, per overlap with it.
-
-    Derived in `derivations.transient.taken_over_many`.
-    Valid for lr > 0, weight_decay > 0, whole lag >= 1, 0 <= root < 1, root != 1 - lr * weight_decay.
-    """
-    decay = lr * weight_decay
-    kept = 1 - decay
-    return root * (kept**lag - root**lag) / (kept - root)
-
-
-@compiled.kernel_part()
-def walk_taken_alike(lr: Any, weight_decay: Any, lag: Any) -> Any:
-    """`walk_taken` where root = 1 - lr * weight_decay.
-
-    Derived in `derivations.transient.taken_alike`.
-    Valid for lr > 0, weight_decay > 0, whole lag >= 1, lr * weight_decay < 1.
-    """
-    decay = lr * weight_decay
-    kept = 1 - decay
-    return lag * kept**lag
+    return 2 * arcsine_factor * alike**odd_power / np.pi
 
 
 @compiled.kernel_part()
@@ -669,13 +595,87 @@ def lion_faded(beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
 
 
 @compiled.kernel_part()
-def lion_sign_mode(alike: Any, arcsine_factor: Any, odd_power: Any) -> Any:
-    """One mode of the covariance of two signs: a power in the arcsine law.
+def sgdm_across(weight_decay: Any, momentum: Any, norm_squared: Any, momentum_overlap: Any) -> Any:
+    """E w·m of the weights before a step of SGDM with the momentum after.
 
-    Derived in `derivations.transient.sign_mode`.
-    Valid for 0 <= alike <= 1, any arcsine_factor, odd_power >= 1.
+    Derived in `derivations.transient.coupled_pull`.
+    Valid for weight_decay > 0, 0 <= momentum < 1, norm_squared > 0, any momentum_overlap.
     """
-    return 2 * arcsine_factor * alike**odd_power / np.pi
+    return norm_squared * weight_decay + momentum_overlap * momentum
+
+
+@compiled.kernel_part()
+def sgdm_momentum_power(
+    weight_decay: Any, momentum: Any, norm_squared: Any, momentum_overlap: Any, noise_power: Any, momentum_power: Any
+) -> Any:
+    """E‖m‖² of SGDM, one step on.
+
+    Derived in `derivations.transient.coupled_momentum_power`.
+    Valid for weight_decay > 0, 0 <= momentum < 1, norm_squared > 0, any momentum_overlap, noise_power > 0,
+    momentum_power > 0.
+    """
+    return (
+        2 * momentum_overlap * momentum * weight_decay
+        + noise_power
+        + momentum_power * momentum**2
+        + norm_squared * weight_decay**2
+    )
+
+
+@compiled.kernel_part()
+def sgdm_momentum_overlap(step_length: Any, across: Any, momentum_power: Any) -> Any:
+    """E w·m of SGDM after a step.
+
+    Derived in `derivations.transient.coupled_overlap`.
+    Valid for step_length >= 0, any across, momentum_power > 0.
+    """
+    return across - momentum_power * step_length
+
+
+@compiled.kernel_part()
+def walk_taken(lr: Any, weight_decay: Any, lag: Any, root: Any) -> Any:
+    """What the updates of one mode take of the weights in `lag` steps, per overlap with it.
+
+    Derived in `derivations.transient.taken_over_many`.
+    Valid for lr > 0, weight_decay > 0, whole lag >= 1, 0 <= root < 1, root != 1 - lr * weight_decay.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return root * (kept**lag - root**lag) / (kept - root)
+
+
+@compiled.kernel_part()
+def walk_taken_alike(lr: Any, weight_decay: Any, lag: Any) -> Any:
+    """`walk_taken` where root = 1 - lr * weight_decay.
+
+    Derived in `derivations.transient.taken_alike`.
+    Valid for lr > 0, weight_decay > 0, whole lag >= 1, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return lag * kept**lag
+
+
+@compiled.kernel_part()
+def walk_decayed(lr: Any, weight_decay: Any, lag: Any) -> Any:
+    """What decay takes of the weights in `lag` steps.
+
+    Derived in `derivations.transient.decayed_over_many`.
+    Valid for lr > 0, weight_decay > 0, whole lag >= 1, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    return -np.expm1(lag * np.log1p(-decay))
+
+
+@compiled.kernel_part()
+def sgdm_fallen(lr: Any, weight_decay: Any, momentum: Any, fallen: Any, fallen_before: Any) -> Any:
+    """1 - ρ of SGDM over some steps, from that over one and two steps less.
+
+    Derived in `derivations.transient.coupled_over_many_steps`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, fallen >= 0, fallen_before >= 0.
+    """
+    decay = lr * weight_decay
+    return decay + fallen * (1 + momentum - decay) - fallen_before * momentum
 
 
 @compiled.kernel_part()
@@ -731,26 +731,6 @@ def sign_covariance_by_arc(arc: Any, deviations: Any) -> Any:
 
 
 @compiled.kernel_part()
-def adamw_takeover(lr: Any, weight_decay: Any) -> Any:
-    """signal_ratio² at which signal and noise share AdamW's W.
-
-    Derived in `derivations.signal.adamw_takeover`.
-    Valid for lr > 0, weight_decay > 0.
-    """
-    return lr * weight_decay / 2
-
-
-@compiled.kernel_part()
-def adamw_noise_share(signal_ratio: Any) -> Any:
-    """Share of noise in AdamW's normalised gradient, for constant v.
-
-    Derived in `derivations.signal.adamw_noise_share`.
-    Valid for signal_ratio > 0.
-    """
-    return 1 / (1 + signal_ratio**2)
-
-
-@compiled.kernel_part()
 def signal_squared_mean(norm_squared: Any, alignment: Any, lasting_decay: Any) -> Any:
     """Squared mean gradient that leads to an alignment.
 
@@ -788,6 +768,26 @@ def signal_alignment(signal_power: Any) -> Any:
     Valid for signal_power > 0.
     """
     return 2 * signal_power / (1 + 2 * signal_power + np.sqrt(1 + 4 * signal_power))
+
+
+@compiled.kernel_part()
+def adamw_noise_share(signal_ratio: Any) -> Any:
+    """Share of noise in AdamW's normalised gradient, for constant v.
+
+    Derived in `derivations.signal.adamw_noise_share`.
+    Valid for signal_ratio > 0.
+    """
+    return 1 / (1 + signal_ratio**2)
+
+
+@compiled.kernel_part()
+def adamw_takeover(lr: Any, weight_decay: Any) -> Any:
+    """signal_ratio² at which signal and noise share AdamW's W.
+
+    Derived in `derivations.signal.adamw_takeover`.
+    Valid for lr > 0, weight_decay > 0.
+    """
+    return lr * weight_decay / 2
 
 
 @compiled.kernel_part()
@@ -918,13 +918,16 @@ def sgdm_free_one_minus_cosine(lr: Any, weight_decay: Any, momentum: Any, correl
 
 
 @compiled.kernel_part()
-def lion_weight(beta1: Any, beta2: Any, lag: Any) -> Any:
-    """Weight of a gradient `lag` steps old in Lion's update direction.
+def lion_linear_sum(lr: Any, weight_decay: Any, beta1: Any, beta2: Any, overlap_ratio: Any) -> Any:
+    """Σ a^k s_k of Lion under gradients orthogonal to w, sign linearised, for any autocorrelation.
 
-    Derived in `derivations.lion_autocorrelated.lion_weight`.
-    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, whole lag >= 1.
+    Derived in `derivations.lion_autocorrelated.lion_linear_sum`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, overlap_ratio > 0, lr * weight_decay <
+    1.
     """
-    return beta1 * beta2 ** (lag - 1) * (1 - beta2)
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return 2 * kept * (beta1 * overlap_ratio + beta2 - beta2 * overlap_ratio) / (np.pi * (1 - kept * beta2))
 
 
 @compiled.kernel_part()
@@ -938,16 +941,13 @@ def lion_correlated_rotation(beta1: Any, beta2: Any, overlap_ratio: Any) -> Any:
 
 
 @compiled.kernel_part()
-def lion_overlap_ratio(beta1: Any, beta2: Any, correlation: Any) -> Any:
-    """E[c·g]/E[c²] of Lion under AR(1) gradients, through which alone they set its rotation.
+def lion_weight(beta1: Any, beta2: Any, lag: Any) -> Any:
+    """Weight of a gradient `lag` steps old in Lion's update direction.
 
-    Derived in `derivations.lion_autocorrelated.lion_overlap_ratio`.
-    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, -1 < correlation < 1.
+    Derived in `derivations.lion_autocorrelated.lion_weight`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, whole lag >= 1.
     """
-    overlap = 1 + correlation * beta1 * (1 - beta2) / (1 - correlation * beta2) - beta1
-    part_1 = beta1**2 * (1 - beta2) * (1 + correlation * beta2) / ((1 + beta2) * (1 - correlation * beta2))
-    power = (1 - beta1) ** 2 + 2 * correlation * beta1 * (1 - beta1) * (1 - beta2) / (1 - correlation * beta2) + part_1
-    return overlap / power
+    return beta1 * beta2 ** (lag - 1) * (1 - beta2)
 
 
 @compiled.kernel_part()
@@ -959,6 +959,19 @@ def lion_correlated_variance(beta1: Any, beta2: Any, correlation: Any) -> Any:
     """
     part_1 = beta1**2 * (1 - beta2) * (1 + correlation * beta2) / ((1 + beta2) * (1 - correlation * beta2))
     return (1 - beta1) ** 2 + 2 * correlation * beta1 * (1 - beta1) * (1 - beta2) / (1 - correlation * beta2) + part_1
+
+
+@compiled.kernel_part()
+def lion_overlap_ratio(beta1: Any, beta2: Any, correlation: Any) -> Any:
+    """E[c·g]/E[c²] of Lion under AR(1) gradients, through which alone they set its rotation.
+
+    Derived in `derivations.lion_autocorrelated.lion_overlap_ratio`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, -1 < correlation < 1.
+    """
+    overlap = 1 + correlation * beta1 * (1 - beta2) / (1 - correlation * beta2) - beta1
+    part_1 = beta1**2 * (1 - beta2) * (1 + correlation * beta2) / ((1 + beta2) * (1 - correlation * beta2))
+    power = (1 - beta1) ** 2 + 2 * correlation * beta1 * (1 - beta1) * (1 - beta2) / (1 - correlation * beta2) + part_1
+    return overlap / power
 
 
 @compiled.kernel_part()
@@ -977,19 +990,6 @@ def lion_correlated_covariance(beta1: Any, beta2: Any, lag: Any, correlation: An
     driven = correlation * overlap * (1 - beta2) / (correlation - beta2)
     part_4 = correlation**lag * (overlap * (1 - beta1) + driven * beta1 / correlation)
     return beta1 * beta2 ** (lag - 1) * (met - driven) + part_4
-
-
-@compiled.kernel_part()
-def lion_linear_sum(lr: Any, weight_decay: Any, beta1: Any, beta2: Any, overlap_ratio: Any) -> Any:
-    """Σ a^k s_k of Lion under gradients orthogonal to w, sign linearised, for any autocorrelation.
-
-    Derived in `derivations.lion_autocorrelated.lion_linear_sum`.
-    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, 0 <= beta2 < 1, overlap_ratio > 0, lr * weight_decay <
-    1.
-    """
-    decay = lr * weight_decay
-    kept = 1 - decay
-    return 2 * kept * (beta1 * overlap_ratio + beta2 - beta2 * overlap_ratio) / (np.pi * (1 - kept * beta2))
 
 
 @compiled.kernel_part()
@@ -1084,27 +1084,6 @@ def lion_one_minus_cosine(lr: Any, weight_decay: Any, dim: Any, norm_squared: An
 
 
 @compiled.kernel_part()
-def lion_sign_slope(beta1: Any, beta2: Any) -> Any:
-    """Slope of the best straight line through the sign of Lion's direction, for gradients of unit variance.
-
-    Derived in `derivations.lion.linearised_sign`.
-    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1.
-    """
-    variance = (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
-    return np.sqrt(2 / (np.pi * variance))
-
-
-@compiled.kernel_part()
-def sign_slope(variance: Any) -> Any:
-    """Slope of the best straight line through the sign of a Gaussian.
-
-    Derived in `derivations.lion.linearised_sign`.
-    Valid for variance > 0.
-    """
-    return np.sqrt(2 / (np.pi * variance))
-
-
-@compiled.kernel_part()
 def decay_per_step(memory: Any, rotation: Any) -> Any:
     """Share of ‖w‖² that decay takes per step at rest, from the rotation.
 
@@ -1132,6 +1111,27 @@ def adam_l2_turn_excess(radial_share: Any, growth: Any, turn: Any) -> Any:
     Valid for any radial_share, any growth, turn > 0.
     """
     return turn**3 - 1 - growth * turn - radial_share
+
+
+@compiled.kernel_part()
+def lion_sign_slope(beta1: Any, beta2: Any) -> Any:
+    """Slope of the best straight line through the sign of Lion's direction, for gradients of unit variance.
+
+    Derived in `derivations.lion.linearised_sign`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1.
+    """
+    variance = (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
+    return np.sqrt(2 / (np.pi * variance))
+
+
+@compiled.kernel_part()
+def sign_slope(variance: Any) -> Any:
+    """Slope of the best straight line through the sign of a Gaussian.
+
+    Derived in `derivations.lion.linearised_sign`.
+    Valid for variance > 0.
+    """
+    return np.sqrt(2 / (np.pi * variance))
 
 
 @compiled.kernel_part()
@@ -1164,6 +1164,19 @@ def turned_one_minus_cosine(angle: Any) -> Any:
     Valid for 0 <= angle < pi.
     """
     return 2 * np.sin(angle / 2) ** 2
+
+
+@compiled.kernel_part()
+def rotational_bias(memory: Any, update_norm_decay: Any, directions: Any) -> Any:
+    """Mean square angle of a rotational variant over θ², less one, for Gaussian updates, to first order in 1/n.
+
+    Derived in `derivations.rotational.gaussian_bias`.
+    Valid for 0 <= memory < 1, 0 <= update_norm_decay < 1, directions >= 1.
+    """
+    part_1 = 1 - update_norm_decay * memory**2
+    part_2 = 1 - update_norm_decay
+    part_3 = 1 + update_norm_decay
+    return -2 * update_norm_decay * part_2 * (1 + memory) * (1 - memory) / (directions * part_1 * part_3)
 
 
 @compiled.kernel_part()
@@ -1227,19 +1240,6 @@ def rotational_adamw_filling(memory: Any, step: Any) -> Any:
 
 
 @compiled.kernel_part()
-def rotational_bias(memory: Any, update_norm_decay: Any, directions: Any) -> Any:
-    """Mean square angle of a rotational variant over θ², less one, for Gaussian updates, to first order in 1/n.
-
-    Derived in `derivations.rotational.gaussian_bias`.
-    Valid for 0 <= memory < 1, 0 <= update_norm_decay < 1, directions >= 1.
-    """
-    part_1 = 1 - update_norm_decay * memory**2
-    part_2 = 1 - update_norm_decay
-    part_3 = 1 + update_norm_decay
-    return -2 * update_norm_decay * part_2 * (1 + memory) * (1 - memory) / (directions * part_1 * part_3)
-
-
-@compiled.kernel_part()
 def isotropic_angle_spread(dim: Any) -> Any:
     """E[angle²] over 2(1 - ρ) under isotropic noise.
 
@@ -1260,6 +1260,16 @@ def young_angle_spread(dim: Any, start_share: Any) -> Any:
 
 
 @compiled.kernel_part()
+def transferred_rotation(rotation: Any, batch_factor: Any, steps_factor: Any) -> Any:
+    """Rotation that keeps the squared angle turned in a training whose batch and length change.
+
+    Derived in `derivations.planning.rotation_to_keep_pace`.
+    Valid for rotation > 0, batch_factor > 0, steps_factor > 0.
+    """
+    return rotation * np.sqrt(batch_factor / steps_factor)
+
+
+@compiled.kernel_part()
 def adamw_planned_lr(beta1: Any, dim: Any, norm_squared: Any, rotation: Any) -> Any:
     """Learning rate of AdamW for a wanted rotation and norm, to leading order.
 
@@ -1277,13 +1287,3 @@ def adamw_planned_weight_decay(beta1: Any, dim: Any, norm_squared: Any, rotation
     Valid for 0 <= beta1 < 1, dim >= 1, norm_squared > 0, rotation > 0.
     """
     return rotation * np.sqrt(dim * (1 + beta1) / (norm_squared * (1 - beta1))) / 2
-
-
-@compiled.kernel_part()
-def transferred_rotation(rotation: Any, batch_factor: Any, steps_factor: Any) -> Any:
-    """Rotation that keeps the squared angle turned in a training whose batch and length change.
-
-    Derived in `derivations.planning.rotation_to_keep_pace`.
-    Valid for rotation > 0, batch_factor > 0, steps_factor > 0.
-    """
-    return rotation * np.sqrt(batch_factor / steps_factor)
