@@ -31,6 +31,7 @@ from derivations import (
     signal,
     transient,
 )
+from derivations.formula import FORMULAS, STEPS, Formula
 from derivations.render import render_head, render_step
 from derivations.symbols import TABLE
 
@@ -89,7 +90,7 @@ def walkthrough(name: str) -> list[WalkthroughStep]:
         If no derivation has that name.
     """
     steps = []
-    for step in _derivation(name).STEPS:
+    for step in STEPS[_derivation(name).__name__]:
         result = step()
         equations = result if isinstance(result, tuple) else (result,)
         steps.append(WalkthroughStep(_title(step.__name__), step.__doc__ or "", equations))
@@ -141,6 +142,26 @@ def closed_forms() -> str:
     str
     """
     return generate.closed_forms(source for name in DERIVATIONS for source in _sources(name))
+
+
+def formulas(name: str) -> tuple[Formula, ...]:
+    """What one derivation generates, in the order of its definition.
+
+    Parameters
+    ----------
+    name : str
+        A key of `DERIVATIONS`.
+
+    Returns
+    -------
+    tuple of Formula
+
+    Raises
+    ------
+    ValueError
+        If no derivation has that name.
+    """
+    return tuple(FORMULAS[_derivation(name).__name__])
 
 
 class Proof(NamedTuple):
@@ -217,7 +238,7 @@ def check() -> list[tuple[str, bool]]:
 
 
 def _sources(name: str) -> list[str]:
-    return [generate.function(formula) for formula in _derivation(name).FORMULAS]
+    return [generate.function(formula) for formula in formulas(name)]
 
 
 def _derivation(name: str):  # type: ignore[no-untyped-def]

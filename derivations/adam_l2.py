@@ -36,7 +36,7 @@ from derivations.algebra import (
     tidy,
     vanishes,
 )
-from derivations.formula import Formula, Step
+from derivations.formula import step
 from derivations.symbols import (
     W_,
     W_0,
@@ -87,6 +87,7 @@ from derivations.symbols import (
 )
 
 
+@step
 def random_walk() -> tuple[Eq, ...]:
     """The decay is added to the gradient before Adam sees it, so it is averaged and divided by √v as well.
 
@@ -100,6 +101,7 @@ def random_walk() -> tuple[Eq, ...]:
     )
 
 
+@step
 def effective_learning_rate() -> Eq:
     """To leading order the gradient alone makes v, and Adam is SGD with learning rate η_e = η/√v.
 
@@ -109,12 +111,14 @@ def effective_learning_rate() -> Eq:
     return equation(eta_e, eta / sqrt(random_walk()[0].rhs))
 
 
+@step
 def total_update_contribution() -> Eq:
     """One gradient is averaged into all later steps; added up it moves the weights by η_e times itself."""
     share = eta_e * (1 - beta1) * beta1**j
     return equation(Sum(share, (j, 0, oo)), tidy(geometric_sum(share, j)))
 
 
+@step
 def orthogonal_growth() -> Eq:
     """The contribution is orthogonal to the weights on average and adds its square to the squared norm.
 
@@ -133,11 +137,13 @@ def _loss() -> Expr:
     return 2 * effective_learning_rate().rhs * lamda * W
 
 
+@step
 def balance() -> Eq:
     """Setting growth equal to loss fixes a power of the norm, W^(1-p/2)."""
     return equation(W, raised(fixed_point(_growth(), _loss(), W, 1 - p / 2), Integer(1)))
 
 
+@step("adam_l2_leading_norm", "RMS norm of the weights under Adam+L2, to leading order in ηλ.")
 def leading_norm() -> Eq:
     """The root of W is the norm: for scale-invariant weights, p = -1, the cube root of η√(CG)/(2λ).
 
@@ -146,6 +152,7 @@ def leading_norm() -> Eq:
     return equation(sqrt(W), raised(balance().rhs, Rational(1, 2)))
 
 
+@step("adam_l2_relaxation_steps", "Steps in which a deviation of ‖w‖² shrinks e-fold, v following at once.")
 def relaxation_steps() -> Eq:
     """Near the balance a deviation shrinks at the rate at which growth and loss move apart.
 
@@ -156,6 +163,7 @@ def relaxation_steps() -> Eq:
     return equation(tau, tidy(simplify(time.subs(G, C * v / W**p))))
 
 
+@step
 def lagging_second_moment() -> tuple[Eq, Eq]:
     """v needs 1/(1-β2) steps to follow a change of the norm, as for AdamW, and here it sets the decay as well.
 
@@ -166,11 +174,17 @@ def lagging_second_moment() -> tuple[Eq, Eq]:
     return lag.rates(growth, loss, 2 * lamda * W / (eta * sqrt(v)))
 
 
+@step(
+    "adam_l2_lagged_relaxation_steps",
+    "Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.",
+    where=(lagging_second_moment,),
+)
 def lagged_relaxation_steps() -> Eq:
     """The slower of the two modes is what an observer sees; with fast v it is the relaxation found above."""
     return lag.slow_time()
 
 
+@step("adam_l2_leading_rotation", "RMS angle per step of Adam+L2, to leading order in ηλ.", where=(balance,))
 def leading_rotation() -> Eq:
     """Step length over norm: momentum shortens the step just as it does for AdamW, and W is that of the balance.
 
@@ -185,6 +199,7 @@ def _rotation() -> Expr:
     return leading_rotation().rhs.subs(W, balance().rhs)
 
 
+@step
 def gradient_imbalance() -> Eq:
     """How the rotation follows the scale of a neuron's gradient, √G: a power law.
 
@@ -194,6 +209,7 @@ def gradient_imbalance() -> Eq:
     return equation(2 * G / angle * Derivative(angle, G), scale_exponent(_rotation()))
 
 
+@step("adam_l2_second_moment", "Stationary v of one coordinate, from noise and decay.")
 def second_moment() -> Eq:
     """Beyond leading order the decay contributes to v as well: noise and weights are uncorrelated.
 
@@ -202,6 +218,7 @@ def second_moment() -> Eq:
     return equation(v, (G * W**p + lamda**2 * W) / C)
 
 
+@step
 def equivalent_step_size() -> Eq:
     """Call m/(1-β1) the momentum, and the recursion is SGDM's with α = β1 and the learning rate η'.
 
@@ -221,6 +238,7 @@ def _recursion() -> linear.Recursion:
     return linear.substitute(rec, sqrt(v), eta * (1 - beta1) / eta_step)
 
 
+@step
 def transient() -> tuple[Eq, ...]:
     """For given v the second moments x = (E w², E wm, E m²) follow a linear map, with m the rescaled momentum."""
     return linear.map_equations(linear.moment_map(_recursion(), sigma**2))
@@ -231,12 +249,18 @@ def _stationary() -> Matrix:
     return linear.stationary(linear.moment_map(_recursion(), sigma**2))
 
 
+@step
 def gain() -> Eq:
     """SGDM's gain A = W/E‖g‖², with η' in the place of η and β1 in that of α."""
     by_step = sgdm.gain().rhs.subs(delta, eta_step * lamda)
     return equation(A, by_step.subs({eta: eta_step, alpha: beta1}))
 
 
+@step(
+    "adam_l2_exact_norm_squared_map",
+    "F(W), whose fixed point W = F(W) is E‖w‖² of Adam+L2, for constant v.",
+    where=(second_moment, equivalent_step_size, gain),
+)
 def exact_norm_squared_map() -> Eq:
     """W = A·E‖g‖² as for SGDM, but A depends on v and v on W: one scalar equation W = F(W).
 
@@ -245,12 +269,14 @@ def exact_norm_squared_map() -> Eq:
     return equation(W, A * G * W**p)
 
 
+@step("adam_l2_exact_one_minus_cosine", "1 - ρ of Adam+L2, for constant v.", where=(equivalent_step_size,))
 def exact_one_minus_cosine() -> Eq:
     """SGDM's cosine with η' in the place of η. For given v it is exact, and v is all that the gradient enters by."""
     cosine = sgdm.exact_one_minus_cosine().rhs.subs(delta, eta_step * lamda).subs(alpha, beta1)
     return equation(1 - rho, cosine)
 
 
+@step
 def decay_share() -> tuple[Eq, ...]:
     """What has to be small here is κ = η_eλ, the decay per step, and not ηλ itself.
 
@@ -275,6 +301,7 @@ def _at_balance(expression: Expr) -> Expr:
     return simplify(_plain(expression).subs({part.lhs: part.rhs for part in decay_share()}))
 
 
+@step
 def series_in_decay() -> tuple[Eq, ...]:
     """Expanding in κ: the right-hand side of W = F(W), taken at the leading-order W_0, starts with W_0.
 
@@ -287,11 +314,13 @@ def series_in_decay() -> tuple[Eq, ...]:
     )
 
 
+@step
 def without_momentum() -> tuple[Eq, ...]:
     """Without momentum, β1 = 0, one step decays by η/√v·λ and the cosine says just that."""
     return tuple(equation(s.lhs, s.rhs.subs(beta1, 0)) for s in (gain(), exact_one_minus_cosine()))
 
 
+@step
 def change_of_units() -> tuple[Eq, ...]:
     """Measure the weights in units 1/c: η → cη, λ → λ/c, W → c²W, and G → G/c^(2p), so that the gradient stays.
 
@@ -304,6 +333,7 @@ def change_of_units() -> tuple[Eq, ...]:
     return equation(W_new, norm * W), equation(1 - rho_new, angle * (1 - rho))
 
 
+@step
 def dimensionless_chain() -> tuple[Eq, ...]:
     """Now let v fluctuate. In units of the noise's deviation σ, and with x = λw/σ, one number is left but the betas.
 
@@ -333,6 +363,7 @@ def _walk_in_units() -> tuple[Expr, Expr]:
     return next_m, lamda * next_w
 
 
+@step
 def norm_from_the_chain() -> tuple[Eq, Eq]:
     """X(h) = E x² of the chain is a function of h and the betas. It gives the norm through σ² = G·W^p/C.
 
@@ -343,6 +374,7 @@ def norm_from_the_chain() -> tuple[Eq, Eq]:
     return equation(W, C * variance / lamda**2 * X(h)), equation(h, eta * lamda / sqrt(variance))
 
 
+@step
 def weights_seen_by_the_gradient() -> tuple[Eq, Eq]:
     """x acts through y only. Were x normal with variance s², y would say this of it, with He the Hermite polynomials.
 
@@ -354,6 +386,7 @@ def weights_seen_by_the_gradient() -> tuple[Eq, Eq]:
     return equation(E(exp(xi * x / s - xi**2 / 2)), exp(seen)), equation(rho**2, s**2 / (1 + s**2))
 
 
+@step
 def one_step_ahead() -> Eq:
     """A step of length ν·s moves a Hermite polynomial of x by finitely many of lower degree, ν = hm'/(s√v').
 
@@ -365,6 +398,7 @@ def one_step_ahead() -> Eq:
     return equation(Function("He")(n, x / s - nu), moved)
 
 
+@step
 def beside_decoupled_decay() -> Eq:
     """Where AdamW's decay leaves a of the weights and the pull is a part of the gradient, ax/s takes the place of x/s.
 
@@ -374,6 +408,7 @@ def beside_decoupled_decay() -> Eq:
     return equation(Function("He")(n, a * x), Sum(lower * Function("He")(n - 2 * j, x), (j, 0, floor(n / 2))))
 
 
+@step
 def closed_given_second_moment() -> tuple[Eq, ...]:
     """With x left out of v no cut is needed: |z| alone makes v, and given all |z| the signs of z are independent.
 
@@ -413,75 +448,6 @@ def _weights_given_gradient() -> Expr:
 
 
 LOCAL = (h, x, y)  # with meanings of their own here
-
-STEPS: tuple[Step, ...] = (
-    random_walk,
-    effective_learning_rate,
-    total_update_contribution,
-    orthogonal_growth,
-    balance,
-    leading_norm,
-    relaxation_steps,
-    lagging_second_moment,
-    lagged_relaxation_steps,
-    leading_rotation,
-    gradient_imbalance,
-    second_moment,
-    equivalent_step_size,
-    transient,
-    gain,
-    exact_norm_squared_map,
-    exact_one_minus_cosine,
-    decay_share,
-    series_in_decay,
-    without_momentum,
-    change_of_units,
-    dimensionless_chain,
-    norm_from_the_chain,
-    weights_seen_by_the_gradient,
-    one_step_ahead,
-    beside_decoupled_decay,
-    closed_given_second_moment,
-)
-
-FORMULAS: tuple[Formula, ...] = (
-    Formula("adam_l2_leading_norm", leading_norm, "RMS norm of the weights under Adam+L2, to leading order in ηλ."),
-    Formula(
-        "adam_l2_relaxation_steps",
-        relaxation_steps,
-        "Steps in which a deviation of ‖w‖² shrinks e-fold, v following at once.",
-    ),
-    Formula(
-        "adam_l2_lagged_relaxation_steps",
-        lagged_relaxation_steps,
-        "Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.",
-        (lagging_second_moment,),
-    ),
-    Formula(
-        "adam_l2_leading_rotation",
-        leading_rotation,
-        "RMS angle per step of Adam+L2, to leading order in ηλ.",
-        (balance,),
-    ),
-    Formula("adam_l2_second_moment", second_moment, "Stationary v of one coordinate, from noise and decay."),
-    Formula(
-        "adam_l2_exact_norm_squared_map",
-        exact_norm_squared_map,
-        "F(W), whose fixed point W = F(W) is E‖w‖² of Adam+L2, for constant v.",
-        (second_moment, equivalent_step_size, gain),
-    ),
-    Formula(
-        "adam_l2_exact_one_minus_cosine",
-        exact_one_minus_cosine,
-        "1 - ρ of Adam+L2, for constant v.",
-        (equivalent_step_size,),
-    ),
-)
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Everything that is generated for Adam+L2: function name to expression in the function's arguments."""
-    return {formula.name: formula.expression for formula in FORMULAS}
 
 
 def checks() -> list[tuple[str, bool]]:

@@ -17,7 +17,7 @@ from derivations.algebra import (
     tidy,
     vanishes,
 )
-from derivations.formula import Formula, Step
+from derivations.formula import step
 from derivations.symbols import (
     W_,
     W_0,
@@ -51,8 +51,10 @@ from derivations.symbols import (
     w_,
 )
 
+LIMIT = "lr * weight_decay < 1"
 
-@cache
+
+@step
 def random_walk() -> tuple[Eq, ...]:
     """In equilibrium we model the gradient as fresh noise: its mean, given the past, is zero.
 
@@ -68,7 +70,7 @@ def random_walk() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def total_update_contribution() -> Eq:
     """Follow one gradient through the average: it is used now and, ever weaker, in all later steps.
 
@@ -80,7 +82,7 @@ def total_update_contribution() -> Eq:
     return equation(Sum(share, (j, 0, oo)), tidy(geometric_sum(share, j)))
 
 
-@cache
+@step
 def orthogonal_growth() -> Eq:
     """Each contribution points in a random direction, so on average it is orthogonal to the weights.
 
@@ -99,7 +101,7 @@ def _loss() -> Expr:
     return 2 * eta * lamda * W
 
 
-@cache
+@step("adamw_leading_norm", "RMS norm of the weights under AdamW, to leading order in ηλ.")
 def leading_norm() -> Eq:
     """Setting growth equal to loss gives the equilibrium norm of the paper.
 
@@ -108,7 +110,7 @@ def leading_norm() -> Eq:
     return equation(sqrt(W), sqrt(fixed_point(_growth(), _loss(), W, W**0)))
 
 
-@cache
+@step("adamw_relaxation_steps", "Steps in which a deviation of ‖w‖² shrinks e-fold, for fixed v.")
 def relaxation_steps() -> Eq:
     """A deviation from the balance decays exponentially, because the loss is linear in W.
 
@@ -118,7 +120,7 @@ def relaxation_steps() -> Eq:
     return equation(tau, relaxation_time(_growth(), _loss(), W))
 
 
-@cache
+@step
 def lagging_second_moment() -> tuple[Eq, Eq]:
     """In front of a normalisation layer a shrinking norm makes the gradient grow, E‖g‖² = G·W^p, and v notices late.
 
@@ -130,7 +132,11 @@ def lagging_second_moment() -> tuple[Eq, Eq]:
     return lag.rates(growth, _loss(), 2 * lamda * W / eta)
 
 
-@cache
+@step(
+    "adamw_lagged_relaxation_steps",
+    "Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.",
+    where=(lagging_second_moment,),
+)
 def lagged_relaxation_steps() -> Eq:
     """The slower mode is what an observer sees.
 
@@ -140,7 +146,7 @@ def lagged_relaxation_steps() -> Eq:
     return lag.slow_time()
 
 
-@cache
+@step
 def update_size() -> Eq:
     """The step actually taken is η m, and averaging makes m smaller than u.
 
@@ -152,7 +158,7 @@ def update_size() -> Eq:
     return equation(eta**2 * C * Sum(((1 - beta1) * beta1**j) ** 2, (j, 0, oo)), tidy(eta**2 * C * power))
 
 
-@cache
+@step("adamw_leading_rotation", "RMS angle per step of AdamW, to leading order in ηλ.")
 def leading_rotation() -> Eq:
     """The step is orthogonal to the weights on average, so the angle is step length over norm.
 
@@ -168,7 +174,7 @@ def _recursion() -> linear.Recursion:
     return linear.recursion(rule_m.rhs, rule_w.rhs, w_[t - 1], m_[t - 1], m_[t], u_[t])
 
 
-@cache
+@step
 def transient() -> tuple[Eq, ...]:
     """Nothing so far needed small ηλ except convenience: the recursion is linear, so second moments are exact.
 
@@ -188,7 +194,7 @@ def _stationary() -> Matrix:
     return linear.stationary(linear.moment_map(_recursion(), _unit_variance()))
 
 
-@cache
+@step
 def stationary_moments() -> tuple[Eq, ...]:
     """The equilibrium is the fixed point of the map: three linear equations in three unknowns.
 
@@ -199,7 +205,7 @@ def stationary_moments() -> tuple[Eq, ...]:
     return linear.moment_equations(_stationary())
 
 
-@cache
+@step("adamw_exact_norm_squared", "E‖w‖² of AdamW, for constant v.", limit=LIMIT)
 def exact_norm_squared() -> Eq:
     """The squared norm adds up the C coordinates.
 
@@ -209,7 +215,7 @@ def exact_norm_squared() -> Eq:
     return equation(W, tidy(C * _stationary()[0]))
 
 
-@cache
+@step("adamw_exact_one_minus_cosine", "1 - ρ of AdamW, for constant v.", limit=LIMIT)
 def exact_one_minus_cosine() -> Eq:
     """The expected cosine between successive weights is ρ = (a + β1)/(1 + aβ1), like an addition of velocities.
 
@@ -219,7 +225,7 @@ def exact_one_minus_cosine() -> Eq:
     return equation(1 - rho, linear.one_minus_cosine(_recursion(), _stationary()))
 
 
-@cache
+@step
 def correlated_gradients() -> tuple[Eq, ...]:
     """Real gradients resemble those of neighbouring steps. The rotation does not care, if they are orthogonal to w.
 
@@ -231,7 +237,7 @@ def correlated_gradients() -> tuple[Eq, ...]:
     return equation(W / E(norm_m**2), norm), equation(1 - rho, angle)
 
 
-@cache
+@step
 def series_in_decay() -> tuple[Eq, ...]:
     """Expanding the exact results in δ = ηλ shows what the paper's formulas, W_0 and θ_0, leave out.
 
@@ -252,7 +258,7 @@ def _in_decay(expression: Expr) -> Expr:
     return simplify(expand_parts(expression).subs(eta, delta / lamda))
 
 
-@cache
+@step
 def without_momentum() -> tuple[Eq, ...]:
     """Without momentum, β1 = 0, the weights are an exponential average of the gradients.
 
@@ -261,7 +267,7 @@ def without_momentum() -> tuple[Eq, ...]:
     return tuple(equation(s.lhs, s.rhs.subs(beta1, 0)) for s in (exact_norm_squared(), exact_one_minus_cosine()))
 
 
-@cache
+@step
 def change_of_units() -> tuple[Eq, ...]:
     """Measure the weights in other units: η → cη and λ → λ/c multiply every length by c.
 
@@ -273,50 +279,6 @@ def change_of_units() -> tuple[Eq, ...]:
 
 
 UNITS = ((eta, c), (lamda, 1 / c))
-
-
-STEPS: tuple[Step, ...] = (
-    random_walk,
-    total_update_contribution,
-    orthogonal_growth,
-    leading_norm,
-    relaxation_steps,
-    lagging_second_moment,
-    lagged_relaxation_steps,
-    update_size,
-    leading_rotation,
-    transient,
-    stationary_moments,
-    exact_norm_squared,
-    exact_one_minus_cosine,
-    correlated_gradients,
-    series_in_decay,
-    without_momentum,
-    change_of_units,
-)
-
-LIMIT = "lr * weight_decay < 1"
-
-FORMULAS: tuple[Formula, ...] = (
-    Formula("adamw_leading_norm", leading_norm, "RMS norm of the weights under AdamW, to leading order in ηλ."),
-    Formula(
-        "adamw_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold, for fixed v."
-    ),
-    Formula(
-        "adamw_lagged_relaxation_steps",
-        lagged_relaxation_steps,
-        "Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.",
-        (lagging_second_moment,),
-    ),
-    Formula("adamw_leading_rotation", leading_rotation, "RMS angle per step of AdamW, to leading order in ηλ."),
-    Formula("adamw_exact_norm_squared", exact_norm_squared, "E‖w‖² of AdamW, for constant v.", limit=LIMIT),
-    Formula("adamw_exact_one_minus_cosine", exact_one_minus_cosine, "1 - ρ of AdamW, for constant v.", limit=LIMIT),
-)
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Everything that is generated for AdamW: function name to expression in the function's arguments."""
-    return {formula.name: formula.expression for formula in FORMULAS}
 
 
 def checks() -> list[tuple[str, bool]]:

@@ -10,7 +10,7 @@ from sympy import S as Singleton
 
 from derivations import adam_l2, adamw, linear, lion, sgdm
 from derivations.algebra import fixed_point, geometric_sum, raised, tidy, vanishes
-from derivations.formula import Formula, Step
+from derivations.formula import step
 from derivations.symbols import (
     F_0,
     A,
@@ -46,7 +46,7 @@ _R, _kappa, _b, _B, _h = (Function(name) for name in ("R", "kappa", "b", "B", "h
 _d = Symbol("d", positive=True)
 
 
-@cache
+@step
 def random_walk() -> tuple[Eq, ...]:
     """Batches overlap and losses curve: the gradient of a step resembles those before it, with autocorrelation R.
 
@@ -60,7 +60,7 @@ def random_walk() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def overlaps() -> tuple[Eq, ...]:
     """Two numbers per lag describe c: how it overlaps with a gradient in it, b, and how with itself shifted, B.
 
@@ -73,7 +73,7 @@ def overlaps() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def pull_of_the_past() -> tuple[Eq, ...]:
     """Every gradient in c was orthogonal to the weights of its time; only the steps made since then overlap with it.
 
@@ -86,7 +86,7 @@ def pull_of_the_past() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def exponential_average() -> tuple[Eq, ...]:
     """An exponential average looks the same after j steps, only β^j times as large; so does B, whatever R is.
 
@@ -110,7 +110,7 @@ def shift(weight: Expr, index: Expr) -> Expr:
     return ratio
 
 
-@cache
+@step
 def average_power() -> Eq:
     """Norms do follow the autocorrelation, through E‖m‖²: gradients that agree add up.
 
@@ -120,7 +120,7 @@ def average_power() -> Eq:
     return equation(E(m_[t] ** 2), alone * (1 + 2 * Sum(beta1**k * _R(k), (k, 1, oo))))
 
 
-@cache
+@step
 def power_factor() -> Eq:
     """So E‖m‖² is F times that under white noise, a single number for any autocorrelation."""
     power = average_power().rhs
@@ -128,7 +128,7 @@ def power_factor() -> Eq:
     return equation(F, simplify(power / alone))
 
 
-@cache
+@step
 def growth_factor() -> Eq:
     """Growth follows it where gradients are orthogonal to w. Where they are not, whole contributions add up.
 
@@ -137,7 +137,7 @@ def growth_factor() -> Eq:
     return equation(F_0, 1 + 2 * Sum(_R(k), (k, 1, oo)))
 
 
-@cache
+@step
 def norm_factors() -> tuple[Eq, ...]:
     """Put F_0 into the balance of growth and loss of AdamW, SGDM and Adam+L2: the factors of W, to leading order."""
     return tuple(
@@ -161,7 +161,7 @@ def _raised(module: ModuleType, exponent: Expr) -> Expr:
     return Pow(base, tidy(1 / exponent))
 
 
-@cache
+@step
 def rotation_factors() -> tuple[Eq, ...]:
     """Steps follow F, θ² is their square over W. For SGDM their size follows the norm too, W^p, which drops out.
 
@@ -179,37 +179,53 @@ def rotation_factors() -> tuple[Eq, ...]:
 _turned = Function("θ²/θ₀²")
 
 
-@cache
+@step(
+    "sgdm_correlated_norm_squared",
+    "E‖w‖² of SGDM over that under white noise, to leading order, for any autocorrelation of gradients.",
+    shown=False,
+)
 def sgdm_norm_factor() -> Eq:
     """The second of `norm_factors`."""
     return norm_factors()[1]
 
 
-@cache
+@step(
+    "adam_l2_correlated_norm_squared",
+    "E‖w‖² of Adam+L2 over that under white noise, to leading order, for any autocorrelation of gradients.",
+    shown=False,
+)
 def adam_l2_norm_factor() -> Eq:
     """The third of `norm_factors`."""
     return norm_factors()[2]
 
 
-@cache
+@step(
+    "correlated_squared_rotation",
+    "θ² of AdamW and SGDM over that under white noise, to leading order, for any autocorrelation of gradients.",
+    shown=False,
+)
 def average_rotation_factor() -> Eq:
     """The first two of `rotation_factors`."""
     return rotation_factors()[0]
 
 
-@cache
+@step(
+    "adam_l2_correlated_squared_rotation",
+    "θ² of Adam+L2 over that under white noise, to leading order, for any autocorrelation of gradients.",
+    shown=False,
+)
 def adam_l2_rotation_factor() -> Eq:
     """The third of `rotation_factors`."""
     return rotation_factors()[2]
 
 
-@cache
+@step
 def first_order_memory() -> Eq:
     """The simplest memory: each gradient keeps a share φ of the one before, R_k = φ^k."""
     return equation(_R(k), phi**k)
 
 
-@cache
+@step("average_power_factor", "E‖m‖² of an average of AR(1) gradients over that of white.")
 def first_order_factor() -> Eq:
     """F for this memory; growth of free gradients is the same at β = 1."""
     return equation(F, tidy(simplify(1 + 2 * geometric_sum((beta * phi) ** k, k, 1))))
@@ -227,7 +243,7 @@ def _sgdm(projected: bool) -> linear.Autocorrelated:
     return walk(Singleton.One, delta / eta, alpha, Singleton.One, phi)
 
 
-@cache
+@step
 def adamw_projected_norm_squared() -> Eq:
     """AdamW with gradients orthogonal to w, for constant v: the norm at any ηλ.
 
@@ -237,7 +253,7 @@ def adamw_projected_norm_squared() -> Eq:
     return equation(W, C * _adamw(True).square)
 
 
-@cache
+@step
 def adamw_free_norm_squared() -> Eq:
     """AdamW with gradients that know nothing of w, for constant v: here nothing is projected away.
 
@@ -246,7 +262,7 @@ def adamw_free_norm_squared() -> Eq:
     return equation(W, C * _adamw(False).square)
 
 
-@cache
+@step
 def adamw_free_one_minus_cosine() -> Eq:
     """The cosine without orthogonality, symmetric in the three memories a, β1 and φ: it does depend on φ.
 
@@ -255,98 +271,38 @@ def adamw_free_one_minus_cosine() -> Eq:
     return equation(1 - rho, _adamw(False).one_minus_cosine)
 
 
-@cache
+@step(
+    "sgdm_projected_gain",
+    "W/E‖g‖² of SGDM under AR(1) gradients, g before its projection off w.",
+    where=(lambda: sgdm_projected_share(),),
+)
 def sgdm_projected_gain() -> Eq:
     """SGDM with gradients orthogonal to w: the gain W/E‖g‖², where g is the noise before projection."""
     return equation(A, _sgdm(True).square * (1 - epsilon))
 
 
-@cache
+@step
 def sgdm_projected_share() -> Eq:
     """How much of the noise lies along w and is projected away: the squared cosine between them."""
     return equation(epsilon, _sgdm(True).share)
 
 
-@cache
+@step("sgdm_free_gain", "W/E‖g‖² of SGDM under AR(1) gradients independent of w.")
 def sgdm_free_gain() -> Eq:
     """SGDM with gradients that know nothing of w: no projection, so no share of the noise is lost."""
     return equation(A, _sgdm(False).square)
 
 
-@cache
+@step("sgdm_free_one_minus_cosine", "1 - ρ of SGDM under AR(1) gradients independent of w.")
 def sgdm_free_one_minus_cosine() -> Eq:
     """The cosine of that walk; the gradient's size cancels, the memory does not."""
     return equation(1 - rho, _sgdm(False).one_minus_cosine)
 
 
-@cache
+@step
 def sgdm_free_overlap() -> Eq:
     """E w_{t-1}·g_t per E‖g‖² of that walk; with Adam+L2 it enters v through E(g + λw)²."""
     return equation(E(w_[t - 1] * g_[t]), _sgdm(False).overlap)
-
-
-STEPS: tuple[Step, ...] = (
-    random_walk,
-    overlaps,
-    pull_of_the_past,
-    exponential_average,
-    average_power,
-    power_factor,
-    growth_factor,
-    norm_factors,
-    rotation_factors,
-    first_order_memory,
-    first_order_factor,
-    adamw_projected_norm_squared,
-    adamw_free_norm_squared,
-    adamw_free_one_minus_cosine,
-    sgdm_projected_gain,
-    sgdm_projected_share,
-    sgdm_free_gain,
-    sgdm_free_one_minus_cosine,
-    sgdm_free_overlap,
-)
-
-FORMULAS: tuple[Formula, ...] = (
-    Formula(
-        "sgdm_correlated_norm_squared",
-        sgdm_norm_factor,
-        "E‖w‖² of SGDM over that under white noise, to leading order, for any autocorrelation of gradients.",
-    ),
-    Formula(
-        "adam_l2_correlated_norm_squared",
-        adam_l2_norm_factor,
-        "E‖w‖² of Adam+L2 over that under white noise, to leading order, for any autocorrelation of gradients.",
-    ),
-    Formula(
-        "correlated_squared_rotation",
-        average_rotation_factor,
-        "θ² of AdamW and SGDM over that under white noise, to leading order, for any autocorrelation of gradients.",
-    ),
-    Formula(
-        "adam_l2_correlated_squared_rotation",
-        adam_l2_rotation_factor,
-        "θ² of Adam+L2 over that under white noise, to leading order, for any autocorrelation of gradients.",
-    ),
-    Formula("average_power_factor", first_order_factor, "E‖m‖² of an average of AR(1) gradients over that of white."),
-    Formula(
-        "sgdm_projected_gain",
-        sgdm_projected_gain,
-        "W/E‖g‖² of SGDM under AR(1) gradients, g before its projection off w.",
-        (sgdm_projected_share,),
-    ),
-    Formula("sgdm_free_gain", sgdm_free_gain, "W/E‖g‖² of SGDM under AR(1) gradients independent of w."),
-    Formula(
-        "sgdm_free_one_minus_cosine",
-        sgdm_free_one_minus_cosine,
-        "1 - ρ of SGDM under AR(1) gradients independent of w.",
-    ),
-)
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Everything that is generated for correlated gradients: function name to expression in its arguments."""
-    return {formula.name: formula.expression for formula in FORMULAS}
 
 
 def checks() -> list[tuple[str, bool]]:

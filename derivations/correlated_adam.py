@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from sympy import Eq, Expr, Function, Integral, Rational, S, Sum, Symbol, exp, oo, pi, solve, sqrt, symbols
 
 from derivations import autocorrelated, damped, linear, second_moment
 from derivations.algebra import vanishes
-from derivations.formula import Formula, Step
+from derivations.formula import step
 from derivations.symbols import (
     E,
     a,
@@ -48,7 +46,7 @@ _d, _kappa, _kappa_v = symbols("d kappa kappa_v", positive=True)
 _A, _B = symbols("A_h B_h", real=True)
 
 
-@cache
+@step
 def one_coordinate() -> tuple[Eq, ...]:
     """z is a first-order autoregression of unit variance; y, what Adam averages, is z and a small shift x_0.
 
@@ -63,7 +61,7 @@ def one_coordinate() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def two_weights() -> Eq:
     """Both roots become integrals over weights e^(-sv), under which m, v's own gradients and z stay Gaussian."""
     weight = exp(-_s * v_[t] - _r * v_[t + k])
@@ -71,7 +69,7 @@ def two_weights() -> Eq:
     return equation(_K(k), Integral(inner, (_s, 0, oo), (_r, 0, oo)) / pi)
 
 
-@cache
+@step
 def one_after_the_other() -> Eq:
     """Up to t the two weights are one, of s + β2^k r; each later gradient has ζ(1-β2)y², where ζ = β2^(k-j) r.
 
@@ -81,13 +79,13 @@ def one_after_the_other() -> Eq:
     return equation(v_[t + k], beta2**k * v_[t] + later)
 
 
-@cache
+@step("remembered_power", "Variance of an AR(1) gradient under e^(-ζv), before it is in v.")
 def remembered() -> Eq:
     """What a gradient's variance Z₂ under the weight becomes: a share φ² of the last one's, and what is new."""
     return equation(y_power, phi**2 * z_power + 1 - phi**2)
 
 
-@cache
+@step("damped_covariance", "Covariance under e^(-ζv), once the newest gradient is in v.")
 def covariances_left() -> Eq:
     """The new y takes from each covariance what goes along with it, as in `derivations.damped.covariances_left`.
 
@@ -98,13 +96,13 @@ def covariances_left() -> Eq:
     return equation(Symbol("c′"), c_joint - share * c_one * c_two)
 
 
-@cache
+@step("averaged", "Covariance of the new momentum with anything, or its mean.")
 def average() -> Eq:
     """The momentum averages whatever y has: its mean, and its covariance with anything else. Twice, for E m²."""
     return equation(E(m_[t] * _f(t)), beta1 * f_mean + (1 - beta1) * n_mean)
 
 
-@cache
+@step
 def lasting_shift() -> tuple[Eq, ...]:
     """How u answers a shift of all y: the mean of m under each weight, from which the root is taken as before.
 
@@ -117,7 +115,7 @@ def lasting_shift() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def by_age() -> Eq:
     """The mean age of the answer: shift y by its age. A step ahead all are one step older, and the new y is 0 old.
 
@@ -127,7 +125,7 @@ def by_age() -> Eq:
     return equation(Symbol("nu"), beta1 * (before + older))
 
 
-@cache
+@step
 def shape_of_the_answer() -> Eq:
     """Three geometric sequences: the momentum's, and v's own memory of what m shares with a gradient j steps ago.
 
@@ -137,7 +135,7 @@ def shape_of_the_answer() -> Eq:
     return equation(_h(j), E(1 / sqrt(v_[t])) * (1 - beta1) * beta1**j - beta2**j * (_A * phi**j + _B * beta1**j))
 
 
-@cache
+@step
 def walk() -> tuple[Eq, ...]:
     """With a gradient z - cw + λw the weights walk under u of z alone and what that pull makes of it.
 
@@ -147,7 +145,7 @@ def walk() -> tuple[Eq, ...]:
     return (equation(w_[t], a * w_[t - 1] - eta * (u_[t] + pull)),)
 
 
-@cache
+@step
 def overlap_with_the_next() -> Eq:
     """E w_t·z_{t+1}, which projection removes: an update had an overlap d with its gradient, of which φ^j lasts.
 
@@ -156,7 +154,7 @@ def overlap_with_the_next() -> Eq:
     return equation(E(w_[t] * z_[t + 1]), -eta * _d * phi * Sum(phi**j * _G(j), (j, 0, oo)))
 
 
-@cache
+@step
 def orthogonality() -> tuple[Eq, ...]:
     """In front of a normalisation layer c makes the gradient orthogonal to w, and w feels a pull that it caused.
 
@@ -167,33 +165,6 @@ def orthogonality() -> tuple[Eq, ...]:
         equation(E(y_[t] ** 2), 1 - epsilon),
         equation(epsilon, _c**2 * E(w_[t] ** 2)),
     )
-
-
-STEPS: tuple[Step, ...] = (
-    one_coordinate,
-    two_weights,
-    one_after_the_other,
-    remembered,
-    covariances_left,
-    average,
-    lasting_shift,
-    by_age,
-    shape_of_the_answer,
-    walk,
-    overlap_with_the_next,
-    orthogonality,
-)
-
-FORMULAS: tuple[Formula, ...] = (
-    Formula("remembered_power", remembered, "Variance of an AR(1) gradient under e^(-ζv), before it is in v."),
-    Formula("damped_covariance", covariances_left, "Covariance under e^(-ζv), once the newest gradient is in v."),
-    Formula("averaged", average, "Covariance of the new momentum with anything, or its mean."),
-)
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Everything that is generated for Adam under AR(1) gradients: function name to expression in its arguments."""
-    return {formula.name: formula.expression for formula in FORMULAS}
 
 
 def checks() -> list[tuple[str, bool]]:

@@ -8,7 +8,7 @@ from sympy import Eq, Expr, Function, Integral, Matrix, Poly, S, Symbol, exp, in
 
 from derivations import adam_l2, linear, second_moment
 from derivations.algebra import vanishes
-from derivations.formula import Formula, Step
+from derivations.formula import expression, step
 from derivations.symbols import (
     K_0,
     C,
@@ -54,11 +54,12 @@ from derivations.symbols import (
 _f = Function("f")
 _x = Symbol("x", positive=True)
 _xi = Symbol("xi", real=True)
+_PARTS = (lambda: weight_of_y(), lambda: thinning())
 _i, _j = Symbol("i"), Symbol("j")
 _cov = Function("c")
 
 
-@cache
+@step
 def one_coordinate() -> tuple[Eq, ...]:
     """AdamW and Adam+L2 are one chain: what Adam averages is y, gradient and λw. AdamW has λ = 0, Adam+L2 a = 1.
 
@@ -72,7 +73,7 @@ def one_coordinate() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def damped_moments() -> tuple[Eq, ...]:
     """Give each moment f of (w, m) the weight e^(-ζv) and follow it for all ζ: divisions by v become integrals.
 
@@ -86,7 +87,7 @@ def damped_moments() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def newest_gradient() -> tuple[Eq, ...]:
     """v′ = β2 v + (1-β2) y², so the weight is that of the old v at β2 ζ, times a Gaussian in y.
 
@@ -104,7 +105,7 @@ def weight_of_y() -> Eq:
     return equation(b_y, 2 * (1 - beta2) * zeta)
 
 
-@cache
+@step
 def gaussian_under_every_weight() -> Eq:
     """Under AdamW m is a sum of gradients, and stays Gaussian when e^(-ζv), a product of Gaussians, weighs them.
 
@@ -114,25 +115,25 @@ def gaussian_under_every_weight() -> Eq:
     return pull()
 
 
-@cache
+@step("damped_pull", "Variance of gradient and decay in one coordinate.", shown=False)
 def pull() -> Eq:
     """y has then the variance of its two parts: g is new. Its mean is λ times that of w."""
     return equation(y_power, Gamma / C + lamda**2 * w_power)
 
 
-@cache
+@step("damped_share", "What a gradient leaves of E e^(-ζv).", where=_PARTS)
 def weight_left() -> Eq:
     """The Gaussian in y leaves 1/√Q of the weight: that is what E e^(-ζv) is multiplied by."""
     return equation(E(exp(-b_y * (_xi - E(_xi)) ** 2 / 2)), 1 / sqrt(Q_y))
 
 
-@cache
+@step
 def thinning() -> Eq:
     """Q is by how much the inverse variance of y grows."""
     return equation(Q_y, 1 + b_y * y_power)
 
 
-@cache
+@step("damped_share_of_mean", "What the mean of the decay leaves of it.", where=_PARTS)
 def weight_left_by_a_mean() -> Eq:
     """Where w, and with it y, has a mean, that takes a part of its own.
 
@@ -141,7 +142,7 @@ def weight_left_by_a_mean() -> Eq:
     return equation(E(exp(-b_y * _xi**2 / 2)) * sqrt(Q_y), exp(-b_y * (lamda * w_mean) ** 2 / (2 * Q_y)))
 
 
-@cache
+@step
 def covariances_left() -> Eq:
     """Large y count less, and with them whatever goes along with y.
 
@@ -151,7 +152,7 @@ def covariances_left() -> Eq:
     return equation(Symbol("c′"), both - b_y / Q_y * i * j)
 
 
-@cache
+@step
 def means_left() -> Eq:
     """A mean moves by b/Q times its covariance with y times the mean of y: that of y itself shrinks to 1/Q."""
     return equation(Symbol("μ′"), E(_i) - b_y / Q_y * _cov(_i, y_) * E(y_))
@@ -169,37 +170,37 @@ def _mean_left(mean: Expr, with_y: Expr) -> Expr:
 _wy, _my = lamda * w_power, lamda * x_m  # covariances with y: the gradient's part has none
 
 
-@cache
+@step("damped_weight", "E w under e^(-ζv), once the newest gradient is in v.", where=_PARTS)
 def weights_mean() -> Eq:
     """For w itself, whose covariance with y is λ times its variance."""
     return equation(E(w_[t - 1]), _mean_left(w_mean, _wy))
 
 
-@cache
+@step("damped_momentum", "E m of the old m likewise.", where=_PARTS)
 def momentum_mean() -> Eq:
     """For the old momentum by the same rule, its covariance with y being λ times that with w."""
     return equation(E(m_[t - 1]), _mean_left(m_mean, _my))
 
 
-@cache
+@step("damped_pull_mean", "Mean of gradient and decay likewise.", where=_PARTS)
 def pull_mean() -> Eq:
     """And for y, of which the new momentum takes 1-β1 in the place of as much of the old."""
     return equation(E(y_[t]), lamda * w_mean / Q_y)
 
 
-@cache
+@step("damped_weight_square", "Var w likewise.", where=_PARTS)
 def weights() -> Eq:
     """Variances and covariances in the same way; from here on A₂, x and M are central."""
     return equation(E(w_[t - 1] ** 2), _left(_wy, _wy, w_power))
 
 
-@cache
+@step("damped_overlap", "Cov(w, m) likewise, m being the new one.", where=_PARTS)
 def overlap() -> Eq:
     """For w and the new momentum: what y has of w is new in it."""
     return equation(E(w_[t - 1] * m_[t]), beta1 * _left(_wy, _my, x_m) + (1 - beta1) * _wy / Q_y)
 
 
-@cache
+@step("damped_momentum_square", "Var m of the new m likewise.", where=_PARTS)
 def momentum() -> Eq:
     """For the new momentum's square. Without decay the last term alone is left beside β1² of what there was."""
     fresh, kept = 1 - beta1, beta1
@@ -207,7 +208,7 @@ def momentum() -> Eq:
     return equation(E(m_[t] ** 2), kept**2 * _left(_my, _my, m_power) + shared + fresh**2 * y_power / Q_y)
 
 
-@cache
+@step("moved_weight", "E w under e^(-ζv) after the step.")
 def mean_after_the_step() -> Eq:
     """Then the weights move by h m/√v. At each ζ the integral over larger ones takes the root, as in the second step.
 
@@ -216,19 +217,19 @@ def mean_after_the_step() -> Eq:
     return equation(E(w_[t]), a * w_mean - h * u_m)
 
 
-@cache
+@step("moved_overlap", "E w·m under e^(-ζv) after the step.")
 def overlap_after_the_step() -> Eq:
     """The product of the new weights and m, to be averaged into the next overlap."""
     return equation(E(w_[t] * m_[t]), a * x_m - h * u_m)
 
 
-@cache
+@step("moved_weight_square", "E w² under e^(-ζv) after the step.")
 def weights_after_the_step() -> Eq:
     """The square of the new weights likewise, with y = E[w m/√v] and K_0 = E[m²/v]. Only decay inside v asks for it."""
     return equation(E(w_[t] ** 2), a**2 * w_power - 2 * a * h * y + h**2 * K_0)
 
 
-@cache
+@step
 def even_in_the_logarithm() -> tuple[Eq, ...]:
     """In log ζ all functions are smooth, so few points do: the substitution x = ζ e^s leaves a root at s = 0 alone.
 
@@ -246,7 +247,7 @@ def even_in_the_logarithm() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step("fourth_cumulant", "E w⁴ - 3(E w²)² that a step from Gaussian weights makes.")
 def leaving_the_normal_law() -> Eq:
     """A step makes Gaussian weights less so: by the fourth cumulant of w - hu, with moments under the weights above.
 
@@ -256,7 +257,7 @@ def leaving_the_normal_law() -> Eq:
     return equation(Symbol("κ_4"), made)
 
 
-@cache
+@step
 def neurons_differ() -> tuple[Eq, ...]:
     """Neurons of one dim C differ: ‖w‖² is a sum of C terms, and a neuron's own norm sets its own gradient.
 
@@ -269,7 +270,7 @@ def neurons_differ() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step("norm_response", "What a relative deviation of one neuron's ‖w‖² leaves of itself.")
 def norm_response() -> Eq:
     """What a deviation of W leaves of itself. Above one, where v follows the gradient faster than m, it runs away.
 
@@ -278,61 +279,11 @@ def norm_response() -> Eq:
     return equation(Symbol("L"), f_w + (1 - f_w) * (q_m - q_v))
 
 
-STEPS: tuple[Step, ...] = (
-    one_coordinate,
-    damped_moments,
-    newest_gradient,
-    gaussian_under_every_weight,
-    weight_left,
-    thinning,
-    weight_left_by_a_mean,
-    covariances_left,
-    means_left,
-    weights_mean,
-    momentum_mean,
-    pull_mean,
-    weights,
-    overlap,
-    momentum,
-    mean_after_the_step,
-    overlap_after_the_step,
-    weights_after_the_step,
-    even_in_the_logarithm,
-    leaving_the_normal_law,
-    neurons_differ,
-    norm_response,
-)
-
-_PARTS = (weight_of_y, thinning)
-
-FORMULAS: tuple[Formula, ...] = (
-    Formula("damped_pull", pull, "Variance of gradient and decay in one coordinate."),
-    Formula("damped_share", weight_left, "What a gradient leaves of E e^(-ζv).", _PARTS),
-    Formula("damped_share_of_mean", weight_left_by_a_mean, "What the mean of the decay leaves of it.", _PARTS),
-    Formula("damped_weight", weights_mean, "E w under e^(-ζv), once the newest gradient is in v.", _PARTS),
-    Formula("damped_momentum", momentum_mean, "E m of the old m likewise.", _PARTS),
-    Formula("damped_pull_mean", pull_mean, "Mean of gradient and decay likewise.", _PARTS),
-    Formula("damped_weight_square", weights, "Var w likewise.", _PARTS),
-    Formula("damped_overlap", overlap, "Cov(w, m) likewise, m being the new one.", _PARTS),
-    Formula("damped_momentum_square", momentum, "Var m of the new m likewise.", _PARTS),
-    Formula("moved_weight", mean_after_the_step, "E w under e^(-ζv) after the step."),
-    Formula("moved_overlap", overlap_after_the_step, "E w·m under e^(-ζv) after the step."),
-    Formula("moved_weight_square", weights_after_the_step, "E w² under e^(-ζv) after the step."),
-    Formula("fourth_cumulant", leaving_the_normal_law, "E w⁴ - 3(E w²)² that a step from Gaussian weights makes."),
-    Formula("norm_response", norm_response, "What a relative deviation of one neuron's ‖w‖² leaves of itself."),
-)
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Everything that is generated for Adam in time: function name to expression in its arguments."""
-    return {formula.name: formula.expression for formula in FORMULAS}
-
-
 def checks() -> list[tuple[str, bool]]:
     """The claims of the walk-through that sympy can prove, each with its verdict."""
-    whole = {formula.name: formula.expression for formula in FORMULAS}
+    whole = {name: expression(__name__, f"damped_{name}") for name in ("share", "momentum_square", "weight_square")}
     no_decay = {lamda: 0}
-    share, square = whole["damped_share"], whole["damped_momentum_square"].subs(no_decay)
+    share, square = whole["share"], whole["momentum_square"].subs(no_decay)
     plain, _ = (item.rhs for item in second_moment.one_gradient())
     _, _, p_rule, s_rule = second_moment.product_and_sum()
     newest = (p_rule.rhs / p_rule.lhs.func(beta2 * sigma)).subs(sigma, zeta)  # of P(σ), for gradients of unit variance
@@ -355,7 +306,7 @@ def checks() -> list[tuple[str, bool]]:
         ("β2 → 1: the linear map of constant v", all(vanishes(one - other) for one, other in zip(
             _moved_at_constant_v(), step, strict=True))),
         ("at ζ = 0 nothing is damped", vanishes(share.subs(zeta, 0) - 1)
-            and vanishes(whole["damped_weight_square"].subs(zeta, 0) - w_power)),
+            and vanishes(whole["weight_square"].subs(zeta, 0) - w_power)),
         ("the fourth cumulant is that of w - hu", _is_fourth_cumulant()),
         ("the norm's response is the slope of its own map", _is_slope()),
         ("Adam+L2's rules are those of its own derivation", _same_rules()),
@@ -399,7 +350,10 @@ def _linear() -> linear.Recursion:
 
 def _moved_at_constant_v() -> tuple[Expr, ...]:
     """(E w², E wm, E m²) after a step at β2 = 1, where 1/√v is the number c."""
-    one = {formula.name: formula.expression.subs(beta2, 1).subs(y_power, pull().rhs) for formula in FORMULAS[6:9]}
+    one = {
+        name: expression(__name__, name).subs(beta2, 1).subs(y_power, pull().rhs)
+        for name in ("damped_weight_square", "damped_overlap", "damped_momentum_square")
+    }
     overlap_, power = one["damped_overlap"], one["damped_momentum_square"]
     new_w = weights_after_the_step().rhs.subs(
         {y: c * overlap_, K_0: c**2 * power, w_power: one["damped_weight_square"]}, simultaneous=True

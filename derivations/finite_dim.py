@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from sympy import Eq, Expr, Symbol, exp, gamma, integrate, oo, series, simplify, sqrt
 
 from derivations.algebra import tidy, vanishes
-from derivations.formula import Formula, Step
+from derivations.formula import step
 from derivations.symbols import C, E, W, equation, i, mu, sigma, varkappa, w_
 
 _q, _n, _z = Symbol("q", positive=True), Symbol("n", positive=True), Symbol("z", real=True)
@@ -16,7 +14,7 @@ _moved = Symbol("‖Δw‖²", positive=True)
 _small = Symbol("d", real=True)
 
 
-@cache
+@step
 def many_coordinates() -> tuple[Eq, ...]:
     """Under isotropic noise the coordinates of w, and of a step u, are independent Gaussians with C of each.
 
@@ -25,13 +23,13 @@ def many_coordinates() -> tuple[Eq, ...]:
     return equation(E(_length), C * sigma**2), equation(E((_length - C * sigma**2) ** 2), 2 * C * sigma**4)
 
 
-@cache
+@step
 def mean_square() -> Eq:
     """The mean of a chi-square variable q with n degrees of freedom, from its density."""
     return equation(E(_q), _mean(_q))
 
 
-@cache
+@step
 def mean_inverse() -> Eq:
     """And of its inverse. It is above the inverse of the mean, and infinite for n = 2: short vectors weigh heavily."""
     return equation(E(1 / _q), _mean(1 / _q))
@@ -45,14 +43,14 @@ def _mean(expression: Expr) -> Expr:
     return simplify(found.subs(Symbol("m", positive=True), _n - 2))
 
 
-@cache
+@step
 def part_across() -> Eq:
     """Only the part of a step across the weights turns them: C - 1 of its C directions."""
     share = mean_square().rhs.subs(_n, C - 1) / mean_square().rhs.subs(_n, C)
     return equation(E(_across) / E(_moved), share)
 
 
-@cache
+@step("isotropic_angle_spread", "E[angle²] over 2(1 - ρ) under isotropic noise.", limit="dim > 2")
 def angle_spread() -> Eq:
     """The square of a small angle is a quotient of independent squares, so its mean is no quotient of means.
 
@@ -63,7 +61,7 @@ def angle_spread() -> Eq:
     return equation(E(_across / _length) * W / E(_moved), simplify(turned / plain))
 
 
-@cache
+@step
 def given_start() -> tuple[Eq, ...]:
     """While part of w is a given start, a coordinate is μ + σz: its square has this mean and this variance.
 
@@ -83,7 +81,7 @@ def _gauss(expression: Expr) -> Expr:
     return simplify(integrate((expression * weight).expand(), (_z, -oo, oo)) / total)
 
 
-@cache
+@step
 def spread_of_the_square() -> Eq:
     """In these terms the start does not waver, and its product with the noise wavers less than noise alone."""
     root = {mu: sqrt(varkappa * W / C), sigma: sqrt((1 - varkappa) * W / C)}
@@ -91,14 +89,17 @@ def spread_of_the_square() -> Eq:
     return equation(E((_length - W) ** 2) / W**2, tidy(simplify(in_shares / W**2)))
 
 
-@cache
+@step
 def mean_inverse_by_spread() -> Eq:
     """To first order in 1/C the mean of 1/‖w‖² follows from that spread alone."""
     expanded = series(1 / (1 + _small), _small, 0, 3).removeO()
     return equation(E(W / _length), 1 + expanded.coeff(_small, 2) * spread_of_the_square().rhs)
 
 
-@cache
+@step(
+    "young_angle_spread",
+    "E[angle²] of weights with a share of their start left, over that of settled ones, to first order in 1/C.",
+)
 def young_spread() -> Eq:
     """So the mean squared angle is below that of settled weights by this factor: ϰ is 1 at first and fades to 0."""
     ratio = mean_inverse_by_spread().rhs / mean_inverse_by_spread().rhs.subs(varkappa, 0)
@@ -107,32 +108,6 @@ def young_spread() -> Eq:
 
 
 LOCAL = (_n, _q, mu)  # with meanings of their own here
-
-STEPS: tuple[Step, ...] = (
-    many_coordinates,
-    mean_square,
-    mean_inverse,
-    part_across,
-    angle_spread,
-    given_start,
-    spread_of_the_square,
-    mean_inverse_by_spread,
-    young_spread,
-)
-
-FORMULAS: tuple[Formula, ...] = (
-    Formula("isotropic_angle_spread", angle_spread, "E[angle²] over 2(1 - ρ) under isotropic noise.", limit="dim > 2"),
-    Formula(
-        "young_angle_spread",
-        young_spread,
-        "E[angle²] of weights with a share of their start left, over that of settled ones, to first order in 1/C.",
-    ),
-)
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Everything that is generated for finite fan-in: function name to expression in its arguments."""
-    return {formula.name: formula.expression for formula in FORMULAS}
 
 
 def checks() -> list[tuple[str, bool]]:

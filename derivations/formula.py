@@ -1,9 +1,15 @@
-"""A formula that is generated into ``rotsim/closed_forms.py``: a step of a derivation and a name for it."""
+"""Steps of a derivation in the order in which they are defined, and the formulas that are generated from them.
+
+`step` decorates a function that returns an equation, or several. With a name it is generated into
+``rotsim/closed_forms.py`` as well. Nothing else has to be told of it.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 from sympy import Eq, Expr, Symbol
 
@@ -69,3 +75,49 @@ class Formula(NamedTuple):
     def source(self) -> str:
         """Where the formula is derived: ``derivations.adamw.exact_norm_squared``."""
         return f"{self.step.__module__}.{self.step.__name__}"
+
+
+#: By module, in order of definition.
+STEPS: dict[str, list[Step]] = defaultdict(list)
+FORMULAS: dict[str, list[Formula]] = defaultdict(list)
+
+
+def step(
+    formula: str | Step, meaning: str = "", where: tuple[Step, ...] = (), limit: str = "", shown: bool = True
+) -> Any:
+    """The next step of a module's argument, worked out once: ``@step``, or ``@step("name", "meaning")``.
+
+    Parameters
+    ----------
+    formula : str
+        Name of the function that is generated from the step's equation.
+    meaning, where, limit
+        As in `Formula`.
+    shown : bool
+        False for an equation that is generated and takes no part in the argument.
+    """
+
+    def register(function: Callable[[], Any]) -> Any:
+        found = cache(function)
+        if shown:
+            follow(function.__module__, found)
+        if isinstance(formula, str):
+            generated(function.__module__, formula, found, meaning, where, limit)
+        return found
+
+    return register if isinstance(formula, str) else register(formula)
+
+
+def follow(module: str, *steps: Step) -> None:
+    """Steps that another module defines, at this place of the argument of `module`."""
+    STEPS[module] += steps
+
+
+def generated(module: str, name: str, step: Step, meaning: str, where: tuple[Step, ...] = (), limit: str = "") -> None:
+    """One more function that `module` generates, from an equation that has one already or stands elsewhere."""
+    FORMULAS[module].append(Formula(name, step, meaning, where, limit))  # type: ignore[arg-type]
+
+
+def expression(module: str, name: str) -> Expr:
+    """What `module` generates under a name, in the function's arguments."""
+    return next(formula.expression for formula in FORMULAS[module] if formula.name == name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from sympy import (
     Eq,
     Expr,
@@ -34,7 +32,7 @@ from derivations.algebra import (
     tidy,
     vanishes,
 )
-from derivations.formula import Formula, Step
+from derivations.formula import expression, step
 from derivations.symbols import (
     W_,
     W_0,
@@ -68,11 +66,13 @@ from derivations.symbols import (
     w_,
 )
 
+LIMIT = "lr * weight_decay < 1"
+
 _kappa, _s = Function("kappa"), Function("s")
 _R = Symbol("R", positive=True)
 
 
-@cache
+@step
 def random_walk() -> tuple[Eq, ...]:
     """The gradient is noise without memory; its size cannot matter, because only a sign is used.
 
@@ -88,7 +88,7 @@ def random_walk() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def filter_weights() -> tuple[Eq, ...]:
     """Unrolling the momentum writes c as a weighted sum of past gradients, c_t = Σ κ_j g_{t-j}.
 
@@ -106,13 +106,13 @@ def _weight(lag: Expr) -> Expr:
     return beta1 * (1 - beta2) * beta2 ** (lag - 1)
 
 
-@cache
+@step("lion_variance", "Variance of Lion's update direction, for gradients of unit variance.")
 def variance() -> Eq:
     """The variance of c is the sum of the squared weights, since the gradients are uncorrelated."""
     return equation(gamma_0, (1 - beta1) ** 2 + tidy(geometric_sum(_weight(j) ** 2, j, 1)))
 
 
-@cache
+@step
 def linearised_sign() -> Eq:
     """The paper replaces the sign by the straight line that fits it best: sign(c) ≈ slope·c.
 
@@ -123,7 +123,7 @@ def linearised_sign() -> Eq:
     return equation(E(c_[t] * sign(c_[t])) / E(c_[t] ** 2), simplify(mean_size / gamma_0))
 
 
-@cache
+@step
 def total_update_contribution() -> Eq:
     """With the sign linearised, one gradient contributes η·slope·Σκ_j in total, and Σκ_j = 1."""
     total = filter_weights()[-1].rhs
@@ -134,7 +134,7 @@ def _contribution(total: Expr) -> Expr:
     return eta * linearised_sign().rhs * total
 
 
-@cache
+@step
 def orthogonal_growth() -> Eq:
     """The contribution is orthogonal to the weights on average and adds its square to the squared norm.
 
@@ -151,19 +151,19 @@ def _loss() -> Expr:
     return 2 * eta * lamda * W
 
 
-@cache
+@step("lion_leading_norm", "RMS norm of the weights under Lion, sign linearised.", where=(variance,))
 def leading_norm() -> Eq:
     """Setting growth equal to loss gives the norm of the paper."""
     return equation(sqrt(W), sqrt(fixed_point(_growth(), _loss(), W, Integer(1))))
 
 
-@cache
+@step("lion_relaxation_steps", "Steps in which a deviation of ‖w‖² shrinks e-fold.")
 def relaxation_steps() -> Eq:
     """Growth is constant and loss is linear, so a deviation decays as for AdamW."""
     return equation(tau, relaxation_time(_growth(), _loss(), W))
 
 
-@cache
+@step("lion_leading_rotation", "RMS angle per step of Lion, sign linearised.", where=(variance,))
 def leading_rotation() -> Eq:
     """A step changes every coordinate by η, so its length is η√C whatever happens.
 
@@ -172,7 +172,7 @@ def leading_rotation() -> Eq:
     return equation(theta, sqrt(eta**2 * C / leading_norm().rhs ** 2))
 
 
-@cache
+@step("lion_covariance", "Covariance of update directions `lag` steps apart.")
 def covariance() -> Eq:
     """Two directions k steps apart share old gradients: multiply the weights that they give to each.
 
@@ -184,7 +184,11 @@ def covariance() -> Eq:
     return equation(gamma_k, tidy(simplify(shared / decay)) * decay)
 
 
-@cache
+@step(
+    "lion_sign_correlation",
+    "Correlation s_k of the signs of update directions `lag` steps apart, for Gaussian gradients.",
+    where=(covariance, variance),
+)
 def arcsine_law() -> Eq:
     """Now exactly. The signs of two Gaussians with correlation r have correlation (2/π) asin r.
 
@@ -196,7 +200,7 @@ def arcsine_law() -> Eq:
     return equation(_s(k), (law - law.subs(x, 0)).subs(x, gamma_k / gamma_0))
 
 
-@cache
+@step("lion_exact_norm_squared", "E‖w‖² of Lion, from the sum of a^k s_k.", limit=LIMIT)
 def exact_norm_squared() -> Eq:
     """The weights are w_t = -η Σ a^i sign(c_{t-i}); square the sum and collect equal distances k.
 
@@ -207,7 +211,7 @@ def exact_norm_squared() -> Eq:
     return equation(W, eta**2 * C * diagonal * (1 + 2 * S))
 
 
-@cache
+@step("lion_exact_one_minus_cosine", "1 - ρ of Lion, from the sum of a^k s_k.", limit=LIMIT)
 def exact_one_minus_cosine() -> Eq:
     """The new sign is correlated with the weights, because its momentum made them: E w_{t-1}·sign(c_t) = -ηC·S/a.
 
@@ -221,7 +225,7 @@ def exact_one_minus_cosine() -> Eq:
     return equation(1 - rho, delta * by_power / denominator)
 
 
-@cache
+@step
 def arcsine_series() -> Eq:
     """Since γ_k decays as β2^k, every term of asin(x) = Σ b_n x^(2n+1) sums over k to a geometric series.
 
@@ -236,7 +240,7 @@ def _arcsine_term(discount: Expr) -> Expr:
     return 2 / pi * coefficient * geometric_sum(power, k, 1)
 
 
-@cache
+@step
 def linearised_everywhere() -> tuple[Eq, ...]:
     """Where does the paper's formula come from in the exact one? Replace asin(x) by x everywhere.
 
@@ -263,7 +267,7 @@ def _in_decay(expression: Expr) -> Expr:
     return simplify(full.subs(eta, delta / lamda))
 
 
-@cache
+@step
 def discrepancy() -> tuple[Eq, ...]:
     """What the linearisation loses as δ → 0, relative to the paper's W_0.
 
@@ -294,7 +298,7 @@ def _first_correlation() -> Expr:
     return covariance().rhs.subs(k, 1) / gamma_0
 
 
-@cache
+@step
 def order_of_limits() -> tuple[Eq, ...]:
     """The paper's limit also assumes that decay is slow against the momentum: ηλ small against 1-β2.
 
@@ -308,7 +312,7 @@ def order_of_limits() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def without_momentum() -> tuple[Eq, ...]:
     """Without momentum, β1 = 0, Lion is sign descent: independent steps, S = 0.
 
@@ -326,7 +330,7 @@ def without_momentum() -> tuple[Eq, ...]:
 UNITS = ((eta, c), (lamda, 1 / c))
 
 
-@cache
+@step
 def change_of_units() -> tuple[Eq, ...]:
     """Measure the weights in other units: η → cη and λ → λ/c multiply every length by c.
 
@@ -336,61 +340,10 @@ def change_of_units() -> tuple[Eq, ...]:
     return equation(W_new, norm * W), equation(1 - rho_new, angle * (1 - rho))
 
 
-STEPS: tuple[Step, ...] = (
-    random_walk,
-    filter_weights,
-    variance,
-    linearised_sign,
-    total_update_contribution,
-    orthogonal_growth,
-    leading_norm,
-    relaxation_steps,
-    leading_rotation,
-    covariance,
-    arcsine_law,
-    exact_norm_squared,
-    exact_one_minus_cosine,
-    arcsine_series,
-    linearised_everywhere,
-    discrepancy,
-    order_of_limits,
-    without_momentum,
-    change_of_units,
-)
-
-LIMIT = "lr * weight_decay < 1"
-
-FORMULAS: tuple[Formula, ...] = (
-    Formula("lion_variance", variance, "Variance of Lion's update direction, for gradients of unit variance."),
-    Formula("lion_leading_norm", leading_norm, "RMS norm of the weights under Lion, sign linearised.", (variance,)),
-    Formula("lion_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold."),
-    Formula("lion_leading_rotation", leading_rotation, "RMS angle per step of Lion, sign linearised.", (variance,)),
-    Formula("lion_covariance", covariance, "Covariance of update directions `lag` steps apart."),
-    Formula(
-        "lion_sign_correlation",
-        arcsine_law,
-        "Correlation s_k of the signs of update directions `lag` steps apart, for Gaussian gradients.",
-        (covariance, variance),
-    ),
-    Formula("lion_exact_norm_squared", exact_norm_squared, "E‖w‖² of Lion, from the sum of a^k s_k.", limit=LIMIT),
-    Formula(
-        "lion_exact_one_minus_cosine",
-        exact_one_minus_cosine,
-        "1 - ρ of Lion, from the sum of a^k s_k.",
-        limit=LIMIT,
-    ),
-)
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Everything that is generated for Lion: function name to expression in the function's arguments."""
-    return {formula.name: formula.expression for formula in FORMULAS}
-
-
 def checks() -> list[tuple[str, bool]]:
     """The claims of the walk-through that sympy can prove, each with its verdict."""
     paper = pi / 2 * 2 * eta * lamda * ((1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2))
-    rotation = FORMULAS[0].expression
+    rotation = expression(__name__, "lion_leading_rotation")
     norm, angle = exact_norm_squared().rhs, exact_one_minus_cosine().rhs
     by_hand = 1 - a - eta**2 * C / norm * S / a
     at_fixed_decay, at_no_decay = (step.rhs for step in order_of_limits())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from sympy import Eq, Expr, Function, Integer, Sum, Symbol, oo, pi, simplify, sqrt, symbols
 
 from derivations import lion
 from derivations.algebra import geometric_sum, tidy, vanishes
 from derivations.autocorrelated import random_walk, shift
-from derivations.formula import Formula, Step
+from derivations.formula import follow, step
 from derivations.symbols import (
     B_0,
     S,
@@ -38,7 +36,10 @@ _R, _kappa, _b, _B, _h = (Function(name) for name in ("R", "kappa", "b", "B", "h
 _d = Symbol("d", positive=True)
 
 
-@cache
+follow(__name__, random_walk)
+
+
+@step
 def lion_average() -> tuple[Eq, ...]:
     """Lion's weights shrink by β2 per step, except that of the newest gradient, which is not in the momentum yet.
 
@@ -55,7 +56,11 @@ def _lion_weights() -> tuple[Expr, Expr]:
     return later.rhs, newest.rhs
 
 
-@cache
+@step(
+    "lion_linear_sum",
+    "Σ a^k s_k of Lion under gradients orthogonal to w, sign linearised, for any autocorrelation.",
+    limit="lr * weight_decay < 1",
+)
 def lion_linear_sum() -> Eq:
     """With the sign linearised, all of the autocorrelation enters through the single ratio q = b_0/B_0.
 
@@ -67,7 +72,10 @@ def lion_linear_sum() -> Eq:
     return equation(S, tidy(simplify(2 / pi * total)))
 
 
-@cache
+@step(
+    "lion_correlated_rotation",
+    "θ²/(2ηλ) of Lion as ηλ → 0, sign linearised, for any autocorrelation of gradients orthogonal to w.",
+)
 def lion_rotation() -> Eq:
     """Step length over norm as ηλ → 0. Lag zero counts one and not 2/π, which the paper's formula leaves out."""
     return equation(theta**2 / (2 * eta * _lamda()), 1 / (1 + 2 * lion_linear_sum().rhs.subs(a, 1)))
@@ -77,7 +85,7 @@ def _lamda() -> Expr:
     return delta / eta
 
 
-@cache
+@step
 def lion_power_by_lag() -> tuple[Eq, ...]:
     """Both numbers in q are sums over lags: b_0 with the weights of c, B_0 with the γ_k of white noise."""
     return (
@@ -86,13 +94,13 @@ def lion_power_by_lag() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step("lion_weight", "Weight of a gradient `lag` steps old in Lion's update direction.")
 def lion_weight() -> Eq:
     """The weight in c of a gradient k steps old."""
     return equation(_kappa(k), _lion_weights()[0].subs(j, k))
 
 
-@cache
+@step
 def lion_sum() -> Eq:
     """The arcsine exceeds its argument, and what it adds comes from short lags, where orthogonality does not matter.
 
@@ -102,14 +110,14 @@ def lion_sum() -> Eq:
     return equation(S, lion_linear_sum().rhs + Sum(a**k * excess, (k, 1, oo)))
 
 
-@cache
+@step
 def lion_overlap() -> Eq:
     """b_0 for this memory: the newest gradient at full weight, older ones at φ to the power of their age."""
     momentum, newest = _lion_weights()
     return equation(b_0, newest + geometric_sum(momentum * phi**j, j, 1))
 
 
-@cache
+@step("lion_correlated_variance", "E c² of Lion under AR(1) gradients of unit variance.")
 def lion_power() -> Eq:
     """B_0 = E c², from E m² and E m·g of the momentum, each the fixed point of its own recursion."""
     inner, square = _momentum_moments()
@@ -123,7 +131,11 @@ def _momentum_moments() -> tuple[Expr, Expr]:
     return inner, tidy(simplify(square))
 
 
-@cache
+@step(
+    "lion_overlap_ratio",
+    "E[c·g]/E[c²] of Lion under AR(1) gradients, through which alone they set its rotation.",
+    where=(lion_overlap, lion_power),
+)
 def lion_overlap_ratio() -> Eq:
     """q, the one number that S needs, for this memory; without memory it is (1-β1)/γ_0."""
     return equation(q, b_0 / B_0)
@@ -134,7 +146,7 @@ def overlap_ratio() -> Expr:
     return simplify(lion_overlap().rhs / lion_power().rhs)
 
 
-@cache
+@step
 def lion_answer() -> tuple[Eq, ...]:
     """At finite ηλ a pull -cw beside the gradients, c keeping them orthogonal to w, moves the mean of a sign.
 
@@ -150,75 +162,28 @@ def lion_answer() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def lion_met() -> Eq:
     """E c·m of a direction and the momentum after it, from the moments of m."""
     inner, square = _momentum_moments()
     return equation(c_m, beta2 * (beta1 * square + (1 - beta1) * phi * inner) + (1 - beta2) * b_0)
 
 
-@cache
+@step
 def lion_driven() -> Eq:
     """Later momenta forget it as β2^n, but new gradients, alike to older ones, keep a part up, which falls as φ^n."""
     return equation(d_m, (1 - beta2) * phi * b_0 / (phi - beta2))
 
 
-@cache
+@step(
+    "lion_correlated_covariance",
+    "Covariance of update directions `lag` steps apart under AR(1) gradients.",
+    where=(lion_overlap, lion_met, lion_driven),
+    limit="correlation != beta2, correlation != 0",
+)
 def lion_covariance() -> Eq:
     """γ_k of free gradients: two memories, the momentum's β2 and the gradients' φ, make two geometric sequences."""
     return equation(gamma_k, beta1 * (c_m - d_m) * beta2 ** (k - 1) + (beta1 * d_m / phi + (1 - beta1) * b_0) * phi**k)
-
-
-STEPS: tuple[Step, ...] = (
-    random_walk,
-    lion_average,
-    lion_linear_sum,
-    lion_rotation,
-    lion_power_by_lag,
-    lion_weight,
-    lion_sum,
-    lion_overlap,
-    lion_power,
-    lion_overlap_ratio,
-    lion_answer,
-    lion_met,
-    lion_driven,
-    lion_covariance,
-)
-
-FORMULAS: tuple[Formula, ...] = (
-    Formula(
-        "lion_linear_sum",
-        lion_linear_sum,
-        "Σ a^k s_k of Lion under gradients orthogonal to w, sign linearised, for any autocorrelation.",
-        limit="lr * weight_decay < 1",
-    ),
-    Formula(
-        "lion_correlated_rotation",
-        lion_rotation,
-        "θ²/(2ηλ) of Lion as ηλ → 0, sign linearised, for any autocorrelation of gradients orthogonal to w.",
-    ),
-    Formula("lion_weight", lion_weight, "Weight of a gradient `lag` steps old in Lion's update direction."),
-    Formula("lion_correlated_variance", lion_power, "E c² of Lion under AR(1) gradients of unit variance."),
-    Formula(
-        "lion_overlap_ratio",
-        lion_overlap_ratio,
-        "E[c·g]/E[c²] of Lion under AR(1) gradients, through which alone they set its rotation.",
-        (lion_overlap, lion_power),
-    ),
-    Formula(
-        "lion_correlated_covariance",
-        lion_covariance,
-        "Covariance of update directions `lag` steps apart under AR(1) gradients.",
-        (lion_overlap, lion_met, lion_driven),
-        "correlation != beta2, correlation != 0",
-    ),
-)
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Everything that is generated for Lion under correlated gradients: name to expression in its arguments."""
-    return {formula.name: formula.expression for formula in FORMULAS}
 
 
 def checks() -> list[tuple[str, bool]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from types import ModuleType
 
 from sympy import Eq, Expr, Symbol, pi, powsimp, simplify, solve, sqrt
 
 from derivations import adam_l2, adamw, lion, sgdm
 from derivations.algebra import tidy, vanishes
-from derivations.formula import Formula, Step
+from derivations.formula import Step, generated, step
 from derivations.symbols import (
     C,
     G,
@@ -28,11 +27,13 @@ from derivations.symbols import (
     theta,
 )
 
+_FOR_IT = "for a wanted rotation and norm, to leading order."
+
 _N, _theta_new = Symbol("N", positive=True), Symbol("theta_new", positive=True)
 _new = {eta: Symbol("eta_new", positive=True), lamda: Symbol("lambda_new", positive=True)}
 
 
-@cache
+@step
 def length_and_balance() -> tuple[Eq, ...]:
     """A step has the length of rotation times norm; growth and loss balance. Two equations for two rates.
 
@@ -53,7 +54,7 @@ def _rates(module: ModuleType, squared_step: Expr) -> tuple[Eq, Eq]:
     return equation(eta, lr), equation(lamda, wd)
 
 
-@cache
+@step
 def adamw_rates() -> tuple[Eq, Eq]:
     """So the rotation fixes ηλ and the norm η/λ.
 
@@ -62,25 +63,25 @@ def adamw_rates() -> tuple[Eq, Eq]:
     return _rates(adamw, adamw.update_size().rhs)
 
 
-@cache
+@step
 def lion_rates() -> tuple[Eq, Eq]:
     """Lion: a step has length η√C, so the learning rate is rotation times norm per √C, whatever the betas are."""
     return _rates(lion, eta**2 * C)
 
 
-@cache
+@step
 def sgdm_rates() -> tuple[Eq, Eq]:
     """SGDM: the norm knows the gradient, E‖g‖² = G·W^p, and so do both rates; their product does not."""
     return _rates(sgdm, sgdm.update_size().rhs)
 
 
-@cache
+@step
 def adam_l2_rates() -> tuple[Eq, Eq]:
     """Adam+L2: the learning rate is that of AdamW, since steps are alike. The decay is measured in units of √v."""
     return _rates(adam_l2, adamw.update_size().rhs)
 
 
-@cache
+@step
 def turn_within_memory() -> tuple[Eq, ...]:
     """Rotation and time scale are tied: θ²τ, the squared angle turned while the norm forgets, knows momentum only.
 
@@ -94,13 +95,13 @@ def turn_within_memory() -> tuple[Eq, ...]:
     return tuple(equation(theta**2 * tau, tidy(simplify(rotation**2 * time))) for rotation, time in plain)
 
 
-@cache
+@step
 def adamw_momentum() -> Eq:
     """Solved for β1: slow turning at a short memory of the norm takes much momentum."""
     return _momentum(0, beta1)
 
 
-@cache
+@step
 def sgdm_momentum() -> Eq:
     """The same for SGDM, whose norm forgets 1-p times as fast."""
     return _momentum(1, alpha)
@@ -111,7 +112,9 @@ def _momentum(which: int, memory: Symbol) -> Eq:
     return equation(memory, simplify(found))
 
 
-@cache
+@step(
+    "transferred_rotation", "Rotation that keeps the squared angle turned in a training whose batch and length change."
+)
 def rotation_to_keep_pace() -> Eq:
     """Steps add up incoherently: after N of them the weights have turned by √N·θ. Learning at one pace keeps N·θ².
 
@@ -121,7 +124,7 @@ def rotation_to_keep_pace() -> Eq:
     return equation(_theta_new, simplify(found))
 
 
-@cache
+@step
 def adamw_transfer() -> tuple[Eq, Eq]:
     """At the same norm both of AdamW's rates go with the root: the square-root rule for batches, with decay in it.
 
@@ -130,7 +133,7 @@ def adamw_transfer() -> tuple[Eq, Eq]:
     return _transferred(adamw_rates(), {})
 
 
-@cache
+@step
 def sgdm_transfer() -> tuple[Eq, Eq]:
     """SGDM's gradient is noise, whose square falls as 1/f_B. At the same norm this is the linear rule: f_B·η, same λ.
 
@@ -139,7 +142,7 @@ def sgdm_transfer() -> tuple[Eq, Eq]:
     return _transferred(sgdm_rates(), {G: G / f_B})
 
 
-@cache
+@step
 def adam_l2_transfer() -> tuple[Eq, Eq]:
     """Adam+L2: η goes with the root, as AdamW's. λ is measured in units of √v.
 
@@ -155,22 +158,6 @@ def _transferred(rates: tuple[Eq, Eq], noise: dict[Symbol, Expr]) -> tuple[Eq, E
     return first, second
 
 
-STEPS: tuple[Step, ...] = (
-    length_and_balance,
-    adamw_rates,
-    lion_rates,
-    sgdm_rates,
-    adam_l2_rates,
-    turn_within_memory,
-    adamw_momentum,
-    sgdm_momentum,
-    rotation_to_keep_pace,
-    adamw_transfer,
-    sgdm_transfer,
-    adam_l2_transfer,
-)
-
-
 def _part(step: Step, index: int) -> Step:
     """One of the equations of a step, under the step's own name."""
 
@@ -181,22 +168,8 @@ def _part(step: Step, index: int) -> Step:
     return part
 
 
-_FOR_IT = "for a wanted rotation and norm, to leading order."
-
-FORMULAS: tuple[Formula, ...] = (
-    Formula(
-        "transferred_rotation",
-        rotation_to_keep_pace,
-        "Rotation that keeps the squared angle turned in a training whose batch and length change.",
-    ),
-    Formula("adamw_planned_lr", _part(adamw_rates, 0), f"Learning rate of AdamW {_FOR_IT}"),
-    Formula("adamw_planned_weight_decay", _part(adamw_rates, 1), f"Weight decay of AdamW {_FOR_IT}"),
-)
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Everything that is generated for planning: function name to expression in its arguments."""
-    return {formula.name: formula.expression for formula in FORMULAS}
+generated(__name__, "adamw_planned_lr", _part(adamw_rates, 0), f"Learning rate of AdamW {_FOR_IT}")
+generated(__name__, "adamw_planned_weight_decay", _part(adamw_rates, 1), f"Weight decay of AdamW {_FOR_IT}")
 
 
 def checks() -> list[tuple[str, bool]]:

@@ -9,7 +9,7 @@ from sympy import Eq, Expr, Function, Integer, Matrix, Poly, S, Symbol, factor, 
 
 from derivations import adam_l2, adamw, linear, lion, lion_autocorrelated, sgdm
 from derivations.algebra import expansion, tidy, vanishes
-from derivations.formula import Formula, Step
+from derivations.formula import expression, generated, step
 from derivations.symbols import (
     I_0,
     I_1,
@@ -54,8 +54,10 @@ from derivations.symbols import (
 )
 from derivations.symbols import S as S_
 
+LIMIT = "lr * weight_decay < 1"
 
-@cache
+
+@step
 def radial_gradient() -> tuple[Eq, ...]:
     """Weights that are not scale-invariant feel a gradient along themselves, whose mean is P_g times the weights.
 
@@ -64,7 +66,7 @@ def radial_gradient() -> tuple[Eq, ...]:
     return (equation(E(g_[t]), P_g * w_[t - 1]),)
 
 
-@cache
+@step
 def coupled_decay() -> Eq:
     """SGDM and Adam+L2 add λw to the gradient. The radial part is one more such term: λ becomes λ + P_g, exactly.
 
@@ -74,7 +76,7 @@ def coupled_decay() -> Eq:
     return equation(m_[t], added.collect(w_[t - 1]))
 
 
-@cache
+@step
 def normalised() -> tuple[Eq, ...]:
     """AdamW divides the gradient by √v before it averages it: the weights feel P = P_g/√v, through the momentum.
 
@@ -87,7 +89,7 @@ def normalised() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def stationarity() -> tuple[Eq, ...]:
     """Let the gradients be correlated in time in any way, only their mean overlap with w be P‖w‖².
 
@@ -109,7 +111,7 @@ def _stationary() -> Matrix:
     return linear.stationary(linear.moment_map(_recursion(), adamw.random_walk()[0].rhs))
 
 
-@cache
+@step
 def adamw_norm_squared() -> Eq:
     """For noise without memory the linear recursion gives the norm as well, at any ηλ and for constant v.
 
@@ -118,7 +120,7 @@ def adamw_norm_squared() -> Eq:
     return equation(W, _in_total(tidy(C * _stationary()[0])))
 
 
-@cache
+@step
 def adamw_one_minus_cosine() -> Eq:
     """The cosine of that walk is the one of the identity above."""
     return equation(1 - rho, _in_total(linear.one_minus_cosine(_recursion(), _stationary())))
@@ -129,7 +131,7 @@ def _in_total(expression: Expr) -> Expr:
     return expression.subs(1 - a + eta * P, delta + eta * P)
 
 
-@cache
+@step
 def effective_decay() -> tuple[Eq, ...]:
     """As η → 0 at given λ and P, the radial part is decay: λ becomes λ + P in the paper's rotation and norm.
 
@@ -147,7 +149,7 @@ def _at_total(leading: Expr) -> Expr:
     return leading.subs(lamda, lamda + P)
 
 
-@cache
+@step
 def lion_radial() -> tuple[Eq, ...]:
     """A sign responds to a small shift of its argument with the slope of the linearised sign.
 
@@ -159,7 +161,7 @@ def lion_radial() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def lion_moments() -> tuple[Eq, ...]:
     """Linearised, u = ςc plus what is left of the sign, Lion's second moments close again.
 
@@ -188,7 +190,7 @@ def _closed() -> tuple[Eq, ...]:
     return tuple(moment.subs(_overlap, overlap.rhs) for moment in moments)
 
 
-@cache
+@step
 def lion_momentum() -> Eq:
     """The third at rest gives E m² from E w·m."""
     third = _closed()[2]
@@ -196,7 +198,7 @@ def lion_momentum() -> Eq:
     return equation(m_square, _by_power(found, _inner))
 
 
-@cache
+@step
 def lion_inner() -> tuple[Eq, ...]:
     """The second then gives E w·m = I_0 + I_1 E w²."""
     second = _closed()[1]
@@ -216,7 +218,7 @@ def _by_power(expression: Expr, variable: Expr) -> Expr:
     return sum((factor(coefficient) * variable**power for (power,), coefficient in found.terms()), Integer(0))
 
 
-@cache
+@step
 def lion_square() -> Eq:
     """And the first gives E w²: growth by steps of unit size over what decay and pull take, without a difference."""
     first = _closed()[0]
@@ -226,19 +228,29 @@ def lion_square() -> Eq:
     return equation(w_square, growth / (delta * (1 + a) + factor(taken)))
 
 
-@cache
+@step(
+    "lion_radial_norm_squared",
+    "E‖w‖² of Lion where the linearised sign feels P·w beside noise of unit variance.",
+    where=(lion_inner, lion_square),
+    limit=LIMIT,
+)
 def lion_norm_squared() -> Eq:
     """C coordinates make the norm. With P = 0 it is the linearised norm of white noise."""
     return equation(W, C * w_square)
 
 
-@cache
+@step
 def lion_momentum_at_rest() -> Eq:
     """With that E w·m put in, E m² follows from E w² alone."""
     return equation(m_square, lion_momentum().rhs.subs(_inner, I_0 + I_1 * w_square))
 
 
-@cache
+@step(
+    "lion_radial_variance",
+    "Variance of Lion's update direction where the linearised sign feels P·w beside noise of unit variance.",
+    where=(lion_inner, lion_square, lion_momentum_at_rest),
+    limit=LIMIT,
+)
 def lion_variance() -> Eq:
     """The variance of the update direction, which the slope follows: ς² = 2/(πγ_0). Noise and w both are in it."""
     inner = I_0 + I_1 * w_square
@@ -248,13 +260,13 @@ def lion_variance() -> Eq:
     )
 
 
-@cache
+@step("lion_one_minus_cosine", "1 - ρ of Lion at a known norm, for any gradients.", limit=LIMIT)
 def unit_steps() -> Eq:
     """Lion's cosine follows from its norm alone: ‖w_t - a w_{t-1}‖ is η√C, for any gradients at all."""
     return equation(1 - rho, (eta**2 * C / W - delta**2) / (2 * a))
 
 
-@cache
+@step("decay_per_step", "Share of ‖w‖² that decay takes per step at rest, from the rotation.")
 def decay_per_step() -> Eq:
     """A network that still learns has a norm that moves. Weigh all three: updates lengthen w, decay and P shorten it.
 
@@ -269,7 +281,11 @@ def _lengthening(optimizer: ModuleType, memory: Symbol) -> Expr:
     return tidy(simplify(optimizer._growth() / optimizer.update_size().rhs)).subs(memory, beta)
 
 
-@cache
+@step(
+    "turn_while_growing",
+    "Rotation over that of equilibrium where ‖w‖² grows and the gradient has a radial part.",
+    limit="1 + radial_share + growth >= 0",
+)
 def turn_while_growing() -> Eq:
     """So ψ = θ/θ_0, the rotation over that at rest without P, obeys ψ² = 1 + ϱ + Λ: ϱ = P/λ, Λ = Δ ln W over the decay.
 
@@ -281,7 +297,7 @@ def turn_while_growing() -> Eq:
     return equation(z_theta, solve(change - g_W * at_rest, z_theta)[-1])
 
 
-@cache
+@step
 def adam_l2_decay_while_growing() -> Eq:
     """Adam+L2's decay is divided by √v, and v follows ‖w‖; its step has one length, so that W = W_0/ψ².
 
@@ -296,7 +312,10 @@ def _by_turn(share: Expr) -> Expr:
     return powsimp(simplify(share.subs(W, W_0 / z_theta**2) / share.subs(W, W_0)), force=True)
 
 
-@cache
+@step(
+    "adam_l2_turn_excess",
+    "Zero at Adam+L2's rotation over that of equilibrium where ‖w‖² grows; scale-invariant weights.",
+)
 def adam_l2_turn_while_growing() -> Eq:
     """In front of a normalisation layer, p = -1, that is 1/ψ; multiplied by ψ the balance is a cubic in ψ.
 
@@ -306,72 +325,16 @@ def adam_l2_turn_while_growing() -> Eq:
     return equation(Integer(0), ((z_theta**2 - (1 + varrho) * taken - g_W) * z_theta).expand().collect(g_W))
 
 
-STEPS: tuple[Step, ...] = (
-    radial_gradient,
-    coupled_decay,
-    normalised,
-    stationarity,
-    adamw_norm_squared,
-    adamw_one_minus_cosine,
-    effective_decay,
-    lion_radial,
-    lion_moments,
-    lion_momentum,
-    lion_inner,
-    lion_square,
-    lion_norm_squared,
-    lion_momentum_at_rest,
-    lion_variance,
-    unit_steps,
-    decay_per_step,
-    turn_while_growing,
-    adam_l2_decay_while_growing,
-    adam_l2_turn_while_growing,
+generated(
+    __name__,
+    "lion_sign_slope",
+    lion.linearised_sign,
+    "Slope of the best straight line through the sign of Lion's direction, for gradients of unit variance.",
+    where=(lion.variance,),
 )
-
-LIMIT = "lr * weight_decay < 1"
-
-FORMULAS: tuple[Formula, ...] = (
-    Formula(
-        "lion_radial_norm_squared",
-        lion_norm_squared,
-        "E‖w‖² of Lion where the linearised sign feels P·w beside noise of unit variance.",
-        (lion_inner, lion_square),
-        limit=LIMIT,
-    ),
-    Formula(
-        "lion_radial_variance",
-        lion_variance,
-        "Variance of Lion's update direction where the linearised sign feels P·w beside noise of unit variance.",
-        (lion_inner, lion_square, lion_momentum_at_rest),
-        limit=LIMIT,
-    ),
-    Formula("lion_one_minus_cosine", unit_steps, "1 - ρ of Lion at a known norm, for any gradients.", limit=LIMIT),
-    Formula("decay_per_step", decay_per_step, "Share of ‖w‖² that decay takes per step at rest, from the rotation."),
-    Formula(
-        "turn_while_growing",
-        turn_while_growing,
-        "Rotation over that of equilibrium where ‖w‖² grows and the gradient has a radial part.",
-        limit="1 + radial_share + growth >= 0",
-    ),
-    Formula(
-        "adam_l2_turn_excess",
-        adam_l2_turn_while_growing,
-        "Zero at Adam+L2's rotation over that of equilibrium where ‖w‖² grows; scale-invariant weights.",
-    ),
-    Formula(
-        "lion_sign_slope",
-        lion.linearised_sign,
-        "Slope of the best straight line through the sign of Lion's direction, for gradients of unit variance.",
-        (lion.variance,),
-    ),
-    Formula("sign_slope", lion.linearised_sign, "Slope of the best straight line through the sign of a Gaussian."),
+generated(
+    __name__, "sign_slope", lion.linearised_sign, "Slope of the best straight line through the sign of a Gaussian."
 )
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Everything that is generated for radial gradients: function name to expression in its arguments."""
-    return {formula.name: formula.expression for formula in FORMULAS}
 
 
 def checks() -> list[tuple[str, bool]]:
@@ -390,12 +353,12 @@ def checks() -> list[tuple[str, bool]]:
         ("white noise: the cosine is that of the identity", vanishes(angle.rhs - adamw_one_minus_cosine().rhs)),
         ("Lion: the three moments at rest fulfil their equations", _lion_at_rest()),
         ("Lion, P = 0: the norm of the linearised sum", vanishes(
-            _formula("lion_radial_norm_squared").subs(P, 0) - lion.exact_norm_squared().rhs.subs(
+            expression(__name__, "lion_radial_norm_squared").subs(P, 0) - lion.exact_norm_squared().rhs.subs(
                 S_, lion_autocorrelated.lion_linear_sum().rhs.subs(
                     q, lion_autocorrelated.overlap_ratio().subs(phi, 0)) * varsigma**2 * pi / 2
                 * lion.variance().rhs + x_e))),
         ("Lion, P = 0: the variance of white noise", vanishes(
-            _formula("lion_radial_variance").subs(P, 0) - lion.variance().rhs)),
+            expression(__name__, "lion_radial_variance").subs(P, 0) - lion.variance().rhs)),
         ("Lion: unit steps give the cosine of the exact norm", vanishes(
             unit_steps().rhs.subs(W, lion.exact_norm_squared().rhs) - lion.exact_one_minus_cosine().rhs)),
         ("updates lengthen w alike in AdamW, SGDM and Adam+L2", vanishes(
@@ -421,10 +384,6 @@ def _adam_l2_cubed() -> Expr:
     """(θ at λ + P over θ at λ)³ of Adam+L2's leading order, p = -1."""
     rotation = adam_l2._rotation().subs(p, -1)
     return powsimp(simplify((_at_total(rotation) / rotation) ** 3), force=True)
-
-
-def _formula(name: str) -> Expr:
-    return equilibrium()[name]
 
 
 def _lion_at_rest() -> bool:

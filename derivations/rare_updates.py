@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from sympy import (
     Eq,
-    Expr,
     Function,
     Integral,
     Sum,
@@ -25,7 +22,7 @@ from sympy import (
 )
 
 from derivations.algebra import vanishes
-from derivations.formula import Formula, Step
+from derivations.formula import step
 from derivations.symbols import C, E, a, equation, eta, k, u_, v, xi
 
 _L, _K, _P, _S = (Function(name) for name in "LKPS")
@@ -36,7 +33,7 @@ _t = Symbol("t", positive=True)
 _u = u_[Symbol("t")]
 
 
-@cache
+@step
 def heavy_tail() -> Eq:
     """At small β2 a newest gradient near 0 leaves v small, and m, which remembers others, is divided by almost nothing.
 
@@ -46,7 +43,7 @@ def heavy_tail() -> Eq:
     return equation(E(_u**4), Integral(3 * _s * _P(_s) * _S(_s) ** 2, (_s, 0, oo)))
 
 
-@cache
+@step
 def one_large_step() -> tuple[Eq, ...]:
     """A step that is orthogonal to w turns it by θ, where κ is the square of its unit and N stands for ‖w‖².
 
@@ -55,13 +52,13 @@ def one_large_step() -> tuple[Eq, ...]:
     return equation(Symbol("tan²θ"), _kappa * _u**2), equation(_kappa, eta**2 / (a**2 * _length))
 
 
-@cache
+@step
 def longer_weights() -> Eq:
     """The same step makes the weights longer, after decay has taken its share: N grows by a factor of 1/cos² θ."""
     return equation(Symbol("N′"), a**2 * _length * (1 + _kappa * _u**2))
 
 
-@cache
+@step
 def growth() -> Eq:
     """At rest log N stays the same on average, however rare large steps are. L is what every coordinate adds to it.
 
@@ -70,7 +67,7 @@ def growth() -> Eq:
     return equation(_L(_kappa), E(log(1 + _kappa * _u**2)))
 
 
-@cache
+@step
 def balance() -> Eq:
     """Decay takes the rest. Later lags of the update add what they add to the mean, since no single step is in them.
 
@@ -80,13 +77,13 @@ def balance() -> Eq:
     return equation(C * _L(_kappa) + later, (1 - a**2) / a**2)
 
 
-@cache
+@step
 def logarithm_as_integral() -> Eq:
     """The logarithm of a quotient is a difference of exponentials, under an integral. With x = κm² it needs v alone."""
     return equation(log(1 + _x / v), Integral(exp(-_s * v) * (1 - exp(-_s * _x)) / _s, (_s, 0, oo)))
 
 
-@cache
+@step
 def over_the_momentum() -> Eq:
     """Under e^(-sv) the momentum is Gaussian with the variance S(s), and P(s) is the mean of the weight.
 
@@ -95,29 +92,10 @@ def over_the_momentum() -> Eq:
     return equation(_L(_kappa), Integral(_P(_s) * (1 - 1 / sqrt(1 + 2 * _s * _kappa * _S(_s))) / _s, (_s, 0, oo)))
 
 
-@cache
+@step
 def angle_as_integral() -> Eq:
     """The squared angle is made of the same logarithms: its slope in κu² is that of the integral over t."""
     return equation(atan(sqrt(_x)) ** 2, Integral((log(1 + _x) - log(1 + _x * _t**2)) / (1 - _t**2), (_t, 0, 1)))
-
-
-STEPS: tuple[Step, ...] = (
-    heavy_tail,
-    one_large_step,
-    longer_weights,
-    growth,
-    balance,
-    logarithm_as_integral,
-    over_the_momentum,
-    angle_as_integral,
-)
-
-FORMULAS: tuple[Formula, ...] = ()  # the numbers are integrals: rotsim.theory.rare_updates
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Nothing is generated for rare updates."""
-    return {formula.name: formula.expression for formula in FORMULAS}
 
 
 def checks() -> list[tuple[str, bool]]:

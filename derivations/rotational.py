@@ -9,7 +9,7 @@ from sympy import Eq, Expr, Function, IndexedBase, Matrix, Symbol, cos, pi, seri
 
 from derivations import adamw, lion, sgdm, transient
 from derivations.algebra import expansion, geometric_sum, scale_exponent, scaling_factor, tidy, vanishes
-from derivations.formula import Formula, Step
+from derivations.formula import Step, follow, step
 from derivations.symbols import (
     K_0,
     E,
@@ -45,7 +45,7 @@ _X, _s = IndexedBase("X"), IndexedBase("s")
 _r, _norm = Function("r"), Function("‖w‖")
 
 
-@cache
+@step("rotational_mean_length", "Running mean of ‖u⊥‖², one step on.")
 def mean_length() -> Eq:
     """The update's part across the weights has a length that wavers; X is its square, and s_u the running mean of X.
 
@@ -54,7 +54,7 @@ def mean_length() -> Eq:
     return equation(_s[t], gamma * s_u + (1 - gamma) * X_u)
 
 
-@cache
+@step("rotational_squared_angle", "Square of the angle of one step of a rotational variant.")
 def turning_step() -> Eq:
     """That part sets the direction of a turn, its length relative to the running mean the angle ϑ.
 
@@ -63,20 +63,20 @@ def turning_step() -> Eq:
     return equation(vartheta**2, theta**2 * X_u * (1 - gamma**t) / s_u)
 
 
-@cache
+@step
 def constant_norm() -> Eq:
     """Weights and update are orthogonal, and cosine and sine of the angle weigh them: the norm cannot change."""
     turned = Matrix([cos(vartheta), -sin(vartheta)])
     return equation(_norm(t) ** 2 / _norm(0) ** 2, simplify(turned.dot(turned)))
 
 
-@cache
+@step("turned_one_minus_cosine", "1 - ρ of weights that turn by an angle.")
 def turned_one_minus_cosine() -> Eq:
     """So the cosine between successive weights is that of the angle; in this form small angles keep their digits."""
     return equation(1 - rho, 2 * sin(vartheta / 2) ** 2)
 
 
-@cache
+@step
 def equilibrium_angle() -> tuple[Eq, ...]:
     """θ is what the balance of growth and decay would lead to: the paper's rotation of the inner optimizer.
 
@@ -86,7 +86,7 @@ def equilibrium_angle() -> tuple[Eq, ...]:
     return tuple(equation(theta, module.leading_rotation().rhs) for module in (adamw, sgdm, lion))
 
 
-@cache
+@step
 def running_mean() -> tuple[Eq, ...]:
     """The running mean contains the newest length itself, so a long step is divided by more than the mean.
 
@@ -107,14 +107,14 @@ def _tail() -> Expr:
     return geometric_sum((gamma * phi) ** k, k, 1)
 
 
-@cache
+@step
 def angle_bias() -> Eq:
     """The mean square angle is below θ² by this share, for lengths whose correlation is r_k = φ^k."""
     with_newest, spread = (step.rhs for step in running_mean())
     return equation(E(vartheta**2) / theta**2 - 1, tidy(simplify(spread - with_newest)))
 
 
-@cache
+@step
 def gaussian_updates() -> tuple[Eq, ...]:
     """An averaged Gaussian update has κ² = 2/n in n free directions, and its square forgets as β^(2k).
 
@@ -127,14 +127,17 @@ def gaussian_updates() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step(
+    "rotational_bias",
+    "Mean square angle of a rotational variant over θ², less one, for Gaussian updates, to first order in 1/n.",
+)
 def gaussian_bias() -> Eq:
     """Both put in. For SGDM β is the momentum, for AdamW β1. Lion's update has a constant length, and no bias."""
     share = angle_bias().rhs.subs(kappa, sqrt(gaussian_updates()[0].rhs)).subs(phi, beta**2)
     return equation(E(vartheta**2) / theta**2 - 1, tidy(simplify(share)))
 
 
-@cache
+@step
 def no_transient() -> Eq:
     """In step t the mean has weights γ^j (1-γ)/(1-γ^t) on t lengths; without memory the bias grows from zero.
 
@@ -146,7 +149,7 @@ def no_transient() -> Eq:
     return equation(E(vartheta**2) / theta**2 - 1, kappa**2 * (spread - newest))
 
 
-@cache
+@step
 def filling_average() -> tuple[Eq, ...]:
     """The average that makes the update starts empty, so its length has a mean of its own in the first 1/(1-β) steps.
 
@@ -161,7 +164,7 @@ def filling_average() -> tuple[Eq, ...]:
 _ratio = Function("Q")
 
 
-@cache
+@step("rotational_across", "E‖u⊥‖² of a rotational variant.")
 def across_the_weights() -> Eq:
     """Older gradients were orthogonal to older weights: their average has a part y = E u·ŵ along the present ones.
 
@@ -171,79 +174,35 @@ def across_the_weights() -> Eq:
     return equation(X_u, K_0 - y**2)
 
 
-@cache
+@step("rotational_rate", "What multiplies u in a turn of weights of norm one.")
 def turning_rate() -> Eq:
     """What multiplies the update in a step, in units of the norm."""
     return equation(h, sin(vartheta) / sqrt(X_u))
 
 
-@cache
+@step("rotational_kept", "What multiplies the weights in a turn, the part of u along them put back.")
 def kept_share() -> Eq:
     """What the weights keep: the cosine, and what the part of the update along them would have taken."""
     return equation(a_turn, cos(vartheta) + h * y)
 
 
-@cache
+@step("rotational_mode_overlap", "Overlap of weights that turn with one mode, one step on.")
 def mode_overlap() -> Eq:
     """With this share and rate the weights walk as in `derivations.transient`, and y is the sum over its modes."""
     walk = transient.mode_overlap()
     return equation(walk.lhs, walk.rhs.subs(a, a_turn))
 
 
-STEPS: tuple[Step, ...] = (
-    mean_length,
-    turning_step,
-    constant_norm,
-    turned_one_minus_cosine,
-    equilibrium_angle,
-    running_mean,
-    angle_bias,
-    gaussian_updates,
-    gaussian_bias,
-    no_transient,
-    filling_average,
-    across_the_weights,
-    turning_rate,
-    kept_share,
-    mode_overlap,
-)
-
-
-@cache
+@step("rotational_sgdm_filling", "E‖u‖² of SGDM at a step over its final value, from no momentum.", shown=False)
 def sgdm_filling() -> Eq:
     """The first of `filling_average`."""
     return filling_average()[0]
 
 
-@cache
+@step("rotational_adamw_filling", "E‖u‖² of AdamW at a step over its final value, for constant v.", shown=False)
 def adamw_filling() -> Eq:
     """The second of `filling_average`."""
     return filling_average()[1]
-
-
-FORMULAS: tuple[Formula, ...] = (
-    Formula("rotational_mean_length", mean_length, "Running mean of ‖u⊥‖², one step on."),
-    Formula("rotational_squared_angle", turning_step, "Square of the angle of one step of a rotational variant."),
-    Formula("turned_one_minus_cosine", turned_one_minus_cosine, "1 - ρ of weights that turn by an angle."),
-    Formula(
-        "rotational_bias",
-        gaussian_bias,
-        "Mean square angle of a rotational variant over θ², less one, for Gaussian updates, to first order in 1/n.",
-    ),
-    Formula("rotational_across", across_the_weights, "E‖u⊥‖² of a rotational variant."),
-    Formula("rotational_rate", turning_rate, "What multiplies u in a turn of weights of norm one."),
-    Formula("rotational_kept", kept_share, "What multiplies the weights in a turn, the part of u along them put back."),
-    Formula("rotational_mode_overlap", mode_overlap, "Overlap of weights that turn with one mode, one step on."),
-    Formula("rotational_sgdm_filling", sgdm_filling, "E‖u‖² of SGDM at a step over its final value, from no momentum."),
-    Formula(
-        "rotational_adamw_filling", adamw_filling, "E‖u‖² of AdamW at a step over its final value, for constant v."
-    ),
-)
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Everything that is generated for rotational variants: function name to expression in its arguments."""
-    return {formula.name: formula.expression for formula in FORMULAS}
 
 
 def checks() -> list[tuple[str, bool]]:
@@ -292,18 +251,50 @@ def _chord() -> bool:
 # --- what the modules of the single variants share ---
 
 
-def series_in_decay(inner: ModuleType, replace: dict[Expr, Expr] | None = None) -> Eq:
-    """1 - ρ of a step whose length is the mean one, expanded in δ = ηλ to second order."""
-    angle = inner.leading_rotation().rhs.subs(replace or {}).subs(eta, delta / lamda)
-    small = Symbol("small", positive=True)  # θ, of which the cosine is a power series
-    cosine = series(turned_one_minus_cosine().rhs.subs(vartheta, small), small, 0, 6).removeO()
-    return equation(1 - rho, expansion(simplify(cosine.subs(small, angle)), delta, 3))
+def variant(module: str, inner: ModuleType, replace: dict[Expr, Expr] | None = None) -> tuple[Step, Step]:
+    """Two steps of every variant's own, and between them those that all share: its angle, and the series of its cosine.
+
+    `inner` is the derivation of the optimizer, `replace` names parts of its rotation.
+    """
+
+    @cache
+    def equilibrium_angle() -> Eq:
+        """How far it turns in RMS: the paper's rotation of the optimizer, from the rates that are in force.
+
+        It is what growth and decay would lead to; Lion's takes a straight line for the sign.
+        """
+        return equation(theta, inner.leading_rotation().rhs.subs(replace or {}))
+
+    @cache
+    def series_in_decay() -> Eq:
+        """Steps of equal length turn by θ; the cosine is exact at any ηλ. Expanded, it starts with the paper's θ²/2."""
+        angle = equilibrium_angle().rhs.subs(eta, delta / lamda)
+        small = Symbol("small", positive=True)  # θ, of which the cosine is a power series
+        cosine = series(turned_one_minus_cosine().rhs.subs(vartheta, small), small, 0, 6).removeO()
+        return equation(1 - rho, expansion(simplify(cosine.subs(small, angle)), delta, 3))
+
+    follow(
+        module, equilibrium_angle, mean_length, turning_step, constant_norm, turned_one_minus_cosine, series_in_decay
+    )
+    return equilibrium_angle, series_in_decay
 
 
-def variant_checks(inner: ModuleType, replace: dict[Expr, Expr] | None = None) -> list[tuple[str, bool]]:
+def other_units(module: str, inner: ModuleType, angle: Step) -> Step:
+    """The last step of every variant."""
+
+    @cache
+    def change_of_units() -> Eq:
+        """Measured in other units, η → cη and λ → λ/c, an angle must not change; the norm stays what it was."""
+        return equation(Symbol("theta_new", positive=True), scaling_factor(angle().rhs, *inner.UNITS) * theta)
+
+    follow(module, change_of_units)
+    return change_of_units
+
+
+def variant_checks(equilibrium_angle: Step, series_in_decay: Step) -> list[tuple[str, bool]]:
     """What has to hold of every variant: its limit, its units, and that it does not know the gradient."""
-    angle = inner.leading_rotation().rhs.subs(replace or {})
-    first = series_in_decay(inner, replace).rhs.coeff(delta, 1)
+    angle = equilibrium_angle().rhs
+    first = series_in_decay().rhs.coeff(delta, 1)
     return [
         ("the first term of 1 - ρ in ηλ is half the paper's θ²", vanishes(
             first * eta * lamda - angle**2 / 2)),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
-
-from sympy import Eq, Expr, Integer, Symbol
+from sympy import Eq, Integer, Symbol
 
 from derivations import adamw, rotational
-from derivations.algebra import scaling_factor, vanishes
-from derivations.formula import Formula, Step
+from derivations.algebra import vanishes
+from derivations.formula import step
 from derivations.symbols import E, beta, beta1, equation, eta, gamma, lamda, m_, n_free, t, theta, u_, vartheta
 
 
-@cache
+@step
 def direction() -> tuple[Eq, ...]:
     """AdamW's direction is the bias-corrected average m of normalised gradients u; weight decay is left out of it.
 
@@ -25,25 +23,16 @@ def direction() -> tuple[Eq, ...]:
     )
 
 
-@cache
-def equilibrium_angle() -> Eq:
-    """How far it turns in RMS: what growth and decay of AdamW would lead to, from the rates that are in force."""
-    return equation(theta, adamw.leading_rotation().rhs)
+equilibrium_angle, series_in_decay = rotational.variant(__name__, adamw)
 
 
-@cache
-def series_in_decay() -> Eq:
-    """Steps of equal length turn by θ, and the cosine is exact at any ηλ. Expanded, it starts with the paper's θ²/2."""
-    return rotational.series_in_decay(adamw)
-
-
-@cache
+@step
 def length_bias() -> Eq:
     """The update's length wavers about its running mean, which contains it: the mean square angle is below θ²."""
     return equation(E(vartheta**2) / theta**2 - 1, rotational.gaussian_bias().rhs.subs(beta, beta1))
 
 
-@cache
+@step
 def filling() -> Eq:
     """Dividing by 1 - β1^t makes the first updates as long as a gradient: Q, E X_t over its final value, is above 1.
 
@@ -52,7 +41,7 @@ def filling() -> Eq:
     return equation(Symbol("Q"), rotational.adamw_filling().rhs.subs(beta, beta1))
 
 
-@cache
+@step
 def without_momentum() -> tuple[Eq, ...]:
     """Without momentum, β1 = 0, θ² = 2ηλ and updates keep their length from the first step; the bias is largest."""
     return (
@@ -61,41 +50,13 @@ def without_momentum() -> tuple[Eq, ...]:
     )
 
 
-@cache
-def change_of_units() -> Eq:
-    """Measured in other units, η → cη and λ → λ/c, an angle must not change; the norm stays what it was."""
-    return equation(
-        Symbol("theta_new", positive=True), scaling_factor(adamw.leading_rotation().rhs, *adamw.UNITS) * theta
-    )
-
-
-STEPS: tuple[Step, ...] = (
-    direction,
-    equilibrium_angle,
-    rotational.mean_length,
-    rotational.turning_step,
-    rotational.constant_norm,
-    rotational.turned_one_minus_cosine,
-    series_in_decay,
-    length_bias,
-    filling,
-    without_momentum,
-    change_of_units,
-)
-
-#: Generated with the parts that all variants share, in `derivations.rotational`.
-FORMULAS: tuple[Formula, ...] = ()
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Nothing of its own."""
-    return {}
+change_of_units = rotational.other_units(__name__, adamw, equilibrium_angle)
 
 
 def checks() -> list[tuple[str, bool]]:
     """The claims of the walk-through that sympy can prove, each with its verdict."""
     return [
-        *rotational.variant_checks(adamw),
+        *rotational.variant_checks(equilibrium_angle, series_in_decay),
         ("β1 = 0: θ² = 2ηλ and no filling", vanishes(without_momentum()[0].rhs - 2 * eta * lamda)
             and vanishes(filling().rhs.subs(beta1, 0).subs(t, 3) - 1)),
         ("β1 = 0: the bias is -(2/n)γ(1-γ)/(1+γ)", vanishes(

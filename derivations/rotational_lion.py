@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
-
-from sympy import Eq, Expr, Integer, Symbol, pi, sign
+from sympy import Eq, Integer, Symbol, pi, sign
 
 from derivations import lion, rotational
-from derivations.algebra import scaling_factor, vanishes
-from derivations.formula import Formula, Step
+from derivations.algebra import vanishes
+from derivations.formula import step
 from derivations.symbols import C, E, X_u, beta1, beta2, c_, equation, eta, gamma_0, lamda, phi, t, theta, vartheta
 
 _VARIANCE = {gamma_0: lion.variance().rhs}
 
 
-@cache
+@step
 def direction() -> tuple[Eq, ...]:
     """Lion's direction is a sign in every coordinate, of a mix of momentum and gradient; weight decay is left out.
 
@@ -26,19 +24,10 @@ def direction() -> tuple[Eq, ...]:
     )
 
 
-@cache
-def equilibrium_angle() -> Eq:
-    """How far it turns in RMS: the paper's rotation of Lion, the sign linearised, from the rates that are in force."""
-    return equation(theta, lion.leading_rotation().rhs.subs(_VARIANCE))
+equilibrium_angle, series_in_decay = rotational.variant(__name__, lion, _VARIANCE)
 
 
-@cache
-def series_in_decay() -> Eq:
-    """Steps of equal length turn by θ, and the cosine is exact at any ηλ. Expanded, it starts with the paper's θ²/2."""
-    return rotational.series_in_decay(lion, _VARIANCE)
-
-
-@cache
+@step
 def one_length() -> tuple[Eq, ...]:
     """The square of C signs is C, but for the small part along w, and so is its running mean: no bias, no filling."""
     return (
@@ -47,47 +36,19 @@ def one_length() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def without_momentum() -> tuple[Eq, ...]:
     """Without momentum, β1 = 0, θ² is π/2 times 2ηλ: a straight line for the sign, as in `derivations.lion`."""
     return (equation(theta**2, (equilibrium_angle().rhs ** 2).subs(beta1, 0)),)
 
 
-@cache
-def change_of_units() -> Eq:
-    """Measured in other units, η → cη and λ → λ/c, an angle must not change; the norm stays what it was."""
-    return equation(
-        Symbol("theta_new", positive=True),
-        scaling_factor(lion.leading_rotation().rhs.subs(_VARIANCE), *lion.UNITS) * theta,
-    )
-
-
-STEPS: tuple[Step, ...] = (
-    direction,
-    equilibrium_angle,
-    rotational.mean_length,
-    rotational.turning_step,
-    rotational.constant_norm,
-    rotational.turned_one_minus_cosine,
-    series_in_decay,
-    one_length,
-    without_momentum,
-    change_of_units,
-)
-
-#: Generated with the parts that all variants share, in `derivations.rotational`.
-FORMULAS: tuple[Formula, ...] = ()
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Nothing of its own."""
-    return {}
+change_of_units = rotational.other_units(__name__, lion, equilibrium_angle)
 
 
 def checks() -> list[tuple[str, bool]]:
     """The claims of the walk-through that sympy can prove, each with its verdict."""
     return [
-        *rotational.variant_checks(lion, _VARIANCE),
+        *rotational.variant_checks(equilibrium_angle, series_in_decay),
         ("β1 = 0: θ² = πηλ", vanishes(without_momentum()[0].rhs - pi * eta * lamda)),
         ("lengths that never change: no bias", one_length()[1].rhs == Integer(0)),
         ("β2 → 1: θ² = πηλ(1-β1)²", vanishes(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from sympy import (
     Derivative,
     Eq,
@@ -31,7 +29,7 @@ from sympy import (
 )
 
 from derivations.algebra import geometric_sum, tidy, vanishes
-from derivations.formula import Formula, Step
+from derivations.formula import step
 from derivations.symbols import (
     E,
     a,
@@ -62,7 +60,7 @@ _eps = Symbol("epsilon", positive=True)
 _first, _second = symbols("C_1 C_2", positive=True)
 
 
-@cache
+@step
 def random_moments() -> tuple[Eq, ...]:
     """The other derivations hold v constant. Here it stays what it is, an average of squared Gaussian gradients.
 
@@ -78,7 +76,7 @@ def random_moments() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def root_as_integral() -> Eq:
     """A root in the denominator cannot be averaged over Gaussians, but an exponential can: write one as the other.
 
@@ -91,7 +89,7 @@ def _root_integrand() -> Expr:
     return exp(-_s * v) / sqrt(_s)
 
 
-@cache
+@step
 def root_and_eps_as_integral() -> tuple[Eq, ...]:
     """With ε beside the root the same is possible. Over τ the inverse is an exponential of √v, and that one of v.
 
@@ -105,7 +103,7 @@ def root_and_eps_as_integral() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def eps_weight() -> Eq:
     """What ε leaves of 1/√(πs), with x = ε√s: nearly all at small s, less and less beyond 1/ε². It is positive.
 
@@ -122,7 +120,7 @@ def _kept_of_weight() -> Expr:
     return simplify(integrate(_kept_integrand(), (_y, 0, oo)))
 
 
-@cache
+@step("eps_far_weight", "What ε leaves of the weight 1/√(πs), for ε√s far above one.")
 def eps_far_weight() -> Eq:
     """For large x that is a difference of nearly equal numbers. exp(-y²), expanded, gives its series in 1/x²."""
     expanded = series(exp(-(_y**2)), _y, 0, 8).removeO()
@@ -130,7 +128,7 @@ def eps_far_weight() -> Eq:
     return equation(_kappa(x_root), terms)
 
 
-@cache
+@step
 def one_gradient() -> tuple[Eq, ...]:
     """Each gradient then occurs in a factor exp(-x g²), alone or times its square from the product of two m.
 
@@ -145,7 +143,7 @@ def _average(power: int) -> Expr:
     return simplify(integrate(_z**power * exp(-_x * _z**2) * density, (_z, -oo, oo)))
 
 
-@cache
+@step
 def product_and_sum() -> tuple[Eq, ...]:
     """Everything is made of two functions of one variable: the product of all 1/√q, and the sum of all c²/q.
 
@@ -165,7 +163,7 @@ def _newest() -> Expr:
     return 1 + 2 * sigma * (1 - beta2)
 
 
-@cache
+@step
 def power_series() -> tuple[Eq, ...]:
     """Where x = 2(1-β2)σ is small, expand each factor in it: the sum over gradients is then geometric, term by term.
 
@@ -186,7 +184,7 @@ def _sum_term() -> Expr:
     return (-_x) ** n * geometric_sum((1 - beta1) ** 2 * beta1 ** (2 * j) * beta2 ** (n * j), j)
 
 
-@cache
+@step
 def lag_zero() -> Eq:
     """At lag zero the two roots are one v, 1/v is a single exponential integral, and E[m²/v] a single integral.
 
@@ -196,7 +194,7 @@ def lag_zero() -> Eq:
     return equation(_K(0), Integral(_P(sigma) * _S(sigma), (sigma, 0, oo)))
 
 
-@cache
+@step
 def two_times() -> tuple[Eq, ...]:
     """k steps later each old gradient is β1^k as heavy in m and b = β2^k as heavy in v; k new ones have joined v.
 
@@ -211,7 +209,7 @@ def two_times() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def decorrelation() -> tuple[Eq, ...]:
     """So K_k is β1^k times a function of b alone, a double integral that depends on nothing else but the betas."""
     inner = _P(_s + _b * _r) * _S(_s + _b * _r) * _P(_r) / _P(_b * _r) / sqrt(_s * _r)
@@ -221,7 +219,7 @@ def decorrelation() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def at_once() -> Eq:
     """At b = 1 only s + r occurs. Along s + r = σ the weight 1/√(sr) integrates to π, whatever σ is.
 
@@ -237,7 +235,7 @@ def _simplex() -> Expr:
     return simplify(primitive.subs(_r, sigma) - primitive.subs(_r, 0))
 
 
-@cache
+@step
 def far_apart() -> Eq:
     """At b = 0 the integral falls into two factors, which undo the first step: m and v meet at one time only.
 
@@ -249,7 +247,7 @@ def far_apart() -> Eq:
     return equation(_D(0), first.rhs * second.rhs / pi)
 
 
-@cache
+@step
 def conserved_sum() -> tuple[Eq, ...]:
     """One integral is known exactly: E[v/v] = 1. Weighted with d instead of c², S is minus the slope of log P.
 
@@ -263,7 +261,7 @@ def conserved_sum() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def constant_second_moment() -> tuple[Eq, ...]:
     """As β2 → 1 every d vanishes at Σd = 1: P becomes exp(-σ), S its value at zero, and D the same at all b.
 
@@ -287,7 +285,7 @@ def _gaussian_double(polynomial: Expr) -> Expr:
     return simplify(integrate(inner * exp(-_r) / sqrt(_r), (_r, 0, oo)) / pi)
 
 
-@cache
+@step
 def first_order() -> Eq:
     """The first correction in 1-β2, with ε = Σd² = (1-β2)/(1+β2): log P = -σ + εσ², S = Σc² - 2σ Σc²d.
 
@@ -313,7 +311,7 @@ def _shared_term() -> Expr:
     return ((1 - beta1) * beta1**j) ** 2 * (1 - beta2) * beta2**j
 
 
-@cache
+@step
 def moment_of_the_ratio() -> Eq:
     """The same from the first two moments: expand m²/v in the deviation of v from its mean.
 
@@ -326,7 +324,7 @@ def moment_of_the_ratio() -> Eq:
     return equation(E(_m(t) ** 2 / _v(t)) * v / m_power, 1 + second * 2 * s_v + first * 2 * c_v / m_power)
 
 
-@cache
+@step
 def spread_in_time() -> tuple[Eq, ...]:
     """Both are sums over gradients, since E g⁴ - (E g²)² = 2 and different gradients are independent.
 
@@ -348,7 +346,7 @@ def _moment(power: int) -> Expr:
     return simplify(integrate(_z**power * exp(-(_z**2) / 2) / sqrt(2 * pi), (_z, -oo, oo)))
 
 
-@cache
+@step
 def settled_ratio() -> Eq:
     """At rest this is the first-order lag zero: the two routes meet."""
     settled = _at_rest(spread_in_time())
@@ -370,7 +368,7 @@ def _tidy_terms(expression: Expr) -> Expr:
     return sum((tidy(simplify(term)) for term in expression.as_ordered_terms()), S.Zero)
 
 
-@cache
+@step
 def even_grid() -> tuple[Eq, ...]:
     """s = sinh²y takes the root out of the integral and spreads the tail doubly exponentially.
 
@@ -389,7 +387,7 @@ def _singularity() -> Expr:
     return asin(sqrt(Rational(1, 2)))
 
 
-@cache
+@step
 def modes() -> tuple[Eq, ...]:
     """D is analytic in b on [0, 1], so a polynomial of low degree in b = β2^k stands for it to all digits.
 
@@ -404,7 +402,7 @@ def modes() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def response() -> tuple[Eq, ...]:
     """A small lasting shift of the gradient moves u by κ times it over the root of E v; by parts, κ = E Σ c_j g_j²/√v.
 
@@ -419,41 +417,6 @@ def response() -> tuple[Eq, ...]:
 
 
 LOCAL = (_h, _y)  # with meanings of their own here
-
-STEPS: tuple[Step, ...] = (
-    random_moments,
-    root_as_integral,
-    root_and_eps_as_integral,
-    eps_weight,
-    eps_far_weight,
-    one_gradient,
-    product_and_sum,
-    power_series,
-    lag_zero,
-    two_times,
-    decorrelation,
-    at_once,
-    far_apart,
-    conserved_sum,
-    constant_second_moment,
-    first_order,
-    moment_of_the_ratio,
-    spread_in_time,
-    settled_ratio,
-    even_grid,
-    modes,
-    response,
-)
-
-#: All other numbers are integrals: rotsim.theory.second_moment.
-FORMULAS: tuple[Formula, ...] = (
-    Formula("eps_far_weight", eps_far_weight, "What ε leaves of the weight 1/√(πs), for ε√s far above one."),
-)
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Everything that is generated for a random v: function name to expression in its arguments."""
-    return {formula.name: formula.expression for formula in FORMULAS}
 
 
 def checks() -> list[tuple[str, bool]]:

@@ -18,7 +18,7 @@ from derivations.algebra import (
     tidy,
     vanishes,
 )
-from derivations.formula import Formula, Step
+from derivations.formula import step
 from derivations.symbols import (
     W_,
     W_0,
@@ -50,8 +50,10 @@ from derivations.symbols import (
     w_,
 )
 
+LIMIT = "lr * weight_decay < 2 * (1 + momentum)"
 
-@cache
+
+@step
 def random_walk() -> tuple[Eq, ...]:
     """The gradient is noise without memory, but unlike Adam's its size matters: variance σ² per coordinate.
 
@@ -67,7 +69,7 @@ def random_walk() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def total_update_contribution() -> Eq:
     """Heavy-ball momentum repeats a gradient in all later steps, each time α times weaker.
 
@@ -78,7 +80,7 @@ def total_update_contribution() -> Eq:
     return equation(Sum(share, (j, 0, oo)), tidy(geometric_sum(share, j)))
 
 
-@cache
+@step
 def orthogonal_growth() -> Eq:
     """The contribution is orthogonal to the weights on average and adds its square to the squared norm.
 
@@ -96,7 +98,7 @@ def _loss() -> Expr:
     return 2 * total_update_contribution().rhs * lamda * W
 
 
-@cache
+@step("sgdm_leading_norm", "RMS norm of the weights under SGDM, to leading order in ηλ.")
 def leading_norm() -> Eq:
     """Setting growth equal to loss gives a power of the norm, W^(1-p).
 
@@ -106,7 +108,7 @@ def leading_norm() -> Eq:
     return equation(sqrt(W), raised(fixed_point(_growth(), _loss(), W, 1 - p), Rational(1, 2)))
 
 
-@cache
+@step("sgdm_relaxation_steps", "Steps in which a deviation of ‖w‖² shrinks e-fold.")
 def relaxation_steps() -> Eq:
     """Near the balance a deviation shrinks at the rate at which growth and loss move apart.
 
@@ -116,7 +118,7 @@ def relaxation_steps() -> Eq:
     return equation(tau, relaxation_time(_growth(), _loss(), W))
 
 
-@cache
+@step
 def update_size() -> Eq:
     """The step is η m. Its square is the sum of the squares of the gradients still in the momentum.
 
@@ -126,7 +128,7 @@ def update_size() -> Eq:
     return equation(G * W**p * Sum((eta * alpha**j) ** 2, (j, 0, oo)), G * W**p * tidy(power))
 
 
-@cache
+@step("sgdm_leading_rotation", "RMS angle per step of SGDM, to leading order in ηλ.")
 def leading_rotation() -> Eq:
     """Step length over norm, with the equilibrium norm put in.
 
@@ -146,7 +148,7 @@ def _recursion() -> linear.Recursion:
     return linear.substitute(rec, lamda, delta / eta)
 
 
-@cache
+@step
 def transient() -> tuple[Eq, ...]:
     """The recursion is linear, so its second moments x = (E w², E wm, E m²) follow a linear map, for any ηλ.
 
@@ -161,7 +163,7 @@ def _stationary() -> Matrix:
     return linear.stationary(linear.moment_map(_recursion(), sigma**2))
 
 
-@cache
+@step
 def stationary_moments() -> tuple[Eq, ...]:
     """The fixed point of the map, for a given variance σ² of the gradient.
 
@@ -171,13 +173,13 @@ def stationary_moments() -> tuple[Eq, ...]:
     return linear.moment_equations(_stationary())
 
 
-@cache
+@step
 def gain() -> Eq:
     """Divide the variance of a weight by that of a gradient: A = W/E‖g‖², the fan-in cancels."""
     return equation(A, tidy(_stationary()[0] / sigma**2))
 
 
-@cache
+@step("sgdm_exact_norm_squared", "E‖w‖² of SGDM.", where=(gain,), limit=LIMIT)
 def exact_norm_squared() -> Eq:
     """W = A·E‖g‖² = A·G·W^p is one equation for W; collecting the powers solves it.
 
@@ -191,7 +193,7 @@ def _norm_power() -> Expr:
     return raised(exact_norm_squared().rhs, 1 - p).subs(A, gain().rhs)
 
 
-@cache
+@step("sgdm_exact_one_minus_cosine", "1 - ρ of SGDM.", limit=LIMIT)
 def exact_one_minus_cosine() -> Eq:
     """The expected cosine between successive weights; σ² cancels, and with it G and p.
 
@@ -200,7 +202,7 @@ def exact_one_minus_cosine() -> Eq:
     return equation(1 - rho, linear.one_minus_cosine(_recursion(), _stationary()))
 
 
-@cache
+@step
 def correlated_gradients() -> tuple[Eq, ...]:
     """Let gradients of neighbouring steps resemble each other, as long as each is orthogonal to the weights.
 
@@ -211,7 +213,7 @@ def correlated_gradients() -> tuple[Eq, ...]:
     return equation(W / E(norm_m**2), norm), equation(1 - rho, angle)
 
 
-@cache
+@step
 def series_in_decay() -> tuple[Eq, ...]:
     """Expanding in δ = ηλ: both series start with 1, which proves the leading order.
 
@@ -230,7 +232,7 @@ def _in_decay(expression: Expr) -> Expr:
     return simplify(expand_parts(expression).subs(eta, delta / lamda))
 
 
-@cache
+@step
 def without_momentum() -> tuple[Eq, ...]:
     """Without momentum, α = 0, this is plain SGD: w is an exponential average with factor 1 - ηλ.
 
@@ -239,7 +241,7 @@ def without_momentum() -> tuple[Eq, ...]:
     return equation(A, gain().rhs.subs(alpha, 0)), equation(1 - rho, exact_one_minus_cosine().rhs.subs(alpha, 0))
 
 
-@cache
+@step
 def change_of_units() -> tuple[Eq, ...]:
     """Measure the weights in units 1/c: η → cη, λ → λ/c, and G → G/c^(2p), so that the gradient stays as it was.
 
@@ -252,41 +254,6 @@ def change_of_units() -> tuple[Eq, ...]:
 
 
 UNITS = ((eta, c), (lamda, 1 / c), (G, c ** (-2 * p)))
-
-
-STEPS: tuple[Step, ...] = (
-    random_walk,
-    total_update_contribution,
-    orthogonal_growth,
-    leading_norm,
-    relaxation_steps,
-    update_size,
-    leading_rotation,
-    transient,
-    stationary_moments,
-    gain,
-    exact_norm_squared,
-    exact_one_minus_cosine,
-    correlated_gradients,
-    series_in_decay,
-    without_momentum,
-    change_of_units,
-)
-
-LIMIT = "lr * weight_decay < 2 * (1 + momentum)"
-
-FORMULAS: tuple[Formula, ...] = (
-    Formula("sgdm_leading_norm", leading_norm, "RMS norm of the weights under SGDM, to leading order in ηλ."),
-    Formula("sgdm_relaxation_steps", relaxation_steps, "Steps in which a deviation of ‖w‖² shrinks e-fold."),
-    Formula("sgdm_leading_rotation", leading_rotation, "RMS angle per step of SGDM, to leading order in ηλ."),
-    Formula("sgdm_exact_norm_squared", exact_norm_squared, "E‖w‖² of SGDM.", (gain,), LIMIT),
-    Formula("sgdm_exact_one_minus_cosine", exact_one_minus_cosine, "1 - ρ of SGDM.", limit=LIMIT),
-)
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Everything that is generated for SGDM: function name to expression in the function's arguments."""
-    return {formula.name: formula.expression for formula in FORMULAS}
 
 
 def checks() -> list[tuple[str, bool]]:

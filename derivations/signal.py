@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-
-from sympy import Eq, Expr, Symbol, erf, exp, integrate, oo, pi, radsimp, sign, simplify, sin, solve, sqrt
+from sympy import Eq, Symbol, erf, exp, integrate, oo, pi, radsimp, sign, simplify, sin, solve, sqrt
 
 from derivations import adamw, lion, sgdm
 from derivations.algebra import tidy, vanishes
-from derivations.formula import Formula, Step
+from derivations.formula import step
 from derivations.symbols import (
     C,
     E,
@@ -42,13 +40,13 @@ from derivations.symbols import (
 _x, _h = Symbol("x", real=True), Symbol("h", positive=True)
 
 
-@cache
+@step
 def random_walk() -> tuple[Eq, ...]:
     """The loss has a slope: every gradient coordinate has the mean rσ beside noise of standard deviation σ."""
     return equation(E(g_[t]), r * sigma), equation(E(g_[t] ** 2), (1 + r**2) * sigma**2)
 
 
-@cache
+@step
 def normalised_mean() -> tuple[Eq, ...]:
     """Adam divides by √v, and v contains the mean as well: signal and noise share what was one.
 
@@ -62,7 +60,7 @@ def normalised_mean() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step("adamw_fixed_norm_squared", "Square of AdamW's mean weights under a signal, constant v.")
 def adamw_fixed_part() -> Eq:
     """The walk is linear, so mean and noise never meet: the mean weight is where decay balances the mean step.
 
@@ -73,7 +71,7 @@ def adamw_fixed_part() -> Eq:
     return equation(W, simplify(C * (fixed.subs(delta, eta * lamda)) ** 2))
 
 
-@cache
+@step("sgdm_fixed_norm_squared", "Square of the mean weights of SGDM and Adam+L2 (G is E‖noise‖²).")
 def coupled_fixed_part() -> Eq:
     """Where the decay is part of the gradient, SGDM and Adam+L2, the mean of g + λw must vanish: w = -rσ/λ.
 
@@ -83,7 +81,7 @@ def coupled_fixed_part() -> Eq:
     return equation(W, (C * fixed**2).subs(sigma, sqrt(G / C)))
 
 
-@cache
+@step("lion_sign_mean", "Mean sign of Lion's update direction under a signal.", where=(lion.variance,))
 def sign_mean() -> Eq:
     """Lion's direction c has the mean rσ too, since its weights add up to one; its sign then has a mean as well."""
     density = exp(-((_x - _h) ** 2) / 2) / sqrt(2 * pi)
@@ -91,13 +89,13 @@ def sign_mean() -> Eq:
     return equation(E(sign(c_[t])), simplify(mean.rewrite(erf)).subs(_h, r / sqrt(gamma_0)))
 
 
-@cache
+@step("lion_fixed_norm_squared", "Square of Lion's mean weights under a signal.", where=(lion.variance,))
 def lion_fixed_part() -> Eq:
     """Decay balances the mean sign, as it balances AdamW's mean step."""
     return equation(W, C * (sign_mean().rhs / lamda) ** 2)
 
 
-@cache
+@step
 def sign_covariance_slope() -> Eq:
     """The arcsine law with a mean: the slope in the correlation x is four times the joint density at the two zeros.
 
@@ -107,14 +105,17 @@ def sign_covariance_slope() -> Eq:
     return equation(Symbol("ds/dx"), 4 / (2 * pi * sqrt(1 - _x**2)) * exp(-(_h**2) / (1 + _x)))
 
 
-@cache
+@step(
+    "sign_covariance_by_arc",
+    "Slope in the arcsine of their correlation of the covariance of two signs whose arguments have a mean.",
+)
 def sign_covariance_by_arc() -> Eq:
     """In this form, x = sin ψ, nothing is singular at strong correlation, and few points integrate it."""
     slope = sign_covariance_slope().rhs * sqrt(1 - _x**2)  # dx = cos ψ dψ
     return equation(Symbol("ds/dψ"), slope.subs({_x: sin(psi), _h: h_s}))
 
 
-@cache
+@step
 def takeover() -> tuple[Eq, ...]:
     """Signal and noise hold equal shares of W at a ratio r far below one, because the noise adds up incoherently.
 
@@ -131,7 +132,7 @@ def takeover() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def projected_mean() -> tuple[Eq, ...]:
     """In front of a normalisation layer only the part of the mean across w is left, and w turns towards minus the mean.
 
@@ -144,7 +145,7 @@ def projected_mean() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def overlap_dynamics() -> Eq:
     """Along the mean, decay works against what the projection leaves.
 
@@ -154,7 +155,7 @@ def overlap_dynamics() -> Eq:
     return equation(Symbol("Δx"), -eta * lamda * _x - eta * kappa * mu * (1 - _x**2 / W))
 
 
-@cache
+@step
 def alignment_balance() -> Eq:
     """Where the overlap rests, decay κ^-1·λ times it equals the mean that is left.
 
@@ -164,26 +165,26 @@ def alignment_balance() -> Eq:
     return equation(P, simplify(strength * sqrt(Y) / sqrt(W)))
 
 
-@cache
+@step("signal_squared_mean", "Squared mean gradient that leads to an alignment.")
 def mean_at_alignment() -> Eq:
     """The same read the other way: how long a mean leads to an alignment Y, with ℓ = λ/κ."""
     [strength] = solve(overlap_dynamics().rhs.subs({_x: -sqrt(Y * W), lamda: ell * kappa}), mu)
     return equation(mu**2, simplify(strength**2))
 
 
-@cache
+@step("signal_pull", "Radial pull that a projected mean exerts on the rest of the weights.")
 def pull_at_alignment() -> Eq:
     """And the strength of the pull on the rest of w."""
     return equation(P, alignment_balance().rhs.subs(lamda, ell * kappa))
 
 
-@cache
+@step("lion_left_of_a_sign", "What a lasting part leaves of a sign's square, sign linearised.")
 def left_of_a_sign() -> Eq:
     """Lion's steps have one size. A lasting part μ of the direction's argument takes its square, ς²μ², out of it."""
     return equation(E((sign(c_[t]) - varsigma * mu) ** 2), 1 - varsigma**2 * mu**2)
 
 
-@cache
+@step
 def norm_and_rotation() -> tuple[Eq, ...]:
     """Noise makes the rest of w, of square (1-Y)W, under the decay λ/(1-Y): its balance gives the W of pure noise.
 
@@ -199,7 +200,7 @@ def norm_and_rotation() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step("signal_alignment", "Squared cosine between w and a mean gradient that scale invariance projects.")
 def alignment() -> Eq:
     """With the W of noise, μ² = r²G/W, the balance reads Y/(1-Y)² = χ, where χ is r² over its value at takeover.
 
@@ -211,69 +212,17 @@ def alignment() -> Eq:
 
 LOCAL = (_x, _h)  # with meanings of their own here
 
-STEPS: tuple[Step, ...] = (
-    random_walk,
-    normalised_mean,
-    adamw_fixed_part,
-    coupled_fixed_part,
-    sign_mean,
-    lion_fixed_part,
-    sign_covariance_slope,
-    sign_covariance_by_arc,
-    takeover,
-    projected_mean,
-    overlap_dynamics,
-    alignment_balance,
-    mean_at_alignment,
-    pull_at_alignment,
-    left_of_a_sign,
-    norm_and_rotation,
-    alignment,
-)
 
-
-@cache
+@step("adamw_noise_share", "Share of noise in AdamW's normalised gradient, for constant v.", shown=False)
 def adamw_noise_share() -> Eq:
     """The second of `normalised_mean`."""
     return normalised_mean()[1]
 
 
-@cache
+@step("adamw_takeover", "signal_ratio² at which signal and noise share AdamW's W.", shown=False)
 def adamw_takeover() -> Eq:
     """The first of `takeover`."""
     return takeover()[0]
-
-
-FORMULAS: tuple[Formula, ...] = (
-    Formula("adamw_fixed_norm_squared", adamw_fixed_part, "Square of AdamW's mean weights under a signal, constant v."),
-    Formula(
-        "sgdm_fixed_norm_squared",
-        coupled_fixed_part,
-        "Square of the mean weights of SGDM and Adam+L2 (G is E‖noise‖²).",
-    ),
-    Formula("lion_sign_mean", sign_mean, "Mean sign of Lion's update direction under a signal.", (lion.variance,)),
-    Formula(
-        "lion_fixed_norm_squared", lion_fixed_part, "Square of Lion's mean weights under a signal.", (lion.variance,)
-    ),
-    Formula(
-        "sign_covariance_by_arc",
-        sign_covariance_by_arc,
-        "Slope in the arcsine of their correlation of the covariance of two signs whose arguments have a mean.",
-    ),
-    Formula("signal_squared_mean", mean_at_alignment, "Squared mean gradient that leads to an alignment."),
-    Formula("signal_pull", pull_at_alignment, "Radial pull that a projected mean exerts on the rest of the weights."),
-    Formula("lion_left_of_a_sign", left_of_a_sign, "What a lasting part leaves of a sign's square, sign linearised."),
-    Formula(
-        "signal_alignment", alignment, "Squared cosine between w and a mean gradient that scale invariance projects."
-    ),
-    Formula("adamw_noise_share", adamw_noise_share, "Share of noise in AdamW's normalised gradient, for constant v."),
-    Formula("adamw_takeover", adamw_takeover, "signal_ratio² at which signal and noise share AdamW's W."),
-)
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Everything that is generated for a signal: function name to expression in its arguments."""
-    return {formula.name: formula.expression for formula in FORMULAS}
 
 
 def checks() -> list[tuple[str, bool]]:

@@ -30,7 +30,7 @@ from sympy.codegen.cfunctions import expm1, log1p
 
 from derivations import adamw, linear, lion, sgdm
 from derivations.algebra import geometric_sum, tidy, vanishes
-from derivations.formula import Formula, Step
+from derivations.formula import step
 from derivations.symbols import (
     K_0,
     W_,
@@ -74,12 +74,14 @@ from derivations.symbols import (
     y,
 )
 
+LIMIT = "lr * weight_decay < 1"
+
 _X, _M, _f, _rho = Function("X_n")(t), Function("M"), Function("f"), Function("rho")
 _r, _v = Function("r"), Function("v")
 _norm, _new, _chord = symbols("‖w‖ ‖w′‖ ‖Δw‖", positive=True)
 
 
-@cache
+@step
 def walk_with_memory() -> tuple[Eq, ...]:
     """AdamW and Lion are one walk: the weights keep a share a and take an update of length h that remembers.
 
@@ -92,7 +94,7 @@ def walk_with_memory() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def overlap_with_a_mode() -> tuple[Eq, ...]:
     """What the weights have of the next update, mode by mode, is an average of what they took of it before.
 
@@ -102,25 +104,25 @@ def overlap_with_a_mode() -> tuple[Eq, ...]:
     return (equation(_X, mode_overlap().rhs.subs(X_n, _X.subs(t, t - 1))), equation(y, Sum(mu_n * X_n, (n, 0, oo))))
 
 
-@cache
+@step("walk_mode_overlap", "Overlap of the weights with one mode, one step on.", shown=False)
 def mode_overlap() -> Eq:
     """The right-hand side alone, X_n being that of the step before."""
     return equation(_X, a * mu_n * X_n - h * p_n)
 
 
-@cache
+@step("walk_along", "E w·Δw of one step of AdamW or Lion.")
 def along_the_weights() -> Eq:
     """A step Δw = -δw - hu changes ‖w‖² by 2w·Δw + ‖Δw‖². The first part: decay, and the overlap y = E w·u."""
     return equation(E(w_[t - 1] * (w_[t] - w_[t - 1])), -delta * W - h * y)
 
 
-@cache
+@step("walk_moved", "E‖Δw‖² of one step of AdamW or Lion.")
 def length_of_the_step() -> Eq:
     """The second part. With K_0 = E‖u‖² the new norm is known: three numbers a mode carry the whole course."""
     return equation(E((w_[t] - w_[t - 1]) ** 2), delta**2 * W + 2 * delta * h * y + h**2 * K_0)
 
 
-@cache
+@step
 def norm_in_time() -> Eq:
     """Both together are the map of the squared norm. Nothing was neglected: any ηλ, any schedule, any start."""
     return equation(W_[t], _next_norm().subs(W, W_[t - 1]))
@@ -130,7 +132,7 @@ def _next_norm() -> Expr:
     return W + 2 * along_the_weights().rhs + length_of_the_step().rhs
 
 
-@cache
+@step
 def angle_of_a_step() -> Eq:
     """The angle between w and w′ follows from three lengths, by the law of cosines.
 
@@ -142,13 +144,13 @@ def angle_of_a_step() -> Eq:
     return equation(2 * (1 - rho), written)
 
 
-@cache
+@step("walk_settled_overlap", "Overlap of the weights with one mode at rest.", limit=LIMIT)
 def stationary_overlap() -> Eq:
     """With constant a and h the overlap of a mode settles where its recursion stays."""
     return equation(X_n, tidy(-h * p_n / (1 - a * mu_n)))
 
 
-@cache
+@step
 def stationary_norm() -> tuple[Eq, ...]:
     """y is then -h/a times the discounted sum of the autocovariance, and W that of Lion and AdamW in equilibrium.
 
@@ -166,7 +168,7 @@ def _stationary_norm() -> Expr:
     return tidy(simplify(-(settled.subs(W, 0)) / slope).subs(delta, 1 - a))
 
 
-@cache
+@step
 def memory_of_the_norm() -> Eq:
     """The map is triangular: overlaps do not feel the norm, so a deviation of ‖w‖² shrinks by a² a step, exactly.
 
@@ -175,7 +177,7 @@ def memory_of_the_norm() -> Eq:
     return equation(tau, -1 / log(_next_norm().expand().coeff(W).subs(delta, 1 - a).factor()))
 
 
-@cache
+@step
 def sizes_that_change() -> tuple[Eq, ...]:
     """While moments fill, and while the gradient changes, u = m/√v changes its size, but m forgets as always.
 
@@ -189,7 +191,7 @@ def sizes_that_change() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step
 def signs_that_change() -> tuple[Eq, ...]:
     """Lion's directions are Gaussian and meet only through m, which forgets from step to step: correlations multiply.
 
@@ -206,37 +208,37 @@ def signs_that_change() -> tuple[Eq, ...]:
     )
 
 
-@cache
+@step("lion_sign_mode", "One mode of the covariance of two signs: a power in the arcsine law.")
 def sign_mode() -> Eq:
     """One power of the arcsine law, at a correlation R of two directions. A mode is so large when a sign enters it."""
     return equation(p_n, 2 / pi * a_n * R**nu_n)
 
 
-@cache
+@step
 def lion_direction_power() -> Eq:
     """Square the rule of the direction; the new gradient is uncorrelated with the momentum M = E m² before the step."""
     return equation(E(c_[t] ** 2), _lion_moment(_direction(), _direction()))
 
 
-@cache
+@step("lion_momentum_power", "E m² of Lion, one step on.")
 def lion_momentum_power() -> Eq:
     """The same for the momentum, whose rule has β2 in the place of β1."""
     return equation(E(m_[t] ** 2), _lion_moment(_momentum(), _momentum()))
 
 
-@cache
+@step("lion_seen", "Correlation of Lion's direction with the momentum before it.")
 def lion_seen() -> Eq:
     """How the new direction is correlated with the momentum before it: what it sees of all earlier signs."""
     return _correlation(c_[t], _direction(), m_[t - 1], m_[t - 1])
 
 
-@cache
+@step("lion_entered", "Correlation of Lion's direction with the momentum after it.")
 def lion_entered() -> Eq:
     """How it is correlated with the momentum after it: what later directions see of this one."""
     return _correlation(c_[t], _direction(), m_[t], _momentum())
 
 
-@cache
+@step("lion_faded", "Correlation of Lion's momentum with that of the next step.")
 def lion_faded() -> Eq:
     """How one momentum is correlated with the next: what all modes lose in a step. At rest it is β2."""
     return _correlation(m_[t - 1], m_[t - 1], m_[t], _momentum())
@@ -261,7 +263,7 @@ def _correlation(name: Expr, one: Expr, other_name: Expr, other: Expr) -> Eq:
     return equation(_r(name, other_name), _lion_moment(one, other) / sqrt(squares[0]) / sqrt(squares[1]))
 
 
-@cache
+@step("sgdm_across", "E w·m of the weights before a step of SGDM with the momentum after.")
 def coupled_pull() -> Eq:
     """Where decay passes through the momentum, as in SGDM, the state is (W, x = E w·m, M = E‖m‖²).
 
@@ -270,13 +272,13 @@ def coupled_pull() -> Eq:
     return equation(y, _coupled()[0])
 
 
-@cache
+@step("sgdm_momentum_power", "E‖m‖² of SGDM, one step on.")
 def coupled_momentum_power() -> Eq:
     """Its square: the new noise is independent of the rest."""
     return equation(_M(t), _coupled()[1])
 
 
-@cache
+@step("sgdm_momentum_overlap", "E w·m of SGDM after a step.")
 def coupled_overlap() -> Eq:
     """The step -ηm follows: the weights have y of the new momentum, less η of its square.
 
@@ -289,7 +291,7 @@ def _coupled() -> tuple[Expr, Expr]:
     return alpha * x_m + lamda * W, alpha**2 * m_power + 2 * alpha * lamda * x_m + lamda**2 * W + Gamma
 
 
-@cache
+@step
 def coupled_relaxation() -> Eq:
     """Linearise the map around its fixed point, the noise following the norm as Γ = G·W^p.
 
@@ -312,7 +314,7 @@ def _slow_rate() -> Expr:
     return solution
 
 
-@cache
+@step
 def over_many_steps() -> tuple[Eq, ...]:
     """The angle between weights k steps apart: decay keeps a^k, and each update in between takes its overlap.
 
@@ -323,25 +325,29 @@ def over_many_steps() -> tuple[Eq, ...]:
     return equation(_rho(k), a**k - taken), equation(Function("T_n")(k), inner)
 
 
-@cache
+@step(
+    "walk_taken",
+    "What the updates of one mode take of the weights in `lag` steps, per overlap with it.",
+    limit="root != 1 - lr * weight_decay",
+)
 def taken_over_many() -> Eq:
     """Summed over i, T_n is a geometric sum: two exponentials for each mode."""
     return equation(Function("T_n")(k), mu_n * (a**k - mu_n**k) / (a - mu_n))
 
 
-@cache
+@step("walk_taken_alike", "`walk_taken` where root = 1 - lr * weight_decay.", limit=LIMIT)
 def taken_alike() -> Eq:
     """Where memory and weights fade alike, μ = a, the limit of the two is this."""
     return equation(Function("T_n")(k), limit(taken_over_many().rhs, mu_n, a))
 
 
-@cache
+@step("walk_decayed", "What decay takes of the weights in `lag` steps.", limit=LIMIT)
 def decayed_over_many() -> Eq:
     """What decay alone takes in k steps, written so that the digits of a small δ are not lost in 1 - δ."""
     return equation(1 - a**k, -expm1(k * log1p(-delta)))
 
 
-@cache
+@step("sgdm_fallen", "1 - ρ of SGDM over some steps, from that over one and two steps less.")
 def coupled_over_many_steps() -> Eq:
     """For SGDM the weights alone are AR(2), and f = 1 - ρ_k obeys its recursion with a source; f_0 = 0, f_{-1} = f_1.
 
@@ -349,69 +355,6 @@ def coupled_over_many_steps() -> Eq:
     cosine of one step.
     """
     return equation(_f(k), (1 + alpha - delta) * f_1 - alpha * f_2 + delta)
-
-
-STEPS: tuple[Step, ...] = (
-    walk_with_memory,
-    overlap_with_a_mode,
-    along_the_weights,
-    length_of_the_step,
-    norm_in_time,
-    angle_of_a_step,
-    stationary_overlap,
-    stationary_norm,
-    memory_of_the_norm,
-    sizes_that_change,
-    signs_that_change,
-    sign_mode,
-    lion_direction_power,
-    lion_momentum_power,
-    lion_seen,
-    lion_entered,
-    lion_faded,
-    coupled_pull,
-    coupled_momentum_power,
-    coupled_overlap,
-    coupled_relaxation,
-    over_many_steps,
-    taken_over_many,
-    taken_alike,
-    decayed_over_many,
-    coupled_over_many_steps,
-)
-
-LIMIT = "lr * weight_decay < 1"
-
-FORMULAS: tuple[Formula, ...] = (
-    Formula("walk_mode_overlap", mode_overlap, "Overlap of the weights with one mode, one step on."),
-    Formula("walk_along", along_the_weights, "E w·Δw of one step of AdamW or Lion."),
-    Formula("walk_moved", length_of_the_step, "E‖Δw‖² of one step of AdamW or Lion."),
-    Formula("walk_settled_overlap", stationary_overlap, "Overlap of the weights with one mode at rest.", limit=LIMIT),
-    Formula("lion_sign_mode", sign_mode, "One mode of the covariance of two signs: a power in the arcsine law."),
-    Formula("lion_momentum_power", lion_momentum_power, "E m² of Lion, one step on."),
-    Formula("lion_seen", lion_seen, "Correlation of Lion's direction with the momentum before it."),
-    Formula("lion_entered", lion_entered, "Correlation of Lion's direction with the momentum after it."),
-    Formula("lion_faded", lion_faded, "Correlation of Lion's momentum with that of the next step."),
-    Formula("sgdm_across", coupled_pull, "E w·m of the weights before a step of SGDM with the momentum after."),
-    Formula("sgdm_momentum_power", coupled_momentum_power, "E‖m‖² of SGDM, one step on."),
-    Formula("sgdm_momentum_overlap", coupled_overlap, "E w·m of SGDM after a step."),
-    Formula(
-        "walk_taken",
-        taken_over_many,
-        "What the updates of one mode take of the weights in `lag` steps, per overlap with it.",
-        limit="root != 1 - lr * weight_decay",
-    ),
-    Formula("walk_taken_alike", taken_alike, "`walk_taken` where root = 1 - lr * weight_decay.", limit=LIMIT),
-    Formula("walk_decayed", decayed_over_many, "What decay takes of the weights in `lag` steps.", limit=LIMIT),
-    Formula(
-        "sgdm_fallen", coupled_over_many_steps, "1 - ρ of SGDM over some steps, from that over one and two steps less."
-    ),
-)
-
-
-def equilibrium() -> dict[str, Expr]:
-    """Everything that is generated for courses in time: function name to expression in its arguments."""
-    return {formula.name: formula.expression for formula in FORMULAS}
 
 
 def checks() -> list[tuple[str, bool]]:
@@ -470,13 +413,13 @@ def _unrolled() -> bool:
     """E w_3·u_4 of the walk from w_0 = 0, term by term, against the recursion: three steps, all symbols different."""
     kept, length, size = (symbols(f"{name}1:4") for name in ("a", "h", "M"))
     recursive, direct = Integer(0), Integer(0)
-    for step in range(3):
-        rule = mode_overlap().rhs.subs({a: kept[step], h: length[step], X_n: recursive, p_n: size[step]})
+    for age in range(3):
+        rule = mode_overlap().rhs.subs({a: kept[age], h: length[age], X_n: recursive, p_n: size[age]})
         recursive = rule
         later = Integer(1)
-        for factor_ in kept[step + 1 :]:
+        for factor_ in kept[age + 1 :]:
             later *= factor_
-        direct -= length[step] * later * size[step] * mu_n ** (3 - step)
+        direct -= length[age] * later * size[age] * mu_n ** (3 - age)
     return bool(simplify(mu_n * recursive - direct) == 0)
 
 
@@ -491,8 +434,8 @@ def _markov() -> bool:
     meets = beta1 * beta2 * power[0] + (1 - beta1) * (1 - beta2) * variance[0]  # E c_1 m_1
     direct = beta1 * beta2**2 * meets / sqrt(own[0] * own[1])
     chain = lion_entered().rhs.subs(at[0]) * lion_seen().rhs.subs(at[3])
-    for step in (1, 2):
-        chain *= lion_faded().rhs.subs(at[step])
+    for age in (1, 2):
+        chain *= lion_faded().rhs.subs(at[age])
     return bool(simplify(direct**2 / chain**2) == 1)
 
 

@@ -141,7 +141,7 @@ transferred_rotation(rotation, batch_factor, steps_factor)
 
 FUNCTIONS = {name: function for name, function in inspect.getmembers(forms, inspect.isfunction)}
 EXPRESSIONS = {
-    name: value for module in derivations.DERIVATIONS.values() for name, value in module.equilibrium().items()
+    formula.name: formula.expression for name in derivations.DERIVATIONS for formula in derivations.formulas(name)
 }
 
 
