@@ -8,7 +8,7 @@ per coordinate.
     python -m benchmarks.peers [--quick] [--one-core] [--output benchmarks/results/peers_avx2.json]
     python -m benchmarks.peers --table
 
---quick measures AdamW under scale-invariant noise alone. --table writes the tables in README.md from
+--quick measures AdamW under scale-invariant noise alone. --table writes the tables in docs/speed.md from
 the committed results, one for each kind of processor.
 
 With --one-core every program has one thread and its CPU time counts, not the wall's: a fair
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 import rotsim
-from benchmarks import rules
+from benchmarks import page, rules
 from benchmarks.processor import processor
 from rotsim import noise
 from rotsim.dataset import provenance
@@ -41,7 +41,6 @@ from rotsim.jit import njit
 
 NEURONS, DIM = 16, 1024
 CORES = os.cpu_count() or 1
-README = Path(__file__).parents[1] / "README.md"
 RESULTS = [Path(__file__).parent / "results" / f"peers_{vectors}.json" for vectors in ("avx512", "avx2")]
 GRADIENTS = {"scale-invariant": rotsim.ScaleInvariant(), "isotropic": rotsim.Isotropic()}
 FIRST = ("AdamW", "scale-invariant")
@@ -178,7 +177,7 @@ def measure(case: Case, rounds: int, cores: int, clock: Callable[[], float]) -> 
 
 
 def table(result: dict[str, Any]) -> str:
-    """The table in README.md from a result that `main` wrote: what each program takes, over what rotsim takes."""
+    """The table in docs/speed.md from a result that `main` wrote: what each program takes, over what rotsim takes."""
     cases = result["ns_per_coordinate_step"]
     shown = [name for name in next(iter(cases.values())) if name not in ("normals only", "rotsim")]
     rows = [
@@ -196,14 +195,6 @@ def tables() -> list[str]:
     return [table(json.loads(path.read_text())) for path in RESULTS if path.exists()]
 
 
-def write_tables() -> None:
-    """Put the committed results' tables in place of those that README.md has."""
-    paragraphs = README.read_text().split("\n\n")
-    places = [k for k, paragraph in enumerate(paragraphs) if paragraph.startswith("| time over rotsim's")]
-    paragraphs[places[0] : places[-1] + 1] = tables()
-    write_atomically(README, "\n\n".join(paragraphs))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
@@ -213,7 +204,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     chosen = parser.parse_args()
     if chosen.table:
-        return write_tables()
+        return page.write("peers", "\n\n".join(tables()))
     cores, clock = (1, time.process_time) if chosen.one_core else (CORES, time.perf_counter)
     if chosen.one_core and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # binds libraries with threads of their own too

@@ -1,10 +1,11 @@
 """Step time of the rotational optimizers over torch.optim.AdamW(foreach=True): `python -m benchmarks.rotational`.
 
-On CPU it is CPU time, which other work on the machine disturbs less than wall time.
+--table writes the table in docs/speed.md from the committed results, and measures nothing. On CPU it is CPU time, which other work on the machine disturbs less than wall time.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import click
 import torch
 
+from benchmarks import page
 from benchmarks.parameters import append_result, gpt_parameters, parameters_of, resnet_parameters
 from rotsim.measure import Rotated, RotationalAdamW, RotationalLion, RotationalSGDM
 
@@ -42,6 +44,19 @@ NETWORKS: dict[str, Callable[[str], list[torch.nn.Parameter]]] = {
     ),
 }
 
+RESULTS = Path(__file__).parent / "results" / "rotational.json"
+#: The optimizers of the table in docs/speed.md.
+COLUMNS = ("RotationalAdamW", "RotationalSGDM", "RotationalLion", "Rotated(AdamW(foreach=True))")
+
+
+def committed_table() -> str:
+    """The committed ratios to AdamW(foreach=True), a row for each network."""
+    rows = [f"| network | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for result in json.loads(RESULTS.read_text(encoding="utf-8")):
+        ratios = (f"{result['optimizers'][name]['ratio']:.2f}" for name in COLUMNS)
+        rows.append(f"| {result['network']} | {' | '.join(ratios)} |")
+    return "\n".join(rows)
+
 
 def step_seconds(optimizer: torch.optim.Optimizer, steps: int, device: str) -> float:
     """Seconds per step over one block of `steps`."""
@@ -62,8 +77,13 @@ def step_seconds(optimizer: torch.optim.Optimizer, steps: int, device: str) -> f
 @click.option("--blocks", default=9, show_default=True, help="Blocks, taken in turn; the median counts.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), help="JSON file to add the measurement to.")
-def main(device: str, networks: tuple[str, ...], steps: int, blocks: int, threads: int, output: Path | None) -> None:
+@click.option("--table", "only_table", is_flag=True, help="Write the table in docs/speed.md from the committed results.")
+def main(
+    device: str, networks: tuple[str, ...], steps: int, blocks: int, threads: int, output: Path | None, only_table: bool
+) -> None:
     """Print milliseconds per step and the ratio to AdamW: medians over blocks, ratios taken block by block."""
+    if only_table:
+        return page.write("rotational", committed_table())
     torch.set_num_threads(threads)
     for network in networks or tuple(NETWORKS):
         optimizers = {name: make(NETWORKS[network](device)) for name, make in OPTIMIZERS.items()}

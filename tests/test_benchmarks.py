@@ -1,4 +1,4 @@
-"""README quotes the committed timings, the peers walk as rotsim's own update rules do; mutants are what they say."""
+"""docs/speed.md quotes the committed timings, the peers walk as rotsim's own update rules do; mutants are what they say."""
 
 import ast
 import json
@@ -6,16 +6,30 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import mutants, peers, rules
+from benchmarks import mutants, page, peers, rules
 from benchmarks.mutations import Mutation, mutated, mutations
 
 
-def test_the_tables_are_those_of_the_committed_results():
-    text, tables = peers.README.read_text(), peers.tables()
-    assert tables
-    for table in tables:
-        assert table + "\n\n" in text, "run `python -m benchmarks.peers --table`"
-        assert text.count(table.splitlines()[0]) == 1
+def test_the_timings_are_those_of_the_committed_results():
+    assert len(peers.tables()) == len([path for path in peers.RESULTS if path.exists()]) > 0
+    assert page.shown("peers") == "\n\n".join(peers.tables()), "run `python -m benchmarks.peers --table`"
+
+
+def test_the_step_times_are_those_of_the_committed_results():
+    pytest.importorskip("torch")
+    from benchmarks import rotational
+
+    assert page.shown("rotational") == rotational.committed_table(), "run `python -m benchmarks.rotational --table`"
+
+
+def test_a_table_goes_between_its_own_marks(tmp_path, monkeypatch):
+    (begin, end), (other, close) = page.mark("peers"), page.mark("rotational")
+    monkeypatch.setattr(page, "PAGE", tmp_path / "speed.md")
+    page.PAGE.write_text(f"before\n\n{begin}\nold\n{end}\n\n{other}\nkept\n{close}\n\nafter\n")
+    page.write("peers", "new")
+    assert page.shown("peers") == "new" and page.shown("rotational") == "kept"
+    page.write("peers", "new")
+    assert page.PAGE.read_text() == f"before\n\n{begin}\n\nnew\n\n{end}\n\n{other}\nkept\n{close}\n\nafter\n"
 
 
 @pytest.mark.parametrize("name", list(rules.OPTIMIZERS))
@@ -43,7 +57,7 @@ def test_a_peer_takes_the_steps_of_the_walk(name, scale_invariant):
         np.testing.assert_allclose(norm, np.linalg.norm(own[0], axis=1), rtol=1e-6)
 
 
-def test_counted_traffic_is_what_readme_says():
+def test_the_plain_turn_moves_half_as_much_again_as_adamw():
     pytest.importorskip("torch")
     from benchmarks import rotational, traffic
 
