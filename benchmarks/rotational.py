@@ -1,6 +1,7 @@
 """Step time of the rotational optimizers over torch.optim.AdamW(foreach=True): `python -m benchmarks.rotational`.
 
---table writes the table in docs/speed.md from the committed results, and measures nothing. On CPU it is CPU time, which other work on the machine disturbs less than wall time.
+--table writes the table in docs/speed.md from the committed results, and measures nothing. On CPU it is CPU time,
+which other work on the machine disturbs less than wall time.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def step_seconds(optimizer: torch.optim.Optimizer, steps: int, device: str) -> f
 @click.option("--blocks", default=9, show_default=True, help="Blocks, taken in turn; the median counts.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), help="JSON file to add the measurement to.")
-@click.option("--table", "only_table", is_flag=True, help="Write the table in docs/speed.md from the committed results.")
+@click.option(
+    "--table", "only_table", is_flag=True, help="Write the table in docs/speed.md from the committed results."
+)
 def main(
     device: str, networks: tuple[str, ...], steps: int, blocks: int, threads: int, output: Path | None, only_table: bool
 ) -> None:

@@ -3,8 +3,8 @@
 ``python -m tests.documents`` writes into README.md and docs/ what the blocks print now.
 
 A `text` block may leave lines out: ``...`` stands for any number of them, also of none. Blocks of one document run in
-order, in one folder, and its Python blocks share their names. A block marked `no-test` is not run. Behind `text` may stand
-``within 20 %``: then numbers may differ by so much, where training amplifies the rounding of a processor.
+order, in one folder, and its Python blocks share their names. A block marked `no-test` is not run. Behind `text` may
+stand ``within 20 %``: numbers may differ by so much, where training amplifies the rounding of a processor.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def blocks(page: str) -> list[Block]:
 def examples(page: str) -> list[tuple[Block, Block | None]]:
     """Each block that runs, with the block of its output, if there is one."""
     found = blocks(page)
-    pairs = zip(found, [*found[1:], None], strict=True)
+    pairs = zip(found, [*found[1:], None], strict=False)
     return [
         (block, after if after and after.language == "text" else None)
         for block, after in pairs
@@ -72,9 +72,8 @@ def run(block: Block, names: dict[str, object]) -> str:
 
 
 def agrees(shown: str, printed: str, share: float = 0.0) -> bool:
-    """Whether a document shows what is printed: words alike, numbers within one unit of the last digit shown, or `share`."""
-    wanted, lines = _lines(shown), _lines(printed)
-    return _fits(wanted, lines, share)
+    """Are the words alike, and the numbers within one unit of the last digit shown, or within `share`?"""
+    return _fits(_lines(shown), _lines(printed), share)
 
 
 def _lines(text: str) -> list[str]:
@@ -120,10 +119,15 @@ def outputs(page: str) -> list[tuple[Block, Block | None, str]]:
 
 
 def written(page: str) -> str:
-    """The page with its outputs as they are now; a block that leaves lines out keeps the places, where its lines allow."""
+    """The page with the outputs as they are now. A wrong one is replaced whole, also where it left lines out."""
     for _, shown, printed in reversed(outputs(page)):
         if shown and not agrees(shown.text, printed, share_of(shown)):
-            page = page[: shown.start] + "\n".join(line.rstrip() for line in printed.rstrip().splitlines()) + "\n" + page[shown.end :]
+            page = (
+                page[: shown.start]
+                + "\n".join(line.rstrip() for line in printed.rstrip().splitlines())
+                + "\n"
+                + page[shown.end :]
+            )
     return page
 
 

@@ -1,4 +1,4 @@
-"""docs/speed.md quotes the committed timings, the peers walk as rotsim's own update rules do; mutants are what they say."""
+"""docs/speed.md quotes committed timings, peers walk as rotsim's own update rules do; mutants are what they say."""
 
 import ast
 import json
