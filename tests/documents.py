@@ -62,7 +62,12 @@ def run(block: Block, names: dict[str, object]) -> str:
         command = Path(scripts, "rotsim")  # the tree's own, also where another rotsim is installed
         command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rotsim "$@"\n', encoding="utf-8")
         command.chmod(0o755)
-        environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "80"}
+        environment = {
+            **os.environ,
+            "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+            "COLUMNS": "80",
+            "OMP_NUM_THREADS": "1",
+        }
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         done = subprocess.run(
             ["sh", "-eu", "-c", block.text], capture_output=True, encoding="utf-8", env=environment, check=False

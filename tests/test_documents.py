@@ -20,9 +20,9 @@ def text(name):
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if documents.examples(text(name))])
-def test_a_document_shows_what_its_examples_print(name):
-    if "import torch" in text(name) or "rotsim.measure" in text(name):
-        pytest.importorskip("torch")
+def test_a_document_shows_what_its_examples_print(name, request):
+    if "import torch" in text(name):
+        request.getfixturevalue("one_thread")
     for block, shown, printed in documents.outputs(text(name)):
         if shown:
             assert documents.agrees(shown.text, printed, documents.share_of(shown)), f"{block.text}prints\n{printed}"
