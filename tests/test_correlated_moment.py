@@ -9,8 +9,8 @@ from rotsim.theory.ar1 import remembering
 from rotsim.theory.correlated_moment import CorrelatedUpdate, correlated_update, signal_update
 from rotsim.theory.second_moment import adam_covariance, mean_response
 from tests import chance
-from tests.test_negative_controls import adamw, projected
-from tests.test_negative_controls import remembering as by_lyapunov
+from tests.routes import adamw, projected
+from tests.routes import remembering as by_lyapunov
 
 
 def history(beta1, beta2, correlation, lag, terms=70):

@@ -1,0 +1,227 @@
+"""Routes to norm, rotation and relaxation of AdamW, Adam+L2, SGDM and Lion."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tests.routes import (
+    GENTLE,
+    LEADING,
+    STRONG,
+    adam_l2,
+    adamw,
+    at_rest,
+    balance,
+    l2_fixed_point,
+    lion_filter,
+    moments_map,
+    route,
+    same_signs,
+    sgdm,
+    slope,
+    slowest,
+    walk,
+)
+
+# --- AdamW ---------------------------------------------------------------------------------------
+
+
+@route("adamw_leading_rotation", "adamw_leading_norm", tolerance=LEADING)
+def _(f, name):
+    square, half = walk(adamw(*GENTLE, 0.8))
+    if name == "adamw_leading_norm":
+        return [(f(*GENTLE, 48.0), math.sqrt(48 * square))]
+    return [(f(*GENTLE, 0.8), math.sqrt(2 * half))]
+
+
+@route("adamw_exact_norm_squared", "adamw_exact_one_minus_cosine")
+def _(f, name):
+    square, half = walk(adamw(*STRONG, 0.8))
+    return [(f(*STRONG, 0.8, 48.0), 48 * square) if name == "adamw_exact_norm_squared" else (f(*STRONG, 0.8), half)]
+
+
+@route("adamw_relaxation_steps", "lion_relaxation_steps", tolerance=LEADING)
+def _(f, name):
+    return [(f(*GENTLE), slowest(lambda x: x * (1 - GENTLE[0] * GENTLE[1]) ** 2, [1.0]))]
+
+
+@route("adamw_lagged_relaxation_steps", tolerance=LEADING)
+def _(f):
+    lr, wd, beta2, p = 1e-3, 0.05, 0.9998, -1
+
+    def step(x):
+        return np.array([x[0] * (1 - 2 * lr * wd) + lr**2 * x[0] ** p / x[1], beta2 * x[1] + (1 - beta2) * x[0] ** p])
+
+    w = lr / (2 * wd)
+    return [(f(lr, wd, beta2, p), slowest(step, [w, w**p]))]
+
+
+# --- Adam+L2 -------------------------------------------------------------------------------------
+
+
+@route("adam_l2_leading_norm", "adam_l2_leading_rotation", tolerance=LEADING)
+def _(f, name):
+    pairs = []
+    for p in (0.0, -1.0):
+        lr, wd, beta1, dim, power = 1e-7, 1e-2, 0.8, 16.0, 3.0
+        w = l2_fixed_point(lr, wd, beta1, dim, power, p)
+        half = walk(adam_l2(lr, wd, beta1, power * w**p / dim + wd**2 * w / dim))[1]
+        if name == "adam_l2_leading_norm":
+            pairs.append((f(lr, wd, dim, power, p), math.sqrt(w)))
+        else:
+            pairs.append((f(lr, wd, beta1, dim, power, p), math.sqrt(2 * half)))
+    return pairs
+
+
+@route("adam_l2_second_moment")
+def _(f):
+    x, weight = np.polynomial.hermite_e.hermegauss(6)
+    g, w = np.meshgrid(x * math.sqrt(3.0 * 2.0**-1 / 16), x * math.sqrt(2.0 / 16))
+    mean = ((g + 0.3 * w) ** 2 * np.outer(weight, weight)).sum() / weight.sum() ** 2
+    return [(f(0.3, 16.0, 2.0, 3.0, -1.0), mean)]
+
+
+@route("adam_l2_exact_norm_squared_map", "adam_l2_exact_one_minus_cosine")
+def _(f, name):
+    lr, wd, beta1, dim, w, power, p = 0.05, 0.3, 0.8, 16.0, 2.0, 3.0, -1.0
+    noise = power * w**p / dim
+    v = noise + wd**2 * w / dim
+    square, half = walk(adam_l2(lr, wd, beta1, v))
+    if name == "adam_l2_exact_one_minus_cosine":
+        return [(f(lr, wd, beta1, v), half)]
+    return [(f(lr, wd, beta1, dim, w, power, p), dim * square * noise)]
+
+
+@route("adam_l2_relaxation_steps", tolerance=LEADING)
+def _(f):
+    lr, wd, beta1, power, p = 1e-6, 1e-2, 0.5, 3.0, -1.0
+    w = l2_fixed_point(lr, wd, beta1, 1.0, power, p)
+
+    def at(square):
+        noise = power * square**p
+        return adam_l2_by(lr, wd, beta1, noise + wd**2 * square), noise
+
+    v = power * w**p + wd**2 * w
+    return [(f(lr, wd, v, p), slowest(moments_map(at), at_rest(adam_l2(lr, wd, beta1, v), power * w**p)))]
+
+
+def adam_l2_by(lr, wd, beta1, v):
+    """`adam_l2` for complex v."""
+    step, new = lr / np.sqrt(v), 1 - beta1
+    return [[1 - step * new * wd, -step * beta1], [new * wd, beta1]], [-step * new, new]
+
+
+@route("adam_l2_lagged_relaxation_steps", tolerance=LEADING)
+def _(f):
+    lr, wd, beta2, power, p = 1e-3, 0.05, 0.9998, 3.0, -1.0
+    w = balance(lr * power**0.5 / (2 * wd), p / 2)  # η² = 2ηλW/√v
+
+    def step(x):
+        rate = lr / np.sqrt(x[1])
+        return np.array(
+            [x[0] * (1 - 2 * rate * wd) + rate**2 * power * x[0] ** p, beta2 * x[1] + (1 - beta2) * power * x[0] ** p]
+        )
+
+    return [(f(lr, wd, beta2, power * w**p, p), slowest(step, [w, power * w**p]))]
+
+
+# --- SGDM ----------------------------------------------------------------------------------------
+
+
+@route("sgdm_leading_rotation", "sgdm_leading_norm", tolerance=LEADING)
+def _(f, name):
+    square, half = walk(sgdm(*GENTLE, 0.8))
+    if name == "sgdm_leading_rotation":
+        return [(f(*GENTLE, 0.8), math.sqrt(2 * half))]
+    return [(f(*GENTLE, 0.8, 3.0, p), math.sqrt(balance(3.0 * square, p))) for p in (0.0, -1.0)]
+
+
+@route("sgdm_exact_norm_squared", "sgdm_exact_one_minus_cosine")
+def _(f, name):
+    square, half = walk(sgdm(*STRONG, 0.8))
+    if name == "sgdm_exact_one_minus_cosine":
+        return [(f(*STRONG, 0.8), half)]
+    return [(f(*STRONG, 0.8, 3.0, p), balance(3.0 * square, p)) for p in (0.0, -1.0)]
+
+
+@route("sgdm_relaxation_steps", tolerance=LEADING)
+def _(f):
+    lr, wd, momentum, p = 1e-6, 0.5, 0.5, -1.0
+    w = balance(walk(sgdm(lr, wd, momentum))[0], p)
+    step = moments_map(lambda square: (sgdm(lr, wd, momentum), square**p))
+    return [(f(lr, wd, momentum, p), slowest(step, at_rest(sgdm(lr, wd, momentum), w**p)))]
+
+
+# --- Lion ----------------------------------------------------------------------------------------
+
+BETAS = (0.9, 0.97)
+
+
+@route("lion_leading_rotation", "lion_leading_norm")
+def _(f, name):
+    weights = lion_filter(*BETAS)
+    lr, wd, dim = 0.01, 0.2, 48.0
+    contribution = lr * slope(weights @ weights) * weights.sum()
+    square = dim * contribution**2 / (2 * lr * wd)  # growth balances loss
+    if name == "lion_leading_norm":
+        return [(f(lr, wd, *BETAS, dim), math.sqrt(square))]
+    return [(f(lr, wd, *BETAS), lr * math.sqrt(dim) / math.sqrt(square))]
+
+
+@route("lion_variance", "lion_covariance", "lion_sign_correlation", "lion_weight")
+def _(f, name):
+    weights = lion_filter(*BETAS)
+    variance = weights @ weights
+    return {
+        "lion_variance": lambda: [(f(*BETAS), variance)],
+        "lion_weight": lambda: [(f(*BETAS, k), weights[k]) for k in (1, 4)],
+        "lion_covariance": lambda: [(f(*BETAS, k), weights[k:] @ weights[:-k]) for k in (1, 4)],
+        "lion_sign_correlation": lambda: [
+            (f(*BETAS, k), same_signs(weights[k:] @ weights[:-k] / variance)) for k in (1, 4)
+        ],
+    }[name]()
+
+
+@route("lion_exact_norm_squared", "lion_exact_one_minus_cosine")
+def _(f, name):
+    lr, wd = STRONG
+    a, mu, share, dim = 1 - lr * wd, 0.9, 0.6, 48.0
+    total = sum(a**k * share * mu**k for k in range(1, 2000))  # signs whose correlation is share·μ^k
+    correlation = np.where(np.arange(2000) == 0, 1.0, share * mu ** np.arange(2000))
+    lags = np.abs(np.subtract.outer(np.arange(2000), np.arange(2000)))
+    powers = a ** np.arange(2000)
+    square = lr**2 * powers @ correlation[lags] @ powers
+    half = 1 - a - lr**2 * powers[:-1] @ correlation[1:] / square
+    if name == "lion_exact_norm_squared":
+        return [(f(lr, wd, dim, total), dim * square)]
+    return [(f(lr, wd, total), half)]
+
+
+@route("lion_momentum_power", "lion_seen", "lion_entered", "lion_faded")
+def _(f, name):
+    beta1, beta2 = BETAS
+    noise, power = 1.7, 0.3
+    rules = np.array([[1.0, 0.0], [beta1, 1 - beta1], [beta2, 1 - beta2]])  # m, c, m′ of (m, g)
+    c = rules @ np.diag([power, noise]) @ rules.T
+    r = c / np.sqrt(np.outer(np.diag(c), np.diag(c)))
+    return {
+        "lion_momentum_power": lambda: [(f(beta2, noise, power), c[2, 2])],
+        "lion_seen": lambda: [(f(beta1, noise, power), r[0, 1])],
+        "lion_entered": lambda: [(f(beta1, beta2, noise, power), r[1, 2])],
+        "lion_faded": lambda: [(f(beta2, noise, power), r[0, 2])],
+    }[name]()
+
+
+@route("lion_sign_mode")
+def _(f):
+    n = np.arange(60)
+    factor = np.array([math.comb(2 * k, k) / 4.0**k / (2 * k + 1) for k in n.tolist()])
+    return [(float(np.sum(f(0.6, factor, 2 * n + 1.0))), same_signs(0.6))]
+
+
+@route("lion_sign_slope", "sign_slope")
+def _(f, name):
+    weights = lion_filter(*BETAS)
+    return [(f(0.3) if name == "sign_slope" else f(*BETAS), slope(0.3 if name == "sign_slope" else weights @ weights))]
