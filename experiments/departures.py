@@ -13,6 +13,7 @@ import numpy as np
 from rich.progress import track
 
 import rotsim
+from experiments.harness import markdown
 from experiments.harness.claim import OPTIMIZERS, RESULTS
 from rotsim.files import write_atomically
 from rotsim.gradients import Autocorrelated, Gradient, Isotropic, Radial, ScaleInvariant, Signal
@@ -24,6 +25,10 @@ SECOND = (0.5, 0.9, 0.95, 0.99, 0.999)
 NAMES = ("adamw", "adam_l2", "sgdm", "lion")
 LAWS = ("autocorrelated", "signal", "radial")
 QUANTITIES = ("norm", "rotation", "update_rms")
+HEAD = (
+    "gradients", "optimizer", "settings", "refused", "largest error beyond 3 standard errors",
+    "the same over the declared error of its setting, largest", "declared, median", "largest",
+)  # fmt: skip
 
 
 def setting(law: str, name: str, seed: int) -> tuple[Optimizer, int, Gradient]:
@@ -82,17 +87,16 @@ def measure(law: str, name: str, seed: int) -> tuple[np.ndarray, float] | None:
     return np.array(found), eq.model_error
 
 
-def row(law: str, name: str, seeds: range) -> str:
+def row(law: str, name: str, seeds: range) -> list[str]:
     """One line of the table."""
     measured = [measure(law, name, seed) for seed in seeds]
     found = [result for result in measured if result is not None]
     beyond = np.array([np.maximum(np.abs(off[:, 0]) - 3 * off[:, 1], 0).max() for off, _ in found])
     declared = np.array([error for _, error in found])
-    cells = [
+    return [
         law, OPTIMIZERS[name], str(len(found)), str(len(measured) - len(found)), f"{beyond.max():.2%}",
         f"{(beyond / declared).max():.2f}", f"{np.median(declared):.1%}", f"{declared.max():.1%}",
     ]  # fmt: skip
-    return f"| {' | '.join(cells)} |"
 
 
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -110,10 +114,7 @@ def main(settings: int, seed: int, output: Path) -> None:
         f"equilibrium, {NEURONS} neurons, rotsim {rotsim.__version__}. Strength: correlation from -0.9 to 0.95, mean "
         "over deviation from 0.003 to 0.2, radial part from -0.3 to 1.5 of the decay. Refused: no equilibrium.",
         "",
-        "| gradients | optimizer | settings | refused | largest error beyond 3 standard errors | the same over the "
-        "declared error of its setting, largest | declared, median | largest |",
-        "|" + "---|" * 8,
-        *rows,
+        markdown.table(HEAD, rows),
     ]
     write_atomically(output, "\n".join(text) + "\n")
     click.echo(f"wrote {output}")

@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import rotsim
+from experiments.harness import markdown
 from experiments.harness.claim import OPTIMIZERS, Finding, claimed, main, memory_steps
 from rotsim.checks import Check
 from rotsim.files import to_json
@@ -257,10 +258,12 @@ def document(rows: list[dict[str, Any]], rungs: dict[str, Any]) -> str:
         "Pooled: weighted mean over one decade of lr·wd. In brackets what the largest z may reach under white noise,"
         " 5 % over the table; under scale-invariant gradients what is neglected, of order 1/dim, comes on top.",
         "",
-        "| gradients | optimizer | quantity | theory | largest z (bound) | median error | largest error | "
-        "pooled, 1e-4 to 1e-3 | 1e-3 to 1e-2 | 1e-2 to 1e-1 |",
-        "|" + "---|" * 10,
     ]
+    head = [
+        "gradients", "optimizer", "quantity", "theory", "largest z (bound)", "median error", "largest error",
+        "pooled, 1e-4 to 1e-3", "1e-3 to 1e-2", "1e-2 to 1e-1",
+    ]  # fmt: skip
+    table = []
     lines = zip(summary(rows), summary(of_paper(rows)), strict=True)
     for exact, paper in lines:
         for theory, line in (("exact", exact), ("paper", paper)):
@@ -274,26 +277,25 @@ def document(rows: list[dict[str, Any]], rungs: dict[str, Any]) -> str:
                 f"{found['error']:+.2%} ± {found['standard_error']:.2%}" if (found := line["pooled"].get(key)) else ""
                 for key in ("1e-4", "1e-3", "1e-2")
             ]
-            cells = [
+            table.append([
                 NOISE[noise], OPTIMIZERS[name], quantity, theory, f"{line['z_largest']:.1f} ({line['z_allowed']:.1f})",
                 f"{np.median(np.abs(errors)):.2%}", f"{np.max(np.abs(errors)):.2%}", *pooled,
-            ]  # fmt: skip
-            text.append(f"| {' | '.join(cells)} |")
+            ])  # fmt: skip
     text += [
+        markdown.table(head, table),
         "",
         "Scale-invariant gradients at rising dim: what the exact formulas neglect, with its fit a/dim + b/dim² + c.",
         "",
-        f"| optimizer | quantity | {' | '.join(f'dim {dim}' for dim in LADDER)} | a | c |",
-        "|" + "---|" * (len(LADDER) + 4),
     ]
+    head, table = ["optimizer", "quantity", *(f"dim {dim}" for dim in LADDER), "a", "c"], []
     for name, label in OPTIMIZERS.items():
         for quantity in QUANTITIES:
             found = rungs[name][quantity]
             (slope, _, rest), (slope_error, _, rest_error) = found["fit"], found["fit_standard_error"]
             cells = [f"{error:+.2%}" for error in found["error"]]
             fit = [f"{slope:+.2f} ± {slope_error:.2f}", f"{rest:+.2%} ± {rest_error:.2%}"]
-            text.append(f"| {' | '.join([label, quantity, *cells, *fit])} |")
-    return "\n".join(text) + "\n"
+            table.append([label, quantity, *cells, *fit])
+    return "\n".join([*text, markdown.table(head, table)]) + "\n"
 
 
 def _figure(rows: list[dict[str, Any]], rungs: dict[str, Any]) -> Figure:

@@ -30,6 +30,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
 import rotsim
+from experiments.harness import markdown
 from experiments.harness.claim import OPTIMIZERS, Finding, claimed, main, memory_steps
 from experiments.radial import pull
 from rotsim.checks import Check
@@ -323,17 +324,17 @@ def _crossing(axis: Axis, found: dict[str, list[float]], theory: str) -> str:
 
 def _document(axes: list[Axis], boundaries: dict[str, Any]) -> str:
     """The table of validity in Markdown."""
-    head = f"| idealisation given up | measured by | looked at | {' | '.join(OPTIMIZERS.values())} |"
+    head = ["idealisation given up", "measured by", "looked at", *OPTIMIZERS.values()]
     tables = {}
     for theory in THEORIES:
-        lines = [head, "|---" * (head.count("|") - 1) + "|"]
+        rows = []
         for axis in axes:
             found = boundaries[axis.title][theory].values()
             cells = [axis.title, axis.symbol, f"{axis.values[0]:g} to {axis.values[-1]:g}"]
             cells += ["n/a" if "n/a" in f.values() else f"{f['rotation']} / {f['norm']}" for f in found]
             if set(cells[3:]) != {"n/a"}:
-                lines.append(f"| {' | '.join(cells)} |")
-        tables[theory] = "\n".join(lines)
+                rows.append(cells)
+        tables[theory] = markdown.table(head, rows)
     lion = _planned("lion")
     return f"""# Where the theory ends
 

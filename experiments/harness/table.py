@@ -9,6 +9,7 @@ from importlib import import_module
 from math import isfinite
 from typing import Any
 
+from experiments.harness import markdown
 from experiments.harness.claim import RESULTS
 from rotsim.checks import Check, Report
 from rotsim.files import write_atomically
@@ -18,8 +19,8 @@ BEGIN, END = "<!-- claims: written by python -m experiments --table -->", "<!-- 
 _GALLERY = "<!-- figures: written with the table -->", "<!-- end of figures -->"
 _COLUMNS = 2
 _OPEN = "<!-- statements: written with the table -->", "<!-- end of statements -->"
-_STATEMENTS = "| claim | statement | effect | claimed | verdict | why |"
-_HEAD = "| claim | of | our result | verdict | command | CPU time | figure |"
+_STATEMENTS = ("claim", "statement", "effect", "claimed", "verdict", "why")
+_HEAD = ("claim", "of", "our result", "verdict", "command", "CPU time", "figure")
 
 
 def committed(name: str) -> dict[str, Any] | None:
@@ -48,7 +49,7 @@ def report_of(content: dict[str, Any]) -> Report:
     return Report(tuple(map(Check.from_dict, content["checks"])))
 
 
-def row(name: str) -> str:
+def row(name: str) -> list[str]:
     """One line of the table of claims."""
     documentation = import_module(f"experiments.{name}").__doc__ or ""
     content = committed(name)
@@ -63,19 +64,19 @@ def row(name: str) -> str:
             f"[{name}](results/{name}.png)",
         ]
     )
-    return _line(title_of(documentation), section_of(documentation), *result)
+    return [title_of(documentation), section_of(documentation), *result]
 
 
 def statements(claims: Sequence[str], every: bool) -> str:
     """Statements with effect, interval and verdict in columns: every one, or those that do not pass."""
     rows = [
-        _line(name, c.statement, _effect(c), c.interval(), c.verdict, c.note)
+        (name, c.statement, _effect(c), c.interval(), c.verdict, c.note)
         for name in claims
         if (content := committed(name)) is not None
         for c in report_of(content)
         if every or not c.passed
     ]
-    return "\n".join([_STATEMENTS, "|---" * (_STATEMENTS.count("|") - 1) + "|", *rows])
+    return markdown.table(_STATEMENTS, rows)
 
 
 def _effect(check: Check) -> str:
@@ -84,28 +85,22 @@ def _effect(check: Check) -> str:
     return f"{check.measured:.3g}{error}"
 
 
-def _line(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
 def gallery(claims: Sequence[str]) -> str:
     """Every figure with its message, side by side."""
     cells = []
     for name in claims:
         if (content := committed(name)) is not None:
             figure = f"results/{name}.png"
-            message = title_of(import_module(f"experiments.{name}").__doc__ or "").replace("|", "\\|")
+            message = title_of(import_module(f"experiments.{name}").__doc__ or "")
             cells.append(f"[![{name}]({figure})]({figure})<br>**{name}**: {message}. *{report_of(content).summary()}*")
     cells += [""] * (-len(cells) % _COLUMNS)
     lines = [cells[i : i + _COLUMNS] for i in range(0, len(cells), _COLUMNS)]
-    head = ["| " * _COLUMNS + "|", "|---" * _COLUMNS + "|"]
-    return "\n".join([*head, *(f"| {' | '.join(line)} |" for line in lines)])
+    return markdown.table([""] * _COLUMNS, lines)
 
 
 def text(claims: Sequence[str]) -> str:
     """The README with its tables and its gallery up to date."""
-    rows = "\n".join([_HEAD, "|---" * (_HEAD.count("|") - 1) + "|", *(row(name) for name in claims)])
-    page = _between(README.read_text(), BEGIN, END, rows)
+    page = _between(README.read_text(), BEGIN, END, markdown.table(_HEAD, map(row, claims)))
     page = _between(page, *_OPEN, statements(claims, every=False))
     return _between(page, *_GALLERY, gallery(claims))
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from experiments.harness import markdown
 from experiments.networks.zoo import NETWORKS
 from experiments.training.loop import one_thread
 from rotsim.dataset import provenance
@@ -27,6 +28,9 @@ from rotsim.files import to_json, write_atomically
 from rotsim.measure import Recorder
 
 STEPS = 2000
+_HEAD = (
+    "network", "optimizer", "bit-identical", "layers", "claimed", "agree", "worst rotation", "worst norm", "others",
+)  # fmt: skip
 _COMPARED = 60  # steps after which the weights with and without the recorder are compared
 
 
@@ -83,13 +87,11 @@ def table(found: dict[str, tuple[Diagnosis, bool]], command: str) -> str:
     claimed = [layer for diagnosis, _ in found.values() for layer in diagnosis.claimed]
     layers = sum(len(diagnosis.layers) for diagnosis, _ in found.values())
     agree = sum(layer.agrees for layer in claimed)
-    lines = [
-        "# Held-out networks\n",
+    rows = []
+    about = (
         f"{len(found)} networks, {layers} layers, {len(claimed)} claimed, {agree} of them agree. `{command}`. Worst: "
-        "over the claimed layers of a network, measured over predicted rotation, and norm where that is claimed too.\n",
-        "| network | optimizer | bit-identical | layers | claimed | agree | worst rotation | worst norm | others |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+        "over the claimed layers of a network, measured over predicted rotation, and norm where that is claimed too."
+    )
     for name, (diagnosis, same) in found.items():
         others = Counter(layer.verdict for layer in diagnosis.layers if not layer.applies)
         worst = {
@@ -106,5 +108,5 @@ def table(found: dict[str, tuple[Diagnosis, bool]], command: str) -> str:
             *("-" if ratio is None else f"{ratio:.3f}" for ratio in worst.values()),
             ", ".join(f"{count} {verdict}" for verdict, count in others.items()) or "-",
         ]  # fmt: skip
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, ""])
+        rows.append(cells)
+    return f"# Held-out networks\n\n{about}\n\n{markdown.table(_HEAD, rows)}\n"

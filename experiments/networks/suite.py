@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import xarray as xr
 
+from experiments.harness import markdown
 from experiments.networks.gpt import GPTSize
 from experiments.networks.record import INPUT_NOISE, SHIPPED, AnyRun, record
 from experiments.networks.train import Run
@@ -167,11 +168,8 @@ def write_report(suite: str, folder: Path, paths: Mapping[str, str], command: st
         parts.append(_section(name, trace, diagnosis))
         rows.append(_overview(name, trace, diagnosis))
     if rows:
-        head = [
-            "| run | device | layers claimed | in agreement | rotation, worst error | norm, worst error |",
-            "|---|---|---|---|---|---|",
-        ]
-        parts.insert(0, "\n".join([*head, *rows, ""]))
+        head = ("run", "device", "layers claimed", "in agreement", "rotation, worst error", "norm, worst error")
+        parts.insert(0, markdown.table(head, rows) + "\n")
     if scheduled:
         parts.append(_warmup_table(scheduled))
     text = (
@@ -188,7 +186,7 @@ def _device(source: dict[str, Any]) -> str:
     return str(source["device"]) if source["device"] != "cpu" else f"CPU ({source['machine']})"
 
 
-def _overview(name: str, trace: xr.Dataset, diagnosis: Diagnosis) -> str:
+def _overview(name: str, trace: xr.Dataset, diagnosis: Diagnosis) -> list[object]:
     claimed = diagnosis.claimed
 
     def worst(quantity: str) -> str:
@@ -197,10 +195,7 @@ def _overview(name: str, trace: xr.Dataset, diagnosis: Diagnosis) -> str:
 
     device = _device(json.loads(trace.attrs["provenance"]))
     agree = sum(layer.agrees for layer in claimed)
-    return (
-        f"| {name} | {device} | {len(claimed)} of {len(diagnosis.layers)} | {agree} | {worst('rotation')} "
-        f"| {worst('norm')} |"
-    )
+    return [name, device, f"{len(claimed)} of {len(diagnosis.layers)}", agree, worst("rotation"), worst("norm")]
 
 
 def _warmup_table(traces: dict[str, xr.Dataset]) -> str:
@@ -211,37 +206,37 @@ def _warmup_table(traces: dict[str, xr.Dataset]) -> str:
         run = source["run"]
         losses.setdefault((run["optimizer"], run["lr"]), {})[run["warmup"]] = source["validation_loss"]
     spec = dataset.spec_of(next(iter(traces.values())))
-    lines = [
-        "## Warm-up\n",
+    about = (
         f"{spec['network']} on {spec['data']}, {spec['steps']} steps, cosine to zero, weight decay 0.5, seed "
         f"{spec['seed']}; {_device(source)}. Final validation loss, nats per byte; one seed, so differences of a few "
-        "hundredths are noise.\n",
-        f"| optimizer | lr | {' | '.join('no warm-up' if not w else f'warm-up {w:.0%}' for w in _WARMUPS)} |",
-        "|---|---|" + "---|" * len(_WARMUPS),
+        "hundredths are noise."
+    )
+    rows = [
+        [optimizer, f"{lr:g}", *(f"{found[w]:.3f}" if w in found else "-" for w in _WARMUPS)]
+        for (optimizer, lr), found in losses.items()
     ]
-    for (optimizer, lr), found in losses.items():
-        cells = " | ".join(f"{found[w]:.3f}" if w in found else "-" for w in _WARMUPS)
-        lines.append(f"| {optimizer} | {lr:g} | {cells} |")
-    return "\n".join([*lines, ""])
+    head = ["optimizer", "lr", *("no warm-up" if not w else f"warm-up {w:.0%}" for w in _WARMUPS)]
+    return f"## Warm-up\n\n{about}\n\n{markdown.table(head, rows)}\n"
 
 
 def _section(name: str, trace: xr.Dataset, diagnosis: Diagnosis) -> str:
     source, spec = json.loads(trace.attrs["provenance"]), dataset.spec_of(trace)
-    lines = [
-        f"## {name}\n",
+    about = (
         f"{spec['network']} on {spec['data']}, {diagnosis.optimizer.describe()}, {spec['steps']} steps, seed "
         f"{spec['seed']}; {_device(source)}, torch {source['versions']['torch']}, {source['seconds']:.0f} s. "
-        f"{diagnosis.summary()}\n",
-        "| layer | verdict | predicted | measured | ratio | measured / corrected | neurons ±10 % | norm ratio |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for layer in diagnosis.layers:
-        verdict = f"**{layer.verdict}**" if layer.applies else layer.verdict
-        lines.append(
-            f"| {layer.layer.replace('.weight', '')} | {verdict} | {layer.predicted_rotation:.4g} "
-            f"| {layer.measured_rotation:.4g} | {layer.ratio:.3f} "
-            f"| {layer.measured_rotation / layer.corrected_rotation:.3f} | {layer.within:.0%} "
-            f"| {layer.measured_norm / layer.predicted_norm:.3f} |".replace("nan%", "-").replace("nan", "-")
-        )
+        f"{diagnosis.summary()}"
+    )
+    rows = [
+        [
+            dataset.layer_name(layer.layer), f"**{layer.verdict}**" if layer.applies else layer.verdict,
+            f"{layer.predicted_rotation:.4g}", f"{layer.measured_rotation:.4g}", f"{layer.ratio:.3f}",
+            f"{layer.measured_rotation / layer.corrected_rotation:.3f}", f"{layer.within:.0%}",
+            f"{layer.measured_norm / layer.predicted_norm:.3f}",
+        ]
+        for layer in diagnosis.layers
+    ]  # fmt: skip
+    rows = [["-" if cell in ("nan", "nan%") else cell for cell in row] for row in rows]
     reasons = dict.fromkeys(f"* {layer.layer}: {layer.reason}" for layer in diagnosis.layers if not layer.applies)
-    return "\n".join([*lines, "", *reasons, "", f"![{name}]({name}.png)", ""])
+    head = ("layer", "verdict", "predicted", "measured", "ratio", "measured / corrected", "neurons ±10 %", "norm ratio")
+    parts = [f"## {name}\n\n{about}\n", markdown.table(head, rows), "", *reasons, "", f"![{name}]({name}.png)", ""]
+    return "\n".join(parts)
