@@ -6,12 +6,11 @@ Functions that draw take an Axes and return it; those that compose return a Figu
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,11 +24,9 @@ from rotsim import dataset, files
 from rotsim.dataset import layer_name
 from rotsim.diagnosis import Diagnosis
 from rotsim.errors import DatasetError, InvalidInput, choice, instance, names, positive, text
+from rotsim.optimizers import Optimizer
 from rotsim.theory.equilibrium import Equilibrium
 from rotsim.theory.traces import predict_trace
-
-if TYPE_CHECKING:
-    from rotsim.verify import Case, TraceCase
 
 FORMATS = ("png", "pdf", "svg")
 _STYLE = Path(__file__).with_name("rotsim.mplstyle")
@@ -166,30 +163,41 @@ def plot_layers(ax: Axes, trace: xr.Dataset, diagnosis: Diagnosis, quantity: str
     return ax
 
 
-def verify_figure(cases: Sequence[Case], traces: Sequence[TraceCase]) -> Figure:
-    """What `rotsim verify` found: simulations above, real networks below, one column per optimizer."""
-    columns = list(dict.fromkeys(case.optimizer.name for case in cases))
-    datasets = list(dict.fromkeys(trace.name.split("_")[0] for trace in traces))
+def verify_figure(
+    walks: Sequence[tuple[xr.Dataset, Equilibrium]], traces: Mapping[str, tuple[xr.Dataset, Diagnosis]]
+) -> Figure:
+    """What `rotsim verify` found: simulations above, real networks below, one column per optimizer.
+
+    Parameters
+    ----------
+    walks : sequence of (Dataset, Equilibrium)
+        From `rotsim.simulate`, with its prediction; the first of each optimizer is drawn.
+    traces : mapping from str to (Dataset, Diagnosis)
+        By name, as `rotsim.measure.shipped_traces` has them.
+    """
+    columns: dict[Optimizer, tuple[xr.Dataset, Equilibrium]] = {}
+    for walk in walks:
+        optimizer = dataset.optimizer_of(walk[0])
+        if optimizer.name not in (known.name for known in columns):
+            columns[optimizer] = walk
+    datasets = list(dict.fromkeys(name.split("_")[0] for name in traces))
     rows = 1 + len(datasets)
     with style():
         figure, axes = plt.subplots(
             rows, len(columns), figsize=(3.6 * len(columns), 3.3 * rows), squeeze=False, sharey="row"
         )
-        for column, name in enumerate(columns):
-            case = next(case for case in cases if case.optimizer.name == name)
-            ax = plot_walk(axes[0, column], case.data, case.exact)
-            ax.set(title=f"{case.optimizer.label}: random walk", xlim=(0, 12), ylim=(0.15, 2.1))
+        for column, (optimizer, walk) in enumerate(columns.items()):
+            ax = plot_walk(axes[0, column], *walk)
+            ax.set(title=f"{optimizer.label}: random walk", xlim=(0, 12), ylim=(0.15, 2.1))
             for row, data_name in enumerate(datasets, start=1):
                 ax = axes[row, column]
-                found = [t for t in traces if t.name == f"{data_name}_{name}"]
-                if not found:
+                found = traces.get(f"{data_name}_{optimizer.name}")
+                if found is None:
                     ax.set_axis_off()
                     continue
-                spec = dataset.spec_of(found[0].data)
-                plot_layers(ax, found[0].data, found[0].diagnosis)
-                ax.set(
-                    title=f"{case.optimizer.label}: {spec['network'].split()[0]} on {spec['data']}", ylim=(0.28, 1.6)
-                )
+                spec = dataset.spec_of(found[0])
+                plot_layers(ax, *found)
+                ax.set(title=f"{optimizer.label}: {spec['network'].split()[0]} on {spec['data']}", ylim=(0.28, 1.6))
                 ax.set_xlabel("layer")
         for row in range(1, rows):
             axes[row, 0].set_ylabel("rotation measured / predicted")

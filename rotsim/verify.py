@@ -102,7 +102,9 @@ def run(
 
         text = _json(passed, seed, proofs, cases, traces)
         files.write_atomically(folder / "verify.json", text)
-        save_figure(verify_figure(cases, traces), folder / "verify.png")
+        walks = [(case.data, case.exact) for case in cases]
+        networks = {trace.name: (trace.data, trace.diagnosis) for trace in traces}
+        save_figure(verify_figure(walks, networks), folder / "verify.png")
         console.print(f"wrote {folder / 'verify.json'} and {folder / 'verify.png'}")
     console.print(_summary(passed, proofs, cases, traces))
     return passed
