@@ -292,7 +292,7 @@ def collect(
     wanted = list(tasks)
     if wrong := [task for task in wanted if not isinstance(task, Task)]:
         raise InvalidInput(f"`tasks` must be made of rotsim.tasks.Task; got {shown(wrong[0])}")
-    spread = map if callable(map) else getattr(map, "map", None)
+    spread = map if callable(map) else getattr(map, "imap", None) or getattr(map, "map", None)  # a pool's own waits
     if not callable(spread):
         raise InvalidInput(f"`map` must be a function or have a method `map`; got {shown(map)}")
     book: Store = Ledger(store) if store is None or isinstance(store, str | os.PathLike) else store

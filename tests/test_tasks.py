@@ -97,6 +97,16 @@ def test_a_failure_keeps_what_was_finished(tmp_path):
     assert DONE == [1.0, -1.0, 2.0]
 
 
+def test_what_a_pool_has_finished_is_kept_at_once(tmp_path):
+    """`Pool.map` waits for the last task and would lose all of them; `imap` is taken."""
+    path = tmp_path / "x.jsonl"
+    with multiprocessing.pool.ThreadPool(2) as pool, pytest.raises(ValueError, match="negative"):
+        collect([Square(1.0), Square(2.0), Square(-1.0)], map=pool, store=path)
+    DONE.clear()
+    collect([Square(1.0), Square(2.0)], store=path)
+    assert not DONE
+
+
 def test_a_ledger_that_was_cut_off_anywhere_goes_on(tmp_path):
     path = tmp_path / "x.jsonl"
     collect([Square(1.0), Square(2.0)], store=path)
