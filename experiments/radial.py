@@ -33,10 +33,10 @@ from experiments.harness.panels import finish, plain_ticks
 from rotsim import closed_forms
 from rotsim.checks import Check
 from rotsim.diagnosis import diagnose
-from rotsim.evidence import balance_factor
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
 from rotsim.statistics import root_mean_square
+from rotsim.theory.base import required_theory
 from rotsim.theory.second_moment import mean_response
 
 DIM = 128
@@ -88,7 +88,8 @@ def examine(quick: bool) -> Finding:
     diagnosis = diagnose(rotsim.load(NETWORK))
     layers = [layer for layer in diagnosis.layers if layer.radial > -1]
     # the radial part alone: the report's own correction also has what growth of the norm adds
-    at_lambda_eff = [balance_factor(diagnosis.optimizer, y.radial) * float(np.sqrt(1 - y.along)) for y in layers]
+    theory = required_theory(diagnosis.optimizer)
+    at_lambda_eff = [theory.balance_factor(y.radial, 0.0) * float(np.sqrt(1 - y.along)) for y in layers]
     ratio = np.array([[y.ratio, y.ratio / factor] for y, factor in zip(layers, at_lambda_eff, strict=True)])
     off = np.abs(np.log(ratio))
     unknown = float("nan")

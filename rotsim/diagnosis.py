@@ -21,10 +21,10 @@ import numpy as np
 from rotsim import checks, dataset, files
 from rotsim.checks import Check, Report
 from rotsim.errors import InvalidInput
-from rotsim.evidence import WITHIN, Evidence, balance_factor, gather
-from rotsim.optimizers import Unmodelled
+from rotsim.evidence import WITHIN, Evidence, gather
 from rotsim.optimizers.base import Optimizer
 from rotsim.statistics import Estimate
+from rotsim.theory.base import Theory, required_theory, theory_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -61,9 +61,6 @@ SIGNAL = 0.5  # correlation left at the longest lags: more than half of the grad
 # noise of few dimensions; set when the bursts of one network had been compared)
 OVERLAP = 0.1
 BURST_ERROR = 0.05  # standard error of what bursts do to Lion's rotation: two of them are the error allowed
-# E‖g̃‖⁴/(E‖g̃‖²)² that costs 10 % of Lion's rotation, or of Adam+L2's norm (random walks with `rotsim.gradients.Bursts`);
-# for Lion it counts where the trace does not hold the course of the gradient
-BURST = {"lion": 2.0, "adam_l2": 3.0}
 _MIN_WINDOWS = 8
 
 
@@ -134,10 +131,9 @@ class Diagnosis:
 
     def summary(self) -> str:
         """One sentence for a person."""
-        if isinstance(self.optimizer, Unmodelled):
-            return (
-                f"There is no theory for {self.optimizer.kind}: {len(self.layers)} layers are measured, none predicted."
-            )
+        if theory_of(self.optimizer) is None:
+            layers = f"{len(self.layers)} layers are measured, none predicted."
+            return f"There is no theory for {self.optimizer.label}: {layers}"
         if not self.claimed:
             return f"The prediction applies to none of {len(self.layers)} layers; see the reasons."
         good = sum(layer.agrees for layer in self.claimed)
@@ -185,14 +181,11 @@ def diagnose(trace: xr.Dataset) -> Diagnosis:
     optimizer, spec, last = dataset.optimizer_of(trace), dataset.spec_of(trace), int(trace["step"].values[-1])
     layers = []
     for evidence in gather(trace):
-        verdict, reason = (
-            _known(evidence, optimizer, spec, last)
-            or _still(evidence, optimizer, spec, last)
-            or _radial(evidence, optimizer, spec)
-            or _moving(evidence, optimizer)
-            or _noise(evidence, optimizer)
-        )
-        layers.append(LayerDiagnosis(**vars(evidence), verdict=verdict, reason=reason))
+        finding = _known(evidence, optimizer, spec, last) or _still(evidence, optimizer, spec, last)
+        if finding is None:
+            theory = required_theory(optimizer)
+            finding = _radial(evidence, theory, spec) or _moving(evidence, theory) or _noise(evidence, theory)
+        layers.append(LayerDiagnosis(**vars(evidence), verdict=finding[0], reason=finding[1]))
     return Diagnosis(optimizer, tuple(layers))
 
 
@@ -209,7 +202,7 @@ def _known(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last: int
         return "not finite", "Weights or gradients are NaN or infinite."
     if e.lost + e.dead == e.neurons:
         return "dead", "No neuron has a gradient in most steps: nothing but decay and momentum moves them."
-    if isinstance(optimizer, Unmodelled):
+    if theory_of(optimizer) is None:
         return "no theory", f"{optimizer.refusal()}. It is only measured; to compare it, give the Recorder `spec`."
     if (share := spec.get("changed_outside", {}).get(e.layer.split("[")[0], 0.0)) > OUTSIDE:
         return "changed outside", (
@@ -267,8 +260,9 @@ def _rounding(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any]) -> str
     """Do steps or decay drown in the rounding of the stored weights?"""
     dtype = spec.get("dtypes", {}).get(e.layer.split("[")[0])
     least = 2 * _SPACING.get(dtype, 0.0)  # from two spacings on, rounding up and down even out
-    decoupled = optimizer.name in ("adamw", "lion")
-    share, what = (e.lr * e.weight_decay, "lr·wd") if decoupled else (e.predicted_rotation, "rotation")
+    share, what = e.predicted_rotation, "rotation"
+    if optimizer.decay == "decoupled":
+        share, what = e.lr * e.weight_decay, "lr·wd"
     if not share < least:
         return None
     return (
@@ -287,18 +281,18 @@ def _changes(e: Evidence, spec: Mapping[str, Any], last: int) -> dict[str, int]:
     return {key: last for key in _CHANGES if spec.get(f"{key}_changed", False)}
 
 
-def _radial(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any]) -> _Finding | None:
+def _radial(e: Evidence, theory: Theory[Any], spec: Mapping[str, Any]) -> _Finding | None:
     """Does the gradient change the length of the weights, beside noise and decay?"""
-    if optimizer.name == "rotational":
+    if theory.spec.decay == "none":
         return "applies", "The optimizer turns the weights by the predicted angle, at constant norm."
     if e.along > ALONG:
         return "scale-sensitive", (
             f"{e.along:.0%} of the squared update is along the weights: it changes their length and turns nothing."
         )
     invariant = _invariant(e, spec)
-    if optimizer.name != "lion" and np.isfinite(e.radial):
-        if not abs(balance_factor(optimizer, e.radial) - 1) <= RADIAL:
-            return ("tilted" if invariant else "scale-sensitive"), _pull(e, optimizer, invariant)
+    if theory.feels_radial and np.isfinite(e.radial):
+        if not abs(theory.balance_factor(e.radial, 0.0) - 1) <= RADIAL:
+            return ("tilted" if invariant else "scale-sensitive"), _pull(e, theory.spec, invariant)
         if not invariant and e.radial_error > RADIAL:  # two standard errors, and rotation follows by half
             return "unknown", (
                 f"The gradient's radial part, {e.radial:+.0%} of the weight decay, is known only to "
@@ -333,7 +327,7 @@ def _pull(e: Evidence, optimizer: Optimizer, invariant: bool | None) -> str:
     if invariant:
         cause = (
             "The gradient is nearly orthogonal to the weights, but large beside the decay, and what radial part it has "
-            if optimizer.name == "sgdm"
+            if optimizer.shape == "identity"
             else "The gradient is orthogonal to the weights, but divided by √v, which differs between coordinates, it "
         )
     return (
@@ -343,10 +337,10 @@ def _pull(e: Evidence, optimizer: Optimizer, invariant: bool | None) -> str:
     )
 
 
-def _moving(e: Evidence, optimizer: Optimizer) -> _Finding | None:
+def _moving(e: Evidence, theory: Theory[Any]) -> _Finding | None:
     """Does decay balance the updates, or is the norm on its way?"""
-    radial = e.radial if np.isfinite(e.radial) and optimizer.name != "lion" else 0.0
-    turned = balance_factor(optimizer, radial, e.growth)
+    radial = e.radial if np.isfinite(e.radial) and theory.feels_radial else 0.0
+    turned = theory.balance_factor(radial, e.growth)
     if abs(turned - 1) <= RADIAL:
         return None
     return "drifting", (
@@ -356,12 +350,13 @@ def _moving(e: Evidence, optimizer: Optimizer) -> _Finding | None:
     )
 
 
-def _noise(e: Evidence, optimizer: Optimizer) -> _Finding:
+def _noise(e: Evidence, theory: Theory[Any]) -> _Finding:
     """Are gradients the noise that this optimizer's prediction assumes?"""
-    if optimizer.name == "lion" and not np.isfinite(e.burst + e.rotation_factor):
+    label = theory.spec.label
+    if theory.counts_bursts and not np.isfinite(e.burst + e.rotation_factor):
         return "unknown", (
-            "Lion's rotation depends on how gradients burst and on their autocorrelation, which this trace does not "
-            "hold; record it anew with rotsim.measure.Recorder, for at least 4 · lags steps."
+            f"{label}'s rotation depends on how gradients burst and on their autocorrelation, which this trace does "
+            "not hold; record it anew with rotsim.measure.Recorder, for at least 4 · lags steps."
         )
     if e.signal > SIGNAL:
         return "signal", (
@@ -369,38 +364,38 @@ def _noise(e: Evidence, optimizer: Optimizer) -> _Finding:
             "weights follow a persistent gradient more than they walk at random."
         )
     if abs(e.rotation_factor - 1) > CORRELATED:
-        kind = "anticorrelated" if (e.rotation_factor > 1) == (optimizer.name == "lion") else "correlated"
+        kind = "anticorrelated" if (e.rotation_factor > 1) == (theory.spec.shape == "sign") else "correlated"
         return "autocorrelated", (
-            f"Successive {kind} gradients turn {optimizer.label}'s weights {e.rotation_factor:.2f} times as fast as "
+            f"Successive {kind} gradients turn {label}'s weights {e.rotation_factor:.2f} times as fast as "
             "white noise would."
         )
     bursts = f"Gradient norms come in bursts (E‖g̃‖⁴/(E‖g̃‖²)² = {e.burst:.1f})"
     known = np.isfinite(e.burst_rotation)
-    if optimizer.name == "lion" and e.burst > BURST["lion"] and not known:
+    if theory.counts_bursts and e.burst > theory.burst_limit and not known:
         return "unknown", (
-            f"{bursts}, and this trace does not hold their course in enough rows; Lion's rotation depends on it. "
-            "Record it anew with rotsim.measure.Recorder."
+            f"{bursts}, and this trace does not hold their course in enough rows; {label}'s rotation depends on "
+            "it. Record it anew with rotsim.measure.Recorder."
         )
     if known and e.overlap > OVERLAP:
         return "unknown", (
             f"The layer's gradients vary in about {1 / e.overlap:.0f} directions only. Where normalisation takes the "
-            "one along the weights from so few, Lion turns more slowly, by an amount that this theory does not have."
+            f"one along the weights from so few, {label} turns more slowly, by an amount that theory does not have."
         )
     if known and e.burst_error > BURST_ERROR:
         return "bursty", (
-            f"{bursts} of different course from row to row: they turn Lion's weights {e.burst_rotation:.2f} times as "
-            f"fast as steady gradients would, give or take {2 * e.burst_error:.2f}."
+            f"{bursts} of different course from row to row: they turn {label}'s weights {e.burst_rotation:.2f} times "
+            f"as fast as steady gradients would, give or take {2 * e.burst_error:.2f}."
         )
-    if optimizer.name == "adam_l2" and e.burst > BURST["adam_l2"]:
+    if not theory.counts_bursts and e.burst > theory.burst_limit:
         return "bursty", (
-            f"{bursts}, as when a network memorises its data; {optimizer.label}'s rotation assumes a steady gradient."
+            f"{bursts}, as when a network memorises its data; {label}'s rotation assumes a steady gradient."
         )
     norm = f"; gradients that {_UNEVEN[e.norm_factor > 1]} make the norm {e.norm_factor:.2f} times the predicted one"
     return "applies", (
         "In equilibrium; "
         + (
             f"the gradient's radial part, {e.radial:+.0%} of the decay, is small"
-            if abs(e.radial) >= 0.005 and optimizer.name != "lion"
+            if abs(e.radial) >= 0.005 and theory.feels_radial
             else "the gradient has no radial part"
         )
         + f"{norm if abs(e.norm_factor - 1) > CORRELATED else ''}."

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rotsim import closed_forms, dataset
+from rotsim import dataset
 from rotsim.comparison import TRACE_DRIFT
 from rotsim.gradients import ScaleInvariant
-from rotsim.optimizers import Rotational, Unmodelled
 from rotsim.optimizers.base import Optimizer
 from rotsim.statistics import equilibration
 from rotsim.theory.approach import steps_to_equilibrium
-from rotsim.theory.autocorrelated import autocorrelation_factors
+from rotsim.theory.base import Theory, theory_of
 from rotsim.theory.equilibrium import equilibrium
-from rotsim.theory.fixed_point import bracketed_root
 from rotsim.theory.traces import ALIVE, predict_trace
 
 if TYPE_CHECKING:
@@ -204,37 +202,35 @@ def _layer(
     every = {key: value[rows][:, used] for key, value in values.items()}
     late = {key: value[:, used[:half].sum() :] for key, value in every.items()}
     theory = {key: predicted[key].values[rows] for key in ("norm", "rotation")}
-    if optimizer.name == "rotational":
+    if optimizer.decay == "none":
         theory["norm"] = every["norm"][:, 0]  # it keeps the norm it starts with
     # the rates of the layer, not those of another group; without decay a rotational variant does not rotate
-    plain = optimizer.inner if isinstance(optimizer, Rotational) and decay == 0 else optimizer
+    plain = optimizer.plain if decay == 0 else optimizer
     spec = plain.with_rates(lr, decay) if lr > 0 else plain
-    rotation_factor, norm_factor = (
-        (np.nan, np.nan)
-        if correlation is None or isinstance(optimizer, Unmodelled)
-        else autocorrelation_factors(optimizer, correlation)
-    )
+    known = theory_of(spec)
+    rotation_factor, norm_factor = np.nan, np.nan
+    if known is not None and correlation is not None:
+        rotation_factor, norm_factor = known.correlation_factors(correlation)
     predictable = bool(np.isfinite(theory["rotation"]).all())
-    if np.isfinite(square_step) and optimizer.name == "sgdm":  # ‖w‖⁴ ∝ E‖m‖²/E‖g‖², (1-α)/(1+α) for white noise
-        momentum = optimizer.momentum  # type: ignore[attr-defined]
-        norm_factor = float((square_step * (1 + momentum) / (1 - momentum)) ** 0.25)
-    elif np.isfinite(square_step):  # ‖Δw‖ = η√dim·√E(m/√v)² = θ‖w‖
-        norm_factor = lr * float(np.sqrt(dim * square_step)) / _median(theory["norm"] * theory["rotation"])
+    if known is not None and np.isfinite(square_step):  # ‖Δw‖ = η√dim·√E(m/√v)² = θ‖w‖
+        norm_factor = known.norm_factor(square_step, dim, _median(theory["norm"] * theory["rotation"]))
     ratios = [every[key] / theory[key][:, None] for key in ("norm", "rotation")]
     relaxation, steps_needed = (
         _relaxation(spec, dim, _median(every["norm"][:, 0]), late["gradient_scale"], int(step[-1]))
         if predictable
         else (np.nan, np.nan)
     )
-    rotation, (radial, radial_error), along = _rms(late["rotation"]), _radial(late, spec, dim), _along(late)
+    rotation, (radial, radial_error), along = _rms(late["rotation"]), _radial(late, known, decay, dim), _along(late)
     center = _median(theory["rotation"])
-    growth = _growth(step[half:][used[half:]], late["norm"], spec, center)
+    growth = _growth(step[half:][used[half:]], late["norm"], known, center)
     return Evidence(
         **facts,  # type: ignore[arg-type]
         predicted_rotation=center,
         measured_rotation=_median(rotation),
         rotation_error=_median_error(late["rotation"]),
-        corrected_rotation=_corrected(spec, center, radial, growth, along, rotation_factor),
+        corrected_rotation=(
+            np.nan if known is None else known.corrected_rotation(center, radial, growth, along, rotation_factor)
+        ),
         predicted_norm=_median(theory["norm"]),
         measured_norm=_median(_rms(late["norm"])),
         norm_factor=norm_factor,
@@ -308,15 +304,13 @@ def _relaxation(
     return relaxation, relaxation * max(1.0, float(np.log(max(excess, 1e-9) / (2 * CLOSE))))
 
 
-def _radial(late: dict[str, np.ndarray], optimizer: Optimizer, dim: int) -> tuple[float, float]:
+def _radial(late: dict[str, np.ndarray], theory: Theory[Any] | None, decay: float, dim: int) -> tuple[float, float]:
     """λ_eff/λ - 1, the median over neurons, and its standard error; windows weigh by ‖w‖², as its balance has it."""
-    decay = optimizer.weight_decay
-    if "radial" not in late or decay == 0:
+    if "radial" not in late or theory is None or decay == 0:
         return float("nan"), float("nan")
     weight = late["norm"] ** 2
     series = late["radial"] * weight / weight.mean(axis=1, keepdims=True) / decay
-    if optimizer.name == "adam_l2":  # the decay is in P, divided by √v: ‖g‖/√dim if all coordinates were alike
-        series = series * (_rms(late["gradient_norm"]) / dim**0.5)[:, None] - 1
+    series = theory.radial_share(series, _rms(late["gradient_norm"]) / dim**0.5)
     return _median(series.mean(axis=1)), _median_error_of_mean(series)
 
 
@@ -345,69 +339,12 @@ def _burst(late: dict[str, np.ndarray]) -> float:
     return _median((inside * square**2).mean(axis=1)[mean > 0] / mean[mean > 0] ** 2)
 
 
-def _growth(step: np.ndarray, norm: np.ndarray, optimizer: Optimizer, rotation: float) -> float:
+def _growth(step: np.ndarray, norm: np.ndarray, theory: Theory[Any] | None, rotation: float) -> float:
     """Growth of ln ‖w‖² per step, from the first window to the last, over its rate of decay; median over neurons."""
-    if optimizer.name == "rotational" or len(step) < 2:
+    if len(step) < 2:
         return 0.0
+    if theory is None:
+        return float("nan")
     moving = norm.all(axis=1)
     growth = 2 * np.log(norm[moving, -1] / norm[moving, 0]) / (step[-1] - step[0])
-    return _median(growth) / _decay_rate(optimizer, rotation)
-
-
-def _decay_rate(optimizer: Optimizer, rotation: float) -> float:
-    """Share of ‖w‖² that decay takes per step, in equilibrium with `rotation`."""
-    if isinstance(optimizer, Unmodelled):
-        return float("nan")
-    if optimizer.name == "lion":  # its rotation is not tied to the decay by momentum alone
-        product = optimizer.lr * optimizer.weight_decay
-        return (
-            1 / float(closed_forms.lion_relaxation_steps(optimizer.lr, optimizer.weight_decay)) if product else np.nan
-        )
-    beta = optimizer.momentum if optimizer.name == "sgdm" else optimizer.betas[0]  # type: ignore[attr-defined]
-    return float(closed_forms.decay_per_step(beta, rotation))
-
-
-def _corrected(
-    optimizer: Optimizer, predicted: float, radial: float, growth: float, along: float, factor: float
-) -> float:
-    if optimizer.name == "lion":
-        return predicted * factor * balance_factor(optimizer, 0.0, growth)
-    # the balance of ‖w‖² holds whatever the gradient's statistics: decay, P and growth against the whole update
-    return predicted * balance_factor(optimizer, radial, growth) * float(np.sqrt(1 - along))
-
-
-def balance_factor(optimizer: Optimizer, radial: float, growth: float = 0.0) -> float:
-    r"""What the balance of ‖w‖² makes of the rotation where decay is not all that the updates make up for.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-    radial : float
-        P/λ, any number.
-    growth : float
-        Growth of ‖w‖² over its decay, any number.
-
-    Returns
-    -------
-    float
-        θ/θ_equilibrium; NaN if there is nothing to make up for.
-
-    Notes
-    -----
-    Derived in `derivations.radial.turn_while_growing` and, for Adam+L2, whose decay is also proportional to ‖w‖, in
-    `derivations.radial.adam_l2_turn_while_growing`: a cubic, of which the largest root is taken.
-    """
-    if optimizer.name != "adam_l2":
-        pulled = radial + growth > -1
-        return float(closed_forms.turn_while_growing(radial, growth)) if pulled else float("nan")
-    if not np.isfinite(radial + growth):
-        return float("nan")
-    # the cubic rises from here on, and is positive at the other end
-    low, high = np.sqrt(max(growth, 0.0) / 3), 1 + abs(growth) + abs(1 + radial)
-    if closed_forms.adam_l2_turn_excess(radial, growth, low) > 0 or (radial <= -1 and growth <= 0):
-        return float("nan")
-
-    def excess(turn: float) -> float:
-        return float(closed_forms.adam_l2_turn_excess(radial, growth, turn))
-
-    return float(bracketed_root(excess, low, high, xtol=1e-13))
+    return _median(growth) / theory.decay_rate(rotation) + 0.0  # no -0.0 where a norm is held

@@ -5,8 +5,7 @@ import pytest
 
 import rotsim
 from rotsim import closed_forms
-from rotsim.evidence import balance_factor
-from rotsim.theory.autocorrelated import autocorrelation_factors
+from rotsim.theory.base import required_theory
 from tests import chance
 
 TAPS = np.array([1.0, 0.8, 0.5, -0.3])  # of a moving average: no AR(1), and negative at the longest lag
@@ -54,7 +53,10 @@ def walk(opt, steps, norm, seed=0):
 def test_any_autocorrelation(name):
     """Norm and rotation of a walk, against the factors on white noise; leading order, so within 1 %."""
     opt = OPTIMIZERS[name]
-    eq, (on_rotation, on_norm) = rotsim.equilibrium(opt, DIM), autocorrelation_factors(opt, autocorrelation())
+    eq, (on_rotation, on_norm) = (
+        rotsim.equilibrium(opt, DIM),
+        required_theory(opt).correlation_factors(autocorrelation()),
+    )
     norm, rotation = walk(opt, int(8 * eq.relaxation_steps), eq.norm * on_norm)
     k = chance.errors(NEURONS, 2)
     for values, white, factor in ((norm, eq.norm, on_norm), (rotation, eq.rotation, on_rotation)):
@@ -65,10 +67,12 @@ def test_any_autocorrelation(name):
 
 
 def test_only_lion_and_adam_l2_turn_otherwise():
-    rotation = {name: autocorrelation_factors(opt, autocorrelation())[0] for name, opt in OPTIMIZERS.items()}
+    rotation = {
+        name: required_theory(opt).correlation_factors(autocorrelation())[0] for name, opt in OPTIMIZERS.items()
+    }
     assert rotation["adamw"] == rotation["sgdm"] == 1
     assert rotation["lion"] < 0.98 and rotation["adam_l2"] > 1.05
-    assert autocorrelation_factors(rotsim.Rotational(OPTIMIZERS["lion"]), autocorrelation()) == (1.0, 1.0)
+    assert required_theory(rotsim.Rotational(OPTIMIZERS["lion"])).correlation_factors(autocorrelation()) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -77,15 +81,15 @@ def test_ar1_is_the_special_case(name):
     opt = OPTIMIZERS[name]
     opt = opt.with_rates(opt.lr / 30, opt.weight_decay / 10)
     white, found = (rotsim.equilibrium(opt, 10**6, g) for g in (None, rotsim.Autocorrelated(0.5)))
-    on_rotation, on_norm = autocorrelation_factors(opt, 0.5 ** np.arange(200))
+    on_rotation, on_norm = required_theory(opt).correlation_factors(0.5 ** np.arange(200))
     assert found.rotation / white.rotation == pytest.approx(on_rotation, rel=0.02)
     assert found.norm / white.norm == pytest.approx(on_norm, rel=0.02)
 
 
 def test_correlations_that_no_walk_has():
     impossible = np.array([1.0, -0.9, 0.0])
-    assert np.isnan(autocorrelation_factors(rotsim.SGDM(0.1, 0.01, 0.9), impossible)).all()
-    assert np.isnan(autocorrelation_factors(rotsim.Lion(1e-3, 1.0), np.array([1.0, -3.0]))[0])
+    assert np.isnan(required_theory(rotsim.SGDM(0.1, 0.01, 0.9)).correlation_factors(impossible)).all()
+    assert np.isnan(required_theory(rotsim.Lion(1e-3, 1.0)).correlation_factors(np.array([1.0, -3.0]))[0])
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -103,6 +107,6 @@ def test_a_norm_that_grows(name):
     turned = rotation[1:-1] / eq.rotation
     # moments fill first, and under Lion a sign takes 1/(1-β2) steps to know
     settled = slice(8, None) if name == "lion" else slice(4, None)
-    predicted = np.array([balance_factor(opt, 0.0, float(g)) for g in growth])
+    predicted = np.array([required_theory(opt).balance_factor(0.0, float(g)) for g in growth])
     assert np.abs(turned / predicted - 1)[settled].max() < 0.03
     assert np.abs(turned - 1)[settled].max() > 0.1  # negative control: no growth in the balance

@@ -39,7 +39,7 @@ def test_numba_compiles_no_file_that_the_digest_leaves_out(tmp_path):
 from numba.core import event
 import rotsim
 from rotsim import compiled
-from rotsim.theory import recursion
+from rotsim.theory import lion
 seen = set()
 class Listener(event.Listener):
     def on_start(self, event):
@@ -48,7 +48,7 @@ class Listener(event.Listener):
         pass
 event.register("numba:compile", Listener())
 rotsim.predict(rotsim.Lion(1e-3, 1.0), dim=8, steps=2)
-own = {str(path) for path in compiled.ingredients(recursion._lion)[0]}
+own = {str(path) for path in compiled.ingredients(lion._lion)[0]}
 reported = {name for name in seen if "rotsim" in name}
 assert any(name.endswith("closed_forms.py") for name in reported), reported
 print(sorted(reported - own))

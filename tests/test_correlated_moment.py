@@ -5,8 +5,8 @@ import pytest
 
 import rotsim
 from rotsim.gradients import Autocorrelated
-from rotsim.theory.ar1 import remembering
 from rotsim.theory.correlated_moment import CorrelatedUpdate, correlated_update, signal_update
+from rotsim.theory.memory import remembering
 from rotsim.theory.second_moment import adam_covariance, mean_response
 from tests import chance
 from tests.routes import adamw, projected
@@ -137,13 +137,15 @@ def test_constant_v_is_the_linear_walk(correlation):
     square, half, share = projected(1 - lr * decay, 0.0, beta1, 1 - beta1, lr, correlation)
     pull = np.sqrt(share / square) * np.sign(correlation)
     walk = remembering(lr, pull, 1 - lr * decay, correlation, update)
-    assert walk.square == pytest.approx(square, rel=1e-9) and walk.one_minus_cosine == pytest.approx(half, rel=1e-9)
+    assert walk.norm_squared == pytest.approx(square, rel=1e-9) and walk.one_minus_cosine == pytest.approx(
+        half, rel=1e-9
+    )
     assert walk.overlap == pytest.approx(-pull * square, rel=1e-9)  # what keeps gradients orthogonal
 
 
 def test_a_walk_that_diverges_says_so():
     update = correlated_update(0.9, 0.99, 0.5)
-    assert remembering(0.01, -1.0, 1.0, 0.5, update).square == np.inf
+    assert remembering(0.01, -1.0, 1.0, 0.5, update).norm_squared == np.inf
 
 
 def test_decay_that_fills_v_leaves_it_positive():

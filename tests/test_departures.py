@@ -9,8 +9,7 @@ import rotsim
 from rotsim import closed_forms
 from rotsim.errors import InvalidInput, NoEquilibrium
 from rotsim.gradients import Autocorrelated, Isotropic, Radial, ScaleInvariant, Signal
-from rotsim.theory import departures
-from rotsim.theory.autocorrelated import lion_rotation_factor
+from rotsim.theory.base import required_theory
 from tests import chance
 
 OPTIMIZERS = {
@@ -153,9 +152,9 @@ def test_leading_order_is_the_limit_of_exact(name, law):
 
 
 def test_lion_depends_on_correlation_as_the_numeric_sum_says():
-    """Independent route: the triple sum over lags of `rotsim.theory.autocorrelated`."""
+    """Independent route: the triple sum over lags of `rotsim.theory.lion`."""
     for correlation in (-0.5, -0.2, 0.2, 0.5, 0.9):
-        factor = lion_rotation_factor((0.9, 0.99), correlation ** np.arange(2000.0))
+        factor = required_theory(rotsim.Lion(1e-3, 1.0)).correlation_factors(correlation ** np.arange(2000.0))[0]
         white, found = (
             1 + 2 * closed_forms.lion_linear_sum(1e-12, 1.0, 0.9, 0.99, closed_forms.lion_overlap_ratio(0.9, 0.99, c))
             for c in (0.0, correlation)
@@ -192,7 +191,7 @@ def test_what_has_no_equilibrium_says_so():
 def test_one_departure_at_a_time():
     law = replace(Signal(0.1).power(64), radial=0.1)
     with pytest.raises(InvalidInput, match="one of signal"):
-        departures.moments(OPTIMIZERS["adamw"], 64, law, "exact")
+        required_theory(OPTIMIZERS["adamw"]).at_rest(64, law, "exact")
 
 
 def test_lion_comes_to_rest_where_the_mean_drowns_the_noise():

@@ -17,7 +17,7 @@ from rotsim.balance import balance
 from rotsim.cli import main
 from rotsim.diagnosis import diagnose
 from rotsim.errors import InvalidInput
-from rotsim.theory.autocorrelated import lion_rotation_factor
+from rotsim.theory.base import required_theory
 
 ADAMW = rotsim.AdamW(lr=2e-3, weight_decay=0.5, betas=(0.9, 0.95))
 LION = rotsim.Lion(lr=2e-4, weight_decay=5.0)
@@ -181,7 +181,7 @@ def test_a_simulation_is_refused():
 # Random walks with AR(1) gradients, rotation over white noise, from an independent simulation
 @pytest.mark.parametrize(("rho", "walk"), [(-0.5, 1.416), (-0.2, 1.152), (0.2, 0.920), (0.5, 0.789)])
 def test_lions_correction_is_that_of_simulated_walks(rho, walk):
-    predicted = lion_rotation_factor((0.9, 0.99), rho ** np.arange(700.0))
+    predicted = required_theory(rotsim.Lion(1e-3, 1.0)).correlation_factors(rho ** np.arange(700.0))[0]
     assert abs(predicted / (walk / 1.025) - 1) < 0.02
     assert abs(predicted - 1) > 0.08  # negative control: white noise gives 1
 

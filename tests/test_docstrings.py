@@ -17,19 +17,19 @@ from rotsim.optimizers import unmodelled
 from rotsim.theory import (
     adam_in_time,
     adam_l2_chain,
-    ar1,
-    autocorrelated,
     bursts,
     correlated_moment,
     coupled,
     damped,
-    departures,
     fixed_point,
+    memory,
     prediction,
     schedules,
     second_moment,
+    sgdm,
     sign,
     traces,
+    walk,
 )
 
 PUBLIC = {
@@ -38,21 +38,22 @@ PUBLIC = {
     **{
         f"{function.__module__}.{function.__qualname__}": function
         for function in (
-            ar1.autocorrelated_moments, ar1.remembering, ar1.signs, ar1.unit_steps,
+            memory.projection, memory.remembering, memory.unit_steps, walk.decoupled, walk.discounted,
+            walk.exponential_average, walk.fallen, sgdm.fallen_with_momentum, sign.answering_signs,
             correlated_moment.correlated_update, correlated_moment.signal_update, fixed_point.noise_variance,
             fixed_point.settled,
-            adam_in_time.parts, adam_in_time.state, adam_l2_chain.steady, autocorrelated.autocorrelation_factors,
-            autocorrelated.lion_rotation_factor, balance.balance, bursts.burst_factors, bursts.burst_moments,
+            adam_in_time.parts, adam_in_time.state, adam_l2_chain.steady, balance.balance,
+            bursts.burst_factors, bursts.burst_moments,
             coupled.stationary, damped.beyond, damped.integral, damped.lay, damped.tables, damped.widen,
-            departures.moments, derivations.check, derivations.closed_forms, derivations.render,
-            derivations.walkthrough, diagnosis.diagnose, evidence.balance_factor, evidence.gather, prediction.settling,
+            derivations.check, derivations.closed_forms, derivations.render,
+            derivations.walkthrough, diagnosis.diagnose, evidence.gather, prediction.settling,
             record_windows.Windows, record_windows.Windows.add, record_windows.Windows.stacked,
             record_windows.Windows.with_one_more, record_windows.merged, rotation_kernel.difference,
             rotation_kernel.fits, rotation_kernel.turn_, scales.ScaleSampler, scales.ScaleSampler.add,
             scales.ScaleSampler.overlap, scales.ScaleSampler.series, schedules.constant, schedules.cosine,
             schedules.linear, schedules.warmup, schedules.wsd, second_moment.adam_covariance,
             second_moment.decorrelation, second_moment.mean_inverse_root, second_moment.mean_response,
-            sign.correlated_covariance, sign.discounted, sign.discounted_excess, sign.discounted_sum,
+            sign.correlated_covariance, sign.discounted_excess, sign.discounted_sum,
             sign.shifted_discounted_sum,
             sign.sign_covariance, comparison.compare_with_theory, traces.predict_trace, unmodelled.Unmodelled,
             unmodelled.Unmodelled.refusal, windows.bonferroni, windows.compare_windows, windows.is_course,
@@ -64,12 +65,11 @@ ERRORS = {name for name, thing in CALLABLES.items() if inspect.isclass(thing) an
 RESULTS = {"rotsim.Equilibrium", "rotsim.Plan", "rotsim.Report"}  # made by the package: attributes, not parameters
 NEVER_RAISE = {  # they take nothing that could be wrong, or numbers that their callers have checked
     "rotsim.measure.shipped_traces", "derivations.check", "derivations.closed_forms",
-    "rotsim.theory.autocorrelated.autocorrelation_factors", "rotsim.theory.autocorrelated.lion_rotation_factor",
     "rotsim.theory.coupled.stationary", "rotsim.theory.adam_l2_chain.steady",
     "rotsim.theory.second_moment.decorrelation", "rotsim.theory.second_moment.mean_inverse_root",
     "rotsim.theory.second_moment.mean_response", "rotsim.theory.sign.correlated_covariance",
-    "rotsim.theory.sign.discounted", "rotsim.theory.sign.discounted_excess", "rotsim.theory.sign.discounted_sum",
-    "rotsim.theory.sign.shifted_discounted_sum", "rotsim.theory.sign.sign_covariance", "rotsim.evidence.balance_factor",
+    "rotsim.theory.sign.discounted_excess", "rotsim.theory.sign.discounted_sum",
+    "rotsim.theory.sign.shifted_discounted_sum", "rotsim.theory.sign.sign_covariance",
     "rotsim.theory.adam_in_time.parts", "rotsim.theory.adam_in_time.state",
     "rotsim.theory.bursts.burst_factors", "rotsim.theory.bursts.burst_moments",
     *(f"rotsim.theory.damped.{name}" for name in ("beyond", "integral", "lay", "tables", "widen")),
@@ -77,8 +77,11 @@ NEVER_RAISE = {  # they take nothing that could be wrong, or numbers that their 
     "rotsim.measure.windows.Windows.with_one_more", "rotsim.windows.bonferroni", "rotsim.windows.is_course",
     *(f"rotsim.measure.rotation_kernel.{name}" for name in ("difference", "fits", "turn_")),
     *(f"rotsim.measure.scales.ScaleSampler{name}" for name in ("", ".add", ".overlap", ".series")),
-    "rotsim.optimizers.unmodelled.Unmodelled.refusal", "rotsim.theory.ar1.remembering", "rotsim.theory.ar1.signs",
-    "rotsim.theory.ar1.unit_steps", "rotsim.theory.correlated_moment.correlated_update",
+    "rotsim.optimizers.unmodelled.Unmodelled.refusal",
+    "rotsim.theory.memory.remembering", "rotsim.theory.memory.projection",
+    "rotsim.theory.memory.unit_steps", "rotsim.theory.sign.answering_signs", "rotsim.theory.sgdm.fallen_with_momentum",
+    *(f"rotsim.theory.walk.{name}" for name in ("decoupled", "discounted", "exponential_average", "fallen")),
+    "rotsim.theory.correlated_moment.correlated_update",
     "rotsim.theory.correlated_moment.signal_update", "rotsim.theory.fixed_point.noise_variance",
 }  # fmt: skip
 SOURCE = re.compile(r"derivations\.|Kosson|arXiv|et al\.|PyTorch|torch\.optim")
@@ -89,7 +92,6 @@ THEORY = [
     *(f"rotsim.{name}" for name in ("transfer", "rotation_over", "steps_to_equilibrium", "Signal", "Autocorrelated")),
     *(f"rotsim.{name}" for name in ("Radial", "ScaleInvariant", "Isotropic")),
     *(f"rotsim.measure.Rotational{name}" for name in ("AdamW", "SGDM", "Lion")),
-    "rotsim.evidence.balance_factor",
 ]  # fmt: skip
 RANGE = re.compile(r">|<|≥|≤|\b[Ii]n [\[({]|[Aa]ny (sign|number|value)|[Aa]s in|[Ff]inite|one of|True")
 

@@ -10,8 +10,8 @@ import pytest
 import rotsim
 from rotsim import dataset
 from rotsim.balance import balance
-from rotsim.evidence import balance_factor, gather
-from rotsim.theory.autocorrelated import autocorrelation_factors
+from rotsim.evidence import gather
+from rotsim.theory.base import required_theory
 from rotsim.theory.traces import predict_trace
 
 OPTIMIZERS = {
@@ -119,7 +119,7 @@ def test_every_number_of_a_layer_against_loops(kind):
     ]
     assert e.burst == pytest.approx(np.median(burst))
     if kind != "lion":
-        factor = balance_factor(optimizer, e.radial, e.growth) * sqrt(1 - e.along)
+        factor = required_theory(optimizer).balance_factor(e.radial, e.growth) * sqrt(1 - e.along)
         assert e.corrected_rotation == pytest.approx(e.predicted_rotation * factor)
     assert np.isnan([e.signal, e.rotation_factor, e.norm_factor, e.burst_rotation, e.overlap]).all()
     # relaxation and way at the gradient of the tenth largest
@@ -198,10 +198,10 @@ def test_the_norm_that_the_recorded_averages_make(kind):
         gradient_autocorrelation=(("parameter", "lag"), np.stack([np.full(41, nan), correlation])),
     )
     e, other = gather(plain)
-    assert (e.rotation_factor, e.norm_factor) == autocorrelation_factors(optimizer, correlation)
+    assert (e.rotation_factor, e.norm_factor) == required_theory(optimizer).correlation_factors(correlation)
     assert e.signal == pytest.approx(np.mean(correlation[30:])) and np.isnan(other.signal)
     if kind == "lion":
-        turned = e.predicted_rotation * e.rotation_factor * balance_factor(optimizer, 0.0, e.growth)
+        turned = e.predicted_rotation * e.rotation_factor * required_theory(optimizer).balance_factor(0.0, e.growth)
         assert e.corrected_rotation == pytest.approx(turned)
     assert np.isnan(gather_first(plain.assign(gradient_autocorrelation=plain["gradient_autocorrelation"] * nan)).signal)
     if kind in ("adamw", "sgdm"):
@@ -213,7 +213,7 @@ def test_the_norm_that_the_recorded_averages_make(kind):
         else:
             assert e.norm_factor == pytest.approx((0.3 * 1.8 / 0.2) ** 0.25)
         assert gather_first(plain.assign(square_step=(("parameter",), [0.3, nan]))).norm_factor == pytest.approx(
-            autocorrelation_factors(optimizer, correlation)[1]
+            required_theory(optimizer).correlation_factors(correlation)[1]
         )
 
 

@@ -12,7 +12,6 @@ import xarray as xr
 torch = pytest.importorskip("torch")
 
 import rotsim  # noqa: E402
-import rotsim.theory.autocorrelated  # noqa: E402
 from rotsim import dataset  # noqa: E402
 from rotsim.balance import balance  # noqa: E402
 from rotsim.cli import main  # noqa: E402
@@ -21,6 +20,7 @@ from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Recorder  # noqa: E402
 from rotsim.optimizers import Unmodelled  # noqa: E402
 from rotsim.terminal import diagnosis_reasons  # noqa: E402
+from rotsim.theory.base import required_theory  # noqa: E402
 from tests.test_diagnosis import ADAMW, WHITE, made, only  # noqa: E402
 
 pytestmark = [pytest.mark.machine, pytest.mark.usefixtures("one_thread")]
@@ -241,7 +241,7 @@ def test_large_coordinates_count_more_for_sgdm():
     assert layer.norm_ratio == pytest.approx(factor, rel=0.08)
     assert layer.claims == ("rotation",)
     correlation = recorder.dataset()["gradient_autocorrelation"].values[0]
-    equal = rotsim.theory.autocorrelated.autocorrelation_factors(dataset.optimizer_of(recorder.dataset()), correlation)
+    equal = required_theory(dataset.optimizer_of(recorder.dataset())).correlation_factors(correlation)
     assert equal[1] > 1.1 * factor  # negative control: with equal weights
 
 

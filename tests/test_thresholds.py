@@ -11,8 +11,9 @@ import pytest
 import rotsim
 from rotsim import dataset, diagnosis
 from rotsim.diagnosis import Diagnosis, LayerDiagnosis, diagnose
-from rotsim.evidence import Evidence, balance_factor
+from rotsim.evidence import Evidence
 from rotsim.optimizers import Unmodelled
+from rotsim.theory.base import required_theory
 
 ADAMW = rotsim.AdamW(lr=2e-3, weight_decay=0.5)
 SGDM = rotsim.SGDM(lr=0.1, weight_decay=1e-2)
@@ -247,8 +248,8 @@ def test_adam_l2_turns_by_the_largest_root_of_its_balance(radial, growth):
     roots = np.roots([1.0, 0.0, -growth, -(1 + radial)])
     largest = max(root.real for root in roots if abs(root.imag) < 1e-9)
     if largest > 0:
-        assert balance_factor(ADAM_L2, radial, growth) == pytest.approx(largest, rel=1e-9)
-    assert balance_factor(ADAMW, 0.3, 0.2) == pytest.approx(1.5**0.5)
+        assert required_theory(ADAM_L2).balance_factor(radial, growth) == pytest.approx(largest, rel=1e-9)
+    assert required_theory(ADAMW).balance_factor(0.3, 0.2) == pytest.approx(1.5**0.5)
 
 
 def test_without_anything_to_make_up_for_there_is_no_turn():
@@ -256,4 +257,4 @@ def test_without_anything_to_make_up_for_there_is_no_turn():
         for radial, growth in ((-1.0, 0.0), (-0.9, -0.2), (-2.0, 0.5), (nan, 0.0), (0.0, nan)):
             if optimizer is ADAM_L2 and radial + growth == -1.1:
                 continue  # its decay follows the norm: there is one
-            assert np.isnan(balance_factor(optimizer, radial, growth))
+            assert np.isnan(required_theory(optimizer).balance_factor(radial, growth))

@@ -10,7 +10,7 @@ import torch
 from rotsim.errors import InvalidInput, nonnegative
 from rotsim.measure.arguments import taken_by_torch
 from rotsim.measure.closure import evaluate
-from rotsim.optimizers.base import beta_pair, check_decoupled_decay
+from rotsim.optimizers.base import beta_pair, check_decay
 
 
 class Lion(torch.optim.Optimizer):
@@ -57,7 +57,7 @@ class Lion(torch.optim.Optimizer):
         group = {**self.defaults, **param_group}
         lr, weight_decay = nonnegative("lr", group["lr"]), nonnegative("weight_decay", group["weight_decay"])
         if lr > 0:
-            check_decoupled_decay(lr, weight_decay)
+            check_decay(lr, weight_decay)
         beta_pair(group["betas"])
         super().add_param_group(param_group)
 

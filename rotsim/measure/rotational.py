@@ -18,7 +18,7 @@ from rotsim.measure.closure import evaluate
 from rotsim.measure.rotation_kernel import fits, turn_
 from rotsim.measure.rotation_step import begin, can_rotate, keep_precision, refuse, rotate_, zeros_to_stack
 from rotsim.optimizers import SGDM, AdamW, Lion
-from rotsim.optimizers.base import Optimizer, beta_pair, check_decoupled_decay
+from rotsim.optimizers.base import Optimizer, beta_pair, check_decay
 
 
 class _Rotational(torch.optim.Optimizer):
@@ -213,7 +213,7 @@ class RotationalAdamW(_Rotational):
     def _check(self, group: dict[str, Any]) -> None:
         beta_pair(group["betas"])
         nonnegative("eps", group["eps"])
-        check_decoupled_decay_if_moving(group)
+        check_decay_if_moving(group)
 
     @staticmethod
     def _averages(group: dict[str, Any]) -> tuple[str, ...]:
@@ -309,7 +309,7 @@ class RotationalSGDM(_Rotational):
 
     def _check(self, group: dict[str, Any]) -> None:
         share("momentum", group["momentum"])
-        check_decoupled_decay_if_moving(group)
+        check_decay_if_moving(group)
 
     @staticmethod
     def _averages(group: dict[str, Any]) -> tuple[str, ...]:
@@ -393,7 +393,7 @@ class RotationalLion(_Rotational):
 
     def _check(self, group: dict[str, Any]) -> None:
         beta_pair(group["betas"])
-        check_decoupled_decay_if_moving(group)
+        check_decay_if_moving(group)
 
     @staticmethod
     def _averages(group: dict[str, Any]) -> tuple[str, ...]:
@@ -433,10 +433,10 @@ class RotationalLion(_Rotational):
         return list(directions)
 
 
-def check_decoupled_decay_if_moving(group: dict[str, Any]) -> None:
+def check_decay_if_moving(group: dict[str, Any]) -> None:
     """``lr * weight_decay`` < 1; a schedule may start at lr 0."""
     if group["lr"] > 0:
-        check_decoupled_decay(group["lr"], group["weight_decay"])
+        check_decay(group["lr"], group["weight_decay"])
 
 
 def _advanced(states: Sequence[dict[str, Any]]) -> np.ndarray:

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from rotsim import closed_forms
 from rotsim.compiled import kernel_part
-from rotsim.optimizers.base import LEAST_LR, TINY, Method, Moments, Optimizer, filled
-from rotsim.theory.adam_l2_chain import Steady, steady
-from rotsim.theory.fixed_point import falling
-from rotsim.theory.second_moment import felt_eps, mean_response
-
-if TYPE_CHECKING:
-    from rotsim.gradients import GradientPower
+from rotsim.optimizers.base import LEAST_LR, TINY, Optimizer, filled
 
 
 @kernel_part(fastmath={"contract", "nsz", "arcp"})
@@ -63,6 +56,7 @@ class AdamL2(Optimizer):
     name = "adam_l2"
     label = "Adam+L2"
     update = staticmethod(_update)
+    shape, decay = "inverse root", "coupled"
 
     lr: float
     weight_decay: float
@@ -78,40 +72,3 @@ class AdamL2(Optimizer):
         step_size = np.maximum(lr, LEAST_LR) / filled(beta1, step)  # the update divides by the denominator over it
         root_correction = 1 / np.sqrt(filled(beta2, step))
         return weight_decay, root_correction / step_size, beta1, beta2, max(self.eps, TINY) / step_size
-
-    def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
-        lr, weight_decay, beta1, beta2 = self.lr, self.weight_decay, *self.betas
-        law = (power.scale_squared, power.homogeneity)
-        leading_norm = closed_forms.adam_l2_leading_norm(lr, weight_decay, dim, *law)
-        if method == "leading":
-            rotation = closed_forms.adam_l2_leading_rotation(lr, weight_decay, beta1, dim, *law)
-            v = closed_forms.adam_l2_second_moment(0.0, dim, leading_norm**2, *law)
-            relaxation = closed_forms.adam_l2_relaxation_steps(lr, weight_decay, v, power.homogeneity)
-            # neglected: finite effective decay, and λw beside g in the second moment
-            error = 1 / relaxation / (1 - beta1) + (1 - beta2) + weight_decay**2 * leading_norm**2 / (v * dim)
-            return Moments(leading_norm**2, rotation**2 / 2, relaxation, error)
-
-        left_out = 0.0  # share of the update that an ε takes which the chain is not told of
-
-        def walk(log_norm_squared: float) -> tuple[Steady, float]:
-            """The chain of one coordinate, whose noise the norm sets; log E‖w‖² of it beyond what was put in."""
-            nonlocal left_out
-            variance = power.scale_squared * np.exp(power.homogeneity * log_norm_squared) / dim
-            eps, left_out = felt_eps(beta1, beta2, float(self.eps / np.sqrt(variance)))
-            found = steady(float(lr * weight_decay / np.sqrt(variance)), beta1, beta2, eps=eps)
-            return found, float(np.log(found.square * dim * variance / weight_decay**2)) - log_norm_squared
-
-        log_norm_squared = 2 * float(np.log(leading_norm))
-        if power.homogeneity:
-            log_norm_squared = falling(lambda x: walk(x)[1], log_norm_squared)
-        found, excess = walk(log_norm_squared)
-        jump = abs(excess) if power.homogeneity else 0.0  # where the chain's cut changes, and with it a poor result
-        norm_squared = float(np.exp(log_norm_squared + excess))
-        response, _ = mean_response(beta1, beta2)
-        v = closed_forms.adam_l2_second_moment(weight_decay, dim, norm_squared, *law)
-        relaxation = closed_forms.adam_l2_relaxation_steps(lr, weight_decay * response, v, power.homogeneity)
-        if power.homogeneity:  # the gradient follows the norm, and v follows the gradient
-            relaxation = closed_forms.adam_l2_lagged_relaxation_steps(
-                lr, weight_decay * response, beta2, v, power.homogeneity
-            )
-        return Moments(norm_squared, found.one_minus_cosine, relaxation, found.error + jump + left_out)

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rotsim import closed_forms
 from rotsim.compiled import kernel_part
-from rotsim.optimizers.base import LEAST_LR, TINY, Method, Moments, Optimizer, check_decoupled_decay, filled
-from rotsim.theory.fixed_point import falling
-from rotsim.theory.rare_updates import rare_updates
-from rotsim.theory.second_moment import UpdateCovariance, adam_covariance
-
-if TYPE_CHECKING:
-    from rotsim.gradients import GradientPower
+from rotsim.optimizers.base import LEAST_LR, TINY, Optimizer, filled
 
 
 @kernel_part(fastmath={"contract", "nsz", "arcp"})
@@ -63,15 +57,12 @@ class AdamW(Optimizer):
     name = "adamw"
     label = "AdamW"
     update = staticmethod(_update)
+    shape, decay = "inverse root", "decoupled"
 
     lr: float
     weight_decay: float
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_decoupled_decay(self.lr, self.weight_decay)
 
     @classmethod
     def examples(cls) -> tuple[AdamW, AdamW]:
@@ -85,36 +76,3 @@ class AdamW(Optimizer):
 
     def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
         return closed_forms.adamw_leading_rotation(lr, weight_decay, self.betas[0])
-
-    def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
-        lr, weight_decay, beta1, beta2 = self.lr, self.weight_decay, *self.betas
-        relaxation = closed_forms.adamw_relaxation_steps(lr, weight_decay)
-        if power.homogeneity and method == "exact":  # the gradient follows the norm, and v follows the gradient
-            relaxation = closed_forms.adamw_lagged_relaxation_steps(lr, weight_decay, beta2, power.homogeneity)
-        if method == "leading":
-            rotation = self.leading_rotation(self.lr, self.weight_decay)
-            norm = closed_forms.adamw_leading_norm(lr, weight_decay, dim)
-            # neglected: finite lr·wd against the momentum window, and the spread of v
-            error = lr * weight_decay / (1 - beta1) + (1 - beta2)
-            return Moments(norm**2, rotation**2 / 2, relaxation, error)
-
-        def walk(log_norm_squared: float) -> tuple[UpdateCovariance, float, float]:
-            """Updates under the noise that a norm sets, their discounted sum, log E‖w‖² beyond what was put in."""
-            deviation = np.sqrt(power.scale_squared * np.exp(power.homogeneity * log_norm_squared) / dim)
-            covariance = adam_covariance(beta1, beta2, float(self.eps / deviation))
-            total = covariance.discounted_sum(1 - lr * weight_decay)
-            # Lion's forms hold for any update with given autocorrelation, here in units of E[u²]
-            image = closed_forms.lion_exact_norm_squared(lr, weight_decay, dim * covariance.lag_0, total)
-            return covariance, total, float(np.log(image)) - log_norm_squared
-
-        log_norm_squared = 2 * float(np.log(closed_forms.adamw_leading_norm(lr, weight_decay, dim)))
-        if power.homogeneity:
-            log_norm_squared = falling(lambda x: walk(x)[2], log_norm_squared)
-        covariance, total, excess = walk(log_norm_squared)
-        norm_squared = float(np.exp(log_norm_squared + excess))
-        one_minus_cosine = closed_forms.lion_exact_one_minus_cosine(lr, weight_decay, total)
-        deviation = np.sqrt(power.scale_squared * norm_squared**power.homogeneity / dim)
-        seen, turned = rare_updates(lr, weight_decay, self.betas, float(self.eps / deviation), dim, covariance)
-        # neglected: that a run mostly sees less of the norm; in the angle, as much as rare updates take of it
-        error = covariance.error + max(abs(np.log(seen)), abs(np.log(turned))) / 2
-        return Moments(norm_squared, one_minus_cosine, relaxation, error, angle_factor=float(np.sqrt(turned)))

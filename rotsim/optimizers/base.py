@@ -1,64 +1,32 @@
-"""What every optimizer spec provides: hyperparameters, update rule, and the closed forms that apply."""
+"""What every optimizer spec provides: hyperparameters, update rule, and the traits by which others tell it apart."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from math import inf, log
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from rotsim.errors import InvalidInput, nonnegative, positive, require, sequence, share
 
-if TYPE_CHECKING:
-    from rotsim.gradients import GradientPower
-
 N_COEFFICIENTS = 6
+DECOUPLED_RULE = "be < 1 (each step multiplies the weights by 1 - lr * weight_decay)"
 TINY = float(np.finfo(np.float32).tiny)  # added to √v where ε is 0: a gradient of exactly 0 is no step, not 0/0
 LEAST_LR = 1e-30  # in place of a smaller one, 0 in a schedule: nothing moves by it, and Adam can divide by it
 
 ActsOn = Literal["coordinate", "neuron", "matrix"]
-Method = Literal["exact", "leading"]
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Steady state of the random walk of one neuron.
-
-    Attributes
-    ----------
-    norm_squared : float
-        E‖w‖².
-    one_minus_cosine : float
-        1 - E⟨w_{t-1}, w_t⟩ / E‖w‖², computed without cancellation.
-    relaxation_steps : float
-        Steps in which a small deviation of ‖w‖² from equilibrium shrinks by a factor e.
-    model_error : float
-        Declared relative error of norm and rotation from what the formula neglects
-        (not from 1/dim, which `rotsim.equilibrium` adds).
-    update_squared : float or None
-        E‖w_t - w_{t-1}‖² where ‖w‖ moves too much for it to be 2(1 - ρ)E‖w‖².
-    angle_factor : float
-        What rare large updates leave of the RMS angle that 1 - ρ stands for, in (0, 1].
-    """
-
-    norm_squared: float
-    one_minus_cosine: float
-    relaxation_steps: float
-    model_error: float
-    update_squared: float | None = None
-    angle_factor: float = 1.0
 
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
     """Frozen, validated hyperparameters of one optimizer.
 
-    A subclass sets the class attributes, `update` (one coordinate, one step, jitted) and
-    `coefficients` (the scalars `update` needs at each step), and names its closed forms in
-    `moments`. ``lr`` and ``weight_decay`` are common to all.
+    A subclass sets the class attributes, `update` (one coordinate, one step, jitted), `coefficients` (the scalars
+    `update` needs at each step) and `examples`. ``lr`` and ``weight_decay`` are common to all. What theory knows of it
+    is in `rotsim/theory/NAME.py`.
     """
 
     name: ClassVar[str]
@@ -72,6 +40,10 @@ class Optimizer(ABC):
     linear: ClassVar[bool] = False
     #: Rows of length dim that the walk keeps for it besides weights and two moments, after those of the gradient.
     memory_slots: ClassVar[int] = 0
+    #: What the average of gradients becomes: a step as it is, divided by √v, or its sign.
+    shape: ClassVar[Literal["identity", "inverse root", "sign", "unknown"]] = "unknown"
+    #: Decay beside the update, inside the gradient, or none, at constant norm.
+    decay: ClassVar[Literal["decoupled", "coupled", "none", "unknown"]] = "unknown"
 
     lr: float
     weight_decay: float
@@ -83,22 +55,47 @@ class Optimizer(ABC):
         for name, normalise in _COMMON.items():
             if hasattr(self, name):
                 self._set(name, normalise(getattr(self, name)))
+        check_decay(self.lr, self.weight_decay, self.decay_limit, self._decay_rule())
 
-    @abstractmethod
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         """Scalars for `update` at steps ``step`` (counted from 1), each a float or an array like ``step``."""
-
-    @abstractmethod
-    def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
-        """Steady state for fan-in `dim` and gradients with E‖g‖² = G·(E‖w‖²)^p."""
+        raise InvalidInput(self.refusal() or f"{self.label} has no update rule")
 
     @classmethod
-    @abstractmethod
     def examples(cls) -> tuple[Optimizer, Optimizer]:
         """A gentle and a strong setting that settle within some thousand steps; what `rotsim verify` runs."""
+        raise NotImplementedError
+
+    @property
+    def averages(self) -> tuple[float, ...]:
+        """Decay β of every exponential average it keeps, that of the gradient first; 0 alone for none."""
+        plain = self.plain
+        found: tuple[float, ...] = getattr(plain, "betas", ()) or (getattr(plain, "momentum", 0.0),)
+        return found
+
+    @property
+    def beta1(self) -> float:
+        """Decay of the average that its update is made of: β1, or SGD's momentum."""
+        return self.averages[0]
+
+    def with_beta1(self, beta1: float) -> Optimizer:
+        """The same optimizer with another decay of that average."""
+        changed: Any = {"betas": (beta1, *self.averages[1:])} if hasattr(self, "betas") else {"momentum": beta1}
+        return replace(self, **changed)
+
+    @property
+    def decay_limit(self) -> float:
+        """Bound that lr·weight_decay must stay below."""
+        return 1.0 if self.decay == "decoupled" else inf
+
+    def _decay_rule(self) -> str:
+        return DECOUPLED_RULE
 
     def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
-        """RMS angle per step to leading order, for any rates; `InvalidInput` where it depends on the gradient."""
+        """RMS angle per step to leading order, for any rates, by which its rotational variant turns.
+
+        `InvalidInput` where it depends on the gradient.
+        """
         raise InvalidInput(
             f"the rotation of {self.label} depends on the gradient's size, so it has none of its own; "
             "use AdamW, SGDM or Lion"
@@ -167,12 +164,7 @@ def filled(beta: float, step: np.ndarray) -> np.ndarray:
     return share
 
 
-def check_decoupled_decay(lr: float, weight_decay: float) -> None:
-    """Decoupled decay multiplies w by 1 - lr·wd: refuse values that flip its sign or blow it up."""
-    require(
-        lr * weight_decay < 1,
-        "lr * weight_decay",
-        "be < 1 (each step multiplies the weights by 1 - lr * weight_decay)",
-        lr * weight_decay,
-        f"Use weight_decay < {1 / lr:g} or a smaller lr",
-    )
+def check_decay(lr: float, weight_decay: float, limit: float = 1.0, rule: str = DECOUPLED_RULE) -> None:
+    """Refuse a decay that flips the sign of the weights or blows them up."""
+    way_out = f"Use weight_decay < {limit / lr:g} or a smaller lr"
+    require(lr * weight_decay < limit, "lr * weight_decay", rule, lr * weight_decay, way_out)

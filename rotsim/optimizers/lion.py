@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rotsim import closed_forms
 from rotsim.compiled import kernel_part
-from rotsim.optimizers.base import Method, Moments, Optimizer, check_decoupled_decay
-from rotsim.theory.sign import discounted_sum
-
-if TYPE_CHECKING:
-    from rotsim.gradients import GradientPower
+from rotsim.optimizers.base import Optimizer
 
 
 @kernel_part(fastmath={"contract", "nsz", "arcp"})
@@ -55,14 +51,11 @@ class Lion(Optimizer):
     name = "lion"
     label = "Lion"
     update = staticmethod(_update)
+    shape, decay = "sign", "decoupled"
 
     lr: float
     weight_decay: float
     betas: tuple[float, float] = (0.9, 0.99)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_decoupled_decay(self.lr, self.weight_decay)
 
     @classmethod
     def examples(cls) -> tuple[Lion, Lion]:
@@ -74,16 +67,3 @@ class Lion(Optimizer):
 
     def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
         return closed_forms.lion_leading_rotation(lr, weight_decay, *self.betas)
-
-    def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
-        lr, weight_decay, (beta1, beta2) = self.lr, self.weight_decay, self.betas
-        relaxation = closed_forms.lion_relaxation_steps(lr, weight_decay)
-        if method == "leading":
-            rotation = self.leading_rotation(self.lr, self.weight_decay)
-            norm = closed_forms.lion_leading_norm(lr, weight_decay, beta1, beta2, dim)
-            # neglected: lr·wd against the momentum window, and the sign's own noise (1 - 2/π of its variance)
-            window = closed_forms.lion_variance(beta1, beta2)
-            return Moments(norm**2, rotation**2 / 2, relaxation, lr * weight_decay / (1 - beta2) + window)
-        sum_ = discounted_sum(1 - lr * weight_decay, beta1, beta2)
-        norm_squared = closed_forms.lion_exact_norm_squared(lr, weight_decay, dim, sum_)
-        return Moments(norm_squared, closed_forms.lion_exact_one_minus_cosine(lr, weight_decay, sum_), relaxation, 0.0)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from rotsim import closed_forms
 from rotsim.errors import InvalidInput, flag, require, share, shown
-from rotsim.optimizers.base import N_COEFFICIENTS, Method, Moments, Optimizer, filled
-
-if TYPE_CHECKING:
-    from rotsim.gradients import GradientPower
+from rotsim.optimizers.base import N_COEFFICIENTS, Optimizer, filled
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Rotational(Optimizer):
 
     name = "rotational"
     label = "Rotational"
-    acts_on = "neuron"
+    acts_on, decay = "neuron", "none"
     memory_slots: ClassVar[int] = 1  # s and ‖w_0‖
 
     lr: float = field(init=False, repr=False)
@@ -98,22 +94,6 @@ class Rotational(Optimizer):
         plain += (0.0,) * (N_COEFFICIENTS - len(plain))
         decay = self.update_norm_decay
         return *plain, self.leading_rotation(lr, weight_decay), decay, filled(decay, step), float(self.zero_mean)
-
-    def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
-        rotation = float(self.leading_rotation(self.lr, self.weight_decay))
-        bias = self.angle_bias(dim) if method == "exact" else 0.0
-        # neglected: the second order in 1/dim, and how a random v spreads the update's length
-        half = closed_forms.turned_one_minus_cosine(rotation * np.sqrt(1 + bias))
-        return Moments(np.nan, float(half), 0.0, abs(bias))
-
-    def angle_bias(self, dim: int) -> float:
-        """Mean square angle over θ², less one, which fluctuations of ‖u⊥‖ about its running mean make; order 1/dim."""
-        betas = getattr(self.inner, "betas", None)
-        memory = self.inner.momentum if betas is None else betas[0]  # type: ignore[attr-defined]
-        if self.inner.name == "lion":  # a sign has one length
-            return 0.0
-        directions = max(1, dim - 1 - self.zero_mean)
-        return float(closed_forms.rotational_bias(memory, self.update_norm_decay, directions))
 
     def to_dict(self) -> dict[str, Any]:
         return {

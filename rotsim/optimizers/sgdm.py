@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rotsim import closed_forms
 from rotsim.compiled import kernel_part
-from rotsim.errors import require
-from rotsim.optimizers.base import Method, Moments, Optimizer
-
-if TYPE_CHECKING:
-    from rotsim.gradients import GradientPower
+from rotsim.optimizers.base import Optimizer
 
 
 @kernel_part(fastmath={"contract", "nsz", "arcp"})
@@ -54,21 +50,19 @@ class SGDM(Optimizer):
     label = "SGDM"
     linear = True
     update = staticmethod(_update)
+    shape, decay = "identity", "coupled"
 
     lr: float
     weight_decay: float
     momentum: float = 0.9
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        limit = 2 * (1 + self.momentum)
-        require(
-            self.lr * self.weight_decay < limit,
-            "lr * weight_decay",
-            f"be < 2 * (1 + momentum) = {limit:g}, beyond which SGDM diverges",
-            self.lr * self.weight_decay,
-            f"Use weight_decay < {limit / self.lr:g} or a smaller lr",
-        )
+    @property
+    def decay_limit(self) -> float:
+        """Beyond it the recurrence diverges."""
+        return 2 * (1 + self.momentum)
+
+    def _decay_rule(self) -> str:
+        return f"be < 2 * (1 + momentum) = {self.decay_limit:g}, beyond which SGDM diverges"
 
     @classmethod
     def examples(cls) -> tuple[SGDM, SGDM]:
@@ -79,14 +73,3 @@ class SGDM(Optimizer):
 
     def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
         return closed_forms.sgdm_leading_rotation(lr, weight_decay, self.momentum)
-
-    def moments(self, dim: int, power: GradientPower, method: Method) -> Moments:
-        hyper = (self.lr, self.weight_decay, self.momentum)
-        law = (power.scale_squared, power.homogeneity)
-        relaxation = closed_forms.sgdm_relaxation_steps(*hyper, power.homogeneity)
-        if method == "leading":
-            rotation = self.leading_rotation(self.lr, self.weight_decay)
-            norm = closed_forms.sgdm_leading_norm(*hyper, *law)
-            return Moments(norm**2, rotation**2 / 2, relaxation, self.lr * self.weight_decay / (1 + self.momentum))
-        norm_squared = closed_forms.sgdm_exact_norm_squared(*hyper, *law)
-        return Moments(norm_squared, closed_forms.sgdm_exact_one_minus_cosine(*hyper), relaxation, 0.0)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, NoReturn
 
-from rotsim.errors import InvalidInput, text
+from rotsim.errors import text
 from rotsim.optimizers.base import Optimizer
 
 
@@ -25,7 +24,7 @@ class Unmodelled(Optimizer):
     Raises
     ------
     InvalidInput
-        If a rate is out of range or a name is no string; from every method that would need a theory.
+        If a rate is out of range or a name is no string.
     """
 
     name = "unmodelled"
@@ -41,19 +40,6 @@ class Unmodelled(Optimizer):
     @property
     def label(self) -> str:  # type: ignore[override]
         return self.kind
-
-    @classmethod
-    def examples(cls) -> NoReturn:
-        raise InvalidInput("an optimizer without theory has no examples")
-
-    def coefficients(self, *_: Any) -> NoReturn:
-        raise InvalidInput(self.refusal())
-
-    def moments(self, *_: Any) -> NoReturn:
-        raise InvalidInput(self.refusal())
-
-    def leading_rotation(self, *_: Any) -> NoReturn:
-        raise InvalidInput(self.refusal())
 
     def refusal(self) -> str:
         """One line that says what is missing and why.

@@ -42,7 +42,7 @@ import numpy as np
 
 from rotsim.theory.coupled import stationary
 from rotsim.theory.fixed_point import bracketed_root
-from rotsim.theory.second_moment import UpdateCovariance
+from rotsim.theory.walk import exponential_average
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -138,8 +138,7 @@ def _blas() -> ThreadpoolController:
 
 def _frozen(h: float, beta1: float, kept: float, eps: float) -> tuple[float, float]:
     """E x² and 1 - ρ for constant v = 1 + E x²: the walk of `coupled`, which is linear then."""
-    power = (1 - beta1) / (1 + beta1)
-    noise = UpdateCovariance(power, np.array([power]), np.array([beta1]), 0.0)
+    noise = exponential_average(beta1)
 
     def walk(square: float) -> tuple[float, float]:
         step = h / (sqrt(1 + square) + eps)

@@ -20,7 +20,6 @@ import numpy as np
 
 from rotsim.errors import InvalidInput, positive, real
 from rotsim.gradients import Gradient, ScaleInvariant
-from rotsim.optimizers import Rotational
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import equilibrium
@@ -90,7 +89,7 @@ def _followed(
 ) -> tuple[int | None, float]:
     """Steps until a course of at most `FOLLOWED` is settled, None if it is not; and the norm halfway."""
     goal = equilibrium(optimizer, dim, gradient)
-    whole = (goal.relaxation_steps + _memory(optimizer)) * (_BEYOND - log(share)) + 100
+    whole = (goal.relaxation_steps + 1 / (1 - max(optimizer.averages))) * (_BEYOND - log(share)) + 100
     while True:
         steps = min(ceil(whole), FOLLOWED)
         cut = steps < whole  # its end is no equilibrium, and it is compared with that of theory
@@ -133,10 +132,3 @@ def _extrapolated(optimizer: Optimizer, dim: int, gradient: Gradient, start: flo
     memories = counts[0] - alone - growing
     steps = alone * slowest + memories + growing / slowest
     return round(steps) if slowest * abs(alone - 2 * near) <= _EXTRAPOLATED * (FOLLOWED / 2 + steps) else None
-
-
-def _memory(optimizer: Optimizer) -> float:
-    """Steps that the slowest average of the optimizer remembers."""
-    inner = optimizer.inner if isinstance(optimizer, Rotational) else optimizer
-    averages = getattr(inner, "betas", None) or (inner.momentum,)  # type: ignore[attr-defined]
-    return 1 / (1 - max(averages))

@@ -17,10 +17,10 @@ import scipy
 
 from rotsim import closed_forms
 from rotsim.compiled import compiled
-from rotsim.gradients import GradientPower
 from rotsim.optimizers import Lion
-from rotsim.optimizers.base import Moments
-from rotsim.theory.sign import arcsine_modes
+from rotsim.theory.sign import arcsine_modes, discounted_sum
+from rotsim.theory.steady import SteadyState
+from rotsim.theory.walk import decoupled
 
 _LEAST = 1e-200  # of a mean square, in units of the mean: a gradient that is zero for long must not become 0/0
 
@@ -51,7 +51,7 @@ _across = compiled(_across, "lion_bursts", {})
 
 def burst_moments(
     optimizer: Lion, dim: int, series: np.ndarray, judged: slice | None = None, homogeneity: int = 0
-) -> Moments:
+) -> SteadyState:
     """Second moments of Lion's walk over a series of scales, from the norm at which it would stay.
 
     By the law of `derivations.transient.signs_that_change`.
@@ -72,14 +72,14 @@ def burst_moments(
 
     Returns
     -------
-    Moments
+    SteadyState
         Means over the judged steps of E‖w‖², 1 - ρ and E‖Δw‖².
     """
     lr, decay = optimizer.lr, optimizer.lr * optimizer.weight_decay
     kept, judged = 1 - decay, slice(len(series) // 2, None) if judged is None else judged
     square = np.asarray(series, dtype=np.float64) ** 2
     square, across = square / square.mean(), np.empty(len(square))
-    start = optimizer.moments(dim, GradientPower(1.0, homogeneity), "exact").norm_squared
+    start, _ = _steady(optimizer, dim)
     for _ in range(1 + abs(homogeneity)):  # across depends on the start where the gradient follows the norm
         _across(kept, lr, *optimizer.betas, *arcsine_modes(), square, float(homogeneity), float(dim), start, across)
         drive = lr**2 * dim - 2 * kept * lr * across
@@ -91,7 +91,7 @@ def burst_moments(
     relaxation = closed_forms.lion_relaxation_steps(lr, optimizer.weight_decay)
     means = (float(values[judged].mean()) for values in (after, chord / 2, moved))
     norm_squared, one_minus_cosine, update_squared = means
-    return Moments(norm_squared, one_minus_cosine, relaxation, 0.0, update_squared)
+    return SteadyState(norm_squared, one_minus_cosine, relaxation, update_squared=update_squared)
 
 
 def burst_factors(optimizer: Lion, series: np.ndarray, judged: slice | None = None) -> tuple[float, float]:
@@ -110,8 +110,13 @@ def burst_factors(optimizer: Lion, series: np.ndarray, judged: slice | None = No
         Factors > 0.
     """
     bursting = burst_moments(optimizer, 1, series, judged)
-    steady = optimizer.moments(1, GradientPower(1.0, 0), "exact")
+    norm_squared, half = _steady(optimizer, 1)
     return (
-        float(np.sqrt(bursting.one_minus_cosine / steady.one_minus_cosine)),
-        float(np.sqrt(bursting.norm_squared / steady.norm_squared)),
+        float(np.sqrt(bursting.one_minus_cosine / half)),
+        float(np.sqrt(bursting.norm_squared / norm_squared)),
     )
+
+
+def _steady(o: Lion, dim: int) -> tuple[float, float]:
+    """E‖w‖² and 1 - ρ without bursts."""
+    return decoupled(o.lr, o.weight_decay, dim, discounted_sum(1 - o.lr * o.weight_decay, *o.betas))

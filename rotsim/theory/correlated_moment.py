@@ -21,7 +21,6 @@ At φ = 0 it agrees with `second_moment`, which shares nothing with it but the i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -30,6 +29,7 @@ import scipy
 from rotsim import closed_forms
 from rotsim.compiled import compiled, kernel_part
 from rotsim.theory.damped import POINTS, SIDE, integral, lay, tables, widen
+from rotsim.theory.memory import CorrelatedUpdate
 
 _SPACING = 0.03  # of log s in the table: a cubic between its points is off by 1e-8
 _FIRST = 1e-9  # s v below which nothing is damped
@@ -41,29 +41,6 @@ _APART = 1e-3  # roots closer than this count as one
 #: rows: E e^(-ζv), and under it covariances, then means for a shift of one; f is m at the earlier time
 _WEIGHT, _ZZ, _ZM, _MM, _ZF, _MF, _Z, _M, _F = range(9)
 _SHIFTED_Z, _SHIFTED_M, _AGED = 4, 5, 7  # columns of the table after the first four: means of z and m, and by age
-
-
-@dataclass(frozen=True, eq=False)
-class CorrelatedUpdate:
-    """What a coordinate of u = m/√v is like under AR(1) gradients z of unit variance.
-
-    Attributes
-    ----------
-    covariance : ndarray, shape (lags + 1,)
-        E[u_t u_{t+k}] from lag 0 on, to where all memory is gone.
-    overlap : float
-        E[u z] of the same step.
-    response : float
-        κ > 0: what a small lasting shift of z, in deviations, moves u by.
-    shares, roots : ndarray, shape (3,)
-        The answer to a shift j steps ago is κ Σ shares (1 - roots) roots^j, Σ shares = 1 and roots in (-1, 1).
-    """
-
-    covariance: np.ndarray
-    overlap: float
-    response: float
-    shares: np.ndarray
-    roots: np.ndarray
 
 
 @lru_cache(maxsize=256)

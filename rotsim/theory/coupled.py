@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rotsim.theory.second_moment import UpdateCovariance
+from rotsim.theory.walk import UpdateCovariance
 
 
 def stationary(

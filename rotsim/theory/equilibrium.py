@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from math import asin, inf, isnan, sqrt
 from typing import Any
 
 from rotsim.errors import NoEquilibrium, choice, instance, integer
 from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
-from rotsim.optimizers import Optimizer, Rotational
-from rotsim.optimizers.base import Method
-from rotsim.theory import departures
+from rotsim.optimizers.base import Optimizer
+from rotsim.theory.base import Method, required_theory
 from rotsim.theory.boundary import within_floats
 
 
@@ -85,37 +83,36 @@ def equilibrium(
     >>> f"{eq.norm:.4f} {eq.rotation:.6f}"
     '2.2627 0.003244'
     """
-    optimizer = instance("optimizer", optimizer, Optimizer, "a spec such as rotsim.AdamW(...)")
+    theory = required_theory(optimizer)
     choice("method", method, ("exact", "leading"))
     dim, gradient, law = checked_law(dim, gradient)
     if optimizer.weight_decay == 0:
         raise NoEquilibrium(
             "`weight_decay` must be > 0 for an equilibrium to exist; with 0.0 the norm grows without bound"
         )
-    plain = law.white or isinstance(optimizer, Rotational)  # whose angle no gradient changes
-    settle = optimizer.moments if plain else partial(departures.moments, optimizer)
-    moments = settle(dim, law, method)
-    half_chord = sqrt(moments.one_minus_cosine / 2)
-    if isinstance(optimizer, Rotational):  # it turns by an angle, whatever the norm does
-        rotation = 2 * asin(half_chord)
-    elif method == "leading":
+    state = theory.at_rest(dim, law, method)
+    half_chord = sqrt(state.one_minus_cosine / 2)
+    has_norm = optimizer.decay != "none"  # else it keeps any norm, and turns by an angle whatever gradients do
+    if method == "leading" and has_norm:
         rotation = 2 * half_chord
     else:
-        rotation = 2 * asin(min(1.0, half_chord)) * sqrt(gradient.angle_spread(dim)) * moments.angle_factor
-    moved = moments.update_squared
+        rotation = 2 * asin(min(1.0, half_chord))
+        if has_norm:
+            rotation = rotation * sqrt(gradient.angle_spread(dim)) * state.angle_factor
+    moved = state.update_squared
     found = Equilibrium(
-        norm=sqrt(moments.norm_squared),
+        norm=sqrt(state.norm_squared),
         rotation=float(rotation),
-        update_rms=2 * half_chord * sqrt(moments.norm_squared) if moved is None else sqrt(moved),
-        relaxation_steps=float(moments.relaxation_steps),
-        model_error=float(moments.model_error + 1 / dim),
+        update_rms=2 * half_chord * sqrt(state.norm_squared) if moved is None else sqrt(moved),
+        relaxation_steps=float(state.relaxation_steps),
+        model_error=float(state.model_error + 1 / dim),
         method=method,
     )
-    if isinstance(optimizer, Rotational):  # which has no norm of its own
-        sound = 0 < found.rotation < inf
-    else:  # signs that never change bring the weights to rest: then nothing moves
+    if has_norm:  # signs that never change bring the weights to rest: then nothing moves
         sound = all(0 < size < inf for size in (found.norm, found.relaxation_steps))
         sound = sound and all(0 <= motion < inf for motion in (found.rotation, found.update_rms))
+    else:
+        sound = 0 < found.rotation < inf
     if not sound or isnan(found.model_error):
         raise FloatingPointError  # which `within_floats` puts into words
     return found

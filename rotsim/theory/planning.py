@@ -9,7 +9,7 @@ everything, and two determine lr and weight_decay at a given momentum.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -135,7 +135,7 @@ def plan(
         rates = {name: float(np.exp(solved[name])) for name in ("lr", "weight_decay") if name in solved}
         optimizer = spec(**fixed, **held, **rates)
         if "momentum" in solved:
-            return _with_momentum(optimizer, 1 / (1 + float(np.exp(-solved["momentum"]))))
+            return optimizer.with_beta1(1 / (1 + float(np.exp(-solved["momentum"]))))
         return optimizer
 
     def miss(x: np.ndarray) -> np.ndarray:
@@ -151,7 +151,7 @@ def plan(
     solved = _root(miss, start)
     if np.abs(miss(solved)).max() > _PRECISION:
         aims = ", ".join(f"{name}={value:g}" for name, value in {**wanted, **held}.items())
-        raise InvalidInput(f"no {spec.label} reaches {aims} at dim={dim}. {_why(spec.name, wanted)}")
+        raise InvalidInput(f"no {spec.label} reaches {aims} at dim={dim}. {_why(spec, wanted)}")
     optimizer = build(solved)
     return Plan(optimizer, equilibrium(optimizer, dim, gradient))
 
@@ -211,7 +211,7 @@ def transfer(
     batch, length = positive("batch_factor", batch_factor), positive("steps_factor", steps_factor)
     now = equilibrium(optimizer, dim, gradient)
     _plain_class(optimizer.name)
-    changed = optimizer if momentum is None else _with_momentum(optimizer, momentum)
+    changed = optimizer if momentum is None else optimizer.with_beta1(momentum)
     fixed = {f.name: getattr(changed, f.name) for f in fields(changed) if f.name not in ("lr", "weight_decay")}
     rotation = closed_forms.transferred_rotation(now.rotation, batch, length)
     noise = ScaleInvariant() if gradient is None else gradient
@@ -229,18 +229,6 @@ def _plain_class(family: str) -> type[Optimizer]:
     return optimizer_class(family)
 
 
-def _momentum(optimizer: Optimizer) -> float:
-    if hasattr(optimizer, "momentum"):
-        return float(optimizer.momentum)
-    return float(optimizer.betas[0])  # type: ignore[attr-defined]
-
-
-def _with_momentum(optimizer: Optimizer, momentum: float) -> Optimizer:
-    if hasattr(optimizer, "momentum"):
-        return replace(optimizer, momentum=momentum)  # type: ignore[call-arg]
-    return replace(optimizer, betas=(momentum, optimizer.betas[1]))  # type: ignore[attr-defined, call-arg]
-
-
 def _start(
     optimizer: Optimizer, dim: int, wanted: dict[str, float], held: dict[str, float], free: list[str]
 ) -> np.ndarray:
@@ -248,7 +236,7 @@ def _start(
 
     `optimizer` has the momentum that is held, or the default.
     """
-    beta1 = _momentum(optimizer)
+    beta1 = optimizer.beta1
     rotation = wanted.get("rotation")
     if rotation is None:  # of the wanted time scale
         time = wanted.get("relaxation_steps", 500.0)
@@ -288,8 +276,8 @@ def _root(miss: Callable[[np.ndarray], np.ndarray], start: np.ndarray) -> np.nda
     return found
 
 
-def _why(family: str, wanted: dict[str, float]) -> str:
-    lag = "Adam's second moment adds up to 2/(1-β2) steps to relaxation; " if family.startswith("adam") else ""
+def _why(spec: type[Optimizer], wanted: dict[str, float]) -> str:
+    lag = "Adam's second moment adds up to 2/(1-β2) steps to relaxation; " if spec.shape == "inverse root" else ""
     if "rotation" in wanted and "relaxation_steps" in wanted:
         return (
             f"Momentum trades the two: rotation² · relaxation_steps lies between 0 and a bound of at most 1. {lag}"

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import asin, isnan, sqrt
-from typing import TYPE_CHECKING
+from math import asin, sqrt
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rotsim import closed_forms, dataset
 from rotsim.errors import InvalidInput, NoEquilibrium, array, instance, integer, positive, require
 from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
-from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
 from rotsim.schedules import Schedule
-from rotsim.theory import adam_l2_chain
+from rotsim.theory.base import Theory, required_theory
 from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import equilibrium
-from rotsim.theory.fixed_point import noise_variance
-from rotsim.theory.recursion import advance
-from rotsim.theory.second_moment import UpdateCovariance, adam_covariance, felt_eps
-from rotsim.theory.sign import sign_covariance
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -115,7 +110,7 @@ def predict(
     40
     """
     gradient = ScaleInvariant() if gradient is None else gradient
-    dim, law = _checked(optimizer, dim, gradient)
+    theory, dim, law = _checked(optimizer, dim, gradient)
     steps, window = _countable("steps", integer("steps", steps, low=1)), integer("record_every", record_every, low=1)
     start = positive("initial_norm", initial_norm)
     number = np.arange(1, steps + 1)
@@ -123,14 +118,15 @@ def predict(
     wd, wd_digest = _factors("wd_schedule", wd_schedule, number)
     lr, wd = optimizer.lr * lr, optimizer.weight_decay * wd
     _check_stable(optimizer, lr * wd)
-    records, error = advance(optimizer, dim, law, start**2, lr, wd, window)
+    records = np.zeros((-(-steps // window), 6))
+    error = theory.advance(dim, law, start**2, lr, wd, window, records)
     last = np.minimum(np.arange(1, len(records) + 1) * window, steps)
     mean = records / np.diff(last, prepend=0)[:, None]
     rms = np.sqrt(mean[:, :3])
     if not np.isfinite(mean).all() or not (rms[:, 0] > 0).all():
         raise FloatingPointError  # which `within_floats` puts into words
-    if not isinstance(optimizer, Rotational):  # it turns by an angle, whatever the norm does
-        rms[:, 1] *= np.sqrt(gradient.angle_spread(dim) * _young(optimizer, dim, law, start, lr * wd, rms[:, 0], last))
+    if optimizer.decay != "none":  # else it turns by an angle, whatever the norm does
+        rms[:, 1] *= np.sqrt(gradient.angle_spread(dim) * _young(theory, dim, law, start, lr * wd, rms[:, 0], last))
     result = dataset.build(
         "prediction",
         step=last,
@@ -247,31 +243,11 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
     `derivations.adam_l2.dimensionless_chain`.
     """
     gradient = ScaleInvariant() if gradient is None else gradient
-    dim, law = _checked(optimizer, dim, gradient)
+    theory, dim, law = _checked(optimizer, dim, gradient)
     lag = integer("lag", lag, low=0)
     if optimizer.weight_decay == 0:
         raise NoEquilibrium("`weight_decay` must be > 0 for an equilibrium to exist; got 0.0")
-    if isinstance(optimizer, SGDM):
-        fallen = _fallen_linear(optimizer.lr, optimizer.weight_decay, optimizer.momentum, lag)
-    elif isinstance(optimizer, AdamL2):
-        w2 = equilibrium(optimizer, dim, gradient).norm ** 2
-        deviation = sqrt(noise_variance(law, dim, w2))
-        eps, _ = felt_eps(*optimizer.betas, optimizer.eps / deviation)
-        pull = optimizer.lr * optimizer.weight_decay / deviation
-        fallen = adam_l2_chain.fallen(pull, *optimizer.betas, lag, eps)
-        if isnan(fallen):
-            v = deviation**2 + optimizer.weight_decay**2 * w2 / dim
-            beta1, decay = optimizer.betas[0], optimizer.weight_decay / sqrt(v)
-            fallen = _fallen_linear(optimizer.lr * (1 - beta1), decay, beta1, lag)
-    else:
-        if isinstance(optimizer, AdamW):
-            deviation = sqrt(noise_variance(law, dim, equilibrium(optimizer, dim, gradient).norm ** 2))
-            covariance = adam_covariance(*optimizer.betas, optimizer.eps / deviation)
-        elif isinstance(optimizer, Lion):
-            covariance = sign_covariance(*optimizer.betas)
-        else:
-            raise InvalidInput(f"`optimizer` must be AdamW, AdamL2, SGDM or Lion; got {optimizer.describe()}")
-        fallen = _fallen_modes(optimizer.lr, optimizer.weight_decay, covariance, lag)
+    fallen = theory.fallen(dim, law, lag)
     if lag == 0:
         return 0.0
     if not fallen > 0:
@@ -279,31 +255,8 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
     return 2 * asin(min(1.0, sqrt(fallen / 2)))
 
 
-def _fallen_linear(lr: float, weight_decay: float, momentum: float, lag: int) -> float:
-    """1 - ρ_lag of SGDM: its recursion over the lag, an affine map, raised to the power `lag`."""
-    hyper = (lr, weight_decay, momentum)
-    source = closed_forms.sgdm_fallen(*hyper, 0.0, 0.0)
-    near, far = (closed_forms.sgdm_fallen(*hyper, *unit) - source for unit in ((1.0, 0.0), (0.0, 1.0)))
-    step = np.array([[near, far, source], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    first = closed_forms.sgdm_exact_one_minus_cosine(*hyper)  # 1 - ρ_1 = 1 - ρ_{-1}
-    return float((np.linalg.matrix_power(step, lag) @ [0.0, first, 1.0])[0])
-
-
-def _fallen_modes(lr: float, weight_decay: float, covariance: UpdateCovariance, lag: int) -> float:
-    """1 - ρ_lag of w_t = (1 - ηλ) w_{t-1} - η u_t, whose update has this autocovariance: a sum over its modes."""
-    rates, roots = (lr, weight_decay), covariance.roots
-    kept = 1 - lr * weight_decay
-    total = covariance.discounted_sum(kept)
-    norm_squared = closed_forms.lion_exact_norm_squared(*rates, covariance.lag_0, total)
-    alike = np.abs(kept - roots) <= 1e-9 * kept
-    taken = closed_forms.walk_taken(*rates, lag, np.where(alike, 0.0, roots))
-    taken = np.where(alike, closed_forms.walk_taken_alike(*rates, lag), taken)
-    overlap = closed_forms.walk_settled_overlap(*rates, lr, covariance.weights, roots)
-    return float(closed_forms.walk_decayed(*rates, lag) + lr / norm_squared * (overlap * taken).sum())
-
-
 def _young(
-    optimizer: Optimizer, dim: int, law: GradientPower, start: float, decay: np.ndarray, norm: np.ndarray,
+    theory: Theory[Any], dim: int, law: GradientPower, start: float, decay: np.ndarray, norm: np.ndarray,
     last: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
     """How much less than in equilibrium ‖w‖ spreads the angle while part of it is the given start.
@@ -311,18 +264,18 @@ def _young(
     derivations.finite_dim.young_spread, with the share of the start in E‖w‖². Only isotropic noise has this spread.
     Under Adam+L2, whose decay depends on v, and under a momentum whose decay overshoots, the share is taken as 0.
     """
-    if law.homogeneity or isinstance(optimizer, AdamL2):
+    lasting = theory.lasting_decay(decay)
+    if law.homogeneity or lasting is None:
         return np.ones(len(norm))
-    lasting = decay / (1 - getattr(optimizer, "momentum", 0.0))
     left = np.exp(2 * np.cumsum(np.log1p(-np.minimum(lasting, 1 - 1e-12))))
     first = np.append(0, last[:-1])
     share = start**2 * np.add.reduceat(left, first) / (last - first) / norm**2
     return np.asarray(closed_forms.young_angle_spread(dim, np.minimum(1, share)))
 
 
-def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[int, GradientPower]:
-    """Validate what all functions here share; the dimension and the law of the gradient."""
-    instance("optimizer", optimizer, Optimizer, "a spec such as rotsim.AdamW(...)")
+def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[Theory[Any], int, GradientPower]:
+    """Validate what all functions here share; the theory, the dimension and the law of the gradient."""
+    theory = required_theory(optimizer)
     instance("gradient", gradient, Gradient, "a spec such as rotsim.ScaleInvariant()")
     dim = integer("dim", dim, low=3)
     law = gradient.power(dim)
@@ -331,7 +284,7 @@ def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[int, G
             "`gradient` must be Isotropic or ScaleInvariant to be predicted in time; "
             f"got {type(gradient).__name__}, for which rotsim.equilibrium gives the state it settles in"
         )
-    return dim, law
+    return theory, dim, law
 
 
 def _factors(name: str, given: ScheduleLike, step: np.ndarray) -> tuple[np.ndarray, str]:
@@ -357,8 +310,7 @@ def _countable(name: str, steps: int) -> int:
 
 def _check_stable(optimizer: Optimizer, decay: np.ndarray) -> None:
     """Schedules may push lr·wd past where the optimizer's spec would refuse it."""
-    inner = optimizer.inner if isinstance(optimizer, Rotational) else optimizer
-    limit = {AdamW: 1.0, Lion: 1.0, SGDM: 2 * (1 + getattr(inner, "momentum", 0.0))}.get(type(inner), np.inf)
+    limit = optimizer.plain.decay_limit
     largest = float(decay.max())
     require(
         largest < limit,

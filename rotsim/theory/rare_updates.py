@@ -32,7 +32,8 @@ import numpy as np
 
 from rotsim import closed_forms
 from rotsim.theory.fixed_point import bracketed_root
-from rotsim.theory.second_moment import UpdateCovariance, log_product_and_sum
+from rotsim.theory.second_moment import log_product_and_sum
+from rotsim.theory.walk import UpdateCovariance
 
 _STEP = 0.1  # of log s
 _RARE = 1e-4  # relative correction of a squared angle that is left out

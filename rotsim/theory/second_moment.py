@@ -27,7 +27,7 @@ Derivation: `derivations.second_moment`, step by step; no publication is known.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from math import erfc
 
@@ -35,6 +35,7 @@ import numpy as np
 
 from rotsim import closed_forms
 from rotsim.errors import NoEquilibrium
+from rotsim.theory.walk import UpdateCovariance
 
 _STEP = 0.2  # of y; the integrands are analytic within about 0.78 of the real axis: error e^(-2π·0.78/0.2)
 _LEFT = 3.7  # √s = e^(-e^3.7), 1e-18, at the left end
@@ -50,37 +51,6 @@ _DEGREE = 16
 _GEOMETRIC = 0.6  # below this β2, lags are so far apart in b that D is fitted at the lags themselves
 _CONDITION = 1e13  # of the polynomial fit at geometrically spaced nodes, which amplifies rounding by so much
 _PROBES = (*range(14), 21, 34, 55, 144, 377, 987, np.inf)
-
-
-@dataclass(frozen=True, eq=False)
-class UpdateCovariance:
-    """Autocovariance of a coordinate's update: ``lag_0``, then Σ_n weights[n] · roots[n]^k at lags k >= 1.
-
-    Attributes
-    ----------
-    lag_0 : float
-        E[u²] of one coordinate.
-    weights, roots : ndarray, shape (modes,)
-        Roots are in [0, 1).
-    error : float
-        Estimated relative error of quadrature and fit.
-    """
-
-    lag_0: float
-    weights: np.ndarray
-    roots: np.ndarray
-    error: float
-
-    def __call__(self, lag: np.ndarray | int) -> np.ndarray:
-        """Covariance at whole lags >= 0."""
-        lag = np.asarray(lag)
-        modes = (self.weights * self.roots ** lag[..., None]).sum(axis=-1)
-        return np.where(lag == 0, self.lag_0, modes)
-
-    def discounted_sum(self, kept: float) -> float:
-        """Σ_{k>=1} kept^k · covariance(k) / lag_0, for 0 <= kept <= 1."""
-        ratio = kept * self.roots
-        return float((self.weights * ratio / (1 - ratio)).sum() / self.lag_0)
 
 
 def log_product_and_sum(sigma: np.ndarray, beta1: float, beta2: float, power: int = 2) -> tuple[np.ndarray, np.ndarray]:

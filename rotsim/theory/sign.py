@@ -9,10 +9,12 @@ import numpy as np
 
 from rotsim import closed_forms
 from rotsim.errors import require
-from rotsim.theory.second_moment import UpdateCovariance
+from rotsim.theory.memory import CorrelatedUpdate
+from rotsim.theory.walk import UpdateCovariance, discounted
 
 _LARGEST_POWER, _POWER_RATIO = 1e6, 1.5
 MOST_LAGS = 4_000_000  # whose correlations are summed in a second
+_LEAST_BETA2 = 1e-6  # of a momentum, which is divided by: the rest of a shorter memory is as good as none
 _LINEAR = 1e-5  # below this correlation asin(x) = x to 2e-11
 _GAUSS = np.polynomial.legendre.leggauss(24)
 
@@ -85,30 +87,6 @@ def discounted_sum(kept: float, beta1: float, beta2: float) -> float:
     `derivations.lion.arcsine_law`.
     """
     return discounted(kept, closed_forms.lion_sign_correlation(beta1, beta2, _lags(beta2)), beta2)
-
-
-def discounted(kept: float, covariance: np.ndarray, root: float) -> float:
-    """Σ_{k≥1} kept^k K_k of a covariance that goes on geometrically where the array ends.
-
-    Parameters
-    ----------
-    kept : float
-        In [0, 1].
-    covariance : ndarray, shape (lags,)
-        K_k at lags 1, 2, ...
-    root : float
-        In [0, 1), what is left of it from lag to lag after that.
-
-    Returns
-    -------
-    float
-
-    Notes
-    -----
-    The sum of `derivations.lion.arcsine_law`.
-    """
-    faded = covariance * kept ** np.arange(1, len(covariance) + 1)
-    return float(faded.sum() + faded[-1] * kept * root / (1 - kept * root))
 
 
 def discounted_excess(kept: float, covariance: np.ndarray, variance: float) -> float:
@@ -194,3 +172,31 @@ def shifted_discounted_sum(kept: float, beta1: float, beta2: float, mean: float)
     for node, weight in zip(nodes, weights, strict=True):
         covariance += weight * end / 2 * closed_forms.sign_covariance_by_arc(end * (1 + node) / 2, mean)
     return float(lag_0), discounted(kept, covariance, beta2) / float(lag_0)
+
+
+def answering_signs(beta1: float, beta2: float, correlation: float) -> CorrelatedUpdate:
+    """Lion's signs under gradients that know nothing of the weights, and their answer to a pull.
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        In [0, 1).
+    correlation : float
+        φ in (-1, 1).
+
+    Returns
+    -------
+    CorrelatedUpdate
+
+    Notes
+    -----
+    `derivations.lion_autocorrelated.lion_covariance` and `lion_answer`.
+    """
+    beta2 = max(beta2, _LEAST_BETA2)
+    variance = closed_forms.lion_correlated_variance(beta1, beta2, correlation)
+    covariance = 2 / np.pi * np.arcsin(correlated_covariance(beta1, beta2, correlation) / variance)
+    slope = float(np.sqrt(2 / np.pi / variance))
+    overlap = slope * variance * closed_forms.lion_overlap_ratio(beta1, beta2, correlation)
+    lasting = beta1 / beta2  # the momentum as if it had begun with the newest gradient, which the second share mends
+    shares = np.array([lasting, 1 - lasting, 0.0])
+    return CorrelatedUpdate(np.append(1.0, covariance), float(overlap), slope, shares, np.array([beta2, 0.0, 0.0]))

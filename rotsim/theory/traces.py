@@ -14,9 +14,8 @@ import numpy as np
 
 from rotsim import dataset
 from rotsim.gradients import ScaleInvariant
-from rotsim.optimizers import Lion, Unmodelled
 from rotsim.optimizers.base import Optimizer
-from rotsim.theory.bursts import burst_factors
+from rotsim.theory.base import required_theory, theory_of
 from rotsim.theory.equilibrium import equilibrium
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def predict_trace(trace: xr.Dataset) -> xr.Dataset:
     rows = zip(scale, trace["fan_in"].values, trace["lr"].values, trace["weight_decay"].values, strict=True)
     predicted = np.array([_predict_neuron(optimizer, *map(float, row)) for row in rows])
     bursts = np.full((len(predicted), len(BURSTS)), np.nan)
-    if isinstance(optimizer, Lion):
+    if (theory := theory_of(optimizer)) is not None and theory.counts_bursts:
         for name in dict.fromkeys(trace["layer"].values.tolist()):
             here = np.flatnonzero(trace["layer"].values == name)
             rates = (float(trace[key].values[here[0]]) for key in ("lr", "weight_decay"))
@@ -104,7 +103,7 @@ def layer_bursts(trace: xr.Dataset, layer: str, lr: float, weight_decay: float) 
     if not (len(series) and lr > 0 and weight_decay > 0):
         return unknown
     last_half = tick > trace["step"].values[trace.sizes["step"] // 2 - 1]
-    optimizer = dataset.optimizer_of(trace).with_rates(lr, weight_decay)
+    theory = required_theory(dataset.optimizer_of(trace).with_rates(lr, weight_decay))
     factors = []
     for norms in series:
         seen = np.isfinite(norms)
@@ -112,11 +111,11 @@ def layer_bursts(trace: xr.Dataset, layer: str, lr: float, weight_decay: float) 
         judged = len(late)
         if judged * lr * weight_decay * 2 < 1 or (late > 0).mean() < ALIVE:
             continue
-        factors.append(burst_factors(optimizer, norms[seen], slice(-judged, None)))  # type: ignore[arg-type]
+        factors.append(theory.burst_factors(norms[seen], slice(-judged, None)))
     if len(factors) < min(_LEAST_ROWS, len(series)):  # too few for their spread to be known
         return unknown
     overlap = _overlap(trace, layer)
-    few = _sampling_factors(optimizer, overlap)
+    few = _sampling_factors(theory.spec, overlap)
     rotation, norm = np.median(factors, axis=0) / few
     low, high = np.quantile(np.array(factors)[:, 0], [0.16, 0.84])  # as for the measured rotation
     return float(rotation), float(norm), float(1.25 * (high - low) / 2 / np.sqrt(len(factors))), overlap
@@ -131,8 +130,8 @@ def _overlap(trace: xr.Dataset, layer: str) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _sampling_factors(optimizer: Lion, overlap: float) -> tuple[float, float]:
-    """What `burst_factors` makes of Gaussian gradients of one scale with so few independent coordinates.
+def _sampling_factors(optimizer: Optimizer, overlap: float) -> tuple[float, float]:
+    """What the theory makes of Gaussian gradients of one scale with so few independent coordinates.
 
     Their norms fluctuate as the root of a chi-square, which is no burst. To second order in the logarithm of the norm
     both fluctuations add in the logarithm of a factor.
@@ -140,13 +139,13 @@ def _sampling_factors(optimizer: Lion, overlap: float) -> tuple[float, float]:
     if overlap <= 0:
         return 1.0, 1.0
     half = 0.5 / min(1.0, overlap)  # of the degrees of freedom
-    return burst_factors(optimizer, np.sqrt(np.random.default_rng(0).gamma(half, 1 / half, 20_000)))
+    return required_theory(optimizer).burst_factors(np.sqrt(np.random.default_rng(0).gamma(half, 1 / half, 20_000)))
 
 
 def _predict_neuron(
     optimizer: Optimizer, scale: float, fan_in: float, lr: float, weight_decay: float
 ) -> tuple[float, ...]:
-    if isinstance(optimizer, Unmodelled) or not (lr > 0 and weight_decay > 0 and scale > 0 and fan_in >= 2):
+    if theory_of(optimizer) is None or not (lr > 0 and weight_decay > 0 and scale > 0 and fan_in >= 2):
         return (np.nan,) * len(dataset.QUANTITIES)
     # powers of the scale, under Adam+L2 nearly so: two points of a coarse grid serve every neuron between them
     position = np.log(scale) / _GRID

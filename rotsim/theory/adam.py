@@ -1,0 +1,141 @@
+"""What AdamW and Adam+L2 share: an average of gradients over the root of one of their squares, which stays random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf, isfinite, log, sqrt
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+import numpy as np
+
+from rotsim.errors import InvalidInput
+from rotsim.optimizers import AdamL2, AdamW
+from rotsim.theory.adam_in_time import MOST_SPLIT, parts, state
+from rotsim.theory.base import Method
+from rotsim.theory.correlated_moment import correlated_update
+from rotsim.theory.damped import tables
+from rotsim.theory.departures import Departing
+from rotsim.theory.fixed_point import noise_variance, settled
+from rotsim.theory.memory import projection, remembering
+from rotsim.theory.second_moment import adam_covariance, mean_inverse_root
+from rotsim.theory.steady import SteadyState
+
+if TYPE_CHECKING:
+    from rotsim.gradients import GradientPower
+
+AdamSpec = TypeVar("AdamSpec", AdamW, AdamL2)
+
+QUADRATURE = 1e-6  # relative error of the grid in ζ
+LEAST_BETA2 = 1e-12  # β2 below this is as good as 0
+MAX_SWEEPS = 30  # of v and of what depends on it
+CLOSE = 1e-13  # relative change of v at which they end
+
+
+class Adam(Departing[AdamSpec]):
+    """AdamW or Adam+L2."""
+
+    #: The compiled course of `rotsim.theory.adam_in_time`.
+    follow: ClassVar[Callable[..., int]]
+    #: Coordinates are followed in parts by |w| while decay fills v.
+    splits: ClassVar[bool] = False
+
+    # --- in time
+
+    def advance(
+        self, dim: int, law: GradientPower, norm_squared: float, lr: np.ndarray, weight_decay: np.ndarray, window: int,
+        records: np.ndarray,
+    ) -> float:  # fmt: skip
+        o = self.spec
+        adam_covariance(*o.betas)  # refuses betas at which the update has no variance
+        by = parts() if self.splits else (np.zeros(1), np.ones(1), np.ones(1))
+        strongest = np.maximum.accumulate(weight_decay[::-1])[::-1]
+        done = type(self).follow(
+            o.betas[0], max(o.betas[1], LEAST_BETA2), o.eps, tables(), *by, strongest,
+            state(len(by[0]), norm_squared / dim), float(dim), law.scale_squared, float(law.homogeneity), norm_squared,
+            lr, weight_decay, window, records,
+        )  # fmt: skip
+        if done < len(lr):
+            raise InvalidInput(
+                f"weight decay fills Adam's second moment in more than {MOST_SPLIT} steps, by step {done}, of "
+                f"{o.describe()}: weights are too long, or lr * weight_decay too large, for a prediction in seconds. "
+                "Start nearer to the equilibrium norm, predict fewer steps, or simulate"
+            )
+        return QUADRATURE
+
+    # --- departures
+
+    def departed(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> SteadyState:
+        """ε takes of the update what it takes under white noise of the size that the larger norm leads to.
+
+        Neglected is that the spread of v, and a mean inside v, are felt less beside ε. Under Adam+L2 ε lessens the
+        decay as well, which is not taken into account at all.
+        """
+        o = self.spec
+        if law.radial or method == "leading" or o.eps == 0:
+            return super().departed(dim, law, method, white)
+        bare, noise = type(self)(replace(o, eps=0.0)), replace(law, signal=0.0, correlation=0.0)
+        plain = bare.white(dim, noise, "exact")
+        found = bare.departed(dim, law, "exact", plain)
+        growth, turn = found.norm_squared / plain.norm_squared, found.one_minus_cosine / plain.one_minus_cosine
+        felt = white
+        if o.decay == "decoupled" and law.homogeneity:
+            felt = self.white(dim, replace(noise, scale_squared=noise.scale_squared * growth**law.homogeneity), "exact")
+        beside = o.eps / sqrt(noise_variance(law, dim, growth * felt.norm_squared))
+        unequal = 1 - o.betas[1] if o.decay == "decoupled" else 1.0
+        change = unequal * max(abs(log(growth)), abs(log(turn))) + min(1.0, law.signal**2)
+        moved = found.update_squared
+        if moved is not None:
+            moved *= felt.norm_squared * felt.one_minus_cosine / (plain.norm_squared * plain.one_minus_cosine)
+        return SteadyState(
+            growth * felt.norm_squared,
+            turn * felt.one_minus_cosine,
+            found.relaxation_steps * white.relaxation_steps / plain.relaxation_steps,
+            found.model_error - plain.model_error + felt.model_error + self.taken_by_eps(beside) * change,
+            moved,
+        )
+
+    def taken_by_eps(self, beside: float) -> float:
+        """Share of the update that an ε of so many deviations of the gradient takes."""
+        o = self.spec
+        return beside / (1 + beside) if o.betas[1] == 0 else beside / (1 / mean_inverse_root(*o.betas) + beside)
+
+    def correlated(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> SteadyState:
+        if method == "leading":
+            return self.by_factors(law, white)
+        plain = self._remembering(dim, law, 0.0, white.norm_squared)
+        found = self._remembering(dim, law, law.correlation, white.norm_squared)
+        return replace(
+            white,
+            norm_squared=white.norm_squared * (found.norm_squared / plain.norm_squared),
+            one_minus_cosine=white.one_minus_cosine * (found.one_minus_cosine / plain.one_minus_cosine),
+            model_error=white.model_error + found.model_error,
+        )
+
+    def _remembering(self, dim: int, law: GradientPower, correlation: float, start: float) -> SteadyState:
+        """The walk under AR(1) gradients; its error is the share of the gradient's power that moves with w."""
+        o = self.spec
+        update = correlated_update(*o.betas, correlation)
+        kept, decay = (1.0, o.weight_decay) if o.decay == "coupled" else (1 - o.lr * o.weight_decay, 0.0)
+
+        def at(norm_squared: float) -> SteadyState:
+            noise = noise_variance(law, dim, norm_squared)
+            v = noise
+            for _ in range(MAX_SWEEPS):
+                pull = decay * update.response / sqrt(v)
+                projected = projection(o.lr, pull, kept, correlation, update) if law.homogeneity else 0.0
+                walk = remembering(o.lr, pull + projected, kept, correlation, update)
+                if not isfinite(walk.norm_squared):
+                    return SteadyState(inf, 2.0, model_error=inf)
+                overlap = walk.overlap * noise / sqrt(v)  # E w·g, before projection
+                along = overlap**2 * v / noise / walk.norm_squared if law.homogeneity else 0.0  # projected away
+                # of λw, where it meets an overlap as this walk has it: else v might be negative
+                power = decay**2 * (norm_squared / dim if law.homogeneity else walk.norm_squared * noise / v)
+                before, v = v, noise - along + power + (0.0 if law.homogeneity else 2 * decay * overlap)
+                if abs(v / before - 1) < CLOSE:
+                    break
+            moving = (along + power) / noise
+            return SteadyState(dim * walk.norm_squared * noise / v, walk.one_minus_cosine, model_error=moving)
+
+        norm_squared = settled(lambda given: at(given).norm_squared, start)
+        return replace(at(norm_squared), norm_squared=norm_squared)

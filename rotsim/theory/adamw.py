@@ -1,0 +1,114 @@
+"""The theory of AdamW: an average over the root of a random second moment, beside decoupled decay."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+
+from rotsim import closed_forms
+from rotsim.gradients import GradientPower
+from rotsim.optimizers import AdamW
+from rotsim.theory.adam import Adam
+from rotsim.theory.adam_in_time import adamw
+from rotsim.theory.adam_l2_chain import steady
+from rotsim.theory.base import Filling, Method, theory_for
+from rotsim.theory.correlated_moment import signal_update
+from rotsim.theory.coupled import stationary
+from rotsim.theory.fixed_point import falling, noise_variance
+from rotsim.theory.rare_updates import rare_updates
+from rotsim.theory.second_moment import adam_covariance, felt_eps, mean_response
+from rotsim.theory.steady import SteadyState
+from rotsim.theory.walk import UpdateCovariance, decoupled, discounted, fallen
+
+MEMORIES_TO_FILL = 25.0  # e^-25 of what a fresh optimizer lacks is left
+
+
+@theory_for(AdamW)
+class AdamWTheory(Adam[AdamW]):
+    """The exact equilibrium keeps the fluctuations of v, and ε beside them (`derivations.second_moment`)."""
+
+    follow = adamw
+
+    def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
+        o = self.spec
+        lr, weight_decay, beta1, beta2 = o.lr, o.weight_decay, *o.betas
+        relaxation = closed_forms.adamw_relaxation_steps(lr, weight_decay)
+        if law.homogeneity and method == "exact":  # the gradient follows the norm, and v follows the gradient
+            relaxation = closed_forms.adamw_lagged_relaxation_steps(lr, weight_decay, beta2, law.homogeneity)
+        if method == "leading":
+            rotation = o.leading_rotation(lr, weight_decay)
+            norm = closed_forms.adamw_leading_norm(lr, weight_decay, dim)
+            # neglected: finite lr·wd against the momentum window, and the spread of v
+            error = lr * weight_decay / (1 - beta1) + (1 - beta2)
+            return SteadyState(norm**2, rotation**2 / 2, relaxation, error)
+
+        def at(log_norm_squared: float) -> tuple[UpdateCovariance, float, float]:
+            """Updates under the noise that a norm sets, 1 - ρ, and log E‖w‖² beyond what was put in."""
+            covariance = self._updates(dim, law, np.exp(log_norm_squared))
+            total = covariance.discounted_sum(1 - lr * weight_decay)
+            image, half = decoupled(lr, weight_decay, dim * covariance.lag_0, total)
+            return covariance, half, float(np.log(image)) - log_norm_squared
+
+        log_norm_squared = 2 * float(np.log(closed_forms.adamw_leading_norm(lr, weight_decay, dim)))
+        if law.homogeneity:
+            log_norm_squared = falling(lambda x: at(x)[2], log_norm_squared)
+        covariance, half, excess = at(log_norm_squared)
+        norm_squared = float(np.exp(log_norm_squared + excess))
+        deviation = sqrt(noise_variance(law, dim, norm_squared))
+        seen, turned = rare_updates(lr, weight_decay, o.betas, float(o.eps / deviation), dim, covariance)
+        # neglected: that a run mostly sees less of the norm; in the angle, as much as rare updates take of it
+        error = covariance.error + max(abs(np.log(seen)), abs(np.log(turned))) / 2
+        return SteadyState(norm_squared, half, relaxation, error, angle_factor=float(np.sqrt(turned)))
+
+    def _updates(self, dim: int, law: GradientPower, norm_squared: float) -> UpdateCovariance:
+        deviation = sqrt(noise_variance(law, dim, norm_squared))
+        return adam_covariance(*self.spec.betas, float(self.spec.eps / deviation))
+
+    def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
+        updates = self._updates(dim, law, self.white(dim, law, "exact").norm_squared)
+        return fallen(self.spec.lr, self.spec.weight_decay, updates, lag)
+
+    def filling(self, steps: int) -> Filling:
+        """By AdamW's own course without decay, v random as it is: E u² of a coordinate at each step."""
+        o, noise = self.spec, adam_covariance(*self.spec.betas)
+        filling = min(steps, int(np.ceil(MEMORIES_TO_FILL / (1 - max(*o.betas, 0.5)))))
+        one, none, records = np.ones(filling), np.zeros(filling), np.zeros((filling, 6))
+        self.advance(1, GradientPower(1.0, 0), 1.0, one, none, 1, records)
+        length = np.append(records[:, 2], np.full(steps - filling, records[-1, 2])) / noise.lag_0
+        return Filling(length, 1 - o.betas[0] ** np.arange(1.0, steps + 1), np.zeros(steps), noise)
+
+    # --- departures
+
+    def walk(self, noise: float, mean: float, decayed: float, radial: float) -> SteadyState:
+        o, (response, memory) = self.spec, mean_response(*self.spec.betas)
+        v = noise + mean
+        gain = response / sqrt(v)
+        square, half = stationary(o.lr, radial * gain, memory, adam_covariance(*o.betas), 1 - o.lr * o.weight_decay)
+        return SteadyState(square * noise / v, half, decay=o.weight_decay / gain)
+
+    def pulled(self, noise: float, radial: float) -> SteadyState:
+        """Exactly: the chain of one coordinate (`derivations.adam_l2.dimensionless_chain`)."""
+        o = self.spec
+        eps, left_out = felt_eps(*o.betas, o.eps / sqrt(noise))
+        found = steady(o.lr * radial / sqrt(noise), *o.betas, 1 - o.lr * o.weight_decay, eps)
+        gain = mean_response(*o.betas)[0] / (sqrt(noise * (1 + found.square)) + eps * sqrt(noise))
+        square, error = found.square * noise / radial**2, found.error + left_out
+        return SteadyState(square, found.one_minus_cosine, model_error=error, decay=o.weight_decay / gain)
+
+    def beside_mean(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> tuple[float, ...]:
+        o = self.spec
+        if method == "leading":
+            share = float(closed_forms.adamw_noise_share(law.signal))
+            fixed = closed_forms.adamw_fixed_norm_squared(o.weight_decay, dim, law.signal)
+            return fixed, white.norm_squared * share, white.one_minus_cosine
+        mean, covariance = signal_update(*o.betas, law.signal)
+        total = discounted(1 - o.lr * o.weight_decay, covariance[1:], o.betas[1]) / covariance[0]
+        return dim * (mean / o.weight_decay) ** 2, *decoupled(o.lr, o.weight_decay, dim * covariance[0], total)
+
+    def declared_signal(
+        self, law: GradientPower, dim: int, norm_squared: float, walk: SteadyState, aligned: float
+    ) -> float:
+        """Products of the pull and the spread of v."""
+        pull = float(closed_forms.signal_pull(aligned, walk.decay))
+        return pull**2 * norm_squared * (1 - aligned) / (noise_variance(law, dim, norm_squared) * dim)

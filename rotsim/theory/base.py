@@ -1,0 +1,216 @@
+"""What theory has to say of one optimizer, and where it is found: `theory_of`.
+
+All that is known of an optimizer is one file, `rotsim/theory/NAME.py`, with one class that `theory_for` registers.
+Mathematics that several optimizers share, or that is hard, stands in files named by subject; theories call it.
+An optimizer without a theory is measured and simulated, and not predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from math import inf
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+
+import numpy as np
+
+from rotsim import closed_forms
+from rotsim.errors import InvalidInput, instance
+from rotsim.optimizers.base import Optimizer
+from rotsim.theory.steady import SteadyState
+from rotsim.theory.walk import UpdateCovariance
+
+if TYPE_CHECKING:
+    from rotsim.gradients import GradientPower
+
+Method = Literal["exact", "leading"]
+Spec = TypeVar("Spec", bound=Optimizer)
+T = TypeVar("T", bound="type[Theory[Any]]")
+
+SCALE_INVARIANT = -1  # homogeneity of E‖g‖² in E‖w‖² behind a normalisation
+
+#: Optimizers whose theory is `rotsim/theory/NAME.py`, read when it is asked for. A new one is one name here.
+_HERE = ("adamw", "adam_l2", "sgdm", "lion", "rotational")
+_THEORIES: dict[type[Optimizer], type[Theory[Any]]] = {}
+
+
+class Filling(NamedTuple):
+    """What updates are like while a fresh optimizer's averages fill, each of shape (steps,), and once they are full.
+
+    ``length`` is E‖u‖² over its final value, ``correction`` the factor that bias correction divides by, ``doubt`` the
+    declared share of the radial part; ``noise`` is the autocovariance of a coordinate in the end.
+    """
+
+    length: np.ndarray
+    correction: np.ndarray
+    doubt: np.ndarray
+    noise: UpdateCovariance
+
+
+class Theory(Generic[Spec]):
+    """What is known of one optimizer with its hyperparameters. A subclass gives `white`, and what else it knows.
+
+    What it leaves out is refused in a sentence. Attributes say how far the prediction holds for real gradients, which
+    `rotsim.diagnosis` asks before it looks at agreement.
+
+    Parameters
+    ----------
+    spec : Optimizer
+    """
+
+    #: E‖g̃‖⁴/(E‖g̃‖²)² of bursting gradients that changes rotation or norm by 10 %; random walks with `Bursts`.
+    burst_limit: ClassVar[float] = inf
+    #: Bursts change the rotation, and the prediction takes their course into account (`burst_factors`).
+    counts_bursts: ClassVar[bool] = False
+    #: Steps are linear enough in gradients for a radial part of theirs to act as weight decay.
+    feels_radial: ClassVar[bool] = True
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+
+    # --- at rest
+
+    def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
+        """Steady state for fan-in `dim` and white gradients with E‖g‖² = G·(E‖w‖²)^p."""
+        raise NotImplementedError
+
+    def at_rest(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
+        """Steady state under any law that the theory covers; `InvalidInput` under another."""
+        if not law.white:
+            raise InvalidInput(
+                "`gradient` must be Isotropic or ScaleInvariant to be predicted under "
+                f"{self.spec.label}; got one with {law}. Simulate it instead"
+            )
+        return self.white(dim, law, method)
+
+    # --- in time
+
+    def advance(
+        self, dim: int, law: GradientPower, norm_squared: float, lr: np.ndarray, weight_decay: np.ndarray, window: int,
+        records: np.ndarray,
+    ) -> float:  # fmt: skip
+        """Second moments over ``len(lr)`` steps from a fresh optimizer state and ‖w_0‖² = `norm_squared`.
+
+        Adds to ``records``, shape (windows, 6): sums over each window of E‖w‖², E[angle²] and E‖Δw‖², and of the
+        declared relative errors of their square roots. Returns the declared relative error of all, apart from 1/dim.
+        """
+        raise InvalidInput(f"{self.spec.label} has an equilibrium in theory, but no course in time; simulate it")
+
+    def lasting_decay(self, decay: np.ndarray) -> np.ndarray | None:
+        """Share of ‖w‖ that a step at lr·weight_decay = `decay` takes in the long run; None if it depends on more."""
+        return decay
+
+    def filling(self, steps: int) -> Filling:
+        """The update while averages fill, which the course of the rotational variant follows."""
+        raise InvalidInput(f"the rotational variant of {self.spec.label} has no course in theory; simulate it")
+
+    # --- at a lag
+
+    def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
+        """1 - the correlation of weights `lag` steps apart in equilibrium."""
+        raise InvalidInput(f"the rotation of {self.spec.label} over many steps is not known; simulate it")
+
+    # --- what real gradients change, to leading order
+
+    def correlation_factors(self, autocorrelation: np.ndarray) -> tuple[float, float]:
+        """Rotation and norm under gradients with this autocorrelation (lags + 1,), over those under white noise."""
+        power = self.average_power(autocorrelation)
+        if not power > 0:
+            return float("nan"), float("nan")
+        turned, grown = self.power_factors(power, power, SCALE_INVARIANT)
+        return float(np.sqrt(turned)), float(np.sqrt(grown))
+
+    def average_power(self, autocorrelation: np.ndarray) -> float:
+        """E‖m‖² under correlated gradients over that under white noise (`derivations.autocorrelated.power_factor`)."""
+        given = np.asarray(autocorrelation, dtype=float)
+        lag = np.arange(1, len(given))
+        return 1 + 2 * float((self.spec.beta1**lag * given[1:]).sum())
+
+    def power_factors(self, power: float, growth: float, homogeneity: int) -> tuple[float, float]:
+        """Squared rotation and norm where E‖m‖² and the growth of ‖w‖² are so many times those of white noise."""
+        return float(closed_forms.correlated_squared_rotation(power, growth)), growth
+
+    def norm_factor(self, square_step: float, dim: int, around: float) -> float:
+        """Norm over that of white noise, by E(update)²/lr² of a coordinate as recorded; `around` is θ‖w‖ predicted."""
+        return self.spec.lr * float(np.sqrt(dim * square_step)) / around
+
+    def decay_rate(self, rotation: float) -> float:
+        """Share of ‖w‖² that decay takes per step, in equilibrium with `rotation`."""
+        return float(closed_forms.decay_per_step(self.spec.beta1, rotation))
+
+    def radial_share(self, series: np.ndarray, coordinate: np.ndarray) -> np.ndarray:
+        """P/λ, from the recorded radial part over λ; `coordinate` is the RMS of a gradient coordinate, per neuron."""
+        return series
+
+    def balance_factor(self, radial: float, growth: float) -> float:
+        """θ over that in equilibrium where P/λ is `radial` and ‖w‖² grows by `growth` of what decay takes."""
+        pulled = radial + growth > -1
+        return float(closed_forms.turn_while_growing(radial, growth)) if pulled else float("nan")
+
+    def corrected_rotation(
+        self, predicted: float, radial: float, growth: float, along: float, correlation_factor: float
+    ) -> float:
+        """The prediction with what a trace measured put in; `along` is the share of ‖Δw‖² along the weights."""
+        # the balance of ‖w‖² holds whatever the gradient's statistics: decay, P and growth against the whole update
+        return predicted * self.balance_factor(radial, growth) * float(np.sqrt(1 - along))
+
+    def burst_factors(self, series: np.ndarray, judged: slice | None = None) -> tuple[float, float]:
+        """Rotation and norm under a series of gradient norms, over those under steady ones; see `counts_bursts`."""
+        raise InvalidInput(f"bursts are not part of the theory of {self.spec.label}")
+
+
+def theory_for(kind: type[Optimizer]) -> Callable[[T], T]:
+    """Register a `Theory` as that of a spec class.
+
+    Parameters
+    ----------
+    kind : type
+        A subclass of `Optimizer`.
+
+    Returns
+    -------
+    callable
+        A decorator of the theory's class.
+    """
+
+    def register(theory: T) -> T:
+        _THEORIES[kind] = theory
+        return theory
+
+    return register
+
+
+def theory_of(optimizer: Optimizer) -> Theory[Any] | None:
+    """The theory of an optimizer with its hyperparameters; None for one that is only measured.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+
+    Returns
+    -------
+    Theory or None
+    """
+    kind = type(optimizer)
+    if kind not in _THEORIES and kind.name in _HERE:
+        import_module(f"rotsim.theory.{kind.name}")
+    found = _THEORIES.get(kind)
+    return None if found is None else found(optimizer)
+
+
+def required_theory(optimizer: Any) -> Theory[Any]:
+    """`theory_of` an argument called `optimizer`; `InvalidInput` if it is no spec or has no theory.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+
+    Returns
+    -------
+    Theory
+    """
+    spec: Optimizer = instance("optimizer", optimizer, Optimizer, "a spec such as rotsim.AdamW(...)")
+    found = theory_of(spec)
+    if found is None:
+        raise InvalidInput(spec.refusal())
+    return found

@@ -1,0 +1,93 @@
+"""The theory of rotational variants (`derivations.rotational`): the angle of every step at a norm that stays."""
+
+from __future__ import annotations
+
+from math import inf, nan
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rotsim import closed_forms
+from rotsim.errors import InvalidInput
+from rotsim.optimizers import Rotational
+from rotsim.theory.base import Method, Theory, required_theory, theory_for
+from rotsim.theory.record import kernel
+from rotsim.theory.steady import SteadyState
+
+if TYPE_CHECKING:
+    from rotsim.gradients import GradientPower
+
+
+@kernel
+def _rotational(  # type: ignore[no-untyped-def]
+    angle, forget, length, correction, weights, roots, norm_squared, error, doubt, window, records
+):
+    overlap = np.zeros_like(weights)  # of ŵ with each mode of the update
+    mean = 0.0
+    for t in range(len(angle)):
+        radial = 0.0  # E[u_t·ŵ_{t-1}]: older gradients are not orthogonal to weights that have turned since
+        for n in range(len(weights)):
+            radial += roots[n] * overlap[n] / correction[t]
+        across = closed_forms.rotational_across(radial, length[t])
+        mean = closed_forms.rotational_mean_length(forget, across, mean)
+        square = closed_forms.rotational_squared_angle(forget, t + 1, angle[t], across, mean)
+        turned = np.sqrt(square)
+        rate = closed_forms.rotational_rate(turned, across)
+        kept = closed_forms.rotational_kept(rate, radial, turned)
+        for n in range(len(weights)):
+            weight = length[t] * correction[t] * weights[n]
+            overlap[n] = closed_forms.rotational_mode_overlap(rate, overlap[n], weight, roots[n], kept)
+        record = records[t // window]
+        record[0] += norm_squared
+        record[1] += square
+        record[2] += 2 * norm_squared * closed_forms.turned_one_minus_cosine(turned)
+        declared = error + doubt[t] * radial**2 / across
+        record[4] += declared
+        record[5] += declared
+
+
+@theory_for(Rotational)
+class RotationalTheory(Theory[Rotational]):
+    """Its angle is that of the rule, whatever the gradient, but for the length of updates, which fluctuates."""
+
+    def at_rest(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
+        return self.white(dim, law, method)
+
+    def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
+        o = self.spec
+        rotation = float(o.leading_rotation(o.lr, o.weight_decay))
+        bias = self.angle_bias(dim) if method == "exact" else 0.0
+        # neglected: the second order in 1/dim, and how a random v spreads the update's length
+        half = closed_forms.turned_one_minus_cosine(rotation * np.sqrt(1 + bias))
+        return SteadyState(nan, float(half), 0.0, abs(bias))
+
+    def angle_bias(self, dim: int) -> float:
+        """Mean square angle over θ², less one, which fluctuations of ‖u⊥‖ about its running mean make; order 1/dim."""
+        o = self.spec
+        if o.inner.shape == "sign":  # of one length
+            return 0.0
+        directions = max(1, dim - 1 - o.zero_mean)
+        return float(closed_forms.rotational_bias(o.beta1, o.update_norm_decay, directions))
+
+    def advance(
+        self, dim: int, law: GradientPower, norm_squared: float, lr: np.ndarray, weight_decay: np.ndarray, window: int,
+        records: np.ndarray,
+    ) -> float:  # fmt: skip
+        """With the filling of the inner average, and the part of older gradients that weights have turned towards."""
+        o, bias = self.spec, self.angle_bias(dim)
+        angle = o.leading_rotation(lr, weight_decay) * np.sqrt(1 + bias)
+        length, correction, doubt, noise = required_theory(o.inner).filling(len(lr))
+        modes = noise.weights / noise.lag_0, noise.roots
+        fixed = (angle, o.update_norm_decay, length, correction, *modes)
+        _rotational(*fixed, norm_squared, abs(bias), doubt, window, records)
+        return 0.0
+
+    def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
+        raise InvalidInput(f"`optimizer` must be AdamW, AdamL2, SGDM or Lion; got {self.spec.describe()}")
+
+    def correlation_factors(self, autocorrelation: np.ndarray) -> tuple[float, float]:
+        return 1.0, 1.0
+
+    def decay_rate(self, rotation: float) -> float:
+        """The norm is back at once."""
+        return inf

@@ -1,0 +1,149 @@
+r"""Every optimizer as a filter of gradients, a shape and a decay: the sums over lags that all of them share.
+
+A filter turns gradients into an average, of which the correlation r_k from step to step matters. A shape turns the
+average into the update u: identity, sign, division by √v. It turns r_k into the autocovariance K_k = E[u_t u_{t+k}].
+With decoupled decay, w_t = a w_{t-1} - η u_t and a = 1 - ηλ, one sum over lags then gives norm and rotation:
+
+.. math::
+    S = \sum_{k\ge1} a^k K_k / K_0, \qquad E\|w\|^2 = \frac{η^2 C K_0 (1 + 2S)}{1-a^2}.
+
+The derivation is that of `derivations.lion`, which asks nothing of u but its autocovariance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rotsim import closed_forms
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateCovariance:
+    """Autocovariance of a coordinate's update: ``lag_0``, then Σ_n weights[n] · roots[n]^k at lags k >= 1.
+
+    Attributes
+    ----------
+    lag_0 : float
+        E[u²] of one coordinate.
+    weights, roots : ndarray, shape (modes,)
+        Roots are in [0, 1).
+    error : float
+        Estimated relative error of quadrature and fit.
+    """
+
+    lag_0: float
+    weights: np.ndarray
+    roots: np.ndarray
+    error: float = 0.0
+
+    def __call__(self, lag: np.ndarray | int) -> np.ndarray:
+        """Covariance at whole lags >= 0."""
+        lag = np.asarray(lag)
+        modes = (self.weights * self.roots ** lag[..., None]).sum(axis=-1)
+        return np.where(lag == 0, self.lag_0, modes)
+
+    def discounted_sum(self, kept: float) -> float:
+        """Σ_{k>=1} kept^k · covariance(k) / lag_0, for 0 <= kept <= 1."""
+        ratio = kept * self.roots
+        return float((self.weights * ratio / (1 - ratio)).sum() / self.lag_0)
+
+
+def exponential_average(beta: float) -> UpdateCovariance:
+    """The filter m ← β m + (1-β) g of white gradients of unit variance, its shape the identity.
+
+    Parameters
+    ----------
+    beta : float
+        In [0, 1).
+
+    Returns
+    -------
+    UpdateCovariance
+
+    Notes
+    -----
+    `derivations.lion.covariance` at β1 = β2.
+    """
+    power = (1 - beta) / (1 + beta)
+    return UpdateCovariance(power, np.array([power]), np.array([beta]))
+
+
+def discounted(kept: float, covariance: np.ndarray, root: float) -> float:
+    """Σ_{k≥1} kept^k K_k of a covariance that goes on geometrically where the array ends.
+
+    Parameters
+    ----------
+    kept : float
+        In [0, 1].
+    covariance : ndarray, shape (lags,)
+        K_k at lags 1, 2, ...
+    root : float
+        In [0, 1), what is left of it from lag to lag after that.
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    The sum of `derivations.lion.arcsine_law`.
+    """
+    faded = covariance * kept ** np.arange(1, len(covariance) + 1)
+    return float(faded.sum() + faded[-1] * kept * root / (1 - kept * root))
+
+
+def decoupled(lr: float, weight_decay: float, power: float, total: float) -> tuple[float, float]:
+    """E‖w‖² and 1 - ρ of w ← (1-ηλ) w - η u.
+
+    Parameters
+    ----------
+    lr, weight_decay : float
+        Both > 0, their product < 1.
+    power : float
+        E‖u‖² of the neuron.
+    total : float
+        S of the module docstring.
+
+    Returns
+    -------
+    norm_squared, one_minus_cosine : float
+
+    Notes
+    -----
+    `derivations.lion.exact_norm_squared` and `exact_one_minus_cosine`.
+    """
+    return (
+        float(closed_forms.lion_exact_norm_squared(lr, weight_decay, power, total)),
+        float(closed_forms.lion_exact_one_minus_cosine(lr, weight_decay, total)),
+    )
+
+
+def fallen(lr: float, weight_decay: float, covariance: UpdateCovariance, lag: int) -> float:
+    """1 - ρ_lag of the same walk: a sum over the modes of its update.
+
+    Parameters
+    ----------
+    lr, weight_decay : float
+        Both > 0, their product < 1.
+    covariance : UpdateCovariance
+    lag : int
+        >= 0.
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    `derivations.transient.over_many_steps`.
+    """
+    rates, roots = (lr, weight_decay), covariance.roots
+    kept = 1 - lr * weight_decay
+    norm_squared, _ = decoupled(*rates, covariance.lag_0, covariance.discounted_sum(kept))
+    alike = np.abs(kept - roots) <= 1e-9 * kept
+    taken = closed_forms.walk_taken(*rates, lag, np.where(alike, 0.0, roots))
+    taken = np.where(alike, closed_forms.walk_taken_alike(*rates, lag), taken)
+    overlap = closed_forms.walk_settled_overlap(*rates, lr, covariance.weights, roots)
+    return float(closed_forms.walk_decayed(*rates, lag) + lr / norm_squared * (overlap * taken).sum())
