@@ -18,8 +18,8 @@ def linear_response(h, beta1, beta2, kept, square):
     """E x² and 1 - ρ as the walk of `coupled` has them, at the v of E x² = `square`."""
     response, memory = second_moment.mean_response(beta1, beta2)
     noise = second_moment.adam_covariance(beta1, beta2)
-    image, half = coupled.stationary(h, response / np.sqrt(1 + square), memory, noise, kept)
-    return image / (1 + square), half
+    linear = coupled.stationary(h, response / np.sqrt(1 + square), memory, noise, kept)
+    return linear.norm_squared / (1 + square), linear.one_minus_cosine
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def linear_response(h, beta1, beta2, kept, square):
 def test_agrees_with_a_simulation_where_linear_response_fails(h, betas, kept):
     """The chain as it is written, in float64: 12 000 coordinates, errors from their spread."""
     (beta1, beta2), generator, expected = betas, np.random.default_rng(4), chain.steady(h, *betas, kept)
-    x = np.sqrt(expected.square) * generator.standard_normal(12_000)
+    x = np.sqrt(expected.norm_squared) * generator.standard_normal(12_000)
     m, v = np.zeros_like(x), np.ones_like(x)
     square, moved = np.zeros_like(x), np.zeros_like(x)
     for t in range(1600):
@@ -49,9 +49,9 @@ def test_agrees_with_a_simulation_where_linear_response_fails(h, betas, kept):
     half = moved.mean() / (2 * square.mean())
     half_error = (moved / moved.mean() - square / square.mean()).std() / np.sqrt(len(x))
     k = chance.errors(len(x), 2)
-    assert abs(square.mean() / expected.square - 1) < k * error + 2 * expected.error
-    assert abs(half / expected.one_minus_cosine - 1) < k * half_error + 2 * expected.error
-    wrong, wrong_half = linear_response(h, *betas, kept, expected.square)
+    assert abs(square.mean() / expected.norm_squared - 1) < k * error + 2 * expected.model_error
+    assert abs(half / expected.one_minus_cosine - 1) < k * half_error + 2 * expected.model_error
+    wrong, wrong_half = linear_response(h, *betas, kept, expected.norm_squared)
     assert abs(square.mean() / wrong - 1) > k * error or abs(half / wrong_half - 1) > k * half_error
 
 
@@ -62,8 +62,8 @@ def test_small_steps_are_the_quadrature_of_the_noise(betas, h):
     noise, (response, _) = second_moment.adam_covariance(*betas), second_moment.mean_response(*betas)
     found = chain.steady(h, *betas)
     growth = noise.lag_0 * (1 + 2 * noise.discounted_sum(1.0))
-    assert found.square == pytest.approx(h * growth / (2 * response), rel=1e-5)
-    assert 2 * found.square * found.one_minus_cosine == pytest.approx(h**2 * noise.lag_0, rel=1e-5)
+    assert found.norm_squared == pytest.approx(h * growth / (2 * response), rel=1e-5)
+    assert 2 * found.norm_squared * found.one_minus_cosine == pytest.approx(h**2 * noise.lag_0, rel=1e-5)
     assert growth / response != pytest.approx(1, rel=1e-5)  # constant v
 
 
@@ -84,9 +84,9 @@ def test_constant_second_moment_is_the_limit(h, beta1):
     gaps = []
     for beta2 in (1 - 1e-5, 1 - 1e-6):
         found = chain.steady(h, beta1, beta2)
-        image = closed_forms.adam_l2_exact_norm_squared_map(h, 1.0, beta1, 1.0, found.square, 1.0, 0.0)
-        half = closed_forms.adam_l2_exact_one_minus_cosine(h, 1.0, beta1, 1 + found.square)
-        gaps.append([found.square / image - 1, found.one_minus_cosine / half - 1])
+        image = closed_forms.adam_l2_exact_norm_squared_map(h, 1.0, beta1, 1.0, found.norm_squared, 1.0, 0.0)
+        half = closed_forms.adam_l2_exact_one_minus_cosine(h, 1.0, beta1, 1 + found.norm_squared)
+        gaps.append([found.norm_squared / image - 1, found.one_minus_cosine / half - 1])
     assert np.abs(gaps[1]).max() < 2e-5
     assert np.abs(gaps[1]).max() < 0.3 * np.abs(gaps[0]).max()
 
@@ -99,20 +99,20 @@ def test_constant_second_moment_is_the_limit(h, beta1):
 def test_declared_error_covers_a_finer_cut(case):
     """Degree 8 with 28 points, in the range of the exactness experiment and beyond it."""
     found = chain.steady(*case)
-    square, moved = chain._solve(*case, 1.0, 0.0, 8, 28, found.square)
-    off = np.abs(np.log([square / found.square, moved / (2 * square) / found.one_minus_cosine])).max() / 2
-    assert off < found.error
-    assert found.error < 1e-4 or case[0] >= 1 or case[2] < 0.5
+    square, moved = chain._solve(*case, 1.0, 0.0, 8, 28, found.norm_squared)
+    off = np.abs(np.log([square / found.norm_squared, moved / (2 * square) / found.one_minus_cosine])).max() / 2
+    assert off < found.model_error
+    assert found.model_error < 1e-4 or case[0] >= 1 or case[2] < 0.5
 
 
 def test_declared_error_in_the_range_of_the_exactness_experiment():
     cases = [(o.lr * o.weight_decay, *o.betas) for o in settings("adam_l2", 60)]
-    assert max(chain.steady(*case).error for case in cases) < 1e-5
+    assert max(chain.steady(*case).model_error for case in cases) < 1e-5
 
 
 def test_where_the_cut_does_not_converge_the_error_is_infinite():
     found = chain.steady(1.0, 0.98, 0.5)
-    assert found.error == np.inf and 0 < found.square < 2 and 0 < found.one_minus_cosine < 2
+    assert found.model_error == np.inf and 0 < found.norm_squared < 2 and 0 < found.one_minus_cosine < 2
     eq = rotsim.equilibrium(rotsim.AdamL2(0.1, 10.0, (0.98, 0.5)), 64, rotsim.Isotropic())
     assert eq.model_error == np.inf and np.isfinite([eq.norm, eq.rotation]).all()
 
@@ -121,13 +121,13 @@ def test_a_sign_without_memory():
     """β1 = β2 = 0: x' = x - h sign(z + x) is a walk on a lattice, whose law follows from detailed balance."""
     h = 0.3
     found = chain.steady(h, 0.0, 0.0)
-    assert 2 * found.square * found.one_minus_cosine == pytest.approx(h * h, rel=1e-5)
+    assert 2 * found.norm_squared * found.one_minus_cosine == pytest.approx(h * h, rel=1e-5)
     x = h * np.arange(-20, 21)
     up = ndtr(-x)
     weight = np.concatenate([[0.0], np.cumsum(np.log(up[:-1] / (1 - up[1:])))])
     law = np.exp(weight - weight.max())
-    assert found.square == pytest.approx((law * x**2).sum() / law.sum(), rel=1e-5)
-    assert found.square == pytest.approx(chain.steady(h, 0.0, 1e-6).square, rel=0.01)  # continuous in β2
+    assert found.norm_squared == pytest.approx((law * x**2).sum() / law.sum(), rel=1e-5)
+    assert found.norm_squared == pytest.approx(chain.steady(h, 0.0, 1e-6).norm_squared, rel=0.01)  # continuous in β2
 
 
 @pytest.mark.parametrize("betas", [(0.98, 0.9), (0.9, 0.999)], ids=str)
@@ -147,7 +147,7 @@ def test_correlation_over_many_steps(h, betas):
     assert chain.fallen(h, *betas, 0) == 0
     assert chain.fallen(h, *betas, 1) == pytest.approx(expected.one_minus_cosine, rel=1e-4)
     assert chain.fallen(h, *betas, 10**7) == pytest.approx(1, rel=1e-9)
-    x = np.sqrt(expected.square) * generator.standard_normal(6000)
+    x = np.sqrt(expected.norm_squared) * generator.standard_normal(6000)
     m, v = np.zeros_like(x), np.ones_like(x)
     lags, past = (1, 5, 20), []
     square, fallen = np.zeros_like(x), np.zeros((len(lags), len(x)))

@@ -8,7 +8,7 @@ from scipy.signal import lfilter
 
 import rotsim
 from rotsim import closed_forms
-from rotsim.theory import coupled, second_moment
+from rotsim.theory import coupled, second_moment, walk
 from tests import chance
 
 
@@ -16,17 +16,16 @@ from tests import chance
 @pytest.mark.parametrize("beta1", [0.0, 0.5, 0.9])
 def test_constant_second_moment_gives_the_closed_form(beta1, decay):
     """With one noise mode, that of the momentum, the walk is the AR(2) of derivations.adam_l2."""
-    lag_0 = (1 - beta1) / (1 + beta1)
-    noise = second_moment.UpdateCovariance(lag_0, np.array([lag_0]), np.array([beta1]), 0.0)
+    noise = walk.exponential_average(beta1)
     lr = 0.01
-    norm_squared, one_minus_cosine = coupled.stationary(lr, decay / lr, beta1, noise)
+    found = coupled.stationary(lr, decay / lr, beta1, noise)
     if decay * (1 - beta1) >= 2 * (1 + beta1):
-        assert norm_squared == np.inf
+        assert found.norm_squared == np.inf
         return
     step = lr * (1 - beta1)
     gain = step * (1 + beta1) / (decay / lr * (1 - beta1) * (2 * (1 + beta1) - step * decay / lr))
-    assert norm_squared == pytest.approx(gain, rel=1e-12)
-    assert one_minus_cosine == pytest.approx(
+    assert found.norm_squared == pytest.approx(gain, rel=1e-12)
+    assert found.one_minus_cosine == pytest.approx(
         closed_forms.adam_l2_exact_one_minus_cosine(lr, decay / lr, beta1, 1.0), rel=1e-12
     )
 

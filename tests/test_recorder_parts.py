@@ -20,6 +20,8 @@ from rotsim.measure.sample import VARIABLES, sample, window_means  # noqa: E402
 from rotsim.measure.scales import ScaleSampler  # noqa: E402
 from rotsim.measure.selection import row_labels, select  # noqa: E402
 from rotsim.measure.windows import Windows, merged  # noqa: E402
+from rotsim.optimizers import Unmodelled  # noqa: E402
+from tests.conftest import EXAMPLES  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,6 +39,7 @@ def normal(*shape, seed=0):
 @pytest.mark.parametrize("rule", ["adamw", "adam_l2", "sgdm", "lion", "unmodelled"])
 def test_a_window_is_the_average_of_its_steps_row_by_row(rule):
     group = {"weight_decay": 0.1, "betas": (0.9, 0.95), "eps": 1e-3}
+    spec = EXAMPLES[rule] if rule in EXAMPLES else Unmodelled(0.1, 0.1, kind="Muon", why="it is new")
     sums, rows = 0.0, [[] for _ in range(4)]
     for step in range(1, 6):
         before, after, g = (normal(4, 3, seed=10 * step + i) for i in range(3))
@@ -46,7 +49,7 @@ def test_a_window_is_the_average_of_its_steps_row_by_row(rule):
             g[3, 1] = torch.inf
         v = normal(4, 3, seed=10 * step + 4).square()
         state = {"exp_avg_sq": v, "step": torch.tensor(float(step))}
-        sums = sums + sample(before, after, g, state, group, rule)
+        sums = sums + sample(before, after, g, state, group, spec)
         for i, (w, u, x, s) in enumerate(zip(*(part.numpy() for part in (before, after, g, v)), strict=True)):
             scaled = x + 0.1 * w if rule == "adam_l2" else x
             if rule.startswith("adam"):
@@ -79,7 +82,7 @@ def test_a_window_is_the_average_of_its_steps_row_by_row(rule):
 
 def test_a_step_without_gradient_and_a_row_of_zeros():
     w = torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float64)
-    means = dict(zip(VARIABLES, window_means(sample(w, 2 * w, None, {}, {}, "sgdm")).numpy(), strict=True))
+    means = dict(zip(VARIABLES, window_means(sample(w, 2 * w, None, {}, {}, EXAMPLES["sgdm"])).numpy(), strict=True))
     assert means["norm"].tolist() == [10.0, 0.0] and means["update_rms"].tolist() == [5.0, 0.0]
     for name in ("rotation", "gradient_norm", "gradient_scale", "active"):
         assert means[name].tolist() == [0.0, 0.0]

@@ -36,7 +36,7 @@ class CoordinateSampler:
     The averages m and v of a block start from 0 and from the block's mean square; the first quarter is not counted.
     """
 
-    def __init__(self, lags: int, count: int = 64, betas: tuple[float, float] | None = None) -> None:
+    def __init__(self, lags: int, count: int = 64, betas: tuple[float, ...] | None = None) -> None:
         self.lags, self.count, self.betas = lags, count, betas
         self.length = 4 * lags
         self._plain = betas is not None and betas[1] == 1

@@ -29,7 +29,6 @@ from rotsim.measure.sample import VARIABLES, rows, sample, window_means
 from rotsim.measure.scales import ScaleSampler
 from rotsim.measure.selection import Selection, Split
 from rotsim.measure.windows import Windows
-from rotsim.optimizers import SGDM, AdamW, Rotational
 from rotsim.optimizers.base import Optimizer
 
 _SCALES = {"long_name": "log2 of the gradient norm of sampled rows", "units": f"1/{PER_OCTAVE}"}
@@ -154,12 +153,14 @@ class Recorder:
         self._path = None if path is None else check_writable(path)
         self._recorded = Recorded(model, optimizer, parameters, split, spec)
         found = self._recorded.spec()  # say now, not after the training, what cannot be predicted
-        betas = found.betas if isinstance(found, AdamW) else None
-        if isinstance(found, SGDM):
-            betas = (found.momentum, 1.0)
+        betas = None
+        if found.shape == "inverse root" and found.decay == "decoupled":
+            betas = found.averages
+        elif found.shape == "identity":
+            betas = (found.beta1, 1.0)
         self._sampler = CoordinateSampler(lags, betas=betas) if integer("lags", lags, low=0) else None
-        self._rule = found.inner.name if isinstance(found, Rotational) else found.name
-        self._scales = ScaleSampler() if self._rule == "lion" else None
+        self._rule = found.plain
+        self._scales = ScaleSampler() if self._rule.shape == "sign" else None
         self._seen_step = 0
         self._sampled_step = 0
         self._last_tick = 0

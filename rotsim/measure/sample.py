@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from rotsim.optimizers.base import Optimizer
+
 #: Per-neuron results of a window, in the order of the rows of the running sums.
 VARIABLES = (
     "norm",
@@ -37,7 +39,7 @@ def sample(
     gradient: torch.Tensor | None,
     state: Mapping[str, Any],
     group: Mapping[str, Any],
-    rule: str,
+    rule: Optimizer,
 ) -> torch.Tensor:
     """What one step adds to the sums, shape (len(VARIABLES) + 1, neurons), float64.
 
@@ -50,8 +52,8 @@ def sample(
         The optimizer's state of the parameter, after the step.
     group : mapping
         Its parameter group.
-    rule : str
-        Name of the spec that the optimizer follows, without "rotational".
+    rule : Optimizer
+        The spec that the optimizer follows, the inner one of a rotational variant.
 
     Returns
     -------
@@ -98,7 +100,7 @@ def window_means(sums: torch.Tensor) -> torch.Tensor:
 
 
 def _radial(
-    w: torch.Tensor, gradient: torch.Tensor, state: Mapping[str, Any], group: Mapping[str, Any], rule: str
+    w: torch.Tensor, gradient: torch.Tensor, state: Mapping[str, Any], group: Mapping[str, Any], rule: Optimizer
 ) -> torch.Tensor:
     r"""Radial part ⟨w, ĝ⟩ of the gradient that the optimizer averages.
 
@@ -110,11 +112,11 @@ def _radial(
     where rotsim does not know how the optimizer scales g. A step that averages ĝ feels P = E⟨w, ĝ⟩/E‖w‖² as additional
     weight decay.
     """
-    if rule in ("adamw", "adam_l2") and "exp_avg_sq" in state:
-        if rule == "adam_l2" and group["weight_decay"]:
+    if rule.shape == "inverse root" and "exp_avg_sq" in state:
+        if rule.decay == "coupled" and group["weight_decay"]:
             gradient = gradient + group["weight_decay"] * w
         correction = 1 - group["betas"][1] ** float(state["step"])
         gradient = gradient / ((rows(state["exp_avg_sq"]) / correction).sqrt() + group["eps"])
-    elif rule != "sgdm":
+    elif rule.shape != "identity":
         return w.new_full((len(w),), torch.nan)
     return torch.linalg.vecdot(w, gradient)

@@ -46,13 +46,13 @@ class AdamL2Theory(Adam[AdamL2]):
 
         left_out = 0.0  # share of the update that an ε takes which the chain is not told of
 
-        def walk(log_norm_squared: float) -> tuple[chain.Steady, float]:
+        def walk(log_norm_squared: float) -> tuple[SteadyState, float]:
             """The chain of one coordinate, whose noise the norm sets; log E‖w‖² of it beyond what was put in."""
             nonlocal left_out
             variance = law.scale_squared * np.exp(law.homogeneity * log_norm_squared) / dim
             eps, left_out = felt_eps(beta1, beta2, float(o.eps / np.sqrt(variance)))
             found = chain.steady(float(lr * weight_decay / np.sqrt(variance)), beta1, beta2, eps=eps)
-            return found, float(np.log(found.square * dim * variance / weight_decay**2)) - log_norm_squared
+            return found, float(np.log(found.norm_squared * dim * variance / weight_decay**2)) - log_norm_squared
 
         log_norm_squared = 2 * float(np.log(leading_norm))
         if law.homogeneity:
@@ -67,7 +67,7 @@ class AdamL2Theory(Adam[AdamL2]):
             relaxation = closed_forms.adam_l2_lagged_relaxation_steps(
                 lr, weight_decay * response, beta2, v, law.homogeneity
             )
-        return SteadyState(norm_squared, found.one_minus_cosine, relaxation, found.error + jump + left_out)
+        return SteadyState(norm_squared, found.one_minus_cosine, relaxation, found.model_error + jump + left_out)
 
     def lasting_decay(self, decay: np.ndarray) -> None:
         """It depends on v."""
@@ -90,8 +90,8 @@ class AdamL2Theory(Adam[AdamL2]):
         o, (response, memory) = self.spec, mean_response(*self.spec.betas)
         v = noise + decayed
         decay = (o.weight_decay + radial) * response / sqrt(v)
-        square, half = stationary(o.lr, decay, memory, adam_covariance(*o.betas))
-        return SteadyState(square * noise / v, half, decay=o.weight_decay)
+        found = stationary(o.lr, decay, memory, adam_covariance(*o.betas))
+        return replace(found, norm_squared=found.norm_squared * noise / v, decay=o.weight_decay)
 
     def projected_mean(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> SteadyState:
         """The walk is a linear response, so only what the mean changes is taken from it."""

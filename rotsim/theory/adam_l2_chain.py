@@ -32,7 +32,6 @@ only, and the one before is taken: at h beyond 1, and for β2 < 0.3 beside momen
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from math import comb, expm1, factorial, log, log1p, sqrt
@@ -42,6 +41,7 @@ import numpy as np
 
 from rotsim.theory.coupled import stationary
 from rotsim.theory.fixed_point import bracketed_root
+from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import exponential_average
 
 if TYPE_CHECKING:
@@ -58,27 +58,8 @@ _RAISE = 1.5  # less is as good as one
 _FOLLOWED = 1e6  # steps over which what is not resolved is followed; its memory is gone well before
 
 
-@dataclass(frozen=True)
-class Steady:
-    """Stationary moments of the chain.
-
-    Attributes
-    ----------
-    square : float
-        E x² = λ² E w²/σ².
-    one_minus_cosine : float
-        1 - E[x x']/E x².
-    error : float
-        Estimated relative error of √E x² and of √(1 - ρ), the larger of the two.
-    """
-
-    square: float
-    one_minus_cosine: float
-    error: float
-
-
 @lru_cache(maxsize=4096)
-def steady(h: float, beta1: float, beta2: float, kept: float = 1.0, eps: float = 0.0) -> Steady:
+def steady(h: float, beta1: float, beta2: float, kept: float = 1.0, eps: float = 0.0) -> SteadyState:
     """Stationary state of the chain above.
 
     Parameters
@@ -94,9 +75,10 @@ def steady(h: float, beta1: float, beta2: float, kept: float = 1.0, eps: float =
 
     Returns
     -------
-    Steady
-        That for constant v, with an infinite ``error``, where even the lowest degree gives no positive variance; an
-        infinite ``square`` where growth and loss do not balance.
+    SteadyState
+        ``norm_squared`` is E x² = λ² E w²/σ²; ``model_error`` an estimate of the larger error of √E x² and √(1 - ρ).
+        That for constant v, with an infinite ``model_error``, where even the lowest degree gives no positive variance; an
+        infinite ``norm_squared`` where growth and loss do not balance.
 
     Notes
     -----
@@ -108,7 +90,7 @@ def steady(h: float, beta1: float, beta2: float, kept: float = 1.0, eps: float =
         return Steady(limit.square / raised, limit.one_minus_cosine / raised, limit.error)
     found = [np.array(_frozen(h, beta1, kept, eps))]
     if not np.isfinite(found[0][0]):
-        return Steady(np.inf, 2.0, np.inf)
+        return SteadyState(np.inf, 2.0, model_error=np.inf)
     with _blas().limit(limits=1):  # matrices this small wait for threads, on a busy machine ten times as long
         for rung in _RUNGS:
             square, moved = _solve(h, beta1, max(beta2, _SMALLEST), kept, eps, *rung, float(found[-1][0]))
@@ -121,7 +103,7 @@ def steady(h: float, beta1: float, beta2: float, kept: float = 1.0, eps: float =
         before, last = gaps[-2:]
         best = found[-1 if last < before else -2]
         error = last / (1 - last / before) if last < before / 2 else before + last  # a geometric tail, if there is one
-    return Steady(float(best[0]), float(best[1]), error)
+    return SteadyState(float(best[0]), float(best[1]), model_error=error)
 
 
 def _raised(h: float, kept: float, eps: float) -> float:
@@ -140,12 +122,11 @@ def _frozen(h: float, beta1: float, kept: float, eps: float) -> tuple[float, flo
     """E x² and 1 - ρ for constant v = 1 + E x²: the walk of `coupled`, which is linear then."""
     noise = exponential_average(beta1)
 
-    def walk(square: float) -> tuple[float, float]:
-        step = h / (sqrt(1 + square) + eps)
-        return stationary(step, 1.0, beta1, noise, kept)
+    def walk(square: float) -> SteadyState:
+        return stationary(h / (sqrt(1 + square) + eps), 1.0, beta1, noise, kept)
 
     def excess(log_square: float) -> float:
-        image = walk(float(np.exp(log_square)))[0]
+        image = walk(float(np.exp(log_square))).norm_squared
         return log(image) - log_square if 0 < image < np.inf else 1e3
 
     gain = abs(h) / (1 + eps)
@@ -154,7 +135,7 @@ def _frozen(h: float, beta1: float, kept: float, eps: float) -> tuple[float, flo
     if excess(high) > 0:
         return np.inf, 2.0
     square = float(np.exp(bracketed_root(excess, low, high, xtol=1e-12)))
-    return square, walk(square)[1]
+    return square, walk(square).one_minus_cosine
 
 
 @lru_cache(maxsize=16)
@@ -316,10 +297,10 @@ def fallen(h: float, beta1: float, beta2: float, lag: int, eps: float = 0.0) -> 
         gone = fallen(h * raised, beta1, beta2, followed, eps)
         return -expm1(log1p(-gone) / raised * (lag / max(followed, 1)))
     beta2, settled = max(beta2, _SMALLEST), steady(h, beta1, beta2, eps=eps)
-    if not np.isfinite(settled.error):
+    if not np.isfinite(settled.model_error):
         return float("nan")
     with _blas().limit(limits=1):
-        found = [_fallen(h, beta1, beta2, lag, eps, *rung, settled.square) for rung in _RUNGS]
+        found = [_fallen(h, beta1, beta2, lag, eps, *rung, settled.norm_squared) for rung in _RUNGS]
     before, last = abs(found[1] - found[0]), abs(found[2] - found[1])
     return found[2] if last <= before or lag == 0 else found[1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import sqrt
 
 import numpy as np
@@ -84,17 +85,17 @@ class AdamWTheory(Adam[AdamW]):
         o, (response, memory) = self.spec, mean_response(*self.spec.betas)
         v = noise + mean
         gain = response / sqrt(v)
-        square, half = stationary(o.lr, radial * gain, memory, adam_covariance(*o.betas), 1 - o.lr * o.weight_decay)
-        return SteadyState(square * noise / v, half, decay=o.weight_decay / gain)
+        found = stationary(o.lr, radial * gain, memory, adam_covariance(*o.betas), 1 - o.lr * o.weight_decay)
+        return replace(found, norm_squared=found.norm_squared * noise / v, decay=o.weight_decay / gain)
 
     def pulled(self, noise: float, radial: float) -> SteadyState:
         """Exactly: the chain of one coordinate (`derivations.adam_l2.dimensionless_chain`)."""
         o = self.spec
         eps, left_out = felt_eps(*o.betas, o.eps / sqrt(noise))
         found = steady(o.lr * radial / sqrt(noise), *o.betas, 1 - o.lr * o.weight_decay, eps)
-        gain = mean_response(*o.betas)[0] / (sqrt(noise * (1 + found.square)) + eps * sqrt(noise))
-        square, error = found.square * noise / radial**2, found.error + left_out
-        return SteadyState(square, found.one_minus_cosine, model_error=error, decay=o.weight_decay / gain)
+        gain = mean_response(*o.betas)[0] / (sqrt(noise * (1 + found.norm_squared)) + eps * sqrt(noise))
+        square, error = found.norm_squared * noise / radial**2, found.model_error + left_out
+        return replace(found, norm_squared=square, model_error=error, decay=o.weight_decay / gain)
 
     def beside_mean(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> tuple[float, ...]:
         o = self.spec

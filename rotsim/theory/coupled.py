@@ -33,13 +33,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance
 
 
-def stationary(
-    lr: float, decay: float, memory: float, noise: UpdateCovariance, kept: float = 1.0
-) -> tuple[float, float]:
-    """E‖w‖² and 1 - ρ of the walk above, per coordinate and for unit noise.
+def stationary(lr: float, decay: float, memory: float, noise: UpdateCovariance, kept: float = 1.0) -> SteadyState:
+    """The walk above, per coordinate and for unit noise.
 
     Parameters
     ----------
@@ -55,9 +54,8 @@ def stationary(
 
     Returns
     -------
-    norm_squared : float
-        Infinite where the walk diverges.
-    one_minus_cosine : float
+    SteadyState
+        Of infinite ``norm_squared`` where the walk diverges.
 
     Notes
     -----
@@ -65,7 +63,7 @@ def stationary(
     """
     fresh, mu, lost = 1 - memory, noise.roots, 1 - kept
     if lr * decay * fresh >= (1 + kept) * (1 + memory) or lr * decay + lost <= 0:
-        return np.inf, 2.0
+        return SteadyState(np.inf, 2.0)
     filtered = fresh * mu / (1 - memory * mu)
     overlap = -lr * noise.weights / (1 - kept * mu + lr * decay * filtered)
     a, b = float((mu * overlap).sum()), float((filtered * overlap).sum())
@@ -84,4 +82,4 @@ def stationary(
     norm_squared, gap = np.linalg.solve(matrix, right)
     moved = lr**2 * (noise.lag_0 + 2 * decay * b + decay**2 * (norm_squared - lag * gap))
     moved += lost**2 * norm_squared + 2 * lost * lr * (a + decay * (norm_squared - memory * gap))
-    return float(norm_squared), float(moved / (2 * norm_squared))
+    return SteadyState(float(norm_squared), float(moved / (2 * norm_squared)))
