@@ -77,7 +77,7 @@ def steady(h: float, beta1: float, beta2: float, kept: float = 1.0, eps: float =
     -------
     SteadyState
         ``norm_squared`` is E x² = λ² E w²/σ²; ``model_error`` an estimate of the larger error of √E x² and √(1 - ρ).
-        That for constant v, with an infinite ``model_error``, where even the lowest degree gives no positive variance; an
+        That for constant v, with an infinite error, where even the lowest degree gives no positive variance; an
         infinite ``norm_squared`` where growth and loss do not balance.
 
     Notes
