@@ -87,7 +87,8 @@ def steady(h: float, beta1: float, beta2: float, kept: float = 1.0, eps: float =
     raised = _raised(h, kept, eps)
     if raised > _RAISE:
         limit = steady(h * raised, beta1, beta2, 1 - (1 - kept) * raised, eps)
-        return Steady(limit.square / raised, limit.one_minus_cosine / raised, limit.error)
+        shrunk = limit.norm_squared / raised, limit.one_minus_cosine / raised
+        return SteadyState(*shrunk, model_error=limit.model_error)
     found = [np.array(_frozen(h, beta1, kept, eps))]
     if not np.isfinite(found[0][0]):
         return SteadyState(np.inf, 2.0, model_error=np.inf)
