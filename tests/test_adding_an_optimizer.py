@@ -10,6 +10,7 @@ from sympy import Eq, Symbol
 import derivations
 import rotsim
 from rotsim.cli import main
+from rotsim.comparison import compare_with_theory
 from rotsim.compiled import kernel_part
 from rotsim.errors import InvalidInput
 from rotsim.optimizers import OPTIMIZERS
@@ -18,7 +19,6 @@ from rotsim.theory.base import Theory, theory_for
 from rotsim.theory.record import record_step
 from rotsim.theory.schedules import cosine
 from rotsim.theory.steady import SteadyState
-from rotsim.theory.traces import compare_with_theory
 from rotsim.theory.walk import decoupled, exponential_average, fallen
 from tests import chance
 

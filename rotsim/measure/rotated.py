@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from rotsim.errors import InvalidInput, flag, is_a, nonnegative, share, shown
+from rotsim.errors import InvalidInput, flag, is_a, nonnegative, require, share, shown
 from rotsim.measure.closure import evaluate
 from rotsim.measure.rotation_kernel import difference, fits, turn_
 from rotsim.measure.rotation_step import begin, can_rotate, keep_precision, refuse, rotate_
 from rotsim.optimizers.base import N_COEFFICIENTS, Optimizer
-from rotsim.theory.equilibrium import equilibrium
 
 
 class Rotated(torch.optim.Optimizer):
@@ -70,9 +69,11 @@ class Rotated(torch.optim.Optimizer):
         if not isinstance(inner, torch.optim.Optimizer):
             raise InvalidInput(f"`inner` must be a torch.optim.Optimizer; got {type(inner).__name__}")
         if isinstance(rotation, Optimizer):
-            if rotation.name == "adam_l2":
-                raise InvalidInput("the rotation of Adam+L2 depends on the gradient; give `rotation` as a number")
-            rotation = equilibrium(rotation, method="leading").rotation
+            spec = rotation
+            require(
+                spec.weight_decay > 0, "rotation.weight_decay", "be > 0, since it sets the angle", spec.weight_decay
+            )
+            rotation = float(spec.leading_rotation(spec.lr, spec.weight_decay))
         if not callable(rotation):
             rotation = nonnegative("rotation", rotation)
         self._options: dict[str, Any] = {

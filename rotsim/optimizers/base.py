@@ -97,7 +97,8 @@ class Optimizer(ABC):
         `InvalidInput` where it depends on the gradient.
         """
         raise InvalidInput(
-            f"the rotation of {self.label} depends on the gradient's size, so it has none of its own; "
+            self.refusal()
+            or f"the rotation of {self.label} depends on the gradient's size, so it has none of its own; "
             "use AdamW, SGDM or Lion"
         )
 

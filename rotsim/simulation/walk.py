@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from rotsim import noise
+from rotsim.angle import squared_angle, squared_chord
 from rotsim.compiled import compiled, inlined, kernel_part, wide_vectors
 from rotsim.gradients.base import Gradient
 from rotsim.optimizers.base import Optimizer
@@ -29,27 +30,6 @@ from rotsim.simulation.workspace import BLOCK
 FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging walk must show as NaN
 
 _update = _sample = _coordinate = _step = None  # what `kernel` binds: see there
-
-
-@kernel_part(fastmath=False)
-def squared_angle(chord_squared):  # type: ignore[no-untyped-def]
-    """Square of the angle whose chord on the unit circle has this squared length."""
-    if chord_squared < 1e-3:  # series of (2 asin(c/2))², next term c¹⁰/3150
-        c = chord_squared
-        return c * (1.0 + c * (1.0 / 12.0 + c * (1.0 / 90.0 + c / 560.0)))
-    sine = 0.5 * np.sqrt(chord_squared)
-    angle = 2.0 * np.arcsin(1.0 if sine > 1.0 else sine)
-    return angle * angle
-
-
-@kernel_part(fastmath=False)
-def squared_chord(before, after, along, moved):  # type: ignore[no-untyped-def]
-    """Squared chord between the directions of w and w + Δw, from ‖w‖², ‖w + Δw‖², ⟨w, Δw⟩ and ‖Δw‖²."""
-    norm_before, norm_after = np.sqrt(before), np.sqrt(after)
-    # the radial part from the sums, not from norm_after - norm_before, which cancels
-    radial = (2.0 * along + moved) / (norm_before + norm_after)
-    across = moved - radial * radial
-    return (across if across > 0.0 else 0.0) / (norm_before * norm_after)
 
 
 @kernel_part(fastmath=False)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from rotsim.angle import squared_angle, squared_chord
 from rotsim.compiled import compiled, kernel_part
-from rotsim.simulation.walk import squared_angle
 
 
 def kernel(function: Callable[..., Any], name: str | None = None, **bound: Any) -> Callable[..., Any]:
@@ -20,9 +18,6 @@ def kernel(function: Callable[..., Any], name: str | None = None, **bound: Any) 
 def record_step(record, before, along, moved):  # type: ignore[no-untyped-def]
     """Add ‖w‖², squared angle and ‖Δw‖² of one step to a window; return the new E‖w‖²."""
     after = before + 2.0 * along + moved
-    norm_before, norm_after = np.sqrt(before), np.sqrt(after)
-    radial = (2.0 * along + moved) / (norm_before + norm_after)
-    record[0] += after
-    record[1] += squared_angle(max(moved - radial * radial, 0.0) / (norm_before * norm_after))
+    record[1] += squared_angle(squared_chord(before, after, along, moved))
     record[2] += moved
     return after

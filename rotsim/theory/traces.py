@@ -1,4 +1,4 @@
-"""What theory says about each neuron of a recorded network, and about a simulation that knows its gradients.
+"""What theory says about each neuron of a recorded network.
 
 A trace carries what the closed forms need: fan-in, learning rate and weight decay of every neuron,
 and its gradient scale ‖g̃‖ = ‖g‖‖w‖, which only the norm (and Adam+L2's rotation) depends on. Lion's depends on

@@ -18,13 +18,13 @@ from typing import Any, cast
 import numpy as np
 
 from rotsim import noise
+from rotsim.angle import squared_angle, squared_chord
 from rotsim.compiled import specialised
 from rotsim.errors import InvalidInput
 from rotsim.gradients.base import Gradient, Noise
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.arguments import Kernel, Neurons, Steps, Windows
 from rotsim.simulation.engines.base import Problem, WeightEngine, drawn_bytes
-from rotsim.simulation.walk import squared_angle, squared_chord
 
 _COORDINATE_STEPS_PER_CHUNK = 3e10  # some tenths of a second of a large GPU
 

@@ -11,13 +11,14 @@ from functools import cache
 import numpy as np
 
 from rotsim import noise
+from rotsim.angle import squared_angle, squared_chord
 from rotsim.compiled import compiled, wide_vectors
 from rotsim.gradients.base import Gradient
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.arguments import Kernel
 from rotsim.simulation.engines.base import Problem, WeightEngine
 from rotsim.simulation.engines.coordinatewise import Coordinatewise, by_position
-from rotsim.simulation.walk import FASTMATH, squared_angle, squared_chord
+from rotsim.simulation.walk import FASTMATH
 
 _update = _sample = None  # what `kernel` binds to the inner optimizer's update and the gradient's sampler
 
