@@ -66,7 +66,7 @@ def measure(law: str, name: str, seed: int) -> tuple[np.ndarray, float] | None:
         eq = rotsim.equilibrium(optimizer, dim, gradient)
     except rotsim.NoEquilibrium:
         return None
-    memories = [1 / (1 - beta) for beta in getattr(optimizer, "betas", (getattr(optimizer, "momentum", 0.0),))]
+    memories = [1 / (1 - beta) for beta in optimizer.averages]
     slowest = max(eq.relaxation_steps, *memories, 1 / (1 - abs(getattr(gradient, "correlation", 0.0))))
     window = max(1, int(slowest / 3))
     data = rotsim.simulate(

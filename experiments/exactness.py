@@ -71,7 +71,7 @@ def measure(
     Scale-invariant gradients are given the size that makes a coordinate's variance 1 at the norm that white noise of
     variance 1 leads to, so that an optimizer has much the same equilibrium under both.
     """
-    memory = max(memory_steps(optimizer), round(1 / (1 - getattr(optimizer, "betas", (0, 0))[1])))
+    memory = max(memory_steps(optimizer), round(1 / (1 - optimizer.averages[-1])))
     relaxation = rotsim.equilibrium(optimizer, 1024, rotsim.Isotropic()).relaxation_steps + memory
     if noise == "scale_invariant":
         relaxation += 2 * memory  # Adam's second moment follows the norm

@@ -90,7 +90,7 @@ def test_it_is_predicted_simulated_and_compared():
     gradient = rotsim.ScaleInvariant(0.7)
     eq = rotsim.equilibrium(SPEC, DIM, gradient)
     walk = rotsim.simulate(
-        SPEC, DIM, 32, 4000, gradient, seed=3, initial_norm=eq.norm, record_every=100, engine="numba"
+        SPEC, DIM, 128, 4000, gradient, seed=3, initial_norm=eq.norm, record_every=100, engine="numba"
     )
     k = chance.errors(6)
     assert rotsim.compare(walk, eq, k=k).passed and compare_with_theory(walk).passed

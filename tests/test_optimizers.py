@@ -13,10 +13,21 @@ from rotsim.optimizers.base import N_COEFFICIENTS
 from tests.conftest import EXAMPLES
 
 
-def test_registry_and_examples_agree():
-    assert set(OPTIMIZERS) == set(EXAMPLES)
+def test_names_and_traits_of_the_registry():
+    traits = {}
     for name, spec in OPTIMIZERS.items():
-        assert spec.name == name and isinstance(EXAMPLES[name], spec)
+        assert spec.name == name and isinstance(EXAMPLES[name], spec) and spec.acts_on == "coordinate"
+        traits[name] = spec.shape, spec.decay, len(EXAMPLES[name].averages)
+        changed = EXAMPLES[name].with_beta1(0.25)
+        assert changed.beta1 == changed.averages[0] == 0.25 and changed.averages[1:] == EXAMPLES[name].averages[1:]
+    assert traits == {
+        "adamw": ("inverse root", "decoupled", 2),
+        "adam_l2": ("inverse root", "coupled", 2),
+        "sgdm": ("identity", "coupled", 1),
+        "lion": ("sign", "decoupled", 2),
+    }
+    variant = rotsim.Rotational(EXAMPLES["lion"])
+    assert (variant.acts_on, variant.decay, variant.averages) == ("neuron", "none", EXAMPLES["lion"].averages)
 
 
 def test_spec_is_frozen_and_round_trips(optimizer):

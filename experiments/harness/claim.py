@@ -110,11 +110,7 @@ def course_checks(label: str, walk: xr.Dataset, course: xr.Dataset, k: float = 4
 
 def memory_steps(optimizer: Optimizer) -> int:
     """Steps over which the optimizer's momentum remembers a gradient."""
-    if isinstance(optimizer, rotsim.SGDM):
-        forgets = optimizer.momentum
-    else:
-        forgets = optimizer.betas[isinstance(optimizer, rotsim.Lion)]  # type: ignore[attr-defined]
-    return round(1 / (1 - forgets))
+    return round(1 / (1 - optimizer.averages[optimizer.shape == "sign"]))  # Lion's momentum forgets by β2
 
 
 def gradient_scale(gradient: Gradient, dim: int, draws: int = 20_000) -> float:
