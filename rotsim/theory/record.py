@@ -18,6 +18,7 @@ def kernel(function: Callable[..., Any], name: str | None = None, **bound: Any) 
 def record_step(record, before, along, moved):  # type: ignore[no-untyped-def]
     """Add ‖w‖², squared angle and ‖Δw‖² of one step to a window; return the new E‖w‖²."""
     after = before + 2.0 * along + moved
+    record[0] += after
     record[1] += squared_angle(squared_chord(before, after, along, moved))
     record[2] += moved
     return after
