@@ -1,7 +1,7 @@
 """An optimizer that rotsim does not have, added in this file: a spec, a theory and a derivation are all it takes."""
 
+import sys
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from sympy import Eq, Symbol
 
 import derivations
 import rotsim
+from derivations.formula import step
 from rotsim.cli import main
 from rotsim.comparison import compare_with_theory
 from rotsim.compiled import kernel_part
@@ -58,18 +59,19 @@ class SGDWTheory(Theory[SGDW]):
 
     def advance(self, dim, law, norm_squared, lr, weight_decay, window, records):
         w2, overlap, m2, beta = norm_squared, 0.0, 0.0, self.spec.momentum
-        for t, (step, decay) in enumerate(zip(lr, lr * weight_decay, strict=True)):
+        for t, (eta, decay) in enumerate(zip(lr, lr * weight_decay, strict=True)):
             across = beta * overlap  # E[w_{t-1}·m_t]
             m2 = beta**2 * m2 + (1 - beta) ** 2 * law.scale_squared * w2**law.homogeneity
-            overlap = (1 - decay) * across - step * m2
-            moved = decay**2 * w2 + 2 * decay * step * across + step**2 * m2
-            w2 = record_step(records[t // window], w2, -decay * w2 - step * across, moved)
+            overlap = (1 - decay) * across - eta * m2
+            moved = decay**2 * w2 + 2 * decay * eta * across + eta**2 * m2
+            w2 = record_step(records[t // window], w2, -decay * w2 - eta * across, moved)
         return 0.0
 
     def fallen(self, dim, law, lag):
         return fallen(self.spec.lr, self.spec.weight_decay, exponential_average(self.spec.momentum), lag)
 
 
+@step
 def leading_rotation():
     """Growth of ‖w‖² by independent steps balances its decay; the average keeps (1-β)/(1+β) of their power."""
     theta, eta, lamda, beta = (Symbol(name, positive=True) for name in ("theta", "eta", "lamda", "beta"))
@@ -82,8 +84,7 @@ SPEC, DIM = SGDW(0.1, 0.05, momentum=0.8), 24
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     monkeypatch.setitem(OPTIMIZERS, "sgdw", SGDW)
-    proof = SimpleNamespace(__doc__="SGD with decoupled decay.", STEPS=[leading_rotation], FORMULAS=(), checks=list)
-    monkeypatch.setitem(derivations.DERIVATIONS, "sgdw", proof)
+    monkeypatch.setitem(derivations.DERIVATIONS, "sgdw", sys.modules[__name__])
 
 
 def test_it_is_predicted_simulated_and_compared():
