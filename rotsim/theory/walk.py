@@ -102,9 +102,9 @@ def decoupled(lr: float, weight_decay: float, power: float, total: float) -> tup
     lr, weight_decay : float
         Both > 0, their product < 1.
     power : float
-        E‖u‖² of the neuron.
+        E‖u‖² > 0 of the neuron.
     total : float
-        S of the module docstring.
+        S > -1/2 of the module docstring.
 
     Returns
     -------
