@@ -93,7 +93,7 @@ def test_it_is_predicted_simulated_and_compared():
     walk = rotsim.simulate(
         SPEC, DIM, 128, 4000, gradient, seed=3, initial_norm=eq.norm, record_every=100, engine="numba"
     )
-    k = chance.errors(6)
+    k = chance.errors(128, 6)
     assert rotsim.compare(walk, eq, k=k).passed and compare_with_theory(walk).passed
     wrong = rotsim.equilibrium(SGDW(0.1, 0.05, momentum=0.5), DIM, gradient)
     assert not rotsim.compare(walk, wrong, k=k).passed
