@@ -24,7 +24,7 @@ from rotsim.errors import InvalidInput
 from rotsim.evidence import WITHIN, Evidence, gather
 from rotsim.optimizers.base import Optimizer
 from rotsim.statistics import Estimate
-from rotsim.theory.base import Theory, no_theory, required_theory, theory_of
+from rotsim.theory.base import Theory, required_theory, theory_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -203,7 +203,7 @@ def _known(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last: int
     if e.lost + e.dead == e.neurons:
         return "dead", "No neuron has a gradient in most steps: nothing but decay and momentum moves them."
     if theory_of(optimizer) is None:
-        return "no theory", f"{no_theory(optimizer)}. It is only measured; to compare it, give the Recorder `spec`."
+        return "no theory", f"{optimizer.refusal()}. It is only measured; to compare it, give the Recorder `spec`."
     if (share := spec.get("changed_outside", {}).get(e.layer.split("[")[0], 0.0)) > OUTSIDE:
         return "changed outside", (
             f"After {share:.0%} of the sampled steps something besides the optimizer changed these weights (clipping, "

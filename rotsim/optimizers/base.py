@@ -59,7 +59,7 @@ class Optimizer(ABC):
 
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         """Scalars for `update` at steps ``step`` (counted from 1), each a float or an array like ``step``."""
-        raise InvalidInput(self.refusal() or f"{self.label} has no update rule")
+        raise InvalidInput(self.refusal())
 
     @classmethod
     def examples(cls) -> tuple[Optimizer, Optimizer]:
@@ -96,9 +96,10 @@ class Optimizer(ABC):
 
         `InvalidInput` where it depends on the gradient.
         """
+        if not hasattr(self, "update"):
+            raise InvalidInput(self.refusal())
         raise InvalidInput(
-            self.refusal()
-            or f"the rotation of {self.label} depends on the gradient's size, so it has none of its own; "
+            f"the rotation of {self.label} depends on the gradient's size, so it has none of its own; "
             "use AdamW, SGDM or Lion"
         )
 

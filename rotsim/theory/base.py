@@ -212,19 +212,5 @@ def required_theory(optimizer: Any) -> Theory[Any]:
     spec: Optimizer = instance("optimizer", optimizer, Optimizer, "a spec such as rotsim.AdamW(...)")
     found = theory_of(spec)
     if found is None:
-        raise InvalidInput(no_theory(spec))
+        raise InvalidInput(spec.refusal())
     return found
-
-
-def no_theory(optimizer: Optimizer) -> str:
-    """Why an optimizer is only measured, as a clause.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-
-    Returns
-    -------
-    str
-    """
-    return optimizer.refusal() or f"rotsim has no theory for {optimizer.label}"
