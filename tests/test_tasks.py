@@ -1,5 +1,6 @@
 """Tasks: equal work has one id, is done once, and gives the same bits wherever it is done."""
 
+import doctest
 import json
 import multiprocessing.pool
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import rotsim
+from rotsim import tasks
 from rotsim.errors import InvalidInput
 from rotsim.optimizers.base import Optimizer
 from rotsim.tasks import Ledger, Task, collect, digest, processes, raw
@@ -43,6 +45,11 @@ class Walk(Task):
 @pytest.fixture(autouse=True)
 def nothing_done():
     DONE.clear()
+
+
+def test_the_example_is_true():
+    found = doctest.testmod(tasks)
+    assert found.attempted and not found.failed
 
 
 def test_an_id_depends_on_every_value_and_on_nothing_else():
@@ -135,9 +142,9 @@ def test_another_file_is_not_taken_for_a_ledger(content, tmp_path):
 class Client:
     """Gives futures, as Dask's does."""
 
-    def map(self, function, tasks):
+    def map(self, function, work):
         futures = []
-        for task in tasks:
+        for task in work:
             futures.append(Future())
             futures[-1].set_result(function(task))
         return futures
@@ -156,11 +163,11 @@ def test_the_same_bits_wherever_they_run(tmp_path):
 
 def test_writers_do_not_mix(tmp_path):
     path = tmp_path / "x.jsonl"
-    tasks = [Square(float(v)) for v in range(40)]
+    squares = [Square(float(v)) for v in range(40)]
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda part: collect(tasks[part::4], store=path), range(4)))
+        list(threads.map(lambda part: collect(squares[part::4], store=path), range(4)))
     DONE.clear()
-    collect(tasks, store=path)
+    collect(squares, store=path)
     assert not DONE and len(path.read_text().splitlines()) == 40
 
 
