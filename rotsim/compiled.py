@@ -94,6 +94,7 @@ class Compiled:
         self._dispatcher: Any = None
 
     def __call__(self, *arguments: Any) -> Any:
+        """Run it, compiled when it is first called."""
         return (self._dispatcher or self.dispatcher)(*arguments)
 
     @property

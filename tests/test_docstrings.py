@@ -1,7 +1,9 @@
 """Public docstrings: parameters with shapes and ranges, results, errors, and where the formulas come from."""
 
+import doctest
 import importlib
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 
@@ -9,90 +11,65 @@ import pytest
 
 import derivations
 import rotsim
+import rotsim.gradients
 import rotsim.measure
-from rotsim import balance, closed_forms, comparison, diagnosis, evidence, windows
-from rotsim.measure import rotation_kernel, scales
-from rotsim.measure import windows as record_windows
-from rotsim.optimizers import unmodelled
-from rotsim.theory import (
-    adam_in_time,
-    adam_l2_chain,
-    bursts,
-    correlated_moment,
-    coupled,
-    damped,
-    fixed_point,
-    memory,
-    prediction,
-    schedules,
-    second_moment,
-    sgdm,
-    sign,
-    traces,
-    walk,
-)
+import rotsim.sweeps
+from rotsim import closed_forms
 
-PUBLIC = {
-    **{f"rotsim.{name}": getattr(rotsim, name) for name in rotsim.__all__},
-    **{f"rotsim.measure.{name}": getattr(rotsim.measure, name) for name in rotsim.measure.__all__},
-    **{
-        f"{function.__module__}.{function.__qualname__}": function
-        for function in (
-            memory.projection, memory.remembering, memory.unit_steps, walk.decoupled, walk.discounted,
-            walk.exponential_average, walk.fallen, sgdm.fallen_with_momentum, sign.answering_signs,
-            correlated_moment.correlated_update, correlated_moment.signal_update, fixed_point.noise_variance,
-            fixed_point.settled,
-            adam_in_time.parts, adam_in_time.state, adam_l2_chain.steady, balance.balance,
-            bursts.burst_factors, bursts.burst_moments,
-            coupled.stationary, damped.beyond, damped.integral, damped.lay, damped.tables, damped.widen,
-            derivations.check, derivations.closed_forms, derivations.render,
-            derivations.walkthrough, diagnosis.diagnose, evidence.gather, prediction.settling,
-            record_windows.Windows, record_windows.Windows.add, record_windows.Windows.stacked,
-            record_windows.Windows.with_one_more, record_windows.merged, rotation_kernel.difference,
-            rotation_kernel.fits, rotation_kernel.turn_, scales.ScaleSampler, scales.ScaleSampler.add,
-            scales.ScaleSampler.overlap, scales.ScaleSampler.series, schedules.constant, schedules.cosine,
-            schedules.linear, schedules.warmup, schedules.wsd, second_moment.adam_covariance,
-            second_moment.decorrelation, second_moment.mean_inverse_root, second_moment.mean_response,
-            sign.correlated_covariance, sign.discounted_excess, sign.discounted_sum,
-            sign.shifted_discounted_sum,
-            sign.sign_covariance, comparison.compare_with_theory, traces.predict_trace, unmodelled.Unmodelled,
-            unmodelled.Unmodelled.refusal, windows.bonferroni, windows.compare_windows, windows.is_course,
-        )
-    },
-}  # fmt: skip
-CALLABLES = {name: thing for name, thing in PUBLIC.items() if callable(thing)}
+
+def _public(module):
+    """What a module defines for others: its functions and classes, and the functions of its classes."""
+    for name, thing in vars(module).items():
+        if name.startswith("_") or getattr(thing, "__module__", "") != module.__name__:
+            continue
+        if inspect.isfunction(thing) or inspect.isclass(thing):
+            yield f"{module.__name__}.{name}", thing
+        if inspect.isclass(thing):
+            for key, method in vars(thing).items():
+                if not key.startswith("_") and inspect.isfunction(method):
+                    yield f"{module.__name__}.{name}.{key}", method
+
+
+def _modules():
+    yield derivations
+    for found in pkgutil.walk_packages(rotsim.__path__, "rotsim."):
+        if not found.name.endswith("__main__"):
+            yield importlib.import_module(found.name)
+
+
+MODULES = list(_modules())
+#: What is meant for users.
+EXPORTED = {
+    f"{package.__name__}.{name}": thing
+    for package in (rotsim, rotsim.gradients, rotsim.measure, rotsim.sweeps)
+    for name in package.__all__
+    if callable(thing := getattr(package, name))
+}
+#: What explains its parameters, wherever it is: then it explains all of them.
+EXPLAINED = {
+    name: thing
+    for module in MODULES
+    for name, thing in _public(module)
+    if thing not in EXPORTED.values() and re.search(r"^Parameters\n-{3,}$", inspect.getdoc(thing) or "", re.MULTILINE)
+}
+CALLABLES = {**EXPORTED, **EXPLAINED}
 ERRORS = {name for name, thing in CALLABLES.items() if inspect.isclass(thing) and issubclass(thing, BaseException)}
-RESULTS = {"rotsim.Equilibrium", "rotsim.Plan", "rotsim.Report"}  # made by the package: attributes, not parameters
-NEVER_RAISE = {  # they take nothing that could be wrong, or numbers that their callers have checked
-    "rotsim.measure.shipped_traces", "derivations.check", "derivations.closed_forms",
-    "rotsim.theory.coupled.stationary", "rotsim.theory.adam_l2_chain.steady",
-    "rotsim.theory.second_moment.decorrelation", "rotsim.theory.second_moment.mean_inverse_root",
-    "rotsim.theory.second_moment.mean_response", "rotsim.theory.sign.correlated_covariance",
-    "rotsim.theory.sign.discounted_excess", "rotsim.theory.sign.discounted_sum",
-    "rotsim.theory.sign.shifted_discounted_sum", "rotsim.theory.sign.sign_covariance",
-    "rotsim.theory.adam_in_time.parts", "rotsim.theory.adam_in_time.state",
-    "rotsim.theory.bursts.burst_factors", "rotsim.theory.bursts.burst_moments",
-    *(f"rotsim.theory.damped.{name}" for name in ("beyond", "integral", "lay", "tables", "widen")),
-    *(f"rotsim.measure.windows.{name}" for name in ("Windows", "Windows.add", "Windows.stacked", "merged")),
-    "rotsim.measure.windows.Windows.with_one_more", "rotsim.windows.bonferroni", "rotsim.windows.is_course",
-    *(f"rotsim.measure.rotation_kernel.{name}" for name in ("difference", "fits", "turn_")),
-    *(f"rotsim.measure.scales.ScaleSampler{name}" for name in ("", ".add", ".overlap", ".series")),
-    "rotsim.optimizers.unmodelled.Unmodelled.refusal",
-    "rotsim.theory.memory.remembering", "rotsim.theory.memory.projection",
-    "rotsim.theory.memory.unit_steps", "rotsim.theory.sign.answering_signs", "rotsim.theory.sgdm.fallen_with_momentum",
-    *(f"rotsim.theory.walk.{name}" for name in ("decoupled", "discounted", "exponential_average", "fallen")),
-    "rotsim.theory.correlated_moment.correlated_update",
-    "rotsim.theory.correlated_moment.signal_update", "rotsim.theory.fixed_point.noise_variance",
-}  # fmt: skip
-SOURCE = re.compile(r"derivations\.|Kosson|arXiv|et al\.|PyTorch|torch\.optim")
+#: Made by the package, or the base of what users make: attributes, or the words of the class, not parameters.
+RESULTS = {f"rotsim.{name}" for name in ("Equilibrium", "Plan", "Report", "gradients.GradientPower", "sweeps.Estimate")}
+BASES = {"rotsim.gradients.Gradient"}
+NEVER_RAISE = {"rotsim.measure.shipped_traces"}
+#: Where numbers have ranges, and arrays shapes.
+EXACT = {name for name in CALLABLES if name in EXPORTED or name.startswith("rotsim.theory.")}
+SOURCE = re.compile(r"derivations\.|Kosson|arXiv|et al\.|PyTorch|torch\.optim|scipy")
+TOOLS = {f"rotsim.theory.{name}" for name in ("boundary.within_floats", "traces.layer_bursts", "recursion.advance")}
 #: What states formulas, and so has to say where they are from.
 THEORY = [
-    *(name for name in CALLABLES if name.startswith("rotsim.theory.") and "schedules" not in name),
+    *(name for name in EXPLAINED if name.startswith("rotsim.theory.") and name not in TOOLS),
     *(f"rotsim.{name}" for name in ("AdamW", "AdamL2", "SGDM", "Lion", "Rotational", "equilibrium", "predict", "plan")),
     *(f"rotsim.{name}" for name in ("transfer", "rotation_over", "steps_to_equilibrium", "Signal", "Autocorrelated")),
     *(f"rotsim.{name}" for name in ("Radial", "ScaleInvariant", "Isotropic")),
     *(f"rotsim.measure.Rotational{name}" for name in ("AdamW", "SGDM", "Lion")),
-]  # fmt: skip
+]
 RANGE = re.compile(r">|<|≥|≤|\b[Ii]n [\[({]|[Aa]ny (sign|number|value)|[Aa]s in|[Ff]inite|one of|True")
 
 
@@ -120,7 +97,7 @@ def test_sections(name):
     thing = CALLABLES[name]
     doc = inspect.getdoc(thing)
     assert doc and doc.splitlines()[0].strip()
-    if name in ERRORS:
+    if name in ERRORS | BASES:
         return
     found = sections(doc)
     if name in RESULTS:
@@ -131,13 +108,13 @@ def test_sections(name):
         others = "Other parameters as in" in doc
         missing = [p for p in parameters(thing) if p not in listed]
         assert not missing or others, f"{name}: {missing} not in Parameters"
-    if inspect.isfunction(thing) and str(inspect.signature(thing).return_annotation) != "None":
+    if name in EXACT and inspect.isfunction(thing) and str(inspect.signature(thing).return_annotation) != "None":
         assert "Returns" in found or "Yields" in found, f"{name} has no Returns"
-    if name not in NEVER_RAISE:
+    if name in EXPORTED and name not in NEVER_RAISE:
         assert "Raises" in found, f"{name} has no Raises"
 
 
-@pytest.mark.parametrize("name", sorted(set(CALLABLES) - ERRORS - RESULTS))
+@pytest.mark.parametrize("name", sorted(EXACT - ERRORS - RESULTS - BASES))
 def test_numbers_have_ranges_and_arrays_shapes(name):
     for parameter, (kind, text) in entries(sections(inspect.getdoc(CALLABLES[name])).get("Parameters", "")).items():
         if re.search(r"\b(float|int)\b", kind) and "bool" not in kind:
@@ -149,6 +126,23 @@ def test_numbers_have_ranges_and_arrays_shapes(name):
 @pytest.mark.parametrize("name", THEORY)
 def test_formulas_name_their_source(name):
     assert SOURCE.search(inspect.getdoc(CALLABLES[name])), f"{name} does not say where its formulas are from"
+
+
+def test_inherited_methods_are_explained_by_the_base_class():
+    missing = [name for module in MODULES for name, thing in _public(module) if not _explained(module, name, thing)]
+    assert not missing
+
+
+def _explained(module, name, thing):
+    """A method's own docstring, or that of the method that it overrides."""
+    _, *owner, last = name.removeprefix(module.__name__).split(".")
+    return bool(inspect.getdoc(getattr(getattr(module, owner[0]), last) if owner else thing))
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if ">>>" in inspect.getsource(m)], ids=lambda m: m.__name__)
+def test_examples_of_docstrings(module):
+    failed, tried = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert tried and not failed
 
 
 def test_every_closed_form_cites_its_step_and_range():

@@ -51,7 +51,7 @@ def cli() -> None:
       rotsim compare walk.nc
       rotsim trace report trace.nc
       rotsim derive adamw
-    """
+    """  # noqa: D301 - click's own mark for lines that are not filled
 
 
 for command in (equilibrium, predict, plan, transfer, sweep, map_command, simulate, compare, trace, derive, verify):

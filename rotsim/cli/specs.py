@@ -69,11 +69,13 @@ class PerOptimizer(click.Group):
         self.run, self.options = run, options
 
     def list_commands(self, context: click.Context) -> list[str]:
+        """Names of the optimizers."""
         from rotsim.optimizers import OPTIMIZERS
 
         return list(OPTIMIZERS)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command of one optimizer, with an option for each of its hyperparameters."""
         from rotsim.optimizers import optimizer_class
 
         spec = optimizer_class(name.replace("-", "_"))
@@ -135,6 +137,7 @@ _ROTATIONAL = click.Option(
 
 
 def gradient_model(name: str, scale: float | None, parameters: tuple[str, ...]) -> Any:
+    """The gradient of that name, with its scale and with parameters given as ``name=value``."""
     from rotsim.gradients import gradient_from_dict
 
     values: dict[str, Any] = {"name": name.replace("-", "_")}

@@ -34,14 +34,44 @@ GRADIENTS: dict[str, type[Gradient]] = {
 
 
 def checked_gradient(gradient: Any) -> Gradient:
-    """Return an argument called `gradient` after checking that it is a spec; `ScaleInvariant` for None."""
+    """Return an argument called `gradient` after checking that it is a spec; `ScaleInvariant` for None.
+
+    Parameters
+    ----------
+    gradient : Gradient, optional
+        What a user gave.
+
+    Returns
+    -------
+    Gradient
+
+    Raises
+    ------
+    InvalidInput
+        If it is something else.
+    """
     given = ScaleInvariant() if gradient is None else gradient
     found: Gradient = instance("gradient", given, Gradient, "a spec such as rotsim.ScaleInvariant()")
     return found
 
 
 def gradient_from_dict(description: Mapping[str, Any]) -> Gradient:
-    """Rebuild a spec from `Gradient.to_dict`; `InvalidInput` for one that was made from an array of data."""
+    """Rebuild a spec from `Gradient.to_dict`.
+
+    Parameters
+    ----------
+    description : mapping
+        ``name``, and the values of the fields.
+
+    Returns
+    -------
+    Gradient
+
+    Raises
+    ------
+    InvalidInput
+        If no gradient has that name or those values, or if it was made from an array of data.
+    """
     name, values = described("gradient", description)
     return constructed(registered("gradient", name, GRADIENTS), values, f"gradient {name!r}")
 

@@ -42,6 +42,7 @@ class Entry:
 
     @property
     def neurons(self) -> int:
+        """The number of rows of its matrix."""
         return self.shape[0]
 
     def among(self, here: Mapping[int, int]) -> bool:

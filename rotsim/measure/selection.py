@@ -101,6 +101,7 @@ def _unfit(parameter: torch.Tensor, trained: bool, optimized: bool) -> str:
 
 
 def ends_in(name: str, key: str) -> bool:
+    """True if `key` is the whole dotted name, or its end from a dot on."""
     return name == key or name.endswith(f".{key}")
 
 

@@ -66,7 +66,7 @@ def bracketed_root(
     function : callable
         Of one float.
     low, high : float
-        Its values there have different signs, or one is 0.
+        Any numbers at which its values have different signs, or one is 0.
     xtol, rtol : float
         The root is off by at most ``xtol + rtol * abs(root)``; > 0.
 
@@ -130,7 +130,7 @@ def falling(excess: Callable[[float], float], start: float) -> float:
     excess : callable
         log E‖w‖² that the noise at a given log E‖w‖² leads to, less that. It falls by at least as much as that rises.
     start : float
-        First guess of log E‖w‖²; the root lies no further from it than its excess.
+        First guess of log E‖w‖², any number; the root lies no further from it than its excess.
 
     Returns
     -------

@@ -98,7 +98,7 @@ def plan(
     >>> import rotsim
     >>> found = rotsim.plan("adamw", rotation=0.01, norm=1.0, dim=1024)
     >>> f"{found.optimizer.lr:.4g} {found.optimizer.weight_decay:.4g}"
-    '0.001368 0.6943'
+    '0.001368 0.694'
     """
     spec = _plain_class(family)
     names = [field.name for field in fields(spec)]

@@ -90,6 +90,7 @@ def layer_bursts(trace: xr.Dataset, layer: str, lr: float, weight_decay: float) 
         Of Lion.
     layer : str
     lr, weight_decay : float
+        > 0.
 
     Returns
     -------
