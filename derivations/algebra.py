@@ -35,7 +35,7 @@ def tidy(expression: Expr) -> Expr:
     """
     if expression.has(a):
         expression = expression.subs(delta, 1 - a)
-    factors = []
+    factors: list[Expr] = []
     for part in Mul.make_args(factor(expression)):
         base, exponent = part.as_base_exp()
         if _sign(base) < 0:

@@ -54,7 +54,7 @@ from derivations.symbols import (
 _f = Function("f")
 _x = Symbol("x", positive=True)
 _xi = Symbol("xi", real=True)
-_PARTS = (lambda: weight_of_y(), lambda: thinning())
+_PARTS = (lambda: weight_of_y(), lambda: thinning())  # type: ignore[has-type]
 _i, _j = Symbol("i"), Symbol("j")
 _cov = Function("c")
 

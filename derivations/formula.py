@@ -15,7 +15,7 @@ from sympy import Eq, Expr, Symbol
 
 from derivations.symbols import ARGUMENTS, SHORTHAND, expand_parts
 
-Step = Callable[[], "Eq | tuple[Eq, ...]"]
+Step = Callable[[], Any]  # an equation, or a tuple of them
 
 
 class Formula(NamedTuple):
@@ -115,7 +115,7 @@ def follow(module: str, *steps: Step) -> None:
 
 def generated(module: str, name: str, step: Step, meaning: str, where: tuple[Step, ...] = (), limit: str = "") -> None:
     """One more function that `module` generates, from an equation that has one already or stands elsewhere."""
-    FORMULAS[module].append(Formula(name, step, meaning, where, limit))  # type: ignore[arg-type]
+    FORMULAS[module].append(Formula(name, step, meaning, where, limit))
 
 
 def expression(module: str, name: str) -> Expr:

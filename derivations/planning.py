@@ -162,7 +162,7 @@ def _part(step: Step, index: int) -> Step:
     """One of the equations of a step, under the step's own name."""
 
     def part() -> Eq:
-        return step()[index]  # type: ignore[index]
+        return step()[index]
 
     part.__name__, part.__module__ = step.__name__, step.__module__
     return part

@@ -27,7 +27,7 @@ class _ReadingOrder:
     """Printer in which the terms of a sum stand in `reading_order`."""
 
     def _as_ordered_terms(self, expr: Add, order: str | None = None) -> list[Expr]:
-        return sorted(super()._as_ordered_terms(expr, order=order), key=reading_order)
+        return sorted(super()._as_ordered_terms(expr, order=order), key=reading_order)  # type: ignore[misc]
 
 
 #: Greek letters that sympy spells out in a terminal.

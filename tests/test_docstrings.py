@@ -61,10 +61,11 @@ NEVER_RAISE = {"rotsim.measure.shipped_traces"}
 #: Where numbers have ranges, and arrays shapes.
 EXACT = {name for name in CALLABLES if name in EXPORTED or name.startswith("rotsim.theory.")}
 SOURCE = re.compile(r"derivations\.|Kosson|arXiv|et al\.|PyTorch|torch\.optim|scipy")
-TOOLS = {f"rotsim.theory.{name}" for name in ("boundary.within_floats", "traces.layer_bursts", "recursion.advance")}
+#: Beginnings of what states no formula.
+TOOLS = ("rotsim.theory.base.", "rotsim.theory.boundary.", "rotsim.theory.traces.layer_bursts")
 #: What states formulas, and so has to say where they are from.
 THEORY = [
-    *(name for name in EXPLAINED if name.startswith("rotsim.theory.") and name not in TOOLS),
+    *(name for name in EXPLAINED if name.startswith("rotsim.theory.") and not name.startswith(TOOLS)),
     *(f"rotsim.{name}" for name in ("AdamW", "AdamL2", "SGDM", "Lion", "Rotational", "equilibrium", "predict", "plan")),
     *(f"rotsim.{name}" for name in ("transfer", "rotation_over", "steps_to_equilibrium", "Signal", "Autocorrelated")),
     *(f"rotsim.{name}" for name in ("Radial", "ScaleInvariant", "Isotropic")),
