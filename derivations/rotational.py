@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 
@@ -9,7 +10,7 @@ from sympy import Eq, Expr, Function, IndexedBase, Matrix, Symbol, cos, pi, seri
 
 from derivations import adamw, lion, sgdm, transient
 from derivations.algebra import expansion, geometric_sum, scale_exponent, scaling_factor, tidy, vanishes
-from derivations.formula import Step, follow, step
+from derivations.formula import follow, step
 from derivations.symbols import (
     K_0,
     E,
@@ -251,7 +252,9 @@ def _chord() -> bool:
 # --- what the modules of the single variants share ---
 
 
-def variant(module: str, inner: ModuleType, replace: dict[Expr, Expr] | None = None) -> tuple[Step, Step]:
+def variant(
+    module: str, inner: ModuleType, replace: dict[Expr, Expr] | None = None
+) -> tuple[Callable[[], Eq], Callable[[], Eq]]:
     """Two steps of every variant's own, and between them those that all share: its angle, and the series of its cosine.
 
     `inner` is the derivation of the optimizer, `replace` names parts of its rotation.
@@ -279,7 +282,7 @@ def variant(module: str, inner: ModuleType, replace: dict[Expr, Expr] | None = N
     return equilibrium_angle, series_in_decay
 
 
-def other_units(module: str, inner: ModuleType, angle: Step) -> Step:
+def other_units(module: str, inner: ModuleType, angle: Callable[[], Eq]) -> Callable[[], Eq]:
     """The last step of every variant."""
 
     @cache
@@ -291,7 +294,7 @@ def other_units(module: str, inner: ModuleType, angle: Step) -> Step:
     return change_of_units
 
 
-def variant_checks(equilibrium_angle: Step, series_in_decay: Step) -> list[tuple[str, bool]]:
+def variant_checks(equilibrium_angle: Callable[[], Eq], series_in_decay: Callable[[], Eq]) -> list[tuple[str, bool]]:
     """What has to hold of every variant: its limit, its units, and that it does not know the gradient."""
     angle = equilibrium_angle().rhs
     first = series_in_decay().rhs.coeff(delta, 1)

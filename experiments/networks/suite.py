@@ -121,9 +121,12 @@ class Recording(Task):
 
     def run(self) -> dict[str, str]:
         """Train and record; a run whose data are missing is skipped."""
-        where = {"device": self.device, "data": self.data, "command": self.command, "on_step": self.on_step}
         try:
-            return {"trace": str(record(self.name, self.settings, self.folder, **where))}
+            trace = record(
+                self.name, self.settings, self.folder,
+                device=self.device, data=self.data, command=self.command, on_step=self.on_step,
+            )  # fmt: skip
+            return {"trace": str(trace)}
         except InvalidInput as error:
             return {"skipped": str(error)}
 
