@@ -57,8 +57,9 @@ class SGDWTheory(Theory[SGDW]):
         relaxation = 1 / (2 * o.lr * o.weight_decay * (1 - law.homogeneity))
         return SteadyState(gain ** (1 / (1 - law.homogeneity)), half, relaxation)
 
-    def advance(self, dim, law, norm_squared, lr, weight_decay, window, records):
-        w2, overlap, m2, beta = norm_squared, 0.0, 0.0, self.spec.momentum
+    def advance(self, dim, law, course):
+        w2, lr, weight_decay, window, records = course
+        overlap, m2, beta = 0.0, 0.0, self.spec.momentum
         for t, (eta, decay) in enumerate(zip(lr, lr * weight_decay, strict=True)):
             across = beta * overlap  # E[w_{t-1}·m_t]
             m2 = beta**2 * m2 + (1 - beta) ** 2 * law.scale_squared * w2**law.homogeneity

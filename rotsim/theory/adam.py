@@ -12,7 +12,7 @@ import numpy as np
 from rotsim.errors import InvalidInput
 from rotsim.optimizers import AdamL2, AdamW
 from rotsim.theory.adam_in_time import MOST_SPLIT, parts, state
-from rotsim.theory.base import Method
+from rotsim.theory.base import Course, Method
 from rotsim.theory.correlated_moment import correlated_update
 from rotsim.theory.damped import tables
 from rotsim.theory.departures import Departing
@@ -42,20 +42,17 @@ class Adam(Departing[AdamSpec]):
 
     # --- in time
 
-    def advance(
-        self, dim: int, law: GradientPower, norm_squared: float, lr: np.ndarray, weight_decay: np.ndarray, window: int,
-        records: np.ndarray,
-    ) -> float:  # fmt: skip
+    def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         o = self.spec
         adam_covariance(*o.betas)  # refuses betas at which the update has no variance
         by = parts() if self.splits else (np.zeros(1), np.ones(1), np.ones(1))
-        strongest = np.maximum.accumulate(weight_decay[::-1])[::-1]
+        strongest = np.maximum.accumulate(course.weight_decay[::-1])[::-1]
         done = type(self).follow(
             o.betas[0], max(o.betas[1], LEAST_BETA2), o.eps, tables(), *by, strongest,
-            state(len(by[0]), norm_squared / dim), float(dim), law.scale_squared, float(law.homogeneity), norm_squared,
-            lr, weight_decay, window, records,
+            state(len(by[0]), course.norm_squared / dim), float(dim), law.scale_squared, float(law.homogeneity),
+            *course,
         )  # fmt: skip
-        if done < len(lr):
+        if done < len(course.lr):
             raise InvalidInput(
                 f"weight decay fills Adam's second moment in more than {MOST_SPLIT} steps, by step {done}, of "
                 f"{o.describe()}: weights are too long, or lr * weight_decay too large, for a prediction in seconds. "

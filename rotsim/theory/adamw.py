@@ -13,7 +13,7 @@ from rotsim.optimizers import AdamW
 from rotsim.theory.adam import Adam
 from rotsim.theory.adam_in_time import adamw
 from rotsim.theory.adam_l2_chain import steady
-from rotsim.theory.base import Filling, Method, theory_for
+from rotsim.theory.base import Course, Filling, Method, theory_for
 from rotsim.theory.correlated_moment import signal_update
 from rotsim.theory.coupled import stationary
 from rotsim.theory.fixed_point import falling, noise_variance
@@ -75,7 +75,7 @@ class AdamWTheory(Adam[AdamW]):
         o, noise = self.spec, adam_covariance(*self.spec.betas)
         filling = min(steps, int(np.ceil(MEMORIES_TO_FILL / (1 - max(*o.betas, 0.5)))))
         one, none, records = np.ones(filling), np.zeros(filling), np.zeros((filling, 6))
-        self.advance(1, GradientPower(1.0, 0), 1.0, one, none, 1, records)
+        self.advance(1, GradientPower(1.0, 0), Course(1.0, one, none, 1, records))
         length = np.append(records[:, 2], np.full(steps - filling, records[-1, 2])) / noise.lag_0
         return Filling(length, 1 - o.betas[0] ** np.arange(1.0, steps + 1), np.zeros(steps), noise)
 

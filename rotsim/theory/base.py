@@ -34,6 +34,20 @@ _HERE = ("adamw", "adam_l2", "sgdm", "lion", "rotational")
 _THEORIES: dict[type[Optimizer], type[Theory[Any]]] = {}
 
 
+class Course(NamedTuple):
+    """Steps from a fresh optimizer state: ‖w_0‖², rates at each step, steps per window, and where results go.
+
+    ``records``, shape (windows, 6), are sums over each window of E‖w‖², E[angle²] and E‖Δw‖², and of the declared
+    relative errors of their square roots.
+    """
+
+    norm_squared: float
+    lr: np.ndarray
+    weight_decay: np.ndarray
+    window: int
+    records: np.ndarray
+
+
 class Filling(NamedTuple):
     """What updates are like while a fresh optimizer's averages fill, each of shape (steps,), and once they are full.
 
@@ -85,15 +99,8 @@ class Theory(Generic[Spec]):
 
     # --- in time
 
-    def advance(
-        self, dim: int, law: GradientPower, norm_squared: float, lr: np.ndarray, weight_decay: np.ndarray, window: int,
-        records: np.ndarray,
-    ) -> float:  # fmt: skip
-        """Second moments over ``len(lr)`` steps from a fresh optimizer state and ‖w_0‖² = `norm_squared`.
-
-        Adds to ``records``, shape (windows, 6): sums over each window of E‖w‖², E[angle²] and E‖Δw‖², and of the
-        declared relative errors of their square roots. Returns the declared relative error of all, apart from 1/dim.
-        """
+    def advance(self, dim: int, law: GradientPower, course: Course) -> float:
+        """Add second moments to the records of a course; returns the declared relative error of all but 1/dim."""
         raise InvalidInput(f"{self.spec.label} has an equilibrium in theory, but no course in time; simulate it")
 
     def lasting_decay(self, decay: np.ndarray) -> np.ndarray | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from rotsim import closed_forms
 from rotsim.optimizers import Lion
-from rotsim.theory.base import Filling, Method, theory_for
+from rotsim.theory.base import Course, Filling, Method, theory_for
 from rotsim.theory.bursts import burst_factors, burst_moments
 from rotsim.theory.departures import DIVERGED, Departing
 from rotsim.theory.memory import projection, unit_steps
@@ -82,12 +82,9 @@ class LionTheory(Departing[Lion]):
 
     # --- in time
 
-    def advance(
-        self, dim: int, law: GradientPower, norm_squared: float, lr: np.ndarray, weight_decay: np.ndarray, window: int,
-        records: np.ndarray,
-    ) -> float:  # fmt: skip
+    def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         size = (float(dim), law.scale_squared, float(law.homogeneity))
-        _lion(*self.spec.betas, *arcsine_modes(), *size, norm_squared, lr, weight_decay, window, records)
+        _lion(*self.spec.betas, *arcsine_modes(), *size, *course)
         return 0.0
 
     def filling(self, steps: int) -> Filling:

@@ -13,7 +13,7 @@ from rotsim.errors import InvalidInput, NoEquilibrium, array, instance, integer,
 from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
 from rotsim.optimizers.base import Optimizer
 from rotsim.schedules import Schedule
-from rotsim.theory.base import Theory, required_theory
+from rotsim.theory.base import Course, Theory, required_theory
 from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import equilibrium
 
@@ -119,7 +119,7 @@ def predict(
     lr, wd = optimizer.lr * lr, optimizer.weight_decay * wd
     _check_stable(optimizer, lr * wd)
     records = np.zeros((-(-steps // window), 6))
-    error = theory.advance(dim, law, start**2, lr, wd, window, records)
+    error = theory.advance(dim, law, Course(start**2, lr, wd, window, records))
     last = np.minimum(np.arange(1, len(records) + 1) * window, steps)
     mean = records / np.diff(last, prepend=0)[:, None]
     rms = np.sqrt(mean[:, :3])

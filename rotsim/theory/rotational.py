@@ -10,7 +10,7 @@ import numpy as np
 from rotsim import closed_forms
 from rotsim.errors import InvalidInput
 from rotsim.optimizers import Rotational
-from rotsim.theory.base import Method, Theory, required_theory, theory_for
+from rotsim.theory.base import Course, Method, Theory, required_theory, theory_for
 from rotsim.theory.record import kernel
 from rotsim.theory.steady import SteadyState
 
@@ -69,12 +69,9 @@ class RotationalTheory(Theory[Rotational]):
         directions = max(1, dim - 1 - o.zero_mean)
         return float(closed_forms.rotational_bias(o.beta1, o.update_norm_decay, directions))
 
-    def advance(
-        self, dim: int, law: GradientPower, norm_squared: float, lr: np.ndarray, weight_decay: np.ndarray, window: int,
-        records: np.ndarray,
-    ) -> float:  # fmt: skip
+    def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         """With the filling of the inner average, and the part of older gradients that weights have turned towards."""
-        o, bias = self.spec, self.angle_bias(dim)
+        o, bias, (norm_squared, lr, weight_decay, window, records) = self.spec, self.angle_bias(dim), course
         angle = o.leading_rotation(lr, weight_decay) * np.sqrt(1 + bias)
         length, correction, doubt, noise = required_theory(o.inner).filling(len(lr))
         modes = noise.weights / noise.lag_0, noise.roots

@@ -9,7 +9,7 @@ import numpy as np
 
 from rotsim import closed_forms
 from rotsim.optimizers import SGDM
-from rotsim.theory.base import Filling, Method, theory_for
+from rotsim.theory.base import Course, Filling, Method, theory_for
 from rotsim.theory.departures import Departing
 from rotsim.theory.record import kernel, record_step
 from rotsim.theory.steady import SteadyState
@@ -79,12 +79,8 @@ class SGDMTheory(Departing[SGDM]):
 
     # --- in time
 
-    def advance(
-        self, dim: int, law: GradientPower, norm_squared: float, lr: np.ndarray, weight_decay: np.ndarray, window: int,
-        records: np.ndarray,
-    ) -> float:  # fmt: skip
-        size = (law.scale_squared, float(law.homogeneity))
-        _sgdm(self.spec.momentum, *size, norm_squared, lr, weight_decay, window, records)
+    def advance(self, dim: int, law: GradientPower, course: Course) -> float:
+        _sgdm(self.spec.momentum, law.scale_squared, float(law.homogeneity), *course)
         return 0.0
 
     def lasting_decay(self, decay: np.ndarray) -> np.ndarray:
