@@ -10,6 +10,7 @@ import pytest
 import rotsim
 from rotsim import closed_forms
 from rotsim.errors import InvalidInput, NoEquilibrium
+from rotsim.theory.base import required_theory
 from rotsim.theory.prediction import _young, rotation_over, settling
 from rotsim.theory.second_moment import adam_covariance
 from rotsim.theory.sign import sign_covariance
@@ -154,11 +155,13 @@ def test_the_share_of_the_start_lessens_the_spread_of_the_angle():
             left.append(square)
         shares = [start**2 * np.mean(part) / n**2 for part, n in zip((left[:2], left[2:]), norm, strict=True)]
         expected = [closed_forms.young_angle_spread(16, min(1.0, share)) for share in shares]
-        np.testing.assert_allclose(_young(optimizer, 16, law, start, decay, norm, last), expected, rtol=1e-12)
-        whole = _young(optimizer, 16, law, 9.0, decay, norm, last)  # no more than all of it
+        np.testing.assert_allclose(
+            _young(required_theory(optimizer), 16, law, start, decay, norm, last), expected, rtol=1e-12
+        )
+        whole = _young(required_theory(optimizer), 16, law, 9.0, decay, norm, last)  # no more than all of it
         assert whole[0] == pytest.approx(closed_forms.young_angle_spread(16, 1))
-    assert _young(ADAMW, 16, FLAT.power(16), start, decay, norm, last).tolist() == [1.0, 1.0]
-    assert _young(rotsim.AdamL2(0.1, 0.2), 16, law, start, decay, norm, last).tolist() == [1.0, 1.0]
+    assert _young(required_theory(ADAMW), 16, FLAT.power(16), start, decay, norm, last).tolist() == [1.0, 1.0]
+    assert _young(required_theory(rotsim.AdamL2(0.1, 0.2)), 16, law, start, decay, norm, last).tolist() == [1.0, 1.0]
 
 
 def test_isotropic_noise_spreads_the_angle_and_what_is_given_does_not():
