@@ -1,14 +1,14 @@
-"""Kernels and the functions they are made of, without numba: that is imported when the first kernel is called.
+"""What kernels are made of, without numba.
 
-`kernel_part` tags what kernels may call, which stays plain Python. `compiled` and `inlined` return objects that
-`rotsim.jit` compiles at their first call. A kernel is named with a digest of all it is made of, since numba's cache
-on disk looks at one file only.
+`kernel_part` tags what kernels may call, which stays plain Python. A `Recipe` is what `rotsim.jit` compiles, at the
+first call of what `rotsim.kernels` makes of it. A kernel is named with a digest of all it is made of, since numba's
+cache on disk looks at one file only.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +20,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: What kernels may call, and the options that numba compiles it with.
 PARTS: dict[Callable[..., Any], dict[str, Any]] = {}
 _PACKAGE = Path(__file__).resolve().parent
-_BUILDING = threading.RLock()
 
 
 def kernel_part(**options: Any) -> Callable[[F], F]:
@@ -61,8 +60,9 @@ def specialised(function: Callable[..., Any], name: str, bound: dict[str, Any]) 
     return special
 
 
-class Compiled:
-    """A function that numba compiles when it is first called, by Python or by a kernel.
+@dataclass(eq=False)
+class Recipe:
+    """A kernel, or an inlined part of one, before numba has seen it.
 
     Attributes
     ----------
@@ -73,69 +73,26 @@ class Compiled:
         Values of global names of `function`.
     options : dict
         Of `numba.njit`.
-    interleave : int or None
-        Vectors that its loops take at a time; None leaves it to LLVM.
     kernel : bool
         Kept on disk; otherwise a part of the kernels that call it.
+    interleave : int or None
+        Vectors that its loops take at a time; None leaves it to LLVM.
     """
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        name: str,
-        bound: dict[str, Any],
-        options: dict[str, Any],
-        *,
-        kernel: bool,
-        interleave: int | None = None,
-    ) -> None:
-        self.function, self.name, self.bound, self.options = function, name, bound, options
-        self.kernel, self.interleave = kernel, interleave
-        self._dispatcher: Any = None
-
-    def __call__(self, *arguments: Any) -> Any:
-        """Run it, compiled when it is first called."""
-        return (self._dispatcher or self.dispatcher)(*arguments)
-
-    @property
-    def dispatcher(self) -> Any:
-        """What numba makes of it."""
-        with _BUILDING:
-            if self._dispatcher is None:
-                from rotsim.jit import build
-
-                self._dispatcher = build(self)
-        return self._dispatcher
-
-    @property
-    def _numba_type_(self) -> Any:
-        """How numba takes this object for its dispatcher where a kernel calls it."""
-        return self.dispatcher._numba_type_
+    function: Callable[..., Any]
+    name: str
+    bound: dict[str, Any]
+    options: dict[str, Any]
+    kernel: bool
+    interleave: int | None = None
 
 
-def inlined(
-    function: Callable[..., Any], name: str, bound: dict[str, Any], interleave: int | None = None, **options: Any
-) -> Compiled:
-    """`function` as part of a kernel that calls it: specialised like `compiled`; its arrays must not overlap.
-
-    Its loops take `interleave` vectors at a time. What LLVM chooses unless told, two or four, can leave a neuron of
-    dim 64 without a single pass of the vectorised loop.
-    """
-    options = {"nogil": True, "error_model": "numpy", "forceinline": True, **options}
-    return Compiled(function, name, bound, options, kernel=False, interleave=interleave)
-
-
-def compiled(function: Callable[..., None], name: str, bound: dict[str, Any], **options: Any) -> Compiled:
-    """`function` as a kernel with the global names in `bound` replaced, compiled at its first call."""
-    return Compiled(function, name, bound, {"nogil": True, "error_model": "numpy", **options}, kernel=True)
-
-
-def digest(kernel: Compiled) -> str:
+def digest(kernel: Recipe) -> str:
     """Of all that a kernel is made of: its sources, options and constants.
 
     Parameters
     ----------
-    kernel : Compiled
+    kernel : Recipe
 
     Returns
     -------
@@ -149,7 +106,7 @@ def digest(kernel: Compiled) -> str:
     return text.hexdigest()[:12]
 
 
-def ingredients(kernel: Compiled) -> tuple[list[Path], list[str]]:
+def ingredients(kernel: Recipe) -> tuple[list[Path], list[str]]:
     """The files of all functions that a kernel calls, and their options and constants as text, both sorted."""
     files: set[Path] = {_PACKAGE / "compiled.py", _PACKAGE / "jit.py"}
     facts: set[str] = set()
@@ -161,15 +118,15 @@ def ingredients(kernel: Compiled) -> tuple[list[Path], list[str]]:
                 for attribute in used:
                     if hasattr(value, attribute):
                         visit(attribute, getattr(value, attribute), ())
-        elif isinstance(value, Compiled | FunctionType):
+        elif isinstance(value, Recipe | FunctionType):
             if id(value) not in seen:
                 seen.add(id(value))
                 follow(value)
         elif isinstance(value, bool | int | float | complex | str | tuple | type | None) or hasattr(value, "dtype"):
             facts.add(f"{name} = {value!r}")
 
-    def follow(value: Compiled | Callable[..., Any]) -> None:
-        if isinstance(value, Compiled):
+    def follow(value: Recipe | Callable[..., Any]) -> None:
+        if isinstance(value, Recipe):
             facts.add(f"{value.name}: {_sorted(value.options)}, {value.interleave}")
             function, bound = value.function, value.bound
         else:

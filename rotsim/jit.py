@@ -17,7 +17,7 @@ from numba.core.typed_passes import NativeLowering
 from numba.extending import intrinsic, overload, register_jitable
 
 from rotsim import noise
-from rotsim.compiled import PARTS, Compiled, digest, specialised, wide_vectors
+from rotsim.compiled import PARTS, Recipe, digest, specialised, wide_vectors
 
 # no wrappers: only kernels call a part, and a dozen wrappers take LLVM a second
 _PART = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -113,7 +113,7 @@ def njit(*arguments: Any, **options: Any) -> Any:
     return numba.njit(*arguments, **options)
 
 
-def build(made: Compiled) -> Any:
+def build(made: Recipe) -> Any:
     """The dispatcher of a kernel, on disk where that is possible, or of an inlined part."""
     if not made.kernel:
         compiler = type(f"_Part{made.interleave}", (_Part,), {"interleave": made.interleave})

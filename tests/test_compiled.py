@@ -11,7 +11,7 @@ import pytest
 from scipy.optimize import brentq
 
 import rotsim
-from rotsim import compiled, jit, noise
+from rotsim import compiled, jit, kernels, noise
 from rotsim.simulation import walk
 from rotsim.theory.fixed_point import bracketed_root
 
@@ -61,7 +61,7 @@ print(sorted(reported - own))
 
 def test_a_changed_source_option_or_constant_is_another_kernel(monkeypatch):
     def made(**options):
-        return compiled.digest(compiled.compiled(walk._walk, "test", {"_sample": noise.box_muller}, **options))
+        return compiled.digest(kernels.compiled(walk._walk, "test", {"_sample": noise.box_muller}, **options))
 
     plain = made()
     assert made() == plain
@@ -86,7 +86,7 @@ def test_a_terminal_hears_what_is_compiled(monkeypatch, capsys):
     for stream, expected in ((Terminal(), 1), (io.StringIO(), 0)):
         monkeypatch.setattr(sys, "stderr", stream)
         monkeypatch.setattr(jit.numba, "njit", uncached(jit.numba.njit))
-        kernel = compiled.compiled(twice, "twice", {})
+        kernel = kernels.compiled(twice, "twice", {})
         assert kernel(2) == 4 and kernel(3) == 6
         assert stream.getvalue().count("rotsim: compiling twice (once per machine)") == expected
 

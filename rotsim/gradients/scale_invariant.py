@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rotsim.compiled import inlined, kernel_part
+from rotsim.compiled import kernel_part
 from rotsim.gradients.base import INLINED, GradientPower, Noise, across, one_scale
+from rotsim.kernels import inlined
 from rotsim.noise import box_muller
 
 

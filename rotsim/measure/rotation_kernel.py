@@ -18,7 +18,8 @@ import torch
 from numba import carray, types
 from numba.extending import intrinsic
 
-from rotsim.compiled import compiled, inlined, kernel_part, wide_vectors
+from rotsim.compiled import kernel_part, wide_vectors
+from rotsim.kernels import compiled, inlined
 
 #: Share of a squared update, across the weights, that is no more than rounding.
 ROUNDING = 1e-12

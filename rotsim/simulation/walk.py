@@ -22,8 +22,9 @@ import numpy as np
 
 from rotsim import noise
 from rotsim.angle import squared_angle, squared_chord
-from rotsim.compiled import compiled, inlined, kernel_part, wide_vectors
+from rotsim.compiled import kernel_part, wide_vectors
 from rotsim.gradients.base import Gradient
+from rotsim.kernels import compiled, inlined
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.workspace import BLOCK
 

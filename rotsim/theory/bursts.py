@@ -16,7 +16,7 @@ import numpy as np
 import scipy
 
 from rotsim import closed_forms
-from rotsim.compiled import compiled
+from rotsim.kernels import compiled
 from rotsim.optimizers import Lion
 from rotsim.theory.sign import arcsine_modes, discounted_sum
 from rotsim.theory.steady import SteadyState

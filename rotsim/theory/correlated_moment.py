@@ -27,7 +27,8 @@ import numpy as np
 import scipy
 
 from rotsim import closed_forms
-from rotsim.compiled import compiled, kernel_part
+from rotsim.compiled import kernel_part
+from rotsim.kernels import compiled
 from rotsim.theory.damped import POINTS, SIDE, integral, lay, tables, widen
 from rotsim.theory.memory import CorrelatedUpdate
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from rotsim.angle import squared_angle, squared_chord
-from rotsim.compiled import compiled, kernel_part
+from rotsim.compiled import kernel_part
+from rotsim.kernels import compiled
 
 
 def kernel(function: Callable[..., Any], name: str | None = None, **bound: Any) -> Callable[..., Any]:

@@ -20,9 +20,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from rotsim.compiled import compiled, kernel_part
+from rotsim.compiled import kernel_part
 from rotsim.errors import INT64
 from rotsim.gradients.base import Gradient, Noise
+from rotsim.kernels import compiled
 from rotsim.noise import components
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.arguments import Kernel, Neurons, Steps, Windows

@@ -36,7 +36,8 @@ from typing import Any, cast
 import numpy as np
 import scipy
 
-from rotsim.compiled import compiled, kernel_part
+from rotsim.compiled import kernel_part
+from rotsim.kernels import compiled
 from rotsim.noise import INITIAL_WEIGHTS_STREAM, components, neuron_keys, threefry4x32
 from rotsim.optimizers.rotational import Rotational
 from rotsim.simulation.arguments import Kernel

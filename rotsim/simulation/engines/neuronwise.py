@@ -12,8 +12,9 @@ import numpy as np
 
 from rotsim import noise
 from rotsim.angle import squared_angle, squared_chord
-from rotsim.compiled import compiled, wide_vectors
+from rotsim.compiled import wide_vectors
 from rotsim.gradients.base import Gradient
+from rotsim.kernels import compiled
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.arguments import Kernel
 from rotsim.simulation.engines.base import Problem, WeightEngine
