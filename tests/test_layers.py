@@ -31,7 +31,11 @@ def test_imports_point_one_way(tmp_path):
     ("old", "new", "said"),
     [
         ('"errors",\n', "", "not listed as layers"),  # a module without a place
-        ("ignore_imports = [", 'ignore_imports = ["rotsim.noise -> rotsim.cli",', "No matches"),  # a stale entry
+        (
+            'ancestors = ["rotsim"]',
+            'ancestors = ["rotsim"]\nignore_imports = ["rotsim.noise -> rotsim.cli"]',
+            "No matches",
+        ),  # a stale exception
         ('"cli",\n  "verify"', '"verify",\n  "cli"', "rotsim.cli.comparing -> rotsim.verify"),  # inside a function
     ],
 )
