@@ -32,7 +32,7 @@ from rotsim.statistics import root_mean_square
 
 SLOPES = {"adamw": 0.0, "adam_l2": -1 / 3, "sgdm": 0.0, "lion": 0.0}
 DIM = 512
-SYSTEM = dict(dim=32, rotation=0.03, batch=8)  # the simple system
+SYSTEM: dict[str, Any] = dict(dim=32, rotation=0.03, batch=8)  # the simple system
 REPLICATES = 16
 
 

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 import rotsim
 from experiments.harness.claim import OPTIMIZERS, Finding, claimed, course_checks, main, memory_steps
 from experiments.harness.panels import finish, plain_ticks
+from rotsim.checks import Check
 from rotsim.optimizers.base import Optimizer
 from rotsim.plotting import style
 from rotsim.statistics import root_mean_square
@@ -40,13 +41,13 @@ POWERS = {
 
 def examine(quick: bool) -> Finding:
     """Courses from three initial norms, and growth and decay measured apart at nine."""
-    checks = []
+    checks: list[Check] = []
     numbers: dict[str, Any] = {}
     for name, label in OPTIMIZERS.items():
         optimizer = rotsim.OPTIMIZERS[name].examples()[1 if quick else 0]
         eq = rotsim.equilibrium(optimizer, DIM)
         window = max(10, int(eq.relaxation_steps / 10))
-        run = dict(dim=DIM, steps=window * 10 * RELAXATIONS, record_every=window)
+        run: dict[str, Any] = dict(dim=DIM, steps=window * 10 * RELAXATIONS, record_every=window)
         found: dict[str, Any] = {"norm": eq.norm, "rotation": eq.rotation, "relaxation_steps": eq.relaxation_steps}
         courses, ends = [], []
         for seed, start in enumerate(STARTS):
@@ -58,7 +59,8 @@ def examine(quick: bool) -> Finding:
             ends.append(root_mean_square(walk["norm"].values[:, -2 * RELAXATIONS :] / eq.norm, independent=True))
             courses.append(_drawable(walk, course, eq))
         apart = max(ends, key=lambda e: e.value).value - min(ends, key=lambda e: e.value).value
-        noise = float(np.hypot(*sorted(e.standard_error for e in ends)[1:]))
+        _, second, third = sorted(e.standard_error for e in ends)
+        noise = float(np.hypot(second, third))
         checks.append(
             claimed(f"{label}: final norms apart, in units of the prediction", apart, noise, high=4 * noise + 1 / DIM)
         )
@@ -111,7 +113,9 @@ def _balance(optimizer: Optimizer, powers: tuple[int, int], starts: np.ndarray, 
     free = replace(optimizer, weight_decay=0.0)
     found: dict[str, Any] = {"growth": [], "decay": []}  # (norm, change of ‖w‖² a step, its standard error)
     for seed, start in enumerate(starts):
-        run = dict(dim=DIM, neurons=neurons, initial_norm=start * eq.norm, record_every=1, steps=steps, seed=100 + seed)
+        run: dict[str, Any] = dict(
+            dim=DIM, neurons=neurons, initial_norm=start * eq.norm, record_every=1, steps=steps, seed=100 + seed
+        )
         grown, kept = (
             rotsim.simulate(spec, **run, engine="numba")["norm"].values[:, settle:] ** 2 for spec in (free, optimizer)
         )

@@ -48,7 +48,7 @@ def setting(law: str, name: str, seed: int) -> tuple[Optimizer, int, Gradient]:
     elif name == "adam_l2" and shaped:
         optimizer = rotsim.AdamL2(rate, 10 ** generator.uniform(-2.5, -1), betas)
     else:
-        optimizer = rotsim.OPTIMIZERS[name](rate, decay / rate, betas=betas)
+        optimizer = rotsim.OPTIMIZERS[name](rate, decay / rate, betas=betas)  # type: ignore[call-arg]
     if law == "autocorrelated":
         return optimizer, dim, Autocorrelated(round(float(generator.uniform(-0.9, 0.95)), 2), scale_invariant=shaped)
     if law == "signal":

@@ -48,14 +48,16 @@ RUNS = {  # label: (initial norm, schedule, colour)
 
 def examine(quick: bool) -> Finding:
     """Three training runs an optimizer: the rotation of each against the equilibrium at the learning rate in force."""
-    checks = []
+    checks: list[Check] = []
     numbers: dict[str, Any] = {}
     for name, label in OPTIMIZERS.items():
         optimizer = rotsim.plan(name, rotation=ROTATION, norm=1.0, dim=DIM).optimizer
         found: dict[str, Any] = {"optimizer": optimizer.to_dict()}
         early, peak = {}, {}
         for seed, (case, (start, schedule, _)) in enumerate(RUNS.items()):
-            run = dict(dim=DIM, steps=STEPS, lr_schedule=schedule, initial_norm=start, record_every=WINDOW)
+            run: dict[str, Any] = dict(
+                dim=DIM, steps=STEPS, lr_schedule=schedule, initial_norm=start, record_every=WINDOW
+            )
             walk = rotsim.simulate(optimizer, neurons=24 if quick else 128, seed=seed, **run, engine="numba")
             course = rotsim.predict(optimizer, **run)
             checks += course_checks(f"{label}, {case}", walk, course)
@@ -98,12 +100,12 @@ def examine(quick: bool) -> Finding:
         values = [numbers[name][case]["early"] for name in OPTIMIZERS]
         return f"{min(values):.2f} to {max(values):.2f}"
 
-    steady = [numbers[name][VARIANT]["early"] for name in OPTIMIZERS if VARIANT in numbers[name]]
+    turning = [numbers[name][VARIANT]["early"] for name in OPTIMIZERS if VARIANT in numbers[name]]
     peaks = [check.measured for check in checks if "peak" in check.statement]
     result = (
         f"early rotation over that of equilibrium: {span(low)} from a quarter of the norm, {span(settled)} from the "
         f"norm itself; warm-up leaves {min(peaks):.2f} to {max(peaks):.2f} of the peak, and {span(warm)} "
-        f"on the whole; rotational variants turn at {min(steady):.3f} to {max(steady):.3f} "
+        f"on the whole; rotational variants turn at {min(turning):.3f} to {max(turning):.3f} "
         f"over the first {EARLY} steps"
     )
     return Finding(checks, _figure(numbers), numbers, result)

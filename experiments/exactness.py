@@ -59,7 +59,7 @@ def settings(name: str, count: int, seed: int = 2024) -> list[Optimizer]:
         if name == "sgdm":
             found.append(rotsim.SGDM(0.1, decay / 0.1, betas[0]))
         else:
-            found.append(rotsim.OPTIMIZERS[name](lr=0.01, weight_decay=decay / 0.01, betas=betas))
+            found.append(rotsim.OPTIMIZERS[name](lr=0.01, weight_decay=decay / 0.01, betas=betas))  # type: ignore[call-arg]
     return found
 
 
@@ -84,7 +84,7 @@ def measure(
     gradient: Gradient = rotsim.Isotropic()
     if noise == "scale_invariant":
         gradient = rotsim.ScaleInvariant(float(np.sqrt(dim) * rotsim.equilibrium(optimizer, dim, gradient).norm))
-    exact, leading = (rotsim.equilibrium(optimizer, dim, gradient, m) for m in ("exact", "leading"))  # type: ignore[arg-type]
+    exact, leading = (rotsim.equilibrium(optimizer, dim, gradient, m) for m in ("exact", "leading"))
     data = rotsim.simulate(
         optimizer,
         dim,
@@ -180,7 +180,7 @@ def claims(line: dict[str, Any]) -> Iterator[Check]:
 
 def ladder(name: str, budget: float) -> dict[str, Any]:
     """Errors at rising dim under scale-invariant gradients, and their fit a/dim + b/dim² + c."""
-    fixed = {} if name == "sgdm" else {"betas": (0.9, 0.99)}
+    fixed: dict[str, Any] = {} if name == "sgdm" else {"betas": (0.9, 0.99)}
     optimizer = rotsim.plan(name, rotation=0.03, norm=1.0, dim=128, **fixed).optimizer
     rows = [measure(optimizer, 5000 + dim, budget, "scale_invariant", dim) for dim in LADDER]
     found: dict[str, Any] = {"optimizer": optimizer.to_dict(), "dim": list(LADDER)}

@@ -76,7 +76,7 @@ class Imbalanced(Plain):
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         inner = [p for name, p in model.named_parameters() if p.ndim >= 2 and name.startswith(("hidden", "blocks"))]
-        factors = {p: row_factors(len(p), self.fraction, self.times) for p in inner}
+        factors: dict[torch.Tensor, torch.Tensor] = {p: row_factors(len(p), self.fraction, self.times) for p in inner}
         return Rotated(super().build(model), RotationalAdamW.rotation, factors=factors)
 
 

@@ -34,7 +34,10 @@ from rotsim.tasks import Ledger
 
 NORMS = ("bn", "ln", "ws+ln")
 #: weight decay and learning rates; lr·wd relaxes the norm well within the run
-GRIDS = {"adamw": (0.5, (0.004, 0.016, 0.064)), "sgdm": (0.005, (0.1, 0.4, 1.6))}
+GRIDS: dict[str, tuple[float, tuple[float, ...]]] = {
+    "adamw": (0.5, (0.004, 0.016, 0.064)),
+    "sgdm": (0.005, (0.1, 0.4, 1.6)),
+}
 FACTOR = 1.5
 
 

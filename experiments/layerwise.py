@@ -58,7 +58,9 @@ def examine(quick: bool) -> Finding:
         steps = (24 if quick else 30) * min(
             window, 400
         )  # AdamW's second moment is slow, but the layer's norm is steady
-        run = dict(dim=DIM, neurons=neurons, steps=steps, initial_norm=eq.norm, record_every=steps // 30)
+        run: dict[str, Any] = dict(
+            dim=DIM, neurons=neurons, steps=steps, initial_norm=eq.norm, record_every=steps // 30
+        )
         pushed = rotsim.LayerInvariant(tuple(decay * pushes))
         layers = [
             rotsim.simulate(optimizer, gradient=pushed, seed=seed, **run, engine="numba")

@@ -70,11 +70,11 @@ def examine(quick: bool, store: Ledger | None = None) -> Finding:
         }
     numbers["network"] = network = _network(quick, store)
     found += judge_network(*(np.array(network[name]) for name in ("lr", "rotation", "undecayed_step", "loss")))
-    equal, slope, differs = found[-3:]
+    equal, steeper, differs = found[-3:]
     spread = [f"{check.measured:.2%} ({check.statement.split(':')[0]})" for check in found[:-3:2]]
     result = (
         f"rotation equal to {', '.join(spread)} over two decades of lr; the undecayed step follows lr; in a network "
-        f"rotation equal to {equal.measured:.1%}, step of gains ∝ lr^{slope.measured:.2f}, "
+        f"rotation equal to {equal.measured:.1%}, step of gains ∝ lr^{steeper.measured:.2f}, "
         f"loss {differs.measured:.0%} apart"
     )
     return Finding(found, _figure(numbers), numbers, result)

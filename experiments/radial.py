@@ -76,7 +76,7 @@ def with_pull(optimizer: Optimizer, dim: int, strength: float) -> rotsim.Equilib
 
 def examine(quick: bool) -> Finding:
     """Walks under pulls from outwards to strong, and the layers of a plain GPT."""
-    checks = []
+    checks: list[Check] = []
     shares = np.array([-0.25, 4.0]) if quick else np.array([-0.25, 0.0, 0.5, 1.0, 2.0, 4.0])
     numbers: dict[str, Any] = {"pull_over_decay": shares.tolist()}
     for name, label in OPTIMIZERS.items():

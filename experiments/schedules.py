@@ -59,7 +59,7 @@ STEADY = "cosine, decay of steady norm"
 
 def examine(quick: bool) -> Finding:
     """Four schedules an optimizer, from the equilibrium norm at the peak rate, and the numbers others published."""
-    checks = []
+    checks: list[Check] = []
     numbers: dict[str, Any] = {}
     for name, label in OPTIMIZERS.items():
         optimizer = rotsim.plan(name, rotation=ROTATION, norm=1.0, dim=DIM).optimizer
@@ -68,7 +68,7 @@ def examine(quick: bool) -> Finding:
         if name == "lion":
             runs[STEADY] = COSINE, _steady_decay(optimizer)
         for seed, (case, (lr, wd)) in enumerate(runs.items()):
-            run = dict(dim=DIM, steps=STEPS, lr_schedule=lr, wd_schedule=wd, record_every=WINDOW)
+            run: dict[str, Any] = dict(dim=DIM, steps=STEPS, lr_schedule=lr, wd_schedule=wd, record_every=WINDOW)
             walk = rotsim.simulate(optimizer, neurons=24 if quick else 128, seed=seed, **run, engine="numba")
             course = rotsim.predict(optimizer, **run)
             checks += course_checks(f"{label}, {case}", walk, course)
@@ -167,7 +167,7 @@ def _published(quick: bool) -> tuple[dict[str, Any], list[Check]]:
 
     optimizer, lowest = rotsim.AdamW(1e-3, 0.1, (0.9, 0.95)), 0.1
     factor = lowest + (1 - lowest) * (1 + np.cos(np.arange(steps) / steps * np.pi)) / 2
-    run = dict(
+    run: dict[str, Any] = dict(
         gradient=rotsim.Isotropic(), steps=steps, initial_norm=0.1 * np.sqrt(dim), lr_schedule=factor, record_every=1
     )
     simulated = _mean(
@@ -220,7 +220,9 @@ def _su_update(mean: float) -> float:
 def _closed_form(optimizer: Optimizer, factors: Factors, mass: float, power: float) -> tuple[float, float]:
     """RMS weight after 10⁴ steps from 0.1, as predicted and by Su's e^(-2κ)ρ_0 + (1 - e^(-2κ)) ν/(2κ)."""
     dim, steps, start = 10_000, 10_000, 0.1
-    run = dict(gradient=rotsim.Isotropic(), steps=steps, initial_norm=start * np.sqrt(dim), lr_schedule=factors)
+    run: dict[str, Any] = dict(
+        gradient=rotsim.Isotropic(), steps=steps, initial_norm=start * np.sqrt(dim), lr_schedule=factors
+    )
     predicted = float(rotsim.predict(optimizer, dim, record_every=1, **run)["norm"][0, -1] / np.sqrt(dim))
     kappa, nu = optimizer.lr * optimizer.weight_decay * mass * steps, optimizer.lr**2 * power * steps
     return predicted, float(np.sqrt(np.exp(-2 * kappa) * start**2 + (1 - np.exp(-2 * kappa)) * nu / (2 * kappa)))

@@ -42,7 +42,7 @@ VARIATIONS: dict[str, tuple[tuple[str, Any], ...]] = {
 }
 _MLP = ImageProblem(noise=0.5)
 #: task, weight decay, learning rates, steps
-CASES = {
+CASES: dict[str, tuple[ImageProblem, float, tuple[float, ...], int]] = {
     "adamw": (ImageProblem(network="resnet", shape=(8, 2, 1), noise=0.5), 0.05, (0.016, 0.064, 0.256), 300),
     "sgdm": (_MLP, 1e-3, (0.4, 1.6, 6.4), 300),
     "lion": (_MLP, 0.5, (0.004, 0.016, 0.064), 300),

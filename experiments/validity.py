@@ -26,7 +26,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
 from matplotlib.figure import Figure
 
 import rotsim
@@ -158,7 +158,7 @@ def measure(setting: Setting, share: float = 1.0) -> dict[str, dict[str, float]]
     `share` of the neurons, for the quick version.
     """
     optimizer, dim = setting.optimizer, setting.dim
-    exact, leading = (rotsim.equilibrium(optimizer, dim, setting.assumed, m) for m in ("exact", "leading"))  # type: ignore[arg-type]
+    exact, leading = (rotsim.equilibrium(optimizer, dim, setting.assumed, m) for m in ("exact", "leading"))
     window = max(setting.steps // WINDOWS, int((exact.relaxation_steps + memory_steps(optimizer)) / 5))
     walk = rotsim.simulate(
         optimizer,
@@ -318,7 +318,7 @@ def _crossing(axis: Axis, found: dict[str, list[float]], theory: str) -> str:
     weight = np.clip((np.log(LIMIT) - low) / (high - low), 0.0, 1.0)
     at = float(np.exp(np.log(severity[first - 1]) * (1 - weight) + np.log(severity[first]) * weight))
     ends = axis.values[first - 1 : first + 1]  # back from severity to the value, whatever the scale
-    inside = np.geomspace(*np.abs(ends), 400) * np.sign(ends[0])
+    inside = np.geomspace(abs(ends[0]), abs(ends[1]), 400) * np.sign(ends[0])
     return axis.text(float(inside[np.abs(np.array([axis.severity(v) for v in inside]) - at).argmin()]))
 
 
@@ -399,7 +399,7 @@ def _figure(axes: list[Axis], numbers: dict[str, Any]) -> Figure:
     return figure
 
 
-def _panel(ax: Axes, axis: Axis, found: dict[str, Any], colours: ListedColormap, norm: BoundaryNorm) -> None:
+def _panel(ax: Axes, axis: Axis, found: dict[str, Any], colours: Colormap, norm: BoundaryNorm) -> None:
     """Signed errors of one axis: a row for every optimizer and quantity."""
     image = np.full((2 * len(OPTIMIZERS), len(axis.values)), np.nan)
     for row, (name, quantity) in enumerate((n, q) for n in OPTIMIZERS for q in QUANTITIES):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 
@@ -114,7 +114,7 @@ def tuned(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return losses[chosen, np.arange(seeds)], chosen
 
 
-def at_best(losses: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> np.ndarray:
+def at_best(losses: Iterable[np.ndarray], values: Iterable[np.ndarray]) -> np.ndarray:
     """`values` (setting, seed), arm by arm, at the setting `tuned` chooses: (arm, seed)."""
     chosen = [tuned(arm)[1] for arm in losses]
     return np.array([x[c, np.arange(len(c))] for x, c in zip(values, chosen, strict=True)])

@@ -15,7 +15,7 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from rotsim.plotting import style
 
 
-def seed_curve(ax: Axes, settings: Sequence[float], values: np.ndarray, **look: Any) -> None:
+def seed_curve(ax: Axes, settings: Sequence[float] | np.ndarray, values: np.ndarray, **look: Any) -> None:
     """Mean and standard error over seeds of `values` (settings, seeds)."""
     error = values.std(axis=-1, ddof=1) / np.sqrt(values.shape[-1])
     ax.errorbar(settings, values.mean(axis=-1), error, capsize=3, **look)

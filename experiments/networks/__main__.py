@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -96,7 +97,7 @@ def record_command(only: tuple[str, ...], seed: int, output: Path, data: Path | 
                 output,
                 data=data,
                 command=f"python -m experiments.networks record --only {name} --seed {seed}",
-                on_step=lambda bar=bar: progress.advance(bar),
+                on_step=partial(progress.advance, bar),
             )
 
 

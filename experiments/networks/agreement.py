@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import pi, sqrt
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -80,7 +81,7 @@ def agreement(trace: xr.Dataset, last: float = 0.5) -> list[LayerAgreement]:
     invariant = spec_of(trace).get("scale_invariant_layers", [])
     windows = trace.sizes["step"]
     settled = trace.isel(step=slice(windows - max(1, round(last * windows)), None))
-    rms = np.sqrt((settled[["norm", "rotation", "gradient_scale"]] ** 2).mean("step"))
+    rms: Any = np.sqrt((settled[["norm", "rotation", "gradient_scale"]] ** 2).mean("step"))
     active = (settled["active"] > 0).any("step").values
     rotation, norm = leading_equilibrium(optimizer_of(trace), trace["fan_in"].values, rms["gradient_scale"].values)
     layers = []

@@ -134,8 +134,10 @@ class Recording(Task):
 class Traces:
     """Traces as a store of tasks: each says which run it holds. The runs that ship with the package are there too."""
 
-    def find(self, task: Recording) -> Entry | None:
+    def find(self, task: Task) -> Entry | None:
         """The trace of this very run, completed: a suite that was interrupted goes on with the next."""
+        if not isinstance(task, Recording):
+            return None
         for path in (task.folder / f"{task.name}.nc", shipped_traces().get(task.name)):
             with suppress(DatasetError):
                 if path is not None:
@@ -144,7 +146,7 @@ class Traces:
                         return Entry({"trace": str(path)}, provenance["seconds"], provenance["created"])
         return None
 
-    def add(self, task: Recording, result: dict[str, str], cpu_seconds: float) -> Entry:
+    def add(self, task: Task, result: Any, cpu_seconds: float) -> Entry:
         """The trace is written already."""
         return Entry(result, cpu_seconds, "")
 
@@ -154,7 +156,7 @@ def runs_of(suite: str, only: tuple[str, ...], seed: int, steps: int | None) -> 
     runs = SUITES[suite]
     if unknown := [name for name in only if name not in runs]:
         raise InvalidInput(f"`--only` names {', '.join(unknown)}; suite {suite} has {', '.join(runs)}")
-    changes = {"seed": seed, **({} if steps is None else {"steps": steps})}
+    changes: dict[str, Any] = {"seed": seed, **({} if steps is None else {"steps": steps})}
     return {name: replace(run, **changes) for name, run in runs.items() if not only or name in only}
 
 

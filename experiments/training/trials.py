@@ -40,8 +40,8 @@ INTERVAL = 5  # of the recorder
 class Problem(Protocol):
     """A network with its data. `chance` is the loss of guessing."""
 
-    chance: float
-
+    @property
+    def chance(self) -> float: ...
     def model(self) -> nn.Module: ...
     def loss(self, model: nn.Module, draw: torch.Generator, device: torch.device) -> torch.Tensor: ...
     def evaluate(self, model: nn.Module, device: torch.device) -> tuple[float, float]: ...
@@ -98,7 +98,7 @@ class TextProblem:
     def evaluate(self, model: nn.Module, device: torch.device) -> tuple[float, float]:
         draw, text = torch.Generator().manual_seed(0), _text(str(device)).validation
         found = torch.tensor([[x.item() for x in self._loss(model, text, 32, draw)] for _ in range(40)])
-        return tuple(found.double().mean(0).tolist())  # type: ignore[return-value]
+        return tuple(found.double().mean(0).tolist())
 
     def _loss(
         self, model: nn.Module, text: torch.Tensor, batch: int, draw: torch.Generator

@@ -19,7 +19,7 @@ from experiments.networks.zoo.parts import (
 
 
 class CharLSTM(nn.Module):
-    def __init__(self, cell: type[nn.RNNBase] = nn.LSTM, tied: bool = False) -> None:
+    def __init__(self, cell: type[nn.LSTM] | type[nn.GRU] = nn.LSTM, tied: bool = False) -> None:
         super().__init__()
         self.table = nn.Embedding(128, 32)
         self.rnn = cell(32, 32 if tied else 64, batch_first=True)
@@ -105,7 +105,7 @@ class Bag(nn.Module):
 def embedding_bag() -> Made:
     model, data = Bag(), text(64, 8)
     optimizer = torch.optim.SGD(
-        [
+        [  # type: ignore[arg-type]
             {"params": model.bag.parameters(), "weight_decay": 0.0, "momentum": 0.0},
             {"params": [*model.hidden.parameters(), *model.norm.parameters(), *model.head.parameters()]},
         ],
