@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import sys
 import unicodedata
@@ -37,7 +38,13 @@ def readable(text: str, encoding: str) -> str:
 
 
 def prepare() -> None:
-    """Let standard output and error spell what they cannot show, instead of ending in an exception."""
+    """Let standard output and error spell what they cannot show, instead of ending in an exception.
+
+    One that was closed before the start, which Python has as None, goes to the null device.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the null device takes its descriptor, which the next file would have had
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             ascii_alone = codecs.lookup(stream.encoding).name == "ascii"

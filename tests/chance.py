@@ -8,6 +8,7 @@ anew, and then every statistical test has its chance to fail although nothing is
 
 from __future__ import annotations
 
+import numpy as np
 from scipy import stats
 
 FALSE_ALARM = 1e-4  # probability of a false alarm in a run of the whole suite, slow tests included
@@ -41,3 +42,22 @@ def errors(samples: int | None = None, comparisons: int = 1) -> float:
     """
     tail = share() / (2 * comparisons)
     return float(stats.norm.isf(tail) if samples is None else stats.t.isf(tail, samples - 1))
+
+
+def too_many(count: int, trials: int, rate: float) -> bool:
+    """Whether an event of at most this probability cannot have happened so often by chance.
+
+    Parameters
+    ----------
+    count, trials : int
+        How often it happened, of how many independent times.
+    rate : float
+        Its probability, at most.
+    """
+    return bool(stats.binom.sf(count - 1, trials, rate) < share())
+
+
+def error_of_deviation(sample: np.ndarray) -> float:
+    """Standard error of the standard deviation of independent values, of any law with a fourth moment."""
+    x = np.asarray(sample) - np.mean(sample)
+    return float(np.sqrt((np.mean(x**4) / np.mean(x**2) - np.mean(x**2)) / (4 * len(x))))

@@ -1,12 +1,12 @@
 """How far networks that the tests train scatter over seeds and processors: `python -m tests.scatter` measures it.
 
 Training amplifies rounding: after some hundred steps, two instruction sets are as far apart as two seeds. A gate on
-a trained network must therefore come from this scatter. `scatter.jsonl`, beside this file, has one line a training;
-lines that are there are not measured again, so a run that was cut off goes on. `tests.test_scatter` holds the
-thresholds of tests against them.
+a trained network must therefore come from this scatter: `gate` makes it. `scatter.jsonl`, beside this file, has one
+line a training; lines that are there are not measured again, so a run that was cut off goes on. `tests.test_scatter`
+holds the thresholds of tests against them.
 
-PyTorch reads its instruction set when it starts, so every line is a process of its own. Trainings use one thread
-whatever the machine has. One training with two is measured too, and must repeat all digits.
+PyTorch reads its instruction set when it starts, so every line is a process of its own. Trainings with one thread are
+measured first: those of the suite use one whatever the machine has, and repeat all digits with two.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+
+from tests import chance
 
 FILE = Path(__file__).with_name("scatter.jsonl")
 SOURCES = {"suite": "tests.test_suite", "mixed": "tests.test_diagnosis", "small": "tests.test_heldout"}
@@ -39,17 +41,41 @@ def values(source: str, key: str) -> np.ndarray:
     return np.array(list(distinct.values()))
 
 
+def gate(source: str, *keys: str) -> tuple[float, float]:
+    """Bounds that the next training leaves as seldom as `tests.chance` allows, if its numbers are normal.
+
+    Trainings on one seed with several instruction sets are about half as far apart as those on several seeds: each
+    seed counts once. The margin is Student's t for so many, times the deviation of all trainings.
+
+    Parameters
+    ----------
+    source : str
+        One of `SOURCES`.
+    *keys : str
+        Numbers that the source's `measured` returns, of one deviation: the bounds hold for every one of them.
+
+    Returns
+    -------
+    (float, float)
+    """
+    seen = np.array([values(source, key) for key in keys])
+    seeds = len({line["seed"] for line in lines() if line["source"] == source})
+    deviation = np.sqrt(seen.var(axis=1, ddof=1).mean() * (1 + 1 / seeds))
+    margin = chance.errors(len(keys) * (seeds - 1) + 1, len(keys)) * deviation
+    return float(seen.mean(axis=1).min() - margin), float(seen.mean(axis=1).max() + margin)
+
+
 def cells() -> list[dict]:
     """What to measure on this machine: every instruction set that PyTorch can be told to use, and its own choice."""
     import torch
 
     own = torch.backends.cpu.get_cpu_capability().lower()
     sets = [name for name in dict.fromkeys(["default", "avx2", own]) if name == own or own.startswith("avx")]
-    found = [(name, threads, seed) for seed in SEEDS for name in sets for threads in (1, 2) if not seed or threads == 1]
     return [
         dict(source=source, instructions=name, threads=threads, seed=seed)
-        for name, threads, seed in found
-        if threads == 1 or name == own
+        for threads in (1, 2)
+        for seed in SEEDS
+        for name in sets
         for source in SOURCES
     ]
 

@@ -22,6 +22,7 @@ from experiments.training.trials import ImageProblem, Plain, TextProblem, Trial,
 from rotsim.errors import InvalidInput
 from rotsim.measure import Rotated
 from rotsim.tasks import Ledger
+from tests import chance
 
 pytestmark = pytest.mark.machine
 
@@ -285,11 +286,12 @@ def test_seeds_needed_have_the_power_that_is_asked_for():
     effect, draw = 0.5 / values.std(ddof=1), np.random.default_rng(1)
 
     def power(n):
-        sample = effect + draw.standard_normal((4000, n))
+        sample = effect + draw.standard_normal((40_000, n))
         t = sample.mean(axis=1) / sample.std(axis=1, ddof=1) * np.sqrt(n)
         return (t > stats.t.isf(0.0125, n - 1)).mean()
 
-    assert power(needed) > 0.78 and power(needed - 3) < 0.78
+    error = chance.errors(None, 2) * np.sqrt(0.8 * 0.2 / 40_000)
+    assert power(needed) > 0.8 - error > power(needed - 3)
     assert Comparison("x", values, low=0.5).seeds_needed(0.05) < needed
     assert Comparison("x", values, low=0.9999).seeds_needed(0.05) is None
     [open_] = checks([Comparison("x", values, low=0.9)])

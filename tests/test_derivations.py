@@ -8,8 +8,10 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import mpmath
 import numpy as np
@@ -156,6 +158,18 @@ def test_every_statement_holds(name):
     assert statements and len(dict(statements)) == len(statements)
 
 
+@pytest.fixture
+def proved_here(monkeypatch):
+    """Proofs in this process, which knows what a test has put in the place of some."""
+
+    @contextmanager
+    def proofs(names):
+        yield SimpleNamespace(results=lambda: [derivations.prove(name) for name in names])
+
+    monkeypatch.setattr("derivations.workers.Proofs", proofs)
+
+
+@pytest.mark.usefixtures("proved_here")
 def test_check_asks_every_derivation_and_holds_the_committed_file_against_the_generated_one(monkeypatch):
     for name, module in derivations.DERIVATIONS.items():
         monkeypatch.setattr(module, "checks", lambda name=name: [(f"proof of {name}", name != "lion")])
@@ -163,6 +177,17 @@ def test_check_asks_every_derivation_and_holds_the_committed_file_against_the_ge
     assert derivations.check() == [*proofs, ("closed_forms.py is what the derivations generate", True)]
 
 
+def test_check_proves_in_workers(monkeypatch):
+    """All of them is what `rotsim verify` does; here two, which are short."""
+    short = {name: derivations.DERIVATIONS[name] for name in ("rotational_sgdm", "sgdm")}
+    monkeypatch.setattr(derivations, "DERIVATIONS", short)
+    monkeypatch.setattr(derivations, "prove", None)  # not in this process
+    *statements, (about, same) = derivations.check()
+    assert len(statements) > 2 and all(holds for _, holds in statements)
+    assert about.startswith("closed_forms.py is what") and not same  # two have not all of its functions
+
+
+@pytest.mark.usefixtures("proved_here")
 def test_check_fails_on_a_tampered_file(tmp_path, monkeypatch, capsys):
     copy = tmp_path / "closed_forms.py"
     text = Path(forms.__file__).read_text(encoding="utf-8")
@@ -179,6 +204,7 @@ def test_check_fails_on_a_tampered_file(tmp_path, monkeypatch, capsys):
     assert command.main(["--check"]) == 1
 
 
+@pytest.mark.usefixtures("proved_here")
 def test_check_fails_on_a_false_statement(monkeypatch, capsys):
     for module in derivations.DERIVATIONS.values():
         monkeypatch.setattr(module, "checks", lambda: [("two is three", False)])

@@ -262,7 +262,8 @@ def mixed(learnable, seed, path):
     return recorder, diagnose(dataset.load(path))
 
 
-EXPLAINED = 0.5  # of a deviation is left at most; `tests.test_scatter` says how far trainings are from that
+# On seed 0, 0.18 is left; on others up to 0.46, and on one of five no layer has a λ_eff > 0 (`tests.scatter`).
+EXPLAINED = 0.5  # of a deviation is left at most
 
 
 def numbers(diagnosis):
@@ -307,6 +308,6 @@ def test_a_network_nobody_tuned_for(tmp_path, learnable):
         assert np.isfinite(layer.measured_rotation) and layer.reason
         assert not layer.applies or abs(layer.ratio - 1) < 0.25, layer
     assert main(["trace", "report", str(tmp_path / "mixed.nc"), "--output", str(tmp_path)]) in (0, 1)
-    if learnable:  # where λ_eff > 0 it explains most of the deviation, in most layers
+    if learnable:  # where λ_eff > 0 it explains most of the deviation, in most layers; else 0.2 to 0.7 of it is left
         found = numbers(diagnosis)
         assert found["explained"] >= 3 and found["median left"] < EXPLAINED

@@ -23,7 +23,10 @@ SCRIPTS = [name for name in runner.CLAIMS if name not in ELSEWHERE]
 
 
 def beyond_chance(finding):
-    """The same, with what noise may have refuted left open."""
+    """The same, with what noise may have refuted left open.
+
+    Quick walks are short, and a claim is judged at two or three standard errors: by chance alone, some would fail.
+    """
     k = chance.errors(None, len(finding.checks))
     checks = [
         replace(c, verdict="UNRESOLVED")
@@ -129,9 +132,15 @@ def test_growth_and_decay_cross_elsewhere_at_another_decay(monkeypatch):
     def doubled(spec, *arguments, **keywords):
         return true(rotsim.SGDM(spec.lr, 2 * spec.weight_decay), *arguments, **keywords)
 
-    assert convergence._balance(*run)["crossing"] == pytest.approx(1.0, abs=0.02)
+    k = chance.errors(32, 2)
+
+    def crosses(at):
+        found = convergence._balance(*run)
+        return abs(found["crossing"] - at) < 0.01 + k * found["crossing_error"] < 0.1
+
+    assert crosses(1.0)
     monkeypatch.setattr(rotsim, "equilibrium", doubled)
-    assert convergence._balance(*run)["crossing"] == pytest.approx(2**0.25, abs=0.03)
+    assert crosses(2**0.25)
 
 
 def test_early_rotation_is_the_norms_doing(monkeypatch):
@@ -184,10 +193,11 @@ def test_a_pull_without_its_correction_is_seen(monkeypatch):
 
 
 def test_the_simple_system_has_the_gradient_scale_that_is_claimed_for_it():
-    """In closed form as validity has it, and by Monte Carlo."""
+    """In closed form as validity has it, and by Monte Carlo: squared lengths vary by about their own mean."""
     setting = validity._simple_system("sgdm", 8)
-    by_draws = claim.gradient_scale(setting.gradient, setting.dim)
-    assert by_draws == pytest.approx(setting.assumed.scale * np.sqrt(1 - 1 / setting.dim), rel=0.01)
+    by_draws = claim.gradient_scale(setting.gradient, setting.dim, draws=20_000)
+    error = chance.errors() / 2 / np.sqrt(20_000)
+    assert by_draws == pytest.approx(setting.assumed.scale * np.sqrt(1 - 1 / setting.dim), rel=error)
 
 
 def test_where_a_boundary_is_crossed():

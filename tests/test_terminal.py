@@ -217,6 +217,15 @@ def test_a_full_disk_behind_standard_output_is_one_line(monkeypatch):
     assert "No space left on device" in printed([error]) and printed([error]).count("\n") == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell that closes")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_an_output_that_is_closed_takes_nothing_from_the_work(closed, tmp_path):
+    command = f"{sys.executable} -m rotsim predict {' '.join(SGDM)} --steps 20 --output {tmp_path}/x.nc {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0 and not done.stderr
+    assert rotsim.load(tmp_path / "x.nc").sizes["step"] > 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell with pipes")
 def test_a_pipe_in_a_shell():
     """In a process of its own, whose last words at the interpreter's end are seen too."""

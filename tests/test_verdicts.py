@@ -10,10 +10,11 @@ torch = pytest.importorskip("torch")
 import rotsim  # noqa: E402
 from rotsim.diagnosis import diagnose  # noqa: E402
 from rotsim.measure import Lion, Recorder, RotationalAdamW  # noqa: E402
+from tests import chance  # noqa: E402
 
 pytestmark = [pytest.mark.machine, pytest.mark.usefixtures("one_thread")]
 
-DIM, NEURONS, STEPS = 48, 32, 1000
+DIM, NEURONS, STEPS = 48, 96, 1000
 MAKE = {  # ηλ = 5e-3: the norm relaxes in 100 steps, AdamW's with the lag of v in 140
     "adamw": lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0.5, betas=(0.9, 0.95)),
     "adam_l2": lambda p: torch.optim.Adam(p, lr=1e-2, weight_decay=1e-1, betas=(0.9, 0.95)),
@@ -84,36 +85,56 @@ def record(kind, gradient, steps=STEPS, initial=1.0, window=40, schedule=None, l
     return diagnose(trace).layers[0], trace
 
 
+def noise(trace, quantity, rows=slice(None)):
+    """How far chance may put the median over rows, which are independent, of a quantity over the last half."""
+    late = trace[quantity].values[rows, trace.sizes["step"] // 2 :].astype(float)
+    each = np.sqrt((late**2).mean(axis=1))
+    of_median = np.sqrt(np.pi / 2) * each.std(ddof=1) / each.mean() / np.sqrt(len(each))
+    return chance.errors(len(each)) * of_median
+
+
 @pytest.mark.parametrize("kind", MAKE)
 def test_white_noise_is_what_the_prediction_is_for(kind):
-    layer, _ = record(kind, white)
+    layer, trace = record(kind, white)
     assert layer.verdict == "applies", layer.reason
-    assert abs(layer.ratio - 1) < 0.03 and abs(layer.norm_ratio - 1) < 0.04
+    assert abs(layer.ratio - 1) < 1 / DIM + noise(trace, "rotation") < 0.06
+    assert abs(layer.norm_ratio - 1) < 1 / DIM + noise(trace, "norm") < 0.1
     assert layer.cosine < 1e-4 and layer.claims == ("rotation", "norm")
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgdm"])
 @pytest.mark.parametrize("gradient", [bursts, Correlated(0.6), Correlated(-0.4)])
 def test_bursts_and_correlations_leave_the_rotation_of_averages_alone(kind, gradient):
-    layer, _ = record(kind, gradient)
+    layer, trace = record(kind, gradient)
     assert layer.applies, layer.reason
-    assert abs(layer.ratio - 1) < 0.05
+    assert abs(layer.ratio - 1) < 0.04 + noise(trace, "rotation")
     if isinstance(gradient, Correlated):  # but not the norm, by the factor that the trace gives
         assert layer.claims == ("rotation",)
-        assert abs(layer.norm_ratio / layer.norm_factor - 1) < 0.06 and abs(layer.norm_ratio - 1) > 0.1
+        allowed = 0.04 + noise(trace, "norm")
+        assert abs(layer.norm_ratio / layer.norm_factor - 1) < allowed < abs(layer.norm_ratio - 1)
 
 
 def test_bursts_are_said_where_the_prediction_assumes_none():
-    layer, _ = record("adam_l2", bursts, steps=3000)
-    assert layer.verdict == "bursty" and "come in bursts" in layer.reason
-    truth = (OFTEN * BURST**4 + (1 - OFTEN) * CALM**4) / (OFTEN * BURST**2 + (1 - OFTEN) * CALM**2) ** 2
-    assert abs(layer.burst / truth - 1) < 0.2
+    size = {}
+
+    def remembered(step, w, draw):
+        size[step] = BURST if torch.rand((), generator=draw) < OFTEN else CALM
+        return white(step, w, draw) * size[step]
+
+    layer, _ = record("adam_l2", remembered, steps=3000)
+    # they tilt it as well: on average 1/√v of a v that follows them is more, by 13 % of the decay, which is the limit
+    assert layer.verdict in ("bursty", "tilted") and layer.radial < 0.5
+    assert layer.verdict == "tilted" or "come in bursts" in layer.reason
+    square = np.array([size[step] for step in range(1484, 3001, 4)]) ** 2  # sampled, in the last half of 75 windows
+    truth = np.mean(square**2) / np.mean(square) ** 2 * (1 + 2 / (DIM - 1))  # lengths of white noise besides
+    assert abs(layer.burst / truth - 1) < 0.1  # rows differ by 7 %: ten standard errors of their median
 
 
 def test_lions_prediction_holds_the_bursts_that_were_recorded():
     layer, trace = record("lion", bursts, steps=3000)
     assert layer.verdict == "applies" and "Bursts of the gradient are in the prediction" in layer.reason
-    assert abs(layer.ratio - 1) < 0.03 and abs(layer.norm_ratio - 1) < 0.04
+    assert abs(layer.ratio - 1) < 1 / DIM + noise(trace, "rotation")
+    assert abs(layer.norm_ratio - 1) < 1 / DIM + noise(trace, "norm")
     assert layer.burst_rotation < 0.9 and f"rotation {layer.burst_rotation:.2f} times" in layer.reason
     # negative controls: a course that was not this one, and a trace without any
     flat = trace.assign(gradient_log2=trace["gradient_log2"] * 0)
@@ -144,7 +165,7 @@ def test_rows_without_gradients_do_not_speak_for_the_others():
 
     layer, trace = record("lion", rarely, steps=3000)
     assert layer.dead == NEURONS / 2 and abs(layer.burst_rotation - 1) < 0.01
-    assert abs(layer.ratio - 1) < 0.04
+    assert abs(layer.ratio - 1) < 0.03 + noise(trace, "rotation", np.arange(NEURONS) % 2 == 0)
     alive = [row for row in range(trace.sizes["row"]) if (trace["gradient_log2"][row] > -1000).mean() > 0.5]
     few = trace.isel(row=[row for row in range(trace.sizes["row"]) if row not in alive[:-2]])
     assert len(alive) > 2 and np.isnan(diagnose(few).layers[0].burst_rotation)  # two rows have no spread
@@ -163,29 +184,31 @@ def test_rows_that_burst_each_in_its_own_way_are_not_claimed():
 @pytest.mark.parametrize(("rho", "word"), [(0.6, "Successive correlated"), (-0.5, "Successive anticorrelated")])
 @pytest.mark.parametrize("kind", ["lion", "adam_l2"])
 def test_correlations_change_the_rotation_of_lion_and_adam_l2_as_said(kind, rho, word):
-    layer, _ = record(kind, Correlated(rho), steps=2000)
+    layer, trace = record(kind, Correlated(rho), steps=2000)
     assert layer.verdict == "autocorrelated" and word in layer.reason
     assert f"{layer.rotation_factor:.2f} times" in layer.reason
     bursts = layer.burst_rotation if kind == "lion" else 1.0  # of which there are none
     assert abs(bursts - 1) < 5e-3
-    assert abs(layer.ratio * bursts / layer.rotation_factor - 1) < 0.07 < abs(layer.ratio - 1)
+    allowed = 0.06 + noise(trace, "rotation")
+    assert abs(layer.ratio * bursts / layer.rotation_factor - 1) < allowed < abs(layer.ratio - 1)
 
 
 def test_a_radial_pull_is_scale_sensitive_and_lambda_eff_is_right():
-    layer, _ = record("sgdm", radial)
+    layer, trace = record("sgdm", radial)
     assert layer.verdict == "scale-sensitive"
     assert "λ_eff = λ + P = 0.015 instead of λ = 0.01" in layer.reason and "extra weight decay" in layer.reason
-    assert abs(layer.ratio / 1.5**0.5 - 1) < 0.03
-    assert abs(layer.measured_rotation / layer.corrected_rotation - 1) < 0.02
+    assert abs(layer.ratio / 1.5**0.5 - 1) < 1 / DIM + noise(trace, "rotation")
+    assert abs(layer.measured_rotation / layer.corrected_rotation - 1) < 0.01 + noise(trace, "rotation")
 
 
 @pytest.mark.parametrize(("kind", "pace"), [("sgdm", 2e-3), ("adam_l2", 3e-4)])
 def test_a_norm_that_still_grows_turns_faster_as_its_balance_says(kind, pace):
     """Gradients that grow without end keep the norm behind: it never decays as much as it is lengthened."""
-    layer, _ = record(kind, lambda step, w, draw: white(step, w, draw) * np.exp(pace * step), steps=2000)
+    layer, trace = record(kind, lambda step, w, draw: white(step, w, draw) * np.exp(pace * step), steps=2000)
     assert layer.growth > 0.08 and layer.verdict == ("drifting" if layer.ratio > 1.06 else "applies"), layer.reason
-    assert abs(layer.measured_rotation / layer.corrected_rotation - 1) < 0.01
-    assert layer.ratio > 1.03  # negative control: without the growth
+    allowed = 0.005 + noise(trace, "rotation")
+    assert abs(layer.measured_rotation / layer.corrected_rotation - 1) < allowed
+    assert layer.ratio > 1.01 + allowed  # negative control: without the growth
 
 
 def test_a_gradient_that_is_mostly_its_mean_is_signal():
