@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rotsim import files
-from rotsim.errors import DatasetError, InvalidInput, is_a, shown
+from rotsim.errors import DatasetError, InvalidInput, is_a, shown, shown_error
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -134,6 +134,16 @@ def provenance(**extra: Any) -> dict[str, Any]:
     }
 
 
+def json_text(name: str, value: Any) -> str:
+    """`value` as JSON, or `InvalidInput` that says what in it JSON has no form for."""
+    try:
+        return json.dumps(value)
+    except Exception as error:  # TypeError, ValueError, RecursionError, or what an object of the caller raises
+        raise InvalidInput(
+            f"`{name}` must be JSON-serialisable ({shown_error(error)}); use strings, numbers, lists"
+        ) from None
+
+
 def build(
     source: str,
     *,
@@ -162,6 +172,13 @@ def build(
         Everything else that determines the numbers (gradient, seed, window, ...); JSON-serialisable.
     provenance_extra : mapping, optional
         Anything worth keeping that does not determine the numbers (device, command, ...).
+
+    Raises
+    ------
+    InvalidInput
+        If `spec` or the provenance is no JSON.
+    DatasetError
+        If the result does not follow the schema.
     """
     neurons = next(iter(variables.values())).shape[0]
     data = {
@@ -178,9 +195,9 @@ def build(
     attrs = {
         "rotsim_schema": SCHEMA,
         "source": source,
-        "optimizer": json.dumps(optimizer.to_dict()),
-        "spec": json.dumps(dict(spec)),
-        "provenance": json.dumps(provenance(**(provenance_extra or {}))),
+        "optimizer": json_text("optimizer", optimizer.to_dict()),
+        "spec": json_text("spec", dict(spec)),
+        "provenance": json_text("provenance", provenance(**(provenance_extra or {}))),
     }
     import xarray as xr
 
@@ -248,11 +265,11 @@ def _check_schema(schema: Any) -> None:
             "this is not a rotsim dataset: it has no `rotsim_schema` attribute; "
             "write datasets with rotsim.save, rotsim simulate --output or Recorder.save"
         )
-    number = np.asarray(schema)
-    if number.size != 1 or number.dtype.kind not in "iu" or number.item() < 1:
+    number = schema.item() if is_a(schema, np.ndarray, np.generic) and schema.size == 1 else schema
+    if type(number) is not int or number < 1:
         raise DatasetError(f"attribute `rotsim_schema` must be a whole number >= 1; got {shown(schema)}")
-    if number.item() > SCHEMA:
-        raise DatasetError(f"the dataset has schema {number.item()}, this rotsim reads up to {SCHEMA}; upgrade rotsim")
+    if number > SCHEMA:
+        raise DatasetError(f"the dataset has schema {number}, this rotsim reads up to {SCHEMA}; upgrade rotsim")
 
 
 def _is_of(kind: type, values: np.ndarray) -> bool:

@@ -23,6 +23,7 @@ INT64 = 1 << 63  # whole numbers are below: arrays and kernels count in 64 bits
 # Sizes are between these, so that no square of one, nor a product of a few, leaves the range of a float64.
 SMALLEST_SIZE, LARGEST_SIZE = 1e-30, 1e30
 LONGEST_LAZY_SEQUENCE = 1 << 24  # entries of a sequence that is not in memory yet, such as a range
+_ALIKE = 0.7  # of `difflib`, that a second hint has at least
 
 _NUMBERS = (Real, complex, np.ndarray, np.generic, range)
 _REPR = reprlib.Repr()
@@ -151,6 +152,24 @@ def function(name: str, value: Any, signature: str) -> Callable[..., Any]:
     return value
 
 
+def answer(name: str, given: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of the caller returns; `InvalidInput` that says what it raised, if it did."""
+    try:
+        return given(*arguments)
+    except InvalidInput:
+        raise
+    except Exception as error:
+        raise InvalidInput(f"`{name}` must return; it raised {type(error).__name__}: {shown_error(error)}") from error
+
+
+def shown_error(error: BaseException) -> str:
+    """What an exception of another package says, in one line of bounded length."""
+    try:
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    except Exception:  # one of the caller's, that cannot be printed
+        return type(error).__name__
+
+
 def mapping(name: str, value: Any, keys: Iterable[str] | None = None) -> dict[str, Any]:
     """Return `value` as a dict after checking that it is a mapping with string keys, all among `keys` if given."""
     if not is_a(value, Mapping):
@@ -246,9 +265,11 @@ def _shortened(key: str) -> str:
 
 
 def _nearest(value: Any, known: Sequence[str]) -> str:
-    """A hint at the option that `value` may be a misspelling of."""
-    near = difflib.get_close_matches(value.lower(), known, 1) if is_a(value, str) and len(value) < 100 else []
-    return f". Did you mean {near[0]!r}?" if near else ""
+    """A hint at the option that `value` may be a misspelling of, or at two that are near."""
+    given = value.lower() if is_a(value, str) and len(value) < 100 else ""
+    near = [given] if given in known else difflib.get_close_matches(given, known, 1)
+    near += [name for name in difflib.get_close_matches(given, known, 2, _ALIKE)[1:] if given not in known]
+    return f". Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def _holds_numbers(value: Any, deepest: int = 8) -> bool:

@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import isfinite
@@ -20,9 +21,11 @@ from rotsim.errors import InvalidInput, is_a, shown
 
 try:
     import fcntl
-except ImportError:  # Windows: it removes no file that is open, so a live one needs no lock there
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_SEPARATORS = ("/", os.sep)
+_LONGEST_WRITE = 3600.0  # seconds; where there are no locks, an older temporary file has no writer
 _TEMPORARY = ".rotsim-*.tmp"  # the star stands for random digits: unique, and short enough for any file system
 _KINDS = {
     stat.S_ISDIR: "a directory; name a file in it",
@@ -53,7 +56,7 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
         or a directory, device, pipe, socket or protected file is there.
     """
     target = resolved(path)
-    if str(path).endswith("/"):
+    if str(path).endswith(_SEPARATORS):
         raise InvalidInput(f"output {quoted(path)} ends in a slash, as a folder does; name a file in it")
     try:
         mode = target.stat().st_mode
@@ -246,6 +249,8 @@ def _temporary(folder: Path, mode: int) -> Iterator[tuple[Path, BinaryIO]]:
                 yield temporary, file
             finally:
                 with suppress(OSError):
+                    file.close()  # Windows removes closed files only; here a full disk may fail once more
+                with suppress(OSError):
                     temporary.unlink()
             return
 
@@ -253,7 +258,8 @@ def _temporary(folder: Path, mode: int) -> Iterator[tuple[Path, BinaryIO]]:
 def _remove_if_abandoned(temporary: Path) -> None:
     """Remove a temporary file unless a live process holds it; raises `OSError` if one does."""
     if fcntl is None:
-        temporary.unlink()
+        if time.time() - temporary.stat().st_mtime > _LONGEST_WRITE:
+            temporary.unlink()
         return
     descriptor = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:

@@ -22,7 +22,7 @@ def _of_the_process() -> int | None:
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         return None if limit == resource.RLIM_INFINITY else limit - pages * resource.getpagesize()
-    except (ImportError, OSError, ValueError):
+    except (ImportError, AttributeError, OSError, ValueError):
         return None
 
 

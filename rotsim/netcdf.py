@@ -7,6 +7,7 @@ of its structure: nothing may lie outside the file, and nothing may need more me
 
 from __future__ import annotations
 
+import sys
 import zlib
 from hashlib import sha256
 from io import BytesIO
@@ -17,20 +18,37 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from rotsim.errors import DatasetError
+from rotsim.errors import DatasetError, shown_error
 from rotsim.memory import available_memory
 
 MAX_DEFLATION = 1032  # times that deflate can shrink data; a larger array is not stored in the file
 MEMORY_SHARE = 0.5  # of the available memory that a dataset may take
+MOST_ARRAYS, MOST_ATTRIBUTES = 256, 1024  # in one file; rotsim writes some thirty and some hundred
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 _REFERENCE_BYTES = 16  # of a reference to text in an HDF5 file
+_CHECKSUM_BYTES = 4  # of Fletcher's checksum behind a part of an array
+_SCALES = {"DIMENSION_LIST", "REFERENCE_LIST"}  # in which NetCDF keeps what dimensions arrays have
 _OVERHEAD_BYTES = 128  # of a Python string beyond its characters
 _MARK = b"\nrotsim sha256 "
 _SEAL_BYTES = len(_MARK) + 2 * sha256().digest_size + 1
 
 
 def encode(dataset: xr.Dataset) -> bytes:
-    """The bytes of a NetCDF-4 file, made in memory: HDF5 may crash where it meets a full disk."""
+    """The bytes of a NetCDF-4 file, made in memory: HDF5 may crash where it meets a full disk.
+
+    Parameters
+    ----------
+    dataset : Dataset
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    DatasetError
+        If NetCDF has no form for an attribute or a variable.
+    """
     checked = {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}  # for readers other than rotsim
     encoding = {
         str(name): checked
@@ -38,7 +56,14 @@ def encode(dataset: xr.Dataset) -> bytes:
         if variable.dtype.kind in "fiu" and variable.size and variable.ndim
     }
     made = BytesIO()
-    dataset.to_netcdf(made, engine="h5netcdf", encoding=encoding)
+    try:
+        dataset.to_netcdf(made, engine="h5netcdf", encoding=encoding)
+        with h5py.File(made, "r") as structure:  # what would not be read is not written
+            _Inspection(made.getbuffer().nbytes, sys.maxsize).inspect(structure)
+    except (MemoryError, DatasetError):
+        raise
+    except Exception as error:  # of many kinds: an attribute or a variable that NetCDF has no form for
+        raise DatasetError(f"the dataset cannot be written as NetCDF-4: {shown_error(error)}") from error
     content = made.getbuffer()
     return b"".join([content, _MARK, sha256(content).hexdigest().encode(), b"\n"])
 
@@ -72,7 +97,7 @@ def decode(file: BinaryIO) -> xr.Dataset:
     file.seek(0)
     # an attribute may not turn numbers into dates or scale them: that takes memory which nobody has counted
     with xr.open_dataset(
-        file, engine="h5netcdf", decode_times=False, decode_timedelta=False, mask_and_scale=False
+        file, engine="h5netcdf", decode_times=False, decode_timedelta=False, mask_and_scale=False, phony_dims="access"
     ) as handle:
         dataset = handle.load().drop_encoding()
     for variable in dataset.variables.values():
@@ -107,8 +132,11 @@ class _Inspection:
         self.size = size
         self.limit = limit
         self.needed = 0
+        self.attributes = 0
 
     def inspect(self, file: h5py.File) -> None:
+        if len(file) > MOST_ARRAYS:
+            raise DatasetError(f"it has {len(file)} parts; rotsim writes at most {MOST_ARRAYS}")
         self._attributes(file)
         for name in file:
             link = file.get(name, getlink=True)
@@ -132,14 +160,21 @@ class _Inspection:
             )
 
     def _attributes(self, part: h5py.Group | h5py.Dataset) -> None:
-        for index in range(h5py.h5a.get_num_attrs(part.id)):
+        count = h5py.h5a.get_num_attrs(part.id)
+        self.attributes += count
+        if self.attributes > MOST_ATTRIBUTES:
+            raise DatasetError(f"it has more than {MOST_ATTRIBUTES} attributes, which rotsim never writes")
+        for index in range(count):
             attribute = h5py.h5a.open(part.id, index=index)
-            entries, reference = prod(attribute.shape), attribute.dtype.itemsize
-            self._count(entries * reference)
-            if attribute.dtype.kind == "O":  # text lies elsewhere in the file, several perhaps in one place
-                self._allow(entries * self.size)
-                text = np.ravel(part.attrs[attribute.name.decode()])
-                self._count(sum(len(entry) for entry in text if hasattr(entry, "__len__")))
+            name, kind = attribute.name.decode(), attribute.dtype
+            entries = prod(attribute.shape or ())
+            self._count(entries * kind.itemsize)
+            if kind.kind in "iufbSU" or name in _SCALES:
+                continue
+            if h5py.check_string_dtype(kind) is None:
+                raise DatasetError(f"attribute {name!r} holds {kind}; rotsim writes numbers and text alone")
+            self._allow(entries * self.size)  # text lies elsewhere in the file, several perhaps in one place
+            self._count(sum(len(entry) for entry in np.ravel(part.attrs[name]) if isinstance(entry, str | bytes)))
 
     def _array(self, name: str, array: h5py.Dataset) -> None:
         properties = array.id.get_create_plist()
@@ -156,23 +191,34 @@ class _Inspection:
         self._count(array.size * item)
         if array.chunks is not None:
             self._count(prod(array.chunks) * item)
-            if h5py.h5z.FILTER_DEFLATE in filters:
-                self._chunks(name, array, prod(array.chunks) * item, filters.index(h5py.h5z.FILTER_DEFLATE))
+            self._chunks(name, array, prod(array.chunks) * item, filters)
         if elsewhere:
             self._text(array)
 
-    def _chunks(self, name: str, array: h5py.Dataset, declared: int, deflate: int) -> None:
-        """No chunk may unpack to more than declared: HDF5 unpacks all of it."""
+    def _chunks(self, name: str, array: h5py.Dataset, declared: int, filters: list[int]) -> None:
+        """Every chunk must unpack to what is declared: HDF5 unpacks a longer one whole and reads past a shorter."""
         places: list[tuple[int, ...]] = []
         array.id.chunk_iter(lambda info: places.append(info.chunk_offset))
         for place in places:
             skipped, packed = array.id.read_direct_chunk(place)
-            if skipped >> deflate & 1:  # HDF5 leaves a part as it is that deflate would not shrink
-                continue
-            unpack = zlib.decompressobj()
-            unpack.decompress(packed, declared + 64)  # with room for a checksum inside
-            if not unpack.eof:
-                raise DatasetError(f"{name!r} is damaged or holds more than it declares")
+            size, deflated = declared, False
+            for index, kind in enumerate(filters):
+                if skipped >> index & 1:  # HDF5 leaves a part as it is that deflate would not shrink
+                    continue
+                if kind == h5py.h5z.FILTER_DEFLATE:
+                    deflated = True
+                elif kind == h5py.h5z.FILTER_FLETCHER32 and not deflated:
+                    size += _CHECKSUM_BYTES
+                elif kind == h5py.h5z.FILTER_FLETCHER32:
+                    packed = packed[:-_CHECKSUM_BYTES]
+            if deflated:
+                unpack = zlib.decompressobj()
+                found = len(unpack.decompress(packed, size + 1))
+                whole = unpack.eof and not unpack.unused_data
+            else:
+                found, whole = len(packed), True
+            if found != size or not whole:
+                raise DatasetError(f"{name!r} is damaged or does not hold what it declares")
 
     def _text(self, array: h5py.Dataset) -> None:
         """All text of an array together, read so few at a time that these cannot exceed the limit."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rotsim.errors import LARGEST_SIZE, InvalidInput, array, choice, function, integer, real, require
+from rotsim.errors import LARGEST_SIZE, InvalidInput, answer, array, choice, function, integer, real, require
 
 Factors = Callable[[np.ndarray], np.ndarray]
 
@@ -210,7 +210,7 @@ class Schedule:
         if self.given is None:
             return np.ones(len(step))
         if callable(self.given):
-            found = array(self.name, self.given(step), "give a factor for each step")
+            found = array(self.name, answer(self.name, self.given, step), "give a factor for each step")
             if found.shape not in ((), step.shape):
                 raise InvalidInput(f"`{self.name}` must give a factor for each of {len(step)} steps; got {found.shape}")
             factor = np.broadcast_to(found, step.shape)

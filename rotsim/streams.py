@@ -17,12 +17,14 @@ _SPELLING = {
     "“": '"', "”": '"', "°": " deg", "′": "'", "⊥": "_|_", "⟂": "_|_", "∫": "integral ", "∂": "d", "⊙": "*", "⌈": "[",
     "⌉": "]", "λ": "lambda", "Λ": "Lambda",
 }  # fmt: skip
+# what moves a terminal's cursor or turns its text around: names in a file are not to command it
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 # the handlers that Python sets by itself; any other was asked for in PYTHONIOENCODING
 _DEFAULTS = {"strict", "surrogateescape", "backslashreplace"}
 
 
 def readable(text: str, encoding: str) -> str:
-    """`text` with every character spelled that `encoding` lacks.
+    """`text` with every character spelled that `encoding` lacks, or that a terminal would obey.
 
     Parameters
     ----------
@@ -34,7 +36,8 @@ def readable(text: str, encoding: str) -> str:
     -------
     str
     """
-    return text.encode(encoding, SPELLED).decode(encoding)
+    harmless = _COMMANDS.sub(lambda found: ascii(found[0])[1:-1], text)
+    return harmless.encode(encoding, SPELLED).decode(encoding)
 
 
 def prepare() -> None:

@@ -21,18 +21,28 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import xarray as xr
 
-from tests.hostile import Endless, Hostile, HostileFloat
+from tests.hostile import (
+    Endless,
+    Hostile,
+    HostileFloat,
+    HostileInt,
+    HostileMapping,
+    HostileSequence,
+    looped,
+    raising,
+)
 
 SECONDS = 20.0  # a call may take
 OWN = ("InvalidInput", "DatasetError", "NoEquilibrium")
@@ -47,6 +57,14 @@ FOREIGN = (
     "np.array([True])", "np.datetime64('2020')", "np.longdouble('1e400')", "lambda *_: 'a'", "lambda *_: None",
     "lambda step: step * 1j", "lambda step: step[:-1]", "Path('a')", "float('nan')", "float('inf')", "-float('inf')",
     "np.ones((2, 3))", "np.full(3, np.nan)", "rotsim.AdamW(0.1, 0.1)", "rotsim.Isotropic()", "W", "EQ", "COURSE",
+    "bytearray(b'a')", "set()", "{1.0}", "frozenset([1.0])", "(x for x in [1.0])", "OrderedDict(a=1)", "'0.1'", "'nan'",
+    "np.ma.array([1.0, 2.0], mask=[True, False])", "np.ma.masked", "np.array(['0.1'])", "np.str_('a')", "1e308",
+    "memoryview(b'ab')", "np.timedelta64(1)", "xr.DataArray(0.1)", "xr.DataArray([1.0])", "torch.tensor(0.1)",
+    "torch.ones(3)", "torch.tensor([1j])", "...", "NotImplemented", "slice(1)", "looped()", "'\\ud800'", "HostileInt(3)",
+    "Decimal('NaN')", "Decimal('1e400')", "Fraction(10**400, 3)", "np.float64('nan')", "np.zeros((0, 3))", "2**1023",
+    "[[[[1.0]]]]", "lambda *_: 1 / 0", "lambda: 1", "np.ones(3, dtype='>f8')", "np.ones(9)[::-1]", "np.bool_(True)",
+    "np.rec.array([(1.0, 2)])", "Hostile", "HostileMapping()", "HostileSequence()", "raising", "MODEL", "SGD",
+    "np.broadcast_to(1.0, 10**10)", "np.broadcast_to(1.0, (2, 10**9, 8))", "np.array([1.0, np.nan])", "[0.5] * 10**5",
 )  # fmt: skip
 ENDS = (
     "0", "0.0", "-0.0", "5e-324", "1e-308", "1e-300", "1e-150", "1e-31", "1e-30", "1e-20", "1e-16", "1e-12", "1e-8",
@@ -58,6 +76,7 @@ WHOLE = (
     "2**32", "2**53", "2**62", "2**63 - 1", "2**63", "2**64", "10**30", "10**400", "-1", "-2**63", "1.0", "2.5",
     "np.int8(3)", "np.uint64(2**63)",
 )  # fmt: skip
+NO_STEPS = ("0", "-1", "-2**63", "2**32", "2**63", "10**400", "1.0", "2.5", "np.int8(3)", "True")
 
 
 class Maker:
@@ -184,7 +203,9 @@ class Maker:
         return self.one(lambda: self.among(*sound), ends)
 
     def path(self) -> str:
-        ends = ("'a\\0b'", "''", "'/'", "'no/such/folder/x.nc'", "'x' * 300", "b'x.nc'", "-1", "'/dev/full'", "FOLDER")
+        ends = ("'a\\0b'", "''", "'/'", "'no/such/folder/x.nc'", "'x' * 300", "b'x.nc'", "-1", "'/dev/full'", "FOLDER",
+                "'\\ud800.nc'", "'x.nc/'", "3", "'a\\nb/x.nc'", "'no/../x.nc'", "FOLDER / ('é' * 200)", "'x.nc'.encode()",
+                "bytearray(b'x.nc')", "'~nobody/x.nc'", "'\\x1b[31m.nc'")  # fmt: skip
         return self.one("FOLDER / 'x.nc'", ends)
 
     def dataset(self) -> str:
@@ -297,8 +318,9 @@ def _map(m: Maker) -> str:
 
 
 def _simulate(m: Maker) -> str:
-    required = {
-        "dim": lambda: m.whole(2, 3, 8, 8), "neurons": lambda: m.whole(1, 2, 2, 3), "steps": lambda: m.whole(1, 9, 9),
+    required = {  # as many steps as are asked for are walked, which may take days
+        "dim": lambda: m.whole(2, 3, 8, 8), "neurons": lambda: m.whole(1, 2, 2, 3),
+        "steps": lambda: m.one(lambda: m.among("1", "9", "9"), NO_STEPS),
         "engine": lambda: m.one(lambda: m.among("'numpy'", "'numpy'", "'gram'"), ("'cuda'", "'Numpy'")),
     }  # fmt: skip
     optional = {
@@ -390,7 +412,11 @@ def _recorder(m: Maker) -> str:
         "save_seconds": lambda: m.number(1, 100),
     }  # fmt: skip
     model = m.one("MODEL", ("{'a': 1}", "{}", "MODEL.state_dict()", "{1: MODEL[0].weight}"))
-    return f"measure.Recorder({_joined(model, m.one('SGD'), m.options({}, optional))})"
+    made = f"measure.Recorder({_joined(model, m.one('SGD'), m.options({}, optional))})"
+    return m.among(
+        made, f"trained({made})", f"trained({made}).dataset(command={m.one(repr('x'))})",
+        f"trained({made}).save({m.path()}, {m.options({}, {'command': lambda: m.one('3')})})",
+    )  # fmt: skip
 
 
 def _rotational(m: Maker) -> str:
@@ -409,7 +435,26 @@ def _rotational(m: Maker) -> str:
         optional["eps"] = lambda: m.number(1e-12, 1e-3)
     if kind != "Lion":
         optional |= {"per_neuron": m.flag, "zero_mean": m.flag, "update_norm_decay": m.share}
-    return f"measure.{kind}({_joined(parameters, m.options({}, optional))})"
+    made = f"measure.{kind}({_joined(parameters, m.options({}, optional))})"
+    group = {
+        "params": lambda: m.one("[torch.ones(2, 3)]", ("[]", "MODEL[0].weight", "[MODEL[0].weight] * 2"))
+    } | optional
+    return m.among(
+        made, made, f"{made}.load_state_dict({_state(m)})", f"{made}.step({m.one('None', ('lambda: 1',))})",
+        f"{made}.add_param_group({m.one(lambda: f'dict({m.options({}, group)})')})", f"loaded({made}, {_state(m)})",
+    )  # fmt: skip
+
+
+def _state(m: Maker) -> str:
+    """A saved state of an optimizer, or what only looks like one."""
+    ends = (
+        "{}", "{'state': {}}", "{'state': 3, 'param_groups': 4}", "{**STATE, 'param_groups': []}",
+        "{**STATE, 'param_groups': [{}]}", "{**STATE, 'param_groups': [{**STATE['param_groups'][0], 'lr': 'x'}]}",
+        "{**STATE, 'param_groups': [{**STATE['param_groups'][0], 'lr': None}]}", "{**STATE, 'state': {0: 3}}",
+        "{**STATE, 'state': {0: {'norm': torch.ones(99)}}}", "{**STATE, 'state': {0: {'exp_avg': torch.ones(1)}}}",
+        "{**STATE, 'state': {0: {'norm': 3}}}", "SGD.state_dict()", "{**STATE, 'inner': 3}", "MODEL.state_dict()",
+    )  # fmt: skip
+    return m.one(lambda: m.among("STATE", "ROTATED_STATE", "{**STATE, 'inner': SGD.state_dict()}"), ends)
 
 
 def _rotated(m: Maker) -> str:
@@ -420,7 +465,8 @@ def _rotated(m: Maker) -> str:
         "{MODEL[0].weight: torch.ones(4)}", ("{1: 2}", "{MODEL[0].weight: 3}", "{MODEL[0].weight: torch.ones(3)}")
     )
     optional = {"per_neuron": m.flag, "zero_mean": m.flag, "update_norm_decay": m.share, "factors": factors}
-    return f"measure.Rotated({_joined(m.one('SGD'), rotation, m.options({}, optional))})"
+    made = f"measure.Rotated({_joined(m.one('SGD'), rotation, m.options({}, optional))})"
+    return m.among(made, made, f"{made}.load_state_dict({_state(m)})", f"loaded({made}, {_state(m)})")
 
 
 def _spec(m: Maker) -> str:
@@ -437,6 +483,7 @@ def _results(m: Maker) -> str:
         "rotsim.InvalidInput('x')", "rotsim.DatasetError('x')", "rotsim.NoEquilibrium('x')", "rotsim.__version__",
         "rotsim.Interrupted(W)", "rotsim.SweepInterrupted(W, 1, 2, None)", "rotsim.OPTIMIZERS['adamw']", "rotsim.Report(()).table()", "EQ.to_dict()",
         "rotsim.plan('sgdm', rotation=0.01, norm=1.0).optimizer", "rotsim.Report(()).passed", "rotsim.Plan",
+        f"EQ == ({m.rng.choice(FOREIGN)})", f"rotsim.SGDM(0.1, 0.1) == ({m.rng.choice(FOREIGN)})",
     )  # fmt: skip
 
 
@@ -487,7 +534,7 @@ class Namespace(dict):
         if name not in _MADE:
             raise KeyError(name)
         value = _MADE[name](self)
-        if name not in ("AXES", "FIGURE", "MODEL", "SGD"):  # what a call changes is made anew
+        if name not in ("AXES", "FIGURE"):  # what a call changes is made anew
             self[name] = value
         return value
 
@@ -511,7 +558,9 @@ def _modules() -> dict[str, object]:
         "compare_with_theory": comparison.compare_with_theory, "optimizer_of": dataset.optimizer_of,
         "spec_of": dataset.spec_of, "validate": dataset.validate, "gradient_from_dict": gradient_from_dict,
         "optimizer_from_dict": optimizer_from_dict, "bonferroni": windows.bonferroni, "settling": prediction.settling,
-        "print_nothing": lambda done, steps: None,
+        "print_nothing": lambda done, steps: None, "OrderedDict": OrderedDict, "HostileInt": HostileInt,
+        "HostileMapping": HostileMapping, "HostileSequence": HostileSequence, "looped": looped, "raising": raising,
+        "trained": _trained, "loaded": _loaded,
     }  # fmt: skip
 
 
@@ -526,11 +575,49 @@ _MADE: dict[str, Callable[[Namespace], object]] = {
     "TRACE": lambda n: n["measure"].load_shipped("digits_sgdm"),
     "DIAGNOSIS": lambda n: n["diagnose"](n["TRACE"]),
     "SAVED": lambda n: n["rotsim"].save(n["W"], n["FOLDER"] / "saved.nc"),
+    "STATE": lambda n: _state_of("RotationalAdamW")(n),
+    "ROTATED_STATE": lambda n: _state_of("Rotated")(n),
     "FIGURE": lambda n: _figure(),
     "AXES": lambda n: _figure().subplots(),
     "MODEL": lambda n: n["torch"].nn.Sequential(n["torch"].nn.Linear(8, 4), n["torch"].nn.Linear(4, 2)),
     "SGD": lambda n: n["torch"].optim.SGD(n["MODEL"].parameters(), lr=0.1, weight_decay=0.1),
 }
+
+
+def _step(optimizer: Any) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = parameter.detach() * 0.1 + 0.01
+    optimizer.step()
+
+
+def _trained(recorder: Any) -> Any:
+    """A recorder after twelve steps."""
+    with recorder:
+        for _ in range(12):
+            _step(recorder.optimizer)
+    return recorder
+
+
+def _loaded(optimizer: Any, state: Any) -> None:
+    """A step from a saved state, and one without."""
+    optimizer.load_state_dict(state)
+    _step(optimizer)
+
+
+def _state_of(kind: str) -> Callable[[Namespace], object]:
+    def made(names: Namespace) -> object:
+        model = names["torch"].nn.Sequential(names["torch"].nn.Linear(8, 4), names["torch"].nn.Linear(4, 2))
+        if kind == "Rotated":
+            optimizer = names["measure"].Rotated(
+                names["torch"].optim.SGD(model.parameters(), 0.1, weight_decay=0.1), 0.1
+            )
+        else:
+            optimizer = getattr(names["measure"], kind)(model.parameters(), lr=0.1, weight_decay=0.1)
+        _step(optimizer)
+        return optimizer.state_dict()
+
+    return made
 
 
 def _figure() -> object:
@@ -571,6 +658,8 @@ def fault(line: str, names: Namespace, seconds: float = SECONDS) -> str | None:
         warnings.simplefilter("always")
         try:
             wrong = unsound(eval(line, names))
+            if wrong == "nan" and "np.nan" in line:  # given and returned
+                wrong = None
         except Hangs:
             return f"takes longer than {seconds:g} s"
         except Exception as error:

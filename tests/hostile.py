@@ -1,5 +1,7 @@
 """Objects that raise, or never end, when they are asked for what numbers and sequences answer."""
 
+from collections.abc import Mapping, Sequence
+
 
 class Hostile:
     """Raises from whatever is asked of it."""
@@ -18,6 +20,35 @@ class HostileFloat(float):
 
 class HostileInt(int):
     __int__ = Hostile._no
+
+
+class HostileMapping(Mapping):
+    """Says that it is a mapping, and raises when it is read."""
+
+    __getitem__ = __len__ = __iter__ = Hostile._no
+
+
+class HostileSequence(Sequence):
+    """Likewise a sequence."""
+
+    __getitem__ = __len__ = Hostile._no
+
+
+class HostileError(Exception):
+    """An error that cannot be printed."""
+
+    __str__ = __repr__ = Hostile._no
+
+
+def raising(*_):
+    raise HostileError
+
+
+def looped():
+    """A list that is its own entry."""
+    found = [1.0]
+    found.append(found)
+    return found
 
 
 class Endless:

@@ -3,6 +3,7 @@
 import json
 import os
 import tracemalloc
+import zlib
 
 import h5py
 import numpy as np
@@ -176,6 +177,55 @@ def _filtered(file):
     file.create_dataset("norm", data=np.ones((3, 3)), chunks=(3, 3), compression="lzf")
 
 
+def _anew(file, **options):
+    """The norms anew, with these options of a dataset."""
+    del file["norm"]
+    return file.create_dataset("norm", (3, 3), "f8", chunks=(3, 3), **options)
+
+
+def _chunk(packed, skipped=0):
+    def change(file):
+        _anew(file, compression="gzip").id.write_direct_chunk((0, 0), packed, filter_mask=skipped)
+
+    return change
+
+
+def _foreign_filter(file, *filters):
+    del file["norm"]
+    made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    made.set_chunk((3, 3))
+    for kind in filters:
+        made.set_filter(kind, h5py.h5z.FLAG_OPTIONAL, (1,))
+    h5py.h5d.create(file.id, b"norm", h5py.h5t.IEEE_F64LE, h5py.h5s.create_simple((3, 3)), made)
+
+
+def _replaced(name, **made):
+    def change(file):
+        del file[name]
+        file.create_dataset(name, **made)
+
+    return change
+
+
+def _many_links(file):
+    for index in range(300):
+        file[f"norm{index}"] = file["norm"]
+
+
+def _many_attributes(file):
+    for index in range(1100):
+        file["norm"].attrs[f"a{index}"] = index
+
+
+def _attribute(value, **options):
+    return lambda file: file.attrs.create("more", value(file) if callable(value) else value, **options)
+
+
+def _nested(file):
+    for _ in range(50):
+        file = file.create_group("more")
+
+
 def _group(file):
     file.create_group("more")
 
@@ -195,16 +245,12 @@ def _text_bomb(file):
     made = file.create_dataset("layer", (20_000,), h5py.string_dtype(), chunks=(20_000,), compression="gzip")
     made[0] = "x" * 60_000
     _, packed = made.id.read_direct_chunk((0,))
-    import zlib
-
     reference = zlib.decompress(packed)[:16]
     made.id.write_direct_chunk((0,), zlib.compress(reference * 20_000))
 
 
 def _deflate_bomb(file):
     """A part that unpacks to far more than its array declares."""
-    import zlib
-
     del file["norm"]
     made = file.create_dataset("norm", (3, 3), "f8", chunks=(3, 3), compression="gzip")
     made.id.write_direct_chunk((0, 0), zlib.compress(bytes(1 << 26), 9))
@@ -217,13 +263,47 @@ def _deflate_bomb(file):
         (lambda file: _grown(file, "norm", chunks=(1 << 10, 1 << 10), compression="gzip"), "need more than"),
         (_large_chunk, "need more than"),
         (_text_bomb, "need more than"),
-        (_deflate_bomb, "holds more than it declares"),
+        (_deflate_bomb, "does not hold what it declares"),
         (_links_outside, "a link to elsewhere"),
         (_links_inside, "a link to elsewhere"),
         (_external, "stored in another file"),
         (_virtual, "stored in another file"),
         (_filtered, "compressed in a way that rotsim does not use"),
         (_group, "is no array"),
+        (_nested, "is no array"),
+        (lambda file: file.__setitem__("loop", file["/"]), "'loop' is no array"),
+        (lambda file: file.__setitem__("kind", np.dtype("f8")), "'kind' is no array"),
+        (lambda file: file.__setitem__("loop", h5py.SoftLink("/loop")), "a link to elsewhere"),
+        (_replaced("norm", shape=(3, 3), dtype=h5py.ref_dtype), "numbers and text alone"),
+        (_replaced("norm", shape=(3, 3), dtype=h5py.vlen_dtype("f8")), "numbers and text alone"),
+        (_replaced("norm", data=np.ones((3, 3), complex)), "numbers and text alone"),
+        (_replaced("norm", data=np.zeros((3, 3), "V8")), "numbers and text alone"),
+        (_replaced("norm", shape=(3, 3), dtype=h5py.enum_dtype({"A": 1})), "`norm` must hold values of type float"),
+        (_replaced("norm", data=np.ones((3, 3), bool)), "`norm` must"),
+        (_replaced("norm", data=1.0), "`norm` must have dimensions"),
+        (_replaced("norm", data=h5py.Empty("f8")), "not a readable"),
+        (_replaced("norm", shape=(0, 3), dtype="f8"), "`norm` must have dimensions"),
+        (_replaced("norm", shape=(1,) * 32, dtype="f8"), "`norm` must have dimensions"),
+        (_replaced("norm", shape=(2**40, 2**20), dtype="f8", chunks=(1, 1)), "need more than"),
+        (_replaced("layer", shape=(3,), dtype="S1000000000"), "need more than"),
+        (_replaced("layer", data=[b"\xff\xfe"] * 3, dtype=h5py.string_dtype()), "not a readable"),
+        (_replaced("neuron", data=[1, 2, 3]), "not a readable"),
+        (_chunk(zlib.compress(bytes(8))), "does not hold what it declares"),
+        (_chunk(bytes(5), skipped=1), "does not hold what it declares"),
+        (_chunk(zlib.compress(bytes(72)) + b"more"), "does not hold what it declares"),
+        (_chunk(zlib.compress(bytes(72))[:-3]), "does not hold what it declares"),
+        (_chunk(b"garbage"), "not a readable"),
+        (lambda file: _foreign_filter(file, 32015), "does not use"),
+        (lambda file: _foreign_filter(file, 1, 1), "does not use"),
+        (_many_links, "it has 307 parts"),
+        (_many_attributes, "more than 1024 attributes"),
+        (_attribute(lambda file: file["norm"].ref, dtype=h5py.ref_dtype), "attribute 'more' holds object"),
+        (_attribute(lambda file: file["norm"].regionref[:1], dtype=h5py.regionref_dtype), "attribute 'more' holds"),
+        (_attribute(np.zeros(3, [("a", "f8")])), "attribute 'more' holds"),
+        (_attribute(np.void(b"abc")), "attribute 'more' holds"),
+        (lambda file: file["norm"].attrs.__setitem__("coordinates", 3), "not a readable"),
+        (lambda file: file["norm"].attrs.__setitem__("DIMENSION_LIST", [1, 2]), "not a readable"),
+        (lambda file: file["step"].__setitem__(slice(None), [-3, -2, -1]), "`step` must be >= 1"),
         (_compound, "numbers and text alone"),
     ],
 )
@@ -240,6 +320,51 @@ def test_what_rotsim_never_writes_is_refused_before_it_is_read(change, message, 
         assert tracemalloc.get_traced_memory()[1] < 40e6 + 1032 * path.stat().st_size
     finally:
         tracemalloc.stop()
+
+
+def test_the_same_file_with_nothing_wrong_loads(walk, tmp_path):
+    """The control: parts and attributes made anew in the same ways, but sound."""
+    path = rotsim.save(walk, tmp_path / "walk.nc")
+    path.write_bytes(path.read_bytes()[: -netcdf._SEAL_BYTES])
+    with h5py.File(path, "r+") as file:
+        norm = file["norm"][:]
+        for skipped, packed in ((0, zlib.compress(norm.tobytes())), (1, norm.tobytes())):
+            scales = [dimension[0] for dimension in file["norm"].dims]
+            attributes = {name: file["norm"].attrs[name] for name in ("long_name", "units")}
+            _chunk(packed, skipped)(file)
+            for dimension, scale in zip(file["norm"].dims, scales, strict=True):
+                dimension.attach_scale(scale)
+            file["norm"].attrs.update(attributes)
+    loaded = rotsim.load(path)
+    assert loaded.norm.identical(walk.norm) and loaded.attrs == walk.attrs
+
+
+@pytest.mark.parametrize("extra", [{"title": ""}, {"scores": [1.0, 2.0]}, {"names": ["a", "b"]}, {"count": np.int8(3)}])
+def test_attributes_of_a_caller_come_back(extra, walk, tmp_path):
+    loaded = rotsim.load(rotsim.save(walk.assign_attrs(extra), tmp_path / "walk.nc"))
+    for name, value in extra.items():
+        assert np.array_equal(loaded.attrs[name], value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda walk: walk.assign_attrs(more=object()),
+        lambda walk: walk.assign_attrs(more={"a": 1}),
+        lambda walk: walk.assign_attrs(more=1j),
+        lambda walk: walk.assign(more=("neuron", [object()] * 3)),
+        lambda walk: walk.assign(more=("neuron", [1j] * 3)),
+        lambda walk: walk.assign_coords(layer=("neuron", ["\ud800"] * 3)),
+        lambda walk: walk.assign({f"more{index}": 1.0 for index in range(300)}),
+        lambda walk: walk.assign_attrs({f"more{index}": 1.0 for index in range(1100)}),
+    ],
+)
+def test_what_cannot_be_loaded_again_is_not_saved(change, walk, tmp_path):
+    path = rotsim.save(walk, tmp_path / "walk.nc")
+    before = path.read_bytes()
+    with pytest.raises(rotsim.DatasetError):
+        rotsim.save(change(walk), path)
+    assert path.read_bytes() == before
 
 
 def test_no_more_is_read_than_the_available_memory_allows(walk, tmp_path, monkeypatch):

@@ -71,7 +71,7 @@ THEORY = [
     *(f"rotsim.{name}" for name in ("Radial", "ScaleInvariant", "Isotropic")),
     *(f"rotsim.measure.Rotational{name}" for name in ("AdamW", "SGDM", "Lion")),
 ]
-RANGE = re.compile(r">|<|≥|≤|\b[Ii]n [\[({]|[Aa]ny (sign|number|value)|[Aa]s in|[Ff]inite|one of|True")
+RANGE = re.compile(r">|<|≥|≤|\b[Ii]n [\[({]|[Aa]ny (sign|number|value)|[Aa]s in|[Ff]inite|one of|True|from 1e-30 to")
 
 
 def sections(docstring):

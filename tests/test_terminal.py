@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import derivations
@@ -156,8 +157,31 @@ def test_a_table_that_fits_stays_a_table():
         (["simulate", "adamw", "--lr", "3"], "Missing option '--weight-decay' (see rotsim simulate adamw --help)"),
         (["trace", "report"], "Missing argument 'FILE' (see rotsim trace report --help)"),
         (["simulat"], "Did you mean 'simulate'? (see rotsim --help)"),
+        (["eq", *ADAMW], "Did you mean 'equilibrium'? (see rotsim --help)"),
+        (["trace", "walk.nc"], "No such command 'walk.nc'; choose from compare, report (see rotsim trace --help)"),
+        (["verify", "quick"], "Did you mean --quick? (see rotsim verify --help)"),
+        (["equilibrium", *ADAMW, "--betas", "0.9"], "one after the other: --betas 0.9 0.999 (see rotsim equil"),
+        (["equilibrium", *ADAMW, "--seed", "1"], "No such option '--seed' (see rotsim equilibrium adamw --help)"),
+        (["equilibrium", *ADAMW, "--ratio", "0.1"], "Did you mean --with ratio=VALUE?"),
+        (["equilibrium", "adamw", "lr=1e-3"], "Missing option '--lr'. Did you mean --lr 1e-3? (see rotsim equil"),
+        (["equilibrium", "--optimizer", "lion"], "as in rotsim equilibrium adamw (see rotsim equilibrium --help)"),
+        (["equilibrium", *ADAMW, "--output"], "'--output' requires an argument (see rotsim equilibrium adamw --help)"),
+        (["equilibrium", *ADAMW, "--dim", "2.5"], "'2.5' is not a whole number"),
+        (["equilibrium", *ADAMW, "--dim", "9" * 400], "`dim` must be < 2**63"),
+        (["equilibrium", *ADAMW, "--weight-decay", "-1"], "got -1.0 (see rotsim equilibrium adamw --help)"),
+        (["equilibrium", *ADAMW, "--weight-decay", "10%"], "'10%' is not a number (see"),
+        (["predict", *ADAMW, "--steps", "0"], "`steps` must be >= 1; got 0 (see rotsim predict adamw --help)"),
+        (["predict", *ADAMW, "--schedule", "cos"], "Did you mean 'cosine'?"),
+        (["predict", *ADAMW, "--plot", "x.png"], "Did you mean --figure?"),
+        (["predict", *ADAMW, "--final", "0.1"], "`--final` needs --schedule linear, cosine or wsd"),
+        (["plan", "adamw", "--angle", "0.01"], "Did you mean --rotation? (see rotsim plan --help)"),
+        (["plan", "adamw", "--rotation", "5", "--norm", "1"], "Ask for a smaller rotation (see rotsim plan --help)"),
+        (["transfer", *ADAMW, "--batch-factor", "0"], "(see rotsim transfer adamw --help)"),
+        (["transfer", *ADAMW, "--batch-size", "4"], "Did you mean --batch-factor?"),
+        (["simulate", *ADAMW, "--dtype", "float16"], "Did you mean 'float64'? (see rotsim simulate adamw --help)"),
+        (["derive", "adam"], "Did you mean 'adamw' or 'adam_l2'? (see rotsim derive --help)"),
         (["equilibrium", "AdamW"], "Did you mean 'adamw'?"),
-        (["equilibrium", "adam"], "Did you mean 'adamw'?"),
+        (["equilibrium", "adam"], "Did you mean 'adamw' or 'adam_l2'?"),
         (["plan", "sgd", "--norm", "1"], "Did you mean 'sgdm'?"),
         (["predict", *SGDM, "--figure", "x.xyz"], "must end in one of .png, .pdf, .svg; got 'x.xyz'"),
         (["predict", *SGDM, "--figure", ""], "must not be empty"),
@@ -251,3 +275,22 @@ def test_json_is_ascii_on_every_terminal(monkeypatch):
     streams = terminal(monkeypatch, "ascii")
     main(["trace", "report", TRACE, "--json"])
     assert json.loads(printed(streams))["layers"]
+
+
+def test_names_in_a_file_do_not_command_the_terminal(tmp_path, capsys):
+    trace = rotsim.load(TRACE)
+    name = "\x1b[2J\x9b1m\u202eevil\a"
+    layers = np.where(trace["layer"].values == trace["layer"].values[0], name, trace["layer"].values)
+    path = rotsim.save(trace.assign_coords(layer=("neuron", layers)), tmp_path / "x.nc")
+    main(["trace", "report", str(path)])
+    printed = capsys.readouterr().out
+    assert not re.search("[\x1b\x9b\u202e\x07]", printed)
+    assert "evil" in printed and r"\x1b" in printed
+
+
+def test_numbers_and_names_as_people_write_them(capsys):
+    printed = []
+    for dim, gradient in (("1024", "scale-invariant"), ("1.024e3", "Scale_Invariant")):
+        assert main(["equilibrium", *ADAMW, "--dim", dim, "--gradient", gradient]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]

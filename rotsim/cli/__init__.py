@@ -11,9 +11,10 @@ import click
 
 from rotsim import streams
 from rotsim.cli.comparing import compare, verify
+from rotsim.cli.hints import called, error_line
 from rotsim.cli.predicting import derive, equilibrium, plan, predict, transfer
 from rotsim.cli.simulating import simulate
-from rotsim.cli.specs import HELP_SETTINGS, PerOptimizer, meant_option
+from rotsim.cli.specs import HELP_SETTINGS
 from rotsim.cli.sweeping import map_command, sweep
 from rotsim.cli.tracing import trace
 from rotsim.errors import DatasetError, InvalidInput, NoEquilibrium
@@ -70,19 +71,6 @@ def _after_interrupt(stopped: BaseException, arguments: list[str]) -> str:
     return f"{stopped}; saved {saved}. Continue with:\n{command}"
 
 
-def _hint(error: click.ClickException, arguments: list[str]) -> str:
-    """A click error in one line, with the option that was meant and the help of the very command."""
-    message = " ".join(error.format_message().split())
-    context = getattr(error, "ctx", None)
-    if isinstance(error, click.NoSuchOption) and context is not None:
-        given = next((a for a in arguments if a.startswith(error.option_name)), error.option_name).partition("=")[0]
-        meant = meant_option(given, context.command)
-        message = f"No such option {given!r}.{f' Did you mean {meant}?' if meant else ''}"
-        if isinstance(context.command, PerOptimizer):
-            message += f" Name an optimizer first, as in {context.command_path} adamw {given}"
-    return f"{message.removesuffix('.')} (see {context.command_path if context else 'rotsim'} --help)"
-
-
 def _answer(arguments: list[str]) -> int:
     """Run the command; everything that can go wrong is one line and an exit code."""
     try:
@@ -95,14 +83,17 @@ def _answer(arguments: list[str]) -> int:
         click.echo(error.format_message(), err=True)
         return 2
     except click.ClickException as error:
-        print(f"rotsim: {_hint(error, arguments)}", file=sys.stderr)
+        print(f"rotsim: {error_line(error, arguments)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read has what he wanted, as `head` has
         return 128 + _SIGPIPE
     except MemoryError as error:
         print(f"rotsim: not enough memory: {error or 'lower --dim or --neurons'}", file=sys.stderr)
         return 2
-    except (InvalidInput, DatasetError, NoEquilibrium, ArithmeticError, OSError) as error:
+    except (InvalidInput, NoEquilibrium) as error:
+        print(f"rotsim: {str(error).removesuffix('.')} (see {called(arguments)[1]} --help)", file=sys.stderr)
+        return 2
+    except (DatasetError, ArithmeticError, OSError) as error:
         print(f"rotsim: {error}", file=sys.stderr)
         return 2
     except (click.Abort, KeyboardInterrupt) as stopped:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from rotsim.cli.tracing import trace_report
+from rotsim.cli.values import WHOLE
 
 
 @click.command()
@@ -34,7 +35,7 @@ def compare(context: click.Context, file: str, as_json: bool) -> None:
 @click.command()
 @click.option("--quick", is_flag=True, help="A smaller version: fewer walks, networks and proofs.")
 @click.option("--output", type=str, default=None, help="Folder for verify.json and verify.png (created if absent).")
-@click.option("--seed", type=int, default=0, help="Seed of the simulations.")
+@click.option("--seed", type=WHOLE, default=0, help="Seed of the simulations.")
 def verify(quick: bool, output: str | None, seed: int) -> None:
     """Derive, simulate, compare, and validate on real networks; exit code 1 on any disagreement."""
     from rotsim.verify import run

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from rotsim.cli.specs import GRADIENT_OPTIONS, HELP_SETTINGS, PerOptimizer, gradient_model
-from rotsim.errors import InvalidInput
+from rotsim.cli.values import WHOLE, Named
+from rotsim.errors import InvalidInput, registered
 from rotsim.streams import shows
 
 
@@ -61,7 +62,7 @@ def _predict(
     initial_norm: float,
     schedule: str,
     warmup_steps: int,
-    final: float,
+    final: float | None,
     corrected_decay: bool,
     output: str | None,
     figure: str | None,
@@ -81,7 +82,9 @@ def _predict(
         check_figure(figure)
     model = gradient_model(gradient, scale, parameters)
     steps = integer("steps", steps, low=1)
-    factors = named(schedule, steps, warmup_steps, final)
+    if schedule == "constant" and final is not None:
+        raise InvalidInput("`--final` needs --schedule linear, cosine or wsd; a constant one does not end elsewhere")
+    factors = named(schedule, steps, warmup_steps, final or 0.0)
     decay = factors if corrected_decay else None
     course = predict(
         optimizer, dim, model, steps, initial_norm, factors, decay, record_every=max(1, steps // 200)
@@ -108,16 +111,16 @@ predict = PerOptimizer(
     _predict,
     [
         *GRADIENT_OPTIONS,
-        click.Option(["--steps"], type=int, default=20_000, help="Optimizer steps in all."),
+        click.Option(["--steps"], type=WHOLE, default=20_000, help="Optimizer steps in all."),
         click.Option(["--initial-norm"], type=float, default=1.0, help="Norm of the initial weights."),
         click.Option(
             ["--schedule"],
-            type=click.Choice(["constant", "linear", "cosine", "wsd"]),
+            type=Named(["constant", "linear", "cosine", "wsd"]),
             default="constant",
             help="Of the learning rate after warm-up; wsd: constant, then a straight line over the last fifth.",
         ),
-        click.Option(["--warmup", "warmup_steps"], type=int, default=0, help="Steps of linear warm-up."),
-        click.Option(["--final"], type=float, default=0.0, help="Share of --lr at the last step."),
+        click.Option(["--warmup", "warmup_steps"], type=WHOLE, default=0, help="Steps of linear warm-up."),
+        click.Option(["--final"], type=float, default=None, help="Share of --lr at the last step.  [default: 0]"),
         click.Option(["--corrected-decay"], is_flag=True, help="Weight decay follows the schedule too (AdamC)."),
         click.Option(["--output"], type=str, default=None, help="Save the course to this NetCDF file."),
         click.Option(["--figure"], type=str, default=None, help="Draw the course into this file: .png, .pdf or .svg."),
@@ -137,7 +140,7 @@ predict = PerOptimizer(
 @click.option("--weight-decay", type=float, default=None, help="Hold the weight decay at this value.")
 @click.option("--betas", type=float, nargs=2, default=None, help="β1 and β2, where the optimizer has them.")
 @click.option("--momentum", type=float, default=None, help="Momentum of SGDM.")
-@click.option("--dim", type=int, default=1024, help="Fan-in C.")
+@click.option("--dim", type=WHOLE, default=1024, help="Fan-in C.")
 def plan(family: str, betas: tuple[float, float] | None, momentum: float | None, **targets: Any) -> None:
     """Find the learning rate and weight decay that give a wanted equilibrium.
 
@@ -210,9 +213,7 @@ transfer = PerOptimizer(
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option(
-    "--style", type=click.Choice(["text", "markdown"]), default="text", help="Terminal text or LaTeX Markdown."
-)
+@click.option("--style", type=Named(["text", "markdown"]), default="text", help="Terminal text or LaTeX Markdown.")
 def derive(names: tuple[str, ...], style: str) -> None:
     """Print the derivation of the closed forms, step by step (default: all optimizers)."""
     import derivations
@@ -220,6 +221,5 @@ def derive(names: tuple[str, ...], style: str) -> None:
     if style == "text" and not shows("λ√─"):
         style = "ascii"
     for name in names or tuple(derivations.DERIVATIONS):
-        if name not in derivations.DERIVATIONS:
-            raise InvalidInput(f"derivation {name!r} is unknown; choose from {', '.join(derivations.DERIVATIONS)}")
+        registered("derivation", name, derivations.DERIVATIONS)
         click.echo(derivations.render(name, style))

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from rotsim.cli.specs import GRADIENT_OPTIONS, PerOptimizer, gradient_model
+from rotsim.cli.values import WHOLE, Named
 from rotsim.errors import InvalidInput, NoEquilibrium
 
 
@@ -62,7 +63,7 @@ def _simulate(
         click.echo(f"saved {output}")
 
 
-class _EngineName(click.Choice):
+class _EngineName(Named):
     """A name of an engine. The engines are imported when the names are read, not with the command line."""
 
     def __init__(self) -> None:
@@ -83,13 +84,13 @@ simulate = PerOptimizer(
     _simulate,
     [
         *GRADIENT_OPTIONS,
-        click.Option(["--neurons"], type=int, default=64, help="Independent neurons."),
-        click.Option(["--steps"], type=int, default=20_000, help="Optimizer steps in all."),
-        click.Option(["--seed"], type=int, default=0, help="Seed of the noise and the initial weights."),
+        click.Option(["--neurons"], type=WHOLE, default=64, help="Independent neurons."),
+        click.Option(["--steps"], type=WHOLE, default=20_000, help="Optimizer steps in all."),
+        click.Option(["--seed"], type=WHOLE, default=0, help="Seed of the noise and the initial weights."),
         click.Option(["--initial-norm"], type=float, default=1.0, help="Norm of the initial weights."),
-        click.Option(["--record-every"], type=int, default=100, help="Steps per record window."),
-        click.Option(["--dtype"], type=click.Choice(["float32", "float64"]), default="float32"),
-        click.Option(["--threads"], type=int, default=None, help="Worker threads; changes no number. [default: all]"),
+        click.Option(["--record-every"], type=WHOLE, default=100, help="Steps per record window."),
+        click.Option(["--dtype"], type=Named(["float32", "float64"]), default="float32"),
+        click.Option(["--threads"], type=WHOLE, default=None, help="Worker threads; changes no number. [default: all]"),
         click.Option(
             ["--engine"],
             type=_EngineName(),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import MISSING, fields
-from difflib import get_close_matches
 from typing import Any
 
 import click
 
+from rotsim.cli.values import WHOLE, Named
 from rotsim.errors import InvalidInput
 
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
@@ -27,38 +27,6 @@ GRADIENT_NAMES = (
     "scale-invariant", "isotropic", "signal", "autocorrelated", "student-t", "radial", "layer-invariant",
     "simple-system",
 )  # fmt: skip
-
-# what other programs call an option, and its name here; the first that the command has is meant
-_SYNONYMS = {
-    "--wd": ["--weight-decay"],
-    "--decay": ["--weight-decay"],
-    "--l2": ["--weight-decay"],
-    "--learning-rate": ["--lr"],
-    "--beta": ["--betas", "--momentum"],
-    "--beta1": ["--betas", "--momentum"],
-    "--beta2": ["--betas"],
-    "--betas": ["--momentum"],
-    "--momentum": ["--betas"],
-    "--epsilon": ["--eps"],
-    "--fan-in": ["--dim"],
-    "--width": ["--dim"],
-    "--num-steps": ["--steps"],
-    "--iterations": ["--steps"],
-    "--out": ["--output"],
-    "-o": ["--output"],
-}
-
-
-def meant_option(given: str, command: click.Command) -> str | None:
-    """The option of `command` that an unknown one stands for, with how many values it takes; None if there is none."""
-    options = {name: option for option in command.params for name in option.opts if isinstance(option, click.Option)}
-    spelled = "--" + given.lstrip("-").replace("_", "-").lower()
-    known = (name for name in (spelled, *_SYNONYMS.get(spelled, _SYNONYMS.get(given, []))) if name in options)
-    meant = next(known, None) or next(iter(get_close_matches(spelled, options, 1)), None)
-    if meant is None:
-        return None
-    values = options[meant].nargs
-    return f"{meant}, which takes {values} values" if values > 1 else meant
 
 
 class PerOptimizer(click.Group):
@@ -114,10 +82,10 @@ class PerOptimizer(click.Group):
 
 
 GRADIENT_OPTIONS: list[click.Parameter] = [
-    click.Option(["--dim"], type=int, default=1024, help="Fan-in C: length of the neuron's weight vector."),
+    click.Option(["--dim"], type=WHOLE, default=1024, help="Fan-in C: length of the neuron's weight vector."),
     click.Option(
         ["--gradient"],
-        type=click.Choice(GRADIENT_NAMES),
+        type=Named(GRADIENT_NAMES),
         default="scale-invariant",
         help="Noise orthogonal to w and scaled by 1/‖w‖, as normalisation layers make it; white noise; "
         "or another model of rotsim.gradients, whose parameters --with sets.",

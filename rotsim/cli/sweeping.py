@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import click
 
 from rotsim.cli.specs import GRADIENT_NAMES, HELP_SETTINGS, HYPERPARAMETER_HELP, PerOptimizer, gradient_model
+from rotsim.cli.values import WHOLE, Named
 from rotsim.errors import InvalidInput
 
+MOST_POINTS = 100_000  # of one range
 MAP_POINTS = 41  # of a range that does not say how many
 RANGE_HELP = "one value, a list 0.1,0.3, a range 1e-4:1e-2:25 of 25 values at equal ratios, or lin:0:1:11"
 _SETTINGS: dict[str, tuple[type, str]] = {
@@ -37,7 +40,11 @@ def values(name: str, given: str, kind: type) -> list[Any]:
         if len(more) > 1:
             raise ValueError
         ends, many = (float(first), float(last)), int(count)
-        if many < 1 or (not given.startswith("lin:") and min(ends) <= 0):
+        if (
+            not 1 <= many <= MOST_POINTS
+            or not all(map(isfinite, ends))
+            or (not given.startswith("lin:") and min(ends) <= 0)
+        ):
             raise ValueError
         spaced = (np.linspace if given.startswith("lin:") else np.geomspace)(*ends, many).tolist()
         return list(dict.fromkeys(round(x) for x in spaced)) if kind is int else spaced
@@ -47,7 +54,7 @@ def values(name: str, given: str, kind: type) -> list[Any]:
 
 
 def _whole(number: float) -> int:
-    if number != int(number):
+    if not number.is_integer():
         raise ValueError
     return int(number)
 
@@ -146,17 +153,17 @@ sweep = _Swept(
     _sweep,
     [
         click.Option(
-            ["--gradient"], type=click.Choice(GRADIENT_NAMES), default="scale-invariant", show_default=True,
+            ["--gradient"], type=Named(GRADIENT_NAMES), default="scale-invariant", show_default=True,
             help="Gradient model: see rotsim simulate.",
         ),
         click.Option(["--with", "parameters"], multiple=True, metavar="NAME=RANGE", help="Parameter of the gradient."),
         click.Option(
-            ["--measure"], type=click.Choice(["equilibrium", "leading", "predict", "simulate", "error"]),
+            ["--measure"], type=Named(["equilibrium", "leading", "predict", "simulate", "error"]),
             default="equilibrium", show_default=True, help="What is computed in each cell.",
         ),
         click.Option(["--output"], help="Save the result to this NetCDF file."),
         click.Option(["--store"], help="Keep finished cells in this folder (sweep.zarr) and go on from it."),
-        click.Option(["--workers"], type=int, help="Processes here; changes no number. [default: all cores]"),
+        click.Option(["--workers"], type=WHOLE, help="Processes here; changes no number. [default: all cores]"),
         click.Option(["--dask"], metavar="ADDRESS", help="Scheduler of a cluster: tcp://host:8786."),
         click.Option(["--dry-run"], is_flag=True, help="Say how many cells and how long, from a few that are timed."),
     ],
@@ -179,11 +186,11 @@ def _assignment(option: str, given: str) -> tuple[str, list[Any]]:
 @click.option("--x", "x", default="lr=1e-5:1e-1", metavar="NAME=RANGE", help="Horizontal axis.")
 @click.option("--y", "y", default="weight_decay=1e-4:10", metavar="NAME=RANGE", help="Vertical axis.")
 @click.option("--set", "fixed", multiple=True, metavar="NAME=VALUE", help="Another hyperparameter: beta2=0.95.")
-@click.option("--quantity", type=click.Choice(["rotation", "norm", "relaxation_steps"]), default="rotation")
-@click.option("--steps", type=int, default=None, help="Length of a run: shade where it does not reach equilibrium.")
+@click.option("--quantity", type=Named(["rotation", "norm", "relaxation_steps"]), default="rotation")
+@click.option("--steps", type=WHOLE, default=None, help="Length of a run: shade where it does not reach equilibrium.")
 @click.option("--point", "points", multiple=True, metavar="X,Y", help="Your settings, marked: 3e-4,0.1.")
-@click.option("--dim", type=int, default=1024, help="Fan-in C.")
-@click.option("--gradient", type=click.Choice(GRADIENT_NAMES), default="scale-invariant", help="Gradient model.")
+@click.option("--dim", type=WHOLE, default=1024, help="Fan-in C.")
+@click.option("--gradient", type=Named(GRADIENT_NAMES), default="scale-invariant", help="Gradient model.")
 @click.option("--with", "parameters", multiple=True, metavar="NAME=VALUE", help="Parameter of the gradient model.")
 @click.option("--output", default="map.png", help="Figure: .png, .pdf or .svg.")
 def map_command(

@@ -37,7 +37,7 @@ class Autocorrelated(Structured):
     correlation : float or sequence of float, one per neuron
         φ in (-1, 1), the correlation of neighbouring steps; 0 is white noise.
     scale : float or sequence of float, one per neuron
-        As in `Isotropic` or `ScaleInvariant`, > 0.
+        As in `Isotropic` or `ScaleInvariant`, from 1e-30 to 1e30.
     scale_invariant : bool
         Shape z as `ScaleInvariant` does (True) or as `Isotropic`.
 

@@ -32,7 +32,7 @@ class Bursts(Structured):
     series : array_like of float, shape (steps,)
         Factors >= 0, not all zero; step t of the walk uses ``series[t - 1]``.
     scale : float or sequence of float, one per neuron
-        As in `Isotropic` or `ScaleInvariant`, > 0.
+        As in `Isotropic` or `ScaleInvariant`, from 1e-30 to 1e30.
     scale_invariant : bool
         Shape the noise as `ScaleInvariant` does (True) or as `Isotropic`.
 

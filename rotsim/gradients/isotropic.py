@@ -22,7 +22,7 @@ class Isotropic(Noise):
     Parameters
     ----------
     scale : float or sequence of float, one per neuron
-        Standard deviation of one coordinate, > 0.
+        Standard deviation of one coordinate, from 1e-30 to 1e30.
 
     Raises
     ------

@@ -31,7 +31,7 @@ class LayerInvariant(Gradient):
         p_i of any sign, the neuron's mean radial gradient in a layer of RMS row norm 1; only differences between
         neurons count.
     scale : float or sequence of float, one per neuron
-        s_i, RMS of the noise's norm in a layer of RMS row norm 1, > 0.
+        s_i, RMS of the noise's norm in a layer of RMS row norm 1, from 1e-30 to 1e30.
 
     Raises
     ------

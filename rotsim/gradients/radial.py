@@ -36,7 +36,7 @@ class Radial(Structured):
     strength : float or sequence of float, one per neuron
         Pull per unit of w, of any sign, in units of a coupled weight decay; negative pushes outwards.
     scale : float or sequence of float, one per neuron
-        Of the noise, as in `Isotropic` or `ScaleInvariant`, > 0.
+        Of the noise, as in `Isotropic` or `ScaleInvariant`, from 1e-30 to 1e30.
     scale_invariant : bool
         Shape the noise as `ScaleInvariant` does (True) or as `Isotropic`.
 

@@ -44,7 +44,7 @@ class ScaleInvariant(Noise):
     Parameters
     ----------
     scale : float or sequence of float, one per neuron
-        RMS of ‖g̃‖, the gradient norm at ‖w‖ = 1 (up to the factor √(1 - 1/C) of the projection), > 0.
+        RMS of ‖g̃‖, the gradient norm at ‖w‖ = 1 (up to the factor √(1 - 1/C) of the projection), from 1e-30 to 1e30.
 
     Raises
     ------

@@ -43,7 +43,7 @@ class Signal(Structured):
     ratio : float or sequence of float, one per neuron
         Mean over standard deviation of a coordinate: the signal-to-noise ratio of one gradient, in [-1000, 1000].
     scale : float or sequence of float, one per neuron
-        As in `Isotropic` or `ScaleInvariant`, of the noise, > 0.
+        As in `Isotropic` or `ScaleInvariant`, of the noise, from 1e-30 to 1e30.
     scale_invariant : bool
         Shape z as `ScaleInvariant` does (True), which turns w until the mean is radial, or as `Isotropic`.
 

@@ -40,7 +40,7 @@ class StudentT(Structured):
     degrees : float or sequence of float, one per neuron
         Degrees of freedom ν > 2; the tails fall as |z|^(-ν-1), and ν → ∞ is Gaussian.
     scale : float or sequence of float, one per neuron
-        As in `Isotropic` or `ScaleInvariant`, > 0.
+        As in `Isotropic` or `ScaleInvariant`, from 1e-30 to 1e30.
     scale_invariant : bool
         Shape the noise as `ScaleInvariant` does (True) or as `Isotropic`.
 

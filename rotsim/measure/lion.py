@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from rotsim.errors import InvalidInput, nonnegative
-from rotsim.measure.arguments import taken_by_torch
+from rotsim.measure.arguments import CheckedOptimizer
 from rotsim.measure.closure import evaluate
 from rotsim.optimizers.base import beta_pair, check_decay
 
 
-class Lion(torch.optim.Optimizer):
+class Lion(CheckedOptimizer):
     r"""Lion (Chen et al. 2023), with the decay decoupled and multiplied by the learning rate.
 
     .. math::
@@ -26,11 +26,11 @@ class Lion(torch.optim.Optimizer):
     params : iterable of Tensor, of dict, or of (str, Tensor)
         Parameters or parameter groups, as for any `torch.optim.Optimizer`.
     lr : float
-        Learning rate η ≥ 0 (0 so that a schedule may start there).
+        Learning rate η, 0 or from 1e-30 to 1e30 (0 so that a schedule may start there).
     betas : (float, float)
         (β1, β2), each in [0, 1).
     weight_decay : float
-        λ ≥ 0 with ``lr * weight_decay`` < 1.
+        λ, 0 or from 1e-30 to 1e30, with ``lr * weight_decay`` < 1.
 
     Raises
     ------
@@ -49,17 +49,14 @@ class Lion(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
     ) -> None:
-        with taken_by_torch("params"):
-            super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; what it does not set comes from the constructor."""
-        group = {**self.defaults, **param_group}
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise `InvalidInput` if a hyperparameter of a group is out of range."""
         lr, weight_decay = nonnegative("lr", group["lr"]), nonnegative("weight_decay", group["weight_decay"])
         if lr > 0:
             check_decay(lr, weight_decay)
         beta_pair(group["betas"])
-        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -7,7 +7,6 @@ step and compares after it. It draws no random numbers and writes to no tensor o
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -20,8 +19,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from rotsim.dataset import PER_OCTAVE, build, save
-from rotsim.errors import InvalidInput, integer, mapping, positive, require, shown
+from rotsim.dataset import PER_OCTAVE, build, json_text, save
+from rotsim.errors import InvalidInput, instance, integer, mapping, positive, require, shown
 from rotsim.files import check_writable
 from rotsim.measure.coordinates import CoordinateSampler
 from rotsim.measure.recorded import RATES, Entry, Recorded
@@ -143,8 +142,7 @@ class Recorder:
                 f"`model` must be a torch.nn.Module or a mapping of names to tensors; got {type(model).__name__}"
             )
         optimizer = _with_hooks(optimizer)
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise InvalidInput(f"`optimizer` must be a torch.optim.Optimizer; got {type(optimizer).__name__}")
+        instance("optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer")
         if spec is not None and not isinstance(spec, Optimizer):
             raise InvalidInput(f"`spec` must be a rotsim optimizer, e.g. rotsim.SGDM(...); got {shown(spec)}")
         split = {} if split is None else mapping("split", split)
@@ -457,8 +455,5 @@ def _checked_note(note: str | Mapping[str, Any] | None) -> dict[str, Any]:
     entries = {} if note is None else {"note": note} if isinstance(note, str) else mapping("note", note)
     if reserved := _WRITTEN & set(entries):
         raise InvalidInput(f"`note` may not set {', '.join(sorted(reserved))}, which the recorder writes; rename it")
-    try:
-        json.dumps(entries)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"`note` must be JSON-serialisable ({error}); use strings, numbers, lists") from None
+    json_text("note", entries)
     return entries

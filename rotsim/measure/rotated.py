@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from rotsim.errors import InvalidInput, flag, is_a, nonnegative, require, share, shown
+from rotsim.errors import InvalidInput, answer, flag, instance, is_a, mapping, nonnegative, require, share, shown
+from rotsim.measure.arguments import STATE_RULE, check_state, taken_by_torch
 from rotsim.measure.closure import evaluate
 from rotsim.measure.rotation_kernel import difference, fits, turn_
 from rotsim.measure.rotation_step import begin, can_rotate, keep_precision, refuse, rotate_
@@ -66,8 +67,7 @@ class Rotated(torch.optim.Optimizer):
         update_norm_decay: float = 0.9,
         factors: Mapping[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
-        if not isinstance(inner, torch.optim.Optimizer):
-            raise InvalidInput(f"`inner` must be a torch.optim.Optimizer; got {type(inner).__name__}")
+        instance("inner", inner, torch.optim.Optimizer, "a torch.optim.Optimizer")
         if isinstance(rotation, Optimizer):
             spec = rotation
             require(
@@ -90,14 +90,20 @@ class Rotated(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the inner optimizer."""
-        refuse({**self.inner.defaults, **param_group}, "capturable", "differentiable")
+        refuse({**self.inner.defaults, **mapping("param_group", param_group)}, "capturable", "differentiable")
         if any(group is param_group for group in self.inner.param_groups):
             return  # the constructor of Optimizer passes the inner groups on
-        self.inner.add_param_group(param_group)
+        with taken_by_torch("param_group"):
+            self.inner.add_param_group(param_group)
 
     def rotation(self, group: dict[str, Any]) -> float:
         """Angle per step, in radians, that `group` now gets."""
-        return self._rotation(group) if callable(self._rotation) else float(self._rotation)
+        if not callable(self._rotation):
+            return float(self._rotation)
+        angle = answer("rotation", self._rotation, group)
+        return nonnegative(
+            "rotation(group)", angle.item() if is_a(angle, torch.Tensor) and angle.numel() == 1 else angle
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -155,12 +161,15 @@ class Rotated(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        if "inner" not in state_dict:
+        state = mapping("state_dict", state_dict)
+        if "inner" not in state:
             raise InvalidInput("the state has no 'inner' part; it was not made by Rotated.state_dict()")
-        own = {key: value for key, value in state_dict.items() if key != "inner"}
-        super().load_state_dict(own)
-        keep_precision(self, own)
-        self.inner.load_state_dict(state_dict["inner"])
+        inner = state.pop("inner")
+        with taken_by_torch("state_dict", STATE_RULE):
+            check_state(self, state)
+            self.inner.load_state_dict(inner)
+            super().load_state_dict(state)
+        keep_precision(self, state)
         self.param_groups = self.inner.param_groups
 
 

@@ -35,7 +35,7 @@ _update = _averages = _restore = _real = None  # what `_kernel` binds
 
 
 def fits(parameter: torch.Tensor, *others: torch.Tensor) -> bool:
-    """True if the kernel can take them: on CPU, in one precision, with rows one after the other in memory, alike.
+    """True if the kernel can take them: on CPU, of one shape and precision, with rows one after the other in memory.
 
     Parameters
     ----------
@@ -55,7 +55,11 @@ def fits(parameter: torch.Tensor, *others: torch.Tensor) -> bool:
             return False
         layout = torch.channels_last
     return all(
-        x.is_cpu and x.dtype == dtype and type(x) in _PLAIN and x.is_contiguous(memory_format=layout)
+        x.is_cpu
+        and x.dtype == dtype
+        and x.shape == parameter.shape
+        and type(x) in _PLAIN
+        and x.is_contiguous(memory_format=layout)
         for x in (parameter, *others)
     )
 
@@ -141,7 +145,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "rotate")
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive it
 
 
 @cache

@@ -184,10 +184,15 @@ def begin(parameter: torch.Tensor, state: dict[str, Any], per_neuron: bool) -> N
     Raises
     ------
     InvalidInput
-        If every weight is zero: there is no direction to turn from.
+        If every weight is zero: there is no direction to turn from. If it has another number of vectors than before.
     """
     kind = torch.promote_types(parameter.dtype, torch.float32)
     if "norm" in state:
+        if len(state["norm"]) != (vectors := parameter.shape[0] if per_neuron else 1):
+            raise InvalidInput(
+                f"a parameter of shape {tuple(parameter.shape)} had {len(state['norm'])} vectors when it was first "
+                f"rotated and has {vectors} now; make a new optimizer"
+            )
         if state["norm"].dtype != kind:  # the model changed its type
             state.update({name: state[name].to(kind) for name in ("norm", "update_norm_squared")})
         return

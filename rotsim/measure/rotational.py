@@ -13,7 +13,7 @@ from torch.optim.sgd import sgd
 
 from rotsim import closed_forms
 from rotsim.errors import InvalidInput, flag, nonnegative, share
-from rotsim.measure.arguments import taken_by_torch
+from rotsim.measure.arguments import CheckedOptimizer
 from rotsim.measure.closure import evaluate
 from rotsim.measure.rotation_kernel import fits, turn_
 from rotsim.measure.rotation_step import begin, can_rotate, keep_precision, refuse, rotate_, zeros_to_stack
@@ -21,7 +21,7 @@ from rotsim.optimizers import SGDM, AdamW, Lion
 from rotsim.optimizers.base import Optimizer, beta_pair, check_decay
 
 
-class _Rotational(torch.optim.Optimizer):
+class _Rotational(CheckedOptimizer):
     """Shared loop: which parameters rotate, which follow the plain rule, and the options common to all."""
 
     def __init__(
@@ -33,12 +33,10 @@ class _Rotational(torch.optim.Optimizer):
         **hyperparameters: Any,
     ) -> None:
         options = {"per_neuron": per_neuron, "zero_mean": zero_mean, "update_norm_decay": update_norm_decay}
-        with taken_by_torch("params"):
-            super().__init__(params, {**hyperparameters, **options})
+        super().__init__(params, {**hyperparameters, **options})
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; what it does not set comes from the constructor."""
-        group = {**self.defaults, **param_group}
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise `InvalidInput` if a hyperparameter of a group is out of range."""
         nonnegative("lr", group["lr"])
         nonnegative("weight_decay", group["weight_decay"])
         share("update_norm_decay", group["update_norm_decay"])
@@ -46,7 +44,6 @@ class _Rotational(torch.optim.Optimizer):
             flag(name, group[name])
         refuse(group, "capturable", "differentiable", "maximize", "amsgrad", "nesterov", "dampening")
         self._check(group)
-        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -156,13 +153,13 @@ class RotationalAdamW(_Rotational):
     params : iterable of Tensor, of dict, or of (str, Tensor)
         Parameters or parameter groups, as for any `torch.optim.Optimizer`. Every option may differ by group.
     lr : float
-        Learning rate η ≥ 0.
+        Learning rate η, 0 or from 1e-30 to 1e30.
     betas : (float, float)
         (β1, β2), each in [0, 1).
     eps : float
-        ε ≥ 0.
+        ε, 0 or from 1e-30 to 1e30.
     weight_decay : float
-        λ ≥ 0 with ``lr * weight_decay`` < 1: together with lr it sets the angle.
+        λ, 0 or from 1e-30 to 1e30, with ``lr * weight_decay`` < 1: together with lr it sets the angle.
     per_neuron : bool
         Rotate every row of a weight (True) or every weight as one vector (False).
     zero_mean : bool
@@ -270,11 +267,11 @@ class RotationalSGDM(_Rotational):
     ----------
     params : iterable of Tensor, of dict, or of (str, Tensor)
     lr : float
-        Learning rate η ≥ 0.
+        Learning rate η, 0 or from 1e-30 to 1e30.
     momentum : float
         α in [0, 1).
     weight_decay : float
-        λ ≥ 0 with ``lr * weight_decay`` < 1.
+        λ, 0 or from 1e-30 to 1e30, with ``lr * weight_decay`` < 1.
     per_neuron, zero_mean, update_norm_decay
         As in `RotationalAdamW`, as is what is rotated.
 
@@ -362,11 +359,11 @@ class RotationalLion(_Rotational):
     ----------
     params : iterable of Tensor, of dict, or of (str, Tensor)
     lr : float
-        Learning rate η ≥ 0.
+        Learning rate η, 0 or from 1e-30 to 1e30.
     betas : (float, float)
         (β1, β2), each in [0, 1).
     weight_decay : float
-        λ ≥ 0 with ``lr * weight_decay`` < 1.
+        λ, 0 or from 1e-30 to 1e30, with ``lr * weight_decay`` < 1.
     per_neuron, zero_mean, update_norm_decay
         As in `RotationalAdamW`, as is what is rotated; the rest follows `rotsim.measure.Lion`.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
-from rotsim.errors import InvalidInput, is_a, shown
+from rotsim.errors import InvalidInput, answer, is_a, shown
 
 Selection = Iterable[str] | Callable[[str, torch.Tensor], bool] | None
 Split = Mapping[str, Sequence[str] | Mapping[str, int]]
@@ -44,7 +44,11 @@ def select(
     if selection is None:
         names = list(candidates)
     elif callable(selection):
-        names = [name for name, (parameter, _) in candidates.items() if selection(name, parameter)]
+        names = [
+            name
+            for name, (parameter, _) in candidates.items()
+            if answer("parameters", lambda *given: bool(selection(*given)), name, parameter)
+        ]
     elif not isinstance(selection, Iterable):
         raise InvalidInput(f"`parameters` must be names or a function of name and parameter; got {shown(selection)}")
     else:

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from rotsim.errors import InvalidInput, is_a, mapping, shown
+from rotsim.errors import InvalidInput, instance, integer, mapping
+from rotsim.measure.arguments import taken_by_torch
 from rotsim.measure.lion import Lion as TorchLion
 from rotsim.measure.rotational import RotationalAdamW, RotationalLion, RotationalSGDM
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
@@ -55,10 +56,8 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
     NoSpec, InvalidInput
         If no spec follows the optimizer's recurrence, or its hyperparameters are outside the spec's range.
     """
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise InvalidInput(f"`optimizer` must be a torch.optim.Optimizer; got {shown(optimizer)}")
-    if not is_a(group, int) or not 0 <= group < len(optimizer.param_groups):
-        raise InvalidInput(f"`group` must be in [0, {len(optimizer.param_groups)}); got {shown(group)}")
+    instance("optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer")
+    group = integer("group", group, low=0, high=max(1, len(optimizer.param_groups)))
     override = mapping("override", override, ("lr", "weight_decay", "momentum", "betas", "eps"))
     values = optimizer.param_groups[group]
     kind = type(optimizer)  # subclasses may change the update, so only the classes themselves are taken at their word
@@ -69,17 +68,18 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
             f"a subclass may change the update rule of {known[0]}" if known else "its update rule is unknown to rotsim",
         )
     _refuse_variants(optimizer, values)
-    common = {name: float(values.get(name, 0.0)) for name in ("lr", "weight_decay")} | override
-    if kind in _SGDM:
-        plain: Optimizer = SGDM(**common, momentum=float(values["momentum"]))
-    elif kind in _LION:
-        plain = Lion(**common, betas=_betas(values))
-    else:
-        decoupled = kind is not torch.optim.Adam or values.get("decoupled_weight_decay", False)
-        plain = (AdamW if decoupled else AdamL2)(**common, betas=_betas(values), eps=float(values["eps"]))
-    if kind not in _ROTATIONAL or not plain.weight_decay:
-        return plain
-    return Rotational(plain, update_norm_decay=values["update_norm_decay"], zero_mean=values["zero_mean"])
+    with taken_by_torch("optimizer", "have numbers for hyperparameters in its groups"):
+        common = {name: float(values.get(name, 0.0)) for name in ("lr", "weight_decay")} | override
+        if kind in _SGDM:
+            plain: Optimizer = SGDM(**common, momentum=float(values["momentum"]))
+        elif kind in _LION:
+            plain = Lion(**common, betas=_betas(values))
+        else:
+            decoupled = kind is not torch.optim.Adam or values.get("decoupled_weight_decay", False)
+            plain = (AdamW if decoupled else AdamL2)(**common, betas=_betas(values), eps=float(values["eps"]))
+        if kind not in _ROTATIONAL or not plain.weight_decay:
+            return plain
+        return Rotational(plain, update_norm_decay=values["update_norm_decay"], zero_mean=values["zero_mean"])
 
 
 def _betas(values: dict[str, Any]) -> tuple[float, float]:

@@ -33,13 +33,13 @@ class AdamL2(Optimizer):
     Parameters
     ----------
     lr : float
-        Learning rate η > 0.
+        Learning rate η from 1e-30 to 1e30.
     weight_decay : float
-        λ ≥ 0, added to the gradient as λw; the effective decay per step is lr·wd/√v.
+        λ, 0 or from 1e-30 to 1e30, added to the gradient as λw; the effective decay per step is lr·wd/√v.
     betas : (float, float)
         (β1, β2), each in [0, 1).
     eps : float
-        ε ≥ 0.
+        ε, 0 or from 1e-30 to 1e30.
 
     Raises
     ------

@@ -32,13 +32,13 @@ class AdamW(Optimizer):
     Parameters
     ----------
     lr : float
-        Learning rate η > 0.
+        Learning rate η from 1e-30 to 1e30.
     weight_decay : float
-        λ ≥ 0 with ``lr * weight_decay`` < 1.
+        λ, 0 or from 1e-30 to 1e30, with ``lr * weight_decay`` < 1.
     betas : (float, float)
         (β1, β2), each in [0, 1).
     eps : float
-        ε ≥ 0.
+        ε, 0 or from 1e-30 to 1e30.
 
     Raises
     ------

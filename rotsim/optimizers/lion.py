@@ -31,9 +31,9 @@ class Lion(Optimizer):
     Parameters
     ----------
     lr : float
-        Learning rate η > 0.
+        Learning rate η from 1e-30 to 1e30.
     weight_decay : float
-        λ ≥ 0 with ``lr * weight_decay`` < 1.
+        λ, 0 or from 1e-30 to 1e30, with ``lr * weight_decay`` < 1.
     betas : (float, float)
         (β1, β2), each in [0, 1).
 

@@ -29,9 +29,9 @@ class SGDM(Optimizer):
     Parameters
     ----------
     lr : float
-        Learning rate η > 0.
+        Learning rate η from 1e-30 to 1e30.
     weight_decay : float
-        λ ≥ 0 with ``lr * weight_decay`` < 2 (1 + momentum), beyond which the recurrence diverges.
+        λ, 0 or from 1e-30 to 1e30, with ``lr * weight_decay`` < 2 (1 + momentum), beyond which the recurrence diverges.
     momentum : float
         α in [0, 1). No dampening, no Nesterov, PyTorch's defaults.
 

@@ -56,7 +56,7 @@ def simulate(
         Length C >= 2 of a neuron's weight vector (its fan-in); default 1024, or what the given
         arrays have.
     neurons : int
-        Number of independent neurons, >= 1; default 64, or what the given arrays have.
+        Number of independent neurons, >= 1 and < 2³²; default 64, or what the given arrays have.
     steps : int
         Total number of optimizer steps, >= 1 and < 2³². With `resume`, this counts the steps already done.
     gradient : Gradient
@@ -64,14 +64,17 @@ def simulate(
     seed : int
         A whole number in [0, 2⁶⁴). A draw depends on (seed, neuron, step, coordinate) alone.
     initial_norm : float or array_like, shape (neurons,)
-        ‖w_0‖ > 0; directions are uniform on the sphere.
+        ‖w_0‖ > 0; directions are uniform on the sphere. Squares must stay within `dtype`: float32 takes norms from
+        3.3e-10 (from 1.1e-12·√dim at a dim above 90 000) to 3e9, float64 from 1.3e-77 to 1e30. So do the
+        sizes of gradients.
     initial_weights : array_like, shape (neurons, dim), optional
-        Overrides `initial_norm`. No row may be zero.
+        Overrides `initial_norm`. No row may be zero; the norms of rows lie in the same range.
     record_every : int
         Steps per record window, >= 1; the last window may be shorter.
     lr_schedule : array_like of shape (steps,) or callable, optional
         Factor on ``optimizer.lr`` at each step, or a function from an array of step numbers
-        (counted from 1) to the factors. Finite and >= 0; see `rotsim.schedules`.
+        (counted from 1) to the factors. In [0, 1e30]; see `rotsim.schedules`.
+        What a function of yours raises ends in `InvalidInput`, which has it as its cause.
     dtype : {"float32", "float64"}
         Format of weights and optimizer state. Records are summed in float64. On the same noise float32
         records differ from float64 ones by less than 1e-5 relatively, plus 1.5e-8/(1-β2) with Adam (β2
@@ -86,14 +89,14 @@ def simulate(
         the walk goes on, bit for bit as if it had never stopped. A last window that was cut short
         is taken up where it broke off. If it has done all `steps`, it is returned.
     threads : int, optional
-        Worker threads, >= 1; default all cores. Changes no number.
+        Worker threads, >= 1; default all cores, and at most 4 for each are started. Changes no number.
     progress : callable, optional
-        ``progress(steps_done, steps)``, called after every chunk.
+        ``progress(steps_done, steps)``, called after every chunk. What it raises ends the walk, unchanged.
     checkpoint : path, optional
         File that gets the walk so far, state included, from time to time; it is replaced
         atomically and continues with `resume`. Where the disk is full the walk goes on with a warning.
     checkpoint_seconds : float
-        Least time between two checkpoints, > 0.
+        Least time between two checkpoints, from 1e-30 to 1e30.
     engine : {"auto", "numba", "numpy", "gram", "cuda"}
         "numba": the jitted walk. "numpy": its readable twin (the same numbers up to rounding,
         slower). "gram": SGDM and its rotational variant under plain noise, reduced to three or six numbers

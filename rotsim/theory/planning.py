@@ -64,13 +64,13 @@ def plan(
     family : str
         A name in `rotsim.OPTIMIZERS`.
     rotation : float, optional
-        Wanted RMS angle per step, radians, > 0.
+        Wanted RMS angle per step, radians, from 1e-30 to 1e30.
     relaxation_steps : float, optional
-        Wanted time scale of ‖w‖², steps, > 0.
+        Wanted time scale of ‖w‖², steps, from 1e-30 to 1e30.
     norm : float, optional
-        Wanted RMS norm, > 0.
+        Wanted RMS norm, from 1e-30 to 1e30.
     lr, weight_decay : float, optional
-        Held at this value, > 0.
+        Held at this value, from 1e-30 to 1e30.
     dim, gradient
         As in `rotsim.equilibrium`.
     **fixed
@@ -178,12 +178,12 @@ def transfer(
     momentum : float, optional
         New momentum (β1) in [0, 1); rotation per step and norm are kept.
     batch_factor : float
-        New batch size over old, > 0, on the same samples: an epoch has 1/batch_factor times as many steps. The squared
-        angle turned per epoch is kept, so rotation per step grows by the square root of the factor. The gradient is
-        taken as noise, whose scale falls by that root.
+        New batch size over old, from 1e-30 to 1e30, on the same samples: an epoch has 1/batch_factor times as many
+        steps. The squared angle turned per epoch is kept, so rotation per step grows by the square root of the factor.
+        The gradient is taken as noise, whose scale falls by that root.
     steps_factor : float
-        New length of the training over old, > 0, in samples: with `batch_factor` 1 in steps. The squared angle turned
-        in the whole training is kept, so that rotation per step falls by the square root of the factor.
+        New length of the training over old, from 1e-30 to 1e30, in samples: with `batch_factor` 1 in steps. The
+        squared angle turned in the whole training is kept, so that rotation per step falls by the square root of it.
     dim : int
         Fan-in C, as in `rotsim.equilibrium`.
     gradient : Gradient

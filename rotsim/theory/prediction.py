@@ -50,7 +50,7 @@ def predict(
     steps : int
         Optimizer steps, >= 1 and <= 3 000 000, from a fresh optimizer state.
     initial_norm : float
-        ‖w_0‖ > 0.
+        ‖w_0‖ from 1e-30 to 1e30.
     lr_schedule, wd_schedule : array_like of shape (steps,) or callable, optional
         Factors on ``lr`` and ``weight_decay`` at each step, as in `rotsim.simulate`; see
         `rotsim.theory.schedules`.
@@ -289,16 +289,8 @@ def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[Theory
 
 def _factors(name: str, given: ScheduleLike, step: np.ndarray) -> tuple[np.ndarray, str]:
     """Factors of a schedule at every step, and what identifies them."""
-    try:
-        schedule = Schedule(name, given, len(step))
-        return schedule(step), schedule.digest(len(step))
-    except InvalidInput:
-        raise
-    except Exception as error:  # of the caller's own function, or of what stands for one
-        raise InvalidInput(
-            f"`{name}` must be factors or a function from step numbers to factors; "
-            f"it raised {type(error).__name__}: {error}"
-        ) from error
+    schedule = Schedule(name, given, len(step))
+    return schedule(step), schedule.digest(len(step))
 
 
 def _countable(name: str, steps: int) -> int:

@@ -1,0 +1,46 @@
+"""Kinds of values that options take, as people write them."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+import click
+
+MOST_EXACT = 1 << 53  # from here on floats skip whole numbers
+
+
+class Whole(click.ParamType):
+    """A whole number, also as people write long ones: 1e4, 2.0."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number, or click's error."""
+        try:
+            return int(value)
+        except ValueError:  # no digits alone, or too many
+            pass
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.5  # refused below
+        if not number.is_integer() or abs(number) > MOST_EXACT:
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        return int(number)
+
+
+class Named(click.Choice[str]):
+    """One of some names, with or without capitals and with either dash; an error has the nearest one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name as it is listed, or click's error."""
+        spelled = str(value).replace("_", "-").lower()
+        if spelled not in self.choices:
+            near = get_close_matches(spelled, self.choices, 1)
+            hint = f". Did you mean {near[0]!r}?" if near else ""
+            self.fail(f"{value!r} is not one of {', '.join(self.choices)}{hint}", param, ctx)
+        return spelled
+
+
+WHOLE = Whole()
