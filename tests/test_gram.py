@@ -90,7 +90,9 @@ def test_same_law_as_the_full_walk(model, dim):
     k = chance.errors(400, 10)
     for a, b in zip(full, reduced, strict=True):
         assert distances(a, b).max() < k
-        assert autocorrelation_time(a) == pytest.approx(autocorrelation_time(b), rel=0.2)
+        times = autocorrelation_time(a), autocorrelation_time(b)
+        error = np.sqrt(2 * 2 * (2 * 5 * times[0] + 1) / a.size)  # Sokal's, of both
+        assert times[1] == pytest.approx(times[0], rel=chance.errors() * error)
     wrong = series(model, dim, "gram", 2, momentum=0.75)
     assert max(distances(a, b).max() for a, b in zip(full, wrong, strict=True)) > k
 
@@ -106,7 +108,7 @@ def test_a_billion_coordinates(model):
 
 
 def test_same_bits_for_any_threads_and_when_resumed():
-    options = dict(dim=10**6, neurons=5, record_every=50, seed=3)
+    options = dict(dim=10**6, neurons=5, record_every=50, seed=3, engine="gram")
     whole = rotsim.simulate(SGDM, steps=330, keep_state=True, threads=1, **options)
     part = rotsim.simulate(SGDM, steps=120, keep_state=True, threads=3, **options)
     again = rotsim.simulate(SGDM, steps=330, keep_state=True, resume=part, **options)

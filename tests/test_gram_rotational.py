@@ -215,7 +215,7 @@ def test_a_billion_coordinates(model):
 
 
 def test_same_bits_for_any_threads_and_chunks_and_when_resumed(monkeypatch, tmp_path):
-    options = dict(dim=10**6, neurons=5, record_every=50, seed=3, keep_state=True)
+    options = dict(dim=10**6, neurons=5, record_every=50, seed=3, keep_state=True, engine="gram")
     whole = rotsim.simulate(variant(), steps=330, threads=1, **options)
     part = rotsim.simulate(variant(), steps=120, threads=3, **options)
     again = rotsim.simulate(variant(), steps=330, resume=part, **options)
@@ -244,3 +244,15 @@ def test_chosen_where_valid_and_refused_elsewhere():
         engine(rotsim.Rotational(rotsim.AdamW(1e-3, 0.1)), 10, engine="gram")
     with pytest.raises(rotsim.InvalidInput, match=r"`dim` must be >= 3 for Rotational, .*; got 2"):
         engine(variant(), 2, engine="gram")
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_no_size_of_the_gradient_leaves_the_floats(scale):
+    """1e200 was once a size, and squares of it made the walk end as diverged: the largest that is let in must not."""
+    run = dict(dim=10, neurons=3, steps=50, engine="gram", dtype="float64", record_every=1)
+    one, extreme = (
+        rotsim.simulate(variant(), gradient=rotsim.Isotropic(size), **run)["rotation"] for size in (1.0, scale)
+    )
+    np.testing.assert_allclose(extreme, one, rtol=1e-9)
+    with pytest.raises(rotsim.InvalidInput, match=r"`scale` must be"):
+        rotsim.Isotropic(1e200)
