@@ -22,7 +22,7 @@ import rotsim
 from benchmarks.processor import processor
 from rotsim.dataset import provenance
 from rotsim.files import output_folder, to_json, write_atomically
-from rotsim.plotting import save_figure
+from rotsim.show.plotting import save_figure
 
 OPTIMIZERS = {
     "AdamW": rotsim.AdamW(1e-2, 0.1),

@@ -9,7 +9,7 @@ from pathlib import Path
 import derivations
 from derivations import generate
 from rotsim.files import write_atomically
-from rotsim.streams import prepare, shows
+from rotsim.show.streams import prepare, shows
 
 
 def main(arguments: list[str] | None = None) -> int:

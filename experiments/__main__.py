@@ -19,8 +19,8 @@ from rich.console import Console
 
 from experiments.harness import table
 from experiments.harness.claim import RESULTS, Finding, conduct
-from rotsim import terminal
-from rotsim.terminal import plain_table
+from rotsim.show import terminal
+from rotsim.show.terminal import plain_table
 
 CLAIMS = (
     "convergence",

@@ -27,7 +27,7 @@ from rotsim.balance import balance
 from rotsim.checks import Check
 from rotsim.measure.shipped import load_shipped
 from rotsim.optimizers.base import Optimizer
-from rotsim.plotting import style
+from rotsim.show.plotting import style
 from rotsim.statistics import root_mean_square
 
 SLOPES = {"adamw": 0.0, "adam_l2": -1 / 3, "sgdm": 0.0, "lion": 0.0}

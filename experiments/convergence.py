@@ -23,7 +23,7 @@ from experiments.harness.claim import OPTIMIZERS, Finding, claimed, course_check
 from experiments.harness.panels import finish, plain_ticks
 from rotsim.checks import Check
 from rotsim.optimizers.base import Optimizer
-from rotsim.plotting import style
+from rotsim.show.plotting import style
 from rotsim.statistics import root_mean_square
 
 DIM = 256

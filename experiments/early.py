@@ -28,7 +28,7 @@ from experiments.harness.claim import OPTIMIZERS, Finding, claimed, course_check
 from experiments.harness.panels import finish, plain_ticks
 from rotsim.checks import Check
 from rotsim.optimizers.base import Optimizer
-from rotsim.plotting import style
+from rotsim.show.plotting import style
 from rotsim.statistics import Estimate, root_mean_square
 from rotsim.theory.schedules import cosine, warmup
 

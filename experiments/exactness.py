@@ -36,7 +36,7 @@ from rotsim.checks import Check
 from rotsim.files import to_json
 from rotsim.gradients import Gradient
 from rotsim.optimizers.base import Optimizer
-from rotsim.plotting import style
+from rotsim.show.plotting import style
 
 BETA1 = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98)
 BETA2 = (0.5, 0.9, 0.95, 0.99, 0.999)

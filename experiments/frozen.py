@@ -32,7 +32,7 @@ from experiments.harness.panels import finish, loss_axis, seed_curve, setting_ax
 from experiments.networks.gpt import GPTSize
 from experiments.training.trials import Plain, TextProblem, Trial, Turned, run_trials
 from rotsim.checks import Check
-from rotsim.plotting import style
+from rotsim.show.plotting import style
 from rotsim.tasks import Ledger
 
 WEIGHT_DECAY = 0.5

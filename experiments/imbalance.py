@@ -34,7 +34,7 @@ from experiments.harness.panels import finish, loss_axis, seed_curve, setting_ax
 from experiments.training.trials import ImageProblem, Plain, Problem, TextProblem, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.measure import Rotated, RotationalAdamW
-from rotsim.plotting import style
+from rotsim.show.plotting import style
 from rotsim.tasks import Ledger
 
 LR = 0.016  # of the gains and biases, the same for all

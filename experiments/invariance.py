@@ -29,7 +29,7 @@ from experiments.harness.paired import Comparison, at_best, checks
 from experiments.harness.panels import finish, loss_axis, seed_curve, setting_axis
 from experiments.training.trials import ImageProblem, Plain, Trial, run_trials
 from rotsim.checks import Check
-from rotsim.plotting import style
+from rotsim.show.plotting import style
 from rotsim.tasks import Ledger
 
 NORMS = ("bn", "ln", "ws+ln")

@@ -34,7 +34,7 @@ from experiments.harness.claim import OPTIMIZERS, Finding, claimed, main, memory
 from experiments.harness.panels import finish
 from experiments.radial import pull
 from rotsim.optimizers.base import Optimizer
-from rotsim.plotting import style
+from rotsim.show.plotting import style
 
 DIM = 128
 ROTATION = 0.02

@@ -31,7 +31,7 @@ from experiments.harness.panels import finish, loss_axis, plain_ticks, seed_curv
 from experiments.training.trials import ImageProblem, Plain, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.optimizers.base import Optimizer
-from rotsim.plotting import style
+from rotsim.show.plotting import style
 from rotsim.statistics import Estimate, root_mean_square
 from rotsim.tasks import Ledger
 

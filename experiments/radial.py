@@ -34,7 +34,7 @@ from rotsim import closed_forms
 from rotsim.checks import Check
 from rotsim.diagnosis import diagnose
 from rotsim.optimizers.base import Optimizer
-from rotsim.plotting import style
+from rotsim.show.plotting import style
 from rotsim.statistics import root_mean_square
 from rotsim.theory.base import required_theory
 from rotsim.theory.second_moment import mean_response

@@ -37,7 +37,7 @@ from experiments.harness.claim import OPTIMIZERS, Finding, claimed, course_check
 from experiments.harness.panels import finish
 from rotsim.checks import Check
 from rotsim.optimizers.base import Optimizer
-from rotsim.plotting import style
+from rotsim.show.plotting import style
 from rotsim.statistics import ENOUGH_NEURONS, root_mean_square
 from rotsim.theory.schedules import cosine, linear, warmup, wsd
 

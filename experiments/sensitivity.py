@@ -27,7 +27,7 @@ from experiments.harness.paired import Comparison, checks, tuned
 from experiments.harness.panels import finish, plain_ticks
 from experiments.training.trials import ImageProblem, Trial, Turned, run_trials
 from rotsim.checks import Check
-from rotsim.plotting import style
+from rotsim.show.plotting import style
 from rotsim.tasks import Ledger
 
 MARGIN = 0.1

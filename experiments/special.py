@@ -37,7 +37,7 @@ from experiments.networks.gpt import GPTSize
 from experiments.training.trials import ImageProblem, Plain, Problem, TextProblem, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.measure import Rotated, RotationalAdamW
-from rotsim.plotting import style
+from rotsim.show.plotting import style
 from rotsim.tasks import Ledger
 
 Setting = tuple[float, float]

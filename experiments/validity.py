@@ -36,7 +36,7 @@ from experiments.radial import pull
 from rotsim.checks import Check
 from rotsim.gradients import Gradient
 from rotsim.optimizers.base import Optimizer
-from rotsim.plotting import style
+from rotsim.show.plotting import style
 from rotsim.statistics import root_mean_square
 
 DIM = 128

@@ -38,7 +38,7 @@ from experiments.harness.paired import Comparison, checks, holm, tuned
 from experiments.harness.panels import finish, loss_axis, seed_curve, setting_axis
 from experiments.training.trials import ImageProblem, Plain, Problem, TextProblem, Trial, Turned, run_trials
 from rotsim.checks import Check
-from rotsim.plotting import style
+from rotsim.show.plotting import style
 from rotsim.tasks import Ledger
 
 ARMS = (Plain, Turned)

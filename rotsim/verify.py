@@ -26,9 +26,9 @@ from rotsim.errors import integer
 from rotsim.gradients import Gradient, Isotropic, ScaleInvariant
 from rotsim.optimizers import OPTIMIZERS
 from rotsim.optimizers.base import Optimizer
+from rotsim.show.terminal import QUANTITY, plain_table, plus_minus, verdict_text
+from rotsim.show.terminal import console as terminal_console
 from rotsim.simulation import simulate
-from rotsim.terminal import QUANTITY, plain_table, plus_minus, verdict_text
-from rotsim.terminal import console as terminal_console
 from rotsim.theory.equilibrium import Equilibrium, equilibrium
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def run(
         console.print(_derivation_line(proofs, quick))
     passed = verdict(proofs, cases, traces)
     if folder is not None:
-        from rotsim.plotting import save_figure, verify_figure
+        from rotsim.show.plotting import save_figure, verify_figure
 
         text = _json(passed, seed, proofs, cases, traces)
         files.write_atomically(folder / "verify.json", text)

@@ -544,10 +544,11 @@ def _modules() -> dict[str, object]:
 
     import rotsim
     import rotsim.measure
-    from rotsim import comparison, dataset, diagnosis, evidence, plotting, statistics, windows
+    from rotsim import comparison, dataset, diagnosis, evidence, statistics, windows
     from rotsim.balance import balance
     from rotsim.gradients import gradient_from_dict
     from rotsim.optimizers import optimizer_from_dict
+    from rotsim.show import plotting
     from rotsim.theory import prediction, schedules, traces
 
     return {

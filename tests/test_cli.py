@@ -15,7 +15,7 @@ from rich.console import Console
 
 import rotsim
 from rotsim.cli import main
-from rotsim.progress import progress_bar
+from rotsim.show.progress import progress_bar
 from rotsim.simulation import chunks
 from rotsim.theory.schedules import cosine, warmup
 from tests.conftest import press_ctrl_c
@@ -111,7 +111,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
         yield lambda done, total: press_ctrl_c() if done == 1500 else None
 
     with monkeypatch.context() as patch:
-        patch.setattr("rotsim.progress.progress_bar", interrupting)
+        patch.setattr("rotsim.show.progress.progress_bar", interrupting)
         assert main(command) == 130
         *_, first, advice = capsys.readouterr().err.splitlines()
         assert "interrupted after 1500 steps; saved" in first

@@ -14,8 +14,8 @@ import derivations
 import rotsim
 from rotsim.cli import main
 from rotsim.measure.shipped import shipped_traces
-from rotsim.streams import prepare, readable
-from rotsim.terminal import console, plain_table
+from rotsim.show.streams import prepare, readable
+from rotsim.show.terminal import console, plain_table
 
 ADAMW = ["adamw", "--lr", "1e-2", "--weight-decay", "0.1"]
 SGDM = ["sgdm", "--lr", "0.1", "--weight-decay", "0.1"]

@@ -28,9 +28,9 @@ from rotsim.files import output_folder, to_json, write_atomically
 from rotsim.gradients import Gradient
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
 from rotsim.optimizers.base import Optimizer
-from rotsim.plotting import save_figure
+from rotsim.show.plotting import save_figure
+from rotsim.show.terminal import console, verdict_text
 from rotsim.tasks import Ledger
-from rotsim.terminal import console, verdict_text
 from rotsim.windows import bonferroni
 
 RESULTS = Path(__file__).parents[1] / "results"

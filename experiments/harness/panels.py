@@ -12,7 +12,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
-from rotsim.plotting import style
+from rotsim.show.plotting import style
 
 
 def seed_curve(ax: Axes, settings: Sequence[float] | np.ndarray, values: np.ndarray, **look: Any) -> None:

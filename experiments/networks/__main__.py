@@ -18,8 +18,8 @@ from rotsim.dataset import load
 from rotsim.errors import DatasetError, InvalidInput
 from rotsim.files import output_folder
 from rotsim.measure.shipped import TRACES
+from rotsim.show.terminal import console
 from rotsim.tasks import collect
-from rotsim.terminal import console
 
 RESULTS = Path(__file__).parents[1] / "results"
 Folder = click.Path(file_okay=False, path_type=Path)

@@ -21,7 +21,7 @@ from rotsim import dataset, files
 from rotsim.diagnosis import Diagnosis, diagnose
 from rotsim.errors import DatasetError, InvalidInput
 from rotsim.measure.shipped import shipped_traces
-from rotsim.plotting import save_figure, trace_figure
+from rotsim.show.plotting import save_figure, trace_figure
 from rotsim.tasks import Entry, Task, digest
 
 # lr and weight decay: the norm relaxes in 125 (ci) and about 500 steps (the others)

@@ -9,7 +9,6 @@ import sys
 
 import click
 
-from rotsim import streams
 from rotsim.cli.comparing import compare, verify
 from rotsim.cli.hints import called, error_line
 from rotsim.cli.predicting import derive, equilibrium, plan, predict, transfer
@@ -18,6 +17,7 @@ from rotsim.cli.specs import HELP_SETTINGS
 from rotsim.cli.sweeping import map_command, sweep
 from rotsim.cli.tracing import trace
 from rotsim.errors import DatasetError, InvalidInput, NoEquilibrium
+from rotsim.show import streams
 
 _SIGPIPE = 13  # a shell's exit code of a command that this signal ends is 128 more
 _VERSION_HELP = "Show the version and exit."

@@ -9,7 +9,7 @@ import click
 from rotsim.cli.specs import GRADIENT_OPTIONS, HELP_SETTINGS, PerOptimizer, gradient_model
 from rotsim.cli.values import WHOLE, Named
 from rotsim.errors import InvalidInput, registered
-from rotsim.streams import shows
+from rotsim.show.streams import shows
 
 
 def _equilibrium(
@@ -17,7 +17,7 @@ def _equilibrium(
 ) -> None:
     from rotsim.dataset import provenance
     from rotsim.files import check_writable, to_json, write_atomically
-    from rotsim.terminal import console, equilibrium_table
+    from rotsim.show.terminal import console, equilibrium_table
     from rotsim.theory.equilibrium import equilibrium
 
     if output is not None:
@@ -70,14 +70,14 @@ def _predict(
     from rotsim import dataset, files
     from rotsim.errors import integer
     from rotsim.schedules import named
-    from rotsim.terminal import console, course_table
+    from rotsim.show.terminal import console, course_table
     from rotsim.theory.approach import steps_to_equilibrium
     from rotsim.theory.prediction import predict, settling
 
     if output is not None:
         files.check_writable(output)
     if figure is not None:
-        from rotsim.plotting import check_figure, course_figure, save_figure
+        from rotsim.show.plotting import check_figure, course_figure, save_figure
 
         check_figure(figure)
     model = gradient_model(gradient, scale, parameters)
@@ -149,7 +149,7 @@ def plan(family: str, betas: tuple[float, float] | None, momentum: float | None,
 
     Example: rotsim plan adamw --rotation 0.01 --norm 1 --dim 1024
     """
-    from rotsim.terminal import console, equilibrium_table
+    from rotsim.show.terminal import console, equilibrium_table
     from rotsim.theory.equilibrium import equilibrium
     from rotsim.theory.planning import plan
 
@@ -172,7 +172,7 @@ def _transfer(
     batch_factor: float,
     steps_factor: float,
 ) -> None:
-    from rotsim.terminal import console, equilibrium_table
+    from rotsim.show.terminal import console, equilibrium_table
     from rotsim.theory.equilibrium import equilibrium
     from rotsim.theory.planning import transfer
 

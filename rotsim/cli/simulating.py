@@ -25,9 +25,9 @@ def _simulate(
 ) -> None:
     from rotsim import dataset, files
     from rotsim.comparison import compare
-    from rotsim.progress import progress_bar
+    from rotsim.show.progress import progress_bar
+    from rotsim.show.terminal import console, report_table
     from rotsim.simulation import Interrupted, simulate
-    from rotsim.terminal import console, report_table
     from rotsim.theory.equilibrium import equilibrium
 
     if output is not None:

@@ -107,9 +107,9 @@ def _sweep(
     from contextlib import ExitStack
 
     from rotsim import files
-    from rotsim.progress import progress_bar
+    from rotsim.show.progress import progress_bar
+    from rotsim.show.terminal import console, sweep_table
     from rotsim.sweeps import sweep
-    from rotsim.terminal import console, sweep_table
 
     if output is not None:
         files.check_writable(output)
@@ -213,7 +213,7 @@ def map_command(
     Example: rotsim map adamw lion --steps 10000 --point 3e-4,0.1 --output map.png
     """
     from rotsim.optimizers import optimizer_class
-    from rotsim.plotting import check_figure, save_figure
+    from rotsim.show.plotting import check_figure, save_figure
     from rotsim.sweeps.map import plot_map
 
     check_figure(output)

@@ -20,7 +20,7 @@ def trace_report(file: str, output: str | None, as_json: bool) -> None:
     """Say for each layer whether theory applies and why; exit code 1 if it applies and does not agree."""
     from rotsim import dataset, files
     from rotsim.diagnosis import diagnose, to_json
-    from rotsim.terminal import console, diagnosis_reasons, diagnosis_table, norm_table, skipped_text
+    from rotsim.show.terminal import console, diagnosis_reasons, diagnosis_table, norm_table, skipped_text
 
     folder = files.output_folder(output, "report.json", "report.png") if output is not None else None
     data = dataset.load(file)
@@ -38,7 +38,7 @@ def trace_report(file: str, output: str | None, as_json: bool) -> None:
             screen.print(f"Not recorded: {skipped}.", markup=False)
         screen.print(diagnosis.summary())
     if folder is not None:
-        from rotsim.plotting import save_figure, trace_figure
+        from rotsim.show.plotting import save_figure, trace_figure
 
         files.write_atomically(folder / "report.json", to_json(diagnosis, data))
         save_figure(trace_figure(data, diagnosis), folder / "report.png")
@@ -55,7 +55,7 @@ def trace_compare(first: str, second: str) -> None:
     """Compare how evenly two runs rotate: across layers and across neurons."""
     from rotsim import dataset
     from rotsim.balance import balance
-    from rotsim.terminal import balance_table, console
+    from rotsim.show.terminal import balance_table, console
 
     one, two = dataset.load(first), dataset.load(second)
     labels = (dataset.optimizer_of(one).label, dataset.optimizer_of(two).label)

@@ -71,7 +71,7 @@ def plot_map(
     """
     import matplotlib.pyplot as plt
 
-    from rotsim.plotting import style
+    from rotsim.show.plotting import style
 
     choice("quantity", quantity, tuple(CONTOURED))
     axes_of = list(mapping("over", over))

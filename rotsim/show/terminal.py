@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rotsim.dataset import layer_name
-from rotsim.streams import readable
+from rotsim.show.streams import readable
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -1,0 +1,1 @@
+"""What people see: tables and bars in a terminal, figures, and what a terminal can show."""
