@@ -80,6 +80,7 @@ def test_transfer(capsys):
     assert f"weight decay 0.1 → {expected.weight_decay:.4g}" in out and "norm 2.261 → 2.261" in out
 
 
+@pytest.mark.usefixtures("seldom_wrong")
 def test_simulate_save_compare_resume(tmp_path, capsys):
     first, whole, resumed = (str(tmp_path / name) for name in ("first.nc", "whole.nc", "resumed.nc"))
     assert main(["simulate", *SGDM, *SMALL, "--output", whole, "--keep-state"]) == 0
@@ -232,6 +233,7 @@ def test_import_is_light():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.usefixtures("seldom_wrong")
 def test_gradient_models_and_rotational_variants_are_reachable(capsys):
     walk = ["simulate", "sgdm", "--lr", "0.1", "--weight-decay", "0.1", "--steps", "3000", "--dim", "64"]
     white = ["--gradient", "autocorrelated", "--with", "correlation=0.0", "--with", "scale_invariant=false"]
