@@ -38,6 +38,13 @@ def test_the_first_state_is_of_the_form_that_is_told(engine):
     assert {optimizer.acts_on for optimizer, _ in taken} == {engine.acts_on}
 
 
+@pytest.mark.parametrize("gradient", GRADIENTS, ids=lambda g: g.name)
+def test_simulate_takes_every_optimizer(gradient):
+    for optimizer in OPTIMIZERS:
+        walk = rotsim.simulate(optimizer, dim=5, neurons=2, steps=2, gradient=gradient, engine="numpy")
+        assert np.isfinite(walk["rotation"]).all()
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "cuda"])
 def test_every_pair_has_one_engine_or_one_line_of_refusal(name):
     for optimizer, gradient in itertools.product(OPTIMIZERS, GRADIENTS):
