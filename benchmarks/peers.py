@@ -50,12 +50,12 @@ Case = tuple[str, str]  # optimizer and gradient
 
 
 @njit(nogil=True, fastmath={"contract", "nsz", "reassoc", "arcp"}, error_model="numpy")
-def _floor(key0, key1, dim, steps, arithmetic):
+def _floor(key0, key1, dim, constants, steps, arithmetic):
     z, u = np.empty(dim, np.float32), np.ones(dim, np.float32)
-    words = np.empty((2, 2 * noise.counters(dim)), np.uint32)
+    words = np.empty(dim // 2, np.uint32)
     for step in range(steps):
-        noise.draw_words(words, noise.counters(dim), key0, key1, step)
-        noise.fill_normals(z, words)
+        noise.draw_words(words, key0, key1, step)
+        noise.fill_normals(z, (words, constants))
         if arithmetic:
             for j in range(dim):
                 u[j] = (z[j] + np.float32(1)) / (np.sqrt(u[j]) + np.float32(1))
@@ -68,7 +68,7 @@ def on_all_cores(arithmetic: bool, cores: int) -> Program:
 
     def run(steps: int) -> None:
         with ThreadPoolExecutor(cores) as pool:
-            list(pool.map(lambda key: _floor(key[0], key[1], DIM, steps, arithmetic), keys))
+            list(pool.map(lambda key: _floor(key[0], key[1], DIM, noise.CONSTANTS, steps, arithmetic), keys))
 
     return run
 

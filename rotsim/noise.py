@@ -1,10 +1,9 @@
 """Counter-based normals: each draw is a pure function of (seed, neuron, stream, step, coordinate, dim).
 
-Threefry4x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") turns a counter (j, step)
-into four 32-bit words, two each for the pairs j and ⌈dim/4⌉ + j, in 12 rounds: the fewest that passed the
-BigCrush battery there; 20 are the conservative default. Box-Muller turns the words of pair p into two
-normals, for the coordinates p and ⌈dim/2⌉ + p. Nothing is carried between draws, so threads, chunks and
-resumed runs cannot change a number.
+ChaCha's quarter round (RFC 8439), four times, turns a key and a counter (j, step) into four 32-bit words. Two of
+its four rotations move whole bytes: one instruction on processors that cannot rotate vectors. Word k of counter j is
+word p = k·n + j of the neuron, which has n counters. Box-Muller turns it into two normals, for the coordinates p and
+4n + p. Nothing is carried between draws, so threads, chunks and resumed runs cannot change a number.
 
 Every function here works on scalars inside a kernel and, called directly, on NumPy arrays: the
 twin in `rotsim.simulation.engines.readable` draws the same noise without numba. Where a product and a sum are
@@ -23,57 +22,47 @@ GRADIENT_STREAM = 0
 INITIAL_WEIGHTS_STREAM = 1
 
 _U, _I = np.uint32, np.int32
-_PARITY = np.uint32(0x1BD11BDA)
+_KEY = np.uint32(0x61707865), np.uint32(0x3320646E)  # "expa", "nd 3" as in ChaCha: zeros would stay zeros
 _OPTIONS: Any = {"fastmath": False}
 
 
 @kernel_part(**_OPTIONS)
-def _mix(x, y, rotation):  # type: ignore[no-untyped-def]
-    x = _U(x + y)
-    y = _U(_U(y << _U(rotation)) | _U(y >> _U(32 - rotation)))
-    return x, _U(y ^ x)
+def _half_round(a, b, c, d, turn_d, turn_b):  # type: ignore[no-untyped-def]
+    a = _U(a + b)
+    d = _U(d ^ a)
+    d = _U(_U(d << _U(turn_d)) | _U(d >> _U(32 - turn_d)))
+    c = _U(c + d)
+    b = _U(b ^ c)
+    b = _U(_U(b << _U(turn_b)) | _U(b >> _U(32 - turn_b)))
+    return a, b, c, d
 
 
 @kernel_part(**_OPTIONS)
-def _two_rounds(x0, x1, x2, x3, r0, r1, r2, r3):  # type: ignore[no-untyped-def]
-    x0, x1 = _mix(x0, x1, r0)
-    x2, x3 = _mix(x2, x3, r1)
-    x0, x3 = _mix(x0, x3, r2)
-    x2, x1 = _mix(x2, x1, r3)
-    return x0, x1, x2, x3
+def begin(key0, key1, counter, step):  # type: ignore[no-untyped-def]
+    """What `random_words` starts from: key and counter, in four uint32."""
+    return _U(key0 ^ _KEY[0]), _U(key1 ^ _KEY[1]), _U(counter), _U(step)
 
 
 @kernel_part(**_OPTIONS)
-def first_rounds(k0, k1, c0, c1):  # type: ignore[no-untyped-def]
-    """Rounds 1 to 4 of `threefry4x32` and the key's second injection."""
-    x0, x1, x2, x3 = _U(c0 + k0), _U(c1 + k1), _U(0), _U(0)
-    x0, x1, x2, x3 = _two_rounds(x0, x1, x2, x3, 10, 26, 11, 21)
-    x0, x1, x2, x3 = _two_rounds(x0, x1, x2, x3, 13, 27, 23, 5)
-    return _U(x0 + k1), x1, x2, _U(x3 + _U(_U(_PARITY ^ k0 ^ k1) + _U(1)))
+def first_half(x):  # type: ignore[no-untyped-def]
+    """The first half of ChaCha's quarter round, on four uint32."""
+    return _half_round(x[0], x[1], x[2], x[3], 16, 12)
 
 
 @kernel_part(**_OPTIONS)
-def middle_rounds(k0, k1, x0, x1, x2, x3):  # type: ignore[no-untyped-def]
-    """Rounds 5 to 8 and the third injection."""
-    x0, x1, x2, x3 = _two_rounds(x0, x1, x2, x3, 6, 20, 17, 11)
-    x0, x1, x2, x3 = _two_rounds(x0, x1, x2, x3, 25, 10, 18, 20)
-    return x0, x1, _U(x2 + _U(_PARITY ^ k0 ^ k1)), _U(x3 + _U(k0 + _U(2)))
+def second_half(x):  # type: ignore[no-untyped-def]
+    """The second half of ChaCha's quarter round."""
+    return _half_round(x[0], x[1], x[2], x[3], 8, 7)
 
 
 @kernel_part(**_OPTIONS)
-def last_rounds(k0, k1, x0, x1, x2, x3):  # type: ignore[no-untyped-def]
-    """Rounds 9 to 12 and the last injection."""
-    x0, x1, x2, x3 = _two_rounds(x0, x1, x2, x3, 10, 26, 11, 21)
-    x0, x1, x2, x3 = _two_rounds(x0, x1, x2, x3, 13, 27, 23, 5)
-    return x0, _U(x1 + _U(_PARITY ^ k0 ^ k1)), _U(x2 + k0), _U(x3 + _U(k1 + _U(3)))
-
-
-@kernel_part(**_OPTIONS)
-def threefry4x32(k0, k1, c0, c1):  # type: ignore[no-untyped-def]
-    """Threefry4x32 with 12 rounds: key (k0, k1, 0, 0), counter (c0, c1, 0, 0), all uint32 -> four uint32 words."""
-    x0, x1, x2, x3 = first_rounds(k0, k1, c0, c1)
-    x0, x1, x2, x3 = middle_rounds(k0, k1, x0, x1, x2, x3)
-    return last_rounds(k0, k1, x0, x1, x2, x3)
+def random_words(key0, key1, counter, step):  # type: ignore[no-untyped-def]
+    """Four uint32 words from a key and a counter of two uint32 each: ChaCha's quarter round, four times."""
+    x = begin(key0, key1, counter, step)
+    x = second_half(first_half(x))
+    x = second_half(first_half(x))
+    x = second_half(first_half(x))
+    return second_half(first_half(x))
 
 
 @kernel_part(**_OPTIONS, inline="always")
@@ -108,17 +97,24 @@ _LOG = tuple(
         1.194944754e-01,
     )
 )
-_MINUS_2_LOG = tuple(np.float32(-2.0) * c for c in _LOG)
 _SIN = tuple(np.float32(c) for c in (9.999990463e-01, -1.666555405e-01, 8.311899379e-03, -1.848813990e-04))
 _COS = tuple(
     np.float32(c) for c in (9.999999404e-01, -4.999990463e-01, 4.166358337e-02, -1.385370386e-03, 2.315393249e-05)
 )
-_MINUS_2_LOG_2 = np.float32(-2.0 * np.log(2.0))
-_RADIANS = np.float32(np.pi / 2**32)
+#: Of the normals. Kernels get them as an argument: a known constant LLVM loads and spreads over a vector anew at each
+#: use, where registers are few, a sixth of all instructions. A variable waits as a whole vector.
+CONSTANTS = (
+    *(np.float32(-2.0) * c for c in _LOG),
+    *_SIN,
+    *_COS,
+    np.float32(-2.0 * np.log(2.0)),
+    np.float32(np.pi / 2**32),  # radians
+)
 _ONE = np.float32(1.0)
 _SQRT_HALF_BITS = np.int32(0x3F3504F3)
 _SHIFT_BITS = np.int32(0x3F3504F3 + (31 << 23))  # of √½·2³¹
 _MANTISSA = np.int32(0x007FFFFF)
+_GOLDEN = np.uint32(0x9E3779B1)  # 2³² over the golden ratio, odd
 _SIGN, _ODD, _NOT_SIGN = np.uint32(0x80000000), np.uint32(1), np.uint32(0x7FFFFFFF)
 
 
@@ -133,74 +129,86 @@ def _float(bits):  # type: ignore[no-untyped-def]
 
 
 @kernel_part(**_OPTIONS)
-def _minus_2_log(x):  # type: ignore[no-untyped-def]
+def _minus_2_log(x, c):  # type: ignore[no-untyped-def]
     """-2·log(x·2⁻³¹) of a positive normal float32, split as x·2⁻³¹ = 2^k (1 + f) with 1 + f in [√½, √2)."""
     shifted = _I(_bits(x) - _SHIFT_BITS)
     k = np.float32(_I(shifted >> _I(23)))
     f = _float(_I(shifted & _MANTISSA) + _SQRT_HALF_BITS) - _ONE
-    p = fma(f, _MINUS_2_LOG[6], _MINUS_2_LOG[5])
-    p = fma(f, p, _MINUS_2_LOG[4])
-    p = fma(f, p, _MINUS_2_LOG[3])
-    p = fma(f, p, _MINUS_2_LOG[2])
-    p = fma(f, p, _MINUS_2_LOG[1])
-    p = fma(f, p, _MINUS_2_LOG[0])
-    return fma(f, p, k * _MINUS_2_LOG_2)
+    p = fma(f, c[6], c[5])
+    p = fma(f, p, c[4])
+    p = fma(f, p, c[3])
+    p = fma(f, p, c[2])
+    p = fma(f, p, c[1])
+    p = fma(f, p, c[0])
+    return fma(f, p, k * c[16])
 
 
 @kernel_part(**_OPTIONS)
-def box_muller(x0, x1):  # type: ignore[no-untyped-def]
-    """Two independent standard normals (float32) from two uniform 32-bit words.
-
-    The radius is of 31 bits of the first word, (2k + 1)·2⁻³¹, so |z| reaches 6.6 standard deviations. The
-    second word is an angle in [-π/2, π/2); the radius' sign, the bit left over, spreads it over the circle.
-    """
-    radius = np.sqrt(_minus_2_log(np.float32(_I(_U(_U(x0 & _NOT_SIGN) | _ODD)))))
-    radius = _float(_I(_bits(radius) ^ _I(_U(x0 & _SIGN))))
-    y = np.float32(_I(x1)) * _RADIANS
+def pair_of_normals(word, c):  # type: ignore[no-untyped-def]
+    """`box_muller` with its constants as an argument."""
+    radius = np.sqrt(_minus_2_log(np.float32(_I(_U(_U(word & _NOT_SIGN) | _ODD))), c))
+    radius = _float(_I(_bits(radius) ^ _I(_U(word & _SIGN))))
+    y = np.float32(_I(_U(word * _GOLDEN))) * c[17]
     q = y * y
-    sine = fma(q, fma(q, fma(q, _SIN[3], _SIN[2]), _SIN[1]), _SIN[0])
-    cosine = fma(q, fma(q, fma(q, fma(q, _COS[4], _COS[3]), _COS[2]), _COS[1]), _COS[0])
+    sine = fma(q, fma(q, fma(q, c[10], c[9]), c[8]), c[7])
+    cosine = fma(q, fma(q, fma(q, fma(q, c[15], c[14]), c[13]), c[12]), c[11])
     return radius * cosine, radius * y * sine
 
 
 @kernel_part(**_OPTIONS)
+def box_muller(word):  # type: ignore[no-untyped-def]
+    """Two independent standard normals (float32) from one uniform 32-bit word.
+
+    The radius is of 31 bits of the word, (2k + 1)·2⁻³¹, so |z| reaches 6.6 standard deviations. The angle in
+    [-π/2, π/2) is the word times the golden section, modulo one turn: words that are near get angles as far
+    apart as can be. The radius' sign, the word's first bit, spreads it over the circle.
+    """
+    return pair_of_normals(word, CONSTANTS)
+
+
+@kernel_part(**_OPTIONS)
 def counters(dim):  # type: ignore[no-untyped-def]
-    """How many counters the normals of one neuron take in one step."""
-    return (dim + 3) // 4
+    """How many counters the normals of one neuron take in one step: a multiple of eight, so that vectors are full."""
+    return (dim + 63) // 64 * 8
+
+
+@kernel_part(**_OPTIONS)
+def places(dim):  # type: ignore[no-untyped-def]
+    """Normals that so many counters give, at least dim: a multiple of 64."""
+    return 8 * counters(dim)
 
 
 @kernel_part(**_OPTIONS, inline="always")
-def draw_words(words, count, key0, key1, step):  # type: ignore[no-untyped-def]
-    """Fill words (2, ≥ 2·count), uint32, from so many counters of one neuron at one step: a column for each pair."""
+def draw_words(words, key0, key1, step):  # type: ignore[no-untyped-def]
+    """Fill words (places/2,), uint32, from the counters of one neuron at one step."""
+    count = words.size // 4
+    x0, x1, x2, x3 = words[:count], words[count : 2 * count], words[2 * count : 3 * count], words[3 * count :]
     for j in range(count):
-        x0, x1, x2, x3 = threefry4x32(key0, key1, _U(j), _U(step))
-        words[0, j], words[1, j], words[0, count + j], words[1, count + j] = x0, x1, x2, x3
+        x0[j], x1[j], x2[j], x3[j] = random_words(key0, key1, _U(j), _U(step))
 
 
 @kernel_part(**_OPTIONS, inline="always")
-def fill_normals(z, words):  # type: ignore[no-untyped-def]
-    """Turn words (2, ≥ pairs) into the normals z (2·pairs,).
+def fill_normals(z, draws):  # type: ignore[no-untyped-def]
+    """Turn words (n,) into the first 2n normals of z: word p into those at p and n + p; draws = (words, `CONSTANTS`).
 
     Words and normals in two loops, not one: each chain of dependent instructions is then short
     enough for the processor to overlap several.
     """
-    x0, x1 = words[0], words[1]
-    pairs = z.size // 2
-    near, far = z[:pairs], z[pairs:]
-    for j in range(pairs):
-        near[j], far[j] = box_muller(x0[j], x1[j])
+    words, constants = draws
+    near, far = z[: words.size], z[words.size : 2 * words.size]
+    for p in range(words.size):
+        near[p], far[p] = pair_of_normals(words[p], constants)
 
 
 @kernel_part(**_OPTIONS, inline="always")
 def draw_normals(z, key0, key1, step):  # type: ignore[no-untyped-def]
-    """Fill z (even length) with the normals of one neuron at one step, without words drawn before."""
-    pairs = z.size // 2
-    count = counters(z.size)
+    """Fill z (a multiple of 64) with the normals of one neuron at one step, without words drawn before."""
+    count = z.size // 8
     for j in range(count):
-        x0, x1, x2, x3 = threefry4x32(key0, key1, _U(j), _U(step))
-        z[j], z[pairs + j] = box_muller(x0, x1)
-        if count + j < pairs:
-            z[count + j], z[pairs + count + j] = box_muller(x2, x3)
+        p = j
+        for word in random_words(key0, key1, _U(j), _U(step)):
+            z[p], z[4 * count + p] = box_muller(word)
+            p += count
 
 
 @kernel_part(**_OPTIONS)
@@ -218,30 +226,28 @@ def chi_squared(freedom, key0, key1, step):  # type: ignore[no-untyped-def]
     if freedom == 0:
         return 0.0
     if freedom == 1:
-        x0, x1, _, _ = threefry4x32(key0, key1, _U(1), _U(step))
-        x, _ = box_muller(x0, x1)
+        x, _ = box_muller(random_words(key0, key1, _U(1), _U(step))[0])
         return np.float64(x) * np.float64(x)
     d = 0.5 * freedom - 1.0 / 3.0
     c = 1.0 / np.sqrt(9.0 * d)
     counter = 1
     while True:
-        x0, x1, word, _ = threefry4x32(key0, key1, _U(counter), _U(step))
-        normal, _ = box_muller(x0, x1)
+        first, second, _, _ = random_words(key0, key1, _U(counter), _U(step))
+        normal, _ = box_muller(first)
         counter += 1
         x = np.float64(normal)
         y = c * x
         if y <= -1.0:
             continue
         excess = y * (3.0 + y * (3.0 + y))  # (1 + y)³ - 1, without cancellation where d is large
-        if np.log(_uniform(word)) < 0.5 * x * x + d * (3.0 * np.log1p(y) - excess):
+        if np.log(_uniform(second)) < 0.5 * x * x + d * (3.0 * np.log1p(y) - excess):
             return 2.0 * d * (1.0 + excess)
 
 
 @kernel_part(**_OPTIONS)
 def components(freedom, key0, key1, step):  # type: ignore[no-untyped-def]
     """Of freedom + 2 normals: those along two given directions, and the length of the rest, float64."""
-    x0, x1, _, _ = threefry4x32(key0, key1, _U(0), _U(step))
-    z1, z2 = box_muller(x0, x1)
+    z1, z2 = box_muller(random_words(key0, key1, _U(0), _U(step))[0])
     return np.float64(z1), np.float64(z2), np.sqrt(chi_squared(freedom, key0, key1, step))
 
 
@@ -258,14 +264,12 @@ def normals(keys: np.ndarray, step: int, dim: int) -> np.ndarray:
         Number of coordinates.
     """
     counter = np.arange(counters(dim), dtype=np.uint32)
-    x0, x1, x2, x3 = threefry4x32(keys[:, :1], keys[:, 1:], counter, np.full_like(counter, step))
-    pairs = (dim + 1) // 2
-    words = np.concatenate([x0, x2], axis=1)[:, :pairs], np.concatenate([x1, x3], axis=1)[:, :pairs]
-    return np.concatenate(box_muller(*words), axis=1)[:, :dim]
+    words = np.concatenate(random_words(keys[:, :1], keys[:, 1:], counter, np.full_like(counter, step)), axis=1)
+    return np.concatenate(box_muller(words), axis=1)[:, :dim]
 
 
 def neuron_keys(seed: int, neurons: int, stream: int) -> np.ndarray:
     """One 64-bit key per neuron and stream, hashed from the seed; uint32, shape (neurons, 2)."""
     neuron = np.arange(neurons, dtype=np.uint32)
     low, high = np.full_like(neuron, seed & 0xFFFFFFFF), np.full_like(neuron, seed >> 32)
-    return np.stack(threefry4x32(low, high, neuron, np.full_like(neuron, stream))[:2], axis=-1)
+    return np.stack(random_words(low, high, neuron, np.full_like(neuron, stream))[:2], axis=-1)

@@ -18,34 +18,39 @@ pytestmark = pytest.mark.machine
 
 U = np.uint32
 
-# Random123 kat_vectors, threefry4x32: rounds, key, counter, output
-PI = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0, 0x082EFA98, 0xEC4E6C89)
+# RFC 8439, sections 2.1.1 and 2.2.1: ChaCha's quarter round, input and output
 KNOWN_ANSWERS = [
-    (13, (0,) * 4, (0,) * 4, (0x531C7E4F, 0x39491EE5, 0x2C855A92, 0x3D6ABF9A)),
-    (13, PI[1], PI[0], (0x4AA71D8F, 0x734738C2, 0x431FC6A8, 0xAE6DEBF1)),
-    (20, (0,) * 4, (0,) * 4, (0x9C6CA96A, 0xE17EAE66, 0xFC10ECD4, 0x5256A7D8)),
+    ((0x11111111, 0x01020304, 0x9B8D6F43, 0x01234567), (0xEA2A92F4, 0xCB1CF8CE, 0x4581472E, 0x5881C4BB)),
+    ((0x516461B1, 0x2A5F714C, 0x53372767, 0x3D631689), (0xBDB886DC, 0xCFACAFD2, 0xE46BEA80, 0xCCC07C79)),
 ]
+ROUNDS = 4
+SOME_WORDS = [(0,) * 4, (2**32 - 1,) * 4, KNOWN_ANSWERS[1][0], (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
+
+
+def quarter_round(a, b, c, d):
+    """ChaCha's quarter round as section 2.1 of RFC 8439 describes it, on integers or on arrays of uint64."""
+    for turn_d, turn_b in ((16, 12), (8, 7)):
+        a = (a + b) % 2**32
+        d = d ^ a
+        d = (d << turn_d | d >> 32 - turn_d) % 2**32
+        c = (c + d) % 2**32
+        b = b ^ c
+        b = (b << turn_b | b >> 32 - turn_b) % 2**32
+    return a, b, c, d
 
 
 def reference(rounds, key, counter):
-    """Threefry4x32 of any number of rounds, as section 3 of the Random123 paper describes it."""
-    rotations = (10, 26), (11, 21), (13, 27), (23, 5), (6, 20), (17, 11), (25, 10), (18, 20)
-    keys = [*key, 0x1BD11BDA ^ key[0] ^ key[1] ^ key[2] ^ key[3]]
-    x = [(c + k) % 2**32 for c, k in zip(counter, key, strict=True)]
-    for r in range(rounds):
-        for left, right, turn in zip((0, 2), (1, 3) if r % 2 == 0 else (3, 1), rotations[r % 8], strict=True):
-            x[left] = (x[left] + x[right]) % 2**32
-            x[right] = ((x[right] << turn | x[right] >> 32 - turn) % 2**32) ^ x[left]
-        if r % 4 == 3:
-            added = r // 4 + 1
-            x = [(one + keys[(added + i) % 5]) % 2**32 for i, one in enumerate(x)]
-            x[3] = (x[3] + added) % 2**32
-    return tuple(x)
+    """So many quarter rounds of a key, made different from zero by two of ChaCha's constants, and a counter."""
+    expand, and_3 = (int.from_bytes(text, "little") for text in (b"expa", b"nd 3"))
+    x = key[0] ^ expand, key[1] ^ and_3, *counter
+    for _ in range(rounds):
+        x = quarter_round(*x)
+    return x
 
 
 @njit
-def threefry_scalar(k0, k1, c0, c1):
-    return noise.threefry4x32(k0, k1, c0, c1)
+def words_scalar(key0, key1, counter, step):
+    return noise.random_words(key0, key1, counter, step)
 
 
 @njit
@@ -54,14 +59,14 @@ def fma_scalar(a, b, c):
 
 
 @njit
-def fill(z, key0, key1, step):
-    words = np.empty((2, 2 * noise.counters(z.size)), np.uint32)
-    noise.draw_words(words, noise.counters(z.size), key0, key1, step)
-    noise.fill_normals(z, words)
+def fill(z, constants, key0, key1, step):
+    words = np.empty(z.size // 2, np.uint32)
+    noise.draw_words(words, key0, key1, step)
+    noise.fill_normals(z, (words, constants))
 
 
 @njit
-def draw(z, key0, key1, step):
+def draw(z, constants, key0, key1, step):
     noise.draw_normals(z, key0, key1, step)
 
 
@@ -70,41 +75,145 @@ def drawn(dim, seed=0, neuron=0, step=1, stream=noise.GRADIENT_STREAM):
     return noise.normals(keys, step, dim)[0].astype(np.float64)
 
 
-@pytest.mark.parametrize(("rounds", "key", "counter", "answer"), KNOWN_ANSWERS)
-def test_known_answers(rounds, key, counter, answer):
-    assert reference(rounds, key, counter) == answer
-    assert reference(12, key, counter) != answer
+@pytest.mark.parametrize(("before", "after"), KNOWN_ANSWERS)
+def test_known_answers(before, after):
+    assert quarter_round(*before) == after
 
 
-@pytest.mark.parametrize("words", [(0,) * 4, (2**32 - 1,) * 4, PI[0], (1, 0, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)])
-def test_the_generator_is_threefry4x32_in_12_rounds(words):
-    """No answer of 12 rounds is published: they come from what gives the published ones of 13 and 20."""
-    answer = reference(12, (*words[:2], 0, 0), (*words[2:], 0, 0))
+@pytest.mark.parametrize("words", SOME_WORDS)
+def test_the_generator_is_chachas_quarter_round_four_times(words):
+    answer = reference(ROUNDS, words[:2], words[2:])
+    assert reference(ROUNDS - 1, words[:2], words[2:]) != answer
     words = [U(x) for x in words]
-    assert threefry_scalar(*words) == answer
-    assert tuple(int(x[0]) for x in noise.threefry4x32(*(np.array([x]) for x in words))) == answer
+    assert words_scalar(*words) == answer
+    assert tuple(int(x[0]) for x in noise.random_words(*(np.array([x]) for x in words))) == answer
 
 
-@pytest.mark.parametrize("dim", [10_000, 10_002, 2])
+def flips(rounds, bit, draws=20_000):
+    """How often each of the 128 output bits flips with one input bit, in standard errors off one half."""
+    x = np.random.default_rng(bit).integers(0, 2**32, (4, draws), dtype=np.uint64)
+    y = x.copy()
+    y[bit // 32] ^= np.uint64(1 << bit % 32)
+    for _ in range(rounds):
+        x, y = quarter_round(*x), quarter_round(*y)
+    flipped = np.array(x) ^ np.array(y)
+    share = [(flipped >> np.uint64(k) & np.uint64(1)).mean(axis=1) for k in range(32)]
+    return (np.array(share) - 0.5) * 2 * np.sqrt(draws)
+
+
+def test_every_input_bit_flips_every_output_bit_half_of_the_time():
+    """After three rounds, one fewer than are used; two are not enough."""
+    found = np.array([flips(ROUNDS - 1, bit) for bit in range(128)])
+    assert np.abs(found).max() < chance.errors(None, found.size)
+    assert abs((found**2).mean() - 1) < chance.errors() * np.sqrt(2 / found.size)
+    assert np.abs(flips(ROUNDS - 2, 64)).max() > 50
+
+
+COUNTERS, MANY_STEPS = 32, 1024
+
+
+def words_of_a_walk(rounds):
+    """All words of one neuron's walk, shape (steps, 4, counters), from so many rounds."""
+    key = [int(word) for word in noise.neuron_keys(0, 1, noise.GRADIENT_STREAM)[0]]
+    counter, step = np.arange(COUNTERS, dtype=np.uint64), np.arange(1, MANY_STEPS + 1, dtype=np.uint64)[:, None]
+    counter, step = np.broadcast_arrays(counter, step)
+    found = reference(rounds, [np.full_like(counter, word) for word in key], (counter, step))
+    return np.stack(found, axis=1)
+
+
+def most_standard_errors(words):
+    """Largest departure of the bits of a walk: of their means, and of their agreement with neighbours of all kinds."""
+    worst, count = 0.0, 0
+    one = np.uint64(1)
+    pairs = [
+        (words, np.zeros_like(words)),
+        (words[1:], words[:-1]),  # the next step
+        (words[:, :, 1:], words[:, :, :-1]),  # the next counter
+        (words[:, 1:], words[:, :-1]),  # another word of the same counter
+        (words[1:, :, 1:], words[:-1, :, :-1]),
+        (words[32:], words[:-32]),
+    ]
+    for a, b in pairs:
+        for turn in (0, 7, 8, 12):  # bits that a rotation could have brought there
+            other = (b << np.uint64(turn) | b >> np.uint64(32 - turn)) % 2**32
+            for k in range(32):
+                agree = ((a ^ other) >> np.uint64(k) & one).mean(axis=(0, 2))
+                worst = max(worst, float(np.abs(agree - 0.5).max() * 2 * np.sqrt(a.size / a.shape[1])))
+                count += a.shape[1]
+    return worst, count
+
+
+def test_the_bits_of_a_walk_are_independent():
+    """With the keys and counters that a walk uses, nearly all of whose bits are zero; too few rounds are noticed."""
+    worst, count = most_standard_errors(words_of_a_walk(ROUNDS))
+    assert worst < chance.errors(None, count)
+    assert most_standard_errors(words_of_a_walk(ROUNDS - 2))[0] > 20
+
+
+@pytest.mark.parametrize("dim", [10_048, 64])
 @pytest.mark.parametrize("kernel", [fill, draw])
 def test_kernel_and_numpy_draw_the_same_bits(kernel, dim):
     z = np.empty(dim, np.float32)
     key = noise.neuron_keys(2**63 + 5, 3, 0)[2]
-    kernel(z, key[0], key[1], 77)
+    kernel(z, noise.CONSTANTS, key[0], key[1], 77)
     assert np.array_equal(z, noise.normals(key[None], 77, z.size)[0])
 
 
+@pytest.mark.parametrize("dim", [1, 63, 64, 65, 1000])
+def test_places_are_the_least_multiple_of_64(dim):
+    assert noise.places(dim) % 64 == 0
+    assert dim <= noise.places(dim) < dim + 64
+    assert drawn(dim).shape == (dim,)
+    assert np.array_equal(drawn(dim), drawn(noise.places(dim))[:dim])
+
+
+def polar(word):
+    """Radius, with a sign, and angle that `box_muller` takes from a word, in double precision."""
+    radius = np.sqrt(-2 * np.log((word % 2**31 | 1) * 2.0**-31)) * np.where(word >> 31, -1, 1)
+    return radius, (word.astype(np.uint64) * 0x9E3779B1 % 2**32).astype(np.uint32).view(np.int32) * (np.pi / 2**32)
+
+
 def test_normals_match_box_muller_in_double_precision():
-    word = np.random.default_rng(1).integers(0, 2**32, (2, 200_000), dtype=np.uint32)
-    word[0, :3], word[1, :3] = [0, 2**32 - 1, 2**31], [0, 2**31, 2**32 - 1]
-    near, far = noise.box_muller(word[0], word[1])
-    radius = np.sqrt(-2 * np.log((word[0] % 2**31 | 1) * 2.0**-31)) * np.where(word[0] >> 31, -1, 1)
-    angle = word[1].view(np.int32) * (np.pi / 2**32)
+    word = np.random.default_rng(1).integers(0, 2**32, 200_000, dtype=np.uint32)
+    word[:6] = [0, 1, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 1]
+    near, far = noise.box_muller(word)
+    radius, angle = polar(word)
     for got, expected in ((near, radius * np.cos(angle)), (far, radius * np.sin(angle))):
         # the polynomials' error, and 2^-24 of the uniform, which moves a small radius most: |dr| = 2^-24 / r
         assert (np.abs(got - expected) < 1.7e-6 * np.abs(radius) + 6e-8 / np.abs(radius)).all()
         assert abs((got.astype(np.float64) ** 2 - expected**2).mean()) < 2e-7  # of E[z²] = 1
     assert np.abs(radius).max() == pytest.approx(6.56, abs=0.01)
+
+
+@pytest.mark.parametrize("zeros", [0, 4, 8, 12, 16, 20, 24])
+def test_one_word_spreads_the_angles_of_every_radius(zeros):
+    """All words whose radius is beyond a bound, or evenly spaced ones: directions fill the circle evenly."""
+    stride = 2 ** max(0, 11 - zeros) + 1  # odd
+    small = np.arange(0, 2 ** (31 - zeros), stride, dtype=np.uint32)
+    word = np.concatenate([small, small | np.uint32(2**31)])
+    radius, angle = polar(word)
+    assert np.abs(radius).min() >= np.sqrt(2 * zeros * np.log(2))
+    direction = np.sign(radius) * np.exp(1j * angle)
+    for power in (1, 2, 3, 4):
+        assert abs((direction**power).mean()) < 0.25 / np.sqrt(word.size), power
+    near = np.sort(np.angle(direction)) / (2 * np.pi) + 0.5
+    assert np.abs(near - (np.arange(word.size) + 0.5) / word.size).max() < 0.4 / np.sqrt(word.size)
+
+
+def test_the_two_normals_of_a_word_are_independent():
+    """Of every 1025th word: mixed moments are nearer to theirs than those of random words; a plain angle is noticed."""
+    word = np.arange(0, 2**32, 1025, dtype=np.uint32)
+    near, far = (z.astype(np.float64) for z in noise.box_muller(word))
+    k = 1 / np.sqrt(word.size)
+    for p, q in ((1, 1), (2, 1), (1, 2), (2, 2), (3, 1), (1, 3), (4, 2), (2, 4)):
+        exact = [float(stats.norm.moment(2 * n)) for n in (p, q)]
+        expected = 1.0 if (p, q) == (2, 2) else 3.0 if p % 2 == q % 2 == 0 else 0.0
+        size = np.sqrt(exact[0] * exact[1] - expected**2)
+        assert abs((near**p * far**q).mean() - expected) < 0.3 * k * size, (p, q)
+    radius, _ = polar(word)
+    plain = word.view(np.int32) * (np.pi / 2**32)  # the word itself for an angle
+    near, far = radius * np.cos(plain), radius * np.sin(plain)
+    assert abs((near**2 * far**2).mean() - 1) > 0.1
 
 
 def test_fma_rounds_once():
@@ -153,11 +262,10 @@ def test_independent_along(index):
         assert abs(np.corrcoef(x, y)[0, 1]) < k / np.sqrt(n)
 
 
-def test_a_counter_gives_four_normals_a_quarter_of_a_neuron_apart():
-    many, few = drawn(1001), drawn(154)  # 251 and 39 counters, halves from 501 and 77 on
-    for start, other in ((0, 0), (251, 39), (501, 77), (501 + 251, 77 + 39)):
-        length = 39 if start in (0, 501) else 38
-        assert np.array_equal(many[start : start + length], few[other : other + length])
+def test_a_counter_gives_eight_normals_an_eighth_of_the_places_apart():
+    many, few = drawn(1024), drawn(192)  # 128 and 24 counters
+    for k in range(8):
+        assert np.array_equal(many[128 * k : 128 * k + 24], few[24 * k : 24 * k + 24])
 
 
 def test_keys_differ():
@@ -174,10 +282,10 @@ def on_processor(name, program):
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names an x86 processor")
 def test_the_oldest_processor_draws_the_same_bits():
-    program = "from tests.test_noise import *; z = np.empty(4000, np.float32)\n"
-    program += "fill(z, U(7), U(9), 3); print(z.tobytes().hex())"
-    z = np.empty(4000, np.float32)
-    fill(z, U(7), U(9), 3)
+    program = "from tests.test_noise import *; z = np.empty(4032, np.float32)\n"
+    program += "fill(z, noise.CONSTANTS, U(7), U(9), 3); print(z.tobytes().hex())"
+    z = np.empty(4032, np.float32)
+    fill(z, noise.CONSTANTS, U(7), U(9), 3)
     assert on_processor("x86-64", program).strip() == z.tobytes().hex()
 
 
@@ -187,7 +295,6 @@ def test_wide_vectors_where_the_compiler_prefers_narrow_ones():
     program = """
 from numba import float32
 from rotsim.compiled import wide_vectors
-from rotsim.jit import njit
 from rotsim.jit import njit
 def narrow(x):
     for j in range(x.size):

@@ -18,7 +18,7 @@ import numpy as np
 from rotsim import closed_forms
 from rotsim.compiled import kernel_part
 from rotsim.errors import InvalidInput, array, flag, is_a, positive, real, require
-from rotsim.noise import normals
+from rotsim.noise import normals, places
 
 PerNeuron = float | tuple[float, ...]
 
@@ -62,11 +62,11 @@ class GradientPower:
 class Gradient(ABC):
     """A gradient model; a subclass is one file and one line in `rotsim.gradients`.
 
-    ``sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i) -> (a, b)`` is the jitted
-    sampler. ``z`` is scratch of `scratch` numbers whose first dim it fills; ``words`` are the random words of the
-    step, for `rotsim.noise.fill_normals`; ``parameters`` are one neuron's row of `parameters`; ``memory``
-    (memory_slots, dim) is kept from step to step, zero at the start; ``data[t, i]`` is what `given` supplies for
-    neuron i at the t-th step of a chunk.
+    ``sample(z, draws, w, dim, norm_squared, key0, key1, step, parameters, memory, data, t, i) -> (a, b)`` is the jitted
+    sampler. ``z`` is scratch of `scratch` numbers whose first dim it fills; ``draws`` are for
+    `rotsim.noise.fill_normals`; ``w`` (places,) is zero from dim on; ``parameters`` are one neuron's row of
+    `parameters`; ``memory`` (memory_slots, places) is kept from step to step, zero at the start; ``data[t, i]`` is
+    what `given` supplies for neuron i at the t-th step of a chunk.
     """
 
     name: ClassVar[str]
@@ -98,8 +98,8 @@ class Gradient(ABC):
         return np.abs(np.atleast_1d(self.scale))  # type: ignore[attr-defined]
 
     def scratch(self, dim: int) -> int:
-        """Length of the sampler's scratch ``z``, at least `dim` rounded up to even."""
-        return dim + dim % 2
+        """Length of the sampler's scratch ``z``, at least `rotsim.noise.places`."""
+        return places(dim)
 
     def given(self, step: np.ndarray, dtype: np.dtype[Any], weights: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Data for these steps, shape (len(step), neurons or 1, count); empty for noise models."""
@@ -205,14 +205,14 @@ class Structured(Gradient):
 
 
 @kernel_part(**INLINED)
-def shaped(z, w, norm_squared, scale, scale_invariant):  # type: ignore[no-untyped-def]
+def shaped(z, w, dim, norm_squared, scale, scale_invariant):  # type: ignore[no-untyped-def]
     """(a, b) of noise z: scale·z, or its part across w over ‖w‖ with scale/√dim, as scale invariance makes it."""
     if scale_invariant == 0.0:
         return scale, 0.0
     overlap = z[0] * w[0]
-    for j in range(1, w.size):
+    for j in range(1, dim):
         overlap += z[j] * w[j]
-    return across(overlap, w.size, norm_squared, scale)
+    return across(overlap, dim, norm_squared, scale)
 
 
 @kernel_part(**INLINED)

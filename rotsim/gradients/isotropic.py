@@ -10,8 +10,8 @@ from rotsim.noise import fill_normals
 
 
 @kernel_part(**INLINED)
-def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
-    fill_normals(z, words)
+def _sample(z, draws, w, dim, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+    fill_normals(z, draws)
     return parameters[0], 0.0
 
 

@@ -14,9 +14,9 @@ from rotsim.gradients.base import INLINED, Gradient
 
 
 @kernel_part(**INLINED)
-def sample_given(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+def sample_given(z, draws, w, dim, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
     """The gradient is what `Gradient.given` supplies."""
-    for j in range(w.size):
+    for j in range(dim):
         z[j] = data[t, i, j]
     return 1.0, 0.0
 

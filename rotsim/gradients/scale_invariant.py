@@ -5,36 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rotsim.compiled import kernel_part
+from rotsim.compiled import kernel_part, wide_vectors
 from rotsim.gradients.base import INLINED, GradientPower, Noise, across, one_scale
 from rotsim.kernels import inlined
-from rotsim.noise import box_muller
+from rotsim.noise import pair_of_normals
 
 
-def _draw(near, far, x0, x1, w_near, w_far):  # type: ignore[no-untyped-def]
+def _draw(near, far, words, constants, w_near, w_far):  # type: ignore[no-untyped-def]
     """`fill_normals` and the overlap with w in one loop: it costs nothing while the normals are in registers."""
+    wide_vectors()
     overlap = w_near.dtype.type(0)
-    for j in range(far.size):
-        near[j], far[j] = box_muller(x0[j], x1[j])
+    for j in range(words.size):
+        near[j], far[j] = pair_of_normals(words[j], constants)
         overlap += near[j] * w_near[j] + far[j] * w_far[j]
     return overlap
 
 
 _OPTIONS: Any = {"fastmath": INLINED["fastmath"], "_nrt": False}
-_draw_few = inlined(_draw, "draw_few", {}, interleave=2, **_OPTIONS)
-_draw_many = inlined(_draw, "draw_many", {}, interleave=4, **_OPTIONS)  # loads the many constants half as often
+_draw_across = inlined(_draw, "draw_across", {}, interleave=2, **_OPTIONS)
 
 
 @kernel_part(**INLINED)
-def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
-    half = w.size // 2
-    pairs = w.size - half
-    parts = z[:half], z[pairs : pairs + half], words[0], words[1], w[:half], w[pairs:]
-    overlap = _draw_few(*parts) if half < 64 else _draw_many(*parts)
-    if half < pairs:  # the last of an odd dim
-        z[half], _ = box_muller(words[0, half], words[1, half])
-        overlap += z[half] * w[half]
-    return across(overlap, w.size, norm_squared, parameters[0])
+def _sample(z, draws, w, dim, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+    words, constants = draws
+    n = words.size
+    overlap = _draw_across(z[:n], z[n : 2 * n], words, constants, w[:n], w[n : 2 * n])
+    return across(overlap, dim, norm_squared, parameters[0])
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ import numpy as np
 from rotsim.compiled import kernel_part
 from rotsim.errors import integer, require
 from rotsim.gradients.base import INLINED, Gradient, PerNeuron, finite, per_neuron
-from rotsim.noise import draw_normals, normals
+from rotsim.noise import draw_normals, normals, places
 
 
 @kernel_part(fastmath=INLINED["fastmath"])
-def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+def _sample(z, draws, w, dim, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
     batch, gain_out, gain_in = int(parameters[0]), parameters[1], parameters[2:]
-    dim = w.size
-    start = dim + dim % 2  # after the gradient: the batch, the weights of the loss, the outputs
+    start = places(dim)  # after the gradient: the batch, the weights of the loss, the outputs
     inputs, loss = z[start : start + batch * dim], z[start + batch * dim : start + batch * dim + batch]
     output = z[z.size - batch :]
     draw_normals(z[start : z.size - batch], key0, key1, step)
@@ -108,8 +107,7 @@ class SimpleSystem(Gradient):
         return np.outer([gain_out.min(), gain_out.max()], [gain_in.min(), gain_in.max()]).ravel()
 
     def scratch(self, dim: int) -> int:
-        drawn = self.batch * (dim + 1)
-        return dim + dim % 2 + drawn + drawn % 2 + self.batch
+        return places(dim) + places(self.batch * (dim + 1)) + self.batch
 
     def at(
         self, w: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray

@@ -9,7 +9,7 @@ import numpy as np
 from rotsim.compiled import kernel_part
 from rotsim.errors import require
 from rotsim.gradients.base import INLINED, PerNeuron, Structured, finite, per_neuron, shaped
-from rotsim.noise import threefry4x32
+from rotsim.noise import random_words
 
 _U = np.uint32
 
@@ -24,11 +24,11 @@ def _student_t(x0, x1, degrees):  # type: ignore[no-untyped-def]
 
 
 @kernel_part(**INLINED)
-def _sample(z, words, w, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
-    for j in range(w.size):
-        x0, x1, _, _ = threefry4x32(key0, key1, _U(j), _U(step))
+def _sample(z, draws, w, dim, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+    for j in range(dim):
+        x0, x1, _, _ = random_words(key0, key1, _U(j), _U(step))
         z[j] = _student_t(x0, x1, parameters[2])
-    return shaped(z, w, norm_squared, parameters[0], parameters[1])
+    return shaped(z, w, dim, norm_squared, parameters[0], parameters[1])
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class StudentT(Structured):
         self, z: np.ndarray, keys: np.ndarray, step: int, parameters: np.ndarray, memory: np.ndarray, data: np.ndarray
     ) -> np.ndarray:
         coordinate = np.arange(z.shape[1], dtype=_U)
-        x0, x1, _, _ = threefry4x32(keys[:, :1], keys[:, 1:], coordinate, np.full_like(coordinate, step))
+        x0, x1, _, _ = random_words(keys[:, :1], keys[:, 1:], coordinate, np.full_like(coordinate, step))
         return _student_t(x0, x1, parameters[:, 2:]).astype(z.dtype)
 
 

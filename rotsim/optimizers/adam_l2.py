@@ -71,4 +71,4 @@ class AdamL2(Optimizer):
         beta1, beta2 = self.betas
         step_size = np.maximum(lr, LEAST_LR) / filled(beta1, step)  # the update divides by the denominator over it
         root_correction = 1 / np.sqrt(filled(beta2, step))
-        return weight_decay, root_correction / step_size, beta1, beta2, max(self.eps, TINY) / step_size
+        return weight_decay, root_correction / step_size, beta1, beta2, np.maximum(self.eps / step_size, TINY)

@@ -72,7 +72,7 @@ class AdamW(Optimizer):
         beta1, beta2 = self.betas
         step_size = np.maximum(lr, LEAST_LR) / filled(beta1, step)  # the update divides by the denominator over it
         root_correction = 1 / np.sqrt(filled(beta2, step))
-        return lr * weight_decay, root_correction / step_size, beta1, beta2, max(self.eps, TINY) / step_size
+        return lr * weight_decay, root_correction / step_size, beta1, beta2, np.maximum(self.eps / step_size, TINY)
 
     def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
         return closed_forms.adamw_leading_rotation(lr, weight_decay, self.betas[0])

@@ -5,8 +5,10 @@ allocates nothing per step and holds no lock; which neurons and how many steps i
 nothing in the numbers.
 
 The update of one step draws the random words of the next: their integer instructions run while
-the divider works on the update's roots and quotients. They stand between four coordinates, a third of
-the rounds at a time, since a processor looks ahead over less than one pass of the loop.
+the divider works on the update's roots and quotients. They stand between eight coordinates, half a
+round at a time, since a processor looks ahead over less than one pass of the loop.
+
+A neuron's rows are filled up with zeros, which no step moves: the loops have no remainder, whatever the dim.
 
 Kernels count no references (``_nrt``), which would cost about a tenth of a walk at dim 64: whoever calls
 them brings the memory.
@@ -55,49 +57,67 @@ def _record(records, sums, count, first_step, window, first_window):  # type: ig
         row, room, start = row + 1, window, stop
 
 
-def _move(w, m, v, z, j, a, b, c):  # type: ignore[no-untyped-def]
-    """Update one coordinate; its terms of ‖w‖², ⟨w, Δw⟩ and ‖Δw‖²."""
+@kernel_part()
+def fill_rows(rows, state, places):  # type: ignore[no-untyped-def]
+    """Copy one neuron's state (≥ slots, dim) to the workspace, and zeros up to so many places."""
+    for slot in range(rows.shape[0]):
+        for j in range(state.shape[1]):
+            rows[slot, j] = state[slot, j]
+        for j in range(state.shape[1], places):
+            rows[slot, j] = 0
+
+
+@kernel_part()
+def keep_rows(rows, state):  # type: ignore[no-untyped-def]
+    """Copy one neuron from the workspace back to its state."""
+    for slot in range(rows.shape[0]):
+        for j in range(state.shape[1]):
+            state[slot, j] = rows[slot, j]
+
+
+def _move(w, m, v, z, j, a, b, c, sums):  # type: ignore[no-untyped-def]
+    """Update one coordinate and add its terms to the sums ‖w‖², ⟨w, Δw⟩ and ‖Δw‖²."""
     old = w[j]
     change, m[j], v[j] = _update(old, m[j], v[j], a * z[j] + b * old, c)
     new = old + change
     w[j] = new
-    return new * new, old * change, change * change
+    return sums[0] + new * new, sums[1] + old * change, sums[2] + change * change
 
 
 @kernel_part()
-def _quarters(x, quarter):  # type: ignore[no-untyped-def]
-    """The four parts of x (dim,) that take their normals from the same counters."""
-    half = (x.size + 1) // 2
-    return x[:quarter], x[quarter:half], x[half : half + quarter], x[half + quarter :]
+def _eighths(x, n):  # type: ignore[no-untyped-def]
+    """The eight parts of x (8n,) that take their normals from the same counters."""
+    return (
+        x[:n], x[n : 2 * n], x[2 * n : 3 * n], x[3 * n : 4 * n],
+        x[4 * n : 5 * n], x[5 * n : 6 * n], x[6 * n : 7 * n], x[7 * n : 8 * n],
+    )  # fmt: skip
 
 
-def _advance(w, m, v, z, words, a, b, c, key0, key1, next_step):  # type: ignore[no-untyped-def]
+def _advance(w, m, v, z, words, vectors, a, b, c, key0, key1, next_step):  # type: ignore[no-untyped-def]
     """Update every coordinate with g = a·z + b·w and draw the next step's words; ‖w‖², ⟨w, Δw⟩ and ‖Δw‖²."""
     wide_vectors()
     zero = w[0].dtype.type(0)
-    after, along, moved = zero, zero, zero
-    for j in range(w[3].size):
-        x0, x1, x2, x3 = noise.first_rounds(key0, key1, np.uint32(j), np.uint32(next_step))
-        terms = _coordinate(w[0], m[0], v[0], z[0], j, a, b, c)
-        after, along, moved = after + terms[0], along + terms[1], moved + terms[2]
-        x0, x1, x2, x3 = noise.middle_rounds(key0, key1, x0, x1, x2, x3)
-        terms = _coordinate(w[1], m[1], v[1], z[1], j, a, b, c)
-        after, along, moved = after + terms[0], along + terms[1], moved + terms[2]
-        x0, x1, x2, x3 = noise.last_rounds(key0, key1, x0, x1, x2, x3)
-        terms = _coordinate(w[2], m[2], v[2], z[2], j, a, b, c)
-        after, along, moved = after + terms[0], along + terms[1], moved + terms[2]
-        words[0][j], words[1][j], words[2][j], words[3][j] = x0, x1, x2, x3
-        terms = _coordinate(w[3], m[3], v[3], z[3], j, a, b, c)
-        after, along, moved = after + terms[0], along + terms[1], moved + terms[2]
-    for j in range(w[3].size, w[0].size):  # the last of a dim that is no multiple of four
-        words[0][j], words[1][j], words[2][j], words[3][j] = noise.threefry4x32(
-            key0, key1, np.uint32(j), np.uint32(next_step)
-        )
-        for quarter in range(3):
-            if j < w[quarter].size:
-                terms = _coordinate(w[quarter], m[quarter], v[quarter], z[quarter], j, a, b, c)
-                after, along, moved = after + terms[0], along + terms[1], moved + terms[2]
-    return after, along, moved
+    sums = zero, zero, zero
+    for j in range(8 * vectors):  # a multiple of eight, as LLVM sees: vectors leave no remainder
+        x = noise.begin(key0, key1, np.uint32(j), np.uint32(next_step))
+        x = noise.first_half(x)
+        sums = _coordinate(w[0], m[0], v[0], z[0], j, a, b, c, sums)
+        x = noise.second_half(x)
+        sums = _coordinate(w[1], m[1], v[1], z[1], j, a, b, c, sums)
+        x = noise.first_half(x)
+        sums = _coordinate(w[2], m[2], v[2], z[2], j, a, b, c, sums)
+        x = noise.second_half(x)
+        sums = _coordinate(w[3], m[3], v[3], z[3], j, a, b, c, sums)
+        x = noise.first_half(x)
+        sums = _coordinate(w[4], m[4], v[4], z[4], j, a, b, c, sums)
+        x = noise.second_half(x)
+        sums = _coordinate(w[5], m[5], v[5], z[5], j, a, b, c, sums)
+        x = noise.first_half(x)
+        sums = _coordinate(w[6], m[6], v[6], z[6], j, a, b, c, sums)
+        x = noise.second_half(x)
+        sums = _coordinate(w[7], m[7], v[7], z[7], j, a, b, c, sums)
+        words[0][j], words[1][j], words[2][j], words[3][j] = x
+    return sums
 
 
 def _walk(  # type: ignore[no-untyped-def]
@@ -111,40 +131,38 @@ def _walk(  # type: ignore[no-untyped-def]
     windows) float64, to which ‖w‖², the squared angle and ‖Δw‖² of every step are added.
     """
     wide_vectors()
-    rows, z, words, sums = room
+    rows, z, words, constants, sums = room
     real = state.dtype.type
     steps, dim = coefficients.shape[0], state.shape[2]
-    quarter = noise.counters(dim)
-    w, m, v, memory = rows[0, :dim], rows[1, :dim], rows[2, :dim], rows[3:]
-    parts = _quarters(w, quarter), _quarters(m, quarter), _quarters(v, quarter), _quarters(z[:dim], quarter)
-    x = words[0, :quarter], words[1, :quarter], words[0, quarter : 2 * quarter], words[1, quarter : 2 * quarter]
+    n = noise.counters(dim)
+    w, memory = rows[0, : 8 * n], rows[3:]
+    parts = _eighths(rows[0], n), _eighths(rows[1], n), _eighths(rows[2], n), _eighths(z, n)
+    x = words[:n], words[n : 2 * n], words[2 * n : 3 * n], words[3 * n :]
     for i in range(neurons[0], neurons[1]):
-        for slot in range(rows.shape[0]):
-            for j in range(dim):
-                rows[slot, j] = state[i, slot, j]
+        fill_rows(rows, state[i], 8 * n)
         key0, key1 = keys[i, 0], keys[i, 1]
         before = norm_squared[i]
-        noise.draw_words(words, quarter, key0, key1, first_step)
+        noise.draw_words(words, key0, key1, first_step)
         for start in range(0, steps, BLOCK):
             count = min(BLOCK, steps - start)
             for k in range(count):
                 t = start + k
                 scale_z, scale_w = _sample(
-                    z, words, w, before, key0, key1, first_step + t, parameters[i], memory, data, t, i
+                    z, (words, constants), w, dim, before, key0, key1, first_step + t, parameters[i], memory, data, t, i
                 )
+                for j in range(dim, 8 * n):
+                    z[j] = real(0)
                 a, b = real(scale_z), real(scale_w)
                 c = coefficients[t]
                 c = (c[0], c[1], c[2], c[3], c[4], c[5])
                 after, along, moved = _step(
-                    parts[0], parts[1], parts[2], parts[3], x, a, b, c, key0, key1, first_step + t + 1
+                    parts[0], parts[1], parts[2], parts[3], x, n // 8, a, b, c, key0, key1, first_step + t + 1
                 )
                 sums[0, k], sums[1, k], sums[2, k], sums[3, k] = before, after, along, moved
                 before = np.float64(after)
             _record(records[i], sums, count, first_step + start, window, first_window)
         norm_squared[i] = before
-        for slot in range(rows.shape[0]):
-            for j in range(dim):
-                state[i, slot, j] = rows[slot, j]
+        keep_rows(rows, state[i])
 
 
 @cache

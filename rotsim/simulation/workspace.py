@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rotsim.gradients import Gradient
-from rotsim.noise import counters
+from rotsim.noise import CONSTANTS, places
 from rotsim.simulation.state import SLOTS
 
 BLOCK = 64  # steps whose norms and angles are computed together, which the processor does several at a time
@@ -15,32 +15,37 @@ BLOCK = 64  # steps whose norms and angles are computed together, which the proc
 _WAY = 4096  # addresses that so many bytes divide share a set of the first cache, which holds eight or twelve lines
 _STAGGER = 11 * 64  # whole cache lines, so that a vector never lies across two
 
-Workspace = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+#: ``rows``, ``z``, ``words``, ``constants``, ``sums``
+Workspace = tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.float32, ...], np.ndarray]
 
 
 def workspace(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> Workspace:
     """Zeros for one thread: a neuron's rows, the sampler's ``z``, the words of a step, the sums of a block of steps.
 
-    The update reads four places of each row at once. Where dim is a multiple of 4096 those of all rows would meet in
+    Rows are as long as the draws of a step, which may be more than dim: a loop over them fills its vectors.
+    The update reads eight places of each row at once. Where dim is a multiple of 4096 those of all rows would meet in
     one set of the cache and push each other out; every row is therefore longer than it needs to be.
 
     Returns
     -------
-    rows : ndarray, shape (SLOTS + gradient.memory_slots, at least dim)
+    rows : ndarray, shape (SLOTS + gradient.memory_slots, at least places)
     z : ndarray, shape (gradient.scratch(dim),)
-    words : ndarray of uint32, shape (2, at least 2·counters)
+    words : ndarray of uint32, shape (places/2,)
+    constants : tuple of float32
+        `rotsim.noise.CONSTANTS`.
     sums : ndarray of float64, shape (4, BLOCK)
     """
     count, length = SLOTS + gradient.memory_slots, gradient.scratch(dim)
-    row, z_row, words_row = _row_sizes(gradient, dim, dtype)
+    row, z_row, _ = _row_sizes(gradient, dim, dtype)
     room = np.zeros(workspace_bytes(gradient, dim, dtype), np.uint8)
     room = room[-room.ctypes.data % _WAY :]
     rows, room = room[: count * row], room[count * row :]
-    z, words = room[: length * dtype.itemsize], room[z_row : z_row + 2 * words_row]
+    z, words = room[: length * dtype.itemsize], room[z_row : z_row + 2 * places(dim)]
     return (
         rows.view(dtype).reshape(count, -1),
         z.view(dtype),
-        words.view(np.uint32).reshape(2, -1),
+        words.view(np.uint32),
+        CONSTANTS,
         np.zeros((4, BLOCK)),
     )
 
@@ -48,13 +53,13 @@ def workspace(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> Workspace:
 def workspace_bytes(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> int:
     """Memory that `workspace` takes, but for the sums."""
     row, z_row, words_row = _row_sizes(gradient, dim, dtype)
-    return _WAY + (SLOTS + gradient.memory_slots) * row + z_row + 2 * words_row
+    return _WAY + (SLOTS + gradient.memory_slots) * row + z_row + words_row
 
 
 def _row_sizes(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> tuple[int, int, int]:
-    """Bytes of a row of state, of z and of a row of words."""
+    """Bytes of a row of state, of z and of the words."""
     item = dtype.itemsize
-    return _staggered(dim * item), _staggered(gradient.scratch(dim) * item), _staggered(8 * counters(dim))
+    return _staggered(places(dim) * item), _staggered(gradient.scratch(dim) * item), _staggered(2 * places(dim))
 
 
 def _staggered(size: int) -> int:

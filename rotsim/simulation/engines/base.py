@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rotsim.gradients import Gradient
+from rotsim.noise import places
 from rotsim.optimizers.base import ActsOn, Optimizer
 from rotsim.simulation.arguments import Kernel
 from rotsim.simulation.state import DRAWN_AT_ONCE, SLOTS, State, fresh
@@ -125,7 +126,8 @@ class WeightEngine(Engine):
 
 def drawn_bytes(problem: Problem) -> int:
     """Temporaries of the initial weights, which NumPy draws a few neurons at a time."""
-    return min(problem.neurons * problem.dim, max(problem.dim, DRAWN_AT_ONCE)) * _BYTES_OF_A_DRAW
+    drawn = places(problem.dim)
+    return min(problem.neurons * drawn, max(drawn, DRAWN_AT_ONCE)) * _BYTES_OF_A_DRAW
 
 
 def bytes_in_numpy(problem: Problem) -> int:

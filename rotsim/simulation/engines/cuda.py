@@ -70,13 +70,13 @@ def _sum_over_block(sums, partial, me, a, b, c):  # type: ignore[no-untyped-def]
 def _walk(  # type: ignore[no-untyped-def]
     state, norm_squared, keys, first_step, coefficients, parameters, orthogonal, window, first_window, z, records
 ):
-    """As `walk._walk`, for all neurons; z : (neurons, dim rounded up to even) scratch."""
+    """As `walk._walk`, for all neurons; z : (neurons, places) scratch."""
     i, me = _cuda.blockIdx.x, _cuda.threadIdx.x
     sums = _cuda.shared.array((3, _threads), _real)
     partial = _cuda.shared.array((3, _groups), _real)
     w, m, v = state[i, 0], state[i, 1], state[i, 2]
     dim = w.size
-    pairs, quarter = (dim + 1) // 2, (dim + 3) // 4
+    count = z.shape[1] // 8
     key0, key1 = keys[i, 0], keys[i, 1]
     scale, before = _real(parameters[i, 0]), _real(norm_squared[i])
     steps = coefficients.shape[0]
@@ -88,15 +88,12 @@ def _walk(  # type: ignore[no-untyped-def]
         sum_norm, sum_angle, sum_moved = record[0], record[1], record[2]
         for t in range(start, stop):
             overlap = _real(0)
-            for q in range(me, quarter, _threads):
-                x0, x1, x2, x3 = _words(key0, key1, np.uint32(q), np.uint32(first_step + t))
-                z[i, q], z[i, pairs + q] = _normals(x0, x1)
-                if quarter + q < pairs:
-                    z[i, quarter + q], z[i, pairs + quarter + q] = _normals(x2, x3)
-                for p in range(q, pairs, quarter):
-                    overlap += z[i, p] * w[p]
-                    if pairs + p < dim:
-                        overlap += z[i, pairs + p] * w[pairs + p]
+            for q in range(me, count, _threads):
+                words = _words(key0, key1, np.uint32(q), np.uint32(first_step + t))
+                for k in range(4):
+                    z[i, k * count + q], z[i, (4 + k) * count + q] = _normals(words[k])
+                for j in range(q, dim, count):
+                    overlap += z[i, j] * w[j]
             a, b = scale, _real(0)
             if orthogonal:
                 overlap, _, _ = _block_sums(sums, partial, me, overlap, _real(0), _real(0))
@@ -107,16 +104,15 @@ def _walk(  # type: ignore[no-untyped-def]
                 coefficients[t, 5],
             )  # fmt: skip
             after, along, moved = _real(0), _real(0), _real(0)
-            for q in range(me, quarter, _threads):
-                for p in range(q, pairs, quarter):
-                    for j in range(p, dim, pairs):
-                        old = w[j]
-                        change, m[j], v[j] = _update(old, m[j], v[j], a * z[i, j] + b * old, c)
-                        new = old + change
-                        w[j] = new
-                        after += new * new
-                        along += old * change
-                        moved += change * change
+            for q in range(me, count, _threads):
+                for j in range(q, dim, count):
+                    old = w[j]
+                    change, m[j], v[j] = _update(old, m[j], v[j], a * z[i, j] + b * old, c)
+                    new = old + change
+                    w[j] = new
+                    after += new * new
+                    along += old * change
+                    moved += change * change
             after, along, moved = _block_sums(sums, partial, me, after, along, moved)
             if me == 0:  # one thread in double precision, which most GPUs are slow at
                 exact = np.float64(before), np.float64(after), np.float64(along), np.float64(moved)
@@ -170,7 +166,7 @@ def _kernel(optimizer: type[Optimizer], real: str) -> tuple[Any, int]:
     simulated = bool(numba.config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
     groups = 2 if simulated else 16  # the simulator starts a Python thread for each
     functions = {
-        "_update": optimizer.update, "_angle": squared_angle, "_chord": squared_chord, "_words": noise.threefry4x32,
+        "_update": optimizer.update, "_angle": squared_angle, "_chord": squared_chord, "_words": noise.random_words,
         "_normals": noise.box_muller,
     }  # fmt: skip
     bound: dict[str, Any] = {"_cuda": cuda, "_real": getattr(numba, real), "_threads": groups**2, "_groups": groups}
@@ -208,7 +204,7 @@ class Cuda(WeightEngine):
             touched = np.ascontiguousarray(records.sums[:, :, first : last + 1])
             back = [cuda.to_device(array) for array in (neurons.state, neurons.norm_squared, touched)]
             there = [cuda.to_device(array) for array in (neurons.keys, steps.coefficients, neurons.parameters)]
-            z = cuda.device_array((count, dim + dim % 2), neurons.state.dtype)
+            z = cuda.device_array((count, noise.places(dim)), neurons.state.dtype)
             with warnings.catch_warnings():  # few neurons fill no GPU: nothing to be done about it
                 warnings.filterwarnings("ignore", message="Grid size")
                 launch = compiled[count, threads]

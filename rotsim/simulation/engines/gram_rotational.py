@@ -38,7 +38,7 @@ import scipy
 
 from rotsim.compiled import kernel_part
 from rotsim.kernels import compiled
-from rotsim.noise import INITIAL_WEIGHTS_STREAM, components, neuron_keys, threefry4x32
+from rotsim.noise import INITIAL_WEIGHTS_STREAM, components, neuron_keys, random_words
 from rotsim.optimizers.rotational import Rotational
 from rotsim.simulation.arguments import Kernel
 from rotsim.simulation.engines.base import Problem
@@ -109,7 +109,7 @@ def initial_shares(neurons: int, dim: int, seed: int, initial_weights: Any) -> t
     else:
         keys = neuron_keys(seed, neurons, INITIAL_WEIGHTS_STREAM)
         zero = np.zeros(neurons, np.uint32)
-        word = threefry4x32(keys[:, 0], keys[:, 1], zero, zero)[0]
+        word = random_words(keys[:, 0], keys[:, 1], zero, zero)[0]
         mean, centred = scipy.special.stdtrit(dim - 1, (word + 0.5) * 2.0**-32), np.full(neurons, np.sqrt(dim - 1))
     norm = np.hypot(mean, centred)
     return mean / norm, np.where(centred > _EQUAL * norm, centred / norm, 0.0)

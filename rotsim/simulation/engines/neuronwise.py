@@ -19,7 +19,7 @@ from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.arguments import Kernel
 from rotsim.simulation.engines.base import Problem, WeightEngine
 from rotsim.simulation.engines.coordinatewise import Coordinatewise, by_position
-from rotsim.simulation.walk import FASTMATH
+from rotsim.simulation.walk import FASTMATH, fill_rows, keep_rows
 
 _update = _sample = None  # what `kernel` binds to the inner optimizer's update and the gradient's sampler
 
@@ -31,19 +31,20 @@ def _walk(  # type: ignore[no-untyped-def]
     wide_vectors()
     real = state.dtype.type
     tiny = np.finfo(state.dtype).tiny
-    _, z, words, _ = room
-    quarter = noise.counters(state.shape[2])
+    rows, z, words, constants, _ = room
+    dim = state.shape[2]
+    places = noise.places(dim)
+    w, m, v, memory = rows[0, :places], rows[1, :places], rows[2, :places], rows[3:]
     for i in range(neurons[0], neurons[1]):
-        w, m, v, memory, kept = state[i, 0], state[i, 1], state[i, 2], state[i, 3:], state[i, -1]
-        dim = w.size
-        before = norm_squared[i]
+        fill_rows(rows, state[i], places)
+        kept, before = state[i, -1], norm_squared[i]
         for t in range(coefficients.shape[0]):
             step = first_step + t
             if step == 1:
                 kept[0], kept[1] = real(0), real(np.sqrt(before))
-            noise.draw_words(words, quarter, keys[i, 0], keys[i, 1], step)
+            noise.draw_words(words, keys[i, 0], keys[i, 1], step)
             scale_z, scale_w = _sample(
-                z, words, w, before, keys[i, 0], keys[i, 1], step, parameters[i], memory, data, t, i
+                z, (words, constants), w, dim, before, keys[i, 0], keys[i, 1], step, parameters[i], memory, data, t, i
             )
             a, b = real(scale_z), real(scale_w)
             c = coefficients[t]
@@ -84,6 +85,7 @@ def _walk(  # type: ignore[no-untyped-def]
             record[2] += moved
             before = np.float64(after)
         norm_squared[i] = before
+        keep_rows(rows, state[i])
 
 
 @cache
