@@ -180,9 +180,8 @@ def table(result: dict[str, Any]) -> str:
     """The table in docs/speed.md from a result that `main` wrote: what each program takes, over what rotsim takes."""
     cases = result["ns_per_coordinate_step"]
     shown = [name for name in next(iter(cases.values())) if name not in ("normals only", "rotsim")]
-    rows = [
-        f"| time over rotsim's ({result['processor']}, {result['cores']} cores) | rotsim, ns | {' | '.join(shown)} |"
-    ]
+    where = f"{result['processor']}, {result['cores']} cores, {result['provenance']['created'][:10]}"
+    rows = [f"| time over rotsim's ({where}) | rotsim, ns | {' | '.join(shown)} |"]
     rows.append("|---" * (len(shown) + 2) + "|")
     for case, best in cases.items():
         shares = " | ".join(f"{best[name] / best['rotsim']:.2f}" for name in shown)
