@@ -27,7 +27,7 @@ NEURONS = 24
 def walk(opt, gradient, eq, dim=512, neurons=NEURONS, seed=0):
     window = max(1, int(eq.relaxation_steps / 5))
     return rotsim.simulate(
-        opt, dim=dim, neurons=neurons, steps=60 * window, gradient=gradient, seed=seed,
+        opt, dim=dim, neurons=neurons, steps=120 * window, gradient=gradient, seed=seed,
         initial_norm=eq.norm, record_every=window,
     )  # fmt: skip
 
