@@ -305,17 +305,23 @@ def balance_table(first: Balance, second: Balance, names: tuple[str, str], title
 
 
 def sweep_table(result: xr.Dataset) -> Table:
-    """Every cell of a small sweep, or the extremes of each number; below it why cells have none."""
+    """Every cell of a small sweep, or the extremes of each number; below it why cells have none.
+
+    Of what has a dimension of its own, as the windows of a course, it shows the last.
+    """
     grid = result["reason"].dims
-    numbers = [str(name) for name, found in result.data_vars.items() if found.dims == grid and name != "reason"]
+    own = [dim for dim in result.dims if dim not in grid]
+    last = result.isel({dim: -1 for dim in own})
+    numbers = [str(name) for name in result.data_vars if name not in ("reason", "model_error")]
     reasons = result["reason"].values.ravel()
     without = {str(reason): int((reasons == reason).sum()) for reason in np.unique(reasons[reasons != ""])}
     notes = [f"{count} of {len(reasons)} cells: {reason}" for reason, count in sorted(without.items())]
     axes = [str(name) for name in result.coords if set(result.coords[name].dims) <= set(grid)]
+    notes += [f"{dim} {result[dim].values[-1]:g}" for dim in own if dim in result.coords]
     title = f"{result.attrs['measure']}, {len(reasons)} cells: " + " x ".join(f"{d} {result.sizes[d]}" for d in grid)
     if len(reasons) <= MOST_ROWS:
         table = plain_table(title, *axes, *numbers, numbers=(*axes, *numbers), caption="\n".join(notes[:3]))
-        flat = {name: result[name].broadcast_like(result["reason"]).values.ravel() for name in [*axes, *numbers]}
+        flat = {name: last[name].broadcast_like(last["reason"]).values.ravel() for name in [*axes, *numbers]}
         for place in range(len(reasons)):
             cells = [
                 str(flat[name][place]) if flat[name].dtype.kind in "US" else f"{flat[name][place]:.4g}" for name in axes
@@ -325,6 +331,6 @@ def sweep_table(result: xr.Dataset) -> Table:
     extremes = "least", "median", "greatest"
     table = plain_table(title, "quantity", *extremes, numbers=extremes, caption="\n".join(notes[:3]))
     for name in numbers:
-        known = result[name].values[np.isfinite(result[name].values)]
+        known = last[name].values[np.isfinite(last[name].values)]
         table.add_row(name, *(f"{np.quantile(known, q):.6g}" if known.size else "-" for q in (0, 0.5, 1)))
     return table
