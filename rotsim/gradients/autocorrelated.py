@@ -13,16 +13,17 @@ from rotsim.noise import fill_normals
 
 
 @kernel_part(**INLINED)
-def _sample(z, draws, w, dim, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+def _sample(z, draws, neuron):  # type: ignore[no-untyped-def]
     fill_normals(z, draws)
-    if step > 1:  # the first draw has the stationary variance already
-        correlation = parameters[2]
+    memory = neuron.memory
+    if neuron.step > 1:  # the first draw has the stationary variance already
+        correlation = neuron.parameters[2]
         fresh = np.sqrt(1.0 - correlation * correlation)
-        for j in range(dim):
+        for j in range(neuron.dim):
             z[j] = correlation * memory[0, j] + fresh * z[j]
-    for j in range(dim):
+    for j in range(neuron.dim):
         memory[0, j] = z[j]
-    return shaped(z, w, dim, norm_squared, parameters[0], parameters[1])
+    return shaped(z, neuron)
 
 
 @dataclass(frozen=True)

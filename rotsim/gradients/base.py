@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -58,15 +58,45 @@ class GradientPower:
         return not (self.signal or self.correlation or self.radial) and self.series is None
 
 
+class Neuron(NamedTuple):
+    """What a sampler knows of the neuron whose gradient it draws, and of the step.
+
+    Attributes
+    ----------
+    w : ndarray, shape (places,)
+        Its weights, zero from dim on.
+    dim : int
+    norm_squared : float
+        ‖w‖².
+    key0, key1 : uint32
+        Of its noise.
+    step : int
+        Counted from 1.
+    parameters : ndarray of float64, shape (count,)
+        Its row of `Gradient.parameters`.
+    memory : ndarray, shape (memory_slots, places)
+        Kept from step to step, zero at the start.
+    given : ndarray, shape (count,)
+        What `Gradient.given` supplies for it at this step; not to be read where that is nothing.
+    """
+
+    w: np.ndarray
+    dim: int
+    norm_squared: float
+    key0: int
+    key1: int
+    step: int
+    parameters: np.ndarray
+    memory: np.ndarray
+    given: np.ndarray
+
+
 @dataclass(frozen=True)
 class Gradient(ABC):
     """A gradient model; a subclass is one file and one line in `rotsim.gradients`.
 
-    ``sample(z, draws, w, dim, norm_squared, key0, key1, step, parameters, memory, data, t, i) -> (a, b)`` is the jitted
-    sampler. ``z`` is scratch of `scratch` numbers whose first dim it fills; ``draws`` are for
-    `rotsim.noise.fill_normals`; ``w`` (places,) is zero from dim on; ``parameters`` are one neuron's row of
-    `parameters`; ``memory`` (memory_slots, places) is kept from step to step, zero at the start; ``data[t, i]`` is
-    what `given` supplies for neuron i at the t-th step of a chunk.
+    ``sample(z, draws, neuron) -> (a, b)`` is the jitted sampler. ``z`` is scratch of `scratch` numbers whose first dim
+    it fills; ``draws`` are for `rotsim.noise.fill_normals`; ``neuron`` is a `Neuron`.
     """
 
     name: ClassVar[str]
@@ -205,14 +235,18 @@ class Structured(Gradient):
 
 
 @kernel_part(**INLINED)
-def shaped(z, w, dim, norm_squared, scale, scale_invariant):  # type: ignore[no-untyped-def]
-    """(a, b) of noise z: scale·z, or its part across w over ‖w‖ with scale/√dim, as scale invariance makes it."""
-    if scale_invariant == 0.0:
+def shaped(z, neuron):  # type: ignore[no-untyped-def]
+    """(a, b) of noise z: scale·z, or its part across w over ‖w‖ with scale/√dim, as scale invariance makes it.
+
+    Scale and scale invariance, 1 or 0, are the first parameters.
+    """
+    w, scale = neuron.w, neuron.parameters[0]
+    if neuron.parameters[1] == 0.0:
         return scale, 0.0
     overlap = z[0] * w[0]
-    for j in range(1, dim):
+    for j in range(1, neuron.dim):
         overlap += z[j] * w[j]
-    return across(overlap, dim, norm_squared, scale)
+    return across(overlap, neuron.dim, neuron.norm_squared, scale)
 
 
 @kernel_part(**INLINED)

@@ -15,12 +15,12 @@ from rotsim.noise import fill_normals
 
 
 @kernel_part(**INLINED)
-def _sample(z, draws, w, dim, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+def _sample(z, draws, neuron):  # type: ignore[no-untyped-def]
     fill_normals(z, draws)
-    factor = data[t, 0, 0]
-    for j in range(dim):
+    factor = neuron.given[0]
+    for j in range(neuron.dim):
         z[j] *= factor
-    return shaped(z, w, dim, norm_squared, parameters[0], parameters[1])
+    return shaped(z, neuron)
 
 
 @dataclass(frozen=True, eq=False)

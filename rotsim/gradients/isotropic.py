@@ -10,9 +10,9 @@ from rotsim.noise import fill_normals
 
 
 @kernel_part(**INLINED)
-def _sample(z, draws, w, dim, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+def _sample(z, draws, neuron):  # type: ignore[no-untyped-def]
     fill_normals(z, draws)
-    return parameters[0], 0.0
+    return neuron.parameters[0], 0.0
 
 
 @dataclass(frozen=True)

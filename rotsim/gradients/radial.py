@@ -21,10 +21,10 @@ from rotsim.noise import fill_normals
 
 
 @kernel_part(**INLINED)
-def _sample(z, draws, w, dim, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+def _sample(z, draws, neuron):  # type: ignore[no-untyped-def]
     fill_normals(z, draws)
-    a, b = shaped(z, w, dim, norm_squared, parameters[0], parameters[1])
-    return a, b + parameters[2]
+    a, b = shaped(z, neuron)
+    return a, b + neuron.parameters[2]
 
 
 @dataclass(frozen=True)

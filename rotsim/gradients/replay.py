@@ -14,10 +14,10 @@ from rotsim.gradients.base import INLINED, Gradient
 
 
 @kernel_part(**INLINED)
-def sample_given(z, draws, w, dim, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+def sample_given(z, draws, neuron):  # type: ignore[no-untyped-def]
     """The gradient is what `Gradient.given` supplies."""
-    for j in range(dim):
-        z[j] = data[t, i, j]
+    for j in range(neuron.dim):
+        z[j] = neuron.given[j]
     return 1.0, 0.0
 
 

@@ -26,11 +26,11 @@ _draw_across = inlined(_draw, "draw_across", {}, interleave=2, **_OPTIONS)
 
 
 @kernel_part(**INLINED)
-def _sample(z, draws, w, dim, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+def _sample(z, draws, neuron):  # type: ignore[no-untyped-def]
     words, constants = draws
     n = words.size
-    overlap = _draw_across(z[:n], z[n : 2 * n], words, constants, w[:n], w[n : 2 * n])
-    return across(overlap, dim, norm_squared, parameters[0])
+    overlap = _draw_across(z[:n], z[n : 2 * n], words, constants, neuron.w[:n], neuron.w[n : 2 * n])
+    return across(overlap, neuron.dim, neuron.norm_squared, neuron.parameters[0])
 
 
 @dataclass(frozen=True)

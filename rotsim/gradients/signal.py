@@ -25,11 +25,11 @@ LARGEST_RATIO = 1000.0  # beyond it the noise drowns in the rounding of the mean
 
 
 @kernel_part(**INLINED)
-def _sample(z, draws, w, dim, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+def _sample(z, draws, neuron):  # type: ignore[no-untyped-def]
     fill_normals(z, draws)
-    for j in range(dim):
-        z[j] += parameters[2]
-    return shaped(z, w, dim, norm_squared, parameters[0], parameters[1])
+    for j in range(neuron.dim):
+        z[j] += neuron.parameters[2]
+    return shaped(z, neuron)
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from rotsim.noise import draw_normals, normals, places
 
 
 @kernel_part(fastmath=INLINED["fastmath"])
-def _sample(z, draws, w, dim, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
+def _sample(z, draws, neuron):  # type: ignore[no-untyped-def]
+    w, dim, parameters = neuron.w, neuron.dim, neuron.parameters
     batch, gain_out, gain_in = int(parameters[0]), parameters[1], parameters[2:]
     start = places(dim)  # after the gradient: the batch, the weights of the loss, the outputs
     inputs, loss = z[start : start + batch * dim], z[start + batch * dim : start + batch * dim + batch]
     output = z[z.size - batch :]
-    draw_normals(z[start : z.size - batch], key0, key1, step)
+    draw_normals(z[start : z.size - batch], neuron.key0, neuron.key1, neuron.step)
     for j in range(dim):
         z[j] = w[j] * gain_in[j % gain_in.size]
     mean = 0.0

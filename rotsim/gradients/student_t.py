@@ -24,11 +24,11 @@ def _student_t(x0, x1, degrees):  # type: ignore[no-untyped-def]
 
 
 @kernel_part(**INLINED)
-def _sample(z, draws, w, dim, norm_squared, key0, key1, step, parameters, memory, data, t, i):  # type: ignore[no-untyped-def]
-    for j in range(dim):
-        x0, x1, _, _ = random_words(key0, key1, _U(j), _U(step))
-        z[j] = _student_t(x0, x1, parameters[2])
-    return shaped(z, w, dim, norm_squared, parameters[0], parameters[1])
+def _sample(z, draws, neuron):  # type: ignore[no-untyped-def]
+    for j in range(neuron.dim):
+        x0, x1, _, _ = random_words(neuron.key0, neuron.key1, _U(j), _U(neuron.step))
+        z[j] = _student_t(x0, x1, neuron.parameters[2])
+    return shaped(z, neuron)
 
 
 @dataclass(frozen=True)

@@ -18,36 +18,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rotsim import noise
 from rotsim.angle import squared_angle, squared_chord
 from rotsim.compiled import kernel_part, wide_vectors
-from rotsim.gradients.base import Gradient
+from rotsim.gradients.base import Gradient, Neuron
 from rotsim.kernels import compiled, inlined
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.workspace import BLOCK
 
 FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging walk must show as NaN
 
+
+class Parts(NamedTuple):
+    """Rows of a neuron cut where one counter's draws go, and the words of a step where one counter's words go."""
+
+    w: tuple[np.ndarray, ...]
+    m: tuple[np.ndarray, ...]
+    v: tuple[np.ndarray, ...]
+    z: tuple[np.ndarray, ...]
+    words: tuple[np.ndarray, ...]
+
+
 _update = _sample = _coordinate = _step = None  # what `kernel` binds: see there
 
 
 @kernel_part(fastmath=False)
-def _record(records, sums, count, first_step, window, first_window):  # type: ignore[no-untyped-def]
-    """Add the first `count` columns of `sums`, those of `squared_chord` at steps from `first_step` on, to the records.
+def _record(records, i, sums, count, first_step):  # type: ignore[no-untyped-def]
+    """Add the first `count` columns of `sums`, for `squared_chord` at steps from `first_step` on, to those of neuron i.
 
     Without any freedom in rounding: where a block of steps ends changes nothing in the numbers.
     """
     before, after, along, moved = sums[0], sums[1], sums[2], sums[3]
     for t in range(count):
         along[t] = squared_chord(before[t], after[t], along[t], moved[t])
-    row, room = (first_step - 1) // window - first_window, window - (first_step - 1) % window
+    window = records.length
+    row, room = (first_step - 1) // window - records.first, window - (first_step - 1) % window
     start = 0
     while start < count:  # the steps that fall into one record window
-        record, stop = records[:, row], min(count, start + room)
+        record, stop = records.sums[i, :, row], min(count, start + room)
         sum_norm, sum_angle, sum_moved = record[0], record[1], record[2]
         for t in range(start, stop):
             sum_norm += after[t]
@@ -93,9 +105,17 @@ def _eighths(x, n):  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
-def _advance(w, m, v, z, words, vectors, a, b, c, key0, key1, next_step):  # type: ignore[no-untyped-def]
+@kernel_part()
+def _quarters(x):  # type: ignore[no-untyped-def]
+    """The four parts of x whose words come from the same counters."""
+    n = x.size // 4
+    return x[:n], x[n : 2 * n], x[2 * n : 3 * n], x[3 * n :]
+
+
+def _advance(parts, vectors, a, b, c, key0, key1, next_step):  # type: ignore[no-untyped-def]
     """Update every coordinate with g = a·z + b·w and draw the next step's words; ‖w‖², ⟨w, Δw⟩ and ‖Δw‖²."""
     wide_vectors()
+    w, m, v, z, words = parts.w, parts.m, parts.v, parts.z, parts.words
     zero = w[0].dtype.type(0)
     sums = zero, zero, zero
     for j in range(8 * vectors):  # a multiple of eight, as LLVM sees: vectors leave no remainder
@@ -120,48 +140,38 @@ def _advance(w, m, v, z, words, vectors, a, b, c, key0, key1, next_step):  # typ
     return sums
 
 
-def _walk(  # type: ignore[no-untyped-def]
-    neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, room, records
-):
-    """Advance ``neurons`` = (start, stop) by ``len(coefficients)`` steps; step numbers start at `first_step`.
-
-    state : (neurons, SLOTS + the gradient's memory, dim); norm_squared : (neurons,) float64, carried so that
-    a chunk boundary changes no rounding; coefficients : (steps, 6); parameters : (neurons, count) float64, of the
-    sampler; data : (steps, neurons or 1, count) or (0, 0, 0); room : `workspace`; records : (neurons, 3,
-    windows) float64, to which ‖w‖², the squared angle and ‖Δw‖² of every step are added.
-    """
+def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
+    """Advance the neurons of a block, one after the other; see `rotsim.simulation.arguments`."""
     wide_vectors()
-    rows, z, words, constants, sums = room
+    state, coefficients, data = neurons.state, steps.coefficients, steps.data
+    rows, z, words, sums = room.rows, room.z, room.words, room.sums
     real = state.dtype.type
-    steps, dim = coefficients.shape[0], state.shape[2]
+    number, dim = coefficients.shape[0], state.shape[2]
     n = noise.counters(dim)
     w, memory = rows[0, : 8 * n], rows[3:]
-    parts = _eighths(rows[0], n), _eighths(rows[1], n), _eighths(rows[2], n), _eighths(z, n)
-    x = words[:n], words[n : 2 * n], words[2 * n : 3 * n], words[3 * n :]
-    for i in range(neurons[0], neurons[1]):
+    parts = Parts(_eighths(rows[0], n), _eighths(rows[1], n), _eighths(rows[2], n), _eighths(z, n), _quarters(words))
+    for i in range(block[0], block[1]):
         fill_rows(rows, state[i], 8 * n)
-        key0, key1 = keys[i, 0], keys[i, 1]
-        before = norm_squared[i]
-        noise.draw_words(words, key0, key1, first_step)
-        for start in range(0, steps, BLOCK):
-            count = min(BLOCK, steps - start)
+        key0, key1 = neurons.keys[i, 0], neurons.keys[i, 1]
+        before = neurons.norm_squared[i]
+        noise.draw_words(words, key0, key1, steps.first)
+        for start in range(0, number, BLOCK):
+            count = min(BLOCK, number - start)
             for k in range(count):
                 t = start + k
-                scale_z, scale_w = _sample(
-                    z, (words, constants), w, dim, before, key0, key1, first_step + t, parameters[i], memory, data, t, i
-                )
+                given = data[t, i if data.shape[1] > 1 else 0]
+                neuron = Neuron(w, dim, before, key0, key1, steps.first + t, neurons.parameters[i], memory, given)
+                scale_z, scale_w = _sample(z, (words, room.constants), neuron)
                 for j in range(dim, 8 * n):
                     z[j] = real(0)
                 a, b = real(scale_z), real(scale_w)
                 c = coefficients[t]
                 c = (c[0], c[1], c[2], c[3], c[4], c[5])
-                after, along, moved = _step(
-                    parts[0], parts[1], parts[2], parts[3], x, n // 8, a, b, c, key0, key1, first_step + t + 1
-                )
+                after, along, moved = _step(parts, n // 8, a, b, c, key0, key1, steps.first + t + 1)
                 sums[0, k], sums[1, k], sums[2, k], sums[3, k] = before, after, along, moved
                 before = np.float64(after)
-            _record(records[i], sums, count, first_step + start, window, first_window)
-        norm_squared[i] = before
+            _record(records, i, sums, count, steps.first + start)
+        neurons.norm_squared[i] = before
         keep_rows(rows, state[i])
 
 

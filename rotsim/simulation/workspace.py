@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,25 +15,37 @@ BLOCK = 64  # steps whose norms and angles are computed together, which the proc
 _WAY = 4096  # addresses that so many bytes divide share a set of the first cache, which holds eight or twelve lines
 _STAGGER = 11 * 64  # whole cache lines, so that a vector never lies across two
 
-#: ``rows``, ``z``, ``words``, ``constants``, ``sums``
-Workspace = tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.float32, ...], np.ndarray]
+
+class Workspace(NamedTuple):
+    """What a kernel works in.
+
+    Attributes
+    ----------
+    rows : ndarray, shape (SLOTS + gradient.memory_slots, at least places)
+        One neuron's state.
+    z : ndarray, shape (gradient.scratch(dim),)
+        The sampler's.
+    words : ndarray of uint32, shape (places/2,)
+        Of a step.
+    constants : tuple of float32
+        `rotsim.noise.CONSTANTS`.
+    sums : ndarray of float64, shape (4, BLOCK)
+        Of a block of steps.
+    """
+
+    rows: np.ndarray
+    z: np.ndarray
+    words: np.ndarray
+    constants: tuple[np.float32, ...]
+    sums: np.ndarray
 
 
 def workspace(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> Workspace:
-    """Zeros for one thread: a neuron's rows, the sampler's ``z``, the words of a step, the sums of a block of steps.
+    """Zeros, for one thread.
 
     Rows are as long as the draws of a step, which may be more than dim: a loop over them fills its vectors.
     The update reads eight places of each row at once. Where dim is a multiple of 4096 those of all rows would meet in
     one set of the cache and push each other out; every row is therefore longer than it needs to be.
-
-    Returns
-    -------
-    rows : ndarray, shape (SLOTS + gradient.memory_slots, at least places)
-    z : ndarray, shape (gradient.scratch(dim),)
-    words : ndarray of uint32, shape (places/2,)
-    constants : tuple of float32
-        `rotsim.noise.CONSTANTS`.
-    sums : ndarray of float64, shape (4, BLOCK)
     """
     count, length = SLOTS + gradient.memory_slots, gradient.scratch(dim)
     row, z_row, _ = _row_sizes(gradient, dim, dtype)
@@ -41,7 +53,7 @@ def workspace(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> Workspace:
     room = room[-room.ctypes.data % _WAY :]
     rows, room = room[: count * row], room[count * row :]
     z, words = room[: length * dtype.itemsize], room[z_row : z_row + 2 * places(dim)]
-    return (
+    return Workspace(
         rows.view(dtype).reshape(count, -1),
         z.view(dtype),
         words.view(np.uint32),

@@ -13,39 +13,39 @@ import numpy as np
 from rotsim import noise
 from rotsim.angle import squared_angle, squared_chord
 from rotsim.compiled import wide_vectors
-from rotsim.gradients.base import Gradient
+from rotsim.gradients.base import Gradient, Neuron
 from rotsim.kernels import compiled
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.arguments import Kernel
 from rotsim.simulation.engines.base import Problem, WeightEngine
-from rotsim.simulation.engines.coordinatewise import Coordinatewise, by_position
+from rotsim.simulation.engines.coordinatewise import Coordinatewise
 from rotsim.simulation.walk import FASTMATH, fill_rows, keep_rows
 
 _update = _sample = None  # what `kernel` binds to the inner optimizer's update and the gradient's sampler
 
 
-def _walk(  # type: ignore[no-untyped-def]
-    neurons, state, norm_squared, keys, first_step, coefficients, parameters, data, window, first_window, room, records
-):
-    """Advance ``neurons`` = (start, stop) by ``len(coefficients)`` steps; coefficients : (steps, 10)."""
+def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
+    """Advance the neurons of a block; ten coefficients a step."""
     wide_vectors()
+    state, coefficients, data = neurons.state, steps.coefficients, steps.data
+    rows, z, words = room.rows, room.z, room.words
     real = state.dtype.type
     tiny = np.finfo(state.dtype).tiny
-    rows, z, words, constants, _ = room
     dim = state.shape[2]
     places = noise.places(dim)
     w, m, v, memory = rows[0, :places], rows[1, :places], rows[2, :places], rows[3:]
-    for i in range(neurons[0], neurons[1]):
+    for i in range(block[0], block[1]):
         fill_rows(rows, state[i], places)
-        kept, before = state[i, -1], norm_squared[i]
+        kept, before = state[i, -1], neurons.norm_squared[i]
+        key0, key1 = neurons.keys[i, 0], neurons.keys[i, 1]
         for t in range(coefficients.shape[0]):
-            step = first_step + t
+            step = steps.first + t
             if step == 1:
                 kept[0], kept[1] = real(0), real(np.sqrt(before))
-            noise.draw_words(words, keys[i, 0], keys[i, 1], step)
-            scale_z, scale_w = _sample(
-                z, (words, constants), w, dim, before, keys[i, 0], keys[i, 1], step, parameters[i], memory, data, t, i
-            )
+            noise.draw_words(words, key0, key1, step)
+            given = data[t, i if data.shape[1] > 1 else 0]
+            neuron = Neuron(w, dim, before, key0, key1, step, neurons.parameters[i], memory, given)
+            scale_z, scale_w = _sample(z, (words, room.constants), neuron)
             a, b = real(scale_z), real(scale_w)
             c = coefficients[t]
             theta, decay, age, zero_mean = c[6], c[7], c[8], c[9]
@@ -79,12 +79,12 @@ def _walk(  # type: ignore[no-untyped-def]
                 w[j] += change
                 after += w[j] * w[j]
                 moved += change * change
-            record = records[i, :, (step - 1) // window - first_window]
+            record = records.sums[i, :, (step - 1) // records.length - records.first]
             record[0] += after
             record[1] += squared_angle(squared_chord(before, np.float64(after), radial, moved))
             record[2] += moved
             before = np.float64(after)
-        norm_squared[i] = before
+        neurons.norm_squared[i] = before
         keep_rows(rows, state[i])
 
 
@@ -103,4 +103,4 @@ class Neuronwise(WeightEngine):
     automatic = True
 
     def kernel(self, problem: Problem) -> Kernel:
-        return by_position(_kernel(type(problem.optimizer.plain), type(problem.gradient)))
+        return _kernel(type(problem.optimizer.plain), type(problem.gradient))
