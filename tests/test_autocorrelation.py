@@ -98,15 +98,24 @@ def test_a_norm_that_grows(name):
     opt = SLOW[name]
     eq = rotsim.equilibrium(opt, DIM)
     window = max(5, int(eq.relaxation_steps / 20))
-    data = rotsim.simulate(opt, DIM, NEURONS, 24 * window, initial_norm=0.7 * eq.norm, record_every=window, seed=3)
-    norm, rotation = (np.sqrt((data[key].values ** 2).mean(axis=0)) for key in ("norm", "rotation"))
+    data = rotsim.simulate(opt, DIM, 64, 24 * window, initial_norm=0.7 * eq.norm, record_every=window, seed=3)
     rate = 2 * opt.lr * opt.weight_decay
     if name != "lion":
         rate = closed_forms.decay_per_step(opt.momentum if name == "sgdm" else opt.betas[0], eq.rotation)
-    growth = np.log(norm[2:] / norm[:-2]) / window / rate
-    turned = rotation[1:-1] / eq.rotation
     # moments fill first, and under Lion a sign takes 1/(1-β2) steps to know
     settled = slice(8, None) if name == "lion" else slice(4, None)
-    predicted = np.array([required_theory(opt).balance_factor(0.0, float(g)) for g in growth])
-    assert np.abs(turned / predicted - 1)[settled].max() < 0.03
-    assert np.abs(turned - 1)[settled].max() > 0.1  # negative control: no growth in the balance
+
+    def turned(data):
+        """Rotation over that of equilibrium, and over that with the growth that is measured."""
+        norm, rotation = (np.sqrt((data[key].values ** 2).mean(axis=0)) for key in ("norm", "rotation"))
+        growth = np.log(norm[2:] / norm[:-2]) / window / rate
+        predicted = np.array([required_theory(opt).balance_factor(0.0, float(g)) for g in growth])
+        return np.array([rotation[1:-1] / eq.rotation, rotation[1:-1] / eq.rotation / predicted])[:, settled]
+
+    without, found = turned(data)
+    # jackknife over eighths of the neurons: the growth has noise too
+    parts = [turned(data.isel(neuron=np.arange(64) % 8 != i))[1] for i in range(8)]
+    error = np.sqrt(7 * np.var(parts, axis=0).mean())
+    allowed = 0.02 + chance.errors(8 * len(found), len(found)) * error
+    assert np.abs(found - 1).max() < allowed
+    assert np.abs(without - 1).max() > max(0.1, allowed)  # negative control: no growth in the balance

@@ -16,17 +16,17 @@ import rotsim
 from rotsim import verify
 from rotsim.cli import main
 from rotsim.diagnosis import diagnose
+from tests import chance
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """One quick run: exit code, printed text, folder. `tests.test_derivations` has the proofs; here Lion's will do."""
+    """One quick run: exit code, printed text, folder. `tests.test_derivations` has the proofs; here one will do."""
     folder = tmp_path_factory.mktemp("verify") / "new" / "folder"
     console = Console(file=io.StringIO(), width=80)
     with pytest.MonkeyPatch.context() as patch:
-        for name, module in derivations.DERIVATIONS.items():
-            if name != "lion":
-                patch.setattr(module, "checks", list)
+        patch.setattr(verify, "K", chance.errors(32, 24))
+        patch.setattr(derivations, "QUICK", ("rotational_lion",))
         passed = verify.run(quick=True, output=folder, console=console)
     return passed, console.file.getvalue(), folder
 
@@ -66,7 +66,7 @@ def test_files(found):
     assert all(np.isfinite(check["z"]) for case in content["simulations"] for check in case["checks"])
     assert len(content["networks"]) == 4 and content["provenance"]["versions"]["numpy"]
     assert {row["verdict"] for row in content["derivations"]} == {"PASS"}
-    assert "lion" in {row["group"] for row in content["derivations"]}
+    assert "rotational_lion" in {row["group"] for row in content["derivations"]}
     assert all(row["tolerance"] and row["verdict"] == "PASS" for case in content["networks"] for row in case["checks"])
     picture = matplotlib.image.imread(folder / "verify.png")
     assert picture.shape[0] > 400 and picture.std() > 0.01
