@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 
 import click
@@ -56,7 +57,7 @@ def test_the_defaults_are_those_of_the_functions():
         "betas": (0.9, 0.999), "eps": 1e-8,
     }.items()  # fmt: skip
     assert defaults(cli, "predict", "sgdm").items() >= {
-        "dim": 1024, "steps": 20_000, "initial_norm": 1.0, "schedule": "constant", "warmup_steps": 0, "final": 0.0,
+        "dim": 1024, "steps": 20_000, "initial_norm": 1.0, "schedule": "constant", "warmup_steps": 0,
         "momentum": 0.9,
     }.items()  # fmt: skip
     assert defaults(cli, "transfer", "lion").items() >= {
@@ -137,7 +138,7 @@ def test_a_course_has_two_hundred_windows(handed, steps, every):
 def test_warm_up_is_shorter_than_the_course(steps, warm, code, capsys):
     assert main(["predict", "sgdm", "--lr", "0.1", "--weight-decay", "0.1", "--steps", steps, "--warmup", warm]) == code
     error = capsys.readouterr().err
-    assert (f"`--warmup` must be >= 0 and < --steps 300; got {warm}" in error) == (code == 2)
+    assert (re.search(f"`warmup` must be (>= 0|< 300); got {warm}", error) is not None) == (code == 2)
 
 
 def test_a_course_without_decay_has_no_equilibrium_to_come_near(capsys):
@@ -298,4 +299,4 @@ def test_an_unknown_derivation_is_said(capsys):
 def test_what_click_refuses_is_one_line_too(capsys):
     assert main(["equilibrium", *ADAMW, "--dim", "x"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("rotsim: ") and "'x' is not a valid integer" in error and error.count("\n") == 1
+    assert error.startswith("rotsim: ") and "'x' is not a whole number" in error and error.count("\n") == 1

@@ -464,7 +464,7 @@ def test_a_wrong_model_or_optimizer_is_named():
         Recorder([], sgd(model))
     with pytest.raises(InvalidInput, match=r"nothing to record.*4 parameters of the optimizer: not in `model`"):
         Recorder({}, sgd(model))
-    with pytest.raises(InvalidInput, match=r"`optimizer` must be a torch\.optim\.Optimizer; got str"):
+    with pytest.raises(InvalidInput, match=r"`optimizer` must be a torch\.optim\.Optimizer; got 'sgd'"):
         Recorder(model, "sgd")
     with pytest.raises(InvalidInput, match="share no trainable parameter"):
         Recorder(mlp(), sgd(model))

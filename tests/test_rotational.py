@@ -459,7 +459,7 @@ def test_rotated_around_adamw_is_rotational_adamw():
             lambda p: Rotated(torch.optim.AdamW(p), 0.1).add_param_group({"params": p, "differentiable": True}),
             "`differentiable=True` is not supported",
         ),
-        (lambda p: Rotated(p, 0.1), "`inner` must be a torch.optim.Optimizer; got list"),
+        (lambda p: Rotated(p, 0.1), "`inner` must be a torch.optim.Optimizer; got .Parameter"),
         (lambda p: Rotated(torch.optim.SGD(p), -0.1), "`rotation` must be finite and >= 0; got -0.1"),
         (lambda p: Rotated(torch.optim.SGD(p), rotsim.AdamL2(lr=0.1, weight_decay=0.1)), "depends on the gradient"),
     ],
