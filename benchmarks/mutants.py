@@ -50,7 +50,7 @@ MODULES = ["comparison", "statistics", "windows", "diagnosis", "evidence", "bala
 #: Those that are quick to start and to run first.
 TESTS = [f"tests/test_{name}.py" for name in (
     "statistics", "comparison", "thresholds", "evidence", "recorder_parts", "cli_values", "prediction_values", "scales",
-    "recorder", "recorder_additions", "recorder_adversary", "verdicts", "diagnosis",
+    "recorder", "recorder_additions", "recorder_adversary", "verdicts", "diagnosis", "sweeps", "maps", "tasks",
 )]  # fmt: skip
 LIBRARIES = [
     "pytest",

@@ -47,6 +47,11 @@ def test_the_rest_of_a_transient_is_that_of_a_course():
     assert found["transient"].item() == pytest.approx(np.exp(-2), rel=0.01)
 
 
+def test_decay_inside_the_gradient_is_not_lost_by_itself():
+    rates = {"lr": [1e-6, 1e-5], "weight_decay": [1e-3, 1e-2]}
+    assert "decay" in regimes(rotsim.Lion, rates) and "decay" not in regimes(rotsim.SGDM, rates)
+
+
 def test_a_map_has_a_panel_for_each_optimizer_and_marks_points():
     figure = rotsim.plot_map([rotsim.SGDM, rotsim.Lion(0.1, 0.1)], OVER, steps=500, points=[(0.1, 0.1)], dim=64)
     panels = figure.axes

@@ -167,6 +167,13 @@ def test_a_store_of_something_else_is_refused(tmp_path):
     assert (tmp_path / "folder" / "mine.txt").read_text() == "mine"
 
 
+def test_without_zarr_a_store_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("rotsim.sweeps.store.find_spec", lambda name: None)
+    with pytest.raises(InvalidInput, match=r"`store` needs zarr: pip install"):
+        rotsim.sweep(rotsim.SGDM, RATES, store=tmp_path / "s.zarr")
+    assert not (tmp_path / "s.zarr").exists()
+
+
 @pytest.mark.parametrize("kind", ["threads", "processes", "map"])
 def test_the_same_bits_wherever_cells_run(kind):
     arguments = dict(measure="simulate", weight_decay=0.1, dim=16, neurons=8, steps=2000)

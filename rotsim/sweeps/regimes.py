@@ -46,7 +46,8 @@ def regimes(
     Dataset
         What `rotsim.sweep` gives, and
 
-        ``decay``: share of the weights that decay takes in a step, lr·weight_decay.
+        ``decay``: share of the weights that decoupled decay takes in a step, lr·weight_decay. Decay that is part of the
+        gradient is not rounded by itself.
 
         ``leading_error``: relative error of the paper's norm or rotation, the larger.
 
@@ -64,12 +65,13 @@ def regimes(
     noise = ScaleInvariant() if gradient is None else gradient
     found = sweep(spec, over, gradient=noise, dim=dim, **fixed)
     paper = sweep(spec, over, "leading", dim=dim, **fixed)
-    rates: dict[str, Any] = {name: fixed.get(name, getattr(spec, name, None)) for name in ("lr", "weight_decay")}
-    for name in rates:
-        if name in found.coords:
-            array(f"over[{name!r}]", found[name].values, "be numbers")
-            rates[name] = found[name]
-    found["decay"] = (rates["lr"] * rates["weight_decay"]) + xr.zeros_like(found["norm"].fillna(0))
+    if spec.decay == "decoupled":
+        rates: dict[str, Any] = {name: fixed.get(name, getattr(spec, name, None)) for name in ("lr", "weight_decay")}
+        for name in rates:
+            if name in found.coords:
+                array(f"over[{name!r}]", found[name].values, "be numbers")
+                rates[name] = found[name]
+        found["decay"] = (rates["lr"] * rates["weight_decay"]) + xr.zeros_like(found["norm"].fillna(0))
     plain = found if isinstance(noise, ScaleInvariant) else sweep(spec, over, dim=dim, **fixed)
     errors = [np.abs(paper[name] / plain[name] - 1) for name in ("norm", "rotation")]
     found["leading_error"] = np.fmax(*errors)

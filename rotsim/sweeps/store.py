@@ -12,12 +12,13 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rotsim import files
-from rotsim.errors import DatasetError, shown
+from rotsim.errors import DatasetError, InvalidInput, shown
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -38,6 +39,8 @@ class Store:
 
     Raises
     ------
+    InvalidInput
+        If zarr is not installed.
     DatasetError
         If there is something else, or a store of another kind.
     OSError
@@ -45,6 +48,8 @@ class Store:
     """
 
     def __init__(self, path: str | os.PathLike[str], kind: dict[str, Any]) -> None:
+        if find_spec("zarr") is None:
+            raise InvalidInput('`store` needs zarr: pip install "rotsim[sweep]"')
         self.path = files.resolved(path)
         mark = self.path / _MARK
         wanted = {"schema": SCHEMA, **kind}
