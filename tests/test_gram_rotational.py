@@ -100,7 +100,7 @@ def walk_of_chain(optimizer, model, weights, seen):
     walk = specialised(gram_rotational._walk, "walk_on_given_noise", bound)
     scale = np.array([model.scale * (weights.size**-0.5 if orthogonal else 1.0)])
     neurons = Neurons(chain.slots, chain.norm_squared, np.zeros((1, 2), np.uint32), np.ones((1, 1)))
-    steps = Steps(1, table_of(optimizer), np.zeros((0, 0, 0)))
+    steps = Steps(1, table_of(optimizer), np.zeros((1, 1, 0)))
     walk((0, 1), neurons, steps, Windows(records, 1, 0), scale, orthogonal, None)
     return chain.slots[0, :, 0], records[0]
 

@@ -133,7 +133,7 @@ class Gradient(ABC):
 
     def given(self, step: np.ndarray, dtype: np.dtype[Any], weights: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Data for these steps, shape (len(step), neurons or 1, count); empty for noise models."""
-        return np.zeros((0, 0, 0), dtype)
+        return np.zeros((len(step), 1, 0), dtype)
 
     def power(self, dim: int) -> GradientPower:
         """E‖g‖² as a function of E‖w‖²; raises `InvalidInput` if the model has no such law."""

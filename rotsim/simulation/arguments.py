@@ -44,7 +44,7 @@ class Steps(NamedTuple):
         Number of the first, counted from 1.
     coefficients : ndarray, shape (steps, count)
         Of the optimizer, in the engine's format.
-    data : ndarray, shape (steps, neurons or 1, count) or (0, 0, 0)
+    data : ndarray, shape (steps, neurons or 1, count); count is 0 for noise models
         What `Gradient.given` supplies.
     """
 
