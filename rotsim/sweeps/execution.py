@@ -9,6 +9,8 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import count
 from queue import SimpleQueue
 from typing import Any
 
@@ -72,42 +74,30 @@ def run(
     ------
     list of (int, dict)
     """
-    count = min(workers or cores(), max(1, len(cells)))
+    processes = min(workers or cores(), max(1, len(cells)))
     done, seconds = 0, 0.0
     if executor is None:
-        for here in _lead(measure, cells, alone=count == 1):
-            done, seconds = done + len(here), _cost(seconds, here)
+        for here in _lead(measure, cells, alone=processes == 1):
+            done, seconds = done + len(here), here[-1][2]  # of the latest: the first of all compiles
             yield [(number, answer) for number, answer, _ in here]
         if done == len(cells):
             return
     rest = cells[done:]
-    batches = _batches(rest, seconds, count)
+    batches = _batches(rest, seconds, processes)
     if executor is None:
-        yield from _submitted(measure, batches, _Processes(count))
+        yield from _submitted(measure, batches, _Processes(processes))
     elif hasattr(executor, "submit"):
         yield from _submitted(measure, batches, executor)
-    elif hasattr(executor, "map"):
+    else:
         lazily = getattr(executor, "imap", executor.map)
-        answers = lazily(_Evaluate(measure), [[recipe for _, recipe in batch] for batch in batches])
+        answers = lazily(partial(evaluate, measure), [[recipe for _, recipe in batch] for batch in batches])
         for batch, found in zip(batches, answers, strict=True):
             yield [(number, answer) for (number, _), answer in zip(batch, found, strict=True)]
-    else:
-        raise InvalidInput(f"`executor` must have `submit` or `map`; got {shown(executor)}")
 
 
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class _Evaluate:
-    """`evaluate` for a measure, as a function that can be sent to another process."""
-
-    def __init__(self, measure: Measure) -> None:
-        self.measure = measure
-
-    def __call__(self, recipes: Sequence[Recipe]) -> list[Answer]:
-        return evaluate(self.measure, recipes)
 
 
 class _Processes:
@@ -144,11 +134,6 @@ def _lead(measure: Measure, cells: Sequence[Numbered], alone: bool) -> Iterator[
         yield [(number, answer, each) for (number, _), answer in zip(batch, answers, strict=True)]
 
 
-def _cost(before: float, here: Sequence[tuple[int, Answer, float]]) -> float:
-    """Seconds of one cell: of the latest, since the first of all compiles."""
-    return here[-1][2] if here else before
-
-
 def _batches(cells: Sequence[Numbered], seconds: float, workers: int) -> list[Sequence[Numbered]]:
     """Cells that are sent together, of about equal time, and several sets for each worker."""
     fitting = round(BATCH_SECONDS / seconds) if seconds > 0 else 1 + len(cells) // (16 * workers)
@@ -162,7 +147,7 @@ def _submitted(
     """Answers as they come from an executor; a batch whose worker was lost is given out again."""
     finished: SimpleQueue[Any] = SimpleQueue()
     running: dict[int, tuple[Any, Sequence[Numbered], int]] = {}
-    tickets = iter(range(1 << 62))
+    tickets = count()
 
     def start(batch: Sequence[Numbered], attempt: int) -> None:
         ticket = next(tickets)
