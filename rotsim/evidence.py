@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 WITHIN = 0.10
-CLOSE = 0.05  # of norm and rotation, where an average may begin: what is left fades while it goes on
-_SLOW = 0.9  # quantile of the gradient scales that sets the pace: large ones slow Adam+L2 and lengthen SGDM's way
+START_TOLERANCE = 0.05  # of norm and rotation, where an average may begin: what is left fades while it goes on
+_PACE_QUANTILE = 0.9  # of the gradient scales; it sets the pace: large ones slow Adam+L2 and lengthen SGDM's way
 _COMPLETE = 0.9  # share of the windows that must be finite for a neuron to count
 
 
@@ -292,16 +292,16 @@ def _relaxation(
     """Steps in which the norm relaxes, and steps to equilibrium from the first recorded norm."""
     if not initial_norm > 0:
         return float("nan"), float("nan")
-    gradient = ScaleInvariant(float(np.quantile(_rms(scale), _SLOW)))
+    gradient = ScaleInvariant(float(np.quantile(_rms(scale), _PACE_QUANTILE)))
     settled = equilibrium(optimizer, dim, gradient)
     relaxation = settled.relaxation_steps
     if not relaxation:  # a rotational variant
         return 0.0, 0.0
     if 2 * relaxation <= last:  # else the answer is far off, and an estimate will do
-        steps = steps_to_equilibrium(optimizer, dim, gradient, initial_norm, CLOSE)
+        steps = steps_to_equilibrium(optimizer, dim, gradient, initial_norm, START_TOLERANCE)
         return relaxation, max(relaxation, float(steps))
     excess = abs((initial_norm / settled.norm) ** 2 - 1)
-    return relaxation, relaxation * max(1.0, float(np.log(max(excess, 1e-9) / (2 * CLOSE))))
+    return relaxation, relaxation * max(1.0, float(np.log(max(excess, 1e-9) / (2 * START_TOLERANCE))))
 
 
 def _radial(late: dict[str, np.ndarray], theory: Theory[Any] | None, decay: float, dim: int) -> tuple[float, float]:

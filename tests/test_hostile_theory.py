@@ -96,7 +96,7 @@ def test_a_slow_approach_is_extrapolated(optimizer, factor, monkeypatch):
     """Against the count in the whole course; counts at faster rates alone, without their memories, do not agree."""
     start = factor * rotsim.equilibrium(optimizer, 64).norm
     whole = rotsim.steps_to_equilibrium(optimizer, 64, initial_norm=start)
-    monkeypatch.setattr(approach, "FOLLOWED", whole // 4)
+    monkeypatch.setattr(approach, "MAX_COURSE_STEPS", whole // 4)
     assert approach._followed(optimizer, 64, rotsim.ScaleInvariant(), start, 0.01)[0] is None
     assert rotsim.steps_to_equilibrium(optimizer, 64, initial_norm=start) == pytest.approx(whole, rel=0.02)
     faster = optimizer.with_rates(30 * optimizer.lr, 30 * optimizer.weight_decay)
@@ -190,7 +190,7 @@ def answer(draw):
 @pytest.mark.parametrize("seed", range(4))
 def test_random_calls(seed, monkeypatch):
     """No call raises anything else, warns, or answers with a number that cannot be; a good part is answered."""
-    monkeypatch.setattr(approach, "FOLLOWED", 5000)  # a time, not an answer
+    monkeypatch.setattr(approach, "MAX_COURSE_STEPS", 5000)  # a time, not an answer
     draw = random.Random(seed)
     found = [answer(draw) for _ in range(100)]
     assert False not in found
@@ -217,7 +217,7 @@ def test_commands_refuse_in_one_line(words, capsys):
 
 def test_memories_that_no_course_outlasts(monkeypatch, capsys):
     """The count is refused; the command prints the course all the same, and says what is not known."""
-    monkeypatch.setattr(approach, "FOLLOWED", 2000)
+    monkeypatch.setattr(approach, "MAX_COURSE_STEPS", 2000)
     with pytest.raises(rotsim.InvalidInput, match="cannot be extrapolated"):
         rotsim.steps_to_equilibrium(S(1e-4, 1e-4, momentum=1 - 1e-9), 64)
     words = ["predict", "sgdm", "--lr", "1e-4", "--weight-decay", "1e-4", "--momentum", "0.999999999", "--steps", "50"]

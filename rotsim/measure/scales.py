@@ -16,7 +16,7 @@ import torch
 from rotsim.dataset import NO_GRADIENT, PER_OCTAVE, UNKNOWN
 
 _BLOCK = 256  # steps between two copies off the device
-_APART = 16  # steps between the gradients whose angle is taken
+_PAIR_STEPS = 16  # between the gradients whose angle is taken
 
 
 class ScaleSampler:
@@ -77,13 +77,13 @@ class ScaleSampler:
                 self._rows[i] = self._rows[i].to(gradient.device)
             rows = gradient.index_select(0, self._rows[i]).flatten(1)
             parts.append(torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).to(device))
-            if self._steps % _APART == 0:
+            if self._steps % _PAIR_STEPS == 0:
                 now = torch.nn.functional.normalize(rows.float(), dim=1)
                 before, self._earlier[i] = self._earlier[i], now
                 cosine = torch.full_like(parts[-1], torch.nan) if before is None else torch.linalg.vecdot(now, before)
                 cosines.append(torch.where(parts[-1] > 0, cosine.to(device), torch.nan))
         self._running.append(torch.cat(parts))
-        if self._steps % _APART == 0:
+        if self._steps % _PAIR_STEPS == 0:
             self._cosines.append(torch.cat(cosines) ** 2)
         if len(self._running) == _BLOCK:
             self._flush()

@@ -29,7 +29,7 @@ AdamSpec = TypeVar("AdamSpec", AdamW, AdamL2)
 QUADRATURE = 1e-6  # relative error of the grid in ζ
 LEAST_BETA2 = 1e-12  # β2 below this is as good as 0
 MAX_SWEEPS = 30  # of v and of what depends on it
-CLOSE = 1e-13  # relative change of v at which they end
+SWEEP_TOLERANCE = 1e-13  # relative change of v at which they end
 
 
 class Adam(Departing[AdamSpec]):
@@ -129,7 +129,7 @@ class Adam(Departing[AdamSpec]):
                 # of λw, where it meets an overlap as this walk has it: else v might be negative
                 power = decay**2 * (norm_squared / dim if law.homogeneity else walk.norm_squared * noise / v)
                 before, v = v, noise - along + power + (0.0 if law.homogeneity else 2 * decay * overlap)
-                if abs(v / before - 1) < CLOSE:
+                if abs(v / before - 1) < SWEEP_TOLERANCE:
                     break
             moving = (along + power) / noise
             return SteadyState(dim * walk.norm_squared * noise / v, walk.one_minus_cosine, model_error=moving)

@@ -38,14 +38,14 @@ from rotsim.theory.damped import GHOSTS, POINTS, SIDE, SPACING, beyond, integral
 from rotsim.theory.record import kernel, record_step
 
 PARTS = 40
-_FAR = 5.5  # deviations, the largest |w| of a part
+_MAX_DEVIATIONS = 5.5  # of the largest |w| of a part
 # Split when the decay yet to come has this share of v, one again when that times the share of E‖w‖² that goes back to
 # the start is below the second. Chosen by hand; in five predictions of 3000 steps, half or twice of either moved
 # results by at most 1.5 % of the error declared.
 _SPLIT, _MERGED = 0.05, 1e-3
 MOST_SPLIT = 50_000  # steps in parts that are followed, some six seconds
-_GONE = 1e-14  # E e^(-ζv) below which a point is given up
-_STEEP = 4.0  # E e^(-ζv) falling by more from point to point is not resolved: ratios to it are held there
+_LEAST_EXPECTATION = 1e-14  # E e^(-ζv) below which a point is given up
+_MAX_RATIO = 4.0  # E e^(-ζv) falling by more from point to point is not resolved: ratios to it are held there
 _WEIGHT, _W, _M, _WW, _WM, _MM = range(6)  # rows: E e^(-ζv), and under it moments about the part's mean
 
 # The maps of one step, generated from derivations.damped.
@@ -65,7 +65,7 @@ def parts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     node, by = scipy.special.roots_legendre(PARTS)
     unit = (node + 1) / 2
-    point, share = _FAR * unit**1.5, by * np.sqrt(unit)
+    point, share = _MAX_DEVIATIONS * unit**1.5, by * np.sqrt(unit)
     share *= np.exp(-(point**2) / 2)
     degrees = np.polynomial.legendre.legvander(node, PARTS // 2 - 1)
     coarse = np.zeros(PARTS)
@@ -103,7 +103,7 @@ def _absorb(rows, count, zeta, centre, decay, beta1, beta2, dim, gradient):  # t
             closed_forms.damped_momentum_square(decay, beta1, beta2, wm, mm, zeta[k], pull) + new_m * new_m
         )
     centre[1] = new_m0
-    while count > 2 * SIDE and rows[_WEIGHT, count] < _GONE:
+    while count > 2 * SIDE and rows[_WEIGHT, count] < _LEAST_EXPECTATION:
         for row in range(6):
             rows[row, count] = 0.0
         count -= 1
@@ -152,7 +152,7 @@ def _move(rows, count, centre, coupled, lr, decay, step, integrals):  # type: ig
     centre[0] = closed_forms.moved_weight(lr, decay, step, centre[0], mean)
     last = count
     for k in range(1, count if coupled else 1):
-        if rows[_WEIGHT, k] > _STEEP * rows[_WEIGHT, k + 1]:
+        if rows[_WEIGHT, k] > _MAX_RATIO * rows[_WEIGHT, k + 1]:
             last = k
             break
     for k in range(last + 1, count + 1):

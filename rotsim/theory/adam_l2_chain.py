@@ -55,7 +55,7 @@ _REACH = 11.0  # deviations of y up to which integrals go
 _STEP = 0.125  # of asinh: the integrands are analytic within π/4 of the real axis
 _RESOLVED = 1e-10  # share of x that a step takes away; below it all is proportional to that, and 1 less it is rounded
 _RAISE = 1.5  # less is as good as one
-_FOLLOWED = 1e6  # steps over which what is not resolved is followed; its memory is gone well before
+_MAX_UNRESOLVED_STEPS = 1e6  # steps over which what is not resolved is followed; its memory is gone well before
 
 
 @lru_cache(maxsize=4096)
@@ -294,7 +294,7 @@ def fallen(h: float, beta1: float, beta2: float, lag: int, eps: float = 0.0) -> 
     """
     raised = _raised(h, 1.0, eps)
     if raised > _RAISE:  # in proportion, until so much has gone that the rest falls exponentially
-        followed = min(lag, int(_FOLLOWED))
+        followed = min(lag, int(_MAX_UNRESOLVED_STEPS))
         gone = fallen(h * raised, beta1, beta2, followed, eps)
         return -expm1(log1p(-gone) / raised * (lag / max(followed, 1)))
     beta2, settled = max(beta2, _SMALLEST), steady(h, beta1, beta2, eps=eps)

@@ -1,8 +1,8 @@
 r"""Steps to equilibrium: counted in the predicted course, or, where that is too long to follow, in faster ones.
 
-A course is followed for up to `FOLLOWED` steps. Rates so small that it is not settled by then leave everything but ‖w‖
-at rest beside it, and ‖w‖ knows the rates only as their product with the step number. So lr and weight decay √k times
-as large lead to the same equilibrium in about 1/k of the steps:
+A course is followed for up to `MAX_COURSE_STEPS` steps. Rates so small that it is not settled by then leave everything
+but ‖w‖ at rest beside it, and ‖w‖ knows the rates only as their product with the step number. So lr and weight decay
+√k times as large lead to the same equilibrium in about 1/k of the steps:
 
 .. math::
     n(k) = \frac{a}{k} + b + c\,k + \dots
@@ -25,7 +25,7 @@ from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import equilibrium
 from rotsim.theory.prediction import predict
 
-FOLLOWED = 500_000  # steps of a course, a second or two
+MAX_COURSE_STEPS = 500_000  # a second or two
 SHARPEST = 1e-6  # courses are no more exact than that
 _RECORDS = 20_000  # windows of a course, and so the resolution of a count
 _BEYOND = 5.0  # relaxation times after which a course is over, apart from those that the wanted share takes
@@ -74,10 +74,10 @@ def steps_to_equilibrium(
     steps, halfway = _followed(optimizer, dim, gradient, start, share)
     if steps is None:
         rest = _extrapolated(optimizer, dim, gradient, halfway, share)
-        steps = None if rest is None else FOLLOWED // 2 + rest
+        steps = None if rest is None else MAX_COURSE_STEPS // 2 + rest
     if steps is None:
         raise InvalidInput(
-            f"{optimizer.describe()} is not within {share:g} of equilibrium after {FOLLOWED} steps from "
+            f"{optimizer.describe()} is not within {share:g} of equilibrium after {MAX_COURSE_STEPS} steps from "
             f"`initial_norm` {start:g}, and how many more it takes cannot be extrapolated: it depends on more than "
             "lr * weight_decay. Start nearer to the equilibrium norm, or use betas with a shorter memory"
         )
@@ -87,11 +87,11 @@ def steps_to_equilibrium(
 def _followed(
     optimizer: Optimizer, dim: int, gradient: Gradient, start: float, share: float
 ) -> tuple[int | None, float]:
-    """Steps until a course of at most `FOLLOWED` is settled, None if it is not; and the norm halfway."""
+    """Steps until a course of at most `MAX_COURSE_STEPS` is settled, None if it is not; and the norm halfway."""
     goal = equilibrium(optimizer, dim, gradient)
     whole = (goal.relaxation_steps + 1 / (1 - max(optimizer.averages))) * (_BEYOND - log(share)) + 100
     while True:
-        steps = min(ceil(whole), FOLLOWED)
+        steps = min(ceil(whole), MAX_COURSE_STEPS)
         cut = steps < whole  # its end is no equilibrium, and it is compared with that of theory
         window = max(1, steps // _RECORDS)
         course = predict(optimizer, dim, gradient, steps, start, record_every=window)
@@ -106,7 +106,7 @@ def _followed(
         inside = min(goal.relaxation_steps, steps / 10) if cut else goal.relaxation_steps * _BEYOND
         if arrived and steps - settled >= inside:
             return settled, nan
-        if steps == FOLLOWED:
+        if steps == MAX_COURSE_STEPS:
             return None, float(course["norm"][0, len(outside) // 2])
         whole *= 2
 
@@ -118,7 +118,7 @@ def _extrapolated(optimizer: Optimizer, dim: int, gradient: Gradient, start: flo
         return None
     # a norm that is far too long falls at half its rate near equilibrium, or faster
     whole = goal.relaxation_steps * (_BEYOND - log(share) + 4 * max(0.0, log(start / goal.norm)))
-    slowest = max(1.0, whole / (FOLLOWED / 2))
+    slowest = max(1.0, whole / (MAX_COURSE_STEPS / 2))
     counts = []
     for faster in (slowest, 2 * slowest, 4 * slowest):
         rates = optimizer.lr * sqrt(faster), optimizer.weight_decay * sqrt(faster)
@@ -131,4 +131,4 @@ def _extrapolated(optimizer: Optimizer, dim: int, gradient: Gradient, start: flo
     growing = alone / 2 - near
     memories = counts[0] - alone - growing
     steps = alone * slowest + memories + growing / slowest
-    return round(steps) if slowest * abs(alone - 2 * near) <= _EXTRAPOLATED * (FOLLOWED / 2 + steps) else None
+    return round(steps) if slowest * abs(alone - 2 * near) <= _EXTRAPOLATED * (MAX_COURSE_STEPS / 2 + steps) else None

@@ -33,12 +33,12 @@ from rotsim.theory.damped import POINTS, SIDE, integral, lay, tables, widen
 from rotsim.theory.memory import CorrelatedUpdate
 
 _SPACING = 0.03  # of log s in the table: a cubic between its points is off by 1e-8
-_FIRST = 1e-9  # s v below which nothing is damped
-_FORGOTTEN = 25.0  # e^-25 of a memory is left out
-_GONE = 1e-20  # E e^(-ζv) below which a point is given up
+_LEAST_DAMPING = 1e-9  # s v below which nothing is damped
+_MEMORY_EXPONENT = 25.0  # e^-25 of a memory is left out
+_LEAST_EXPECTATION = 1e-20  # E e^(-ζv) below which a point is given up
 _SMALLEST = 1e-12  # β2 below this is as good as 0
-_FOLLOWED = 300  # lags at most, beyond the memory of m, until a shift's covariance is geometric
-_APART = 1e-3  # roots closer than this count as one
+_MAX_LAGS = 300  # beyond the memory of m, until a shift's covariance is geometric
+_LEAST_ROOT_GAP = 1e-3  # roots closer than this count as one
 #: rows: E e^(-ζv), and under it covariances, then means for a shift of one; f is m at the earlier time
 _WEIGHT, _ZZ, _ZM, _MM, _ZF, _MF, _Z, _M, _F = range(9)
 _SHIFTED_Z, _SHIFTED_M, _AGED = 4, 5, 7  # columns of the table after the first four: means of z and m, and by age
@@ -107,7 +107,7 @@ def signal_update(beta1: float, beta2: float, signal_ratio: float) -> tuple[floa
 
 
 def _lags(beta1: float, correlation: float) -> int:
-    return max(1, int(np.ceil(_FORGOTTEN / -np.log(max(beta1, abs(correlation), 1e-9)))))
+    return max(1, int(np.ceil(_MEMORY_EXPONENT / -np.log(max(beta1, abs(correlation), 1e-9)))))
 
 
 def _solve(
@@ -119,12 +119,12 @@ def _solve(
     spacing = rate / chains * stride
     zeta = np.zeros(POINTS + 1)
     lay(zeta, 1 / beta2)  # a step moves points by 1/β2 before others enter
-    points = int(np.log(2 * zeta[-1] / _FIRST) / spacing) + 4
+    points = int(np.log(2 * zeta[-1] / _LEAST_DAMPING) / spacing) + 4
     table = np.zeros((points, 8))
     _fill(beta1, beta2, correlation, shift, chains, stride, spacing, table)
     lags = _lags(beta1, correlation)
     if shift != 0:  # v, remembered beyond m, goes on; in the end as β2^k
-        lags = max(lags, min(_lags(beta2, 0.0), _FOLLOWED))
+        lags = max(lags, min(_lags(beta2, 0.0), _MAX_LAGS))
     inner, covariance = np.zeros((lags + 1, POINTS + 1)), np.zeros(lags + 1)
     by = tables()
     room = np.zeros(POINTS + 1), np.zeros((1, 9, POINTS + 1)), np.zeros(1, dtype=np.int64), np.zeros(POINTS + 1)
@@ -144,8 +144,8 @@ def _answer(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The numerator's share of the answer, known, and two of v's, which have its sum and mean age (lstsq: or one)."""
     of_v = np.array([beta2 * correlation, beta2 * beta1])
-    if abs(of_v[0] - of_v[1]) < _APART:
-        of_v[1] += _APART if of_v[1] < 0.5 else -_APART
+    if abs(of_v[0] - of_v[1]) < _LEAST_ROOT_GAP:
+        of_v[1] += _LEAST_ROOT_GAP if of_v[1] < 0.5 else -_LEAST_ROOT_GAP
     matrix = np.array([1 / (1 - of_v), of_v / (1 - of_v) ** 2])
     owed = np.array([inverse - response, inverse * beta1 / (1 - beta1) - age])
     size = np.linalg.lstsq(matrix, owed, rcond=1e-12)[0] / (1 - of_v)
@@ -178,7 +178,7 @@ def _fill(beta1, beta2, correlation, shift, chains, stride, spacing, table):  # 
             weight, zz, zm, mm = row[0], row[1], row[2], row[3]
             z, m, aged_z, aged_m = row[4], row[5], row[6], row[7]
         for step in range(stride):
-            zeta = _FIRST * np.exp(q * spacing) * beta2 ** (stride - 1 - step)
+            zeta = _LEAST_DAMPING * np.exp(q * spacing) * beta2 ** (stride - 1 - step)
             share, pull, mz, zz, zm, mm = _absorb(correlation, beta1, beta2, zeta, zz, zm, mm)
             weight *= share
             # shifts of all gradients, and by their age: they have all become one step older
@@ -197,8 +197,8 @@ def _fill(beta1, beta2, correlation, shift, chains, stride, spacing, table):  # 
 def _look_up(table, s, spacing, out):  # type: ignore[no-untyped-def]
     """The table at any s: a cubic in log s."""
     q, x = 1, 0.0
-    if s > _FIRST:
-        x = np.log(s / _FIRST) / spacing
+    if s > _LEAST_DAMPING:
+        x = np.log(s / _LEAST_DAMPING) / spacing
         q = min(max(int(x), 1), len(table) - 3)
     f = min(x - q, 1.0)
     before, here = -f * (f - 1) * (f - 2) / 6, (f + 1) * (f - 1) * (f - 2) / 2
@@ -221,12 +221,12 @@ def _carry(  # type: ignore[no-untyped-def]
             row[_WEIGHT, k], row[_ZZ, k], row[_ZM, k], row[_MM, k] = start[0], start[1], start[2], start[3]
             row[_ZF, k], row[_MF, k] = start[2], start[3]
             row[_Z, k], row[_M, k], row[_F, k] = start[_SHIFTED_Z], start[_SHIFTED_M], start[_SHIFTED_M]
-        if row[_WEIGHT, 0] < _GONE:
+        if row[_WEIGHT, 0] < _LEAST_EXPECTATION:
             continue
         for lag in range(len(inner)):
             if lag > 0:
                 count = counts[0]
-                while count > 2 * SIDE and row[_WEIGHT, count] < _GONE:
+                while count > 2 * SIDE and row[_WEIGHT, count] < _LEAST_EXPECTATION:
                     count -= 1
                 counts[0] = count
                 for k in range(1, POINTS + 1):

@@ -30,7 +30,7 @@ from rotsim.theory.walk import decoupled, fallen
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
-CLOSE = 1e-13  # relative change of the sign's slope at which it has settled
+SLOPE_TOLERANCE = 1e-13  # relative change of the sign's slope at which it has settled
 MAX_SWEEPS = 100
 
 
@@ -120,7 +120,7 @@ class LionTheory(Departing[Lion]):
             if not 0 < total < np.inf:
                 return DIVERGED
             before, slope = slope, float(closed_forms.sign_slope(total))
-            if abs(slope / before - 1) < CLOSE:
+            if abs(slope / before - 1) < SLOPE_TOLERANCE:
                 break
         square = closed_forms.lion_radial_norm_squared(*hyper, 1.0, slope, unmoved, strength * slope)
         left = closed_forms.lion_left_of_a_sign(slope, sqrt(mean))

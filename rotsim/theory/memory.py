@@ -28,7 +28,7 @@ import scipy
 from rotsim.theory.fixed_point import bracketed_root
 from rotsim.theory.steady import SteadyState
 
-CLOSE = 1e-13  # of the size of a step, and of its logarithm
+SIZE_TOLERANCE = 1e-13  # of the size of a step, and of its logarithm
 MAX_LOG_SIZE = 20.0
 
 
@@ -184,7 +184,7 @@ def unit_steps(
         return float(np.log(moved * walk.norm_squared / lr**2))
 
     size = 0.0
-    if abs(excess(0.0)) > CLOSE:
-        size = bracketed_root(excess, -MAX_LOG_SIZE, 1.0, xtol=CLOSE)
+    if abs(excess(0.0)) > SIZE_TOLERANCE:
+        size = bracketed_root(excess, -MAX_LOG_SIZE, 1.0, xtol=SIZE_TOLERANCE)
     walk, pulled = scaled(float(np.exp(size)))
     return walk, float(pulled**2 * walk.norm_squared * np.pi / 2)
