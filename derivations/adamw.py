@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sympy import Eq, Expr, Integer, Matrix, S, Sum, oo, simplify, sqrt
+from sympy import Eq, Expr, Integer, Matrix, Sum, oo, simplify, sqrt
 
 from derivations import lag, linear
 from derivations.algebra import (
@@ -18,38 +18,7 @@ from derivations.algebra import (
     vanishes,
 )
 from derivations.formula import step
-from derivations.symbols import (
-    W_,
-    W_0,
-    C,
-    E,
-    G,
-    T,
-    W,
-    W_new,
-    a,
-    beta1,
-    beta2,
-    c,
-    delta,
-    equation,
-    eta,
-    expand_parts,
-    j,
-    lamda,
-    m_,
-    norm_m,
-    p,
-    rho,
-    rho_new,
-    t,
-    tau,
-    theta,
-    theta_0,
-    u_,
-    v,
-    w_,
-)
+from derivations.symbols import *
 
 LIMIT = "lr * weight_decay < 1"
 
@@ -233,7 +202,7 @@ def correlated_gradients() -> tuple[Eq, ...]:
     of E w·m and E‖w‖² gives both in units of E‖m‖². The norm follows E‖m‖², which autocorrelation changes;
     the cosine is the one found for white noise, at any ηλ.
     """
-    norm, angle = linear.with_correlated_noise(a, S.Zero, beta1)
+    norm, angle = linear.with_correlated_noise(a, Integer(0), beta1)
     return equation(W / E(norm_m**2), norm), equation(1 - rho, angle)
 
 

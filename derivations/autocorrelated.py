@@ -6,41 +6,11 @@ from functools import cache
 from types import ModuleType
 
 from sympy import Eq, Expr, Function, Integer, Pow, Rational, Sum, Symbol, oo, powsimp, simplify
-from sympy import S as Singleton
 
 from derivations import adam_l2, adamw, linear, lion, sgdm
 from derivations.algebra import fixed_point, geometric_sum, raised, tidy, vanishes
 from derivations.formula import step
-from derivations.symbols import (
-    F_0,
-    A,
-    C,
-    E,
-    F,
-    S,
-    W,
-    a,
-    alpha,
-    beta,
-    beta1,
-    c_,
-    delta,
-    epsilon,
-    equation,
-    eta,
-    expand_parts,
-    g_,
-    i,
-    j,
-    k,
-    l_,
-    m_,
-    p,
-    phi,
-    rho,
-    t,
-    w_,
-)
+from derivations.symbols import *
 
 _R, _kappa, _b, _B, _h = (Function(name) for name in ("R", "kappa", "b", "B", "h"))
 _d = Symbol("d", positive=True)
@@ -234,13 +204,13 @@ def first_order_factor() -> Eq:
 @cache
 def _adamw(projected: bool) -> linear.Autocorrelated:
     walk = linear.projected_walk if projected else linear.free_walk
-    return walk(a, Singleton.Zero, beta1, 1 - beta1, phi)
+    return walk(a, Integer(0), beta1, 1 - beta1, phi)
 
 
 @cache
 def _sgdm(projected: bool) -> linear.Autocorrelated:
     walk = linear.projected_walk if projected else linear.free_walk
-    return walk(Singleton.One, delta / eta, alpha, Singleton.One, phi)
+    return walk(Integer(1), delta / eta, alpha, Integer(1), phi)
 
 
 @step

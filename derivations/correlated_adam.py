@@ -2,41 +2,12 @@
 
 from __future__ import annotations
 
-from sympy import Eq, Expr, Function, Integral, Rational, S, Sum, Symbol, exp, oo, pi, solve, sqrt, symbols
+from sympy import Eq, Expr, Function, Integer, Integral, Rational, Sum, Symbol, exp, oo, pi, solve, sqrt, symbols
 
 from derivations import autocorrelated, damped, linear, second_moment
 from derivations.algebra import vanishes
 from derivations.formula import step
-from derivations.symbols import (
-    E,
-    a,
-    beta1,
-    beta2,
-    c_joint,
-    c_one,
-    c_two,
-    delta,
-    epsilon,
-    equation,
-    eta,
-    f_mean,
-    j,
-    k,
-    lamda,
-    m_,
-    m_power,
-    n_mean,
-    phi,
-    t,
-    u_,
-    v_,
-    w_,
-    y_,
-    y_power,
-    z_,
-    z_power,
-    zeta,
-)
+from derivations.symbols import *
 
 _f, _h, _G, _K = (Function(name) for name in "fhGK")
 _s, _r, _shift = symbols("s r x_0", positive=True)
@@ -236,7 +207,7 @@ def _with_pull(pull: Expr, memory: Expr, correlation: Expr, kept: Expr, step: Ex
 
 
 def _free_walk() -> bool:
-    found = _with_pull(S.Zero, beta1, phi, a, eta)
+    found = _with_pull(Integer(0), beta1, phi, a, eta)
     return vanishes(found.square - autocorrelated.adamw_free_norm_squared().rhs / Symbol("C", positive=True)) and (
         vanishes(found.one_minus_cosine - autocorrelated.adamw_free_one_minus_cosine().rhs)
     )
@@ -244,7 +215,7 @@ def _free_walk() -> bool:
 
 def _projected_walk() -> bool:
     """In exact arithmetic at two points, one of them with anticorrelated gradients."""
-    projected = linear.projected_walk(a, S.Zero, beta1, 1 - beta1, phi)
+    projected = linear.projected_walk(a, Integer(0), beta1, 1 - beta1, phi)
     points = ((Rational(1, 3), Rational(1, 2), Rational(1, 5)), (Rational(3, 4), Rational(-2, 5), Rational(1, 20)))
     for memory, correlation, decay in points:
         at = {delta: decay, a: 1 - decay, beta1: memory, phi: correlation, eta: 1}
@@ -254,7 +225,7 @@ def _projected_walk() -> bool:
         square *= 1 - share  # there it is in units of what projection leaves, here of z
         size = sqrt(share / square)
         for c in (size, -size):
-            found = _with_pull(-c, memory, correlation, 1 - decay, S.One)
+            found = _with_pull(-c, memory, correlation, 1 - decay, Integer(1))
             if found.square == square and found.overlap == c * square:
                 break
         else:

@@ -4,52 +4,28 @@ from __future__ import annotations
 
 from functools import cache
 
-from sympy import Eq, Expr, Function, Integral, Matrix, Poly, S, Symbol, exp, integrate, log, oo, pi, simplify, sqrt
+from sympy import (
+    Eq,
+    Expr,
+    Function,
+    Integer,
+    Integral,
+    Matrix,
+    Poly,
+    Symbol,
+    exp,
+    integrate,
+    log,
+    oo,
+    pi,
+    simplify,
+    sqrt,
+)
 
 from derivations import adam_l2, linear, second_moment
 from derivations.algebra import vanishes
 from derivations.formula import expression, step
-from derivations.symbols import (
-    K_0,
-    C,
-    E,
-    Gamma,
-    Q_y,
-    a,
-    b_y,
-    beta1,
-    beta2,
-    c,
-    c_04,
-    c_13,
-    c_22,
-    c_31,
-    equation,
-    expand_parts,
-    f_w,
-    g_,
-    h,
-    lamda,
-    m_,
-    m_mean,
-    m_power,
-    q_m,
-    q_v,
-    sigma,
-    t,
-    u_,
-    u_m,
-    v,
-    v_,
-    w_,
-    w_mean,
-    w_power,
-    x_m,
-    y,
-    y_,
-    y_power,
-    zeta,
-)
+from derivations.symbols import *
 
 _f = Function("f")
 _x = Symbol("x", positive=True)
@@ -296,7 +272,7 @@ def checks() -> list[tuple[str, bool]]:
         ("a whole power: ∫ e^(-xv) over x > ζ", vanishes(
             integrate(exp(-_x * v), (_x, zeta, oo)) - exp(-zeta * v) / v)),
         ("a Gaussian weight leaves 1/√Q", vanishes(
-            expand_parts(weight_left().rhs, (thinning(),)) - _weighted(S.One).subs(sigma, sqrt(y_power)))),
+            expand_parts(weight_left().rhs, (thinning(),)) - _weighted(Integer(1)).subs(sigma, sqrt(y_power)))),
         ("beside it a mean leaves its own factor, and 1/Q of itself", _mean_by_integration()),
         ("means and covariances under it, by integration", _by_integration()),
         ("without decay: E e^(-ζv) is P of the second moment", vanishes(share.subs(y_power, 1) - newest)),
@@ -313,7 +289,7 @@ def checks() -> list[tuple[str, bool]]:
     ]  # fmt: skip
 
 
-def _weighted(inside: Expr, mean: Expr = S.Zero) -> Expr:
+def _weighted(inside: Expr, mean: Expr = Integer(0)) -> Expr:
     """E[inside(ξ) e^(-bξ²/2)] for ξ of variance σ², not normalised."""
     density = exp(-((_xi - mean) ** 2) / (2 * sigma**2)) / sqrt(2 * pi * sigma**2)
     positive = Symbol("b", positive=True)
@@ -323,7 +299,7 @@ def _weighted(inside: Expr, mean: Expr = S.Zero) -> Expr:
 
 def _mean_by_integration() -> bool:
     mean, q = Symbol("mu", positive=True), 1 + b_y * sigma**2
-    left, first = _weighted(S.One, mean), _weighted(_xi, mean)
+    left, first = _weighted(Integer(1), mean), _weighted(_xi, mean)
     factor = weight_left_by_a_mean().rhs.subs({w_mean: mean / lamda, Q_y: q})
     return bool(simplify(left * sqrt(q) / factor - 1) == 0 and simplify(first / left - mean / q) == 0)
 
@@ -332,7 +308,7 @@ def _by_integration() -> bool:
     """Two variables that are i·y and j·y plus independent parts: the weight changes y alone."""
     i, j, rest, mean = (Symbol(name, positive=True) for name in ("i", "j", "c_0", "mu"))
     q = 1 + b_y * sigma**2
-    total = _weighted(S.One, mean)
+    total = _weighted(Integer(1), mean)
     first, square = (simplify(_weighted(_xi**power, mean) / total) for power in (1, 2))
     by_rule = _left(i * sigma**2, j * sigma**2, i * j * sigma**2 + rest).subs(Q_y, q)
     moved = _mean_left(Symbol("m_0"), i * sigma**2).subs({Q_y: q, w_mean: mean / lamda})

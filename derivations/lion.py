@@ -33,38 +33,7 @@ from derivations.algebra import (
     vanishes,
 )
 from derivations.formula import expression, step
-from derivations.symbols import (
-    W_,
-    W_0,
-    C,
-    E,
-    S,
-    W,
-    W_new,
-    a,
-    beta1,
-    beta2,
-    c,
-    c_,
-    delta,
-    equation,
-    eta,
-    expand_parts,
-    g_,
-    gamma_0,
-    gamma_k,
-    j,
-    k,
-    lamda,
-    m_,
-    n,
-    rho,
-    rho_new,
-    t,
-    tau,
-    theta,
-    w_,
-)
+from derivations.symbols import *
 
 LIMIT = "lr * weight_decay < 1"
 

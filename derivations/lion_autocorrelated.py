@@ -8,29 +8,7 @@ from derivations import lion
 from derivations.algebra import geometric_sum, tidy, vanishes
 from derivations.autocorrelated import random_walk, shift
 from derivations.formula import follow, step
-from derivations.symbols import (
-    B_0,
-    S,
-    a,
-    b_0,
-    beta1,
-    beta2,
-    c_m,
-    d_m,
-    delta,
-    equation,
-    eta,
-    expand_parts,
-    gamma_0,
-    gamma_k,
-    j,
-    k,
-    l_,
-    phi,
-    q,
-    theta,
-    varsigma,
-)  # fmt: skip
+from derivations.symbols import *
 
 _R, _kappa, _b, _B, _h = (Function(name) for name in ("R", "kappa", "b", "B", "h"))
 _d = Symbol("d", positive=True)

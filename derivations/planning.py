@@ -9,23 +9,7 @@ from sympy import Eq, Expr, Symbol, pi, powsimp, simplify, solve, sqrt
 from derivations import adam_l2, adamw, lion, sgdm
 from derivations.algebra import tidy, vanishes
 from derivations.formula import Step, generated, step
-from derivations.symbols import (
-    C,
-    G,
-    W,
-    alpha,
-    beta1,
-    beta2,
-    equation,
-    eta,
-    f_B,
-    f_T,
-    gamma_0,
-    lamda,
-    p,
-    tau,
-    theta,
-)
+from derivations.symbols import *
 
 _FOR_IT = "for a wanted rotation and norm, to leading order."
 

@@ -5,54 +5,12 @@ from __future__ import annotations
 from functools import cache
 from types import ModuleType
 
-from sympy import Eq, Expr, Function, Integer, Matrix, Poly, S, Symbol, factor, pi, powsimp, sign, simplify, solve, sqrt
+from sympy import Eq, Expr, Function, Integer, Matrix, Poly, Symbol, factor, pi, powsimp, sign, simplify, solve, sqrt
 
 from derivations import adam_l2, adamw, linear, lion, lion_autocorrelated, sgdm
 from derivations.algebra import expansion, tidy, vanishes
 from derivations.formula import expression, generated, step
-from derivations.symbols import (
-    I_0,
-    I_1,
-    W_0,
-    C,
-    E,
-    P,
-    P_g,
-    W,
-    a,
-    alpha,
-    beta,
-    beta1,
-    beta2,
-    c_,
-    delta,
-    equation,
-    eta,
-    expand_parts,
-    g_,
-    g_W,
-    gamma_0,
-    lamda,
-    m_,
-    m_square,
-    norm_m,
-    p,
-    phi,
-    q,
-    rho,
-    t,
-    theta,
-    theta_0,
-    u_,
-    v,
-    varrho,
-    varsigma,
-    w_,
-    w_square,
-    x_e,
-    z_theta,
-)
-from derivations.symbols import S as S_
+from derivations.symbols import *
 
 LIMIT = "lr * weight_decay < 1"
 
@@ -339,7 +297,7 @@ generated(
 
 def checks() -> list[tuple[str, bool]]:
     """The claims of the walk-through that sympy can prove, each with its verdict."""
-    coupled_norm, coupled_angle = linear.with_correlated_noise(S.One, delta / eta + P, alpha)
+    coupled_norm, coupled_angle = linear.with_correlated_noise(Integer(1), delta / eta + P, alpha)
     norm_ratio, angle_ratio = (step.rhs for step in effective_decay())
     _, angle = stationarity()
     return [
@@ -354,7 +312,7 @@ def checks() -> list[tuple[str, bool]]:
         ("Lion: the three moments at rest fulfil their equations", _lion_at_rest()),
         ("Lion, P = 0: the norm of the linearised sum", vanishes(
             expression(__name__, "lion_radial_norm_squared").subs(P, 0) - lion.exact_norm_squared().rhs.subs(
-                S_, lion_autocorrelated.lion_linear_sum().rhs.subs(
+                S, lion_autocorrelated.lion_linear_sum().rhs.subs(
                     q, lion_autocorrelated.overlap_ratio().subs(phi, 0)) * varsigma**2 * pi / 2
                 * lion.variance().rhs + x_e))),
         ("Lion, P = 0: the variance of white noise", vanishes(

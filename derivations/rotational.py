@@ -11,36 +11,7 @@ from sympy import Eq, Expr, Function, IndexedBase, Matrix, Symbol, cos, pi, seri
 from derivations import adamw, lion, sgdm, transient
 from derivations.algebra import expansion, geometric_sum, scale_exponent, scaling_factor, tidy, vanishes
 from derivations.formula import follow, step
-from derivations.symbols import (
-    K_0,
-    E,
-    X_u,
-    a,
-    a_turn,
-    alpha,
-    beta,
-    beta1,
-    c,
-    delta,
-    equation,
-    eta,
-    expand_parts,
-    gamma,
-    gamma_0,
-    h,
-    j,
-    k,
-    kappa,
-    lamda,
-    n_free,
-    phi,
-    rho,
-    s_u,
-    t,
-    theta,
-    vartheta,
-    y,
-)
+from derivations.symbols import *
 
 _X, _s = IndexedBase("X"), IndexedBase("s")
 _r, _norm = Function("r"), Function("‖w‖")

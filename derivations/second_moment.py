@@ -7,11 +7,11 @@ from sympy import (
     Eq,
     Expr,
     Function,
+    I,
     Integer,
     Integral,
     Product,
     Rational,
-    S,
     Sum,
     Symbol,
     asin,
@@ -30,25 +30,7 @@ from sympy import (
 
 from derivations.algebra import geometric_sum, tidy, vanishes
 from derivations.formula import step
-from derivations.symbols import (
-    E,
-    a,
-    beta1,
-    beta2,
-    c_v,
-    equation,
-    g_,
-    i,
-    j,
-    k,
-    m_power,
-    n,
-    s_v,
-    sigma,
-    t,
-    v,
-    x_root,
-)
+from derivations.symbols import *
 
 _m, _v, _u, _d, _c = (Function(name) for name in ("m", "v", "u", "d", "c"))
 _P, _S, _D, _K, _kappa = (Function(name) for name in ("P", "S", "D", "K", "kappa"))
@@ -365,7 +347,7 @@ def _at_rest(recursions: tuple[Eq, ...]) -> list[Expr]:
 
 
 def _tidy_terms(expression: Expr) -> Expr:
-    return sum((tidy(simplify(term)) for term in expression.as_ordered_terms()), S.Zero)
+    return sum((tidy(simplify(term)) for term in expression.as_ordered_terms()), Integer(0))
 
 
 @step
@@ -377,7 +359,7 @@ def even_grid() -> tuple[Eq, ...]:
     """
     return (
         equation(1 / sqrt(_s) * Derivative(_s, _y), simplify((sinh(_y) ** 2).diff(_y) / sinh(_y))),
-        equation(Symbol("y_0"), S.ImaginaryUnit * _singularity()),
+        equation(Symbol("y_0"), I * _singularity()),
         equation(Symbol("error"), exp(-2 * pi * _singularity() / _h)),
     )
 
@@ -472,7 +454,7 @@ def checks() -> list[tuple[str, bool]]:
             {s_v: v**2, c_v: m_power * v}) - 1)),
         ("ds/√s = 2 cosh y dy", vanishes(even_grid()[0].rhs - 2 * cosh(_y))),
         ("the nearest singularity is π/4 from the real axis", _singularity() == pi / 4
-            and simplify(sinh(S.ImaginaryUnit * _singularity()) ** 2) == -Rational(1, 2)),
+            and simplify(sinh(I * _singularity()) ** 2) == -Rational(1, 2)),
         ("the sum over lags of a mode is geometric", vanishes(
             geometric_sum((a * beta1 * beta2**i) ** k, k, 1) - a * beta1 * beta2**i / (1 - a * beta1 * beta2**i))),
     ]  # fmt: skip

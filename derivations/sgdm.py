@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sympy import Eq, Expr, Integer, Matrix, Rational, S, Sum, oo, simplify, sqrt
+from sympy import Eq, Expr, Integer, Matrix, Rational, Sum, oo, simplify, sqrt
 
 from derivations import linear
 from derivations.algebra import (
@@ -19,36 +19,7 @@ from derivations.algebra import (
     vanishes,
 )
 from derivations.formula import step
-from derivations.symbols import (
-    W_,
-    W_0,
-    A,
-    C,
-    E,
-    G,
-    W,
-    W_new,
-    alpha,
-    c,
-    delta,
-    equation,
-    eta,
-    expand_parts,
-    g_,
-    j,
-    lamda,
-    m_,
-    norm_m,
-    p,
-    rho,
-    rho_new,
-    sigma,
-    t,
-    tau,
-    theta,
-    theta_0,
-    w_,
-)
+from derivations.symbols import *
 
 LIMIT = "lr * weight_decay < 2 * (1 + momentum)"
 
@@ -209,7 +180,7 @@ def correlated_gradients() -> tuple[Eq, ...]:
     The new gradient drops out of E w_{t-1}·m_t, and stationarity gives the norm in units of E‖m‖².
     The cosine is the one found for white noise: autocorrelation changes the norm, not the rotation.
     """
-    norm, angle = linear.with_correlated_noise(S.One, delta / eta, alpha)
+    norm, angle = linear.with_correlated_noise(Integer(1), delta / eta, alpha)
     return equation(W / E(norm_m**2), norm), equation(1 - rho, angle)
 
 

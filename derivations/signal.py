@@ -7,35 +7,7 @@ from sympy import Eq, Symbol, erf, exp, integrate, oo, pi, radsimp, sign, simpli
 from derivations import adamw, lion, sgdm
 from derivations.algebra import tidy, vanishes
 from derivations.formula import step
-from derivations.symbols import (
-    C,
-    E,
-    G,
-    P,
-    W,
-    Y,
-    alpha,
-    c_,
-    chi,
-    delta,
-    ell,
-    equation,
-    eta,
-    g_,
-    gamma_0,
-    h_s,
-    kappa,
-    lamda,
-    mu,
-    p,
-    psi,
-    r,
-    sigma,
-    t,
-    u_,
-    varsigma,
-    w_fixed,
-)
+from derivations.symbols import *
 
 _x, _h = Symbol("x", real=True), Symbol("h", positive=True)
 

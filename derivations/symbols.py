@@ -1,10 +1,10 @@
-"""The table that ties every symbol of the derivations to its name in the code."""
+"""The notation: every symbol of the derivations, and its name in the code. Derivations import all of it by ``*``."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from sympy import Basic, Eq, Expr, Function, IndexedBase, Symbol, symbols
+from sympy import Basic, Eq, Expr, Function, IndexedBase, Symbol
 
 
 class Entry(NamedTuple):
@@ -15,214 +15,153 @@ class Entry(NamedTuple):
     valid: str
 
 
-def _positive(name: str) -> Symbol:
-    return Symbol(name, positive=True)
-
-
-eta = _positive("eta")
-lamda = _positive("lambda")
-alpha = _positive("alpha")
-beta1 = _positive("beta1")
-beta2 = _positive("beta2")
-C = _positive("C")
-W = _positive("W")
-v = _positive("v")
-G = _positive("G")
-p = Symbol("p", real=True)
-k = Symbol("k", integer=True, positive=True)
-S = _positive("S")
-phi = Symbol("phi", real=True)
-r = _positive("r")
-P = Symbol("P", real=True)
-q = _positive("q")
-chi = _positive("chi")
-beta = _positive("beta")
-gamma = _positive("gamma")
-n_free = _positive("n")
-t = Symbol("t", integer=True)
-varsigma = _positive("varsigma")
-x_e = _positive("x_e")
-m_power = _positive("M")
-h = _positive("h")
-X_n = Symbol("X_n", real=True)
-p_n = Symbol("p_n", real=True)
-mu_n = _positive("mu_n")
-y = Symbol("y", real=True)
-x_m = Symbol("x", real=True)
-K_0 = _positive("K_0")
-Gamma = _positive("Gamma")
-s_v = _positive("s_v")
-c_v = _positive("c_v")
-R = _positive("R")
-a_n = Symbol("a_n", real=True)
-nu_n = _positive("nu_n")
-theta = _positive("theta")
-vartheta = _positive("vartheta")
-X_u = _positive("X")
-s_u = _positive("s_u")
-a_turn = Symbol("a_t", real=True)
-varrho = Symbol("varrho", real=True)
-g_W = Symbol("Lambda", real=True)
-z_theta = _positive("psi")
-tau = _positive("tau")
-varkappa = Symbol("varkappa", real=True)
-psi, h_s = Symbol("psi", real=True), _positive("h_s")
-f_B, f_T = _positive("f_B"), _positive("f_T")
-F, F_0 = _positive("F"), _positive("F_0")
-Y, mu, ell = _positive("Y"), _positive("mu"), _positive("ell")
-P_g = Symbol("P_g", real=True)
-I_0, I_1, w_square, m_square = symbols("I_0 I_1 w_2 m_2", real=True)
-f_1, f_2 = Symbol("f_1", real=True), Symbol("f_2", real=True)
-zeta = _positive("zeta")
-w_mean = Symbol("A_1", real=True)
-m_mean = Symbol("M_1", real=True)
-y_power = _positive("Y_2")
-w_power = _positive("A_2")
-u_m = _positive("U")
-c_31, c_22, c_13, c_04 = (Symbol(f"c_{name}", real=True) for name in ("31", "22", "13", "04"))
-z_power = _positive("Z_2")
-c_joint, c_one, c_two = (Symbol(name, real=True) for name in ("c_fg", "c_f", "c_g"))
-f_mean, n_mean = Symbol("f_0", real=True), Symbol("f_y", real=True)
-x_root = _positive("x_eps")
-f_w, q_m, q_v = _positive("f"), _positive("q_m"), _positive("q_v")
-
-delta = _positive("delta")
-a = _positive("a")
-eta_step = _positive("etaprime")
-A = _positive("A")
-T = _positive("T")
-D = _positive("D")
-gamma_k = _positive("gamma_k")
-gamma_0 = _positive("gamma_0")
-b_0 = _positive("b_0")
-B_0 = _positive("B_0")
-epsilon = _positive("epsilon")
-b_y = Symbol("b", nonnegative=True)
-Q_y = _positive("Q")
-c_m, d_m = Symbol("c_m", real=True), Symbol("d_m", real=True)
-
 #: Arguments of generated functions, in the order in which those functions take them.
-ARGUMENTS: dict[Symbol, Entry] = {
-    eta: Entry("lr", "learning rate", "lr > 0"),
-    lamda: Entry("weight_decay", "weight decay, multiplied by the learning rate", "weight_decay > 0"),
-    alpha: Entry("momentum", "heavy-ball momentum of SGDM", "0 <= momentum < 1"),
-    beta1: Entry("beta1", "decay of the average that makes the update", "0 <= beta1 < 1"),
-    beta2: Entry("beta2", "decay of Adam's second moment, of Lion's momentum", "0 <= beta2 < 1"),
-    C: Entry("dim", "fan-in: the number of weights of one neuron", "dim >= 1"),
-    W: Entry("norm_squared", "mean square norm of the weights, E‖w‖²", "norm_squared > 0"),
-    v: Entry("second_moment", "Adam's second moment of one coordinate", "second_moment > 0"),
-    G: Entry("gradient_power", "G in E‖g‖² = G·W^p", "gradient_power > 0"),
-    p: Entry("homogeneity", "p in E‖g‖² = G·W^p: 0 isotropic, -1 scale-invariant", "homogeneity < 1"),
-    k: Entry("lag", "distance in steps", "whole lag >= 1"),
-    S: Entry("discounted_sum", "sum over k >= 1 of (1 - lr·weight_decay)^k s_k", "discounted_sum >= 0"),
-    chi: Entry("signal_power", "signal_ratio² over its value at takeover", "signal_power > 0"),
-    beta: Entry("memory", "decay of the average that makes the update", "0 <= memory < 1"),
-    gamma: Entry("update_norm_decay", "decay of the running mean of ‖u⊥‖²", "0 <= update_norm_decay < 1"),
-    t: Entry("step", "number of the step, from 1", "whole step >= 1"),
-    n_free: Entry("directions", "number of directions that an update is free to take", "directions >= 1"),
-    varsigma: Entry("slope", "mean response of Lion's sign to a small shift of its argument", "slope > 0"),
-    x_e: Entry("excess", "what the arcsine adds to the discounted sum of straight lines", "excess >= 0"),
-    q: Entry("overlap_ratio", "E[c·g]/E[c²] of Lion's update direction", "overlap_ratio > 0"),
-    phi: Entry("correlation", "correlation of successive gradients, R_k = φ^k", "-1 < correlation < 1"),
-    r: Entry("signal_ratio", "mean over standard deviation of a gradient coordinate", "signal_ratio > 0"),
-    h: Entry("step_length", "what a step multiplies the update by", "step_length >= 0"),
-    X_n: Entry("mode_overlap", "overlap of the weights with one mode of the updates to come", "any mode_overlap"),
-    p_n: Entry("weight", "size of one mode of the update's autocovariance", "any weight"),
-    mu_n: Entry("root", "what a mode keeps in one step", "0 <= root < 1"),
-    y: Entry("across", "overlap of the weights with the next update, E w·u", "any across"),
-    K_0: Entry("update_power", "mean square of the update, E‖u‖²", "update_power > 0"),
-    x_m: Entry("momentum_overlap", "overlap of weights and momentum, E w·m", "any momentum_overlap"),
-    Gamma: Entry("noise_power", "mean square of the gradient now, E‖g‖²", "noise_power > 0"),
-    m_power: Entry("momentum_power", "mean square of the momentum", "momentum_power > 0"),
-    s_v: Entry("spread", "half the variance of v", "spread >= 0"),
-    c_v: Entry("shared", "half the covariance of m² and v", "shared >= 0"),
-    R: Entry("alike", "correlation of two Gaussians", "0 <= alike <= 1"),
-    a_n: Entry("arcsine_factor", "factor of one power in the arcsine", "any arcsine_factor"),
-    nu_n: Entry("odd_power", "a power in the arcsine", "odd_power >= 1"),
-    theta: Entry("rotation", "RMS angle per step", "rotation > 0"),
-    vartheta: Entry("angle", "angle of one step", "0 <= angle < pi"),
-    X_u: Entry("across_power", "mean square of the update's part across the weights", "across_power > 0"),
-    s_u: Entry("mean_square", "running mean of that", "mean_square > 0"),
-    a_turn: Entry("kept_share", "share of the weights that a turn keeps", "any kept_share"),
-    varrho: Entry("radial_share", "P/λ, radial part over weight decay", "any radial_share"),
-    g_W: Entry("growth", "growth of ‖w‖² over its decay", "any growth"),
-    gamma_0: Entry("variance", "variance of Lion's update direction", "variance > 0"),
-    F: Entry("power_factor", "E‖m‖² over that under white noise", "power_factor > 0"),
-    F_0: Entry("growth_factor", "growth of ‖w‖² over that under white noise", "growth_factor > 0"),
-    Y: Entry("alignment", "squared cosine between weights and mean gradient", "0 < alignment < 1"),
-    ell: Entry("lasting_decay", "λ/κ, weight decay in units of a lasting gradient", "lasting_decay > 0"),
-    mu: Entry("mean", "length of the mean gradient", "mean >= 0"),
-    tau: Entry("relaxation_steps", "steps in which a deviation of ‖w‖² shrinks e-fold", "relaxation_steps > 0"),
-    varkappa: Entry("start_share", "share of E‖w‖² that is still the given start", "0 <= start_share <= 1"),
-    psi: Entry("arc", "arcsine of a correlation", "-pi/2 < arc < pi/2"),
-    h_s: Entry("deviations", "mean of a sign's argument, in its standard deviations", "deviations >= 0"),
-    f_B: Entry("batch_factor", "new batch size over old", "batch_factor > 0"),
-    f_T: Entry("steps_factor", "new length of the training over old, at equal batch", "steps_factor > 0"),
-    z_theta: Entry("turn", "rotation over that of equilibrium", "turn > 0"),
-    f_1: Entry("fallen", "1 - ρ one step less apart", "fallen >= 0"),
-    f_2: Entry("fallen_before", "1 - ρ two steps less apart", "fallen_before >= 0"),
-    zeta: Entry("damping", "ζ in the weight e^(-ζv)", "damping >= 0"),
-    w_mean: Entry("w_mean", "mean of a weight", "any w_mean"),
-    m_mean: Entry("m_mean", "mean of its momentum", "any m_mean"),
-    w_power: Entry("weight_power", "mean square of a weight", "weight_power > 0"),
-    y_power: Entry("pull_power", "mean square of what Adam averages, gradient and decay", "pull_power > 0"),
-    z_power: Entry("last_power", "variance of the last gradient coordinate under the weight", "last_power >= 0"),
-    c_joint: Entry("joint", "covariance of two variables, or the mean of the first", "any joint"),
-    c_one: Entry("first", "covariance of the first with what Adam averages", "any first"),
-    c_two: Entry("second", "covariance of the second with it, or its mean", "any second"),
-    f_mean: Entry("with_old", "covariance of something with the old momentum, or its mean", "any with_old"),
-    n_mean: Entry("with_new", "covariance of the same with what Adam averages, or its mean", "any with_new"),
-    u_m: Entry("rooted_power", "mean of m²/√v", "rooted_power >= 0"),
-    c_31: Entry("cumulant_31", "joint fourth cumulant of w, w, w and the update u", "any cumulant_31"),
-    c_22: Entry("cumulant_22", "of w, w, u, u", "any cumulant_22"),
-    c_13: Entry("cumulant_13", "of w, u, u, u", "any cumulant_13"),
-    c_04: Entry("cumulant_04", "of u, four times", "any cumulant_04"),
-    x_root: Entry("eps_root", "ε√s, with e^(-sv) the weight that stands for a root", "eps_root > 5"),
-    f_w: Entry("old_norm", "share of E‖w‖² that is left of the one before", "0 <= old_norm <= 1"),
-    q_m: Entry("new_momentum", "share of the newest gradient in m², times its exponent", "any new_momentum"),
-    q_v: Entry("new_moment", "share of the newest gradient in v, times its exponent", "any new_moment"),
-    P: Entry("radial", "share of the weights that the normalised gradient contains", "weight_decay + radial > 0"),
-}
-
+ARGUMENTS: dict[Symbol, Entry] = {}
 #: Names for parts of a formula; generated functions compute them on a line of their own.
-PARTS: dict[Symbol, Entry] = {
-    delta: Entry("decay", "share of the weights that decays in one step", "0 < decay < 1"),
-    a: Entry("kept", "share of the weights that survives one step", "0 < kept < 1"),
-    eta_step: Entry("step_size", "learning rate of the equivalent SGDM", "step_size > 0"),
-    A: Entry("gain", "W in units of E‖g‖²", "gain > 0"),
-    T: Entry("rate_sum", "sum of the rates at which W and v relax", "rate_sum > 0"),
-    D: Entry("rate_product", "product of these rates", "rate_product > 0"),
-    gamma_k: Entry("covariance", "autocovariance of Lion's update direction", "covariance >= 0"),
-    b_0: Entry("overlap", "covariance of an average with the newest gradient in it", "overlap > 0"),
-    B_0: Entry("power", "variance of an average of correlated gradients", "power > 0"),
-    c_m: Entry("met", "overlap of Lion's direction with the momentum after it", "any met"),
-    d_m: Entry("driven", "what correlated gradients keep up of that", "any driven"),
-    P_g: Entry("pull", "radial part before the sign", "any pull"),
-    I_0: Entry("pulled", "E w·m of weights of no length", "any pulled"),
-    I_1: Entry("carrying", "what E w·m gains per E w²", "any carrying"),
-    w_square: Entry("square", "E w² of a coordinate", "square > 0"),
-    m_square: Entry("remembered", "E m² of a coordinate", "remembered > 0"),
-    b_y: Entry("weight", "what y² is multiplied by, twice, in the exponent", "weight >= 0"),
-    Q_y: Entry("thinned", "what that makes of the inverse variance of y", "thinned >= 1"),
-    epsilon: Entry("share", "share of the raw noise that lies along the weights", "0 <= share < 1"),
-}
+PARTS: dict[Symbol, Entry] = {}
+
+
+def _entered(
+    table: dict[Symbol, Entry], letter: str, code: str, meaning: str, valid: str, kind: dict[str, bool]
+) -> Symbol:
+    """A symbol that `table` explains: positive and of any size, unless `kind` and `valid` say something else."""
+    symbol = Symbol(letter, **(kind or {"positive": True}))
+    table[symbol] = Entry(code, meaning, valid or (f"{code} > 0" if symbol.is_positive else f"any {code}"))
+    return symbol
+
+
+def argument(letter: str, code: str, meaning: str, valid: str = "", **kind: bool) -> Symbol:
+    """The next argument of generated functions."""
+    return _entered(ARGUMENTS, letter, code, meaning, valid, kind)
+
+
+def part(letter: str, code: str, meaning: str, valid: str = "", **kind: bool) -> Symbol:
+    """A name for a part of a formula."""
+    return _entered(PARTS, letter, code, meaning, valid, kind)
+
+
+eta = argument("eta", "lr", "learning rate")
+lamda = argument("lambda", "weight_decay", "weight decay, multiplied by the learning rate")
+alpha = argument("alpha", "momentum", "heavy-ball momentum of SGDM", "0 <= momentum < 1")
+beta1 = argument("beta1", "beta1", "decay of the average that makes the update", "0 <= beta1 < 1")
+beta2 = argument("beta2", "beta2", "decay of Adam's second moment, of Lion's momentum", "0 <= beta2 < 1")
+C = argument("C", "dim", "fan-in: the number of weights of one neuron", "dim >= 1")
+W = argument("W", "norm_squared", "mean square norm of the weights, E‖w‖²")
+v = argument("v", "second_moment", "Adam's second moment of one coordinate")
+G = argument("G", "gradient_power", "G in E‖g‖² = G·W^p")
+p = argument("p", "homogeneity", "p in E‖g‖² = G·W^p: 0 isotropic, -1 scale-invariant", "homogeneity < 1", real=True)
+k = argument("k", "lag", "distance in steps", "whole lag >= 1", integer=True, positive=True)
+S = argument("S", "discounted_sum", "sum over k >= 1 of (1 - lr·weight_decay)^k s_k", "discounted_sum >= 0")
+chi = argument("chi", "signal_power", "signal_ratio² over its value at takeover")
+beta = argument("beta", "memory", "decay of the average that makes the update", "0 <= memory < 1")
+gamma = argument("gamma", "update_norm_decay", "decay of the running mean of ‖u⊥‖²", "0 <= update_norm_decay < 1")
+t = argument("t", "step", "number of the step, from 1", "whole step >= 1", integer=True)
+n_free = argument("n", "directions", "number of directions that an update is free to take", "directions >= 1")
+varsigma = argument("varsigma", "slope", "mean response of Lion's sign to a small shift of its argument")
+x_e = argument("x_e", "excess", "what the arcsine adds to the discounted sum of straight lines", "excess >= 0")
+q = argument("q", "overlap_ratio", "E[c·g]/E[c²] of Lion's update direction")
+phi = argument(
+    "phi", "correlation", "correlation of successive gradients, R_k = φ^k", "-1 < correlation < 1", real=True
+)
+r = argument("r", "signal_ratio", "mean over standard deviation of a gradient coordinate")
+h = argument("h", "step_length", "what a step multiplies the update by", "step_length >= 0")
+X_n = argument("X_n", "mode_overlap", "overlap of the weights with one mode of the updates to come", real=True)
+p_n = argument("p_n", "weight", "size of one mode of the update's autocovariance", real=True)
+mu_n = argument("mu_n", "root", "what a mode keeps in one step", "0 <= root < 1")
+y = argument("y", "across", "overlap of the weights with the next update, E w·u", real=True)
+K_0 = argument("K_0", "update_power", "mean square of the update, E‖u‖²")
+x_m = argument("x", "momentum_overlap", "overlap of weights and momentum, E w·m", real=True)
+Gamma = argument("Gamma", "noise_power", "mean square of the gradient now, E‖g‖²")
+m_power = argument("M", "momentum_power", "mean square of the momentum")
+s_v = argument("s_v", "spread", "half the variance of v", "spread >= 0")
+c_v = argument("c_v", "shared", "half the covariance of m² and v", "shared >= 0")
+R = argument("R", "alike", "correlation of two Gaussians", "0 <= alike <= 1")
+a_n = argument("a_n", "arcsine_factor", "factor of one power in the arcsine", real=True)
+nu_n = argument("nu_n", "odd_power", "a power in the arcsine", "odd_power >= 1")
+theta = argument("theta", "rotation", "RMS angle per step")
+vartheta = argument("vartheta", "angle", "angle of one step", "0 <= angle < pi")
+X_u = argument("X", "across_power", "mean square of the update's part across the weights")
+s_u = argument("s_u", "mean_square", "running mean of that")
+a_turn = argument("a_t", "kept_share", "share of the weights that a turn keeps", real=True)
+varrho = argument("varrho", "radial_share", "P/λ, radial part over weight decay", real=True)
+g_W = argument("Lambda", "growth", "growth of ‖w‖² over its decay", real=True)
+gamma_0 = argument("gamma_0", "variance", "variance of Lion's update direction")
+F = argument("F", "power_factor", "E‖m‖² over that under white noise")
+F_0 = argument("F_0", "growth_factor", "growth of ‖w‖² over that under white noise")
+Y = argument("Y", "alignment", "squared cosine between weights and mean gradient", "0 < alignment < 1")
+ell = argument("ell", "lasting_decay", "λ/κ, weight decay in units of a lasting gradient")
+mu = argument("mu", "mean", "length of the mean gradient", "mean >= 0")
+tau = argument("tau", "relaxation_steps", "steps in which a deviation of ‖w‖² shrinks e-fold")
+varkappa = argument(
+    "varkappa", "start_share", "share of E‖w‖² that is still the given start", "0 <= start_share <= 1", real=True
+)
+psi = argument("psi", "arc", "arcsine of a correlation", "-pi/2 < arc < pi/2", real=True)
+h_s = argument("h_s", "deviations", "mean of a sign's argument, in its standard deviations", "deviations >= 0")
+f_B = argument("f_B", "batch_factor", "new batch size over old")
+f_T = argument("f_T", "steps_factor", "new length of the training over old, at equal batch")
+z_theta = argument("psi", "turn", "rotation over that of equilibrium")
+f_1 = argument("f_1", "fallen", "1 - ρ one step less apart", "fallen >= 0", real=True)
+f_2 = argument("f_2", "fallen_before", "1 - ρ two steps less apart", "fallen_before >= 0", real=True)
+zeta = argument("zeta", "damping", "ζ in the weight e^(-ζv)", "damping >= 0")
+w_mean = argument("A_1", "w_mean", "mean of a weight", real=True)
+m_mean = argument("M_1", "m_mean", "mean of its momentum", real=True)
+w_power = argument("A_2", "weight_power", "mean square of a weight")
+y_power = argument("Y_2", "pull_power", "mean square of what Adam averages, gradient and decay")
+z_power = argument("Z_2", "last_power", "variance of the last gradient coordinate under the weight", "last_power >= 0")
+c_joint = argument("c_fg", "joint", "covariance of two variables, or the mean of the first", real=True)
+c_one = argument("c_f", "first", "covariance of the first with what Adam averages", real=True)
+c_two = argument("c_g", "second", "covariance of the second with it, or its mean", real=True)
+f_mean = argument("f_0", "with_old", "covariance of something with the old momentum, or its mean", real=True)
+n_mean = argument("f_y", "with_new", "covariance of the same with what Adam averages, or its mean", real=True)
+u_m = argument("U", "rooted_power", "mean of m²/√v", "rooted_power >= 0")
+c_31 = argument("c_31", "cumulant_31", "joint fourth cumulant of w, w, w and the update u", real=True)
+c_22 = argument("c_22", "cumulant_22", "of w, w, u, u", real=True)
+c_13 = argument("c_13", "cumulant_13", "of w, u, u, u", real=True)
+c_04 = argument("c_04", "cumulant_04", "of u, four times", real=True)
+x_root = argument("x_eps", "eps_root", "ε√s, with e^(-sv) the weight that stands for a root", "eps_root > 5")
+f_w = argument("f", "old_norm", "share of E‖w‖² that is left of the one before", "0 <= old_norm <= 1")
+q_m = argument("q_m", "new_momentum", "share of the newest gradient in m², times its exponent", "any new_momentum")
+q_v = argument("q_v", "new_moment", "share of the newest gradient in v, times its exponent", "any new_moment")
+P = argument(
+    "P", "radial", "share of the weights that the normalised gradient contains", "weight_decay + radial > 0", real=True
+)
+
+delta = part("delta", "decay", "share of the weights that decays in one step", "0 < decay < 1")
+a = part("a", "kept", "share of the weights that survives one step", "0 < kept < 1")
+eta_step = part("etaprime", "step_size", "learning rate of the equivalent SGDM")
+A = part("A", "gain", "W in units of E‖g‖²")
+T = part("T", "rate_sum", "sum of the rates at which W and v relax")
+D = part("D", "rate_product", "product of these rates")
+gamma_k = part("gamma_k", "covariance", "autocovariance of Lion's update direction", "covariance >= 0")
+b_0 = part("b_0", "overlap", "covariance of an average with the newest gradient in it")
+B_0 = part("B_0", "power", "variance of an average of correlated gradients")
+c_m = part("c_m", "met", "overlap of Lion's direction with the momentum after it", real=True)
+d_m = part("d_m", "driven", "what correlated gradients keep up of that", real=True)
+P_g = part("P_g", "pull", "radial part before the sign", real=True)
+I_0 = part("I_0", "pulled", "E w·m of weights of no length", real=True)
+I_1 = part("I_1", "carrying", "what E w·m gains per E w²", real=True)
+w_square = part("w_2", "square", "E w² of a coordinate", "square > 0", real=True)
+m_square = part("m_2", "remembered", "E m² of a coordinate", "remembered > 0", real=True)
+b_y = part("b", "weight", "what y² is multiplied by, twice, in the exponent", "weight >= 0", nonnegative=True)
+Q_y = part("Q", "thinned", "what that makes of the inverse variance of y", "thinned >= 1")
+epsilon = part("epsilon", "share", "share of the raw noise that lies along the weights", "0 <= share < 1")
 
 TABLE: dict[Symbol, Entry] = ARGUMENTS | PARTS
 
 # Quantities that the equations define or mention but no generated function takes.
-sigma = _positive("sigma")
-W_0 = _positive("W_0")
-theta_0 = _positive("theta_0")
-W_new = _positive("Wprime")
-rho_new = _positive("rhoprime")
-rho = _positive("rho")
-eta_e = _positive("eta_e")
-kappa = _positive("kappa")
-c = _positive("c")
+sigma = Symbol("sigma", positive=True)
+W_0 = Symbol("W_0", positive=True)
+theta_0 = Symbol("theta_0", positive=True)
+W_new = Symbol("Wprime", positive=True)
+rho_new = Symbol("rhoprime", positive=True)
+rho = Symbol("rho", positive=True)
+eta_e = Symbol("eta_e", positive=True)
+kappa = Symbol("kappa", positive=True)
+c = Symbol("c", positive=True)
 nu = Symbol("nu", real=True)
 w_fixed = Symbol("w̄", real=True)
-s = _positive("s")
-xi = _positive("xi")
+s = Symbol("s", positive=True)
+xi = Symbol("xi", positive=True)
 x = Symbol("x", real=True)
 X = Function("X")
 norm_m = Symbol("‖m‖", positive=True)

@@ -31,48 +31,7 @@ from sympy.codegen.cfunctions import expm1, log1p
 from derivations import adamw, linear, lion, sgdm
 from derivations.algebra import geometric_sum, tidy, vanishes
 from derivations.formula import step
-from derivations.symbols import (
-    K_0,
-    W_,
-    C,
-    E,
-    Gamma,
-    R,
-    S,
-    W,
-    X_n,
-    a,
-    a_n,
-    alpha,
-    beta1,
-    beta2,
-    c_,
-    delta,
-    equation,
-    eta,
-    f_1,
-    f_2,
-    g_,
-    h,
-    i,
-    k,
-    lamda,
-    m_,
-    m_power,
-    mu_n,
-    n,
-    nu_n,
-    p,
-    p_n,
-    rho,
-    sigma,
-    t,
-    tau,
-    u_,
-    w_,
-    x_m,
-    y,
-)
+from derivations.symbols import *
 
 LIMIT = "lr * weight_decay < 1"
 
