@@ -11,8 +11,6 @@ PAGES = {str(path.relative_to(documents.ROOT)): path for path in documents.PAGES
 PROSE = {**PAGES, "CONTRIBUTING.md": documents.ROOT / "CONTRIBUTING.md"}
 LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
 LONGEST_SENTENCE = 25  # words
-#: docs/decisions.md is a list of reasons that grew with the code.
-LONG = {"docs/decisions.md"}
 
 
 def text(name):
@@ -89,7 +87,7 @@ def words(sentence):
     return len(re.findall(r"[^\s\-–·=+/×*]\S*", sentence))
 
 
-@pytest.mark.parametrize("name", sorted(set(PROSE) - LONG))
+@pytest.mark.parametrize("name", PROSE)
 def test_sentences_are_short(name):
     long = [
         f"{words(sentence)}: {sentence}" for sentence in sentences(text(name)) if words(sentence) > LONGEST_SENTENCE
