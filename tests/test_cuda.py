@@ -49,6 +49,7 @@ print(json.dumps({"found": found, "control": control, "same": same}))
 """
 
 
+@pytest.mark.slow
 def test_the_simulator_follows_the_twin():
     """Four optimizers, two noise models, both formats, an odd dim; then resumed, and cut into chunks.
 

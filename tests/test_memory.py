@@ -14,7 +14,7 @@ resource = pytest.importorskip("resource")
 
 def under_limit(gib, code):
     program = (
-        f"import resource\nfrom rotsim import memory\nimport rotsim\n"
+        f"import resource\nimport numpy\nfrom rotsim import memory\nimport rotsim\n"
         f"resource.setrlimit(resource.RLIMIT_AS, ({gib * GIB}, {gib * GIB}))\n{code}"
     )
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
@@ -23,10 +23,12 @@ def under_limit(gib, code):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the size of a process is read from /proc")
 def test_a_limit_on_the_address_space_leaves_what_is_not_taken():
     """Against an allocation: what is said to be available can be had, and hardly more."""
-    done = under_limit(3, "found = memory._of_the_process(); print(found); taken = bytearray(int(0.98 * found))")
+    done = under_limit(
+        3, "found = memory._of_the_process(); print(found); taken = numpy.empty(int(0.98 * found), numpy.uint8)"
+    )
     assert done.returncode == 0, done.stderr
     assert 0.5 * 3 * GIB < int(done.stdout) < 3 * GIB
-    more = under_limit(3, "taken = bytearray(int(1.02 * memory._of_the_process()))")
+    more = under_limit(3, "taken = numpy.empty(int(1.02 * memory._of_the_process()), numpy.uint8)")
     assert more.returncode and "MemoryError" in more.stderr
 
 

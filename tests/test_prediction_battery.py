@@ -73,7 +73,9 @@ def distances(walk, course):
     return np.concatenate(rows, axis=1)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adam_l2", "sgdm", "lion", "rotational"])
+@pytest.mark.parametrize(
+    "name", ["adamw", "adam_l2", "sgdm", "lion", pytest.param("rotational", marks=pytest.mark.slow)]
+)
 def test_windows_of_random_settings(name):
     """No window further than noise may put it beyond the declared error; few walks have one beyond three errors.
 

@@ -196,6 +196,7 @@ def shrunk(run):
     return replace(run, size=SMALL, batch=2)
 
 
+@pytest.mark.slow
 def test_the_gpu_suite_runs_where_there_is_none(tmp_path, monkeypatch):
     """Every kind of run of the suite, made small: convolutions, both GPTs, and the warm-up grid's table."""
     name = "gpu"

@@ -129,6 +129,8 @@ def plan(
         )
 
     dim, gradient, law = checked_law(dim, gradient)
+    if wanted.get("rotation", 0.0) > np.pi:  # no search need show that
+        raise _unreached(spec, dim, wanted, held)
 
     def build(x: np.ndarray) -> Optimizer:
         solved = dict(zip(free, x, strict=True))
@@ -150,8 +152,7 @@ def plan(
         equilibrium(build(start), dim, gradient)  # says so itself if what is held allows none
     solved = _root(miss, start)
     if np.abs(miss(solved)).max() > _PRECISION:
-        aims = ", ".join(f"{name}={value:g}" for name, value in {**wanted, **held}.items())
-        raise InvalidInput(f"no {spec.label} reaches {aims} at dim={dim}. {_why(spec, wanted)}")
+        raise _unreached(spec, dim, wanted, held)
     optimizer = build(solved)
     return Plan(optimizer, equilibrium(optimizer, dim, gradient))
 
@@ -274,6 +275,11 @@ def _root(miss: Callable[[np.ndarray], np.ndarray], start: np.ndarray) -> np.nda
 
     found: np.ndarray = root(miss, start, method="hybr", tol=_ROUNDING).x
     return found
+
+
+def _unreached(spec: type[Optimizer], dim: int, wanted: dict[str, float], held: dict[str, float]) -> InvalidInput:
+    aims = ", ".join(f"{name}={value:g}" for name, value in {**wanted, **held}.items())
+    return InvalidInput(f"no {spec.label} reaches {aims} at dim={dim}. {_why(spec, wanted)}")
 
 
 def _why(spec: type[Optimizer], wanted: dict[str, float]) -> str:
