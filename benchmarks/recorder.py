@@ -52,6 +52,9 @@ class Trainer:
 @click.option("--optimizer", default="adamw", show_default=True, type=click.Choice(list(OPTIMIZERS)))
 @click.option("--width", default=64, show_default=True)
 @click.option("--layers", default=2, show_default=True)
+@click.option("--heads", default=4, show_default=True)
+@click.option("--context", default=64, show_default=True)
+@click.option("--vocabulary", default=128, show_default=True)
 @click.option("--batch", default=16, show_default=True)
 @click.option("--steps", default=50, show_default=True, help="Steps per block.")
 @click.option("--blocks", default=7, show_default=True, help="Blocks, taken in turn; the median counts.")
@@ -62,6 +65,9 @@ def main(
     optimizer: str,
     width: int,
     layers: int,
+    heads: int,
+    context: int,
+    vocabulary: int,
     batch: int,
     steps: int,
     blocks: int,
@@ -70,7 +76,7 @@ def main(
 ) -> None:
     """Print milliseconds per step and the overhead: medians over blocks, ratios taken block by block."""
     torch.set_num_threads(threads)
-    size = GPTSize(layers=layers, width=width)
+    size = GPTSize(layers, width, heads, context, vocabulary)
     settings = {
         "no recorder": (None, 0),
         "interval 10": (10, 128),
@@ -78,7 +84,9 @@ def main(
         "interval 1": (1, 128),
     }
     trainers = {name: Trainer(size, batch, device, optimizer, *setting) for name, setting in settings.items()}
-    print(f"GPT of {layers} layers, width {width}, batch {batch}, {optimizer}, {device}, torch {torch.__version__}")
+    parameters = sum(p.numel() for p in trainers["no recorder"].model.parameters())
+    print(f"GPT of {parameters / 1e6:.1f} M parameters: {size}")
+    print(f"batch {batch}, {optimizer}, {device}, torch {torch.__version__}")
     for trainer in trainers.values():
         trainer.seconds(5)
     times = [[trainer.seconds(steps) for trainer in trainers.values()] for _ in range(blocks)]
@@ -93,6 +101,8 @@ def main(
             "optimizer": optimizer,
             "layers": layers,
             "width": width,
+            "context": context,
+            "vocabulary": vocabulary,
             "batch": batch,
             "device": device,
             "threads": threads,

@@ -20,6 +20,7 @@ from rotsim.measure import Rotated, RotationalAdamW, RotationalLion, RotationalS
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "AdamW(foreach=True)": lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.1, foreach=True),
+    "AdamW(fused=True)": lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.1, fused=True),
     "RotationalAdamW": lambda p: RotationalAdamW(p, lr=1e-3, weight_decay=0.1),
     "RotationalAdamW, zero_mean=False": lambda p: RotationalAdamW(p, lr=1e-3, weight_decay=0.1, zero_mean=False),
     "RotationalAdamW, per_neuron=False": lambda p: RotationalAdamW(p, lr=1e-3, weight_decay=0.1, per_neuron=False),
@@ -36,6 +37,7 @@ NETWORKS: dict[str, Callable[[str], list[torch.nn.Parameter]]] = {
     "GPT 6x128": lambda device: gpt_parameters(6, 128, device=device),
     "GPT 4x512": lambda device: gpt_parameters(4, 512, device=device),
     "GPT 2x64": lambda device: gpt_parameters(2, 64, vocabulary=128, context=64, device=device),
+    "GPT 12x768": lambda device: gpt_parameters(12, 768, device=device),
     "ResNet-20": lambda device: resnet_parameters(device=device),
     "one 2048x2048": lambda device: parameters_of([(2048, 2048)], device),
     "one 65536x16": lambda device: parameters_of([(65536, 16)], device),
