@@ -28,16 +28,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rotsim
-from experiments.harness.claim import OPTIMIZERS, RESULTS, Finding, claimed, main, memory_steps
+from experiments.harness.claim import OPTIMIZERS, RESULTS, Finding, claimed, main, memory_steps, momentum_decay
 from experiments.harness.panels import finish, plain_ticks
-from rotsim import closed_forms
 from rotsim.checks import Check
 from rotsim.diagnosis import diagnose
 from rotsim.optimizers.base import Optimizer
 from rotsim.show.plotting import style
 from rotsim.statistics import root_mean_square
 from rotsim.theory.base import required_theory
-from rotsim.theory.second_moment import mean_response
 
 DIM = 128
 ROTATIONS = {"strong": 0.02, "gentle": 0.005}
@@ -50,12 +48,10 @@ def pull(optimizer: Optimizer, dim: int, norm: float) -> float:
     The radial part is too small beside the noise of a coordinate, of standard deviation σ, to change how the noise is
     scaled; AdamW divides it by √v, Lion's sign responds to it with its mean slope, √(2/π)/σ_c.
     """
-    deviation = 1 / (np.sqrt(dim) * norm)
-    if isinstance(optimizer, rotsim.AdamW):
-        return mean_response(*optimizer.betas)[0] / deviation
-    if isinstance(optimizer, rotsim.Lion):
-        return float(np.sqrt(2 / np.pi / closed_forms.lion_variance(*optimizer.betas)) / deviation)
-    return 1.0
+    if optimizer.decay == "coupled":
+        return 1.0
+    free = required_theory(optimizer).walk(1 / (dim * norm**2), 0.0, 0.0, 0.0)
+    return optimizer.weight_decay / free.decay
 
 
 def with_pull(optimizer: Optimizer, dim: int, strength: float) -> rotsim.Equilibrium:
@@ -179,11 +175,9 @@ def _walks(name: str, rotation: float, shares: np.ndarray, quick: bool) -> dict[
 
 def _delay(optimizer: Optimizer) -> float:
     """Mean age of the weights whose radial gradient acts now, in steps."""
-    if isinstance(optimizer, rotsim.AdamW):
-        return optimizer.betas[0] / (1 - optimizer.betas[0])
-    if isinstance(optimizer, rotsim.Lion):
-        return optimizer.betas[0] / (1 - optimizer.betas[1])
-    return 0.0  # decay is as late as the pull
+    if optimizer.decay == "coupled":
+        return 0.0  # decay is as late as the pull
+    return optimizer.beta1 / (1 - momentum_decay(optimizer))
 
 
 def _figure(numbers: dict[str, Any]) -> Figure:

@@ -48,44 +48,23 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_HOME = {
-    "compare": "rotsim.comparison",
-    "Report": "rotsim.checks",
-    "load": "rotsim.dataset",
-    "save": "rotsim.dataset",
-    "DatasetError": "rotsim.errors",
-    "InvalidInput": "rotsim.errors",
-    "NoEquilibrium": "rotsim.errors",
-    "Autocorrelated": "rotsim.gradients",
-    "Bursts": "rotsim.gradients",
-    "Isotropic": "rotsim.gradients",
-    "LayerInvariant": "rotsim.gradients",
-    "Radial": "rotsim.gradients",
-    "Replay": "rotsim.gradients",
-    "ScaleInvariant": "rotsim.gradients",
-    "Signal": "rotsim.gradients",
-    "SimpleSystem": "rotsim.gradients",
-    "StudentT": "rotsim.gradients",
-    "OPTIMIZERS": "rotsim.optimizers",
-    "AdamW": "rotsim.optimizers",
-    "AdamL2": "rotsim.optimizers",
-    "SGDM": "rotsim.optimizers",
-    "Lion": "rotsim.optimizers",
-    "Rotational": "rotsim.optimizers",
-    "Interrupted": "rotsim.simulation",
-    "simulate": "rotsim.simulation",
-    "sweep": "rotsim.sweeps",
-    "plot_map": "rotsim.sweeps.map",
-    "SweepInterrupted": "rotsim.sweeps",
-    "equilibrium": "rotsim.theory.equilibrium",
-    "Equilibrium": "rotsim.theory.equilibrium",
-    "Plan": "rotsim.theory.planning",
-    "plan": "rotsim.theory.planning",
-    "transfer": "rotsim.theory.planning",
-    "predict": "rotsim.theory.prediction",
-    "rotation_over": "rotsim.theory.prediction",
-    "steps_to_equilibrium": "rotsim.theory.approach",
+_NAMES = {
+    "comparison": "compare",
+    "checks": "Report",
+    "dataset": "load save",
+    "errors": "DatasetError InvalidInput NoEquilibrium",
+    "gradients": "Autocorrelated Bursts Isotropic LayerInvariant Radial Replay ScaleInvariant Signal SimpleSystem "
+    "StudentT",
+    "optimizers": "OPTIMIZERS AdamW AdamL2 SGDM Lion Rotational",
+    "simulation": "Interrupted simulate",
+    "sweeps": "sweep SweepInterrupted",
+    "sweeps.map": "plot_map",
+    "theory.equilibrium": "equilibrium Equilibrium",
+    "theory.planning": "Plan plan transfer",
+    "theory.prediction": "predict rotation_over",
+    "theory.approach": "steps_to_equilibrium",
 }
+_HOME = {name: f"rotsim.{module}" for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = sorted([*_HOME, "__version__"])
 

@@ -1,7 +1,8 @@
 """Schedules of learning rate and weight decay as functions of the step number, for simulate and predict.
 
-Each factory returns a function from an array of step numbers (counted from 1) to factors on the
-learning rate, of the same shape. ``final`` is the factor at the last step; beyond it the factor stays.
+Each factory returns a function from an array of step numbers, counted from 1, to factors of the same shape. A value out
+of range raises `InvalidInput`. ``steps`` >= 1 counts all steps of the run. ``final`` >= 0 is the factor at the last of
+them, and beyond it the factor stays.
 """
 
 from __future__ import annotations
@@ -18,47 +19,13 @@ Factors = Callable[[np.ndarray], np.ndarray]
 
 
 def constant(factor: float = 1.0) -> Factors:
-    """The same factor at every step.
-
-    Parameters
-    ----------
-    factor : float
-        >= 0.
-
-    Returns
-    -------
-    callable
-        From an array of step numbers to factors, of the same shape.
-
-    Raises
-    ------
-    InvalidInput
-        If it is negative or not finite.
-    """
+    """The same factor >= 0 at every step."""
     value = real("factor", factor, "be finite and >= 0", low=0.0)
     return lambda step: np.full(np.shape(step), value)
 
 
 def warmup(steps: int, then: Factors | None = None) -> Factors:
-    """Linear rise over some steps, t/steps at step t, then another schedule from its own step 1.
-
-    Parameters
-    ----------
-    steps : int
-        >= 0; with 0 it is `then` alone.
-    then : callable, optional
-        Default constant.
-
-    Returns
-    -------
-    callable
-        From an array of step numbers to factors, of the same shape.
-
-    Raises
-    ------
-    InvalidInput
-        If `steps` is no whole number >= 0, or `then` no function.
-    """
+    """Linear rise over `steps` >= 0 steps, t/steps at step t, then `then` from its own step 1, by default constant."""
     rise = integer("steps", steps, low=0)
     after = constant() if then is None else function("then", then, "of step numbers")
 
@@ -70,49 +37,13 @@ def warmup(steps: int, then: Factors | None = None) -> Factors:
 
 
 def linear(steps: int, final: float = 0.0) -> Factors:
-    """Straight line from 1 to `final` at the last step.
-
-    Parameters
-    ----------
-    steps : int
-        >= 1.
-    final : float
-        >= 0.
-
-    Returns
-    -------
-    callable
-        From an array of step numbers to factors, of the same shape.
-
-    Raises
-    ------
-    InvalidInput
-        If a value is out of range.
-    """
+    """Straight line from 1 to `final` at the last step."""
     total, end = integer("steps", steps, low=1), real("final", final, "be finite and >= 0", low=0.0)
     return lambda step: 1 + (end - 1) * _progress(step, total)
 
 
 def cosine(steps: int, final: float = 0.0) -> Factors:
-    """Half a cosine from 1 to `final` at the last step.
-
-    Parameters
-    ----------
-    steps : int
-        >= 1.
-    final : float
-        >= 0.
-
-    Returns
-    -------
-    callable
-        From an array of step numbers to factors, of the same shape.
-
-    Raises
-    ------
-    InvalidInput
-        If a value is out of range.
-    """
+    """Half a cosine from 1 to `final` at the last step."""
     total, end = integer("steps", steps, low=1), real("final", final, "be finite and >= 0", low=0.0)
     return lambda step: end + (1 - end) * (1 + np.cos(np.pi * _progress(step, total))) / 2
 

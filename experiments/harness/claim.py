@@ -108,9 +108,14 @@ def course_checks(label: str, walk: xr.Dataset, course: xr.Dataset, k: float = 4
         yield claimed(statement, max(0.0, beyond / found.standard_error), 1.0, high=allowed)
 
 
+def momentum_decay(optimizer: Optimizer) -> float:
+    """Decay of the optimizer's momentum: its first β, but Lion's second."""
+    return optimizer.averages[optimizer.shape == "sign"]
+
+
 def memory_steps(optimizer: Optimizer) -> int:
-    """Steps over which the optimizer's momentum remembers a gradient."""
-    return round(1 / (1 - optimizer.averages[optimizer.shape == "sign"]))  # Lion's momentum forgets by β2
+    """Steps over which that momentum remembers a gradient."""
+    return round(1 / (1 - momentum_decay(optimizer)))
 
 
 def gradient_scale(gradient: Gradient, dim: int, draws: int = 20_000) -> float:
