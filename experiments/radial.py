@@ -50,8 +50,8 @@ def pull(optimizer: Optimizer, dim: int, norm: float) -> float:
     """
     if optimizer.decay == "coupled":
         return 1.0
-    free = required_theory(optimizer).walk(1 / (dim * norm**2), 0.0, 0.0, 0.0)
-    return optimizer.weight_decay / free.decay
+    theory: Any = required_theory(optimizer)
+    return float(optimizer.weight_decay / theory.walk(1 / (dim * norm**2), 0.0, 0.0, 0.0).decay)
 
 
 def with_pull(optimizer: Optimizer, dim: int, strength: float) -> rotsim.Equilibrium:
