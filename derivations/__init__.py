@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
+from types import ModuleType
 from typing import NamedTuple
 
 from sympy import Eq
@@ -17,6 +18,7 @@ from derivations import (
     damped,
     finite_dim,
     generate,
+    javascript,
     lion,
     lion_autocorrelated,
     planning,
@@ -133,15 +135,25 @@ def render(name: str, style: str = "text") -> str:
     return "\n".join([render_head(headline, legend, style=style), *pages])
 
 
+#: By the file that it writes: what turns formulas into functions of a language.
+LANGUAGES: dict[str, ModuleType] = {"closed_forms.py": generate, "closed_forms.js": javascript}
+
+
 @cache
-def closed_forms() -> str:
-    """Source of ``rotsim/closed_forms.py`` as the derivations give it.
+def closed_forms(file: str = "closed_forms.py") -> str:
+    """Source of a generated file as the derivations give it.
+
+    Parameters
+    ----------
+    file : {"closed_forms.py", "closed_forms.js"}
+        For rotsim, or for the page of `rotsim explore`.
 
     Returns
     -------
     str
     """
-    return generate.closed_forms(source for name in DERIVATIONS for source in _sources(name))
+    source: str = LANGUAGES[file].closed_forms(source for name in DERIVATIONS for source in _sources(name, file))
+    return source
 
 
 def formulas(name: str) -> tuple[Formula, ...]:
@@ -173,13 +185,13 @@ class Proof(NamedTuple):
         A key of `DERIVATIONS`.
     statements : list of (str, bool)
         Each with its verdict.
-    sources : list of str, or None
-        Its functions in ``rotsim/closed_forms.py``; None if the proof broke off.
+    sources : dict of list of str, or None
+        Its functions in each generated file; None if the proof broke off.
     """
 
     name: str
     statements: list[tuple[str, bool]]
-    sources: list[str] | None
+    sources: dict[str, list[str]] | None
 
 
 def prove(name: str) -> Proof:
@@ -200,7 +212,7 @@ def prove(name: str) -> Proof:
         If no derivation has that name.
     """
     statements = [(f"{name}: {statement}", bool(holds)) for statement, holds in _derivation(name).checks()]
-    return Proof(name, statements, _sources(name))
+    return Proof(name, statements, {file: _sources(name, file) for file in LANGUAGES})
 
 
 def verdicts(proofs: Sequence[Proof]) -> list[tuple[str, bool]]:
@@ -214,16 +226,19 @@ def verdicts(proofs: Sequence[Proof]) -> list[tuple[str, bool]]:
     Returns
     -------
     list of (str, bool)
-        The last is about the file.
+        The last are about the files.
     """
-    path = generate.committed_path()
-    committed = path.read_text(encoding="utf-8") if path.exists() else ""
-    sources = [source for proof in proofs for source in proof.sources or ()]
-    if [proof.name for proof in proofs if proof.sources is not None] == list(DERIVATIONS):
-        about = ("closed_forms.py is what the derivations generate", committed == generate.closed_forms(sources))
-    else:
-        about = ("closed_forms.py has the functions that these generate", all(s in committed for s in sources))
-    return [*(statement for proof in proofs for statement in proof.statements), about]
+    whole = [proof.name for proof in proofs if proof.sources is not None] == list(DERIVATIONS)
+    files = []
+    for file, language in LANGUAGES.items():
+        path = language.committed_path()
+        committed = path.read_text(encoding="utf-8") if path.exists() else ""
+        sources = [source for proof in proofs if proof.sources is not None for source in proof.sources[file]]
+        if whole:
+            files.append((f"{file} is what the derivations generate", committed == language.closed_forms(sources)))
+        else:
+            files.append((f"{file} has the functions that these generate", all(s in committed for s in sources)))
+    return [*(statement for proof in proofs for statement in proof.statements), *files]
 
 
 def check() -> list[tuple[str, bool]]:
@@ -232,7 +247,7 @@ def check() -> list[tuple[str, bool]]:
     Returns
     -------
     list of (str, bool)
-        The last says whether the committed closed forms are the derived ones.
+        The last say whether the committed closed forms are the derived ones.
     """
     from derivations.workers import Proofs  # which imports this
 
@@ -240,8 +255,9 @@ def check() -> list[tuple[str, bool]]:
         return verdicts(proofs.results())
 
 
-def _sources(name: str) -> list[str]:
-    return [generate.function(formula) for formula in formulas(name)]
+def _sources(name: str, file: str) -> list[str]:
+    language = LANGUAGES[file]
+    return [language.function(formula) for formula in formulas(name) if language.known(formula)]
 
 
 def _derivation(name: str):  # type: ignore[no-untyped-def]

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import derivations
-from derivations import generate
 from rotsim.files import write_atomically
 from rotsim.show.streams import prepare, shows
 
@@ -19,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which derivations to print, of {known}; default all")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--markdown", type=Path, metavar="FILE", help="write Markdown with LaTeX equations")
-    action.add_argument("--write", action="store_true", help="regenerate rotsim/closed_forms.py")
+    action.add_argument("--write", action="store_true", help="regenerate the closed forms, in Python and JavaScript")
     action.add_argument("--check", action="store_true", help="prove the claims and compare the generated file")
     options = parser.parse_args(arguments)
     if options.write:
@@ -42,9 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _write() -> int:
-    path = generate.committed_path()
-    write_atomically(path, derivations.closed_forms())
-    print(f"wrote {path}")
+    for file, language in derivations.LANGUAGES.items():
+        path = language.committed_path()
+        write_atomically(path, derivations.closed_forms(file))
+        print(f"wrote {path}")
     return 0
 
 
@@ -57,9 +57,10 @@ def _check() -> int:
         print(f"all {len(results)} statements hold")
         return 0
     print(f"{len(failed)} of {len(results)} statements FAILED, first: {failed[0]}", file=sys.stderr)
-    if not results[-1][1]:
-        path = generate.committed_path()
-        print(f"{path} differs from what is generated: run `python -m derivations --write`", file=sys.stderr)
+    for (_, same), language in zip(results[-len(derivations.LANGUAGES) :], derivations.LANGUAGES.values(), strict=True):
+        if not same:
+            path = language.committed_path()
+            print(f"{path} differs from what is generated: run `python -m derivations --write`", file=sys.stderr)
     return 1
 
 

@@ -24,7 +24,6 @@ from scipy.signal import lfilter
 import derivations
 import rotsim
 from derivations import __main__ as command
-from derivations import generate
 from rotsim import closed_forms as forms
 from tests import chance
 
@@ -174,7 +173,8 @@ def test_check_asks_every_derivation_and_holds_the_committed_file_against_the_ge
     for name, module in derivations.DERIVATIONS.items():
         monkeypatch.setattr(module, "checks", lambda name=name: [(f"proof of {name}", name != "lion")])
     proofs = [(f"{name}: proof of {name}", name != "lion") for name in derivations.DERIVATIONS]
-    assert derivations.check() == [*proofs, ("closed_forms.py is what the derivations generate", True)]
+    files = [(f"closed_forms.{ending} is what the derivations generate", True) for ending in ("py", "js")]
+    assert derivations.check() == [*proofs, *files]
 
 
 def test_check_proves_in_workers(monkeypatch):
@@ -182,22 +182,24 @@ def test_check_proves_in_workers(monkeypatch):
     short = {name: derivations.DERIVATIONS[name] for name in ("rotational_sgdm", "sgdm")}
     monkeypatch.setattr(derivations, "DERIVATIONS", short)
     monkeypatch.setattr(derivations, "prove", None)  # not in this process
-    *statements, (about, same) = derivations.check()
+    *statements, (about, same), (script, alike) = derivations.check()
     assert len(statements) > 2 and all(holds for _, holds in statements)
     assert about.startswith("closed_forms.py is what") and not same  # two have not all of its functions
+    assert script.startswith("closed_forms.js is what") and not alike
 
 
 @pytest.mark.usefixtures("proved_here")
-def test_check_fails_on_a_tampered_file(tmp_path, monkeypatch, capsys):
-    copy = tmp_path / "closed_forms.py"
-    text = Path(forms.__file__).read_text(encoding="utf-8")
-    monkeypatch.setattr(generate, "committed_path", lambda: copy)
+@pytest.mark.parametrize("language", derivations.LANGUAGES.values(), ids=str)
+def test_check_fails_on_a_tampered_file(tmp_path, monkeypatch, capsys, language):
+    copy = tmp_path / "closed_forms"
+    text = language.committed_path().read_text(encoding="utf-8")
+    monkeypatch.setattr(language, "committed_path", lambda: copy)
     quick = [("a proof", True)]
     for module in derivations.DERIVATIONS.values():
         monkeypatch.setattr(module, "checks", lambda: quick)
     copy.write_text(text, encoding="utf-8")
     assert command.main(["--check"]) == 0
-    copy.write_text(text.replace("(1 - beta1) / (1 + beta1)", "(1 - beta1)", 1), encoding="utf-8")
+    copy.write_text(text.replace("weight_decay", "lr", 1), encoding="utf-8")
     assert command.main(["--check"]) == 1
     assert "run `python -m derivations --write`" in capsys.readouterr().err
     copy.unlink()
@@ -213,11 +215,14 @@ def test_check_fails_on_a_false_statement(monkeypatch, capsys):
 
 
 def test_write_restores_a_tampered_file(tmp_path, monkeypatch):
-    copy = tmp_path / "closed_forms.py"
-    copy.write_text("tampered", encoding="utf-8")
-    monkeypatch.setattr(generate, "committed_path", lambda: copy)
+    committed = [language.committed_path() for language in derivations.LANGUAGES.values()]
+    copies = [tmp_path / path.name for path in committed]
+    for copy, language in zip(copies, derivations.LANGUAGES.values(), strict=True):
+        copy.write_text("tampered", encoding="utf-8")
+        monkeypatch.setattr(language, "committed_path", lambda copy=copy: copy)
     command.main(["--write"])
-    assert copy.read_bytes() == Path(forms.__file__).read_bytes()  # under this process's own, random, hash seed
+    for copy, path in zip(copies, committed, strict=True):
+        assert copy.read_bytes() == path.read_bytes()  # under this process's own, random, hash seed
 
 
 @pytest.mark.slow

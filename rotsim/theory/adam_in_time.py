@@ -305,7 +305,7 @@ def state(parts: int, square: float) -> State:
     """
     size = POINTS + 1
     rows = np.zeros((parts, 6, size))
-    rows[0, _WEIGHT], rows[0, _WW] = 1.0, square
+    rows[0, _WEIGHT, :], rows[0, _WW, :] = 1.0, square
     counts, centres, v = np.full(parts, POINTS), np.zeros((parts, 2)), np.zeros(parts)
     room = (np.zeros((4, size)), np.zeros(size), np.zeros(size + GHOSTS), np.zeros((6, size)))
     return State(np.zeros(size), rows, counts, centres, v, *room, np.zeros(3), np.zeros((3, 3, 3)))

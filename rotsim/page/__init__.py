@@ -1,0 +1,1 @@
+"""The page of `rotsim explore`: one HTML file with live random walks beside their predictions."""

@@ -1,0 +1,81 @@
+"""The numeric core of the page: rotsim's optimizers, courses and noise as JavaScript.
+
+Every optimizer of the registry is there, with its update rule and, where theory follows it in time, with its course.
+Nothing here or in the page asks for an optimizer's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from importlib.resources import files
+from typing import Any
+
+from rotsim import noise
+from rotsim.angle import squared_angle, squared_chord
+from rotsim.optimizers import OPTIMIZERS, Optimizer
+from rotsim.page.translate import Program, Untranslatable, literal
+from rotsim.theory.base import theory_of
+
+#: Hand-written files that need no browser, in the order in which they stand in the page.
+CORE = ("noise.js", "schedules.js", "walk.js", "prediction.js")
+
+
+def script() -> str:
+    """Everything of the page that computes, as one script: it runs in Node.js as in a browser.
+
+    Returns
+    -------
+    str
+    """
+    program = Program()
+    described = ",\n".join(_described(program, kind) for kind in OPTIMIZERS.values() if hasattr(kind, "update"))
+    angle, chord = program.function(squared_angle), program.function(squared_chord)
+    constants = {
+        "key": [int(word) for word in noise._KEY],
+        "constants": [float(number) for number in noise.CONSTANTS],
+        "sqrt_half_bits": int(noise._SQRT_HALF_BITS),
+        "shift_bits": int(noise._SHIFT_BITS),
+        "golden": int(noise._GOLDEN),
+    }
+    own = (
+        f"const NOISE = {literal(constants)};\n"
+        f"const OPTIMIZERS = [\n{described},\n];\n"
+        "function squaredAngle(before, after, along, moved) {\n"
+        f"  return {angle}({chord}(before, after, along, moved));\n}}\n"
+    )
+    return "\n".join([text("runtime.js"), text("closed_forms.js"), program.source(), own, *map(text, CORE)])
+
+
+def text(name: str) -> str:
+    """One of the page's files."""
+    return (files("rotsim.page") / name).read_text(encoding="utf-8")
+
+
+def _described(program: Program, kind: type[Optimizer]) -> str:
+    """What the page knows of an optimizer: names, hyperparameters, and its functions."""
+    gentle, _ = kind.examples()
+    own: dict[str, Any] = {field.name: getattr(gentle, field.name) for field in fields(kind)}
+    functions = {
+        "move": program.loop(kind.update, f"$move_{kind.name}"),
+        "coefficients": program.function(kind.coefficients, kind),
+        "course": _course(program, gentle),
+        "leading_rotation": (
+            program.function(kind.leading_rotation, kind)
+            if kind.leading_rotation is not Optimizer.leading_rotation
+            else "null"
+        ),
+    }
+    traits = {"name": kind.name, "label": kind.label, "shape": kind.shape, "decay": kind.decay, "hyperparameters": own}
+    described = [f"{key}: {literal(value)}" for key, value in traits.items()]
+    return f"  {{ {', '.join([*described, *(f'{key}: {name}' for key, name in functions.items())])} }}"
+
+
+def _course(program: Program, optimizer: Optimizer) -> str:
+    """The function that follows it in time, or null: without a theory, or with one that is more than loops."""
+    theory = theory_of(optimizer)
+    if theory is None:
+        return "null"
+    try:
+        return program.function(type(theory).advance, type(theory))
+    except Untranslatable:
+        return "null"

@@ -1,0 +1,181 @@
+// The random walk of some optimizers on the same noise, in float64: rotsim/simulation/engines/readable.py in JavaScript.
+// The update of a coordinate is rotsim's own, translated: `optimizer.move`.
+"use strict";
+
+const UPDATE_NORM_DECAY = 0.9; // of the rotational variant, as rotsim.Rotational has it
+const RECORDED = 3; // ‖w‖², squared angle and ‖Δw‖² of a step, summed over a window
+
+// One optimizer's weights and moments. `law` is a gradient model with its scale; `rotational` takes its variant.
+class Walker {
+  constructor(optimizer, spec, rotational) {
+    this.optimizer = optimizer;
+    this.spec = spec;
+    this.rotational = rotational;
+  }
+
+  begin(weights, neurons, dim) {
+    this.neurons = neurons;
+    this.dim = dim;
+    this.W = weights.slice();
+    this.M = new Float64Array(neurons * dim);
+    this.V = new Float64Array(neurons * dim);
+    this.G = new Float64Array(neurons * dim);
+    this.D = new Float64Array(neurons * dim);
+    this.sums = new Float64Array(neurons * RECORDED);
+    this.forget();
+  }
+
+  // Fresh optimizer state at the weights as they are.
+  forget() {
+    this.M.fill(0);
+    this.V.fill(0);
+    this.age = 0;
+    this.meanSquare = new Float64Array(this.neurons);
+    this.length = Float64Array.from({ length: this.neurons }, (_, neuron) => Math.sqrt(this.square(neuron)));
+  }
+
+  square(neuron) {
+    let sum = 0;
+    for (let i = neuron * this.dim; i < (neuron + 1) * this.dim; i += 1) sum += this.W[i] * this.W[i];
+    return sum;
+  }
+
+  // One step on raw noise z, of `size` numbers per neuron, at these rates; adds to `sums`.
+  step(z, size, law, lr, weightDecay) {
+    this.age += 1;
+    this.draw(z, size, law);
+    const { optimizer, spec, dim } = this;
+    const inner = this.rotational ? [1, 0] : [lr, weightDecay];
+    const c = optimizer.coefficients(spec, this.age, ...inner);
+    optimizer.move(this.W, this.M, this.V, this.G, this.D, c, 0, this.W.length);
+    if (this.rotational) this.turn(optimizer.leading_rotation(spec, lr, weightDecay));
+    this.along = this.across = this.before = 0; // of neuron 0, for its picture
+    for (let neuron = 0; neuron < this.neurons; neuron += 1) this.advance(neuron, neuron * dim, (neuron + 1) * dim);
+  }
+
+  // The gradient of every neuron: noise across the weights over their length, and a pull along them.
+  draw(z, size, law) {
+    const { W, G, dim } = this;
+    for (let neuron = 0; neuron < this.neurons; neuron += 1) {
+      const first = neuron * dim;
+      const shift = neuron * size - first;
+      let overlap = 0;
+      let square = 0;
+      for (let i = first; i < first + dim; i += 1) {
+        overlap += z[i + shift] * W[i];
+        square += W[i] * W[i];
+      }
+      const a = law.scale / Math.sqrt(dim * square);
+      const b = (-a / square) * overlap + law.strength;
+      for (let i = first; i < first + dim; i += 1) G[i] = a * z[i + shift] + b * W[i];
+    }
+  }
+
+  advance(neuron, first, last) {
+    const { W, D, sums } = this;
+    let before = 0;
+    let along = 0;
+    let moved = 0;
+    for (let i = first; i < last; i += 1) {
+      before += W[i] * W[i];
+      along += W[i] * D[i];
+      moved += D[i] * D[i];
+      W[i] += D[i];
+    }
+    const after = before + 2 * along + moved;
+    const place = neuron * RECORDED;
+    sums[place] += after;
+    sums[place + 1] += squaredAngle(before, after, along, moved);
+    sums[place + 2] += moved;
+  }
+
+  // The rotational variant: the update's direction across w and the vector of ones, turned by an angle at one length.
+  turn(angle) {
+    const { W, D, dim } = this;
+    const filled = 1 - Math.pow(UPDATE_NORM_DECAY, this.age);
+    for (let neuron = 0; neuron < this.neurons; neuron += 1) {
+      const first = neuron * dim;
+      const last = first + dim;
+      let mean = 0;
+      let meanW = 0;
+      for (let i = first; i < last; i += 1) {
+        mean += D[i] / dim;
+        meanW += W[i] / dim;
+      }
+      let overlap = 0;
+      let centred = 0;
+      let square = 0;
+      for (let i = first; i < last; i += 1) {
+        const w = W[i] - meanW;
+        D[i] -= mean;
+        overlap += D[i] * w;
+        centred += w * w;
+        square += W[i] * W[i];
+      }
+      let size = 0;
+      for (let i = first; i < last; i += 1) {
+        D[i] -= (overlap / centred) * (W[i] - meanW);
+        size += D[i] * D[i];
+      }
+      this.meanSquare[neuron] = UPDATE_NORM_DECAY * this.meanSquare[neuron] + (1 - UPDATE_NORM_DECAY) * size;
+      const turned = (angle * Math.sqrt(size)) / Math.sqrt(this.meanSquare[neuron] / filled);
+      const keep = (this.length[neuron] * Math.cos(turned)) / Math.sqrt(square);
+      const add = (this.length[neuron] * Math.sin(turned)) / Math.sqrt(size);
+      for (let i = first; i < last; i += 1) D[i] = keep * W[i] + add * D[i] - W[i];
+    }
+  }
+
+  // The sums of a window, which starts anew.
+  takeSums() {
+    const taken = this.sums;
+    this.sums = new Float64Array(taken.length);
+    return taken;
+  }
+}
+
+// Raw noise of all neurons at a step, before scale invariance shapes it, and what it remembers.
+class Noise {
+  constructor(seed, neurons, dim) {
+    this.size = places(dim);
+    this.neurons = neurons;
+    this.dim = dim;
+    this.keys = neuronKeys(seed, neurons, GRADIENT_STREAM);
+    this.z = new Float64Array(neurons * this.size);
+    this.memory = new Float64Array(neurons * this.size);
+    this.remembers = false;
+  }
+
+  // `law` has a mean (`ratio`), a memory (`correlation`) and a size at each step (`factor`); one of them is not plain.
+  draw(step, law) {
+    const { z, memory, size, keys } = this;
+    for (let neuron = 0; neuron < this.neurons; neuron += 1) {
+      drawNormals(z, neuron * size, size, keys[2 * neuron], keys[2 * neuron + 1], step);
+    }
+    const factor = law.factor(step);
+    const fresh = Math.sqrt(1 - law.correlation * law.correlation);
+    for (let i = 0; i < z.length; i += 1) {
+      if (law.correlation !== 0) {
+        if (this.remembers) z[i] = law.correlation * memory[i] + fresh * z[i];
+        memory[i] = z[i];
+      }
+      z[i] = (z[i] + law.ratio) * factor;
+    }
+    this.remembers = law.correlation !== 0;
+    return z;
+  }
+}
+
+// Weights of uniform directions and one length.
+function initialWeights(seed, neurons, dim, norm) {
+  const size = places(dim);
+  const keys = neuronKeys(seed, neurons, INITIAL_WEIGHTS_STREAM);
+  const z = new Float64Array(size);
+  const weights = new Float64Array(neurons * dim);
+  for (let neuron = 0; neuron < neurons; neuron += 1) {
+    drawNormals(z, 0, size, keys[2 * neuron], keys[2 * neuron + 1], 0);
+    let square = 0;
+    for (let i = 0; i < dim; i += 1) square += z[i] * z[i];
+    for (let i = 0; i < dim; i += 1) weights[neuron * dim + i] = (z[i] * norm) / Math.sqrt(square);
+  }
+  return weights;
+}

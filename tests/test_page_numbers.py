@@ -1,0 +1,190 @@
+"""The numbers of the page of `rotsim explore` are rotsim's: noise, walks, courses and closed forms in JavaScript."""
+
+import inspect
+import zlib
+
+import numpy as np
+import pytest
+
+import rotsim
+from rotsim import closed_forms, noise, schedules
+from rotsim.optimizers import OPTIMIZERS
+from rotsim.page.translate import Program, Untranslatable
+from tests.javascript import answer, needs_node
+
+pytestmark = needs_node
+
+SPECS = {name: kind.examples()[1] for name, kind in OPTIMIZERS.items()}
+TURNED = {name: spec for name, spec in SPECS.items() if name != "adam_l2"}
+LAWS = {
+    "white": (rotsim.ScaleInvariant(0.7), {}),
+    "mean": (rotsim.Signal(0.2, scale=0.7), {"ratio": 0.2}),
+    "memory": (rotsim.Autocorrelated(0.5, scale=0.7), {"correlation": 0.5}),
+    "radial": (rotsim.Radial(0.03, scale=0.7), {"strength": 0.03}),
+    "bursts": (rotsim.Bursts(np.where(np.arange(1000) % 50 < 5, 4.0, 1.0), scale=0.7), {"burst": 4}),
+}
+NEURONS, DIM, STEPS = 3, 70, 1000
+
+WALK = """({seed, neurons, dim, steps, norm, spec, law, rotational, rates}) => {
+  const optimizer = OPTIMIZERS.find((one) => one.name === spec.name);
+  const given = { scale: 0.7, ratio: 0, correlation: 0, strength: 0, ...law };
+  given.factor = (step) => (given.burst && (step - 1) % 50 < 5 ? given.burst : 1);
+  const walker = new Walker(optimizer, spec, rotational);
+  walker.begin(initialWeights(seed, neurons, dim, norm), neurons, dim);
+  const source = new Noise(seed, neurons, dim);
+  for (let step = 1; step <= steps; step += 1) {
+    const factor = rates[step - 1];
+    walker.step(source.draw(step, given), source.size, given, spec.lr * factor, spec.weight_decay);
+  }
+  return { weights: [...walker.W], sums: [...walker.takeSums()] };
+}"""
+
+COURSE = """({dim, steps, norm, spec, scale, rotational, rates, window}) => {
+  const optimizer = OPTIMIZERS.find((one) => one.name === spec.name);
+  const lr = Float64Array.from(rates, (factor) => spec.lr * factor);
+  const decay = new Float64Array(steps).fill(spec.weight_decay);
+  const found = predictCourse(optimizer, spec, rotational, dim, { scale }, norm, lr, decay, window);
+  return Object.fromEntries(Object.entries(found).map(([name, values]) => [name, [...values]]));
+}"""
+
+
+def rates(steps):
+    return schedules.named("cosine", steps, steps // 10, 0.1)(np.arange(1, steps + 1))
+
+
+def walked(spec, law="white", rotational=False, seed=12345678901, core=None):
+    """The walk in JavaScript, and by the NumPy twin: weights, RMS norm and RMS angle of each neuron."""
+    gradient, departure = LAWS[law]
+    given = {
+        "seed": seed, "neurons": NEURONS, "dim": DIM, "steps": STEPS, "norm": 1.3, "spec": spec.to_dict(),
+        "law": departure, "rotational": rotational, "rates": rates(STEPS).tolist(),
+    }  # fmt: skip
+    found = answer(WALK, given, core)
+    weights = np.array(found["weights"]).reshape(NEURONS, DIM)
+    rms = np.sqrt(np.array(found["sums"]).reshape(NEURONS, 3) / STEPS)
+    optimizer = rotsim.Rotational(spec) if rotational else spec
+    twin = rotsim.simulate(
+        optimizer, DIM, NEURONS, STEPS, gradient, seed=12345678901, initial_norm=1.3, record_every=STEPS,
+        lr_schedule=rates(STEPS), dtype="float64", engine="numpy", keep_state=True,
+    )  # fmt: skip
+    records = np.stack([twin[name].values[:, 0] for name in ("norm", "rotation", "update_rms")], axis=1)
+    return (weights, rms), (twin["state"].values[:, 0], records)
+
+
+def close(found, twin):
+    size = np.sqrt((twin[0] ** 2).mean())
+    return np.abs(found[0] - twin[0]).max() < 1e-6 * size and np.allclose(found[1], twin[1], rtol=1e-6)
+
+
+def test_words_are_the_same_bits_and_normals_the_same_floats():
+    keys = noise.neuron_keys(2**40 + 17, 5, noise.GRADIENT_STREAM)
+    function = """({seed, neurons, dim, steps}) => {
+      const keys = neuronKeys(seed, neurons, GRADIENT_STREAM);
+      const source = new Noise(seed, neurons, dim);
+      const law = { ratio: 0, correlation: 0, factor: () => 1 };
+      const drawn = steps.map((step) => [...source.draw(step, law)]);
+      const raw = steps.map((step) => [...randomWords(keys[0], keys[1], 7, step)]);
+      return { keys: [...keys], raw, drawn, size: source.size };
+    }"""
+    steps = [1, 2, 1000, 2**31 + 5]
+    found = answer(function, {"seed": 2**40 + 17, "neurons": 5, "dim": 100, "steps": steps})
+    assert found["keys"] == keys.ravel().tolist()
+    with np.errstate(over="ignore"):
+        raw = [[int(w) for w in noise.random_words(*keys[0], np.uint32(7), np.uint32(step))] for step in steps]
+    assert found["raw"] == raw
+    for step, drawn in zip(steps, found["drawn"], strict=True):
+        normals = np.array(drawn).reshape(5, found["size"])[:, :100]
+        assert np.array_equal(normals, noise.normals(keys, step, 100))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_walk_is_that_of_the_numpy_twin(name):
+    assert close(*walked(SPECS[name]))
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_a_rotational_walk_is_that_of_the_numpy_twin(name):
+    assert close(*walked(TURNED[name], rotational=True))
+
+
+@pytest.mark.parametrize("law", [law for law in LAWS if law != "white"])
+def test_a_walk_under_other_gradients_is_that_of_the_numpy_twin(law):
+    assert close(*walked(SPECS["adamw"], law))
+
+
+def test_another_seed_is_noticed():
+    """Negative control."""
+    assert not close(*walked(SPECS["adamw"], seed=12345678902))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_course_is_what_rotsim_predicts(name):
+    spec, steps = SPECS[name], 700
+    given = {
+        "dim": DIM, "steps": steps, "norm": 0.5, "spec": spec.to_dict(), "scale": 3.0, "rotational": False,
+        "rates": rates(steps).tolist(), "window": 50,
+    }  # fmt: skip
+    found = answer(COURSE, given)
+    course = rotsim.predict(
+        spec, DIM, rotsim.ScaleInvariant(3.0), steps, 0.5, lr_schedule=rates(steps), record_every=50
+    )
+    for ours, theirs in (("norm", "norm"), ("rotation", "rotation"), ("update", "update_rms")):
+        assert found[ours] == pytest.approx(course[theirs].values[0].tolist(), rel=1e-8)
+    other = answer(COURSE, {**given, "scale": 3.1, "norm": 0.51})
+    assert other["norm"] != pytest.approx(found["norm"], rel=1e-3)  # negative control
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_a_rotational_course_is_what_rotsim_predicts_once_averages_are_full(name):
+    spec, steps = TURNED[name], 4000
+    given = {
+        "dim": DIM, "steps": steps, "norm": 0.5, "spec": spec.to_dict(), "scale": 1.0, "rotational": True,
+        "rates": [1.0] * steps, "window": 500,
+    }  # fmt: skip
+    found = answer(COURSE, given)
+    course = rotsim.predict(rotsim.Rotational(spec), DIM, steps=steps, initial_norm=0.5, record_every=500)
+    assert found["norm"] == pytest.approx([0.5] * 8)
+    assert found["rotation"][-1] == pytest.approx(float(course["rotation"][0, -1]), rel=0.01)
+
+
+def test_schedules_are_rotsims():
+    function = """(cases) => cases.map(([name, steps, warmup, final]) =>
+      Array.from({ length: steps + 3 }, (_, t) => scheduleFactor(name, t + 1, steps, warmup, final)))"""
+    cases = [
+        (name, steps, warmup, final) for name in schedules.NAMES for steps in (1, 4, 97) for warmup in {0, steps // 3}
+        for final in (0.0, 0.25)
+    ]  # fmt: skip
+    for case, found in zip(cases, answer(function, cases), strict=True):
+        steps = case[1]
+        assert found == pytest.approx(schedules.named(*case)(np.arange(1, steps + 4)).tolist(), abs=1e-12), case
+
+
+def test_closed_forms_are_the_same_numbers():
+    functions = dict(inspect.getmembers(closed_forms, inspect.isfunction))
+    names = answer("() => Object.keys(closed_forms)", None)
+    assert len(names) > 0.9 * len(functions)  # all but those with an error function
+    points = {}
+    for name in names:
+        draws = np.random.default_rng(zlib.crc32(name.encode())).uniform(0.05, 0.5, (4, 9))
+        points[name] = draws[:, : len(inspect.signature(functions[name]).parameters)].tolist()
+    found = answer(
+        "(points) => Object.entries(points).map(([name, rows]) => rows.map((row) => closed_forms[name](...row)))",
+        points,
+    )
+    compared = 0
+    for (name, rows), values in zip(points.items(), found, strict=True):
+        for row, value in zip(rows, values, strict=True):
+            with np.errstate(all="ignore"):
+                expected = float(functions[name](*np.array(row)))
+            if np.isfinite(expected):
+                assert value == pytest.approx(expected, rel=1e-9, abs=1e-12), name
+                compared += 1
+    assert compared > 3 * len(names)
+
+
+def test_what_no_kernel_needs_is_refused_with_its_line():
+    def strange(x):
+        return {key: x for key in "ab"}
+
+    with pytest.raises(Untranslatable, match=r"strange, line 2: no JavaScript for \{key: x"):
+        Program().function(strange)
