@@ -10,8 +10,8 @@ function it is in, quick ones that call little else first, within the seconds al
 bound. A mutant that takes far longer than the tests it is given counts as noticed. `equivalent_mutants.toml` holds
 those that change nothing a test could see, with the reasons.
 
-Neither mutmut nor cosmic-ray is used: they take one test command for all mutants and import everything anew for each,
-which is most of the time here, and neither draws a seeded sample. Here every test runs in a fork of a process that
+Neither mutmut nor cosmic-ray is used. They take one test command for all mutants and import everything anew for each,
+which is most of the time here. Neither draws a seeded sample. Here every test runs in a fork of a process that
 has the libraries imported already.
 """
 

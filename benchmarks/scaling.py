@@ -3,7 +3,7 @@
     python -m benchmarks.scaling [--output benchmarks/results]
 
 Each point is the best of several runs of the public `simulate`, which take turns. The first three
-panels show CPU time on one thread, which other users of the machine cannot bend; the last shows
+panels show CPU time on one thread, which other users of the machine cannot bend. The last shows
 wall time, which they can.
 """
 

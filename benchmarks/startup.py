@@ -1,8 +1,8 @@
 """What a command costs before and after it computes: processor time and wall time, each in a process of its own.
 
-`python -m benchmarks.startup` times the commands that print a prediction and every `--help`, with kernels on disk;
-`verify` times `rotsim verify --quick` and `rotsim verify`; `compile` the first prediction in time, with no kernel on
-disk; `proofs` the proofs of each derivation, one after the other.
+`python -m benchmarks.startup` times the commands that print a prediction and every `--help`, with kernels on disk.
+`verify` times `rotsim verify --quick` and `rotsim verify`. `compile` times the first prediction in time, with no kernel
+on disk. `proofs` times the proofs of each derivation, one after the other.
 """
 
 from __future__ import annotations

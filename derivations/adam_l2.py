@@ -343,9 +343,9 @@ def weights_seen_by_the_gradient() -> tuple[Eq, Eq]:
 def one_step_ahead() -> Eq:
     """A step of length ν·s moves a Hermite polynomial of x by finitely many of lower degree, ν = hm'/(s√v').
 
-    Since m' is linear in m and y, the expectation of He_n(x'/s)·m'^b·f(v') is a sum of He_l(x/s)·m^j, of total degree
-    at most n + b but for Mehler's terms, times integrals over y that contain v' alone. Cut at a total degree, this
-    is a linear system for the functions of v that go with each (l, j).
+    Since m' is linear in m and y, the expectation of He_n(x'/s)·m'^b·f(v') is a sum of He_l(x/s)·m^j times integrals
+    over y that contain v' alone. The total degree is at most n + b, but for Mehler's terms. Cut at a total degree,
+    this is a linear system for the functions of v that go with each (l, j).
     """
     moved = Sum(binomial(n, i) * (-nu) ** i * Function("He")(n - i, x / s), (i, 0, n))
     return equation(Function("He")(n, x / s - nu), moved)

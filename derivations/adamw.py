@@ -27,10 +27,10 @@ LIMIT = "lr * weight_decay < 1"
 def random_walk() -> tuple[Eq, ...]:
     """In equilibrium we model the gradient as fresh noise: its mean, given the past, is zero.
 
-    Adam divides every coordinate by the root of its second moment, so the normalised gradient
-    u = g/√v has unit variance whatever the loss, the layer or the batch size. We take v as constant
-    in time (β2 close to one). What is left is a filtered random walk: m averages u, and w adds up m
-    while a share δ = ηλ of it decays in every step, so that a = 1 - δ of it is kept.
+    Adam divides every coordinate by the root of its second moment. The normalised gradient u = g/√v
+    has unit variance, whatever the loss, the layer or the batch size. We take v as constant
+    in time (β2 close to one). What is left is a filtered random walk: m averages u, and w adds up m.
+    In every step a share δ = ηλ of w decays, and a = 1 - δ of it is kept.
     """
     return (
         equation(E(u_[t] ** 2), Integer(1)),
@@ -147,8 +147,8 @@ def _recursion() -> linear.Recursion:
 def transient() -> tuple[Eq, ...]:
     """Nothing so far needed small ηλ except convenience: the recursion is linear, so second moments are exact.
 
-    The noise is uncorrelated with the past, so x = (E w², E wm, E m²) of a coordinate follows a linear
-    map with a constant drive. Iterating the map gives the exact transient, from any initial norm
+    The noise is uncorrelated with the past. So x = (E w², E wm, E m²) of a coordinate follows a linear
+    map, with a constant drive. Iterating the map gives the exact transient, from any initial norm
     and under any schedule of η and λ.
     """
     return linear.map_equations(linear.moment_map(_recursion(), _unit_variance()))

@@ -192,7 +192,7 @@ def _settles_at_average_power() -> bool:
 
 
 def _arrives_whole() -> bool:
-    """The mean of m for a shift of all y, and for one by age, settle at Σ κ_j and Σ j κ_j of the average."""
+    """The mean of m settles at Σ κ_j of the average for a shift of all y, at Σ j κ_j for one by age."""
     rule, mean, aged = average().rhs, Symbol("mean"), Symbol("aged")
     [whole] = solve(rule.subs({f_mean: mean, n_mean: 1}, simultaneous=True) - mean, mean)
     before, older = sorted(by_age().rhs.free_symbols - {beta1}, key=str, reverse=True)

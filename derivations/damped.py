@@ -237,8 +237,8 @@ def leaving_the_normal_law() -> Eq:
 def neurons_differ() -> tuple[Eq, ...]:
     """Neurons of one dim C differ: ‖w‖² is a sum of C terms, and a neuron's own norm sets its own gradient.
 
-    To first order relative deviations of (W, M, v) follow the mean's map, W′ = kW + const·M′/v′ with the gradient
-    Γ ~ W^p in M′ and v′. f is the share of kW in W′. New terms bring the variance of C independent squares.
+    To first order relative deviations of (W, M, v) follow the mean's map. It is W′ = kW + const·M′/v′, with the
+    gradient Γ ~ W^p in M′ and v′. f is the share of kW in W′. New terms bring the variance of C independent squares.
     """
     return (
         equation(Symbol("x′"), norm_response().rhs * Symbol("x") + (1 - f_w) * (Symbol("a") - Symbol("b"))),

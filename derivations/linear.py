@@ -2,7 +2,7 @@ r"""Second moments of a linear recursion driven by noise.
 
 Every optimizer here but Lion is, per coordinate and for frozen second moments, a linear map of
 the state x = (w, m) plus fresh noise: x_t = A x_{t-1} + b g_t, with E[g_t | past] = 0. Its second
-moments obey a linear map too, whose fixed point is the equilibrium; nothing about the
+moments obey a linear map too, whose fixed point is the equilibrium. Nothing about the
 distribution of the noise is used beyond its variance.
 """
 
@@ -95,8 +95,8 @@ def fixed_by(moments: MomentMap, point: Matrix) -> bool:
 def with_correlated_noise(keep: Expr, from_w: Expr, from_m: Expr) -> tuple[Expr, Expr]:
     """W/E‖m‖² and 1 - ρ when only g_t ⟂ w_{t-1} is known and gradients may be correlated in time.
 
-    For w_t = keep·w_{t-1} - η m_t and m_t = from_w·w_{t-1} + from_m·m_{t-1} + (gradient), the
-    gradient drops out of y = E w_{t-1}·m_t, and y, x = E w_t·m_t and W = E‖w‖² follow in units of E‖m‖².
+    Let w_t = keep·w_{t-1} - η m_t and m_t = from_w·w_{t-1} + from_m·m_{t-1} + (gradient). The gradient drops out of
+    y = E w_{t-1}·m_t. So y, x = E w_t·m_t and W = E‖w‖² follow in units of E‖m‖².
     """
     square, inner = symbols("square inner")
     ahead = from_w * square + from_m * inner

@@ -128,9 +128,9 @@ def overlap_ratio() -> Expr:
 def lion_answer() -> tuple[Eq, ...]:
     """At finite ηλ a pull -cw beside the gradients, c keeping them orthogonal to w, moves the mean of a sign.
 
-    To first order by the slope ς of E sign, which is also that of its overlap d with a gradient, and by the weight that
-    a gradient j steps old has. Signs of free gradients and this answer make a walk, as `derivations.correlated_adam`
-    has it for Adam. As ηλ → 0 it is the linear sum above, and what arcsines add to it.
+    To first order it does so by the slope ς of E sign, which is also that of its overlap d with a gradient. A gradient
+    j steps old counts by its weight in the average. Signs of free gradients and this answer make a walk, as
+    `derivations.correlated_adam` has it for Adam. As ηλ → 0 it is the linear sum above, and what arcsines add to it.
     """
     return (
         equation(varsigma, sqrt(2 / (pi * B_0))),

@@ -71,7 +71,7 @@ def growth() -> Eq:
 def balance() -> Eq:
     """Decay takes the rest. Later lags of the update add what they add to the mean, since no single step is in them.
 
-    With κ E u² for L this is the exact balance of E‖w‖²; solved for κ, and with it N, it is what a run mostly sees.
+    With κ E u² for L this is the exact balance of E‖w‖². Solved for κ, and with it N, it is what a run mostly sees.
     """
     later = 2 * C * _kappa * Sum(a**k * _K(k), (k, 1, oo))
     return equation(C * _L(_kappa) + later, (1 - a**2) / a**2)

@@ -386,10 +386,10 @@ def modes() -> tuple[Eq, ...]:
 
 @step
 def response() -> tuple[Eq, ...]:
-    """A small lasting shift of the gradient moves u by κ times it over the root of E v; by parts, κ = E Σ c_j g_j²/√v.
+    """A small lasting shift of the gradient moves u by κ times it over the root of E v.
 
-    The same integral as at far lags, with c in the place of c². κ is 1 for constant v. Adam+L2's decay, a shift that
-    follows the weights, passes through it.
+    By parts, κ = E Σ c_j g_j²/√v. The same integral as at far lags, with c in the place of c². κ is 1 for constant v.
+    Adam+L2's decay, a shift that follows the weights, passes through it.
     """
     shifted = Integral(_P(_s) * Sum(_c(j) / (1 + 2 * _s * _d(j)), (j, 0, oo)) / sqrt(_s), (_s, 0, oo))
     return (

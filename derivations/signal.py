@@ -71,8 +71,8 @@ def lion_fixed_part() -> Eq:
 def sign_covariance_slope() -> Eq:
     """The arcsine law with a mean: the slope in the correlation x is four times the joint density at the two zeros.
 
-    Both directions lie h = r/√γ_0 above zero. With x = sin ψ the root cancels, and the covariance of two signs is
-    (2/π) times the integral of exp(-h²/(1 + sin ψ)) from 0 to the arcsine of their correlation.
+    Both directions lie h = r/√γ_0 above zero. With x = sin ψ the root cancels. The covariance of two signs is (2/π)
+    times the integral of exp(-h²/(1 + sin ψ)), from 0 to the arcsine of their correlation.
     """
     return equation(Symbol("ds/dx"), 4 / (2 * pi * sqrt(1 - _x**2)) * exp(-(_h**2) / (1 + _x)))
 
@@ -121,8 +121,8 @@ def projected_mean() -> tuple[Eq, ...]:
 def overlap_dynamics() -> Eq:
     """Along the mean, decay works against what the projection leaves.
 
-    With κ the optimizer's gain of a lasting gradient, the overlap x = w·mean/μ, which is negative, moves by this
-    much per step, to leading order in ηλ.
+    κ is the optimizer's gain of a lasting gradient. The overlap x = w·mean/μ, which is negative, moves by this much
+    per step, to leading order in ηλ.
     """
     return equation(Symbol("Δx"), -eta * lamda * _x - eta * kappa * mu * (1 - _x**2 / W))
 

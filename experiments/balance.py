@@ -4,11 +4,14 @@ Claim (Kosson et al. 2024, sections 3.2 and 3.3): in equilibrium the rotation of
 on the gradient's size under AdamW, SGDM and Lion, so that all neurons learn at one pace. Under Adam+L2
 it falls as scale^(-1/3), so that neurons with large gradients are left behind.
 
-What would refute it: a slope of log rotation against log scale that is not 0 (or not -1/3) within its
-error, over four decades, in random walks and in the paper's simple system, f(X) = γ_out N(W(γ_in X)), whose
-gains differ between neurons and between inputs; recorded networks that are not, under Adam+L2, at least twice as
-uneven as under AdamW, neurons within a layer of a BN-MLP and layers of a weight-normalised GPT. (Both networks had been
-recorded and looked at before; their traces are shipped and in results/suite_cpu.)
+What would refute it:
+
+- a slope of log rotation against log scale, over four decades, that is not 0 (or not -1/3) within its error;
+- recorded networks that are not at least twice as uneven under Adam+L2 as under AdamW.
+
+The slope is that of random walks, and of the paper's simple system, f(X) = γ_out N(W(γ_in X)), whose gains differ
+between neurons and between inputs. The networks are a BN-MLP, by neurons within a layer, and a weight-normalised GPT,
+by layers. Both had been recorded and looked at before; their traces are shipped and in results/suite_cpu.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """Norm and rotation converge to the predicted equilibrium from any initial norm, along the predicted course.
 
-Claim (Kosson et al. 2024, sections 3.1 and 3.2): noise makes the weights grow, the more so the shorter they are; decay
-shrinks them in proportion to their length; the two balance at one norm, where the rotation per step is steady.
-Neither depends on where the weights started.
+Claim (Kosson et al. 2024, sections 3.1 and 3.2): noise makes the weights grow, the more so the shorter they are. Decay
+shrinks them in proportion to their length. The two balance at one norm, where the rotation per step is steady. Neither
+depends on where the weights started.
 
-What would refute it: a simulated norm or rotation that leaves the predicted course in any record window by
-more than its declared error and its noise; walks from different norms that end apart; growth and decay,
-each measured by itself, that do not cross at the predicted norm.
+What would refute it:
+
+- a simulated norm or rotation further from the predicted course in any window than declared error and noise allow;
+- walks from different norms that end apart;
+- growth and decay, each measured by itself, that do not cross at the predicted norm.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Gradients with a memory, a mean or a radial part, on random settings that the theory was not made for.
 
-`python -m experiments.departures` writes results/departures.md: per optimizer and kind of gradient what norm, rotation
-and update of a walk are off by, beyond 3 standard errors, beside the error that `rotsim.equilibrium` declares.
+`python -m experiments.departures` writes results/departures.md, a line for each optimizer and kind of gradient. It has
+the errors of norm, rotation and update of a walk beyond 3 standard errors, and the error that `rotsim.equilibrium`
+declares.
 """
 
 from __future__ import annotations

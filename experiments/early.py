@@ -1,17 +1,20 @@
 """Weights that start below their equilibrium norm turn too fast at first, and learning-rate warm-up holds that down.
 
 Claim (Kosson et al. 2024, on transients and the need for warm-up): the usual initial norm lies below equilibrium.
-There the same update turns the weights further, so that rotation early in training exceeds what the schedule asks
-for; warm-up hides that transient, and a variant without it has less need of warm-up.
+There the same update turns the weights further, so that rotation early in training exceeds what the schedule asks for.
+Warm-up hides that transient, and a variant without it has less need of warm-up.
 
-What would refute it: an early rotation below 1.5 times that of equilibrium when training starts from a quarter of the
-equilibrium norm without warm-up; a warm-up that leaves more than half of the peak; an excess of more than 20 % from
-the equilibrium norm itself (the norm would then not be the cause); courses that the random walk does not predict; a
-rotational variant whose early rotation is more than 5 % off that of equilibrium, from any norm and without warm-up.
+What would refute it, in trainings from a quarter of the equilibrium norm or from that norm:
 
-Lion's variant turns too slowly by more than that, and by as much as theory says: it is set to the paper's
-leading-order rotation, which is 0.940 of that of equilibrium at this lr·wd of 2e-3, since 1/(lr·wd) = 500 steps are
-not many beside the 100 of its momentum. That is the variant as published; `rotsim.equilibrium` has the exact angle.
+- from the quarter and without warm-up, an early rotation below 1.5 times that of equilibrium;
+- a warm-up that leaves more than half of the peak;
+- from the equilibrium norm, an excess of more than 20 %: the norm would then not be the cause;
+- courses that the random walk does not predict;
+- a rotational variant whose early rotation is more than 5 % off that of equilibrium, without warm-up.
+
+Lion's variant turns too slowly by more than that, and by as much as theory says. It is set to the paper's leading-order
+rotation, which is 0.940 of that of equilibrium at this lr·wd of 2e-3: 1/(lr·wd) = 500 steps are not many beside the 100
+of its momentum. That is the variant as published. `rotsim.equilibrium` has the exact angle.
 """
 
 from __future__ import annotations

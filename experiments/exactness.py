@@ -1,21 +1,24 @@
 """The exact formulas are exact: what is left is Monte-Carlo error.
 
-Claim (ours, beside table 1 of the paper): for white Gaussian gradients the
-finite-step equilibria of `rotsim.equilibrium` hold at any lr·wd, betas and dimension; for scale-invariant ones
-what is neglected is of order 1/dim. Settings are random, with lr·wd (for Adam+L2 the effective lr·wd/√v at
-λw = 0) log-uniform in [1e-4, 0.1] and betas from a list.
+Claim (ours, beside table 1 of the paper): for white Gaussian gradients the finite-step equilibria of
+`rotsim.equilibrium` hold at any lr·wd, betas and dimension. For scale-invariant ones what is neglected is of order
+1/dim. Settings are random, with betas from a list. lr·wd is log-uniform in [1e-4, 0.1]; for Adam+L2 that is the
+effective lr·wd/√v at λw = 0.
 
-What would refute it: z-scores of norm or rotation that fail a normality test or exceed their Bonferroni bound,
-with a declared error besides for scale-invariant gradients (4 standard errors are allowed beyond it); a pooled
-error of 0.3 % or more; on a ladder of dimensions, an error a/dim whose |a| exceeds the declared 1, or that does not
-vanish, within 4 standard errors and the declared error, as dim grows.
+What would refute it:
 
-A pooled error is the weighted mean of the relative errors of one optimizer within one decade of
-lr·wd: it resolves a systematic error that single settings cannot.
+- z-scores of norm or rotation that fail a normality test or exceed their Bonferroni bound;
+- with scale-invariant gradients, errors that exceed the declared one by more than 4 standard errors;
+- a pooled error of 0.3 % or more;
+- on a ladder of dimensions, an error a/dim whose |a| exceeds the declared 1;
+- an error that does not vanish as dim grows, within 4 standard errors and the declared error.
+
+A pooled error is the weighted mean of the relative errors of one optimizer within one decade of lr·wd. It resolves a
+systematic error that single settings cannot.
 
 Adam's first steps, corrected for the bias of m, throw weights far out at β1 = 0.98 and strong decay. A first version
-dropped 4 relaxation times only, after which 0.13 % of that was left in the norm of two settings (z of 3.6 and 3.9;
-`rotsim.predict` gives the same 0.13 %). It is 8 since then.
+dropped 4 relaxation times only. 0.13 % of that was then left in the norm of two settings, with z of 3.6 and 3.9, as
+`rotsim.predict` gives it. It is 8 since then.
 """
 
 from __future__ import annotations
@@ -68,8 +71,8 @@ def measure(
 ) -> dict[str, Any]:
     """One simulation beside both theories: relative errors, standard errors and z-scores.
 
-    Scale-invariant gradients are given the size that makes a coordinate's variance 1 at the norm that white noise of
-    variance 1 leads to, so that an optimizer has much the same equilibrium under both.
+    Scale-invariant gradients get the size that makes a coordinate's variance 1 at the norm under white noise of
+    variance 1. An optimizer then has much the same equilibrium under both.
     """
     memory = max(memory_steps(optimizer), round(1 / (1 - optimizer.averages[-1])))
     relaxation = rotsim.equilibrium(optimizer, 1024, rotsim.Isotropic()).relaxation_steps + memory

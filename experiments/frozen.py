@@ -1,17 +1,20 @@
 """Rotational variants keep a norm that is too small, where nothing else sets the scale: then they fall behind.
 
-Claim (Kosson et al. 2024, section 5, on rotational variants, and where they fail): a rotational
-variant freezes every norm at its initial value. Behind a normalisation, or with gains, that costs nothing
-(`experiments.warmup`); in a GPT with neither, its weights cannot grow as training wants, and it is not on par.
+Claim (Kosson et al. 2024, section 5, on rotational variants, and where they fail): a rotational variant freezes every
+norm at its initial value. Behind a normalisation, or with gains, that costs nothing (`experiments.warmup`). In a GPT
+with neither, its weights cannot grow as training wants, and it is not on par.
 
-A plain GPT (bytes of source text), GPT-2's initial deviation of 0.02, AdamW and its variant, both with warm-up, from
-the initial norms and from four times those. Test loss, each arm at its best learning rate chosen on the other
-seeds, t-tests paired over seeds with Holm's correction.
+A plain GPT (bytes of source text) begins with GPT-2's initial deviation of 0.02, or with four times those norms. AdamW
+and its variant train it with warm-up, each at its best learning rate chosen on the other seeds. Test losses are
+compared by t-tests, paired over seeds, with Holm's correction.
 
-What would refute it: (1) a variant whose loss, from the initial norms, is not above AdamW's; (2) one that from four
-times the norm is more than 5 % above AdamW from there: the norm would then not be the cause. A pilot on another
-seed had shown both before the bounds were set, and that it takes training of this length: after 300 steps of warm-up
-and cosine the two are even, since AdamW's norms grow only with time.
+What would refute it:
+
+- a variant whose loss, from the initial norms, is not above AdamW's;
+- a variant that from four times the norm is more than 5 % above AdamW from there: the norm would not be the cause.
+
+A pilot on another seed had shown both before the bounds were set. It also showed that training of this length is
+needed: after 300 steps of warm-up and cosine the two are even, since AdamW's norms grow only with time.
 """
 
 from __future__ import annotations

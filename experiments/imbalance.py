@@ -10,11 +10,11 @@ over neurons held. The mean is swept by weight decay alone, and each arm is judg
 on the other seeds. So neither a wrong learning rate nor the step of gains and biases is taken for imbalance.
 
 What would refute it: a test loss with 10 % of the neurons 10 or 30 times faster, or half of them 10 times
-faster, that is below that of balanced rotation, by a t-test paired over seeds with Holm's correction within
-each network. The GPT was added after the MLP, where a tenth of the neurons proved not to matter: 64 neurons
-a layer are more than digits need, and the other nine tenths can do the work; to tell so small an effect from none
+faster, that is below that of balanced rotation. T-tests are paired over seeds, with Holm's correction within each
+network. The GPT was added after the MLP, where a tenth of the neurons proved not to matter: 64 neurons
+a layer are more than digits need, and the other nine tenths can do the work. To tell so small an effect from none
 would take hundreds of seeds. The GPT had 3 seeds and three means at first, the smallest of which was the best for
-every arm; a smaller mean and the seeds that its spread asked for were added then.
+every arm. A smaller mean and the seeds that its spread asked for were added then.
 """
 
 from __future__ import annotations

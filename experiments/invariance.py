@@ -5,13 +5,17 @@ so all rotate alike. Layer normalisation makes only the layer invariant: a neuro
 neurons of a layer settle at different rotations. Weight Standardization before layer normalisation makes every
 neuron invariant again: rotation is balanced as with batch normalisation, and training is no worse.
 
-For AdamW and SGDM, MLPs with each normalisation on digits under noise, each at its best learning rate chosen
-on the other seeds; spread = standard deviation over mean of the neurons' rotation, averaged over hidden layers.
+AdamW and SGDM train MLPs with each normalisation on digits under noise. Each is judged at its best learning rate,
+chosen on the other seeds. Spread is the standard deviation over the mean of the neurons' rotation, averaged over hidden
+layers.
 
-What would refute it: a spread under LN less than 1.5 times that under WS+LN; a spread under WS+LN
-more than 1.5 times that under BN; a test loss under WS+LN above that under LN. T-tests paired over seeds,
-with Holm's correction within each optimizer. The difference in loss that AdamW leaves, half a percent, would
-take some 100 seeds to see.
+What would refute it, by t-tests paired over seeds with Holm's correction within each optimizer:
+
+- a spread under LN less than 1.5 times that under WS+LN;
+- a spread under WS+LN more than 1.5 times that under BN;
+- a test loss under WS+LN above that under LN.
+
+The difference in loss that AdamW leaves, half a percent, would take some 100 seeds to see.
 """
 
 from __future__ import annotations

@@ -5,18 +5,21 @@ normalisation, a neuron's gradient has a radial part. It acts as extra or negati
 rotations of their own; only their mean decay is what was set. Invariance of every neuron, as under batch
 normalisation or Weight Standardization, removes the radial part and with it the imbalance.
 
-For neurons pushed by p_i, P_i is proportional to p_i - c, rotation to √(1 + P_i/λ), and c follows from the layer's
+For neurons pushed by p_i, P_i is proportional to p_i - c, and rotation to √(1 + P_i/λ). c follows from the layer's
 invariance: the mean of 1/(1 + P_i/λ) is 1.
 
-What would refute it: rotations of the neurons of a layer that scatter by less than twice what they do with the same
-pushes under neuron-wise invariance; a slope of measured against predicted log rotation outside 0.9 to 1.1; a median
-error above 3 %; a norm of the whole layer more than 3 % off that of neuron-wise invariance.
+What would refute it:
 
-Under Lion the median error is just below that, since momentum delays the push by 90 steps (see `experiments.radial`):
-one layer alone may refute it, so that medians are averaged over layers, which was changed after the first had. With the
-delay, that is with each neuron's rotation from `rotsim.equilibrium` under its `Radial` gradient, the median error is
-held to the same 3 %; this statement was added then as well. What is left under Lion is in the few neurons that are
-pushed outwards most: they are slower than the linearised sign has them.
+- rotations within a layer that scatter by less than twice as much as with the same pushes under neuron-wise invariance;
+- a slope of measured against predicted log rotation outside 0.9 to 1.1;
+- a median error above 3 %;
+- a norm of the whole layer more than 3 % off that of neuron-wise invariance.
+
+Under Lion the median error is just below that, since momentum delays the push by 90 steps (see `experiments.radial`).
+One layer alone may refute it. Medians are averaged over layers since the first one did. With the delay, each neuron's
+rotation is that of `rotsim.equilibrium` under its `Radial` gradient. It is held to the same 3 %, a statement added then
+as well. What is left under Lion is in the few neurons that are pushed outwards most. They are slower than the
+linearised sign has them.
 """
 
 from __future__ import annotations

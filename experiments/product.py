@@ -1,16 +1,21 @@
 """Equal products of learning rate and weight decay give equal rotation; what differs is the step of gains and biases.
 
-Claim (Kosson et al. 2024, section 5 and appendix on constant ηλ): rotation depends on lr·wd alone under AdamW, SGDM
-and Lion. Moving along a line of equal products changes the weights' norm, which a scale-invariant layer does
-not feel, and the step of parameters without decay, which is proportional to lr: two learning rates in one.
+Claim (Kosson et al. 2024, section 5 and appendix on constant ηλ): rotation depends on lr·wd alone under AdamW, SGDM and
+Lion. A line of equal products changes the weights' norm, which a scale-invariant layer does not feel. It also changes
+the step of parameters without decay, which is proportional to lr: two learning rates in one.
 
 In random walks, and in a BN-MLP (digits under noise, AdamW) whose weights start at each setting's equilibrium norm.
 
-What would refute it: a rotation that drifts along the line by more than its error plus 1/dim (5 % in the network,
-whose gradients change with its gains), or an undecayed parameter whose step is not proportional to lr; a
-network whose loss is the same all along the line, so that the gains' step would not matter. (Adam's step is
-lr·m/√v: proportional to lr where noise dominates, but a gain that is still on its way takes up to 1/0.23 times more.
-The slope that follows from this lies on the bound of 0.9 itself, so that no number of seeds worth its time settles it.)
+What would refute it:
+
+- a rotation that drifts along the line by more than its error plus 1/dim;
+- in the network, whose gradients change with its gains, a rotation that drifts by more than 5 %;
+- an undecayed parameter whose step is not proportional to lr;
+- a network whose loss is the same all along the line, so that the gains' step would not matter.
+
+Adam's step is lr·m/√v. It is proportional to lr where noise dominates, but a gain that is still on its way takes up to
+1/0.23 times more. The slope that follows from this lies on the bound of 0.9 itself. No number of seeds worth its time
+settles it.
 """
 
 from __future__ import annotations

@@ -3,16 +3,19 @@
 Claim (Kosson et al. 2024, section 3.4): weights that are not scale-invariant get gradients with a part P·w along
 themselves, once the optimizer has scaled them. To norm and rotation it is weight decay under another name.
 
-What would refute it: simulated norm or rotation that differs by more than 1 % from the prediction at λ + P while P goes
-from -λ/4 to 4 λ, at a strong decay (0.02 rad a step) or a gentle one (0.005); a plain GPT, none of whose layers is
-scale-invariant, with a layer whose rotation is not within 20 % of the prediction at λ + P, as its gradients give P,
-or layers that are not, in the median, 3 times nearer to it than to that at λ (the network had been looked at before).
+What would refute it, at a strong decay (0.02 rad a step) or a gentle one (0.005), and in a plain GPT:
 
-Adam+L2 and SGDM add decay to the gradient, so for them the walk is a check of the code. Under AdamW and Lion the
-pull goes through the momentum and decay does not: it acts on where the weights were some steps ago, β1/(1-β1) = 9 for
-AdamW, β1/(1-β2) = 90 for Lion, which matters once that is not short beside 1/(lr·(λ + P)). So the claim is the
-limit of small lr·(λ + P)·delay. derivations/radial.py has the delay, at any lr·wd: what would refute that is
-a walk further from `rotsim.equilibrium` with a `Radial` gradient than the error that it declares and 4 standard errors.
+- a walk's norm or rotation more than 1 % off the prediction at λ + P while P goes from -λ/4 to 4 λ;
+- a layer of the GPT whose rotation is not within 20 % of the prediction at λ + P, as its gradients give P;
+- layers of the GPT that are not, in the median, 3 times nearer to that prediction than to that at λ.
+
+No layer of the GPT is scale-invariant. The network had been looked at before.
+
+Adam+L2 and SGDM add decay to the gradient, so for them the walk is a check of the code. Under AdamW and Lion the pull
+goes through the momentum and decay does not. The pull then acts on where the weights were some steps ago: β1/(1-β1) = 9
+for AdamW, β1/(1-β2) = 90 for Lion. That matters once it is not short beside 1/(lr·(λ + P)). So the claim is the limit
+of small lr·(λ + P)·delay. derivations/radial.py has the delay, at any lr·wd. A walk would refute that if it lies
+further from `rotsim.equilibrium` with a `Radial` gradient than the declared error and 4 standard errors.
 
 The strong decay was there first, and shows the departure; the gentle one was added, and the formula with the delay
 after it. The bound of 20 % for a layer of the GPT was missed by one layer of a second recording, blocks.0.k.
@@ -45,8 +48,8 @@ NETWORK = RESULTS / "suite_cpu" / "gpt_adamw.nc"
 def pull(optimizer: Optimizer, dim: int, norm: float) -> float:
     """P for g = noise + w, with scale-invariant noise of scale 1 and weights of this norm.
 
-    The radial part is too small beside the noise of a coordinate, of standard deviation σ, to change how the noise is
-    scaled; AdamW divides it by √v, Lion's sign responds to it with its mean slope, √(2/π)/σ_c.
+    The radial part is too small beside the noise of a coordinate, of standard deviation σ, to change how noise is
+    scaled. AdamW divides it by √v. Lion's sign responds to it with its mean slope, √(2/π)/σ_c.
     """
     if optimizer.decay == "coupled":
         return 1.0

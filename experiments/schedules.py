@@ -5,20 +5,23 @@ on the learning rate, so both move with its schedule, late by a relaxation time:
 end, and gradients of scale-invariant weights grow with it. Scaling weight decay in proportion to the learning rate
 (AdamC) leaves the norm where it is, and makes rotation proportional to the rate itself.
 
-What would refute it: a simulated norm or rotation that leaves the predicted course in any record window by more
-than its declared error and its noise; with corrected decay and from equilibrium, a norm that moves by more than 5 %
-or rotation not proportional to the rate within 10 %; without the correction, a norm that loses less than 10 % in the
-last third of a cosine; a published number missed by more than its own precision.
+What would refute it:
 
-Lion's norm does move with corrected decay, and is predicted to: its momentum remembers 1/(1-β2) = 100 steps, a good
-part of the 1/(lr·wd) = 500 at the peak, and how much of that memory decay removes changes with lr·wd, not with the
-ratio. To keep the norm, decay has to follow the rate as the exact equilibrium says, wd(lr) at which its norm stays: a
-run with that decay is held to the same 5 %. It was added when Lion had been refuted.
+- a simulated norm or rotation further from the predicted course in any window than declared error and noise allow;
+- with corrected decay and from equilibrium, a norm that moves by more than 5 %;
+- the same with a rotation not proportional to the rate within 10 %;
+- without the correction, a norm that loses less than 10 % in the last third of a cosine;
+- a published number missed by more than its own precision.
 
-The 3 % for Su's closed form was set after the prediction had been seen to miss it by more than the 2 % allowed at
-first: at 2 % that statement is refuted. His own simulation misses it by 2.1 %. His formulas for a line, for WSD and
-for gradients with a mean were added later, to the same 3 %, when they had been seen to be up to 2.7 % off. All other
-bounds were set before.
+Lion's norm does move with corrected decay, and is predicted to. Its momentum remembers 1/(1-β2) = 100 steps, a good
+part of the 1/(lr·wd) = 500 at the peak. How much of that memory decay removes changes with lr·wd, not with the ratio.
+To keep the norm, decay has to follow the rate as the exact equilibrium says, wd(lr) at which its norm stays. A run with
+that decay is held to the same 5 %. It was added when Lion had been refuted.
+
+The 3 % for Su's closed form was set when the prediction had missed it by more than the 2 % allowed at first. At 2 %
+that statement is refuted, and his own simulation misses it by 2.1 %. His formulas for a line, for WSD and for gradients
+with a mean were added later, to the same 3 %. They had then been seen to be up to 2.7 % off. All other bounds were set
+before.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
 """The rotational variants' own hyperparameters matter little.
 
-Claim (Kosson et al. 2024, appendix on the variants' hyperparameters): the variants add three choices, the decay
-of the running update norm (default 0.9), whether the mean of each row is kept too (default yes), and
-whether neurons or whole tensors are rotated (default neurons); none of them decides how well a network trains.
+Claim (Kosson et al. 2024, appendix on the variants' hyperparameters): the variants add three choices, and none of them
+decides how well a network trains. The first is the decay of the running update norm, 0.9 by default. The second is
+whether the mean of each row is kept, which it is by default. The third is whether neurons, the default, or whole
+tensors are rotated.
 
 AdamW's variant on a residual network, SGDM's and Lion's on an MLP, digits under noise. One choice is
 changed at a time; each setting is judged at its best learning rate, chosen on the other seeds.
 
 What would refute it: a test loss more than 10 % from the default's. T-tests against both bounds, paired over
 seeds, with Holm's correction within each optimizer. For scale, the figure shows what a learning rate 4
-times too small or too large does. There were 6 seeds at first, which left 7 of 15 statements open; the spread over
-them asked for 10 to 43; they were doubled.
+times too small or too large does. There were 6 seeds at first, which left 7 of 15 statements open. The spread over
+them asked for 10 to 43, and they were doubled.
 """
 
 from __future__ import annotations

@@ -9,13 +9,14 @@ gradient norms differ between layers. AdamW and Adam+L2 each over a grid of lear
 takes AdamW's grid, with L2 decay 1e-3 in its directions. Each arm is judged at its best setting, chosen on the
 other seeds.
 
-What would refute it: (1) a network's layers within a factor 3 of each other under Adam+L2, or more than 1.5
-apart when rotated; (2) a tuned Adam+L2 that is no worse than AdamW: then there is no gap to close;
-(3) a rotated arm that closes less than half of the gap. T-tests paired over seeds, Holm's correction within
-each network.
+What would refute it, by t-tests paired over seeds with Holm's correction within each network:
 
-What to make of it: a rotated arm also skips the fast first steps of AdamW (`experiments.warmup`), so where it ends up
-ahead of AdamW itself, as in the GPT, that it "closes the gap" does not show that balance alone was what lacked.
+- a network's layers within a factor 3 of each other under Adam+L2, or more than 1.5 apart when rotated;
+- a tuned Adam+L2 that is no worse than AdamW: then there is no gap to close;
+- a rotated arm that closes less than half of the gap.
+
+What to make of it: a rotated arm also skips the fast first steps of AdamW (`experiments.warmup`). In the GPT it ends up
+ahead of AdamW itself. There, closing the gap does not show that balance alone was what lacked.
 """
 
 from __future__ import annotations

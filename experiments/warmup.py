@@ -1,21 +1,21 @@
 """Rotational variants train on par with their optimizers and have less use for warm-up.
 
 Claim (Kosson et al. 2024, sections 5 and 6, on rotational variants and on the need for learning rate warm-up): fixing
-the angle per step at its equilibrium value trains as well as weight decay does; since the excess rotation of the
+the angle per step at its equilibrium value trains as well as weight decay does. Since the excess rotation of the
 first steps is gone, warm-up gains less.
 
 Three statements for each of AdamW, SGDM and Lion on a residual network (digits), and for AdamW on a
-weight-normalised GPT (bytes of source text); test loss, paired over seeds, t-tests with Holm's correction
-for the four cases:
+weight-normalised GPT (bytes of source text). Test losses are compared by t-tests, paired over seeds, with Holm's
+correction for the four cases:
 
 1. at its best setting the rotational variant's loss is at most 5 % above its optimizer's;
 2. without any warm-up it is at most 5 % above that of its optimizer with warm-up;
 3. warm-up over 10 % of the steps gains more for the optimizer than for the variant, averaged over the grid.
 
 What would refute them: a mean on the other side of the bound, established by the test. The bounds were set
-before the runs; the grids of learning rates, each over a factor of 64 (the GPT's: 4), came from
+before the runs. The grids of learning rates, each over a factor of 64 (the GPT's: 4), came from
 trials on other seeds. Settings are chosen for each seed on the other seeds. The GPT had 3 seeds at first, which left
-its third statement open at p = 0.06; it has 7 since, as the spread over those asked for. The digits would ask for
+its third statement open at p = 0.06. It has 7 since, as the spread over those asked for. The digits would ask for
 20 to more than 1000 (what each statement asks for stands beside its verdict): their open statements stay open.
 
 Where the weights have neither gains nor a good initial norm the first statement fails: `experiments.frozen`.

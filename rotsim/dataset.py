@@ -221,8 +221,8 @@ def validate(dataset: xr.Dataset) -> xr.Dataset:
     Raises
     ------
     DatasetError
-        If a variable or attribute that every dataset has is absent, or one that rotsim knows has other dimensions,
-        another kind of values or another type; if steps do not increase; if it is empty.
+        If a variable or attribute that every dataset has is absent. If one that rotsim knows has other dimensions,
+        another kind of values or another type. If steps do not increase, or there are none.
     """
     _check_schema(_attributes(dataset).get("rotsim_schema"))
     missing = [name for name in QUANTITIES if name not in dataset] + [

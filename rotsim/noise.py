@@ -69,9 +69,9 @@ def random_words(key0, key1, counter, step):  # type: ignore[no-untyped-def]
 def fma(a, b, c):  # type: ignore[no-untyped-def]
     """a·b + c of float32 with one rounding: an instruction in a kernel, and here the same bits from double precision.
 
-    The product of two float32 is exact in float64. Rounding its sum with c again, to float32, goes wrong only where
-    the sum lies halfway between two float32 and its own rounding error tells which one is nearer; it is then moved
-    one float64 towards the exact value. (For results that are normal numbers of float32.)
+    The product of two float32 is exact in float64. Its sum with c is rounded again, to float32. That goes wrong only
+    where the sum lies halfway between two float32, and its own rounding error tells which one is nearer. It is then
+    moved one float64 towards the exact value. (For results that are normal numbers of float32.)
     """
     product, c = np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64)
     total = np.asarray(product + c)

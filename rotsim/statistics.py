@@ -1,9 +1,9 @@
 """Estimates from correlated series: autocorrelation time, standard errors, and when equilibrium began.
 
 Record windows of one neuron are correlated over a relaxation time, so a standard error that counts
-windows as independent is too small. Two honest routes are used: many independent neurons give the
-error from their spread; few neurons, or neurons of one network, give it from the autocorrelation
-time of the series (Sokal's automatic window, as in emcee).
+windows as independent is too small. Many independent neurons give the error from their spread.
+Few neurons, or neurons of one network, give it from the autocorrelation time of the series
+(Sokal's automatic window, as in emcee).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Equilibration:
     start : int
         Index of the first window to use; 0 if not reached.
     steps_needed : int or None
-        If not reached: estimated total number of steps until the remaining transient is below
-        1 %, from an exponential fit; None if the series is too short to tell.
+        If not reached, total number of steps until the remaining transient is below 1 %, by an
+        exponential fit. None if the series is too short to tell.
     reason : str
         One clause for a person.
     """
@@ -110,9 +110,9 @@ def _error_of_mean(x: np.ndarray) -> float:
     """Standard error of the mean of correlated replicates, for use in multiples of about three.
 
     Deviations from a series' own mean miss the variance of that mean, at every lag: it is added back until both agree.
-    The error itself is an estimate with few degrees of freedom; it is widened so that three of it are passed as
-    seldom as three standard deviations of a normal (t quantile at a third of the effective sample size, which
-    calibrates it on AR(1) series).
+    The error itself is an estimate with few degrees of freedom. It is widened so that three of it are passed as
+    seldom as three standard deviations of a normal. The t quantile at a third of the effective sample size
+    calibrates it on AR(1) series.
     """
     covariance = _autocovariance(x)
     if covariance[0] <= 0:
@@ -160,8 +160,8 @@ def equilibration(
 ) -> Equilibration:
     """Find where several series over the same windows become stationary together.
 
-    The start is moved forward until, in what remains, the first third and the last half of every
-    series agree within 3 standard errors plus `drift_tolerance`; then it is doubled, since the
+    The start is moved forward until first third and last half of what remains agree in every series, within
+    3 standard errors plus `drift_tolerance`. Then it is doubled, since the
     transient that hides in the noise at t has decayed to its square at 2t.
 
     Parameters

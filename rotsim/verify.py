@@ -1,8 +1,7 @@
 """`rotsim verify`: derivation, simulation and real networks held against one theory, with a verdict.
 
-Four stages, each independent of the last: the closed forms are derived again and compared with
-the code in use; the random walk is simulated and compared with them; recorded traces of real
-networks are compared with them; the outcome is written as a table, a figure and JSON.
+The closed forms are derived again and compared with the code in use. The random walk is simulated,
+and compared with them. So are recorded traces of real networks. The outcome is a table, a figure and JSON.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What every claim script shares: a verdict with its numbers, a figure, provenance, one command line.
 
-A claim script has a docstring (first line: what is found; then the claim and its section in
-parentheses, and what would refute it) and a function ``examine(quick) -> Finding``; its last line is
-``main(NAME, __doc__, examine)``, and one line in `experiments.__main__` lets the runner find it.
+The docstring of a claim script begins with what is found. Then come the claim, its section in parentheses, and what
+would refute it. The script has a function ``examine(quick) -> Finding``, and its last line is ``main(NAME, __doc__,
+examine)``. One line in `experiments.__main__` lets the runner find it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def claimed(
 ) -> Check:
     """One statement with the numbers that decide it: it passes if ``low <= value <= high``.
 
-    The interval is part of the claim, fixed before the numbers are seen; `standard_error` says how well
+    The interval is part of the claim, fixed before the numbers are seen. `standard_error` says how well
     the value is known (NaN for a single recorded network). `established` is False where a test finds that
     noise may have put the value on its side of the bound (`experiments.harness.paired`): nothing is shown then.
     `because` says why it does not pass, where that is known; it stands beside the verdict.
@@ -98,7 +98,7 @@ Examine = Callable[..., Finding]
 def course_checks(label: str, walk: xr.Dataset, course: xr.Dataset, k: float = 4.0) -> Iterator[Check]:
     """Norm and rotation of simulated neurons against `rotsim.predict`, every record window, transients included.
 
-    The value is how far the worst window lies beyond the declared model error, in standard errors; the bound
+    The value is how far the worst window lies beyond the declared model error, in standard errors. The bound
     makes a false alarm among all windows as rare as one of `k` standard errors for a single number.
     """
     allowed = bonferroni(k, walk.sizes["step"], walk.sizes["neuron"])

@@ -177,7 +177,7 @@ class Outcome:
     """Test loss and accuracy; a loss worse than guessing, or none, counts as guessing.
 
     ``rotation`` (by layer, radians per step), ``across_layers`` and ``within_layers`` are those of
-    `rotsim.balance`, if recorded; so is ``undecayed_step``, the RMS step of one coordinate of gains and biases.
+    `rotsim.balance`, if recorded. So is ``undecayed_step``, the RMS step of one coordinate of gains and biases.
     """
 
     loss: float

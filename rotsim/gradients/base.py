@@ -2,7 +2,7 @@
 
 A sampler fills ``z`` with raw noise (or data) and returns two numbers ``(a, b)``; the gradient is
 ``g = a·z + b·w``. That form covers white noise, its projection orthogonal to w, and replayed
-data, and lets the kernel apply it inside the update loop instead of in a pass of its own.
+data. The kernel applies it inside the update loop, without a pass of its own.
 """
 
 from __future__ import annotations

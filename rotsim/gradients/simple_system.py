@@ -53,7 +53,7 @@ class SimpleSystem(Gradient):
     r"""Gradients of the paper's simple system f(X) = γ_out ⊙ N(W(γ_in ⊙ X)) under a random linear loss.
 
     N normalises each output over the batch. At every step a neuron gets a batch X of N(0, 1) inputs and a
-    loss :math:`L = \frac1B \sum_b r_b f_b` with r_b ~ N(0, 1), both drawn anew; its gradient is back-propagated:
+    loss :math:`L = \frac1B \sum_b r_b f_b` with r_b ~ N(0, 1), both drawn anew. Its gradient is back-propagated:
 
     .. math::
         y_b = \sum_j w_j \gamma^{in}_j x_{bj}, \quad \hat y_b = \frac{y_b - \bar y}{s_y}, \quad

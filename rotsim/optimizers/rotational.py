@@ -15,9 +15,8 @@ from rotsim.optimizers.base import N_COEFFICIENTS, Optimizer, filled
 class Rotational(Optimizer):
     r"""Rotational variant (RV): the optimizer's update direction, turned by its equilibrium rotation at every step.
 
-    With u_t the update of the optimizer without decay, u⊥ its part orthogonal to the weights (and to the
-    vector of ones, if `zero_mean`), and :math:`\theta_t` the optimizer's leading-order rotation at the
-    :math:`\eta\lambda` in force:
+    u_t is the update of the optimizer without decay. u⊥ is its part orthogonal to the weights, and to the vector of
+    ones if `zero_mean`. :math:`\theta_t` is the optimizer's leading-order rotation at the :math:`\eta\lambda` in force:
 
     .. math::
         s_t &= \gamma s_{t-1} + (1-\gamma) \|u_\perp\|^2, \qquad

@@ -77,16 +77,16 @@ def simulate(
         What a function of yours raises ends in `InvalidInput`, which has it as its cause.
     dtype : {"float32", "float64"}
         Format of weights and optimizer state. Records are summed in float64. On the same noise float32
-        records differ from float64 ones by less than 1e-5 relatively, plus 1.5e-8/(1-β2) with Adam (β2
-        itself is rounded); with Lion by less than 1e-3, since rounding can turn a sign. Rotations down to
+        records differ from float64 ones by less than 1e-5 relatively. With Adam 1.5e-8/(1-β2) is added, as β2
+        itself is rounded. With Lion it is less than 1e-3, since rounding can turn a sign. Rotations down to
         1e-6 rad are right to 1 %.
     wd_schedule : array_like of shape (steps,) or callable, optional
         Likewise on ``optimizer.weight_decay``.
     keep_state : bool
         Also return weights and optimizer state (of the engine "gram", its few numbers), from which `resume` continues.
     resume : Dataset, optional
-        A dataset made with ``keep_state=True`` and the same arguments; its records are kept and
-        the walk goes on, bit for bit as if it had never stopped. A last window that was cut short
+        A dataset made with ``keep_state=True`` and the same arguments. Its records are kept, and
+        the walk goes on bit for bit as if it had never stopped. A last window that was cut short
         is taken up where it broke off. If it has done all `steps`, it is returned.
     threads : int, optional
         Worker threads, >= 1; default all cores, and at most 4 for each are started. Changes no number.
@@ -114,8 +114,8 @@ def simulate(
     Raises
     ------
     InvalidInput
-        For any argument out of range, with the value and the rule, and for a run that would not
-        fit in memory, with the estimate.
+        For any argument out of range, with the value and the rule. For a run that would not fit in memory,
+        with the estimate.
     Diverged
         If the weights become infinite or NaN.
     Interrupted

@@ -45,7 +45,7 @@ def workspace(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> Workspace:
 
     Rows are as long as the draws of a step, which may be more than dim: a loop over them fills its vectors.
     The update reads eight places of each row at once. Where dim is a multiple of 4096 those of all rows would meet in
-    one set of the cache and push each other out; every row is therefore longer than it needs to be.
+    one set of the cache and push each other out. Every row is therefore longer than it needs to be.
     """
     count, length = SLOTS + gradient.memory_slots, gradient.scratch(dim)
     row, z_row, _ = _row_sizes(gradient, dim, dtype)

@@ -1,7 +1,7 @@
 """The walk on an NVIDIA GPU (extra ``rotsim[cuda]``): one neuron per block, its coordinates dealt to its threads.
 
 Noise, update rules and angles are the very functions of the CPU engine, so the draws come from the same
-counters; results agree with it up to the rounding of sums and of fused multiply-adds. State travels to
+counters. Results agree with it up to the rounding of sums and of fused multiply-adds. State travels to
 the GPU and back once per chunk. Without a GPU the kernel runs in numba's CUDA simulator, where
 NUMBA_ENABLE_CUDASIM=1 was set before Python started.
 """

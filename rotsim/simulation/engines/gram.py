@@ -2,8 +2,8 @@ r"""SGDM under white or scale-invariant noise without its coordinates: three num
 
 Its rotational variant follows in `rotsim.simulation.engines.gram_rotational`, with six.
 
-The noise is isotropic, so only its components along w, along the part of the momentum m across w,
-and the length of the rest matter: two normals and the root of a chi-square with C - 2 degrees of
+The noise is isotropic. Only its components along w and along the part of the momentum m across w,
+and the length of the rest, matter: two normals and the root of a chi-square with C - 2 degrees of
 freedom. Norms and angles then need only the Gram matrix of (w, m), which is a Markov chain. In the
 orthonormal basis (w/‖w‖, m across w, the new direction)
 

@@ -8,19 +8,19 @@ that of ones, if the mean is taken out of the update (`zero_mean`). With e = 1/�
 into its mean and the centred weights, c a unit vector across e. Without `zero_mean` e plays no part: p = 0,
 q = 1 and c is the direction of w. The step, with γ, θ and s as in `rotsim.Rotational`:
 
-1. The momentum m = αm + g. In the orthonormal basis (c, d, the new direction), d along the part of m across
-   e and c, m = (M_1, M_2, 0) and g = (g_1, g_2, g_3): M_1 becomes along = αM_1 + g_1, and the rest has the length
+1. The momentum m = αm + g. Take the orthonormal basis (c, d, the new direction), d along the part of m across
+   e and c. There m = (M_1, M_2, 0) and g = (g_1, g_2, g_3). M_1 becomes along = αM_1 + g_1, and the rest has the length
    across = ‖(αM_2 + g_2, g_3)‖. Let d point along that rest from here on. The component of m along e drops out: the
    update loses it, and nothing else reads it. The decay is in θ alone.
 2. u⊥ = -across·d, since u = -m loses its parts along e and c. So s and the angle φ = θ across / √(s/(1-γ^t)) follow.
-3. w/W turns to p cos φ·e + (q cos φ·c - sin φ·d). The norm stays; the mean shrinks by cos φ; the new c is
-   (cos ψ, -sin ψ) in the basis (c, d), where (cos ψ, sin ψ) = (q cos φ, sin φ)/q' and q'² = q² cos²φ + sin²φ. Without
+3. w/W turns to p cos φ·e + (q cos φ·c - sin φ·d). The norm stays, and the mean shrinks by cos φ. The new c is
+   (cos ψ, -sin ψ) in the basis (c, d). Here (cos ψ, sin ψ) = (q cos φ, sin φ)/q' and q'² = q² cos²φ + sin²φ. Without
    `zero_mean` ψ = φ.
-4. m itself does not change, but its frame does: M_1 = along cos ψ - across sin ψ, and across the new c, in the plane
-   of c and d, M_2 = |along sin ψ + across cos ψ|, with the sign left to the direction of d.
+4. m itself does not change, but its frame does: M_1 = along cos ψ - across sin ψ. Across the new c, in the plane of
+   c and d, M_2 = |along sin ψ + across cos ψ|. Its sign is left to the direction of d.
 
 (p, q, M_1, M_2, s) is therefore a Markov chain of its own, given the noise along c, along d and in the rest. White
-noise has a normal along each and a chi-square of C - 2 degrees of freedom in the rest, C - 3 where e is
+noise has a normal along each. In the rest it has a chi-square of C - 2 degrees of freedom, C - 3 where e is
 set apart. Scale invariance takes away the component along w. In the plane (e, c) one normal is left, along
 (-q, p): the noise along c is p times it, and zero without `zero_mean`.
 

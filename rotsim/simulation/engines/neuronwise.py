@@ -1,7 +1,7 @@
 """The walk of a rotational variant: three passes over a neuron instead of one, since the update is projected first.
 
-Arguments, state and records are those of `walk._walk`; the last slot of a neuron holds the running mean of
-the squared update norm and the norm that is kept.
+Arguments, state and records are those of `walk._walk`. The last slot of a neuron holds the running mean of
+the squared update norm, and the norm that is kept.
 """
 
 from __future__ import annotations
