@@ -1,7 +1,7 @@
 """Rotation is the same for every neuron under AdamW, SGDM and Lion, whatever its gradient's scale; not under Adam+L2.
 
-Claim (Kosson et al. 2024, sections 3.2 and 3.3): in equilibrium the rotation of scale-invariant weights does not depend
-on the gradient's size under AdamW, SGDM and Lion, so that all neurons learn at one pace. Under Adam+L2
+Claim (Kosson et al. 2024, sections 3.2 and 3.3): under AdamW, SGDM and Lion the equilibrium rotation of scale-invariant
+weights does not depend on the gradient's size. All neurons learn at one pace. Under Adam+L2
 it falls as scale^(-1/3), so that neurons with large gradients are left behind.
 
 What would refute it:

@@ -4,17 +4,17 @@ Claim (Kosson et al. 2024, section 6 and the appendix on imbalanced rotation): b
 makes AdamW train well. If a tenth of the neurons turns ten times faster than the others, the result is worse,
 whatever the overall speed.
 
-Here every neuron inside a BN-MLP (digits under noise) or a weight-normalised GPT (bytes of source text) turns by
-a set angle per step along AdamW's direction: the fast ones f times as far as the slow ones, with the mean
+The networks are a BN-MLP (digits under noise) and a weight-normalised GPT (bytes of source text). Every neuron inside
+turns by a set angle per step along AdamW's direction. The fast ones turn f times as far as the slow ones, with the mean
 over neurons held. The mean is swept by weight decay alone, and each arm is judged at its own best, chosen
 on the other seeds. So neither a wrong learning rate nor the step of gains and biases is taken for imbalance.
 
-What would refute it: a test loss with 10 % of the neurons 10 or 30 times faster, or half of them 10 times
-faster, that is below that of balanced rotation. T-tests are paired over seeds, with Holm's correction within each
-network. The GPT was added after the MLP, where a tenth of the neurons proved not to matter: 64 neurons
-a layer are more than digits need, and the other nine tenths can do the work. To tell so small an effect from none
-would take hundreds of seeds. The GPT had 3 seeds and three means at first, the smallest of which was the best for
-every arm. A smaller mean and the seeds that its spread asked for were added then.
+What would refute it: with 10 % of the neurons 10 or 30 times faster, or half of them 10 times, a test loss below that
+of balanced rotation. T-tests are paired over seeds, with Holm's correction within each network. The GPT was added after
+the MLP, where a tenth of the neurons proved not to matter: 64 neurons a layer are more than digits need, and the other
+nine tenths can do the work. To tell so small an effect from none would take hundreds of seeds. The GPT had 3 seeds and
+three means at first, the smallest of which was the best for every arm. A smaller mean and the seeds that its spread
+asked for were added then.
 """
 
 from __future__ import annotations

@@ -41,9 +41,8 @@ def compare(
     measured : Dataset
         From `rotsim.simulate` or a `rotsim.measure.Recorder`.
     predicted : Equilibrium or Dataset
-        From `rotsim.equilibrium`; or from `rotsim.predict` with the same windows, compared one by
-        one, transients included; or a prediction per neuron such as
-        `rotsim.theory.traces.predict_trace` makes (dims (neuron, step), one step).
+        From `rotsim.equilibrium`. Or from `rotsim.predict` with the same windows, compared one by one, transients
+        included. Or a prediction per neuron, such as `rotsim.theory.traces.predict_trace` makes, of one step.
     quantities : tuple of str, optional
         Default: all of norm, rotation and update_rms that are predicted.
     tolerance : float or mapping from quantity to float, optional
@@ -54,8 +53,8 @@ def compare(
     Returns
     -------
     Report
-        One check per quantity; for a trace with layers, one per layer and quantity, on the median
-        over neurons of measured/predicted; against a course from `predict`, the worst window.
+        One check per quantity. For a trace with layers, one per layer and quantity, on the median
+        over neurons of measured/predicted. Against a course from `predict`, the worst window.
 
     Raises
     ------

@@ -47,8 +47,8 @@ class Evidence:
     rotation_error : float
         Standard error of the measured rotation.
     corrected_rotation : float
-        The prediction with what the trace measured put in: the growth of the norm; for EMA optimizers and Adam+L2
-        the radial part of the gradient, λ_eff = λ + P for λ; for Lion the gradient's autocorrelation; NaN if not
+        The prediction with the measured growth of the norm put in. For EMA optimizers and Adam+L2 also with the radial
+        part of the gradient, λ_eff = λ + P for λ, and for Lion with the gradient's autocorrelation. NaN if not
         measured. It uses the gradients of the same windows: it explains, it does not predict.
     predicted_norm, measured_norm : float
     norm_factor, rotation_factor : float
@@ -75,7 +75,7 @@ class Evidence:
         E‖g̃‖⁴/(E‖g̃‖²)², 1 for a steady gradient.
     burst_rotation, burst_norm, burst_error : float
         Factors in the predicted rotation and norm that bursts make under Lion, and the standard error of the first
-        (`rotsim.theory.traces.layer_bursts`); NaN if the gradient's course was not recorded.
+        (`rotsim.theory.traces.layer_bursts`). NaN if the gradient's course was not recorded.
     overlap : float
         Mean squared cosine of a row's gradients at different steps, 1 over the number of coordinates that vary
         independently; NaN likewise.

@@ -43,8 +43,8 @@ _BEGIN = '{"id": "'  # every line of a ledger starts so
 class Task:
     """A piece of work. Subclass it as a frozen dataclass whose fields are all that the result depends on.
 
-    Fields may hold None, booleans, numbers, text, NumPy arrays, functions at the top of a module, dataclasses (as
-    optimizers and gradients are), and tuples, lists and mappings of these.
+    Fields may hold None, booleans, numbers, text, NumPy arrays and functions at the top of a module. They may hold
+    dataclasses, as optimizers and gradients are, and tuples, lists and mappings of all these.
     """
 
     def run(self) -> Any:

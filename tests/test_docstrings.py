@@ -15,6 +15,7 @@ import rotsim.gradients
 import rotsim.measure
 import rotsim.sweeps
 from rotsim import closed_forms
+from tests import prose
 
 
 def _public(module):
@@ -177,6 +178,33 @@ def test_cited_steps_exist():
     for path, module, step in cited():
         found = importlib.import_module(f"derivations.{module}")
         assert not step or hasattr(found, step), f"{path} cites derivations.{module}.{step}"
+
+
+ROOT = Path(__file__).parents[1]
+#: Whose sentences nobody has shortened yet, and what is generated.
+LONG = ("rotsim/theory/", "rotsim/measure/", "rotsim/closed_forms.py")
+READ = sorted(
+    str(path.relative_to(ROOT))
+    for folder in ("rotsim", "derivations", "experiments", "benchmarks")
+    for path in (ROOT / folder).rglob("*.py")
+    if not str(path.relative_to(ROOT)).startswith(LONG)
+)
+
+
+def test_sentences_of_docstrings_are_short():
+    assert len(READ) > 100
+    sources = {name: (ROOT / name).read_text(encoding="utf-8") for name in READ}
+    docstrings = ((name, *found) for name, source in sources.items() for found in prose.docstrings(source))
+    long = [f"{name}:{line}: {found}" for name, line, text in docstrings for found in prose.too_long(text)]
+    assert not long, "\n".join(long)
+
+
+def test_a_long_sentence_of_a_docstring_is_counted():
+    words = " ".join(26 * ["word"])
+    quiet = f"One.\n\n    {words}\n\nParameters\n----------\nx : {words}\n    Two.\n\n.. math::\n    {words}\n"
+    for text, count in ((f"One. {words}.", 1), (f"x : float\n    {words}.", 1), (quiet, 0)):
+        [(_, found)] = prose.docstrings(f'"""{text}"""\n')
+        assert len(prose.too_long(found)) == count, text
 
 
 def test_a_poor_docstring_is_noticed():

@@ -1,16 +1,12 @@
 """What the documents show is what their examples print; their links lead somewhere; their sentences are short."""
 
-import re
-
 import pytest
 
-from tests import documents
+from tests import documents, prose
 from tests.documents import Block
 
 PAGES = {str(path.relative_to(documents.ROOT)): path for path in documents.PAGES}
 PROSE = {**PAGES, "CONTRIBUTING.md": documents.ROOT / "CONTRIBUTING.md"}
-LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
-LONGEST_SENTENCE = 25  # words
 
 
 def text(name):
@@ -65,36 +61,21 @@ def test_a_wrong_output_is_noticed_and_written_anew():
 
 @pytest.mark.parametrize("name", PROSE)
 def test_links_lead_to_files(name):
-    for target in LINK.findall(text(name)):
+    for target in prose.LINK.findall(text(name)):
         if not target.startswith(("https://", "http://")):
             assert (PROSE[name].parent / target).exists(), f"{name} links to {target}"
 
 
 def test_every_page_is_listed():
-    listed = set(LINK.findall(text("docs/README.md")))
+    listed = set(prose.LINK.findall(text("docs/README.md")))
     assert {path.name for path in documents.PAGES if path.parent.name == "docs"} - {"README.md"} <= listed
-
-
-def sentences(page):
-    """The sentences of a page's paragraphs and list items, without code, tables, links' targets and marks."""
-    page = re.sub(r"^```.*?^```$|<!--.*?-->|^#.*?$|^\|.*?$", "\n\n", page, flags=re.MULTILINE | re.DOTALL)
-    page = LINK.sub("]", re.sub(r"`[^`]*`", "code", page))
-    for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:- |\d+\. ))", page):
-        yield from (s for s in re.split(r"(?<=[.?!:])\W*\s+", " ".join(paragraph.split())) if s)
-
-
-def words(sentence):
-    return len(re.findall(r"[^\s\-–·=+/×*]\S*", sentence))
 
 
 @pytest.mark.parametrize("name", PROSE)
 def test_sentences_are_short(name):
-    long = [
-        f"{words(sentence)}: {sentence}" for sentence in sentences(text(name)) if words(sentence) > LONGEST_SENTENCE
-    ]
-    assert not long, "\n".join(long)
+    assert not prose.too_long(text(name))
 
 
 def test_a_long_sentence_is_counted():
     page = "# Title\n\nShort one. " + "word " * 26 + "\n\n- a `b c d` e\n\n```\n" + "code " * 40 + "\n```\n"
-    assert [words(sentence) for sentence in sentences(page)] == [2, 26, 3]
+    assert [prose.words(sentence) for sentence in prose.sentences(page)] == [2, 26, 3]

@@ -22,8 +22,8 @@ from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Optimizer
 class LayerAgreement:
     """Measured over predicted for the active neurons of one layer.
 
-    ``rotation``, ``norm`` are medians of the ratio; ``within_5``, ``within_10`` are the shares of neurons whose
-    rotation is within 5 % and 10 % of the prediction; ``spread`` is std/mean of the measured rotation.
+    ``rotation``, ``norm`` are medians of the ratio. ``within_5``, ``within_10`` are the shares of neurons whose
+    rotation is within 5 % and 10 % of the prediction. ``spread`` is std/mean of the measured rotation.
     """
 
     layer: str

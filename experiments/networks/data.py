@@ -1,7 +1,7 @@
 """Two image sets that need no network access: digits and Fashion-MNIST.
 
 digits (1797 images, 8×8) comes with scikit-learn. Fashion-MNIST (70 000 images, 28×28, MIT licence) is
-Debian's package ``dataset-fashion-mnist``; its files are looked for, in this order, in a given folder, in
+Debian's package ``dataset-fashion-mnist``. Its files are looked for, in this order, in a given folder, in
 ``$ROTSIM_DATA`` and where the package installs them. The folder may also hold the ``.deb`` itself.
 """
 

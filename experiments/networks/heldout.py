@@ -3,10 +3,13 @@
 `python -m experiments.networks heldout` trains the networks of `experiments.networks.zoo` twice, with and without the
 recorder, and writes which layers are claimed, and which of these agree. Refuted: a claimed layer that does not agree.
 
-Three disagreements were found when they first ran, and their causes became rules of the diagnosis: weights kept in
-bfloat16, whose rounding takes the place of decay (`pure_bfloat16`, rotation 14 % off); coordinates behind rectifiers
-that have no gradient in most steps, which shorten Adam's update (`weight_norm`, norm 17 % off); and large coordinates
-that alternate more than small ones, which shortens the momentum of SGDM (`unet`, norm 16 % off). `conv1d_grouped` and
+Three disagreements were found when they first ran, and their causes became rules of the diagnosis:
+
+- rounding takes the place of decay where weights are kept in bfloat16 (`pure_bfloat16`, rotation 14 % off);
+- coordinates behind rectifiers have no gradient in most steps, which shortens Adam's update (`weight_norm`, norm 17 %);
+- large coordinates that alternate more than small ones shorten the momentum of SGDM (`unet`, norm 16 %).
+
+`conv1d_grouped` and
 `graph` were in transient under Adam+L2 and got five times the decay and twice the learning rate; most of their layers
 still are.
 """

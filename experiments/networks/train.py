@@ -21,8 +21,8 @@ from rotsim.measure import Recorder
 class Run:
     """Everything that determines a run besides the images.
 
-    ``optimizer`` is one of `experiments.training.optimizers.NAMES`; ``widths`` and ``blocks`` are those of
-    `image_network`; ``input_noise`` is the standard deviation of fresh Gaussian noise on every standardised pixel of
+    ``optimizer`` is one of `experiments.training.optimizers.NAMES`. ``widths`` and ``blocks`` are those of
+    `image_network`. ``input_noise`` is the standard deviation of fresh Gaussian noise on every standardised pixel of
     every batch. A network that memorises its images has gradients that vanish and burst; noise on the images keeps
     them stationary. ``beta2`` is the Adams'.
     """

@@ -23,8 +23,8 @@ from rotsim.theory.schedules import cosine, warmup
 class TextRun:
     """Everything that determines a run besides the text.
 
-    ``optimizer`` is one of `experiments.training.optimizers.NAMES`; ``normalised`` chooses the weight-normalised
-    GPT; ``warmup`` None keeps the learning rate constant, a share of the steps warms it up over these and then
+    ``optimizer`` is one of `experiments.training.optimizers.NAMES`. ``normalised`` chooses the weight-normalised
+    GPT. ``warmup`` None keeps the learning rate constant. A share of the steps warms it up over these, and then
     lets it fall to 0 as a cosine.
     """
 
