@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from rotsim.theory.planning import transfer as transfer
     from rotsim.theory.prediction import predict as predict
     from rotsim.theory.prediction import rotation_over as rotation_over
+    from rotsim.theory.together import equilibria as equilibria
 
     __version__: str
 
@@ -63,6 +64,7 @@ _NAMES = {
     "theory.planning": "Plan plan transfer",
     "theory.prediction": "predict rotation_over",
     "theory.approach": "steps_to_equilibrium",
+    "theory.together": "equilibria",
 }
 _HOME = {name: f"rotsim.{module}" for module, names in _NAMES.items() for name in names.split()}
 

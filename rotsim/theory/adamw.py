@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class AdamWTheory(Adam[AdamW]):
     """The exact equilibrium keeps the fluctuations of v, and ε beside them (`derivations.second_moment`)."""
 
     follow = adamw
+    elementwise = ("lr", "weight_decay", "eps")
 
     def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
         o = self.spec
@@ -44,27 +46,26 @@ class AdamWTheory(Adam[AdamW]):
             error = lr * weight_decay / (1 - beta1) + (1 - beta2)
             return SteadyState(norm**2, rotation**2 / 2, relaxation, error)
 
-        def at(log_norm_squared: float) -> tuple[UpdateCovariance, float, float]:
+        def at(log_norm_squared: Any) -> tuple[UpdateCovariance, Any, Any]:
             """Updates under the noise that a norm sets, 1 - ρ, and log E‖w‖² beyond what was put in."""
             covariance = self._updates(dim, law, np.exp(log_norm_squared))
             total = covariance.discounted_sum(1 - lr * weight_decay)
             image, half = decoupled(lr, weight_decay, dim * covariance.lag_0, total)
-            return covariance, half, float(np.log(image)) - log_norm_squared
+            return covariance, half, np.log(image) - log_norm_squared
 
-        log_norm_squared = 2 * float(np.log(closed_forms.adamw_leading_norm(lr, weight_decay, dim)))
+        log_norm_squared = 2 * np.log(closed_forms.adamw_leading_norm(lr, weight_decay, dim))
         if law.homogeneity:
             log_norm_squared = falling(lambda x: at(x)[2], log_norm_squared)
         covariance, half, excess = at(log_norm_squared)
-        norm_squared = float(np.exp(log_norm_squared + excess))
-        deviation = sqrt(noise_variance(law, dim, norm_squared))
-        seen, turned = rare_updates(lr, weight_decay, o.betas, float(o.eps / deviation), dim, covariance)
+        norm_squared = np.exp(log_norm_squared + excess)
+        eps, _ = felt_eps(*o.betas, o.eps / np.sqrt(noise_variance(law, dim, norm_squared)))
+        seen, turned = rare_updates(lr, weight_decay, o.betas, eps, dim, covariance)
         # neglected: that a run mostly sees less of the norm; in the angle, as much as rare updates take of it
-        error = covariance.error + max(abs(np.log(seen)), abs(np.log(turned))) / 2
-        return SteadyState(norm_squared, half, relaxation, error, angle_factor=float(np.sqrt(turned)))
+        error = covariance.error + np.maximum(abs(np.log(seen)), abs(np.log(turned))) / 2
+        return SteadyState(norm_squared, half, relaxation, error, angle_factor=np.sqrt(turned))
 
     def _updates(self, dim: int, law: GradientPower, norm_squared: float) -> UpdateCovariance:
-        deviation = sqrt(noise_variance(law, dim, norm_squared))
-        return adam_covariance(*self.spec.betas, float(self.spec.eps / deviation))
+        return adam_covariance(*self.spec.betas, self.spec.eps / np.sqrt(noise_variance(law, dim, norm_squared)))
 
     def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
         updates = self._updates(dim, law, self.white(dim, law, "exact").norm_squared)

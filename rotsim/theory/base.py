@@ -72,6 +72,8 @@ class Theory(Generic[Spec]):
     spec : Optimizer
     """
 
+    #: Hyperparameters that may be arrays in `white`, beside dim and the law's size: it then answers for each element.
+    elementwise: ClassVar[tuple[str, ...]] = ()
     #: E‖g̃‖⁴/(E‖g̃‖²)² of bursting gradients that changes rotation or norm by 10 %; random walks with `Bursts`.
     burst_limit: ClassVar[float] = inf
     #: Bursts change the rotation, and the prediction takes their course into account (`burst_factors`).

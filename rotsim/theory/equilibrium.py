@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from math import asin, inf, isnan, sqrt
+from math import inf
 from typing import Any
+
+import numpy as np
 
 from rotsim.errors import NoEquilibrium, choice, instance, integer
 from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
 from rotsim.optimizers.base import Optimizer
-from rotsim.theory.base import Method, required_theory
+from rotsim.theory.base import Method, Theory, required_theory
 from rotsim.theory.boundary import within_floats
 
 
@@ -90,32 +92,53 @@ def equilibrium(
         raise NoEquilibrium(
             "`weight_decay` must be > 0 for an equilibrium to exist; with 0.0 the norm grows without bound"
         )
+    found, sound = quantities(theory, dim, law, gradient.angle_spread(dim) if method == "exact" else 1.0, method)
+    if not sound:
+        raise FloatingPointError  # which `within_floats` puts into words
+    return Equilibrium(**{name: float(value) for name, value in found.items()}, method=method)
+
+
+def quantities(
+    theory: Theory[Any], dim: Any, law: GradientPower, spread: Any, method: Method
+) -> tuple[dict[str, Any], Any]:
+    """Fields of `Equilibrium`, and whether they are sound; elementwise where `Theory.elementwise` is.
+
+    Parameters
+    ----------
+    theory : Theory
+    dim : int or ndarray, any shape
+        Fan-in C >= 2.
+    law : GradientPower
+    spread : float or ndarray, any shape
+        `Gradient.angle_spread` at this dim, >= 1.
+    method : {"exact", "leading"}
+
+    Returns
+    -------
+    dict, bool or ndarray
+
+    Notes
+    -----
+    The chord is that of `derivations.sgdm.exact_one_minus_cosine`; what spreads angles, `derivations.finite_dim`.
+    """
     state = theory.at_rest(dim, law, method)
-    half_chord = sqrt(state.one_minus_cosine / 2)
-    has_norm = optimizer.decay != "none"  # else it keeps any norm, and turns by an angle whatever gradients do
+    half_chord, norm = np.sqrt(state.one_minus_cosine / 2), np.sqrt(state.norm_squared)
+    has_norm = theory.spec.decay != "none"  # else it keeps any norm, and turns by an angle whatever gradients do
     if method == "leading" and has_norm:
         rotation = 2 * half_chord
     else:
-        rotation = 2 * asin(min(1.0, half_chord))
+        rotation = 2 * np.arcsin(np.minimum(1.0, half_chord))
         if has_norm:
-            rotation = rotation * sqrt(gradient.angle_spread(dim)) * state.angle_factor
-    moved = state.update_squared
-    found = Equilibrium(
-        norm=sqrt(state.norm_squared),
-        rotation=float(rotation),
-        update_rms=2 * half_chord * sqrt(state.norm_squared) if moved is None else sqrt(moved),
-        relaxation_steps=float(state.relaxation_steps),
-        model_error=float(state.model_error + 1 / dim),
-        method=method,
-    )
+            rotation = rotation * np.sqrt(spread) * state.angle_factor
+    moved = 2 * half_chord * norm if state.update_squared is None else np.sqrt(state.update_squared)
+    relaxation, error = state.relaxation_steps, state.model_error + 1 / dim
     if has_norm:  # signs that never change bring the weights to rest: then nothing moves
-        sound = all(0 < size < inf for size in (found.norm, found.relaxation_steps))
-        sound = sound and all(0 <= motion < inf for motion in (found.rotation, found.update_rms))
+        sound = (norm > 0) & (norm < inf) & (relaxation > 0) & (relaxation < inf)
+        sound = sound & (rotation >= 0) & (rotation < inf) & (moved >= 0) & (moved < inf)
     else:
-        sound = 0 < found.rotation < inf
-    if not sound or isnan(found.model_error):
-        raise FloatingPointError  # which `within_floats` puts into words
-    return found
+        sound = (rotation > 0) & (rotation < inf)
+    names = ("norm", "rotation", "update_rms", "relaxation_steps", "model_error")
+    return dict(zip(names, (norm, rotation, moved, relaxation, error), strict=True)), sound & ~np.isnan(error)
 
 
 def checked_law(dim: int, gradient: Gradient | None) -> tuple[int, Gradient, GradientPower]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import copysign, inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 EPSILON = 2.0**-52  # spacing of floats at 1
 MAX_STEPS = 100  # of a root search
+LOG_TOLERANCE = 1e-12  # of log E‖w‖²
 _RANGE = 30.0  # of log E‖w‖², either side of a first guess
 
 
@@ -122,33 +123,49 @@ def bracketed_root(
     raise ValueError(f"no root to {xtol:g} between {low:g} and {high:g} within {MAX_STEPS} steps")
 
 
-def falling(excess: Callable[[float], float], start: float) -> float:
-    """log E‖w‖² at which a walk reproduces it, where E‖w‖² of the walk falls as that of its noise rises.
+def falling(excess: Callable[[Any], Any], start: Any) -> Any:
+    """log E‖w‖² at which a walk reproduces it, where E‖w‖² of the walk falls as that of its noise rises; elementwise.
 
     Parameters
     ----------
     excess : callable
-        log E‖w‖² that the noise at a given log E‖w‖² leads to, less that. It falls by at least as much as that rises.
-    start : float
-        First guess of log E‖w‖², any number; the root lies no further from it than its excess.
+        log E‖w‖² that the noise at given log E‖w‖² leads to, less that. It falls by at least as much as that rises.
+    start : float or ndarray, any shape
+        First guess of log E‖w‖², any numbers; a root lies no further from it than its excess.
 
     Returns
     -------
-    float
+    float or ndarray
+        NaN where an excess is no number, or no root is found.
 
     Notes
     -----
     The fixed point of `derivations.adam_l2.exact_norm_squared_map`, and of AdamW where ε sees the gradient's size.
+
+    N. Anderson, A. Björck, "A new high order method of regula falsi type", BIT 13 (1973) 253. The excess is nearly
+    straight, so that few steps do.
     """
-    first = excess(start)
-    reach = 1.5 * first
-    while excess(start + reach) * first > 0:
-        reach *= 2
-    return bracketed_root(excess, start, start + reach, xtol=1e-12)
+    old, at_old = start, excess(start)
+    here = start + at_old  # at the root or past it
+    at_here = excess(here)
+    done = np.zeros(np.shape(here), dtype=bool)
+    for _ in range(MAX_STEPS):
+        done = done | np.logical_not(abs(at_here) >= LOG_TOLERANCE)
+        if done.all():
+            break
+        found = np.where(done, here, here - at_here * (here - old) / (at_here - at_old))
+        at_found = excess(found)
+        crossed, left = at_found * at_here < 0, 1 - at_found / at_here
+        # an end that stays counts less, or it would stay for ever
+        at_old = np.where(crossed, at_here, at_old * np.where(left > 0, left, 0.5))
+        old = np.where(crossed, here, old)
+        done = done | (abs(found - here) < LOG_TOLERANCE)
+        here, at_here = found, at_found
+    return np.where(done & ~np.isnan(at_here), here, np.nan)[()]
 
 
-def noise_variance(law: GradientPower, dim: int, norm_squared: float) -> float:
-    """Of the noise in one coordinate of the gradient at this E‖w‖², E‖g‖² being G (E‖w‖²)^p.
+def noise_variance(law: GradientPower, dim: int, norm_squared: Any) -> Any:
+    """Of the noise in one coordinate of the gradient at this E‖w‖², E‖g‖² being G (E‖w‖²)^p; elementwise.
 
     Parameters
     ----------
@@ -166,4 +183,4 @@ def noise_variance(law: GradientPower, dim: int, norm_squared: float) -> float:
     -----
     `derivations.adamw.random_walk` has the same for white noise.
     """
-    return float(law.scale_squared * norm_squared**law.homogeneity / dim)
+    return law.scale_squared * norm_squared**law.homogeneity / dim

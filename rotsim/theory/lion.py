@@ -66,6 +66,7 @@ def _lion(  # type: ignore[no-untyped-def]
 class LionTheory(Departing[Lion]):
     """Nothing is neglected under white noise but 1/dim (`derivations.lion`)."""
 
+    elementwise = ("lr", "weight_decay")
     burst_limit, counts_bursts, feels_radial = 2.0, True, False
 
     def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:

@@ -26,7 +26,8 @@ large at once. Derivation: `derivations.rare_updates`.
 from __future__ import annotations
 
 from functools import lru_cache
-from math import exp, log
+from math import exp, inf, log
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,8 @@ from rotsim.theory.walk import UpdateCovariance
 _STEP = 0.1  # of log s
 _RARE = 1e-4  # relative correction of a squared angle that is left out
 _VANISHED = 1e-18  # of P·S
-_ANGLES = 16  # points of the integral over t
+_SHORT = 0.1  # β2 up to which fourth moments are not asked for by themselves
+_GAUSS = np.polynomial.legendre.leggauss(16)  # of the integral over t
 
 
 @lru_cache(maxsize=64)
@@ -56,26 +58,27 @@ def _grid(beta1: float, beta2: float, eps: float) -> tuple[np.ndarray, np.ndarra
     return s, np.exp(log_p - eps**2 * s), total
 
 
-def log_growth(size: float, beta1: float, beta2: float, eps: float) -> float:
+def log_growth(size: float | np.ndarray, beta1: float, beta2: float, eps: float) -> Any:
     """L(κ) = E log(1 + κu²) of the module docstring.
 
     Parameters
     ----------
-    size : float
+    size : float or ndarray, any shape
         κ >= 0.
     beta1, beta2, eps : float
         As in `rare_updates`.
 
     Returns
     -------
-    float
+    float or ndarray
 
     Notes
     -----
     `derivations.rare_updates.over_the_momentum`.
     """
     s, weight, square = _grid(beta1, beta2, eps)
-    return -_STEP * float((weight * np.expm1(-np.log1p(2 * size * s * square) / 2)).sum())
+    seen = np.log1p(np.multiply.outer(2 * size, s * square))
+    return -_STEP * (weight * np.expm1(-seen / 2)).sum(axis=-1)
 
 
 def squared_angle(size: float, beta1: float, beta2: float, eps: float) -> float:
@@ -96,24 +99,24 @@ def squared_angle(size: float, beta1: float, beta2: float, eps: float) -> float:
     -----
     `derivations.rare_updates.angle_as_integral`.
     """
-    node, by = np.polynomial.legendre.leggauss(_ANGLES)
+    node, by = _GAUSS
+    part = ((node + 1) / 2) ** 2
     whole = log_growth(size, beta1, beta2, eps)
-    parts = [(whole - log_growth(size * t**2, beta1, beta2, eps)) / (1 - t**2) for t in (node + 1) / 2]
-    return float(by @ np.array(parts) / 2)
+    return float((by * (whole - log_growth(size * part, beta1, beta2, eps)) / (1 - part)).sum() / 2)
 
 
 def rare_updates(
-    lr: float, weight_decay: float, betas: tuple[float, float], eps: float, dim: int, covariance: UpdateCovariance
-) -> tuple[float, float]:
-    """Squared norm that a run mostly sees, and mean squared angle, over those of the exact second moments.
+    lr: Any, weight_decay: Any, betas: tuple[float, float], eps: Any, dim: Any, covariance: UpdateCovariance
+) -> tuple[Any, Any]:
+    """Squared norm that a run mostly sees, and mean squared angle, over those of the exact second moments; elementwise.
 
     Parameters
     ----------
-    lr, weight_decay : float
+    lr, weight_decay : float or ndarray, any shape
         Both > 0, of decoupled decay; their product < 1.
     betas : (float, float)
         Each in [0, 1).
-    eps : float
+    eps : float or ndarray, any shape
         ε >= 0 in units of the gradient's deviation; > 0 where β2 = 0 < β1.
     dim : int
         Fan-in C >= 2.
@@ -132,24 +135,45 @@ def rare_updates(
     kept = 1 - lr * weight_decay
     total = covariance.discounted_sum(kept)
     exact = lr**2 / (kept**2 * closed_forms.lion_exact_norm_squared(lr, weight_decay, dim * covariance.lag_0, total))
+    given = np.broadcast_arrays(exact, eps, dim, covariance.lag_0, total)
+    seen, turned = np.ones(given[0].shape), np.ones(given[0].shape)
     if betas[1] == 0 == betas[0]:  # u is at most 1
+        return seen[()], turned[()]
+    for place in map(tuple, np.argwhere(exact * covariance.lag_0 * _heaviest(*betas) >= _RARE)):
+        seen[place], turned[place] = _of_one(betas, *(float(values[place]) for values in given))
+    return seen[()], turned[()]
+
+
+@lru_cache(maxsize=256)
+def _heaviest(beta1: float, beta2: float) -> float:
+    """Bound of E u⁴/E[u²]², which ε takes towards the 3 of a momentum; none where one gradient may make all of v."""
+    return max(3.0, _fourth(beta1, beta2, 0.0)) if beta2 > _SHORT else inf
+
+
+def _fourth(beta1: float, beta2: float, eps: float) -> float:
+    s, weight, square = _grid(beta1, beta2, eps)
+    second = _STEP * float((s * weight * square).sum())
+    return 3 * _STEP * float((s**2 * weight * square**2).sum()) / second**2
+
+
+def _of_one(
+    betas: tuple[float, float], exact: float, eps: float, dim: float, lag_0: float, total: float
+) -> tuple[float, float]:
+    """`rare_updates` for one κ, `exact`, of the exact norm, and one discounted sum `total` of the covariance."""
+    if exact * lag_0 * _fourth(*betas, eps) < _RARE:
         return 1.0, 1.0
     s, weight, square = _grid(*betas, eps)
     # The grid has v + ε² where updates have (√v + ε)²; in units of this share their mean square is exact.
-    share = covariance.lag_0 / (_STEP * float((s * weight * square).sum()))
-    fourth = 3 * _STEP * float((s**2 * weight * square**2).sum()) * share**2
-    if exact * fourth < _RARE * covariance.lag_0:
-        return 1.0, 1.0
-
-    balance = exact * dim * covariance.lag_0 * (1 + 2 * total)
+    share = lag_0 / (_STEP * float((s * weight * square).sum()))
+    balance = exact * dim * lag_0 * (1 + 2 * total)
 
     def excess(log_size: float) -> float:
         size = exp(log_size)
-        return log(dim * (log_growth(size * share, *betas, eps) + 2 * size * covariance.lag_0 * total) / balance)
+        return log(dim * (log_growth(size * share, *betas, eps) + 2 * size * lag_0 * total) / balance)
 
     low = log(exact)
     high = low + 1.0
     while excess(high) < 0:
         high += 2.0
     size = exp(bracketed_root(excess, low, high, xtol=1e-10))
-    return exact / size, squared_angle(size * share, *betas, eps) / (exact * covariance.lag_0)
+    return exact / size, squared_angle(size * share, *betas, eps) / (exact * lag_0)

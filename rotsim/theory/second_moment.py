@@ -30,6 +30,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from math import erfc
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,10 @@ _STEP = 0.2  # of y; the integrands are analytic within about 0.78 of the real a
 _LEFT = 3.7  # √s = e^(-e^3.7), 1e-18, at the left end
 _NEGLIGIBLE = 36.0  # e^-36 of the integrand is left out
 _NEGLIGIBLE_EPS = 1e-6  # share of the update that ε takes, to first order
-_LINEAR_EPS = 3e-4  # below this share, what ε takes is nearly proportional to ε
+_BEND, _WIDTH = 0.02, 0.5  # of a share, and of the logarithm in which there are polynomials
+_POINTS = (1 - np.cos(np.pi * np.arange(5) / 4)) / 2  # of a polynomial, in parts of the width
+_BETWEEN = 5e-7  # relative error of the polynomials
+_LEAST_SMOOTH = 0.02  # smallest β2 for which they are that good
 _LEAST_EPS = 1e-100  # smaller is as good as 0
 _LEAST = 1e-300  # β2 below this is as good as 0
 _FAR_ROOT = 26.0  # from here on `left_by_eps` is a series, good to 3e-10; erfc is no normal number from 26.6 on
@@ -196,17 +200,16 @@ def _tabulated(largest: float, spacing: float, beta1: float, beta2: float) -> Ca
     return look_up
 
 
-@lru_cache(maxsize=256)
-def adam_covariance(beta1: float, beta2: float, eps: float = 0.0) -> UpdateCovariance:
+def adam_covariance(beta1: float, beta2: float, eps: float | np.ndarray = 0.0) -> UpdateCovariance:
     """Autocovariance of u = m/(√v + ε) at all lags, for independent Gaussian gradients of constant variance.
 
     Parameters
     ----------
     beta1, beta2 : float
-        Each in [0, 1). The result depends on nothing else but `eps` and is cached.
-    eps : float
-        ε >= 0 in units of the gradient's deviation. One that takes less than 1e-6 of the update is left out and
-        declared.
+        Each in [0, 1). The result depends on nothing else but `eps`.
+    eps : float or ndarray, any shape
+        ε >= 0 in units of the gradient's deviation, elementwise. One that takes less than 1e-6 of the update is left
+        out and declared. Others are interpolated between fixed ones, whose quadratures are cached.
 
     Returns
     -------
@@ -225,31 +228,28 @@ def adam_covariance(beta1: float, beta2: float, eps: float = 0.0) -> UpdateCovar
     `derivations.second_moment.modes`.
     """
     eps, left_out = felt_eps(beta1, beta2, eps)
-    if left_out:
+    if not np.any(eps):
         plain = _by_quadrature(beta1, beta2, 0.0)
         return replace(plain, error=plain.error + 2 * left_out)
-    if beta2 > 0 and 0 < eps * mean_inverse_root(beta1, beta2) < _LINEAR_EPS:
-        straight = _straight_in_eps(beta1, beta2, eps)
-        if straight.error < 2 * _NEGLIGIBLE_EPS:
-            return straight
-    return _by_quadrature(beta1, beta2, eps)
+    found = _beside_eps(beta1, beta2, np.asarray(eps, dtype=float))
+    return replace(found, error=found.error + 2 * left_out)
 
 
-def felt_eps(beta1: float, beta2: float, eps: float) -> tuple[float, float]:
-    """ε as the equilibrium takes it into account, and the share of the update that one left out takes.
+def felt_eps(beta1: float, beta2: float, eps: Any) -> tuple[Any, Any]:
+    """ε as the equilibrium takes it into account, and the share of the update that one left out takes; elementwise.
 
     Parameters
     ----------
     beta1, beta2 : float
         In [0, 1).
-    eps : float
+    eps : float or ndarray, any shape
         ε >= 0 in units of the gradient's deviation.
 
     Returns
     -------
-    eps : float
+    eps : float or ndarray, any shape
         As given, or 0 where it takes less than 1e-6 of the update.
-    left_out : float
+    left_out : float or ndarray, any shape
         The share, >= 0; 0 if `eps` is as given.
 
     Raises
@@ -261,29 +261,48 @@ def felt_eps(beta1: float, beta2: float, eps: float) -> tuple[float, float]:
     -----
     `derivations.second_moment.root_and_eps_as_integral`: ε takes so much to first order.
     """
-    if beta2 == 0 and eps < _LEAST_EPS:
+    if beta2 == 0 and np.any(eps < _LEAST_EPS):
         if beta1 > 0:
             raise NoEquilibrium(
                 f"`betas[1]` must be > 0 when betas[0] is and eps is 0; with betas = ({beta1:g}, 0) the update m/|g| "
                 "has infinite variance. Use method='leading' to ignore it"
             )
-        return 0.0, 0.0
+        return np.where(eps < _LEAST_EPS, 0.0, eps), 0.0
     taken = eps * mean_inverse_root(beta1, beta2) if beta2 > 0 else np.inf
-    return (0.0, taken) if taken < _NEGLIGIBLE_EPS else (eps, 0.0)
+    negligible = taken < _NEGLIGIBLE_EPS
+    return np.where(negligible, 0.0, eps)[()], np.where(negligible, taken, 0.0)[()]
 
 
-def _straight_in_eps(beta1: float, beta2: float, eps: float) -> UpdateCovariance:
-    """Between ε = 0 and `_LINEAR_EPS`, straight; what is half-way says how wrong that is. All three are cached."""
-    edge = _LINEAR_EPS / mean_inverse_root(beta1, beta2)
-    none, middle, last = (_by_quadrature(beta1, beta2, share * edge) for share in (0.0, 0.5, 1.0))
-    share = eps / edge
-    lag_0 = none.lag_0 + share * (last.lag_0 - none.lag_0)
-    bent = abs((none.lag_0 + last.lag_0) / 2 - middle.lag_0) / middle.lag_0
-    weights = np.zeros(max(len(none.weights), len(last.weights)))
-    for part, factor in ((none, 1 - share), (last, share)):
-        weights[: len(part.weights)] += factor * part.weights
-    roots = beta1 * beta2 ** np.arange(len(weights), dtype=float)
-    return UpdateCovariance(lag_0, weights, roots, max(none.error, last.error) + 4 * share * (1 - share) * bent)
+def _beside_eps(beta1: float, beta2: float, eps: np.ndarray) -> UpdateCovariance:
+    """Where quadratures at some ε, the same for all that ask, give those in between.
+
+    K (1 + share)², `share` being what ε takes to first order, is a polynomial in log(1 + share/0.02) piece by piece.
+    It has a limit as ε grows.
+    """
+    per_eps = mean_inverse_root(beta1, beta2) if beta2 >= _LEAST_SMOOTH else np.nan
+    place = np.log1p(eps * per_eps / _BEND) / _WIDTH
+    parts: list[tuple[np.ndarray, Any, UpdateCovariance]] = []  # cells and their factor of a known covariance
+    for one in np.unique(eps) if beta2 < _LEAST_SMOOTH else np.zeros(1):
+        parts.append((eps == one, 1.0, _by_quadrature(beta1, beta2, float(one))))
+    piece = np.where(eps > 0, place, -1).astype(int) if beta2 >= _LEAST_SMOOTH else np.array(-1)
+    for number in np.unique(piece[piece >= 0]):
+        cells = piece == number
+        at = place[cells] - number
+        for point in _POINTS:
+            share = _BEND * np.expm1((number + point) * _WIDTH)
+            factor = ((1 + share) / (1 + eps[cells] * per_eps)) ** 2
+            for other in _POINTS[point != _POINTS]:
+                factor *= (at - other) / (point - other)
+            parts.append((cells, factor, _by_quadrature(beta1, beta2, float(share / per_eps))))
+    roots = max((known.roots for _, _, known in parts), key=len)
+    lag_0, error = np.zeros(eps.shape), np.zeros(eps.shape)
+    weights = np.zeros((len(roots), *eps.shape))
+    for cells, factor, known in parts:
+        lag_0[cells] += factor * known.lag_0
+        error[cells] = np.maximum(error[cells], known.error + _BETWEEN * (np.ndim(factor) > 0))
+        for mode, weight in enumerate(known.weights):
+            weights[mode, cells] += factor * weight
+    return UpdateCovariance(lag_0[()], weights, roots, error[()])
 
 
 @lru_cache(maxsize=256)

@@ -62,6 +62,8 @@ def fallen_with_momentum(lr: float, weight_decay: float, momentum: float, lag: i
 class SGDMTheory(Departing[SGDM]):
     """Nothing is neglected but 1/dim (`derivations.sgdm`)."""
 
+    elementwise = ("lr", "weight_decay", "momentum")
+
     @property
     def _hyper(self) -> tuple[float, float, float]:
         return self.spec.lr, self.spec.weight_decay, self.spec.momentum

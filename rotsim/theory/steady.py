@@ -8,7 +8,7 @@ from math import nan
 
 @dataclass(frozen=True)
 class SteadyState:
-    """Steady state of a random walk: of the weights of a neuron, or of one coordinate.
+    """Steady state of a random walk: of the weights of a neuron, or of one coordinate; or of many, in arrays.
 
     Attributes
     ----------

@@ -13,6 +13,7 @@ The derivation is that of `derivations.lion`, which asks nothing of u but its au
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,18 +26,22 @@ class UpdateCovariance:
 
     Attributes
     ----------
-    lag_0 : float
+    lag_0 : float or ndarray, any shape
         E[u²] of one coordinate.
     weights, roots : ndarray, shape (modes,)
         Roots are in [0, 1).
-    error : float
+    error : float or ndarray, any shape
         Estimated relative error of quadrature and fit.
+
+    Notes
+    -----
+    Of many coordinates that share their roots, `lag_0` and `error` are arrays, and so is each entry of `weights`.
     """
 
-    lag_0: float
+    lag_0: Any
     weights: np.ndarray
     roots: np.ndarray
-    error: float = 0.0
+    error: Any = 0.0
 
     def __call__(self, lag: np.ndarray | int) -> np.ndarray:
         """Covariance at whole lags >= 0."""
@@ -44,10 +49,12 @@ class UpdateCovariance:
         modes = (self.weights * self.roots ** lag[..., None]).sum(axis=-1)
         return np.where(lag == 0, self.lag_0, modes)
 
-    def discounted_sum(self, kept: float) -> float:
-        """Σ_{k>=1} kept^k · covariance(k) / lag_0, for 0 <= kept <= 1."""
-        ratio = kept * self.roots
-        return float((self.weights * ratio / (1 - ratio)).sum() / self.lag_0)
+    def discounted_sum(self, kept: Any) -> Any:
+        """Σ_{k>=1} kept^k · covariance(k) / lag_0, for 0 <= kept <= 1, elementwise."""
+        total = 0.0
+        for weight, root in zip(self.weights, self.roots, strict=True):
+            total = total + weight * (kept * root) / (1 - kept * root)
+        return total / self.lag_0
 
 
 def exponential_average(beta: float) -> UpdateCovariance:
@@ -94,8 +101,8 @@ def discounted(kept: float, covariance: np.ndarray, root: float) -> float:
     return float(faded.sum() + faded[-1] * kept * root / (1 - kept * root))
 
 
-def decoupled(lr: float, weight_decay: float, power: float, total: float) -> tuple[float, float]:
-    """E‖w‖² and 1 - ρ of w ← (1-ηλ) w - η u.
+def decoupled(lr: Any, weight_decay: Any, power: Any, total: Any) -> tuple[Any, Any]:
+    """E‖w‖² and 1 - ρ of w ← (1-ηλ) w - η u, elementwise.
 
     Parameters
     ----------
@@ -115,8 +122,8 @@ def decoupled(lr: float, weight_decay: float, power: float, total: float) -> tup
     `derivations.lion.exact_norm_squared` and `exact_one_minus_cosine`.
     """
     return (
-        float(closed_forms.lion_exact_norm_squared(lr, weight_decay, power, total)),
-        float(closed_forms.lion_exact_one_minus_cosine(lr, weight_decay, total)),
+        closed_forms.lion_exact_norm_squared(lr, weight_decay, power, total),
+        closed_forms.lion_exact_one_minus_cosine(lr, weight_decay, total),
     )
 
 

@@ -1,0 +1,225 @@
+"""`equilibria`: the equilibrium of many settings at once, in arrays.
+
+The formulas are those of `rotsim.equilibrium`: the `white` of a `Theory` takes arrays of its `elementwise`
+hyperparameters. Settings that differ in others, such as betas, are answered group by group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from copy import copy
+from dataclasses import MISSING, fields, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from rotsim.errors import (
+    InvalidInput,
+    NoEquilibrium,
+    array,
+    choice,
+    constructed,
+    instance,
+    integer,
+    mapping,
+    require,
+    sequence,
+)
+from rotsim.gradients import Gradient, GradientPower, checked_gradient
+from rotsim.optimizers.base import Optimizer
+from rotsim.theory.base import Method, Theory, required_theory, theory_of
+from rotsim.theory.equilibrium import Equilibrium, equilibrium, quantities
+
+AT_ONCE = 4096  # settings, each of which takes some thousand numbers of memory
+_NAMES = ("norm", "rotation", "update_rms", "relaxation_steps", "model_error")
+
+#: By hyperparameter: one value per setting, or for betas a row.
+Columns: TypeAlias = dict[str, np.ndarray]
+
+
+def equilibria(
+    optimizer: type[Optimizer] | Optimizer,
+    dim: Any = 1024,
+    gradient: Gradient | None = None,
+    method: Method = "exact",
+    **hyperparameters: Any,
+) -> Equilibrium:
+    """`rotsim.equilibrium` for arrays of hyperparameters.
+
+    Parameters
+    ----------
+    optimizer : type of Optimizer, or Optimizer
+        For example ``rotsim.AdamW``, or a spec whose values hold for what is not given.
+    dim : int or ndarray of int, any shape
+        Fan-in C >= 2.
+    gradient : Gradient, optional
+        As in `rotsim.equilibrium`. One that is more than white noise is answered setting by setting.
+    method : {"exact", "leading"}
+    **hyperparameters : float or ndarray, any shape
+        By name, ranges as in the optimizer; `betas` is a pair of these. They broadcast with each other and with `dim`.
+
+    Returns
+    -------
+    Equilibrium
+        Of arrays with the common shape; NaN where there is no equilibrium.
+
+    Raises
+    ------
+    InvalidInput
+        If a name is unknown or missing, or a value is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rotsim
+    >>> found = rotsim.equilibria(rotsim.AdamW, lr=np.array([1e-4, 1e-3, 1e-2]), weight_decay=0.1)
+    >>> np.round(found.rotation, 5).tolist()
+    [0.00103, 0.00324, 0.01026]
+    """
+    choice("method", method, ("exact", "leading"))
+    model = checked_gradient(gradient)
+    kind, values = _values(optimizer, hyperparameters)
+    given = array("dim", dim, "be whole numbers >= 2")
+    require(bool((given == np.floor(given)).all() and (abs(given) < 2**62).all()), "dim", "be whole numbers >= 2", dim)
+    parts = [(name, part) for name, pair in values.items() for part in pair]
+    try:
+        *spread, full = np.broadcast_arrays(*(part for _, part in parts), given)
+    except ValueError:
+        raise InvalidInput("hyperparameters and `dim` must have shapes that broadcast with each other") from None
+    columns: Columns = {}
+    for (name, _), part in zip(parts, spread, strict=True):
+        earlier = columns.get(name)
+        columns[name] = part.ravel() if earlier is None else np.stack([earlier, part.ravel()], axis=-1)
+    shape, sizes = full.shape, full.ravel().astype(int)
+    for place in _extremes(kind, columns, sizes):
+        required_theory(_spec(kind, columns, place))
+        integer("dim", int(sizes[place]), low=2)
+    found = many(kind, columns, sizes, model, method)
+    for place in np.flatnonzero(np.isnan(found["rotation"])).tolist():
+        try:
+            alone = equilibrium(_spec(kind, columns, place), int(sizes[place]), model, method)
+        except (InvalidInput, NoEquilibrium):
+            continue
+        for name in _NAMES:
+            found[name][place] = getattr(alone, name)
+    reshaped: dict[str, Any] = {name: found[name].reshape(shape) for name in _NAMES}
+    return Equilibrium(**reshaped, method=method)
+
+
+def many(kind: type[Optimizer], columns: Columns, dim: np.ndarray, gradient: Gradient, method: Method) -> Columns:
+    """Fields of `Equilibrium` for settings that were checked one by one.
+
+    Parameters
+    ----------
+    kind : type of Optimizer
+    columns : dict of ndarray, shape (settings,) or (settings, 2)
+        By name, all hyperparameters of `kind`.
+    dim : ndarray of int, shape (settings,)
+        Each >= 2.
+    gradient : Gradient
+    method : {"exact", "leading"}
+
+    Returns
+    -------
+    dict of ndarray, shape (settings,)
+        NaN where `equilibrium` is to be asked, which knows or says why not.
+
+    Notes
+    -----
+    The formulas are those of each optimizer's `white`, such as `derivations.lion.exact_norm_squared`.
+    """
+    found = {name: np.full(len(dim), np.nan) for name in _NAMES}
+    for theory, cells in _alike(kind, columns):
+        for law, spread, chosen in _laws(gradient, dim, cells):
+            chunk = type(theory)(_of(theory.spec, columns, chosen, theory.elementwise))
+            try:
+                with np.errstate(all="ignore"):
+                    values, sound = quantities(chunk, dim[chosen], law, spread, method)
+            except (InvalidInput, NoEquilibrium, ArithmeticError, ValueError):
+                continue
+            for name in _NAMES:
+                found[name][chosen] = np.where(sound, values[name], np.nan)
+    return found
+
+
+def _alike(kind: type[Optimizer], columns: Columns) -> Iterator[tuple[Theory[Any], np.ndarray]]:
+    """Settings, by their places, that share all hyperparameters that must be single numbers, and a theory of one."""
+    first = theory_of(_spec(kind, columns, 0)) if len(columns["lr"]) else None
+    if first is None or not first.elementwise:
+        return
+    shared = [column.reshape(len(column), -1) for name, column in columns.items() if name not in first.elementwise]
+    table = np.hstack(shared) if shared else np.zeros((len(columns["lr"]), 1))
+    group = np.unique(table, axis=0, return_inverse=True)[1].ravel()
+    order = np.argsort(group, kind="stable")
+    for cells in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        yield type(first)(_spec(kind, columns, cells[0])), cells
+
+
+def _laws(
+    gradient: Gradient, dim: np.ndarray, cells: np.ndarray
+) -> Iterator[tuple[GradientPower, np.ndarray, np.ndarray]]:
+    """The law of white noise and the spread of angles at the dims of some settings, as many at a time as memory has."""
+    known: dict[int, tuple[GradientPower, float]] = {}
+    for one in np.unique(dim[cells]).tolist():
+        with suppress(InvalidInput):
+            law = gradient.power(one)
+            if law.white:
+                known[one] = law, gradient.angle_spread(one)
+    cells = cells[np.isin(dim[cells], list(known))]
+    for start in range(0, len(cells), AT_ONCE):
+        chosen = cells[start : start + AT_ONCE]
+        found = [known[one] for one in dim[chosen].tolist()]
+        size: Any = np.array([law.scale_squared for law, _ in found])
+        yield replace(found[0][0], scale_squared=size), np.array([spread for _, spread in found]), chosen
+
+
+def _values(optimizer: Any, given: dict[str, Any]) -> tuple[type[Optimizer], dict[str, list[np.ndarray]]]:
+    """All hyperparameters of an optimizer, each as one array, or two for a pair."""
+    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
+        kind, base = optimizer, None
+    else:
+        base = instance("optimizer", optimizer, Optimizer, "an optimizer's class or spec, such as rotsim.AdamW")
+        kind = type(base)
+    own = [field for field in fields(kind) if field.init]
+    known = {field.name: field.default if base is None else getattr(base, field.name) for field in own}
+    values = known | mapping("hyperparameters", given, known)
+    if missing := [name for name, value in values.items() if value is MISSING]:
+        raise InvalidInput(f"{kind.__name__} needs a value for {', '.join(missing)}")
+    rule = "be numbers"
+    return kind, {
+        name: [array(f"{name}[{i}]", part, rule) for i, part in enumerate(sequence(name, value, "be two of numbers"))]
+        if isinstance(known[name], tuple)
+        else [array(name, value, rule)]
+        for name, value in values.items()
+    }
+
+
+def _spec(kind: type[Optimizer], columns: Columns, place: Any) -> Optimizer:
+    """One setting, checked."""
+    values = {name: column[place].tolist() for name, column in columns.items()}
+    return constructed(kind, {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}, kind.name)
+
+
+def _of(spec: Optimizer, columns: Columns, chosen: np.ndarray, names: tuple[str, ...]) -> Optimizer:
+    """The same optimizer with arrays in place of some hyperparameters, which were checked one by one."""
+    found = copy(spec)
+    for name in names:
+        object.__setattr__(found, name, columns[name][chosen])
+    return found
+
+
+def _extremes(kind: type[Optimizer], columns: Columns, dim: np.ndarray) -> set[int]:
+    """Settings that are wrong if any is: every rule is an interval of one number, or of the decay in units of a limit.
+
+    That of SGDM's decay depends on the momentum, which `decay_limit` takes elementwise.
+    """
+    if not len(dim):
+        return set()
+    arrays: Any = copy(_spec(kind, columns, 0))
+    for name, column in columns.items():
+        if column.ndim == 1:
+            object.__setattr__(arrays, name, column)
+    each = [part for column in columns.values() for part in column.reshape(len(dim), -1).T]
+    each += [dim, arrays.lr * arrays.weight_decay / arrays.decay_limit]
+    return {int(place) for part in each for place in (np.argmin(part), np.argmax(part))}

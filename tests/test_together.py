@@ -1,0 +1,103 @@
+"""Many settings at once: the numbers of one after the other, bit for bit, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import rotsim
+from rotsim import closed_forms
+from rotsim.errors import InvalidInput, NoEquilibrium
+from rotsim.theory import together
+from rotsim.theory.sign import discounted_sum
+
+RNG = np.random.default_rng(5)
+NAMES = ("norm", "rotation", "update_rms", "relaxation_steps", "model_error")
+RATES = {"lr": 10 ** RNG.uniform(-6, -0.5, 40), "weight_decay": 10 ** RNG.uniform(-4, 0.3, 40)}
+SETTINGS = {
+    "sgdm": (rotsim.SGDM, {"momentum": RNG.uniform(0, 0.99, 40)}),
+    "lion": (rotsim.Lion, {"betas": (0.95, 0.98)}),
+    "adamw": (rotsim.AdamW, {"eps": np.repeat([0.0, 1e-8, 1e-5, 1e-3], 10)}),
+    "adamw with rare updates": (rotsim.AdamW, {"betas": (0.9, np.repeat([0.3, 0.6], 20))}),
+    "a short memory": (rotsim.Lion, {"betas": (np.repeat([0.0, 0.9], 20), np.tile([0.0, 0.5], 20))}),
+}
+
+
+def alone(kind, values, place, **arguments):
+    """`equilibrium` of one setting."""
+    at = {n: tuple(np.broadcast_to(x, 40)[place] for x in v) if n == "betas" else v[place] for n, v in values.items()}
+    return rotsim.equilibrium(kind(**at), **arguments)
+
+
+@pytest.mark.parametrize("method", ["exact", "leading"])
+@pytest.mark.parametrize("gradient", [rotsim.ScaleInvariant(0.01), rotsim.Isotropic()], ids=lambda g: g.name)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_together_is_one_after_the_other(name, gradient, method, monkeypatch):
+    monkeypatch.setattr(together, "AT_ONCE", 7)  # parts of a group are of no consequence
+    monkeypatch.setattr(together, "equilibrium", None)  # nobody is asked alone
+    kind, more = SETTINGS[name]
+    dims = RNG.integers(3, 5000, 40)
+    found = rotsim.equilibria(kind, dims, gradient, method, **RATES, **more)
+    for place in range(40):
+        one = alone(kind, RATES | more, place, dim=int(dims[place]), gradient=gradient, method=method)
+        assert [getattr(found, n)[place] for n in NAMES] == [getattr(one, n) for n in NAMES], place
+
+
+def test_shapes_broadcast_and_a_spec_gives_what_is_left():
+    lr, decay = np.geomspace(1e-4, 1e-2, 3)[:, None], np.array([0.01, 0.1])
+    found = rotsim.equilibria(rotsim.SGDM(1.0, 1.0, momentum=0.5), lr=lr, weight_decay=decay)
+    assert found.norm.shape == (3, 2) and found.method == "exact"
+    for i, j in itertools.product(range(3), range(2)):
+        assert found.norm[i, j] == rotsim.equilibrium(rotsim.SGDM(lr[i, 0], decay[j], 0.5)).norm
+    assert rotsim.equilibria(rotsim.SGDM, lr=[], weight_decay=0.1).norm.shape == (0,)
+    assert float(rotsim.equilibria(rotsim.SGDM(0.1, 0.1)).norm) == rotsim.equilibrium(rotsim.SGDM(0.1, 0.1)).norm
+
+
+def test_what_has_no_equilibrium_is_nan():
+    found = rotsim.equilibria(rotsim.AdamW, lr=1e-3, weight_decay=[0.0, 0.1])
+    assert np.isnan(found.norm).tolist() == [True, False]
+    with pytest.raises(NoEquilibrium):
+        rotsim.equilibrium(rotsim.AdamW(1e-3, 0.0))
+    mean = rotsim.equilibria(rotsim.SGDM, gradient=rotsim.Signal(1.0), lr=[0.01, 0.1], weight_decay=0.1)
+    expected = rotsim.equilibrium(rotsim.SGDM(0.1, 0.1), gradient=rotsim.Signal(1.0))
+    assert mean.norm[1] == expected.norm != rotsim.equilibrium(rotsim.SGDM(0.1, 0.1)).norm
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"lr": [0.1, -1.0], "weight_decay": 0.1}, "`lr` must be finite and > 0; got -1"),
+        ({"lr": [0.1, np.nan], "weight_decay": 0.1}, "`lr` must be finite"),
+        ({"lr": [1.0, 10.0, 1.0], "weight_decay": [1.0, 0.9, 0.1]}, "`lr \\* weight_decay` must be < 2"),
+        ({"lr": 0.1, "weight_decay": 0.1, "momentum": [0.0, 1.0]}, "`momentum` must be in"),
+        ({"lr": 0.1, "weight_decay": 0.1, "beta": 0.1}, "takes lr, weight_decay, momentum; got beta"),
+        ({"lr": 0.1}, "needs a value for weight_decay"),
+        ({"lr": [0.1, 0.2], "weight_decay": [1, 2, 3]}, "shapes that broadcast"),
+        ({"lr": 0.1, "weight_decay": 0.1, "dim": [2, 1]}, "`dim` must be >= 2"),
+        ({"lr": 0.1, "weight_decay": 0.1, "dim": 2.5}, "`dim` must be whole numbers"),
+        ({"lr": "x", "weight_decay": 0.1}, "`lr` must be numbers"),
+        ({"lr": 0.1, "weight_decay": 0.1, "method": "both"}, "`method` must be"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message):
+    with pytest.raises(InvalidInput, match=message):
+        rotsim.equilibria(rotsim.SGDM, **arguments)
+    with pytest.raises(InvalidInput, match="an optimizer's class or spec"):
+        rotsim.equilibria("sgdm", lr=0.1)
+
+
+def test_a_limit_that_depends_on_another_hyperparameter_is_found():
+    """lr·weight_decay is largest where it is allowed, and not where the momentum is small."""
+    with pytest.raises(InvalidInput, match="lr \\* weight_decay"):
+        rotsim.equilibria(rotsim.SGDM, lr=[3.0, 3.5], weight_decay=1.0, momentum=[0.1, 0.9])
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.0), (0.9, 0.0), (0.5, 0.3), (0.9, 0.99), (0.95, 0.999)])
+def test_lions_sum_is_that_of_its_terms(betas):
+    """Where asin bends terms are added, and where it does not, its series: against the terms alone."""
+    kept, lags = np.array([0.0, 0.5, 0.99, 1.0]), np.arange(1, 60_000)
+    terms = closed_forms.lion_sign_correlation(*betas, lags.astype(float))
+    expected = [(terms * one**lags).sum() for one in kept]
+    assert discounted_sum(kept, *betas) == pytest.approx(expected, rel=1e-12, abs=1e-15)
