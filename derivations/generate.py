@@ -37,8 +37,9 @@ from typing import Any
 import numpy as np
 import scipy
 
-from rotsim import compiled
+from rotsim.compiled import all_kernel_parts
 '''
+FOOTER = "all_kernel_parts(globals())\n"
 
 
 def source(expression: Expr) -> str:
@@ -161,7 +162,6 @@ def function(formula: Formula) -> str:
     if len(head[0]) > LINE_LENGTH:
         head = [f"def {formula.name}(", f"    {signature}", ") -> Any:"]
     lines = [
-        "@compiled.kernel_part()",
         *head,
         f'    """{formula.meaning}',
         "",
@@ -179,7 +179,7 @@ def function(formula: Formula) -> str:
 
 def closed_forms(functions: Iterable[str]) -> str:
     """The whole file, from the sources of its functions."""
-    return "\n\n".join([HEADER, *functions])
+    return "\n\n".join([HEADER, *functions, FOOTER])
 
 
 def committed_path() -> Path:

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import scipy
 
-from rotsim import compiled
+from rotsim.compiled import all_kernel_parts
 
 
-@compiled.kernel_part()
 def adamw_leading_norm(lr: Any, weight_decay: Any, dim: Any) -> Any:
     """RMS norm of the weights under AdamW, to leading order in ηλ.
 
@@ -23,7 +22,6 @@ def adamw_leading_norm(lr: Any, weight_decay: Any, dim: Any) -> Any:
     return np.sqrt(2 * dim * lr / weight_decay) / 2
 
 
-@compiled.kernel_part()
 def adamw_relaxation_steps(lr: Any, weight_decay: Any) -> Any:
     """Steps in which a deviation of ‖w‖² shrinks e-fold, for fixed v.
 
@@ -33,7 +31,6 @@ def adamw_relaxation_steps(lr: Any, weight_decay: Any) -> Any:
     return 1 / (2 * lr * weight_decay)
 
 
-@compiled.kernel_part()
 def adamw_lagged_relaxation_steps(lr: Any, weight_decay: Any, beta2: Any, homogeneity: Any) -> Any:
     """Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.
 
@@ -45,7 +42,6 @@ def adamw_lagged_relaxation_steps(lr: Any, weight_decay: Any, beta2: Any, homoge
     return (rate_sum + np.sqrt(rate_sum**2 - 4 * rate_product)) / (2 * rate_product)
 
 
-@compiled.kernel_part()
 def adamw_leading_rotation(lr: Any, weight_decay: Any, beta1: Any) -> Any:
     """RMS angle per step of AdamW, to leading order in ηλ.
 
@@ -55,7 +51,6 @@ def adamw_leading_rotation(lr: Any, weight_decay: Any, beta1: Any) -> Any:
     return np.sqrt(2 * lr * weight_decay * (1 - beta1) / (1 + beta1))
 
 
-@compiled.kernel_part()
 def adamw_exact_norm_squared(lr: Any, weight_decay: Any, beta1: Any, dim: Any) -> Any:
     """E‖w‖² of AdamW, for constant v.
 
@@ -67,7 +62,6 @@ def adamw_exact_norm_squared(lr: Any, weight_decay: Any, beta1: Any, dim: Any) -
     return dim * lr**2 * (1 - beta1) * (1 + kept * beta1) / (decay * (1 + kept) * (1 + beta1) * (1 - kept * beta1))
 
 
-@compiled.kernel_part()
 def adamw_exact_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any) -> Any:
     """1 - ρ of AdamW, for constant v.
 
@@ -79,7 +73,6 @@ def adamw_exact_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any) -> Any:
     return decay * (1 - beta1) / (1 + kept * beta1)
 
 
-@compiled.kernel_part()
 def adam_l2_leading_norm(lr: Any, weight_decay: Any, dim: Any, gradient_power: Any, homogeneity: Any) -> Any:
     """RMS norm of the weights under Adam+L2, to leading order in ηλ.
 
@@ -89,7 +82,6 @@ def adam_l2_leading_norm(lr: Any, weight_decay: Any, dim: Any, gradient_power: A
     return (lr * np.sqrt(dim * gradient_power) / (2 * weight_decay)) ** (1 / (2 - homogeneity))
 
 
-@compiled.kernel_part()
 def adam_l2_relaxation_steps(lr: Any, weight_decay: Any, second_moment: Any, homogeneity: Any) -> Any:
     """Steps in which a deviation of ‖w‖² shrinks e-fold, v following at once.
 
@@ -99,7 +91,6 @@ def adam_l2_relaxation_steps(lr: Any, weight_decay: Any, second_moment: Any, hom
     return np.sqrt(second_moment) / (lr * weight_decay * (2 - homogeneity))
 
 
-@compiled.kernel_part()
 def adam_l2_lagged_relaxation_steps(
     lr: Any, weight_decay: Any, beta2: Any, second_moment: Any, homogeneity: Any
 ) -> Any:
@@ -113,7 +104,6 @@ def adam_l2_lagged_relaxation_steps(
     return (rate_sum + np.sqrt(rate_sum**2 - 4 * rate_product)) / (2 * rate_product)
 
 
-@compiled.kernel_part()
 def adam_l2_leading_rotation(
     lr: Any, weight_decay: Any, beta1: Any, dim: Any, gradient_power: Any, homogeneity: Any
 ) -> Any:
@@ -126,7 +116,6 @@ def adam_l2_leading_rotation(
     return lr * np.sqrt(dim * (1 - beta1) / (norm_squared * (1 + beta1)))
 
 
-@compiled.kernel_part()
 def adam_l2_second_moment(weight_decay: Any, dim: Any, norm_squared: Any, gradient_power: Any, homogeneity: Any) -> Any:
     """Stationary v of one coordinate, from noise and decay.
 
@@ -136,7 +125,6 @@ def adam_l2_second_moment(weight_decay: Any, dim: Any, norm_squared: Any, gradie
     return (gradient_power * norm_squared**homogeneity + norm_squared * weight_decay**2) / dim
 
 
-@compiled.kernel_part()
 def adam_l2_exact_norm_squared_map(
     lr: Any, weight_decay: Any, beta1: Any, dim: Any, norm_squared: Any, gradient_power: Any, homogeneity: Any
 ) -> Any:
@@ -152,7 +140,6 @@ def adam_l2_exact_norm_squared_map(
     return gain * gradient_power * norm_squared**homogeneity
 
 
-@compiled.kernel_part()
 def adam_l2_exact_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any, second_moment: Any) -> Any:
     """1 - ρ of Adam+L2, for constant v.
 
@@ -163,7 +150,6 @@ def adam_l2_exact_one_minus_cosine(lr: Any, weight_decay: Any, beta1: Any, secon
     return step_size * weight_decay / (1 + beta1)
 
 
-@compiled.kernel_part()
 def sgdm_leading_norm(lr: Any, weight_decay: Any, momentum: Any, gradient_power: Any, homogeneity: Any) -> Any:
     """RMS norm of the weights under SGDM, to leading order in ηλ.
 
@@ -173,7 +159,6 @@ def sgdm_leading_norm(lr: Any, weight_decay: Any, momentum: Any, gradient_power:
     return (gradient_power * lr / (2 * weight_decay * (1 - momentum))) ** (1 / (2 * (1 - homogeneity)))
 
 
-@compiled.kernel_part()
 def sgdm_relaxation_steps(lr: Any, weight_decay: Any, momentum: Any, homogeneity: Any) -> Any:
     """Steps in which a deviation of ‖w‖² shrinks e-fold.
 
@@ -183,7 +168,6 @@ def sgdm_relaxation_steps(lr: Any, weight_decay: Any, momentum: Any, homogeneity
     return (1 - momentum) / (2 * lr * weight_decay * (1 - homogeneity))
 
 
-@compiled.kernel_part()
 def sgdm_leading_rotation(lr: Any, weight_decay: Any, momentum: Any) -> Any:
     """RMS angle per step of SGDM, to leading order in ηλ.
 
@@ -193,7 +177,6 @@ def sgdm_leading_rotation(lr: Any, weight_decay: Any, momentum: Any) -> Any:
     return np.sqrt(2 * lr * weight_decay / (1 + momentum))
 
 
-@compiled.kernel_part()
 def sgdm_exact_norm_squared(lr: Any, weight_decay: Any, momentum: Any, gradient_power: Any, homogeneity: Any) -> Any:
     """E‖w‖² of SGDM.
 
@@ -206,7 +189,6 @@ def sgdm_exact_norm_squared(lr: Any, weight_decay: Any, momentum: Any, gradient_
     return (gain * gradient_power) ** (1 / (1 - homogeneity))
 
 
-@compiled.kernel_part()
 def sgdm_exact_one_minus_cosine(lr: Any, weight_decay: Any, momentum: Any) -> Any:
     """1 - ρ of SGDM.
 
@@ -217,7 +199,6 @@ def sgdm_exact_one_minus_cosine(lr: Any, weight_decay: Any, momentum: Any) -> An
     return decay / (1 + momentum)
 
 
-@compiled.kernel_part()
 def lion_variance(beta1: Any, beta2: Any) -> Any:
     """Variance of Lion's update direction, for gradients of unit variance.
 
@@ -227,7 +208,6 @@ def lion_variance(beta1: Any, beta2: Any) -> Any:
     return (1 - beta1) ** 2 + beta1**2 * (1 - beta2) / (1 + beta2)
 
 
-@compiled.kernel_part()
 def lion_leading_norm(lr: Any, weight_decay: Any, beta1: Any, beta2: Any, dim: Any) -> Any:
     """RMS norm of the weights under Lion, sign linearised.
 
@@ -238,7 +218,6 @@ def lion_leading_norm(lr: Any, weight_decay: Any, beta1: Any, beta2: Any, dim: A
     return np.sqrt(dim * lr / (np.pi * variance * weight_decay))
 
 
-@compiled.kernel_part()
 def lion_relaxation_steps(lr: Any, weight_decay: Any) -> Any:
     """Steps in which a deviation of ‖w‖² shrinks e-fold.
 
@@ -248,7 +227,6 @@ def lion_relaxation_steps(lr: Any, weight_decay: Any) -> Any:
     return 1 / (2 * lr * weight_decay)
 
 
-@compiled.kernel_part()
 def lion_leading_rotation(lr: Any, weight_decay: Any, beta1: Any, beta2: Any) -> Any:
     """RMS angle per step of Lion, sign linearised.
 
@@ -259,7 +237,6 @@ def lion_leading_rotation(lr: Any, weight_decay: Any, beta1: Any, beta2: Any) ->
     return np.sqrt(np.pi * lr * variance * weight_decay)
 
 
-@compiled.kernel_part()
 def lion_covariance(beta1: Any, beta2: Any, lag: Any) -> Any:
     """Covariance of update directions `lag` steps apart.
 
@@ -269,7 +246,6 @@ def lion_covariance(beta1: Any, beta2: Any, lag: Any) -> Any:
     return beta1 * beta2 ** (lag - 1) * (1 - beta2) * (1 + beta2 - beta1) / (1 + beta2)
 
 
-@compiled.kernel_part()
 def lion_sign_correlation(beta1: Any, beta2: Any, lag: Any) -> Any:
     """Correlation s_k of the signs of update directions `lag` steps apart, for Gaussian gradients.
 
@@ -281,7 +257,6 @@ def lion_sign_correlation(beta1: Any, beta2: Any, lag: Any) -> Any:
     return 2 * np.arcsin(covariance / variance) / np.pi
 
 
-@compiled.kernel_part()
 def lion_exact_norm_squared(lr: Any, weight_decay: Any, dim: Any, discounted_sum: Any) -> Any:
     """E‖w‖² of Lion, from the sum of a^k s_k.
 
@@ -293,7 +268,6 @@ def lion_exact_norm_squared(lr: Any, weight_decay: Any, dim: Any, discounted_sum
     return dim * lr**2 * (1 + 2 * discounted_sum) / (decay * (1 + kept))
 
 
-@compiled.kernel_part()
 def lion_exact_one_minus_cosine(lr: Any, weight_decay: Any, discounted_sum: Any) -> Any:
     """1 - ρ of Lion, from the sum of a^k s_k.
 
@@ -305,7 +279,6 @@ def lion_exact_one_minus_cosine(lr: Any, weight_decay: Any, discounted_sum: Any)
     return decay * (kept - discounted_sum * decay) / (kept * (1 + 2 * discounted_sum))
 
 
-@compiled.kernel_part()
 def eps_far_weight(eps_root: Any) -> Any:
     """What ε leaves of the weight 1/√(πs), for ε√s far above one.
 
@@ -315,7 +288,6 @@ def eps_far_weight(eps_root: Any) -> Any:
     return 1 / (2 * eps_root**2) + 15 / (8 * eps_root**6) - 105 / (16 * eps_root**8) - 3 / (4 * eps_root**4)
 
 
-@compiled.kernel_part()
 def damped_pull(weight_decay: Any, dim: Any, noise_power: Any, weight_power: Any) -> Any:
     """Variance of gradient and decay in one coordinate.
 
@@ -325,7 +297,6 @@ def damped_pull(weight_decay: Any, dim: Any, noise_power: Any, weight_power: Any
     return weight_power * weight_decay**2 + noise_power / dim
 
 
-@compiled.kernel_part()
 def damped_share(beta2: Any, damping: Any, pull_power: Any) -> Any:
     """What a gradient leaves of E e^(-ζv).
 
@@ -337,7 +308,6 @@ def damped_share(beta2: Any, damping: Any, pull_power: Any) -> Any:
     return 1 / np.sqrt(thinned)
 
 
-@compiled.kernel_part()
 def damped_share_of_mean(weight_decay: Any, beta2: Any, damping: Any, w_mean: Any, pull_power: Any) -> Any:
     """What the mean of the decay leaves of it.
 
@@ -349,7 +319,6 @@ def damped_share_of_mean(weight_decay: Any, beta2: Any, damping: Any, w_mean: An
     return np.exp(-weight * w_mean**2 * weight_decay**2 / (2 * thinned))
 
 
-@compiled.kernel_part()
 def damped_weight(weight_decay: Any, beta2: Any, damping: Any, w_mean: Any, weight_power: Any, pull_power: Any) -> Any:
     """E w under e^(-ζv), once the newest gradient is in v.
 
@@ -361,7 +330,6 @@ def damped_weight(weight_decay: Any, beta2: Any, damping: Any, w_mean: Any, weig
     return w_mean - w_mean * weight * weight_power * weight_decay**2 / thinned
 
 
-@compiled.kernel_part()
 def damped_momentum(
     weight_decay: Any, beta2: Any, momentum_overlap: Any, damping: Any, w_mean: Any, m_mean: Any, pull_power: Any
 ) -> Any:
@@ -376,7 +344,6 @@ def damped_momentum(
     return m_mean - w_mean * momentum_overlap * weight * weight_decay**2 / thinned
 
 
-@compiled.kernel_part()
 def damped_pull_mean(weight_decay: Any, beta2: Any, damping: Any, w_mean: Any, pull_power: Any) -> Any:
     """Mean of gradient and decay likewise.
 
@@ -388,7 +355,6 @@ def damped_pull_mean(weight_decay: Any, beta2: Any, damping: Any, w_mean: Any, p
     return w_mean * weight_decay / thinned
 
 
-@compiled.kernel_part()
 def damped_weight_square(weight_decay: Any, beta2: Any, damping: Any, weight_power: Any, pull_power: Any) -> Any:
     """Var w likewise.
 
@@ -400,7 +366,6 @@ def damped_weight_square(weight_decay: Any, beta2: Any, damping: Any, weight_pow
     return weight_power - weight * weight_power**2 * weight_decay**2 / thinned
 
 
-@compiled.kernel_part()
 def damped_overlap(
     weight_decay: Any, beta1: Any, beta2: Any, momentum_overlap: Any, damping: Any, weight_power: Any, pull_power: Any
 ) -> Any:
@@ -416,7 +381,6 @@ def damped_overlap(
     return weight_power * weight_decay * (1 - beta1) / thinned + part_1
 
 
-@compiled.kernel_part()
 def damped_momentum_square(
     weight_decay: Any, beta1: Any, beta2: Any, momentum_overlap: Any, momentum_power: Any, damping: Any, pull_power: Any
 ) -> Any:
@@ -433,7 +397,6 @@ def damped_momentum_square(
     return pull_power * (1 - beta1) ** 2 / thinned + part_1 + part_2
 
 
-@compiled.kernel_part()
 def moved_weight(lr: Any, weight_decay: Any, step_length: Any, w_mean: Any, rooted_power: Any) -> Any:
     """E w under e^(-ζv) after the step.
 
@@ -445,7 +408,6 @@ def moved_weight(lr: Any, weight_decay: Any, step_length: Any, w_mean: Any, root
     return w_mean * kept - rooted_power * step_length
 
 
-@compiled.kernel_part()
 def moved_overlap(lr: Any, weight_decay: Any, step_length: Any, momentum_overlap: Any, rooted_power: Any) -> Any:
     """E w·m under e^(-ζv) after the step.
 
@@ -457,7 +419,6 @@ def moved_overlap(lr: Any, weight_decay: Any, step_length: Any, momentum_overlap
     return momentum_overlap * kept - rooted_power * step_length
 
 
-@compiled.kernel_part()
 def moved_weight_square(
     lr: Any, weight_decay: Any, step_length: Any, across: Any, update_power: Any, weight_power: Any
 ) -> Any:
@@ -471,7 +432,6 @@ def moved_weight_square(
     return weight_power * kept**2 + update_power * step_length**2 - 2 * across * kept * step_length
 
 
-@compiled.kernel_part()
 def fourth_cumulant(step_length: Any, cumulant_31: Any, cumulant_22: Any, cumulant_13: Any, cumulant_04: Any) -> Any:
     """E w⁴ - 3(E w²)² that a step from Gaussian weights makes.
 
@@ -486,7 +446,6 @@ def fourth_cumulant(step_length: Any, cumulant_31: Any, cumulant_22: Any, cumula
     )
 
 
-@compiled.kernel_part()
 def norm_response(old_norm: Any, new_momentum: Any, new_moment: Any) -> Any:
     """What a relative deviation of one neuron's ‖w‖² leaves of itself.
 
@@ -496,7 +455,6 @@ def norm_response(old_norm: Any, new_momentum: Any, new_moment: Any) -> Any:
     return (1 - old_norm) * (new_momentum - new_moment) + old_norm
 
 
-@compiled.kernel_part()
 def walk_mode_overlap(lr: Any, weight_decay: Any, step_length: Any, mode_overlap: Any, weight: Any, root: Any) -> Any:
     """Overlap of the weights with one mode, one step on.
 
@@ -508,7 +466,6 @@ def walk_mode_overlap(lr: Any, weight_decay: Any, step_length: Any, mode_overlap
     return mode_overlap * kept * root - weight * step_length
 
 
-@compiled.kernel_part()
 def walk_along(lr: Any, weight_decay: Any, norm_squared: Any, step_length: Any, across: Any) -> Any:
     """E w·Δw of one step of AdamW or Lion.
 
@@ -519,7 +476,6 @@ def walk_along(lr: Any, weight_decay: Any, norm_squared: Any, step_length: Any, 
     return -norm_squared * decay - across * step_length
 
 
-@compiled.kernel_part()
 def walk_moved(lr: Any, weight_decay: Any, norm_squared: Any, step_length: Any, across: Any, update_power: Any) -> Any:
     """E‖Δw‖² of one step of AdamW or Lion.
 
@@ -530,7 +486,6 @@ def walk_moved(lr: Any, weight_decay: Any, norm_squared: Any, step_length: Any, 
     return 2 * across * decay * step_length + update_power * step_length**2 + norm_squared * decay**2
 
 
-@compiled.kernel_part()
 def walk_settled_overlap(lr: Any, weight_decay: Any, step_length: Any, weight: Any, root: Any) -> Any:
     """Overlap of the weights with one mode at rest.
 
@@ -542,7 +497,6 @@ def walk_settled_overlap(lr: Any, weight_decay: Any, step_length: Any, weight: A
     return -weight * step_length / (1 - kept * root)
 
 
-@compiled.kernel_part()
 def lion_sign_mode(alike: Any, arcsine_factor: Any, odd_power: Any) -> Any:
     """One mode of the covariance of two signs: a power in the arcsine law.
 
@@ -552,7 +506,6 @@ def lion_sign_mode(alike: Any, arcsine_factor: Any, odd_power: Any) -> Any:
     return 2 * arcsine_factor * alike**odd_power / np.pi
 
 
-@compiled.kernel_part()
 def lion_momentum_power(beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
     """E m² of Lion, one step on.
 
@@ -562,7 +515,6 @@ def lion_momentum_power(beta2: Any, noise_power: Any, momentum_power: Any) -> An
     return noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2
 
 
-@compiled.kernel_part()
 def lion_seen(beta1: Any, noise_power: Any, momentum_power: Any) -> Any:
     """Correlation of Lion's direction with the momentum before it.
 
@@ -572,7 +524,6 @@ def lion_seen(beta1: Any, noise_power: Any, momentum_power: Any) -> Any:
     return beta1 * np.sqrt(momentum_power / (noise_power * (1 - beta1) ** 2 + momentum_power * beta1**2))
 
 
-@compiled.kernel_part()
 def lion_entered(beta1: Any, beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
     """Correlation of Lion's direction with the momentum after it.
 
@@ -584,7 +535,6 @@ def lion_entered(beta1: Any, beta2: Any, noise_power: Any, momentum_power: Any) 
     return part_1 / np.sqrt(part_2 * (noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2))
 
 
-@compiled.kernel_part()
 def lion_faded(beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
     """Correlation of Lion's momentum with that of the next step.
 
@@ -594,7 +544,6 @@ def lion_faded(beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
     return beta2 * np.sqrt(momentum_power / (noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2))
 
 
-@compiled.kernel_part()
 def sgdm_across(weight_decay: Any, momentum: Any, norm_squared: Any, momentum_overlap: Any) -> Any:
     """E w·m of the weights before a step of SGDM with the momentum after.
 
@@ -604,7 +553,6 @@ def sgdm_across(weight_decay: Any, momentum: Any, norm_squared: Any, momentum_ov
     return norm_squared * weight_decay + momentum_overlap * momentum
 
 
-@compiled.kernel_part()
 def sgdm_momentum_power(
     weight_decay: Any, momentum: Any, norm_squared: Any, momentum_overlap: Any, noise_power: Any, momentum_power: Any
 ) -> Any:
@@ -622,7 +570,6 @@ def sgdm_momentum_power(
     )
 
 
-@compiled.kernel_part()
 def sgdm_momentum_overlap(step_length: Any, across: Any, momentum_power: Any) -> Any:
     """E w·m of SGDM after a step.
 
@@ -632,7 +579,6 @@ def sgdm_momentum_overlap(step_length: Any, across: Any, momentum_power: Any) ->
     return across - momentum_power * step_length
 
 
-@compiled.kernel_part()
 def walk_taken(lr: Any, weight_decay: Any, lag: Any, root: Any) -> Any:
     """What the updates of one mode take of the weights in `lag` steps, per overlap with it.
 
@@ -644,7 +590,6 @@ def walk_taken(lr: Any, weight_decay: Any, lag: Any, root: Any) -> Any:
     return root * (kept**lag - root**lag) / (kept - root)
 
 
-@compiled.kernel_part()
 def walk_taken_alike(lr: Any, weight_decay: Any, lag: Any) -> Any:
     """`walk_taken` where root = 1 - lr * weight_decay.
 
@@ -656,7 +601,6 @@ def walk_taken_alike(lr: Any, weight_decay: Any, lag: Any) -> Any:
     return lag * kept**lag
 
 
-@compiled.kernel_part()
 def walk_decayed(lr: Any, weight_decay: Any, lag: Any) -> Any:
     """What decay takes of the weights in `lag` steps.
 
@@ -667,7 +611,6 @@ def walk_decayed(lr: Any, weight_decay: Any, lag: Any) -> Any:
     return -np.expm1(lag * np.log1p(-decay))
 
 
-@compiled.kernel_part()
 def sgdm_fallen(lr: Any, weight_decay: Any, momentum: Any, fallen: Any, fallen_before: Any) -> Any:
     """1 - ρ of SGDM over some steps, from that over one and two steps less.
 
@@ -678,7 +621,6 @@ def sgdm_fallen(lr: Any, weight_decay: Any, momentum: Any, fallen: Any, fallen_b
     return decay + fallen * (1 + momentum - decay) - fallen_before * momentum
 
 
-@compiled.kernel_part()
 def adamw_fixed_norm_squared(weight_decay: Any, dim: Any, signal_ratio: Any) -> Any:
     """Square of AdamW's mean weights under a signal, constant v.
 
@@ -688,7 +630,6 @@ def adamw_fixed_norm_squared(weight_decay: Any, dim: Any, signal_ratio: Any) -> 
     return dim * signal_ratio**2 / (weight_decay**2 * (1 + signal_ratio**2))
 
 
-@compiled.kernel_part()
 def sgdm_fixed_norm_squared(weight_decay: Any, gradient_power: Any, signal_ratio: Any) -> Any:
     """Square of the mean weights of SGDM and Adam+L2 (G is E‖noise‖²).
 
@@ -698,7 +639,6 @@ def sgdm_fixed_norm_squared(weight_decay: Any, gradient_power: Any, signal_ratio
     return gradient_power * signal_ratio**2 / weight_decay**2
 
 
-@compiled.kernel_part()
 def lion_sign_mean(beta1: Any, beta2: Any, signal_ratio: Any) -> Any:
     """Mean sign of Lion's update direction under a signal.
 
@@ -709,7 +649,6 @@ def lion_sign_mean(beta1: Any, beta2: Any, signal_ratio: Any) -> Any:
     return scipy.special.erf(signal_ratio * np.sqrt(2 / variance) / 2)
 
 
-@compiled.kernel_part()
 def lion_fixed_norm_squared(weight_decay: Any, beta1: Any, beta2: Any, dim: Any, signal_ratio: Any) -> Any:
     """Square of Lion's mean weights under a signal.
 
@@ -720,7 +659,6 @@ def lion_fixed_norm_squared(weight_decay: Any, beta1: Any, beta2: Any, dim: Any,
     return dim * scipy.special.erf(signal_ratio * np.sqrt(2 / variance) / 2) ** 2 / weight_decay**2
 
 
-@compiled.kernel_part()
 def sign_covariance_by_arc(arc: Any, deviations: Any) -> Any:
     """Slope in the arcsine of their correlation of the covariance of two signs whose arguments have a mean.
 
@@ -730,7 +668,6 @@ def sign_covariance_by_arc(arc: Any, deviations: Any) -> Any:
     return 2 * np.exp(-(deviations**2) / (1 + np.sin(arc))) / np.pi
 
 
-@compiled.kernel_part()
 def signal_squared_mean(norm_squared: Any, alignment: Any, lasting_decay: Any) -> Any:
     """Squared mean gradient that leads to an alignment.
 
@@ -740,7 +677,6 @@ def signal_squared_mean(norm_squared: Any, alignment: Any, lasting_decay: Any) -
     return norm_squared * alignment * lasting_decay**2 / (alignment - 1) ** 2
 
 
-@compiled.kernel_part()
 def signal_pull(alignment: Any, lasting_decay: Any) -> Any:
     """Radial pull that a projected mean exerts on the rest of the weights.
 
@@ -750,7 +686,6 @@ def signal_pull(alignment: Any, lasting_decay: Any) -> Any:
     return -alignment * lasting_decay / (alignment - 1)
 
 
-@compiled.kernel_part()
 def lion_left_of_a_sign(slope: Any, mean: Any) -> Any:
     """What a lasting part leaves of a sign's square, sign linearised.
 
@@ -760,7 +695,6 @@ def lion_left_of_a_sign(slope: Any, mean: Any) -> Any:
     return 1 - mean**2 * slope**2
 
 
-@compiled.kernel_part()
 def signal_alignment(signal_power: Any) -> Any:
     """Squared cosine between w and a mean gradient that scale invariance projects.
 
@@ -770,7 +704,6 @@ def signal_alignment(signal_power: Any) -> Any:
     return 2 * signal_power / (1 + 2 * signal_power + np.sqrt(1 + 4 * signal_power))
 
 
-@compiled.kernel_part()
 def adamw_noise_share(signal_ratio: Any) -> Any:
     """Share of noise in AdamW's normalised gradient, for constant v.
 
@@ -780,7 +713,6 @@ def adamw_noise_share(signal_ratio: Any) -> Any:
     return 1 / (1 + signal_ratio**2)
 
 
-@compiled.kernel_part()
 def adamw_takeover(lr: Any, weight_decay: Any) -> Any:
     """signal_ratio² at which signal and noise share AdamW's W.
 
@@ -790,7 +722,6 @@ def adamw_takeover(lr: Any, weight_decay: Any) -> Any:
     return lr * weight_decay / 2
 
 
-@compiled.kernel_part()
 def sgdm_correlated_norm_squared(homogeneity: Any, growth_factor: Any) -> Any:
     """E‖w‖² of SGDM over that under white noise, to leading order, for any autocorrelation of gradients.
 
@@ -800,7 +731,6 @@ def sgdm_correlated_norm_squared(homogeneity: Any, growth_factor: Any) -> Any:
     return growth_factor ** (1 / (1 - homogeneity))
 
 
-@compiled.kernel_part()
 def adam_l2_correlated_norm_squared(homogeneity: Any, growth_factor: Any) -> Any:
     """E‖w‖² of Adam+L2 over that under white noise, to leading order, for any autocorrelation of gradients.
 
@@ -810,7 +740,6 @@ def adam_l2_correlated_norm_squared(homogeneity: Any, growth_factor: Any) -> Any
     return growth_factor ** (2 / (2 - homogeneity))
 
 
-@compiled.kernel_part()
 def correlated_squared_rotation(power_factor: Any, growth_factor: Any) -> Any:
     """θ² of AdamW and SGDM over that under white noise, to leading order, for any autocorrelation of gradients.
 
@@ -820,7 +749,6 @@ def correlated_squared_rotation(power_factor: Any, growth_factor: Any) -> Any:
     return power_factor / growth_factor
 
 
-@compiled.kernel_part()
 def adam_l2_correlated_squared_rotation(homogeneity: Any, power_factor: Any, growth_factor: Any) -> Any:
     """θ² of Adam+L2 over that under white noise, to leading order, for any autocorrelation of gradients.
 
@@ -830,7 +758,6 @@ def adam_l2_correlated_squared_rotation(homogeneity: Any, power_factor: Any, gro
     return power_factor * growth_factor ** (2 / (homogeneity - 2))
 
 
-@compiled.kernel_part()
 def average_power_factor(memory: Any, correlation: Any) -> Any:
     """E‖m‖² of an average of AR(1) gradients over that of white.
 
@@ -840,7 +767,6 @@ def average_power_factor(memory: Any, correlation: Any) -> Any:
     return (1 + correlation * memory) / (1 - correlation * memory)
 
 
-@compiled.kernel_part()
 def sgdm_projected_gain(lr: Any, weight_decay: Any, momentum: Any, correlation: Any) -> Any:
     """W/E‖g‖² of SGDM under AR(1) gradients, g before its projection off w.
 
@@ -874,7 +800,6 @@ def sgdm_projected_gain(lr: Any, weight_decay: Any, momentum: Any, correlation: 
     return part_4 * lr**2 * (1 - share) / (decay * part_5 * (1 - momentum) * (2 + 2 * momentum - decay))
 
 
-@compiled.kernel_part()
 def sgdm_free_gain(lr: Any, weight_decay: Any, momentum: Any, correlation: Any) -> Any:
     """W/E‖g‖² of SGDM under AR(1) gradients independent of w.
 
@@ -896,7 +821,6 @@ def sgdm_free_gain(lr: Any, weight_decay: Any, momentum: Any, correlation: Any) 
     return part_1 * lr**2 / (decay * part_2 * (1 - momentum) * (2 + 2 * momentum - decay))
 
 
-@compiled.kernel_part()
 def sgdm_free_one_minus_cosine(lr: Any, weight_decay: Any, momentum: Any, correlation: Any) -> Any:
     """1 - ρ of SGDM under AR(1) gradients independent of w.
 
@@ -917,7 +841,6 @@ def sgdm_free_one_minus_cosine(lr: Any, weight_decay: Any, momentum: Any, correl
     return decay * (1 - correlation) * (1 + correlation * momentum) / part_1
 
 
-@compiled.kernel_part()
 def lion_linear_sum(lr: Any, weight_decay: Any, beta1: Any, beta2: Any, overlap_ratio: Any) -> Any:
     """Σ a^k s_k of Lion under gradients orthogonal to w, sign linearised, for any autocorrelation.
 
@@ -930,7 +853,6 @@ def lion_linear_sum(lr: Any, weight_decay: Any, beta1: Any, beta2: Any, overlap_
     return 2 * kept * (beta1 * overlap_ratio + beta2 - beta2 * overlap_ratio) / (np.pi * (1 - kept * beta2))
 
 
-@compiled.kernel_part()
 def lion_correlated_rotation(beta1: Any, beta2: Any, overlap_ratio: Any) -> Any:
     """θ²/(2ηλ) of Lion as ηλ → 0, sign linearised, for any autocorrelation of gradients orthogonal to w.
 
@@ -940,7 +862,6 @@ def lion_correlated_rotation(beta1: Any, beta2: Any, overlap_ratio: Any) -> Any:
     return 1 / (1 + 4 * (beta1 * overlap_ratio + beta2 - beta2 * overlap_ratio) / (np.pi * (1 - beta2)))
 
 
-@compiled.kernel_part()
 def lion_weight(beta1: Any, beta2: Any, lag: Any) -> Any:
     """Weight of a gradient `lag` steps old in Lion's update direction.
 
@@ -950,7 +871,6 @@ def lion_weight(beta1: Any, beta2: Any, lag: Any) -> Any:
     return beta1 * beta2 ** (lag - 1) * (1 - beta2)
 
 
-@compiled.kernel_part()
 def lion_correlated_variance(beta1: Any, beta2: Any, correlation: Any) -> Any:
     """E c² of Lion under AR(1) gradients of unit variance.
 
@@ -961,7 +881,6 @@ def lion_correlated_variance(beta1: Any, beta2: Any, correlation: Any) -> Any:
     return (1 - beta1) ** 2 + 2 * correlation * beta1 * (1 - beta1) * (1 - beta2) / (1 - correlation * beta2) + part_1
 
 
-@compiled.kernel_part()
 def lion_overlap_ratio(beta1: Any, beta2: Any, correlation: Any) -> Any:
     """E[c·g]/E[c²] of Lion under AR(1) gradients, through which alone they set its rotation.
 
@@ -974,7 +893,6 @@ def lion_overlap_ratio(beta1: Any, beta2: Any, correlation: Any) -> Any:
     return overlap / power
 
 
-@compiled.kernel_part()
 def lion_correlated_covariance(beta1: Any, beta2: Any, lag: Any, correlation: Any) -> Any:
     """Covariance of update directions `lag` steps apart under AR(1) gradients.
 
@@ -992,7 +910,6 @@ def lion_correlated_covariance(beta1: Any, beta2: Any, lag: Any, correlation: An
     return beta1 * beta2 ** (lag - 1) * (met - driven) + part_4
 
 
-@compiled.kernel_part()
 def remembered_power(correlation: Any, last_power: Any) -> Any:
     """Variance of an AR(1) gradient under e^(-ζv), before it is in v.
 
@@ -1002,7 +919,6 @@ def remembered_power(correlation: Any, last_power: Any) -> Any:
     return 1 + last_power * correlation**2 - correlation**2
 
 
-@compiled.kernel_part()
 def damped_covariance(beta2: Any, damping: Any, pull_power: Any, joint: Any, first: Any, second: Any) -> Any:
     """Covariance under e^(-ζv), once the newest gradient is in v.
 
@@ -1012,7 +928,6 @@ def damped_covariance(beta2: Any, damping: Any, pull_power: Any, joint: Any, fir
     return joint - first * second * damping * (2 - 2 * beta2) / (1 + pull_power * damping * (2 - 2 * beta2))
 
 
-@compiled.kernel_part()
 def averaged(beta1: Any, with_old: Any, with_new: Any) -> Any:
     """Covariance of the new momentum with anything, or its mean.
 
@@ -1022,7 +937,6 @@ def averaged(beta1: Any, with_old: Any, with_new: Any) -> Any:
     return with_old * beta1 + with_new * (1 - beta1)
 
 
-@compiled.kernel_part()
 def lion_radial_norm_squared(
     lr: Any, weight_decay: Any, beta1: Any, beta2: Any, dim: Any, slope: Any, excess: Any, radial: Any
 ) -> Any:
@@ -1045,7 +959,6 @@ def lion_radial_norm_squared(
     return square * dim
 
 
-@compiled.kernel_part()
 def lion_radial_variance(
     lr: Any, weight_decay: Any, beta1: Any, beta2: Any, slope: Any, excess: Any, radial: Any
 ) -> Any:
@@ -1071,7 +984,6 @@ def lion_radial_variance(
     return (1 - beta1) ** 2 * (1 + square * pull**2) + remembered * beta1**2 + part_6
 
 
-@compiled.kernel_part()
 def lion_one_minus_cosine(lr: Any, weight_decay: Any, dim: Any, norm_squared: Any) -> Any:
     """1 - ρ of Lion at a known norm, for any gradients.
 
@@ -1083,7 +995,6 @@ def lion_one_minus_cosine(lr: Any, weight_decay: Any, dim: Any, norm_squared: An
     return (dim * lr**2 / norm_squared - decay**2) / (2 * kept)
 
 
-@compiled.kernel_part()
 def decay_per_step(memory: Any, rotation: Any) -> Any:
     """Share of ‖w‖² that decay takes per step at rest, from the rotation.
 
@@ -1093,7 +1004,6 @@ def decay_per_step(memory: Any, rotation: Any) -> Any:
     return rotation**2 * (1 + memory) / (1 - memory)
 
 
-@compiled.kernel_part()
 def turn_while_growing(radial_share: Any, growth: Any) -> Any:
     """Rotation over that of equilibrium where ‖w‖² grows and the gradient has a radial part.
 
@@ -1103,7 +1013,6 @@ def turn_while_growing(radial_share: Any, growth: Any) -> Any:
     return np.sqrt(1 + growth + radial_share)
 
 
-@compiled.kernel_part()
 def adam_l2_turn_excess(radial_share: Any, growth: Any, turn: Any) -> Any:
     """Zero at Adam+L2's rotation over that of equilibrium where ‖w‖² grows; scale-invariant weights.
 
@@ -1113,7 +1022,6 @@ def adam_l2_turn_excess(radial_share: Any, growth: Any, turn: Any) -> Any:
     return turn**3 - 1 - growth * turn - radial_share
 
 
-@compiled.kernel_part()
 def lion_sign_slope(beta1: Any, beta2: Any) -> Any:
     """Slope of the best straight line through the sign of Lion's direction, for gradients of unit variance.
 
@@ -1124,7 +1032,6 @@ def lion_sign_slope(beta1: Any, beta2: Any) -> Any:
     return np.sqrt(2 / (np.pi * variance))
 
 
-@compiled.kernel_part()
 def sign_slope(variance: Any) -> Any:
     """Slope of the best straight line through the sign of a Gaussian.
 
@@ -1134,7 +1041,6 @@ def sign_slope(variance: Any) -> Any:
     return np.sqrt(2 / (np.pi * variance))
 
 
-@compiled.kernel_part()
 def rotational_mean_length(update_norm_decay: Any, across_power: Any, mean_square: Any) -> Any:
     """Running mean of ‖u⊥‖², one step on.
 
@@ -1144,7 +1050,6 @@ def rotational_mean_length(update_norm_decay: Any, across_power: Any, mean_squar
     return across_power * (1 - update_norm_decay) + update_norm_decay * mean_square
 
 
-@compiled.kernel_part()
 def rotational_squared_angle(
     update_norm_decay: Any, step: Any, rotation: Any, across_power: Any, mean_square: Any
 ) -> Any:
@@ -1156,7 +1061,6 @@ def rotational_squared_angle(
     return across_power * rotation**2 * (1 - update_norm_decay**step) / mean_square
 
 
-@compiled.kernel_part()
 def turned_one_minus_cosine(angle: Any) -> Any:
     """1 - ρ of weights that turn by an angle.
 
@@ -1166,7 +1070,6 @@ def turned_one_minus_cosine(angle: Any) -> Any:
     return 2 * np.sin(angle / 2) ** 2
 
 
-@compiled.kernel_part()
 def rotational_bias(memory: Any, update_norm_decay: Any, directions: Any) -> Any:
     """Mean square angle of a rotational variant over θ², less one, for Gaussian updates, to first order in 1/n.
 
@@ -1179,7 +1082,6 @@ def rotational_bias(memory: Any, update_norm_decay: Any, directions: Any) -> Any
     return -2 * update_norm_decay * part_2 * (1 + memory) * (1 - memory) / (directions * part_1 * part_3)
 
 
-@compiled.kernel_part()
 def rotational_across(across: Any, update_power: Any) -> Any:
     """E‖u⊥‖² of a rotational variant.
 
@@ -1189,7 +1091,6 @@ def rotational_across(across: Any, update_power: Any) -> Any:
     return update_power - across**2
 
 
-@compiled.kernel_part()
 def rotational_rate(angle: Any, across_power: Any) -> Any:
     """What multiplies u in a turn of weights of norm one.
 
@@ -1199,7 +1100,6 @@ def rotational_rate(angle: Any, across_power: Any) -> Any:
     return np.sin(angle) / np.sqrt(across_power)
 
 
-@compiled.kernel_part()
 def rotational_kept(step_length: Any, across: Any, angle: Any) -> Any:
     """What multiplies the weights in a turn, the part of u along them put back.
 
@@ -1209,7 +1109,6 @@ def rotational_kept(step_length: Any, across: Any, angle: Any) -> Any:
     return np.cos(angle) + across * step_length
 
 
-@compiled.kernel_part()
 def rotational_mode_overlap(step_length: Any, mode_overlap: Any, weight: Any, root: Any, kept_share: Any) -> Any:
     """Overlap of weights that turn with one mode, one step on.
 
@@ -1219,7 +1118,6 @@ def rotational_mode_overlap(step_length: Any, mode_overlap: Any, weight: Any, ro
     return mode_overlap * kept_share * root - weight * step_length
 
 
-@compiled.kernel_part()
 def rotational_sgdm_filling(memory: Any, step: Any) -> Any:
     """E‖u‖² of SGDM at a step over its final value, from no momentum.
 
@@ -1229,7 +1127,6 @@ def rotational_sgdm_filling(memory: Any, step: Any) -> Any:
     return 1 - memory ** (2 * step)
 
 
-@compiled.kernel_part()
 def rotational_adamw_filling(memory: Any, step: Any) -> Any:
     """E‖u‖² of AdamW at a step over its final value, for constant v.
 
@@ -1239,7 +1136,6 @@ def rotational_adamw_filling(memory: Any, step: Any) -> Any:
     return (1 - memory ** (2 * step)) / (1 - memory**step) ** 2
 
 
-@compiled.kernel_part()
 def isotropic_angle_spread(dim: Any) -> Any:
     """E[angle²] over 2(1 - ρ) under isotropic noise.
 
@@ -1249,7 +1145,6 @@ def isotropic_angle_spread(dim: Any) -> Any:
     return (dim - 1) / (dim - 2)
 
 
-@compiled.kernel_part()
 def young_angle_spread(dim: Any, start_share: Any) -> Any:
     """E[angle²] of weights with a share of their start left, over that of settled ones, to first order in 1/C.
 
@@ -1259,7 +1154,6 @@ def young_angle_spread(dim: Any, start_share: Any) -> Any:
     return 1 - 2 * start_share**2 / dim
 
 
-@compiled.kernel_part()
 def transferred_rotation(rotation: Any, batch_factor: Any, steps_factor: Any) -> Any:
     """Rotation that keeps the squared angle turned in a training whose batch and length change.
 
@@ -1269,7 +1163,6 @@ def transferred_rotation(rotation: Any, batch_factor: Any, steps_factor: Any) ->
     return rotation * np.sqrt(batch_factor / steps_factor)
 
 
-@compiled.kernel_part()
 def adamw_planned_lr(beta1: Any, dim: Any, norm_squared: Any, rotation: Any) -> Any:
     """Learning rate of AdamW for a wanted rotation and norm, to leading order.
 
@@ -1279,7 +1172,6 @@ def adamw_planned_lr(beta1: Any, dim: Any, norm_squared: Any, rotation: Any) -> 
     return rotation * np.sqrt(norm_squared * (1 + beta1) / (dim * (1 - beta1)))
 
 
-@compiled.kernel_part()
 def adamw_planned_weight_decay(beta1: Any, dim: Any, norm_squared: Any, rotation: Any) -> Any:
     """Weight decay of AdamW for a wanted rotation and norm, to leading order.
 
@@ -1287,3 +1179,6 @@ def adamw_planned_weight_decay(beta1: Any, dim: Any, norm_squared: Any, rotation
     Valid for 0 <= beta1 < 1, dim >= 1, norm_squared > 0, rotation > 0.
     """
     return rotation * np.sqrt(dim * (1 + beta1) / (norm_squared * (1 - beta1))) / 2
+
+
+all_kernel_parts(globals())

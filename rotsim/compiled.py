@@ -43,6 +43,13 @@ def kernel_part(**options: Any) -> Callable[[F], F]:
     return tag
 
 
+def all_kernel_parts(module: dict[str, Any]) -> None:
+    """Tag every function that a module defines, given its ``globals()``."""
+    for value in list(module.values()):
+        if isinstance(value, FunctionType) and value.__module__ == module["__name__"]:
+            kernel_part()(value)
+
+
 @kernel_part(inline="always")
 def wide_vectors() -> None:
     """Let LLVM use 512-bit vectors in the calling kernel where the processor has them; in Python nothing.
