@@ -6,8 +6,6 @@ AdamW, scale-invariant noise, dim 1024, float32, norm and angle recorded at ever
 `benchmarks.peers`, with enough neurons to fill the GPU. Runs take turns; the median counts.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

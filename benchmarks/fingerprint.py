@@ -5,8 +5,6 @@ compared bit for bit. Another processor may sum in another order, so no file of 
 CUDA engine walks in numba's simulator if NUMBA_ENABLE_CUDASIM=1 is set; otherwise its lines say that it refused.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 from hashlib import sha256

@@ -15,8 +15,6 @@ which is most of the time here. Neither draws a seeded sample. Here every test r
 has the libraries imported already.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import json

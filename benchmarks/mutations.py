@@ -4,8 +4,6 @@ A mutation exchanges a comparison, an operator, a number, a truth value, a bound
 out. Docstrings, annotations, texts and what only describes a dataclass stay as they are.
 """
 
-from __future__ import annotations
-
 import ast
 from collections import Counter
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """docs/speed.md, whose tables lie between marks and are written from committed results."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rotsim.files import write_atomically

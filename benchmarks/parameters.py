@@ -1,7 +1,5 @@
 """What the timings share: the parameters of a small GPT, without a forward pass, and where results go."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -17,8 +17,6 @@ comparison on a machine that others use too.
 JAX and PyTorch take part where they are installed.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

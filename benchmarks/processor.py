@@ -1,7 +1,5 @@
 """The processor that a timing was taken on, as numba's compiler names it."""
 
-from __future__ import annotations
-
 from llvmlite import binding
 
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "neon": "NEON", "sse2": "SSE2"}  # widest first

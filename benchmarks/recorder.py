@@ -1,7 +1,5 @@
 """Training time with the recorder over training time without it: `python -m benchmarks.recorder`."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -4,8 +4,6 @@
 which other work on the machine disturbs less than wall time.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

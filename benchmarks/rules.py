@@ -3,8 +3,6 @@
 The peers of `benchmarks.peers` and `benchmarks.cuda` all run `step`, so that they do the same work.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -7,8 +7,6 @@ panels show CPU time on one thread, which other users of the machine cannot bend
 wall time, which they can.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import time

@@ -5,8 +5,6 @@
 on disk. `proofs` times the proofs of each derivation, one after the other.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

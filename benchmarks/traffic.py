@@ -7,8 +7,6 @@ PyTorch: each reads its inputs and writes its results once. On a GPU an operatio
 what a step of a large network waits for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 from unittest import mock

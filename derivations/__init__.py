@@ -1,7 +1,5 @@
 """The proofs behind rotsim's predictions, step by step, in sympy; and the source of its closed forms."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from functools import cache

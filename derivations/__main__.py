@@ -1,7 +1,5 @@
 """``python -m derivations``: print the walk-throughs, write or check the closed forms."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

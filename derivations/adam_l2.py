@@ -1,7 +1,5 @@
 """Adam with L2 regularisation: SGDM's walk, with a learning rate that the gradient sets."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from sympy import (

@@ -1,7 +1,5 @@
 """AdamW: rotation and norm in equilibrium, first as the paper derives them, then exactly."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from sympy import Eq, Expr, Integer, Matrix, Sum, oo, simplify, sqrt

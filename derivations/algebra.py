@@ -1,7 +1,5 @@
 """The school algebra that every derivation uses: geometric sums, balances, tidy products, units."""
 
-from __future__ import annotations
-
 from sympy import Expr, Integer, Mul, Pow, Rational, Symbol, factor, powsimp, series, simplify
 
 from derivations.symbols import G, a, delta, expand_parts

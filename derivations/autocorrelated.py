@@ -1,7 +1,5 @@
 """Gradients that resemble their predecessors: who turns as under white noise, and how norms grow."""
 
-from __future__ import annotations
-
 from functools import cache
 from types import ModuleType
 

@@ -1,7 +1,5 @@
 """Adam under gradients with a memory, v left random: how updates correlate, and the walk they drive."""
 
-from __future__ import annotations
-
 from sympy import Eq, Expr, Function, Integer, Integral, Rational, Sum, Symbol, exp, oo, pi, solve, sqrt, symbols
 
 from derivations import autocorrelated, damped, linear, second_moment

@@ -1,7 +1,5 @@
 """Adam in time: second moments of a coordinate together with its v, whatever gradient and decay do."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from sympy import (

@@ -1,7 +1,5 @@
 """What a finite fan-in changes: the length of the weights wavers, and with it the angle of a step."""
 
-from __future__ import annotations
-
 from sympy import Eq, Expr, Symbol, exp, gamma, integrate, oo, series, simplify, sqrt
 
 from derivations.algebra import tidy, vanishes

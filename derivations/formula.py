@@ -4,8 +4,6 @@
 ``rotsim/closed_forms.py`` as well. Nothing else has to be told of it.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable
 from functools import cache

@@ -1,7 +1,5 @@
 """Write ``rotsim/closed_forms.py`` from the derivations: sympy in, NumPy source out."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Iterable, Iterator
 from itertools import count

@@ -1,7 +1,5 @@
 """Write ``rotsim/page/closed_forms.js`` from the derivations: the same formulas, by sympy's JavaScript printer."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

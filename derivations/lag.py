@@ -1,7 +1,5 @@
 """Adam's second moment lags: two coupled modes instead of one, where the gradient follows the norm."""
 
-from __future__ import annotations
-
 from sympy import Eq, Expr, Matrix, powsimp, simplify, sqrt
 
 from derivations.algebra import tidy

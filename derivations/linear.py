@@ -6,8 +6,6 @@ moments obey a linear map too, whose fixed point is the equilibrium. Nothing abo
 distribution of the noise is used beyond its variance.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from sympy import Eq, Expr, Matrix, S, Symbol, eye, factor, linsolve, solve, symbols

@@ -1,7 +1,5 @@
 """Lion: the sign of a Gaussian process, linearised as in the paper and exactly by the arcsine law."""
 
-from __future__ import annotations
-
 from sympy import (
     Eq,
     Expr,

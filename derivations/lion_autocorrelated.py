@@ -1,7 +1,5 @@
 """Lion under gradients that resemble their predecessors: one ratio sets how fast it turns."""
 
-from __future__ import annotations
-
 from sympy import Eq, Expr, Function, Integer, Sum, Symbol, oo, pi, simplify, sqrt, symbols
 
 from derivations import lion

@@ -1,7 +1,5 @@
 """The formulas read backwards: rates for a wanted rotation and norm, and how to keep them."""
 
-from __future__ import annotations
-
 from types import ModuleType
 
 from sympy import Eq, Expr, Symbol, pi, powsimp, simplify, solve, sqrt

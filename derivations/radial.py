@@ -1,7 +1,5 @@
 """A radial part in the gradient: an effective weight decay, for every optimizer."""
 
-from __future__ import annotations
-
 from functools import cache
 from types import ModuleType
 

@@ -1,7 +1,5 @@
 """Adam's rare large updates at finite dim: growth of log ‖w‖² and the angle of a step, of any size."""
 
-from __future__ import annotations
-
 from sympy import (
     Eq,
     Function,

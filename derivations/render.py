@@ -1,7 +1,5 @@
 """Show a step of a derivation: Unicode for the terminal, LaTeX for Markdown."""
 
-from __future__ import annotations
-
 import inspect
 import textwrap
 from collections.abc import Iterable

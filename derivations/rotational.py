@@ -1,7 +1,5 @@
 """Rotational variants, what they share: the leading-order rotation, set by hand at a constant norm."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 from types import ModuleType

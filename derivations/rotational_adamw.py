@@ -1,7 +1,5 @@
 """AdamW's rotational variant: its direction, turned by the paper's rotation at constant norm."""
 
-from __future__ import annotations
-
 from sympy import Eq, Integer, Symbol
 
 from derivations import adamw, rotational

@@ -1,7 +1,5 @@
 """Lion's rotational variant: its direction, turned by the paper's rotation at constant norm."""
 
-from __future__ import annotations
-
 from sympy import Eq, Integer, Symbol, pi, sign
 
 from derivations import lion, rotational

@@ -1,7 +1,5 @@
 """SGDM's rotational variant: its direction, turned by the paper's rotation at constant norm."""
 
-from __future__ import annotations
-
 from sympy import Eq, Symbol
 
 from derivations import rotational, sgdm

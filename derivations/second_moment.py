@@ -1,7 +1,5 @@
 """Adam with a random second moment: the autocovariance of u = m/√v under Gaussian gradients."""
 
-from __future__ import annotations
-
 from sympy import (
     Derivative,
     Eq,

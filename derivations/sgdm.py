@@ -1,7 +1,5 @@
 """SGD with momentum and coupled (L2) weight decay: rotation and norm in equilibrium."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from sympy import Eq, Expr, Integer, Matrix, Rational, Sum, oo, simplify, sqrt

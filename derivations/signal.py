@@ -1,7 +1,5 @@
 """A persistent mean in the gradient: the part of the weights that stands still, and where it wins."""
 
-from __future__ import annotations
-
 from sympy import Eq, Symbol, erf, exp, integrate, oo, pi, radsimp, sign, simplify, sin, solve, sqrt
 
 from derivations import adamw, lion, sgdm

@@ -1,7 +1,5 @@
 """The notation: every symbol of the derivations, and its name in the code. Derivations import all of it by ``*``."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from sympy import Basic, Eq, Expr, Function, IndexedBase, Symbol

@@ -1,7 +1,5 @@
 """In time: norm and rotation at every step, at O(1) a step, under any schedule and from any start."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from sympy import (

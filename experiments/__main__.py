@@ -3,8 +3,6 @@
 A claim is in `CLAIMS` and nowhere else; its text comes from its docstring, its result from results/NAME.json.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 import traceback

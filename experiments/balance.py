@@ -14,8 +14,6 @@ between neurons and between inputs. The networks are a BN-MLP, by neurons within
 by layers. Both had been recorded and looked at before; their traces are shipped and in results/suite_cpu.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

@@ -11,8 +11,6 @@ What would refute it:
 - growth and decay, each measured by itself, that do not cross at the predicted norm.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

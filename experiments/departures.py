@@ -5,8 +5,6 @@ the errors of norm, rotation and update of a walk beyond 3 standard errors, and 
 declares.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

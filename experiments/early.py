@@ -17,8 +17,6 @@ rotation, which is 0.940 of that of equilibrium at this lr·wd of 2e-3: 1/(lr·w
 of its momentum. That is the variant as published. `rotsim.equilibrium` has the exact angle.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

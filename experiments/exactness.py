@@ -21,8 +21,6 @@ dropped 4 relaxation times only. 0.13 % of that was then left in the norm of two
 `rotsim.predict` gives it. It is 8 since then.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

@@ -17,8 +17,6 @@ A pilot on another seed had shown both before the bounds were set. It also showe
 needed: after 300 steps of warm-up and cosine the two are even, since AdamW's norms grow only with time.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import inf
 from typing import Any

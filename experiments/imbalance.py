@@ -17,8 +17,6 @@ three means at first, the smallest of which was the best for every arm. A smalle
 asked for were added then.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

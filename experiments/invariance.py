@@ -18,8 +18,6 @@ What would refute it, by t-tests paired over seeds with Holm's correction within
 The difference in loss that AdamW leaves, half a percent, would take some 100 seeds to see.
 """
 
-from __future__ import annotations
-
 from math import inf
 from typing import Any
 

@@ -22,8 +22,6 @@ as well. What is left under Lion is in the few neurons that are pushed outwards 
 linearised sign has them.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import matplotlib.pyplot as plt

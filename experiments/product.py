@@ -18,8 +18,6 @@ Adam's step is lr·m/√v. It is proportional to lr where noise dominates, but a
 settles it.
 """
 
-from __future__ import annotations
-
 from math import inf
 from typing import Any
 

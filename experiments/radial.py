@@ -21,8 +21,6 @@ The strong decay was there first, and shows the departure; the gentle one was ad
 after it. The bound of 20 % for a layer of the GPT was missed by one layer of a second recording, blocks.0.k.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -24,8 +24,6 @@ with a mean were added later, to the same 3 %. They had then been seen to be up 
 before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

@@ -14,8 +14,6 @@ times too small or too large does. There were 6 seeds at first, which left 7 of 
 them asked for 10 to 43, and they were doubled.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import matplotlib.pyplot as plt

@@ -19,8 +19,6 @@ What to make of it: a rotated arm also skips the fast first steps of AdamW (`exp
 ahead of AdamW itself. There, closing the gap does not show that balance alone was what lacked.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import inf
 from typing import Any

@@ -21,8 +21,6 @@ chosen to show the boundaries. Bursts of spread 2 were looked at and dropped, si
 SGDM.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any

@@ -21,8 +21,6 @@ its third statement open at p = 0.06. It has 7 since, as the spread over those a
 Where the weights have neither gains nor a good initial norm the first statement fails: `experiments.frozen`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf

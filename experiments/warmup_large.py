@@ -7,8 +7,6 @@ one; on a CPU only --quick is practical. It has not been run on a GPU yet.
 What would refute it: what would refute `experiments.warmup`.
 """
 
-from __future__ import annotations
-
 import torch
 
 from experiments.harness.claim import Finding, main

@@ -5,8 +5,6 @@ would refute it. The script has a function ``examine(quick) -> Finding``, and it
 examine)``. One line in `experiments.__main__` lets the runner find it.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterator

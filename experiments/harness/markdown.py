@@ -1,7 +1,5 @@
 """Tables in Markdown, as all pages here have them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 

@@ -1,7 +1,5 @@
 """Arms compared on the same seeds: paired t-tests, corrected for their number, and a fair choice of learning rate."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf

@@ -1,7 +1,5 @@
 """What the figures of claims share: curves with error bars over seeds, ticks that can be read from afar, one ending."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Table and gallery of claims in README.md, written from docstrings and committed results: nothing is said twice."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

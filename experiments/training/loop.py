@@ -1,7 +1,5 @@
 """The training loop that all runs share, what makes it repeat, and its schedules."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count

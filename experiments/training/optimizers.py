@@ -1,7 +1,5 @@
 """PyTorch's optimizers by rotsim's names, with one rule for what is decayed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

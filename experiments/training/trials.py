@@ -3,8 +3,6 @@
 A seed sets the initial weights and the batches in every arm alike. A result depends on the `Trial` alone.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
