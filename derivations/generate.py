@@ -35,9 +35,9 @@ from typing import Any
 import numpy as np
 import scipy
 
-from rotsim.compiled import all_kernel_parts
+from rotsim import compiled
 '''
-FOOTER = "all_kernel_parts(globals())\n"
+FOOTER = "compiled.all_kernel_parts(globals())\n"
 
 
 def source(expression: Expr) -> str:

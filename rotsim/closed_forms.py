@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import scipy
 
-from rotsim.compiled import all_kernel_parts
+from rotsim import compiled
 
 
 def adamw_leading_norm(lr: Any, weight_decay: Any, dim: Any) -> Any:
@@ -1181,4 +1181,4 @@ def adamw_planned_weight_decay(beta1: Any, dim: Any, norm_squared: Any, rotation
     return rotation * np.sqrt(dim * (1 + beta1) / (norm_squared * (1 - beta1))) / 2
 
 
-all_kernel_parts(globals())
+compiled.all_kernel_parts(globals())
