@@ -20,7 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MADE = {"generated", "index.md"}  # in docs/, by Sphinx
+WRITTEN = [
+    path for path in sorted((ROOT / "docs").rglob("*.md")) if not MADE & {*path.relative_to(ROOT / "docs").parts}
+]
+PAGES = [ROOT / "README.md", *WRITTEN]
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"[+-]?\d+(?:\.(\d+))?(?:e([+-]?\d+))?")
 ELLIPSIS = "..."

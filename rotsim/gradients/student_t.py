@@ -38,7 +38,7 @@ class StudentT(Structured):
     Parameters
     ----------
     degrees : float or sequence of float, one per neuron
-        Degrees of freedom ν > 2; the tails fall as |z|^(-ν-1), and ν → ∞ is Gaussian.
+        Degrees of freedom ν > 2; the tails fall as ``|z|^(-ν-1)``, and ν → ∞ is Gaussian.
     scale : float or sequence of float, one per neuron
         As in `Isotropic` or `ScaleInvariant`, from 1e-30 to 1e30.
     scale_invariant : bool
