@@ -68,9 +68,9 @@ QUICKLY = [
     *(f"-pno:{slow}" for slow in ("cacheprovider", "hypothesispytest", "benchmark")),
 ]  # to start
 SECONDS = 6.0  # of tests per mutant
-SLOWER = 4.0  # times as long as the unchanged tests take, and
+SLOWDOWN = 4.0  # times as long as the unchanged tests take, and
 IDLE_SECONDS = 20.0  # besides, is far longer
-PATIENCE = 20.0  # times the processor time that a mutant may take is how long it may wait for a processor
+WAITING_FACTOR = 20.0  # times the processor time that a mutant may take is how long it may wait for a processor
 
 
 # --- tests in a fork ------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def _forked(
             json.dump([failed, watch.tests], pipe)
         os._exit(0)
     os.close(sender)
-    deadline, sent = time.monotonic() + PATIENCE * seconds, b""
+    deadline, sent = time.monotonic() + WAITING_FACTOR * seconds, b""
     os.set_blocking(receiver, False)
     while time.monotonic() < deadline:
         try:
@@ -275,7 +275,7 @@ def run(
                 noticed = None
                 for file in TESTS:
                     if noticed is None and (there := [test for test in given if test.startswith(f"{file}::")]):
-                        noticed = _forked(tree, there, SLOWER * seconds + IDLE_SECONDS)[0]
+                        noticed = _forked(tree, there, SLOWDOWN * seconds + IDLE_SECONDS)[0]
                 path.write_text(original)
                 os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # compiled files stay valid
                 done[mutation.name] = {"name": mutation.name, "noticed_by": noticed, "tests": len(given)}

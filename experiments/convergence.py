@@ -29,7 +29,7 @@ from rotsim.statistics import root_mean_square
 DIM = 256
 STARTS = (1 / 3, 1.0, 3.0)  # initial norm over that of equilibrium
 RELAXATIONS = 8
-SLOWER = 100
+DECAY_DIVISOR = 100
 BALANCE_STARTS = np.geomspace(0.6, 1.6, 9)
 POWERS = {
     "adamw": (0, 2),
@@ -104,7 +104,7 @@ def _balance(optimizer: Optimizer, powers: tuple[int, int], starts: np.ndarray, 
     Two walks on the same noise from each norm, one without decay: what it gains is growth, what the other lacks is
     decay. Crossing: of the two power laws through the measured points.
     """
-    optimizer = replace(optimizer, weight_decay=optimizer.weight_decay / SLOWER)  # slow beside the momentum
+    optimizer = replace(optimizer, weight_decay=optimizer.weight_decay / DECAY_DIVISOR)  # slow beside the momentum
     eq = rotsim.equilibrium(optimizer, DIM)
     relaxation = rotsim.equilibrium(optimizer, DIM, method="leading").relaxation_steps
     unit = 2 * eq.norm**2 / relaxation / (powers[1] - powers[0])  # perturb growth = decay to see this

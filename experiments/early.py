@@ -36,13 +36,13 @@ from rotsim.theory.schedules import cosine, warmup
 DIM = 256
 ROTATION = 0.01  # in equilibrium at the peak learning rate; the weights' norm is then 1
 STEPS = 4000
-EARLY = STEPS // 10  # the warm-up, where there is one
+WARMUP_STEPS = STEPS // 10  # the warm-up, where there is one
 WINDOW = 10
 VARIANT = "rotational variant, quarter norm, no warm-up"
-START = 0.25
+INITIAL_NORM = 0.25
 RUNS = {  # label: (initial norm, schedule, colour)
-    "quarter norm, no warm-up": (START, cosine(STEPS, 0.1), "C1"),
-    "quarter norm, warm-up": (START, warmup(EARLY, cosine(STEPS - EARLY, 0.1)), "C0"),
+    "quarter norm, no warm-up": (INITIAL_NORM, cosine(STEPS, 0.1), "C1"),
+    "quarter norm, warm-up": (INITIAL_NORM, warmup(WARMUP_STEPS, cosine(STEPS - WARMUP_STEPS, 0.1)), "C0"),
     "equilibrium norm, no warm-up": (1.0, cosine(STEPS, 0.1), "C2"),
 }
 
@@ -63,7 +63,7 @@ def examine(quick: bool) -> Finding:
             course = rotsim.predict(optimizer, **run)
             checks += course_checks(f"{label}, {case}", walk, course)
             rotation = walk["rotation"].values
-            early[case] = _over(root_mean_square(rotation[:, : EARLY // WINDOW], independent=True), ROTATION)
+            early[case] = _over(root_mean_square(rotation[:, : WARMUP_STEPS // WINDOW], independent=True), ROTATION)
             peak[case] = _peak(rotation)
             found[case] = {
                 "rotation": np.sqrt((rotation**2).mean(axis=0)).tolist(),
@@ -75,9 +75,9 @@ def examine(quick: bool) -> Finding:
         if name != "adam_l2":  # whose rotation depends on the gradient
             rotation = rotsim.simulate(
                 rotsim.Rotational(optimizer), DIM, 24 if quick else 128, STEPS, lr_schedule=cosine(STEPS, 0.1),
-                initial_norm=START, record_every=WINDOW, engine="numba",
+                initial_norm=INITIAL_NORM, record_every=WINDOW, engine="numba",
             )["rotation"].values  # fmt: skip
-            steady = _over(root_mean_square(rotation[:, : EARLY // WINDOW], independent=True), ROTATION)
+            steady = _over(root_mean_square(rotation[:, : WARMUP_STEPS // WINDOW], independent=True), ROTATION)
             found[VARIANT] = {"rotation": np.sqrt((rotation**2).mean(axis=0)).tolist(), "early": steady.value}
             statement = f"{label}, rotational variant, quarter norm, no warm-up: early rotation / equilibrium"
             paper = rotsim.equilibrium(optimizer, DIM, method="leading").rotation / ROTATION
@@ -107,7 +107,7 @@ def examine(quick: bool) -> Finding:
         f"early rotation over that of equilibrium: {span(low)} from a quarter of the norm, {span(settled)} from the "
         f"norm itself; warm-up leaves {min(peaks):.2f} to {max(peaks):.2f} of the peak, and {span(warm)} "
         f"on the whole; rotational variants turn at {min(turning):.3f} to {max(turning):.3f} "
-        f"over the first {EARLY} steps"
+        f"over the first {WARMUP_STEPS} steps"
     )
     return Finding(checks, _figure(numbers), numbers, result)
 
@@ -159,7 +159,7 @@ def _figure(numbers: dict[str, Any]) -> Figure:
             plain_ticks(above.yaxis, [0.001, 0.003, 0.01, 0.03, 0.1])
             plain_ticks(below.yaxis, [0.5, 1, 2, 5, 10])
             for ax in (above, below):
-                ax.axvspan(step[0], EARLY, color="0.9", zorder=0)
+                ax.axvspan(step[0], WARMUP_STEPS, color="0.9", zorder=0)
                 plain_ticks(ax.xaxis, [10, 100, 1000])
         axes[0, 0].set_ylabel("rotation, rad per step")
         axes[1, 0].set_ylabel("rotation / equilibrium\nat the lr in force")

@@ -47,7 +47,7 @@ BUDGET = 3e8  # coordinate-steps a setting: about two seconds on two cores
 QUANTITIES = ("norm", "rotation")
 NOISE = {"isotropic": "white", "scale_invariant": "scale-invariant"}
 LADDER = (8, 12, 16, 24, 32, 64, 128)
-BAR = 0.003  # of pooled errors
+MAX_POOLED_ERROR = 0.003  # of pooled errors
 
 
 def settings(name: str, count: int, seed: int = 2024) -> list[Optimizer]:
@@ -173,7 +173,7 @@ def claims(line: dict[str, Any]) -> Iterator[Check]:
             f"{about}, p of normality over its Bonferroni bound", line["p_normal"] / line["p_allowed"], unknown, 1.0
         )
         pooled, error = line["largest_pooled_error"], line["pooled_standard_error"]
-        yield claimed(f"{about}, largest pooled error", pooled, error, high=BAR + 4 * error)
+        yield claimed(f"{about}, largest pooled error", pooled, error, high=MAX_POOLED_ERROR + 4 * error)
     else:
         undeclared = line["largest_undeclared_error"]
         yield claimed(f"{about}, error beyond the declared one and 4 standard errors", undeclared, unknown, high=0.0)

@@ -37,7 +37,7 @@ from rotsim.show.plotting import style
 from rotsim.tasks import Ledger
 
 WEIGHT_DECAY = 0.5
-LARGER = 4.0  # times the initial norm
+NORM_FACTOR = 4.0  # times the initial norm
 MARGIN = 0.05
 
 
@@ -73,8 +73,8 @@ class GrownTurned(Turned):
 ARMS = {
     "AdamW": (Grown, 1.0),
     "rotational": (GrownTurned, 1.0),
-    f"AdamW, {LARGER:g} × norm": (Grown, LARGER),
-    f"rotational, {LARGER:g} × norm": (GrownTurned, LARGER),
+    f"AdamW, {NORM_FACTOR:g} × norm": (Grown, NORM_FACTOR),
+    f"rotational, {NORM_FACTOR:g} × norm": (GrownTurned, NORM_FACTOR),
 }
 
 
@@ -101,7 +101,7 @@ def examine(quick: bool, store: Ledger | None = None) -> Finding:
     }
     found = judge(f"GPT {task.size.layers}x{task.size.width}", loss)
     small, grown = (f"{c.measured:+.1%} ± {c.standard_error:.1%}" for c in found)
-    result = f"loss against AdamW {small} at the initial norm, {grown} from {LARGER:g} times it"
+    result = f"loss against AdamW {small} at the initial norm, {grown} from {NORM_FACTOR:g} times it"
     return Finding(found, _figure(numbers), numbers, result)
 
 
@@ -112,7 +112,7 @@ def judge(name: str, loss: np.ndarray) -> list[Check]:
         [
             Comparison(f"plain {name}: rotational / AdamW - 1, initial norm", turned / adamw - 1, 0.0, inf),
             Comparison(
-                f"plain {name}: rotational / AdamW - 1, {LARGER:g} times the norm",
+                f"plain {name}: rotational / AdamW - 1, {NORM_FACTOR:g} times the norm",
                 turned_grown / adamw_grown - 1,
                 -inf,
                 MARGIN,
@@ -139,7 +139,7 @@ def _figure(numbers: dict[str, Any]) -> Figure:
             best.errorbar(excess.mean(), row, xerr=error, color="k", marker="D", capsize=5)
         best.axvline(0, color="k", lw=1)
         best.axvline(100 * MARGIN, color="k", ls="--", lw=1)
-        best.set_yticks([0, 1], ["initial norm", f"{LARGER:g} times\nthe norm"])
+        best.set_yticks([0, 1], ["initial norm", f"{NORM_FACTOR:g} times\nthe norm"])
         best.set(
             ylim=(1.6, -0.6),
             xlabel="loss of rotational above AdamW's, %",

@@ -46,16 +46,16 @@ DIM = 256
 ROTATION = 0.01  # in equilibrium at the peak learning rate; the weights' norm is then 1
 STEPS = 8000
 WINDOW = 40
-FINAL = 0.1
+FINAL_FACTOR = 0.1
 Factors = Callable[[np.ndarray], np.ndarray]
-COSINE = cosine(STEPS, FINAL)
+COSINE = cosine(STEPS, FINAL_FACTOR)
 RUNS: dict[str, tuple[Factors, Factors | None, str]] = {  # label: (lr, weight decay, colour)
     "warm-up": (warmup(STEPS // 10), None, "C2"),
-    "WSD": (wsd(STEPS, STEPS // 10, STEPS // 5, FINAL), None, "C3"),
+    "WSD": (wsd(STEPS, STEPS // 10, STEPS // 5, FINAL_FACTOR), None, "C3"),
     "cosine": (COSINE, None, "C0"),
     "cosine, decay follows": (COSINE, COSINE, "C1"),
 }
-STEADY = "cosine, decay of steady norm"
+STEADY_CASE = "cosine, decay of steady norm"
 
 
 def examine(quick: bool) -> Finding:
@@ -67,7 +67,7 @@ def examine(quick: bool) -> Finding:
         numbers[name] = {"optimizer": optimizer.to_dict()}
         runs = {case: (lr, wd) for case, (lr, wd, _) in RUNS.items()}
         if name == "lion":
-            runs[STEADY] = COSINE, _steady_decay(optimizer)
+            runs[STEADY_CASE] = COSINE, _steady_decay(optimizer)
         for seed, (case, (lr, wd)) in enumerate(runs.items()):
             run: dict[str, Any] = dict(dim=DIM, steps=STEPS, lr_schedule=lr, wd_schedule=wd, record_every=WINDOW)
             walk = rotsim.simulate(optimizer, neurons=24 if quick else 128, seed=seed, **run, engine="numba")
@@ -87,11 +87,11 @@ def examine(quick: bool) -> Finding:
     moved = {
         label: next(c for c in checks if c.statement.startswith(start.format(label))) for label in OPTIMIZERS.values()
     }
-    steady = next(c for c in checks if c.statement == f"{OPTIMIZERS['lion']}, {STEADY}: norm moves by")
+    steady = next(c for c in checks if c.statement == f"{OPTIMIZERS['lion']}, {STEADY_CASE}: norm moves by")
     still = [label for label, check in moved.items() if check.passed]
     result = (
-        f"a cosine to {FINAL:g} takes {min(lost):.0%} to {max(lost):.0%} of the norm; with decay in proportion to the "
-        f"rate it moves by at most {max(moved[label].measured for label in still):.1%} ({', '.join(still)})"
+        f"a cosine to {FINAL_FACTOR:g} takes {min(lost):.0%} to {max(lost):.0%} of the norm; with decay in proportion "
+        f"to the rate it moves by at most {max(moved[label].measured for label in still):.1%} ({', '.join(still)})"
         + "".join(f", but by {check.measured:.1%} under {label}" for label, check in moved.items() if not check.passed)
         + f" (by {steady.measured:.1%} with the decay that its equilibrium asks for)"
         + "; Su's and Defazio's numbers reproduced" * all(check.passed for check in published)
@@ -112,7 +112,7 @@ def _steady_decay(optimizer: Optimizer) -> Factors:
         moved = replace(optimizer, lr=rate * optimizer.lr, weight_decay=decay * optimizer.weight_decay)
         return rotsim.equilibrium(moved, DIM).norm / norm - 1
 
-    rates = np.linspace(FINAL, 1.0, 40)
+    rates = np.linspace(FINAL_FACTOR, 1.0, 40)
     decays = [brentq(off, 0.5 * rate, 2 * rate, args=(rate,)) for rate in rates]
     return lambda step: np.interp(COSINE(step), rates, decays)
 
@@ -121,7 +121,7 @@ def _settles_at(optimizer: Optimizer, case: str) -> str:
     """Why the norm moves: what the exact equilibrium makes of the last learning rate and decay."""
     if RUNS.get(case, (None, None))[1] is None:
         return ""
-    last = replace(optimizer, lr=FINAL * optimizer.lr, weight_decay=FINAL * optimizer.weight_decay)
+    last = replace(optimizer, lr=FINAL_FACTOR * optimizer.lr, weight_decay=FINAL_FACTOR * optimizer.weight_decay)
     change = rotsim.equilibrium(last, DIM).norm / rotsim.equilibrium(optimizer, DIM).norm - 1
     product = optimizer.lr * optimizer.weight_decay
     return f"its exact equilibrium norm moves by {change:+.1%} as lr·wd falls from {product:.1e} to a hundredth"
@@ -184,7 +184,7 @@ def _published(quick: bool) -> tuple[dict[str, Any], list[Check]]:
         )
         with_mean[mean] = _mean(walk["update_rms"].values[:, 1:] / (1e-3 * np.sqrt(dim)))
     closed = {name: _closed_form(optimizer, factors, mass, power) for name, factors, mass, power in (
-        ("line to 0.1", linear(steps, FINAL), 1.1 / 2, 1.11 / 3),  # his ∫η/ηmax and ∫η²/ηmax², over the time
+        ("line to 0.1", linear(steps, FINAL_FACTOR), 1.1 / 2, 1.11 / 3),  # his ∫η/ηmax and ∫η²/ηmax², over the time
         ("WSD", wsd(steps, steps // 10, steps // 5), (1 + 0.8 - 0.1) / 2, (1 + 1.6 - 0.2) / 3),
     )}  # fmt: skip
     ratio = _gradient_over_weights(32 if quick else 128)
@@ -243,7 +243,7 @@ def _mean(values: np.ndarray) -> tuple[float, float]:
 def _gradient_over_weights(neurons: int) -> dict[float, tuple[float, float]]:
     """‖g‖/‖w‖ of SGD without momentum while the rate falls along a line, over Defazio's steady ratio at each rate."""
     optimizer, steps = rotsim.SGDM(0.5, 0.1, momentum=0.0), 20_000
-    fall = linear(steps, FINAL)
+    fall = linear(steps, FINAL_FACTOR)
     walk = rotsim.simulate(optimizer, DIM, neurons, steps, lr_schedule=fall, record_every=steps // 100, engine="numba")
     norm = walk["norm"].values
     found = {}
@@ -262,7 +262,7 @@ def _gradient_over_weights(neurons: int) -> dict[float, tuple[float, float]]:
 
 def _figure(numbers: dict[str, Any]) -> Figure:
     step = np.arange(1, STEPS // WINDOW + 1) * WINDOW
-    looks = {case: (wd is not None, color) for case, (_, wd, color) in RUNS.items()} | {STEADY: (True, "C4")}
+    looks = {case: (wd is not None, color) for case, (_, wd, color) in RUNS.items()} | {STEADY_CASE: (True, "C4")}
     with style():
         figure, axes = plt.subplots(3, 4, figsize=(14, 9), sharex=True, sharey="row", height_ratios=(0.6, 1, 1))
         for column, (name, label) in enumerate(OPTIMIZERS.items()):

@@ -21,8 +21,8 @@ chosen to show the boundaries. Bursts of spread 2 were looked at and dropped, si
 SGDM.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -34,120 +34,16 @@ from matplotlib.figure import Figure
 import rotsim
 from experiments.harness import markdown
 from experiments.harness.claim import OPTIMIZERS, Finding, claimed, main, memory_steps
-from experiments.radial import pull
+from experiments.idealisations import AXES, DIM, ROTATION, WHITE, Axis, Setting, planned
 from rotsim.checks import Check
-from rotsim.gradients import Gradient
-from rotsim.optimizers.base import Optimizer
 from rotsim.show.plotting import style
 from rotsim.statistics import root_mean_square
 
-DIM = 128
-ROTATION = 0.02
-LIMIT = 0.05
+ERROR_LIMIT = 0.05
 WINDOWS = 60  # record windows of a fifth of the relaxation; the first half is dropped
 QUANTITIES = ("rotation", "norm")
-INVARIANT, WHITE = rotsim.ScaleInvariant(), rotsim.Isotropic()
-KNOWN = (rotsim.Signal, rotsim.Autocorrelated, rotsim.Radial)  # departures that `rotsim.equilibrium` can be told
+KNOWN_MODELS = (rotsim.Signal, rotsim.Autocorrelated, rotsim.Radial)  # that `rotsim.equilibrium` can be told
 THEORIES = ("error", "told", "paper")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is simulated, and the gradient model that the prediction is made for."""
-
-    optimizer: Optimizer
-    gradient: Gradient
-    assumed: Gradient = INVARIANT
-    dim: int = DIM
-    neurons: int = 32
-    steps: int = 6000  # at least
-    independent: bool = True
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One idealisation, given up along `values` from harmless to harsh; `severity` puts them on an increasing scale."""
-
-    title: str
-    symbol: str
-    values: tuple[float, ...]
-    setting: Callable[[str, float], Setting | None]
-    severity: Callable[[float], float] = lambda value: value
-    text: Callable[[float], str] = lambda value: f"{float(f'{value:.2g}'):g}"
-
-
-def _planned(name: str, dim: int = DIM, gradient: Gradient = INVARIANT) -> Optimizer:
-    return rotsim.plan(name, rotation=ROTATION, norm=1.0, dim=dim, gradient=gradient).optimizer
-
-
-def _of_gradient(model: Callable[[float], Gradient], assumed: Gradient = INVARIANT) -> Callable[[str, float], Setting]:
-    return lambda name, value: Setting(_planned(name, gradient=assumed), model(value), assumed)
-
-
-def _bursts(name: str, spread: float) -> Setting:
-    """Log-normal factors of mean square 1, anew at each step; all neurons have the same, so only time averages."""
-    factors = np.exp(spread * np.random.default_rng(7).standard_normal(200_000) - spread**2)
-    return Setting(_planned(name), rotsim.Bursts(factors), neurons=8, steps=120_000, independent=False)
-
-
-def _simple_system(name: str, batch: float) -> Setting:
-    """Outputs of a batch of B have B-1 degrees of freedom, and the gradient B-2 times C-1, so E‖g̃‖² is known."""
-    b, dim = int(batch), 32
-    scale = np.sqrt((b - 2) * dim / (b * (b - 3)))
-    return Setting(_planned(name, dim), rotsim.SimpleSystem(b), rotsim.ScaleInvariant(scale), dim, neurons=24)
-
-
-def _narrow(name: str, fan_in: float) -> Setting:
-    dim = int(fan_in)
-    return Setting(_planned(name, dim), INVARIANT, dim=dim, neurons=32 * max(1, DIM // dim))
-
-
-def _pulled(name: str, share: float) -> Setting:
-    optimizer = _planned(name)
-    return Setting(optimizer, rotsim.Radial(share * optimizer.weight_decay / pull(optimizer, DIM, 1.0)))
-
-
-def _second_moment(name: str, beta2: float) -> Setting | None:
-    if name == "sgdm":
-        return None
-    optimizer = _planned(name)
-    return Setting(replace(optimizer, betas=(optimizer.betas[0], beta2)), INVARIANT)  # type: ignore[attr-defined,call-arg]
-
-
-def _stabilised(name: str, eps: float) -> Setting | None:
-    if name not in ("adamw", "adam_l2"):
-        return None
-    return Setting(replace(_planned(name, gradient=WHITE), eps=eps), WHITE, WHITE)  # type: ignore[call-arg]
-
-
-def _decayed(name: str, decay: float) -> Setting:
-    lr = 0.1 if name == "sgdm" else 0.01
-    return Setting(rotsim.OPTIMIZERS[name](lr=lr, weight_decay=decay / lr), WHITE, WHITE)
-
-
-AXES = (
-    Axis("persistent mean, scale-invariant", "mean / std of a gradient",
-         (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1, 2, 4), _of_gradient(lambda ratio: rotsim.Signal(ratio))),
-    Axis("persistent mean, not scale-invariant", "mean / std of a gradient",
-         (0.001, 0.003, 0.005, 0.01, 0.02, 0.03, 0.1, 0.3, 1),
-         _of_gradient(lambda ratio: rotsim.Signal(ratio, scale_invariant=False), WHITE)),
-    Axis("radial gradient", "P / weight decay", (0.01, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2), _pulled),
-    Axis("positive autocorrelation", "correlation of neighbours",
-         (0.01, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9), _of_gradient(lambda c: rotsim.Autocorrelated(c))),
-    Axis("negative autocorrelation", "correlation of neighbours",
-         (-0.01, -0.03, -0.05, -0.1, -0.2, -0.3, -0.5, -0.7, -0.9),
-         _of_gradient(lambda c: rotsim.Autocorrelated(c)), abs),
-    Axis("bursts", "std of log gradient scale", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1, 1.4), _bursts),
-    Axis("heavy tails", "Student's degrees of freedom", (100, 50, 30, 20, 10, 6, 4, 3, 2.5),
-         _of_gradient(lambda nu: rotsim.StudentT(nu)), lambda nu: 1 / nu),
-    Axis("small fan-in", "fan-in C", (512, 256, 128, 64, 32, 16, 8, 4, 3), _narrow, lambda dim: 1 / dim),
-    Axis("small batch, simple system", "batch size B", (64, 32, 24, 16, 12, 8, 6, 5, 4),
-         _simple_system, lambda b: 1 / b),
-    Axis("fast second moment", "β2", (0.999, 0.998, 0.995, 0.99, 0.98, 0.95, 0.9, 0.8, 0.5), _second_moment,
-         lambda beta2: 1 - beta2, lambda beta2: f"{1 - float(f'{1 - beta2:.2g}'):g}"),
-    Axis("large ε", "ε / std of a gradient", (1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 10), _stabilised),
-    Axis("strong decay", "lr · wd", (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.2, 0.3), _decayed),
-)  # fmt: skip
 TOLD_UP_TO = {"persistent mean, scale-invariant": 1.0}
 QUICK = {"positive autocorrelation": (0.2, 0.9), "strong decay": (3e-3, 0.1), "small fan-in": (32, 4)}
 
@@ -173,7 +69,7 @@ def measure(setting: Setting, share: float = 1.0) -> dict[str, dict[str, float]]
         engine="numba",
     )
     found = {}
-    told = rotsim.equilibrium(optimizer, dim, setting.gradient) if isinstance(setting.gradient, KNOWN) else None
+    told = rotsim.equilibrium(optimizer, dim, setting.gradient) if isinstance(setting.gradient, KNOWN_MODELS) else None
     for quantity in QUANTITIES:
         value = root_mean_square(walk[quantity].values[:, WINDOWS // 2 :], setting.independent)
         expected = getattr(exact, quantity)
@@ -245,14 +141,16 @@ def _claims(axes: list[Axis], numbers: dict[str, Any]) -> Iterator[Check]:
                 yield claimed(
                     f"{OPTIMIZERS[name]}, {title} up to 0.9: error of rotation",
                     *worst(title, name, "rotation", 0.9),
-                    high=LIMIT,
+                    high=ERROR_LIMIT,
                 )
-            yield claimed(f"Lion, {title} up to 0.3: error of rotation", *worst(title, "lion", "rotation", 0.3), LIMIT)
+            yield claimed(
+                f"Lion, {title} up to 0.3: error of rotation", *worst(title, "lion", "rotation", 0.3), ERROR_LIMIT
+            )
     if "heavy tails" in titles:
         yield claimed(
             "SGDM, 3 degrees of freedom or more: error of rotation",
             *worst("heavy tails", "sgdm", "rotation", 1 / 3),
-            high=LIMIT,
+            high=ERROR_LIMIT,
         )
     ranges = {
         "fast second moment": (0.5, "β2 from 0.5 to 0.999"),
@@ -264,14 +162,14 @@ def _claims(axes: list[Axis], numbers: dict[str, Any]) -> Iterator[Check]:
             for name, label in OPTIMIZERS.items():
                 if numbers[title][name]["norm"]["error"]:
                     found = max(worst(title, name, quantity, upto) for quantity in QUANTITIES)
-                    yield claimed(f"{label}, {text}: largest error of norm and rotation", *found, high=LIMIT)
+                    yield claimed(f"{label}, {text}: largest error of norm and rotation", *found, high=ERROR_LIMIT)
     for axis in axes:
         if not np.isnan(numbers[axis.title]["adamw"]["norm"]["told"]).any():
             upto = TOLD_UP_TO.get(axis.title, np.inf)
             for name, label in OPTIMIZERS.items():
                 found = max(worst(axis.title, name, quantity, upto, "told") for quantity in QUANTITIES)
                 yield claimed(
-                    f"{label}, told of it, {axis.title}: largest error of norm and rotation", *found, high=LIMIT
+                    f"{label}, told of it, {axis.title}: largest error of norm and rotation", *found, high=ERROR_LIMIT
                 )
 
 
@@ -283,7 +181,7 @@ def _law() -> dict[float, tuple[float, float]]:
     """
     found, factors = {}, (0.7, 1.0, 1.4)
     for decay in (1e-3, 3e-3, 1e-2, 3e-2):
-        optimizer, predicted = rotsim.AdamW(0.01, decay / 0.01), np.sqrt(LIMIT * decay)
+        optimizer, predicted = rotsim.AdamW(0.01, decay / 0.01), np.sqrt(ERROR_LIMIT * decay)
         errors = []
         for factor in factors:
             gradient = rotsim.Signal(float(factor * predicted), scale_invariant=False)
@@ -291,7 +189,7 @@ def _law() -> dict[float, tuple[float, float]]:
         off, noise = (np.array([e[key] for e in errors]) for key in ("error", "standard_error"))
         weight = np.square(factors) / noise  # the error grows as the square of the ratio
         share, uncertain = float((off / noise * weight).sum() / (weight**2).sum()), float((weight**2).sum() ** -0.5)
-        ratio = float(np.sqrt(LIMIT / share))
+        ratio = float(np.sqrt(ERROR_LIMIT / share))
         found[decay] = ratio, ratio * uncertain / share / 2
     return found
 
@@ -310,14 +208,14 @@ def _crossing(axis: Axis, found: dict[str, list[float]], theory: str) -> str:
     if not len(size) or np.isnan(size).any():
         return "n/a"
     severity = np.array([axis.severity(value) for value in axis.values])
-    beyond = np.flatnonzero(size - 2 * noise > LIMIT)
+    beyond = np.flatnonzero(size - 2 * noise > ERROR_LIMIT)
     if not len(beyond):
         return "never"
     first = int(beyond[0])
     if first == 0:
         return "always"
     low, high = np.log(np.maximum(size[first - 1 : first + 1], 1e-4))
-    weight = np.clip((np.log(LIMIT) - low) / (high - low), 0.0, 1.0)
+    weight = np.clip((np.log(ERROR_LIMIT) - low) / (high - low), 0.0, 1.0)
     at = float(np.exp(np.log(severity[first - 1]) * (1 - weight) + np.log(severity[first]) * weight))
     ends = axis.values[first - 1 : first + 1]  # back from severity to the value, whatever the scale
     inside = np.geomspace(abs(ends[0]), abs(ends[1]), 400) * np.sign(ends[0])
@@ -337,12 +235,12 @@ def _document(axes: list[Axis], boundaries: dict[str, Any]) -> str:
             if set(cells[3:]) != {"n/a"}:
                 rows.append(cells)
         tables[theory] = markdown.table(head, rows)
-    lion = _planned("lion")
+    lion = planned("lion")
     return f"""# Where the theory ends
 
 Written by `python -m experiments.validity`; the map is [validity.png](validity.png), the numbers are in validity.json.
 
-Each cell gives, for rotation / norm, the value at which the prediction is {LIMIT:.0%} off for the first time when
+Each cell gives, for rotation / norm, the value at which the prediction is {ERROR_LIMIT:.0%} off for the first time when
 everything else is ideal, by simulation and beyond 2 standard errors. "never": not within the range looked at;
 "always": at its mildest end already; "n/a": the optimizer has no such thing.
 
@@ -408,9 +306,9 @@ def _panel(ax: Axes, axis: Axis, found: dict[str, Any], colours: Colormap, norm:
         errors = found[name][quantity]
         if errors["error"]:
             image[row] = errors["error"]
-            off = np.flatnonzero(np.abs(errors["paper"]) > LIMIT)
+            off = np.flatnonzero(np.abs(errors["paper"]) > ERROR_LIMIT)
             ax.plot(off + 0.5, np.full(len(off), row + 0.5), "x", color="k", ms=5, mew=1)
-            for column in np.flatnonzero(2 * np.array(errors["standard_error"]) > LIMIT):
+            for column in np.flatnonzero(2 * np.array(errors["standard_error"]) > ERROR_LIMIT):
                 ax.text(column + 0.85, row + 0.5, "?", ha="center", va="center", fontsize=9)
     ax.pcolormesh(np.ma.masked_invalid(image), cmap=colours, norm=norm, edgecolors="0.9", linewidth=0.5)
     for line in range(0, 9, 2):

@@ -23,7 +23,7 @@ INT64 = 1 << 63  # whole numbers are below: arrays and kernels count in 64 bits
 # Sizes are between these, so that no square of one, nor a product of a few, leaves the range of a float64.
 SMALLEST_SIZE, LARGEST_SIZE = 1e-30, 1e30
 LONGEST_LAZY_SEQUENCE = 1 << 24  # entries of a sequence that is not in memory yet, such as a range
-_ALIKE = 0.7  # of `difflib`, that a second hint has at least
+_LEAST_SIMILARITY = 0.7  # of `difflib`, that a second hint has at least
 
 _NUMBERS = (Real, complex, np.ndarray, np.generic, range)
 _REPR = reprlib.Repr()
@@ -268,7 +268,7 @@ def _nearest(value: Any, known: Sequence[str]) -> str:
     """A hint at the option that `value` may be a misspelling of, or at two that are near."""
     given = value.lower() if is_a(value, str) and len(value) < 100 else ""
     near = [given] if given in known else difflib.get_close_matches(given, known, 1)
-    near += [name for name in difflib.get_close_matches(given, known, 2, _ALIKE)[1:] if given not in known]
+    near += [name for name in difflib.get_close_matches(given, known, 2, _LEAST_SIMILARITY)[1:] if given not in known]
     return f". Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

@@ -25,7 +25,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _SEPARATORS = ("/", os.sep)
-_LONGEST_WRITE = 3600.0  # seconds; where there are no locks, an older temporary file has no writer
+_LONGEST_WRITE_SECONDS = 3600.0  # seconds; where there are no locks, an older temporary file has no writer
 _TEMPORARY = ".rotsim-*.tmp"  # the star stands for random digits: unique, and short enough for any file system
 _KINDS = {
     stat.S_ISDIR: "a directory; name a file in it",
@@ -258,7 +258,7 @@ def _temporary(folder: Path, mode: int) -> Iterator[tuple[Path, BinaryIO]]:
 def _remove_if_abandoned(temporary: Path) -> None:
     """Remove a temporary file unless a live process holds it; raises `OSError` if one does."""
     if fcntl is None:
-        if time.time() - temporary.stat().st_mtime > _LONGEST_WRITE:
+        if time.time() - temporary.stat().st_mtime > _LONGEST_WRITE_SECONDS:
             temporary.unlink()
         return
     descriptor = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # Six standard errors: about 50 checks are made, and a right theory should fail one run in 10^7.
 K = 6.0
-_SHORT = {"scale_invariant": "scale-inv."}
+_SHORT_NAMES = {"scale_invariant": "scale-inv."}
 _RELAXATIONS = 20  # from twice the equilibrium norm: 3 e^-20 of the excess is left, and half the run to average
 
 
@@ -200,7 +200,7 @@ def _simulation_table(cases: list[Case]) -> Table:
     table = plain_table("Theory against simulation", "walk", "quantity", *numbers, "verdict", numbers=numbers)
     for case in cases:
         decay = case.optimizer.lr * case.optimizer.weight_decay
-        walk = (case.optimizer.label, f"lr·wd {decay:.2g}", _SHORT.get(case.gradient.name, case.gradient.name))
+        walk = (case.optimizer.label, f"lr·wd {decay:.2g}", _SHORT_NAMES.get(case.gradient.name, case.gradient.name))
         for row, check in enumerate(case.report):
             paper = getattr(case.leading, check.quantity) / check.measured - 1
             table.add_row(

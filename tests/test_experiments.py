@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import rotsim
 from experiments import __main__ as runner
-from experiments import balance, convergence, early, radial, schedules, validity
+from experiments import balance, convergence, early, idealisations, radial, schedules, validity
 from experiments.harness import claim, paired, table
 from experiments.harness.claim import Finding, claimed, line, write
 from rotsim.checks import Check
@@ -172,7 +172,7 @@ def test_lions_norm_stays_with_the_decay_of_its_equilibrium_and_not_with_the_rat
 
     for step in (1, 3000, 8000):
         assert norm(step, float(decay(np.array([step]))[0])) == pytest.approx(1.0, abs=1e-3)
-    assert norm(8000, schedules.FINAL) > 1.08
+    assert norm(8000, schedules.FINAL_FACTOR) > 1.08
 
 
 def test_momentums_delay_is_seen_in_the_walk():
@@ -194,15 +194,15 @@ def test_a_pull_without_its_correction_is_seen(monkeypatch):
 
 def test_the_simple_system_has_the_gradient_scale_that_is_claimed_for_it():
     """In closed form as validity has it, and by Monte Carlo: squared lengths vary by about their own mean."""
-    setting = validity._simple_system("sgdm", 8)
+    setting = idealisations.simple_system("sgdm", 8)
     by_draws = claim.gradient_scale(setting.gradient, setting.dim, draws=20_000)
     error = chance.errors() / 2 / np.sqrt(20_000)
     assert by_draws == pytest.approx(setting.assumed.scale * np.sqrt(1 - 1 / setting.dim), rel=error)
 
 
 def test_where_a_boundary_is_crossed():
-    axis = validity.Axis("x", "x", (1.0, 10.0, 100.0), lambda name, value: None)
-    ending = validity.Axis("x", "x", (100.0, 10.0, 1.0), lambda name, value: None, lambda value: 1 / value)
+    axis = idealisations.Axis("x", "x", (1.0, 10.0, 100.0), lambda name, value: None)
+    ending = idealisations.Axis("x", "x", (100.0, 10.0, 1.0), lambda name, value: None, lambda value: 1 / value)
 
     def crossing(axis, *errors, noise=0.0):
         return validity._crossing(axis, {"error": list(errors), "standard_error": [noise] * len(errors)}, "error")

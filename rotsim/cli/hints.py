@@ -38,8 +38,8 @@ _SYNONYMS = {
     "--batch-size": ["--batch-factor"],
     **{f"--{name}": ["--with"] for name in ("ratio", "correlation", "degrees", "strength", "scale-invariant")},
 }
-_ALIKE = 0.7  # of `difflib`: below, an option is another one
-_LEAST_PREFIX = 2  # letters that an abbreviation has
+_LEAST_SIMILARITY = 0.7  # of `difflib`: below, an option is another one
+_LEAST_PREFIX_LETTERS = 2  # letters that an abbreviation has
 
 
 def error_line(error: click.ClickException, arguments: list[str]) -> str:
@@ -127,7 +127,7 @@ def _nearest(given: str, known: Iterable[str]) -> str | None:
     bare = {name.lstrip("-"): name for name in known}
     for name in bare:
         short, long = sorted((name, word), key=len)
-        if len(short) >= _LEAST_PREFIX and long.startswith(short):
+        if len(short) >= _LEAST_PREFIX_LETTERS and long.startswith(short):
             return bare[name]
-    near = [name for name in get_close_matches(word, bare, 3, _ALIKE) if name[:1] == word[:1]]
+    near = [name for name in get_close_matches(word, bare, 3, _LEAST_SIMILARITY) if name[:1] == word[:1]]
     return bare[near[0]] if near else None

@@ -41,7 +41,7 @@ _LABEL = {
 
 MIN_WIDTH = 20  # columns of the narrowest terminal
 _NAME_WIDTH = 12  # columns that a name is folded to before a table gives up its form
-_WIDEST = 10_000  # columns: more than any table takes
+_WIDEST_COLUMNS = 10_000  # columns: more than any table takes
 
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
@@ -116,7 +116,7 @@ class _Table(Table):
 
     def _needed(self, console: Console, options: ConsoleOptions) -> int:
         """Columns that the table takes with its names folded and its numbers whole."""
-        width = Measurement.get(console, options.update(width=_WIDEST), self).maximum
+        width = Measurement.get(console, options.update(width=_WIDEST_COLUMNS), self).maximum
         for column in self.columns:
             if not column.no_wrap:
                 longest = max(console.render_str(str(cell)).cell_len for cell in (column.header, *column.cells))

@@ -12,8 +12,10 @@ from rotsim.simulation.state import SLOTS
 
 BLOCK = 64  # steps whose norms and angles are computed together, which the processor does several at a time
 
-_WAY = 4096  # addresses that so many bytes divide share a set of the first cache, which holds eight or twelve lines
-_STAGGER = 11 * 64  # whole cache lines, so that a vector never lies across two
+_WAY_BYTES = (
+    4096  # addresses that so many bytes divide share a set of the first cache, which holds eight or twelve lines
+)
+_STAGGER_BYTES = 11 * 64  # whole cache lines, so that a vector never lies across two
 
 
 class Workspace(NamedTuple):
@@ -50,7 +52,7 @@ def workspace(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> Workspace:
     count, length = SLOTS + gradient.memory_slots, gradient.scratch(dim)
     row, z_row, _ = _row_sizes(gradient, dim, dtype)
     room = np.zeros(workspace_bytes(gradient, dim, dtype), np.uint8)
-    room = room[-room.ctypes.data % _WAY :]
+    room = room[-room.ctypes.data % _WAY_BYTES :]
     rows, room = room[: count * row], room[count * row :]
     z, words = room[: length * dtype.itemsize], room[z_row : z_row + 2 * places(dim)]
     return Workspace(
@@ -65,7 +67,7 @@ def workspace(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> Workspace:
 def workspace_bytes(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> int:
     """Memory that `workspace` takes, but for the sums."""
     row, z_row, words_row = _row_sizes(gradient, dim, dtype)
-    return _WAY + (SLOTS + gradient.memory_slots) * row + z_row + words_row
+    return _WAY_BYTES + (SLOTS + gradient.memory_slots) * row + z_row + words_row
 
 
 def _row_sizes(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> tuple[int, int, int]:
@@ -75,5 +77,5 @@ def _row_sizes(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> tuple[int,
 
 
 def _staggered(size: int) -> int:
-    """The least number of bytes, at least `size`, after which a row begins `_STAGGER` further in its set."""
-    return size + (_STAGGER - size) % _WAY
+    """The least number of bytes, at least `size`, after which a row begins `_STAGGER_BYTES` further in its set."""
+    return size + (_STAGGER_BYTES - size) % _WAY_BYTES
