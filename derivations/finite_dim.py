@@ -1,10 +1,28 @@
 """What a finite fan-in changes: the length of the weights wavers, and with it the angle of a step."""
 
-from sympy import Eq, Expr, Symbol, exp, gamma, integrate, oo, series, simplify, sqrt
+from sympy import Eq, Expr, Function, Rational, Symbol, exp, factor, gamma, integrate, oo, series, simplify, sqrt
 
-from derivations.algebra import tidy, vanishes
+from derivations.algebra import geometric_sum, tidy, vanishes
 from derivations.formula import step
-from derivations.symbols import C, E, W, equation, i, mu, sigma, varkappa, w_
+from derivations.symbols import (
+    C,
+    E,
+    W,
+    a,
+    alpha,
+    beta,
+    beta1,
+    beta2,
+    equation,
+    eta,
+    g_,
+    i,
+    lamda,
+    mu,
+    sigma,
+    varkappa,
+    w_,
+)
 
 _q, _n, _z = Symbol("q", positive=True), Symbol("n", positive=True), Symbol("z", real=True)
 _length, _across = Symbol("‖w‖²", positive=True), Symbol("‖Δw⊥‖²", positive=True)
@@ -105,7 +123,118 @@ def young_spread() -> Eq:
     return equation(E(W / _length) * (C - 2) / C, series(in_inverse, _small, 0, 2).removeO().subs(_small, 1 / C))
 
 
-LOCAL = (_n, _q, mu)  # with meanings of their own here
+@step
+def projected_variance() -> Eq:
+    """In front of a normalisation layer a gradient has no part along w, so less of coordinates in which w is long.
+
+    Projection leaves the variance 1 - ŵ_i² of one coordinate of unit noise. v follows that: a steady ŵ_i changes
+    nothing in u, whose scale it divides out.
+    """
+    return equation(E(g_[i] ** 2), 1 - w_[i] ** 2 / W)
+
+
+@step
+def moved_since() -> Eq:
+    """But a gradient g moves its own weight, for constant v by this much after n more steps of its momentum.
+
+    So later gradients of this coordinate have the variance 1 - ŵ_i² + 2η ŵ_i (1-β1^n) g/‖w‖ + O(η²).
+    """
+    return equation(Symbol("Δw_i"), -eta * (1 - beta1**_since) * g_[i])
+
+
+_since, _later = Symbol("n", positive=True, integer=True), Symbol("l", positive=True, integer=True)
+
+
+@step
+def still_held() -> Eq:
+    """An update l steps later holds g with the weight (1-β1)β1^l, over a v that has seen the n-th gradient after g.
+
+    Summed over l >= n: what that gradient's variance takes of the part of g, twice, since the root takes half.
+    """
+    held = (1 - beta1) * beta1**_later * (1 - beta2) * beta2 ** (_later - _since)
+    return equation(Symbol("H_n"), simplify(geometric_sum(held, _later, _since)))
+
+
+@step(
+    "adam_met_again",
+    "Q in the growth 2Q/dim of E‖w‖² under Adam whose gradients are orthogonal to w, to first order in 1/dim.",
+)
+def met_again() -> Eq:
+    """So w and its update overlap by -ηQ Σ ŵ_i² more than under free gradients: E‖w‖² is larger by the share 2Q/C.
+
+    It is nothing without momentum, and for v that forgets far more slowly; at most one half. For Lion the variance of
+    the sign's argument stands in the place of v (`rotsim.theory.lion`).
+    """
+    held = still_held().rhs
+    whole, back = geometric_sum(held, _since, 1), geometric_sum(simplify(held * beta1**_since), _since, 1)
+    return equation(Symbol("Q_w"), tidy(simplify(whole - back)))
+
+
+@step
+def alike() -> tuple[Eq, ...]:
+    """Weights l steps apart, v constant: two roots of a walk with momentum, and what a memory β^l has of all ρ_l.
+
+    From ρ_l = φ1 ρ_{l-1} + φ2 ρ_{l-2} and its symmetry, the sum closes on itself.
+    """
+    rho_1 = _phi1 / (1 - _phi2)
+    total = (1 + _phi2 * beta * rho_1) / (1 - _phi1 * beta - _phi2 * beta**2)
+    return equation(_rho(_l), _phi1 * _rho(_l - 1) + _phi2 * _rho(_l - 2)), equation(_held, (1 - beta) * total)
+
+
+_phi1, _phi2, _held = Symbol("varphi_1", real=True), Symbol("varphi_2", real=True), Symbol("varrho", positive=True)
+_rho, _l = Function("rho"), Symbol("l", positive=True, integer=True)
+
+
+@step("decoupled_held", "Mean correlation of the weights with those of all gradients in the average, decoupled decay.")
+def decoupled_held() -> Eq:
+    """With decoupled decay one root is a, which decay leaves, and one is β, which the average keeps."""
+    return equation(_held, _tidied({_phi1: a + beta, _phi2: -a * beta}))
+
+
+@step(
+    "coupled_held",
+    "The same where decay passes through the momentum, as in SGDM.",
+    limit="lr * weight_decay < 2(1 + momentum)",
+)
+def coupled_held() -> Eq:
+    """Where decay passes through the momentum, the recursion of two steps is that of `derivations.sgdm`."""
+    found = alike()[1].rhs.subs({_phi1: 1 + beta - eta * lamda, _phi2: -beta}).subs(beta, alpha)
+    return equation(_held, simplify(found))
+
+
+def _tidied(roots: dict[Symbol, Expr]) -> Expr:
+    return simplify(factor(alike()[1].rhs.subs(roots)))
+
+
+@step
+def wavering() -> Eq:
+    """‖w‖² wavers by what updates have along w. Under isotropic noise its relative variance is 2/C, here f of that.
+
+    A gradient has nothing along the weights of its step. Those that its average still moves l steps later are like them
+    by ρ_l only. ϱ is that mean of ρ_l, κ² the share of the update's power that is linear in gradients.
+    """
+    return equation(Symbol("f_w"), 1 - _linear * _held**2)
+
+
+_linear = Symbol("kappa_2", positive=True)
+
+
+@step
+def long_weights_decay_faster() -> Eq:
+    """Under Adam+L2 a coordinate's decay is over its own v: that of long weights is stronger, by 1/C in all of ‖w‖².
+
+    Their share of v is 1 - ŵ_i² where its mean is 1 - 1/C, and E ŵ_i⁴ is 3/C². It holds as far as v forgets before the
+    weight moves.
+    """
+    of_all = series(1 / sqrt((1 - _share) / (1 - _small)), _share, 0, 2).removeO()
+    by_share = (C * _share * of_all).expand()
+    mean = by_share.coeff(_share, 1) / C + by_share.coeff(_share, 2) * 3 / C**2
+    return equation(Symbol("L/L_0"), series(mean.subs(C, 1 / _small), _small, 0, 2).removeO().subs(_small, 1 / C))
+
+
+_share = Symbol("s", positive=True)
+
+LOCAL = (_n, _q, mu, _since, _later, _linear, _held, _phi1, _phi2, _l)  # with meanings of their own here
 
 
 def checks() -> list[tuple[str, bool]]:
@@ -120,5 +249,22 @@ def checks() -> list[tuple[str, bool]]:
             spread_of_the_square().rhs - 2 * (1 - varkappa**2) / C)),
         ("settled weights: the spread of chi-square", vanishes(
             spread_of_the_square().rhs.subs(varkappa, 0) - many_coordinates()[1].rhs / (C * sigma**2) ** 2)),
+        ("Adam: Q is the sum over all steps in between, term by term", _summed()),
+        ("weights that do not move are alike at all lags", vanishes(decoupled_held().rhs.subs(a, 1) - 1)
+            and vanishes(coupled_held().rhs.subs(lamda, 0) - 1)),
+        ("no momentum: the average holds one gradient", vanishes(decoupled_held().rhs.subs(beta, 0) - 1)),
+        ("long weights: decay is stronger by 1/C", vanishes(long_weights_decay_faster().rhs - 1 - 1 / C)),
         ("young weights: 1 - 2ϰ²/C", vanishes(young_spread().rhs - 1 + 2 * varkappa**2 / C)),
     ]  # fmt: skip
+
+
+def _summed() -> bool:
+    """Q against the double sum over l >= n >= 1, of rational averages, to 60 steps: what is left out is below 1e-6."""
+    rates = {beta1: Rational(1, 2), beta2: Rational(4, 5)}
+    b1, b2 = rates.values()
+    total = sum(
+        (1 - b1**n) * (1 - b1) * b1**later * (1 - b2) * b2 ** (later - n)
+        for later in range(1, 61)
+        for n in range(1, later + 1)
+    )
+    return bool(abs(met_again().rhs.subs(rates) - total) < 1e-6)

@@ -110,7 +110,7 @@ def measure(
             "standard_error": error / value,
             "z": float(np.copysign(stats.norm.isf(max(tail, 1e-300)), z)),
             "leading_error": value / getattr(leading, name) - 1,
-            "declared": exact.model_error - (1 / dim if noise == "isotropic" else 0.0),
+            "declared": exact.model_error,
         }
     return row
 
@@ -195,7 +195,7 @@ def ladder(name: str, budget: float) -> dict[str, Any]:
             "standard_error": se.tolist(),
             "fit": fit.tolist(),
             "fit_standard_error": np.sqrt(np.diag(covariance)).tolist(),
-            "declared": rows[-1][quantity]["declared"] - 1 / LADDER[-1],
+            "declared": max(0.0, rows[-1][quantity]["declared"] - 1 / LADDER[-1]),
         }
     return found
 

@@ -1154,6 +1154,38 @@ def young_angle_spread(dim: Any, start_share: Any) -> Any:
     return 1 - 2 * start_share**2 / dim
 
 
+def adam_met_again(beta1: Any, beta2: Any) -> Any:
+    """Q in the growth 2Q/dim of E‖w‖² under Adam whose gradients are orthogonal to w, to first order in 1/dim.
+
+    Derived in `derivations.finite_dim.met_again`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1.
+    """
+    return beta1 * (1 - beta2) / ((1 + beta1) * (1 - beta1 * beta2))
+
+
+def decoupled_held(lr: Any, weight_decay: Any, memory: Any) -> Any:
+    """Mean correlation of the weights with those of all gradients in the average, decoupled decay.
+
+    Derived in `derivations.finite_dim.decoupled_held`.
+    Valid for lr > 0, weight_decay > 0, 0 <= memory < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    part_1 = kept**2 * memory**2 + kept * memory**3 - 1 - kept * memory
+    return part_1 / ((1 + memory) * (1 + kept * memory) * (kept * memory - 1))
+
+
+def coupled_held(lr: Any, weight_decay: Any, momentum: Any) -> Any:
+    """The same where decay passes through the momentum, as in SGDM.
+
+    Derived in `derivations.finite_dim.coupled_held`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, lr * weight_decay < 2(1 + momentum).
+    """
+    part_1 = momentum**2 * (1 + momentum - lr * weight_decay) - 1 - momentum
+    part_2 = 1 + momentum**3 - momentum * (1 + momentum - lr * weight_decay)
+    return part_1 * (momentum - 1) / (part_2 * (1 + momentum))
+
+
 def transferred_rotation(rotation: Any, batch_factor: Any, steps_factor: Any) -> Any:
     """Rotation that keeps the squared angle turned in a training whose batch and length change.
 

@@ -499,6 +499,20 @@ const closed_forms = {
   young_angle_spread(dim, start_share) {
     return 1 - 2*$square(start_share)/dim;
   },
+  // Q in the growth 2Q/dim of E‖w‖² under Adam whose gradients are orthogonal to w, to first order in 1/dim. derivations.finite_dim.met_again
+  adam_met_again(beta1, beta2) {
+    return beta1*(1 - beta2)/((beta1 + 1)*(-beta1*beta2 + 1));
+  },
+  // Mean correlation of the weights with those of all gradients in the average, decoupled decay. derivations.finite_dim.decoupled_held
+  decoupled_held(lr, weight_decay, memory) {
+    const decay = lr*weight_decay;
+    const kept = 1 - decay;
+    return ($square(kept)*$square(memory) + kept*Math.pow(memory, 3) - kept*memory - 1)/((memory + 1)*(kept*memory - 1)*(kept*memory + 1));
+  },
+  // The same where decay passes through the momentum, as in SGDM. derivations.finite_dim.coupled_held
+  coupled_held(lr, weight_decay, momentum) {
+    return (momentum - 1)*($square(momentum)*(momentum - lr*weight_decay + 1) - momentum - 1)/((momentum + 1)*(Math.pow(momentum, 3) - momentum*(momentum - lr*weight_decay + 1) + 1));
+  },
   // Rotation that keeps the squared angle turned in a training whose batch and length change. derivations.planning.rotation_to_keep_pace
   transferred_rotation(rotation, batch_factor, steps_factor) {
     return Math.sqrt(batch_factor)*rotation/Math.sqrt(steps_factor);

@@ -186,7 +186,7 @@ def report_table(report: Report, title: str, measured: str = "simulated") -> Tab
             f"{check.predicted:.5g}",
             plus_minus(check.measured, check.standard_error),
             f"{check.relative_error:+.2%}",
-            f"{check.tolerance:.1%}",
+            f"{check.tolerance:.2%}",
             verdict_text(check.verdict),
         )
         notes.add(f"{check.group}: {check.note}" if len({c.group for c in report}) > 1 else check.note)

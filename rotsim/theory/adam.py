@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf, isfinite, log, sqrt
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
+from rotsim import closed_forms
 from rotsim.errors import InvalidInput
 from rotsim.optimizers import AdamL2, AdamW
+from rotsim.theory import few_weights
 from rotsim.theory.adam_in_time import MOST_SPLIT, parts, state
 from rotsim.theory.base import Course, Method
 from rotsim.theory.correlated_moment import correlated_update
@@ -18,7 +20,7 @@ from rotsim.theory.damped import tables
 from rotsim.theory.departures import Departing
 from rotsim.theory.fixed_point import noise_variance, settled
 from rotsim.theory.memory import projection, remembering
-from rotsim.theory.second_moment import adam_covariance, mean_inverse_root
+from rotsim.theory.second_moment import adam_covariance, mean_inverse_root, mean_response
 from rotsim.theory.steady import SteadyState
 
 if TYPE_CHECKING:
@@ -59,6 +61,21 @@ class Adam(Departing[AdamSpec]):
                 "Start nearer to the equilibrium norm, predict fewer steps, or simulate"
             )
         return QUADRATURE
+
+    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
+        beta1, beta2 = self.spec.betas
+        if beta2 < LEAST_BETA2 and beta1 > 0:  # u has no variance without ε
+            return 0.0, 1.0, 1.0
+        noise, (response, _) = adam_covariance(beta1, beta2), mean_response(beta1, beta2)
+        decay = self.decay_of(dim, law, state)
+        linear = response**2 / (noise.lag_0 * (1 + 2 * noise.discounted_sum(1.0)))
+        wavers = few_weights.wavering(closed_forms.decoupled_held(1.0, decay, beta1), linear, 1 - decay)
+        bent = 1 - response**2 * (1 - beta1) / (1 + beta1) / noise.lag_0
+        return closed_forms.adam_met_again(beta1, beta2), wavers, bent
+
+    def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
+        """Share of a weight that decay takes in a step, below 1."""
+        return self.spec.lr * self.spec.weight_decay
 
     # --- departures
 

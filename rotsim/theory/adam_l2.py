@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import isnan, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rotsim import closed_forms
 from rotsim.optimizers import AdamL2
 from rotsim.theory import adam_l2_chain as chain
+from rotsim.theory import few_weights
 from rotsim.theory.adam import Adam
 from rotsim.theory.adam_in_time import adam_l2
 from rotsim.theory.base import Method, theory_for
@@ -83,6 +84,19 @@ class AdamL2Theory(Adam[AdamL2]):
             v = deviation**2 + o.weight_decay**2 * norm_squared / dim
             found = fallen_with_momentum(o.lr * (1 - o.beta1), o.weight_decay / sqrt(v), o.beta1, lag)
         return found
+
+    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
+        """The norm goes as the cube root of the squares of growth and of one over decay."""
+        met, wavers, bent = super().in_few_weights(dim, law, state)
+        beta2, kept = self.spec.betas[1], 1 - self.decay_of(dim, law, state)
+        faster = (1 - beta2) / (1 - beta2 * kept**2)  # of what v holds, as much is of the weight that it was
+        second = 1 + few_weights.SECOND_ORDER / dim  # its own is twice that of the rest
+        return (2 * met - faster * second) / 3, wavers, bent
+
+    def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
+        o = self.spec
+        v = noise_variance(law, dim, state.norm_squared) + o.weight_decay**2 * state.norm_squared / dim
+        return min(1.0, o.lr * o.weight_decay / (sqrt(v) + o.eps))
 
     # --- departures
 

@@ -11,6 +11,7 @@ import numpy as np
 from rotsim import closed_forms
 from rotsim.gradients import GradientPower
 from rotsim.optimizers import AdamW
+from rotsim.theory import few_weights
 from rotsim.theory.adam import Adam
 from rotsim.theory.adam_in_time import adamw
 from rotsim.theory.adam_l2_chain import steady
@@ -63,6 +64,10 @@ class AdamWTheory(Adam[AdamW]):
         # neglected: that a run mostly sees less of the norm; in the angle, as much as rare updates take of it
         error = covariance.error + np.maximum(abs(np.log(seen)), abs(np.log(turned))) / 2
         return SteadyState(norm_squared, half, relaxation, error, angle_factor=np.sqrt(turned))
+
+    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
+        met, wavers, bent = super().in_few_weights(dim, law, state)
+        return met, wavers * few_weights.fed_back(1 - self.spec.lr * self.spec.weight_decay, *self.spec.betas), bent
 
     def _updates(self, dim: int, law: GradientPower, norm_squared: float) -> UpdateCovariance:
         return adam_covariance(*self.spec.betas, self.spec.eps / np.sqrt(noise_variance(law, dim, norm_squared)))

@@ -99,6 +99,10 @@ class Theory(Generic[Spec]):
             )
         return self.white(dim, law, method)
 
+    def few_weights(self, dim: Any, law: GradientPower, method: Method, state: SteadyState) -> Any:
+        """Declared relative error of the state at rest by a finite fan-in, elementwise: 1/dim if no better is known."""
+        return 1 / dim
+
     # --- in time
 
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import inf, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy
 
 from rotsim import closed_forms
 from rotsim.errors import InvalidInput, NoEquilibrium
+from rotsim.theory import few_weights
 from rotsim.theory.base import Method, Spec, Theory
 from rotsim.theory.fixed_point import bracketed_root, noise_variance, settled
 from rotsim.theory.steady import SteadyState
@@ -92,6 +93,20 @@ class Departing(Theory[Spec]):
             error = found.model_error + 1 - white.angle_factor
             found = replace(found, angle_factor=white.angle_factor, model_error=error)
         return found
+
+    def few_weights(self, dim: Any, law: GradientPower, method: Method, state: SteadyState) -> Any:
+        if method == "leading" or not law.white:
+            return 1 / dim
+        shaped = self.in_few_weights(dim, law, state) if law.homogeneity else self.in_signs()
+        return few_weights.declared(dim, *shaped)
+
+    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
+        """Q, f and ν of `rotsim.theory.few_weights` behind a normalisation layer."""
+        raise NotImplementedError
+
+    def in_signs(self) -> tuple[Any, Any, Any]:
+        """The same under isotropic noise, where weights are Gaussian if steps are."""
+        return 0.0, 0.0, 0.0
 
     def departed(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> SteadyState:
         """One departure, with what is known of white noise of the same size."""

@@ -131,7 +131,7 @@ def quantities(
         if has_norm:
             rotation = rotation * np.sqrt(spread) * state.angle_factor
     moved = 2 * half_chord * norm if state.update_squared is None else np.sqrt(state.update_squared)
-    relaxation, error = state.relaxation_steps, state.model_error + 1 / dim
+    relaxation, error = state.relaxation_steps, state.model_error + theory.few_weights(dim, law, method, state)
     if has_norm:  # signs that never change bring the weights to rest: then nothing moves
         sound = (norm > 0) & (norm < inf) & (relaxation > 0) & (relaxation < inf)
         sound = sound & (rotation >= 0) & (rotation < inf) & (moved >= 0) & (moved < inf)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import sqrt
-from typing import TYPE_CHECKING
+from math import pi, sqrt
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rotsim import closed_forms
 from rotsim.optimizers import Lion
+from rotsim.theory import few_weights
 from rotsim.theory.base import Course, Filling, Method, theory_for
 from rotsim.theory.bursts import burst_factors, burst_moments
 from rotsim.theory.departures import DIVERGED, Departing
@@ -21,6 +22,7 @@ from rotsim.theory.sign import (
     correlated_covariance,
     discounted_excess,
     discounted_sum,
+    met_again,
     shifted_discounted_sum,
     sign_covariance,
 )
@@ -64,7 +66,7 @@ def _lion(  # type: ignore[no-untyped-def]
 
 @theory_for(Lion)
 class LionTheory(Departing[Lion]):
-    """Nothing is neglected under white noise but 1/dim (`derivations.lion`)."""
+    """Nothing is neglected under white noise but a finite fan-in (`derivations.lion`)."""
 
     elementwise = ("lr", "weight_decay")
     burst_limit, counts_bursts, feels_radial = 2.0, True, False
@@ -80,6 +82,24 @@ class LionTheory(Departing[Lion]):
             return SteadyState(norm**2, rotation**2 / 2, relaxation, lr * weight_decay / (1 - beta2) + window)
         total = discounted_sum(1 - lr * weight_decay, beta1, beta2)
         return SteadyState(*decoupled(lr, weight_decay, dim, total), relaxation)
+
+    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
+        o, (beta1, beta2) = self.spec, self.spec.betas
+        power = 1 + 2 * sign_covariance(beta1, beta2).discounted_sum(1.0)
+        linear = closed_forms.lion_sign_slope(beta1, beta2) ** 2 / power
+        held = 1 - beta1 + beta1 * closed_forms.decoupled_held(o.lr, o.weight_decay, beta2)
+        wavers = few_weights.wavering(held, linear, 1 - o.lr * o.weight_decay)
+        return met_again(beta1, beta2) / power, wavers, 1 - 2 / pi
+
+    def in_signs(self) -> tuple[Any, Any, Any]:
+        """Weights are no Gaussian where signs last: as if what they share with the next were a telegraph signal.
+
+        Half of its excess kurtosis -6/(3 + 2/x) is what E 1/‖w‖² has less, x being the decay while signs last.
+        """
+        o = self.spec
+        signs = sign_covariance(*o.betas)
+        lasts = o.lr * o.weight_decay * (1 + 2 * signs.discounted_sum(1.0))
+        return 0.0, float(signs(1)) * 3 * lasts / (3 * lasts + 2), 0.0
 
     # --- in time
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rotsim import closed_forms
 from rotsim.optimizers import SGDM
+from rotsim.theory import few_weights
 from rotsim.theory.base import Course, Filling, Method, theory_for
 from rotsim.theory.departures import Departing
 from rotsim.theory.record import kernel, record_step
@@ -60,7 +61,7 @@ def fallen_with_momentum(lr: float, weight_decay: float, momentum: float, lag: i
 
 @theory_for(SGDM)
 class SGDMTheory(Departing[SGDM]):
-    """Nothing is neglected but 1/dim (`derivations.sgdm`)."""
+    """Nothing is neglected but a finite fan-in (`derivations.sgdm`)."""
 
     elementwise = ("lr", "weight_decay", "momentum")
 
@@ -78,6 +79,12 @@ class SGDMTheory(Departing[SGDM]):
             return SteadyState(norm**2, rotation**2 / 2, relaxation, error)
         norm_squared = closed_forms.sgdm_exact_norm_squared(*self._hyper, *size)
         return SteadyState(norm_squared, closed_forms.sgdm_exact_one_minus_cosine(*self._hyper), relaxation)
+
+    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
+        o = self.spec
+        kept = np.maximum(0.0, 1 - o.lr * o.weight_decay / (1 - o.momentum))
+        wavers = few_weights.wavering(closed_forms.coupled_held(*self._hyper), 1.0, kept)
+        return 0.0, wavers * few_weights.fed_back(kept, o.momentum, None), 0.0
 
     # --- in time
 

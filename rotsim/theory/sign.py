@@ -231,3 +231,27 @@ def answering_signs(beta1: float, beta2: float, correlation: float) -> Correlate
     lasting = beta1 / beta2  # the momentum as if it had begun with the newest gradient, which the second share mends
     shares = np.array([lasting, 1 - lasting, 0.0])
     return CorrelatedUpdate(np.append(1.0, covariance), float(overlap), slope, shares, np.array([beta2, 0.0, 0.0]))
+
+
+def met_again(beta1: float, beta2: float) -> float:
+    """Q of `rotsim.theory.few_weights`, times the power of signs in the long run.
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        In [0, 1).
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    `derivations.finite_dim.met_again`: the variance of the sign's argument stands in the place of v.
+    """
+    beta2 = max(beta2, _LEAST_BETA2)
+    lag = _lags(beta2)
+    variance = closed_forms.lion_variance(beta1, beta2)
+    weight = np.append(1 - beta1, beta1 * (1 - beta2) * beta2 ** (lag[:-1] - 1))
+    alike = np.minimum(closed_forms.lion_covariance(beta1, beta2, lag) / variance, 1 - 1e-12)
+    return float(2 / np.pi * (alike / np.sqrt(1 - alike**2) * np.cumsum(weight**2) / variance).sum())

@@ -19,7 +19,7 @@ class SteadyState:
     relaxation_steps : float
         Steps in which a small deviation of ‖w‖² shrinks by a factor e; NaN where it was not asked for.
     model_error : float
-        Declared relative error of norm and rotation, without the 1/dim that `rotsim.equilibrium` adds.
+        Declared relative error of norm and rotation, without that of a finite fan-in (`Theory.few_weights`).
     update_squared : float or None
         E‖w_t - w_{t-1}‖² where ‖w‖ moves too much for it to be 2(1 - ρ)E‖w‖².
     angle_factor : float

@@ -8,7 +8,7 @@ import mpmath
 import numpy as np
 from scipy import stats
 
-from tests.routes import GENTLE, LEADING, STRONG, adamw, at_rest, balance, moments_map, route, stationary, walk
+from tests.routes import GENTLE, LEADING, STRONG, adamw, at_rest, balance, moments_map, route, sgdm, stationary, walk
 from tests.routes.in_time import vectors
 from tests.routes.optimizers import BETAS
 
@@ -137,6 +137,26 @@ def _(f):
     inverse = x.expect(lambda q: 1 / q, lb=x.ppf(1e-13), ub=x.ppf(1 - 1e-13)) * (dim + away)
     settled = dim / (dim - 2)
     return [(dim * (f(dim, share) - 1), dim * (inverse / settled - 1))]
+
+
+@route("decoupled_held", "coupled_held")
+def _(f, name):
+    """The weights averaged by one more filter r of the same memory, in the Lyapunov equation of (w, m, r)."""
+    lr, wd, memory = 0.1, 0.5, 0.8
+    transition, entry = adamw(lr, wd, memory) if name == "decoupled_held" else sgdm(lr, wd, memory)
+    (ww, wm), (mw, mm) = transition
+    of_r = [(1 - memory) * ww, (1 - memory) * wm, memory]
+    c = stationary([[ww, wm, 0], [mw, mm, 0], of_r], [*entry, (1 - memory) * entry[0]])
+    return [(f(lr, wd, memory), c[0, 2] / c[0, 0])]
+
+
+@route("adam_met_again")
+def _(f):
+    """By the filters themselves: what one gradient moved, how v takes that up, and what is left of it in updates."""
+    beta1, beta2, steps = 0.9, 0.8, np.arange(2000)
+    moved = np.cumsum((1 - beta1) * beta1**steps)  # of its weight, after so many steps and one
+    taken_up = np.convolve((1 - beta2) * beta2**steps, moved)[: len(steps)]
+    return [(f(beta1, beta2), ((1 - beta1) * beta1 ** (steps + 1) * taken_up).sum())]
 
 
 @route("adamw_planned_lr", "adamw_planned_weight_decay", tolerance=LEADING)
