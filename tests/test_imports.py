@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-VERBS = ("equilibrium", "predict", "plan", "transfer", "simulate", "compare", "trace", "derive", "verify")
+VERBS = ("equilibrium", "predict", "plan", "transfer", "simulate", "compare", "trace", "derive", "verify", "explore")
 #: Packages that take long to import, whatever the machine.
 HEAVY = ("numba", "llvmlite", "xarray", "pandas", "h5py", "h5netcdf", "matplotlib", "sympy", "torch", "scipy.stats",
          "scipy.signal")  # fmt: skip

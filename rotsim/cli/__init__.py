@@ -10,6 +10,7 @@ import sys
 import click
 
 from rotsim.cli.comparing import compare, verify
+from rotsim.cli.exploring import explore
 from rotsim.cli.hints import called, error_line
 from rotsim.cli.predicting import derive, equilibrium, plan, predict, transfer
 from rotsim.cli.simulating import simulate
@@ -44,6 +45,7 @@ def cli() -> None:
     Start with:
       rotsim verify --quick
       rotsim equilibrium adamw --lr 1e-3 --weight-decay 0.1 --dim 1024
+      rotsim explore
       rotsim predict adamw --lr 1e-3 --weight-decay 0.1 --schedule cosine
       rotsim plan adamw --rotation 0.01 --norm 1
       rotsim transfer adamw --lr 1e-3 --weight-decay 0.1 --batch-factor 4
@@ -55,7 +57,20 @@ def cli() -> None:
     """  # noqa: D301 - click's own mark for lines that are not filled
 
 
-for command in (equilibrium, predict, plan, transfer, sweep, map_command, simulate, compare, trace, derive, verify):
+for command in (
+    equilibrium,
+    predict,
+    plan,
+    transfer,
+    sweep,
+    map_command,
+    simulate,
+    compare,
+    trace,
+    explore,
+    derive,
+    verify,
+):
     cli.add_command(command)
 
 

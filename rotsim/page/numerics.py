@@ -6,18 +6,19 @@ Nothing here or in the page asks for an optimizer's name.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import fields
 from importlib.resources import files
 from typing import Any
 
-from rotsim import noise
+from rotsim import closed_forms, noise
 from rotsim.angle import squared_angle, squared_chord
 from rotsim.optimizers import OPTIMIZERS, Optimizer
 from rotsim.page.translate import Program, Untranslatable, literal
 from rotsim.theory.base import theory_of
 
 #: Hand-written files that need no browser, in the order in which they stand in the page.
-CORE = ("noise.js", "schedules.js", "walk.js", "prediction.js")
+CORE = ("noise.js", "schedules.js", "walk.js", "prediction.js", "predictions.js", "state.js", "lab.js")
 
 
 def script() -> str:
@@ -65,9 +66,35 @@ def _described(program: Program, kind: type[Optimizer]) -> str:
             else "null"
         ),
     }
-    traits = {"name": kind.name, "label": kind.label, "shape": kind.shape, "decay": kind.decay, "hyperparameters": own}
+    functions["equilibrium"] = _equilibrium(kind)
+    limit = inspect.getattr_static(kind, "decay_limit")
+    functions["decay_limit"] = program.function(limit.fget, kind)
+    traits = {
+        "name": kind.name,
+        "python": kind.__name__,
+        "label": kind.label,
+        "shape": kind.shape,
+        "decay": kind.decay,
+        "hyperparameters": own,
+    }
     described = [f"{key}: {literal(value)}" for key, value in traits.items()]
     return f"  {{ {', '.join([*described, *(f'{key}: {name}' for key, name in functions.items())])} }}"
+
+
+def _equilibrium(kind: type[Optimizer]) -> str:
+    """The paper's norm and rotation, by the closed forms that bear the optimizer's name; null if there are none."""
+    names = [f"{kind.name}_leading_{quantity}" for quantity in ("norm", "rotation")]
+    if not all(hasattr(closed_forms, name) for name in names):
+        return "null"
+    given = {
+        "lr": "self.lr", "weight_decay": "self.weight_decay", "momentum": "self.momentum", "beta1": "self.betas[0]",
+        "beta2": "self.betas[1]", "dim": "dim", "gradient_power": "power", "homogeneity": "homogeneity",
+    }  # fmt: skip
+    calls = []
+    for quantity, name in zip(("norm", "rotation"), names, strict=True):
+        arguments = inspect.signature(getattr(closed_forms, name)).parameters
+        calls.append(f"{quantity}: closed_forms.{name}({', '.join(given[argument] for argument in arguments)})")
+    return f"(self, dim, power, homogeneity) => ({{ {', '.join(calls)} }})"
 
 
 def _course(program: Program, optimizer: Optimizer) -> str:

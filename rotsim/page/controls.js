@@ -1,0 +1,180 @@
+// Sliders, switches and words: they change the state, and say so to the view.
+"use strict";
+
+const element = (id) => document.getElementById(id);
+let named = 0;
+
+// A slider with its label and value; `set` gets the value it is moved to.
+function slider(range, value, set) {
+  const label = document.createElement("label");
+  label.className = "slider";
+  const words = document.createElement("span");
+  words.textContent = range.label;
+  const output = document.createElement("output");
+  const input = document.createElement("input");
+  Object.assign(input, { type: "range", min: 0, max: 1, step: "any", value: toSlider(range, value) });
+  named += 1;
+  input.id = `slider-${named}`;
+  output.htmlFor = input.id;
+  const say = (now) => {
+    output.textContent = shortNumber(now);
+    input.setAttribute("aria-valuetext", `${range.label} ${shortNumber(now)}`);
+  };
+  input.addEventListener("input", () => {
+    const moved = fromSlider(range, Number(input.value));
+    say(moved);
+    set(moved);
+  });
+  // arrows move by a hundredth of the way, whatever the browser's own step
+  input.addEventListener("keydown", (event) => {
+    const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    input.value = Number(input.value) + by / 100;
+    input.dispatchEvent(new Event("input"));
+  });
+  say(value);
+  label.append(words, output, input);
+  return label;
+}
+
+function tick(words, on, set, id) {
+  const label = document.createElement("label");
+  label.className = "tick";
+  const input = document.createElement("input");
+  Object.assign(input, { type: "checkbox", checked: on, id });
+  input.addEventListener("change", () => set(input.checked));
+  label.append(input, words);
+  return label;
+}
+
+// Everything that depends on which optimizer is in focus.
+function buildControls(view) {
+  const { state } = view;
+  element("linked").checked = state.linked;
+  buildChips(view);
+  buildOwn(view);
+  const sliders = (keys) => keys.map((key) => slider(COMMON[key], state[key], (value) => view.change(key, value, COMMON[key].change)));
+  element("schedule").replaceChildren(
+    ...Object.entries(SCHEDULE_NAMES).map(([name, words]) => new Option(words, name, false, name === state.schedule)),
+  );
+  element("schedule-sliders").replaceChildren(...sliders(state.schedule === "constant" ? ["warmup"] : ["warmup", "final"]));
+  element("walk-sliders").replaceChildren(...sliders(["scale", "dim", "neurons", "norm", "steps"]));
+  buildSwitches(view);
+  element("seed").value = state.seed;
+  element("speed").max = SPEEDS.length - 1;
+  element("speed").value = state.speed;
+  sayOf(view);
+}
+
+function buildChips(view) {
+  const { state } = view;
+  const chips = OPTIMIZERS.map((optimizer, place) => {
+    const chip = document.createElement("span");
+    const hidden = state.hidden.includes(optimizer.name);
+    chip.className = `chip${optimizer.name === state.focus ? " focus" : ""}${hidden ? " hidden" : ""}`;
+    chip.style.setProperty("--own", `var(${COLORS[place % COLORS.length]})`);
+    const choose = document.createElement("button");
+    choose.append(document.createElement("i"), optimizer.label);
+    choose.title = `${place + 1}: settings of ${optimizer.label}`;
+    choose.setAttribute("aria-pressed", optimizer.name === state.focus);
+    choose.addEventListener("click", () => view.focusOn(optimizer.name));
+    const hide = document.createElement("button");
+    hide.textContent = hidden ? "+" : "−";
+    hide.setAttribute("aria-label", `${hidden ? "Show" : "Hide"} ${optimizer.label}`);
+    hide.addEventListener("click", () => view.toggleHidden(optimizer.name));
+    chip.append(choose, hide);
+    return chip;
+  });
+  element("chips").replaceChildren(...chips);
+}
+
+function buildOwn(view) {
+  const { state } = view;
+  const optimizer = OPTIMIZERS.find((one) => one.name === state.focus);
+  const spec = state.settings[optimizer.name];
+  const rows = hyperparameters(optimizer).map((range) => {
+    const shared = state.linked && (range.key === "lr" || range.key === "weight_decay");
+    return slider(range, getSetting(spec, range.key), (value) => {
+      const of = shared ? OPTIMIZERS : [optimizer];
+      for (const one of of) setSetting(state.settings[one.name], range.key, value);
+      view.warning = of.map((one) => keepStable(one, state.settings[one.name])).find(Boolean) ?? "";
+      view.changed(range.change);
+    });
+  });
+  element("own-name").textContent = optimizer.label;
+  element("own").replaceChildren(...rows);
+}
+
+function buildSwitches(view) {
+  const { state } = view;
+  const rows = [];
+  for (const [name, range] of Object.entries(DEPARTURES)) {
+    const toggle = (on) => {
+      state.departure = on ? name : "";
+      state.amount = on ? range.initial : 0;
+      view.changed("restart");
+      buildSwitches(view);
+      element(`break-${name}`).focus();
+    };
+    rows.push(tick(range.label, state.departure === name, toggle, `break-${name}`));
+    if (state.departure === name) {
+      rows.push(slider({ ...range, scale: "log", label: STRENGTHS[name] }, state.amount, (value) => view.change("amount", value, "restart")));
+    }
+  }
+  const flags = { smallDim: ["Small dim: 4", "reset"], noDecay: ["No decay", "restart"], rotational: ["Rotational", "restart"] };
+  for (const [name, [words, change]] of Object.entries(flags)) {
+    const toggle = (on) => {
+      if (on && name === "rotational") state.noDecay = false;
+      if (on && name === "noDecay") state.rotational = false;
+      view.change(name, on, change);
+      buildSwitches(view);
+      element(`break-${name}`).focus();
+    };
+    rows.push(tick(words, state[name], toggle, `break-${name}`));
+  }
+  element("switches").replaceChildren(...rows);
+}
+
+const STRENGTHS = {
+  mean: "mean / noise", memory: "correlation", radial: "pull / w", bursts: "size",
+};
+
+// What theory says of what is switched on, a sentence each.
+const SENTENCES = {
+  mean: () =>
+    "Persistent mean: behind a normalisation the weights turn until the mean points along them, where it moves nothing." +
+    " Norm and angle hardly change.",
+  memory: (state) => {
+    const power = closed_forms.average_power_factor(state.settings[OPTIMIZERS[0].name].betas[0], state.amount);
+    return (
+      `Memory: steps that resemble each other add up. E‖m‖² of AdamW is ${power.toFixed(2)} times that of white noise,` +
+      " and its norm the root of that. Its angle stays: decay and growth balance as before."
+    );
+  },
+  radial: () =>
+    "Radial part: a gradient along w is weight decay under another name. Norms fall and angles rise, though λ is the same.",
+  bursts: () =>
+    "Bursts: v rises with a burst and remembers it for 1/(1-β2) steps, in which Adam hardly moves. SGDM takes the burst" +
+    " as it is. No closed form says where that ends.",
+  smallDim: (state) =>
+    `Small dim: theory averages over many weights, and errs by about 1/C = ${(100 / inForce(state).dim).toFixed(0)} %.` +
+    " Neurons differ widely.",
+  noDecay: () =>
+    "No decay: growth has no counterpart. The norm grows for ever, as √t under Adam and Lion and as the fourth root" +
+    " under SGDM, and the angle falls for ever. There is no equilibrium.",
+  rotational: () =>
+    "Rotational variant: every norm is held, and every step turns by the equilibrium angle from the first on." +
+    " There is no transient. Adam+L2 has none: its angle depends on the gradient's size.",
+};
+
+function sayOf(view) {
+  const { state } = view;
+  const on = [state.departure, ...["smallDim", "noDecay", "rotational"].filter((name) => state[name])].filter(Boolean);
+  const said = on.map((name) => SENTENCES[name](state));
+  const dashed = state.departure ? ["Dashed: white noise."] : [];
+  const refused = view.lab.runs.filter((run) => run.refused).map((run) => `${run.optimizer.label}: no prediction here.`);
+  const plain = "Growth by noise and decay come into balance: the norm settles, and every step turns the weights by one angle.";
+  const words = [view.warning, ...said, ...(said.length > 0 ? dashed : [plain]), ...refused].filter(Boolean).join(" ");
+  if (element("sentence").textContent !== words) element("sentence").textContent = words;
+}

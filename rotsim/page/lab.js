@@ -1,0 +1,187 @@
+// The run: walks of all optimizers on one noise, window by window, beside what is predicted of them.
+"use strict";
+
+const JUDGED = 0.1; // share of the run over which measured and predicted are compared, or what has passed since a change
+
+class Lab {
+  // `ask(question, answer)` computes a course somewhere and calls back; see `predictions.js`.
+  constructor(state, ask) {
+    this.state = state;
+    this.ask = ask;
+    this.answers = 0; // courses that have come in
+    this.reset();
+  }
+
+  // A new walk with all settings.
+  reset() {
+    const { state } = this;
+    const { dim, neurons, law } = inForce(state);
+    this.window = windowOf(state);
+    this.windows = Math.ceil(state.steps / this.window);
+    this.done = 0;
+    this.changed = 0; // the window in which settings last changed
+    this.law = law;
+    this.dim = dim;
+    this.neurons = neurons;
+    this.noise = new Noise(state.seed, neurons, dim);
+    const weights = initialWeights(state.seed, neurons, dim, state.norm);
+    this.runs = OPTIMIZERS.map((optimizer) => this.begin(optimizer, weights));
+    this.setRates();
+  }
+
+  begin(optimizer, weights) {
+    const { state, windows } = this;
+    const walker = new Walker(optimizer, specInForce(state, optimizer), turns(state, optimizer));
+    walker.begin(weights, this.neurons, this.dim);
+    const curves = () => ({
+      norm: new Float64Array(windows).fill(NaN), rotation: new Float64Array(windows).fill(NaN),
+      update: new Float64Array(windows).fill(NaN),
+    });
+    return {
+      optimizer, walker, start: 0, startNorm: state.norm, lr: new Float64Array(state.steps),
+      decay: new Float64Array(state.steps), sums: [], measured: curves(), low: curves(), high: curves(),
+      predicted: curves(), heading: curves(), refused: "", step: null,
+    };
+  }
+
+  // Moments are forgotten and the law changes; the weights stay, and so does what was recorded.
+  restart() {
+    while (this.done % this.window !== 0 && this.done < this.state.steps) this.advance();
+    this.law = gradientLaw(this.state);
+    this.noise.remembers = false;
+    for (const run of this.runs) {
+      run.walker.spec = specInForce(this.state, run.optimizer);
+      run.walker.rotational = turns(this.state, run.optimizer);
+      run.walker.forget();
+      run.start = Math.floor(this.done / this.window);
+      run.startNorm = this.normNow(run);
+    }
+    this.changed = Math.floor(this.done / this.window);
+    this.setRates();
+  }
+
+  // Rates from the next step on; what is predicted of the whole course follows.
+  setRates() {
+    const { state, done } = this;
+    const warmup = warmupSteps(state);
+    for (const run of this.runs) {
+      const spec = specInForce(state, run.optimizer);
+      run.walker.spec = spec;
+      for (let t = done; t < state.steps; t += 1) {
+        run.lr[t] = spec.lr * scheduleFactor(state.schedule, t + 1, state.steps, warmup, state.final);
+        run.decay[t] = spec.weight_decay;
+      }
+      this.head(run, spec);
+      this.foresee(run, spec);
+    }
+    this.changed = Math.max(this.changed, Math.ceil(done / this.window));
+  }
+
+  // The paper's equilibrium at the rates of each window to come.
+  head(run, spec) {
+    const power = this.law.scale ** 2 * (1 - 1 / this.dim);
+    for (let place = Math.floor(this.done / this.window); place < this.windows; place += 1) {
+      const t = Math.min(place * this.window + (this.window >> 1), this.state.steps - 1);
+      const rates = { ...spec, lr: run.lr[t], weight_decay: run.decay[t] };
+      const known = rates.lr > 0 && rates.weight_decay > 0 && run.optimizer.equilibrium !== null;
+      const found = known ? run.optimizer.equilibrium(rates, this.dim, power, -1) : { norm: NaN, rotation: NaN };
+      run.heading.norm[place] = run.walker.rotational ? NaN : found.norm;
+      run.heading.rotation[place] = found.rotation;
+    }
+  }
+
+  foresee(run, spec) {
+    const first = run.start * this.window;
+    run.asked = (run.asked ?? 0) + 1;
+    const { asked } = run;
+    if (run.optimizer.course === null && !run.walker.rotational) return;
+    const question = {
+      name: run.optimizer.name, spec, rotational: run.walker.rotational, dim: this.dim, scale: this.law.scale,
+      norm: run.startNorm, lr: run.lr.slice(first), decay: run.decay.slice(first), window: this.window,
+    };
+    this.ask(question, (found) => {
+      if (asked !== run.asked) return;
+      this.answers += 1;
+      run.refused = found.refused ?? "";
+      for (const [name, curve] of Object.entries(run.predicted)) {
+        curve.fill(NaN, run.start);
+        if (!found.refused) curve.set(found[name], run.start);
+      }
+    });
+  }
+
+  normNow(run) {
+    let sum = 0;
+    for (let neuron = 0; neuron < this.neurons; neuron += 1) sum += run.walker.square(neuron);
+    return Math.sqrt(sum / this.neurons);
+  }
+
+  get finished() {
+    return this.done >= this.state.steps;
+  }
+
+  // One step of all.
+  advance() {
+    const t = this.done;
+    const z = this.noise.draw(t + 1, this.law);
+    for (const run of this.runs) run.walker.step(z, this.noise.size, this.law, run.lr[t], run.decay[t]);
+    this.done += 1;
+    if (this.done % this.window === 0 || this.finished) this.close();
+  }
+
+  // The window that ends here: RMS over neurons, and the tenth and ninetieth percentile of neurons.
+  close() {
+    const place = Math.ceil(this.done / this.window) - 1;
+    const steps = this.done - place * this.window;
+    for (const run of this.runs) {
+      const sums = run.walker.takeSums();
+      run.sums[place] = { sums, steps };
+      ["norm", "rotation", "update"].forEach((name, column) => {
+        const each = new Float64Array(this.neurons);
+        for (let neuron = 0; neuron < this.neurons; neuron += 1) each[neuron] = sums[neuron * RECORDED + column] / steps;
+        run.measured[name][place] = Math.sqrt(each.reduce((a, b) => a + b, 0) / this.neurons);
+        each.sort();
+        run.low[name][place] = Math.sqrt(each[Math.floor(0.1 * (this.neurons - 1))]);
+        run.high[name][place] = Math.sqrt(each[Math.ceil(0.9 * (this.neurons - 1))]);
+      });
+    }
+  }
+
+  // Measured and predicted over the last windows: RMS of each, their ratio, its standard error, and each neuron's RMS.
+  agreement(run, name) {
+    const column = ["norm", "rotation", "update"].indexOf(name);
+    const last = run.sums.length;
+    const first = Math.max(last - Math.ceil(JUDGED * this.windows), Math.min(this.changed, last - 1), 0);
+    const each = new Float64Array(this.neurons);
+    let expected = 0;
+    let steps = 0;
+    for (let place = first; place < last; place += 1) {
+      const record = run.sums[place];
+      for (let neuron = 0; neuron < this.neurons; neuron += 1) each[neuron] += record.sums[neuron * RECORDED + column];
+      expected += run.predicted[name][place] ** 2 * record.steps;
+      steps += record.steps;
+    }
+    if (steps === 0) return null;
+    const mean = each.reduce((a, b) => a + b, 0) / this.neurons;
+    const variance = each.reduce((a, b) => a + (b - mean) ** 2, 0) / (this.neurons - 1);
+    const measured = Math.sqrt(mean / steps);
+    const predicted = Math.sqrt(expected / steps);
+    return {
+      measured, predicted, error: measured / predicted - 1,
+      standardError: ((measured / predicted) * Math.sqrt(variance / this.neurons)) / (2 * mean),
+      neurons: each.map((square) => Math.sqrt(square / steps)),
+    };
+  }
+
+  // Growth ‖Δw‖² of ‖w‖² in each window, and decay, the rest of its change; of `run.measured` or `run.predicted`.
+  balance(curves) {
+    const { norm, update } = curves;
+    const growth = update.map((size) => size * size);
+    const decay = growth.map((grown, k) => {
+      const before = Math.max(k - 1, 0);
+      const after = k + 1 < norm.length && norm[k + 1] > 0 ? k + 1 : k;
+      return grown - (norm[after] ** 2 - norm[before] ** 2) / ((after - before || 1) * this.window);
+    });
+    return { growth, decay };
+  }
+}

@@ -1,0 +1,238 @@
+// What a view is: the settings of every optimizer, of the walk and of the page, and how a link holds them.
+"use strict";
+
+// Scales: "log", "linear", "memory" (a β from 0 to 0.9999, even in log(1 - β)), and "whole" (log, whole numbers).
+// What a change leads to: "rates" go on, "restart" keeps the weights and forgets moments, "reset" begins anew.
+const RANGES = {
+  lr: { label: "Learning rate", low: 1e-4, high: 1, scale: "log", change: "rates" },
+  weight_decay: { label: "Weight decay", low: 1e-3, high: 10, scale: "log", change: "rates" },
+  momentum: { label: "Momentum", low: 0, high: 0.9999, scale: "memory", change: "restart" },
+  "betas.0": { label: "β1", low: 0, high: 0.9999, scale: "memory", change: "restart" },
+  "betas.1": { label: "β2", low: 0.5, high: 0.9999, scale: "memory", change: "restart" },
+  eps: { label: "ε", low: 1e-12, high: 1, scale: "log", change: "restart" },
+};
+const COMMON = {
+  scale: { label: "Gradient scale", low: 0.01, high: 100, scale: "log", change: "restart", initial: 1 },
+  dim: { label: "Weights C", low: 3, high: 512, scale: "whole", change: "reset", initial: 64 },
+  neurons: { label: "Neurons", low: 1, high: 256, scale: "whole", change: "reset", initial: 64 },
+  norm: { label: "Start norm", low: 0.01, high: 100, scale: "log", change: "reset", initial: 3 },
+  steps: { label: "Run length", low: 200, high: 50000, scale: "whole", change: "reset", initial: 4000 },
+  warmup: { label: "Warm-up", low: 0, high: 0.5, scale: "linear", change: "rates", initial: 0 },
+  final: { label: "Final rate", low: 0, high: 1, scale: "linear", change: "rates", initial: 0.1 },
+};
+const SPEEDS = [1 / 60, 1 / 20, 1 / 6, 1 / 2, 1, 2, 4, 8, 16, 32, 64]; // steps per frame
+const SCHEDULE_NAMES = { constant: "Constant", cosine: "Cosine", wsd: "Warm-up, stable, decay", linear: "Linear" };
+const BURST = { every: 200, long: 20 }; // steps
+
+// Gradients that break the theory of white noise: the field of the law that each one sets, and its slider.
+const DEPARTURES = {
+  mean: { label: "Persistent mean", field: "ratio", low: 0.01, high: 1, initial: 0.1, spec: "Signal" },
+  memory: { label: "Memory", field: "correlation", low: 0.05, high: 0.95, initial: 0.5, spec: "Autocorrelated" },
+  radial: { label: "Radial part", field: "strength", low: 0.001, high: 1, initial: 0.05, spec: "Radial" },
+  bursts: { label: "Bursts", field: "burst", low: 1.5, high: 20, initial: 5, spec: "Bursts" },
+};
+
+function freshState() {
+  const state = {
+    settings: {}, hidden: [], focus: OPTIMIZERS[0].name, linked: true, seed: 0, speed: SPEEDS.indexOf(4),
+    schedule: "constant", departure: "", amount: 0, rotational: false, noDecay: false, smallDim: false,
+  };
+  for (const optimizer of OPTIMIZERS) {
+    state.settings[optimizer.name] = { ...structuredClone(optimizer.hyperparameters), lr: 0.01, weight_decay: 0.1 };
+  }
+  for (const [key, range] of Object.entries(COMMON)) state[key] = range.initial;
+  return state;
+}
+
+// The sliders of an optimizer, by its fields: {key, label, ...range}; `betas` are two.
+function hyperparameters(optimizer) {
+  const keys = Object.entries(optimizer.hyperparameters).flatMap(([name, value]) =>
+    Array.isArray(value) ? value.map((_, place) => `${name}.${place}`) : typeof value === "number" ? [name] : [],
+  );
+  return keys.map((key) => {
+    const value = getSetting(optimizer.hyperparameters, key);
+    const other = { label: key, low: value / 100 || 1e-6, high: value * 100 || 1, scale: "log", change: "restart" };
+    return { key, ...(RANGES[key] ?? other) };
+  });
+}
+
+function getSetting(spec, key) {
+  const [name, place] = key.split(".");
+  return place === undefined ? spec[name] : spec[name][place];
+}
+
+function setSetting(spec, key, value) {
+  const [name, place] = key.split(".");
+  if (place === undefined) spec[name] = value;
+  else spec[name][place] = value;
+}
+
+// Where a value stands on a slider from 0 to 1, and back.
+function toSlider({ low, high, scale }, value) {
+  if (scale === "linear") return (value - low) / (high - low);
+  if (scale === "memory") return Math.log((1 - value) / (1 - low)) / Math.log((1 - high) / (1 - low));
+  return Math.log(value / low) / Math.log(high / low);
+}
+
+function fromSlider({ low, high, scale }, place) {
+  if (scale === "linear") return rounded(low + place * (high - low), 3);
+  if (scale === "memory") return 1 - rounded((1 - low) * ((1 - high) / (1 - low)) ** place, 2);
+  const value = low * (high / low) ** place;
+  return scale === "whole" ? Math.round(value) : rounded(value, 2);
+}
+
+function rounded(value, digits) {
+  return Number(value.toPrecision(digits));
+}
+
+// The dimension, decay and gradient in force, after the switches.
+function inForce(state) {
+  return { dim: state.smallDim ? Math.min(state.dim, 4) : state.dim, neurons: state.neurons, law: gradientLaw(state) };
+}
+
+function specInForce(state, optimizer) {
+  const spec = structuredClone(state.settings[optimizer.name]);
+  if (state.noDecay) spec.weight_decay = 0;
+  return spec;
+}
+
+function turns(state, optimizer) {
+  return state.rotational && !state.noDecay && optimizer.leading_rotation !== null;
+}
+
+function gradientLaw(state) {
+  const law = { scale: state.scale, ratio: 0, correlation: 0, strength: 0, burst: 1 };
+  if (state.departure) law[DEPARTURES[state.departure].field] = state.amount;
+  law.factor = (step) => ((step - 1) % BURST.every < BURST.long ? law.burst : 1);
+  return law;
+}
+
+// lr·weight_decay stays where the recurrence is stable; returns a sentence if it did not.
+function keepStable(optimizer, spec) {
+  const limit = optimizer.decay_limit(spec);
+  if (spec.lr * spec.weight_decay < limit) return "";
+  spec.weight_decay = Number(((0.99 * limit) / spec.lr).toPrecision(2));
+  if (spec.lr * spec.weight_decay >= limit) spec.weight_decay *= 0.98;
+  return `${optimizer.label}: learning rate × weight decay must stay below ${limit}; the decay was lowered.`;
+}
+
+// --- links
+
+const FLAGS = ["linked", "rotational", "noDecay", "smallDim"];
+const WORDS = { schedule: SCHEDULE_NAMES, departure: DEPARTURES };
+
+function toHash(state) {
+  const plain = freshState();
+  const parts = [];
+  for (const optimizer of OPTIMIZERS) {
+    const changed = hyperparameters(optimizer).filter(
+      ({ key }) => getSetting(state.settings[optimizer.name], key) !== getSetting(plain.settings[optimizer.name], key),
+    );
+    const written = changed.map(({ key }) => `${key}:${getSetting(state.settings[optimizer.name], key)}`);
+    if (written.length > 0) parts.push(`${optimizer.name}=${written.join(",")}`);
+  }
+  for (const key of [...Object.keys(COMMON), "seed", "speed", "amount", "focus", ...Object.keys(WORDS), ...FLAGS]) {
+    if (state[key] !== plain[key]) parts.push(`${key}=${state[key]}`);
+  }
+  if (state.hidden.length > 0) parts.push(`hidden=${state.hidden.join(",")}`);
+  return parts.length > 0 ? `#${parts.join("&")}` : "";
+}
+
+// A state from a link; what is not understood or out of range is left as it is.
+function fromHash(hash) {
+  const state = freshState();
+  for (const [key, text] of new URLSearchParams(hash.replace(/^#/, ""))) {
+    const optimizer = OPTIMIZERS.find((one) => one.name === key);
+    if (optimizer) {
+      for (const part of text.split(",")) {
+        const [name, value] = part.split(":");
+        const range = hyperparameters(optimizer).find((one) => one.key === name);
+        if (range && within(range, Number(value))) setSetting(state.settings[key], name, Number(value));
+      }
+      keepStable(optimizer, state.settings[key]);
+    } else if (key in COMMON) {
+      if (within(COMMON[key], Number(text))) state[key] = Number(text);
+    } else if (key in WORDS) {
+      if (Object.hasOwn(WORDS[key], text)) state[key] = text;
+    } else if (FLAGS.includes(key)) {
+      state[key] = text === "true";
+    } else if (key === "hidden") {
+      state.hidden = text.split(",").filter((name) => OPTIMIZERS.some((one) => one.name === name));
+    } else if (key === "focus") {
+      if (OPTIMIZERS.some((one) => one.name === text)) state.focus = text;
+    } else if (key === "seed" || key === "speed" || key === "amount") {
+      const value = Number(text);
+      const sound = { seed: Number.isSafeInteger(value) && value >= 0, speed: value in SPEEDS, amount: value > 0 };
+      if (sound[key]) state[key] = value;
+    }
+  }
+  if (state.departure) {
+    const range = DEPARTURES[state.departure];
+    state.amount = Math.min(Math.max(state.amount || range.initial, range.low), range.high);
+  }
+  return state;
+}
+
+function within({ low, high, scale }, value) {
+  return value >= low && value <= high && (scale !== "whole" || Number.isInteger(value));
+}
+
+// --- Python
+
+// The call that walks the same walk, from the first step, with the settings as they are.
+function pythonCall(state) {
+  const optimizer = OPTIMIZERS.find((one) => one.name === state.focus);
+  const { dim, law } = inForce(state);
+  const spec = specInForce(state, optimizer);
+  const values = Object.entries(spec).map(([name, value]) => `${name}=${pythonValue(value)}`);
+  const made = `rotsim.${optimizer.python}(${values.join(", ")})`;
+  const window = windowOf(state);
+  const lines = ["import rotsim"];
+  const schedule = scheduleCall(state);
+  const bursts = state.departure === "bursts";
+  if (bursts) lines.push("import numpy as np");
+  if (schedule) lines.push("from rotsim.schedules import named");
+  lines.push("");
+  lines.push(`optimizer = ${turns(state, optimizer) ? `rotsim.Rotational(${made})` : made}`);
+  if (bursts) {
+    lines.push(`series = np.where(np.arange(${state.steps}) % ${BURST.every} < ${BURST.long}, ${law.burst}, 1.0)`);
+  }
+  lines.push(`gradient = rotsim.${gradientCall(state, law)}`);
+  if (schedule) lines.push(`schedule = ${schedule}`);
+  const rates = schedule ? ", lr_schedule=schedule" : "";
+  lines.push(
+    "walk = rotsim.simulate(",
+    `    optimizer, dim=${dim}, neurons=${state.neurons}, steps=${state.steps}, gradient=gradient, seed=${state.seed},`,
+    `    initial_norm=${state.norm}${rates}, record_every=${window}, dtype="float64", engine="numba",`,
+    ")",
+    "course = rotsim.predict(",
+    `    optimizer, dim=${dim}, steps=${state.steps}, gradient=rotsim.ScaleInvariant(${law.scale}),`,
+    `    initial_norm=${state.norm}${rates}, record_every=${window},`,
+    ")",
+    "print(rotsim.compare(walk, course).table())",
+  );
+  return `${lines.join("\n")}\n`;
+}
+
+function scheduleCall(state) {
+  if (state.schedule === "constant" && state.warmup === 0) return "";
+  return `named("${state.schedule}", ${state.steps}, ${warmupSteps(state)}, ${state.final})`;
+}
+
+function gradientCall(state, law) {
+  if (!state.departure) return `ScaleInvariant(${law.scale})`;
+  const { field, spec } = DEPARTURES[state.departure];
+  return `${spec}(${state.departure === "bursts" ? "series" : `${field}=${law[field]}`}, scale=${law.scale})`;
+}
+
+function pythonValue(value) {
+  return Array.isArray(value) ? `(${value.join(", ")})` : String(value);
+}
+
+function warmupSteps(state) {
+  return Math.min(Math.round(state.warmup * state.steps), state.steps - 1);
+}
+
+function windowOf(state) {
+  return Math.max(1, Math.round(state.steps / 250));
+}

@@ -1,0 +1,174 @@
+"""`rotsim explore`: the file that it writes, what its settings mean, and a new optimizer on the page."""
+
+import html.parser
+import re
+
+import numpy as np
+import pytest
+
+from rotsim.cli import exploring, main
+from rotsim.page.assemble import page
+from tests.javascript import answer, needs_node
+
+
+class Outside(html.parser.HTMLParser):
+    """References to anything but the file itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name in ("src", "href", "action") and value not in ("data:,", None):
+                self.found.append((tag, name, value))
+
+
+def outside(text):
+    reader = Outside()
+    reader.feed(text)
+    return reader.found
+
+
+def test_it_is_one_file_that_refers_to_nothing_outside():
+    text = page()
+    assert outside(text) == [] and "{{" not in text.replace("${{", "")
+    assert not re.search(r"\b(fetch|XMLHttpRequest|importScripts|import)\s*\(|@import|url\((?!#)", text)
+    assert outside(text.replace("<title>", '<script src="https://example.org/a.js"></script><title>')) != []
+
+
+def test_explore_writes_it_and_opens_it_where_there_is_a_display(tmp_path, monkeypatch, capsys):
+    opened = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(exploring.sys, "platform", "linux")
+    assert main(["explore", "--output", "lecture.html"]) == 0
+    assert (tmp_path / "lecture.html").read_text(encoding="utf-8") == page() and opened == []
+    assert main(["explore"]) == 0 and opened == []
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert main(["explore"]) == 0
+    assert opened == [(tmp_path / exploring.DEFAULT_NAME).as_uri()]
+    assert main(["explore", "--output", "no/such/folder.html"]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+CHANGED = """() => {
+  const state = freshState();
+  state.settings.adamw.betas[0] = 0.95;
+  state.settings.lion.lr = 0.003;
+  Object.assign(state, { linked: false, dim: 32, schedule: "cosine", warmup: 0.1, departure: "memory", amount: 0.7 });
+  return state;
+}"""
+
+
+@needs_node
+def test_a_link_holds_a_view_and_nonsense_in_it_is_left_out():
+    function = f"""() => {{
+      const state = ({CHANGED})();
+      const strange = "#dim=2.5&neurons=-3&seed=x&schedule=never&adamw=lr:7,betas.0:2,nothing:1&speed=99&focus=no";
+      const nonsense = fromHash(strange);
+      const unstable = fromHash("#adamw=lr:1,weight_decay:10").settings.adamw;
+      const plain = freshState();
+      return {{ state, again: fromHash(toHash(state)), hash: toHash(plain), plain, nonsense, unstable }};
+    }}"""
+    found = answer(function, None)
+    assert found["again"] == found["state"] and found["hash"] == ""
+    assert found["nonsense"] == found["plain"]
+    assert found["unstable"]["lr"] * found["unstable"]["weight_decay"] < 1
+
+
+@needs_node
+def test_sliders_go_there_and_back():
+    function = """() => {
+      const ranges = [...Object.values(COMMON), ...OPTIMIZERS.flatMap(hyperparameters)];
+      return ranges.map((range) => [0, 0.25, 0.5, 1].map((place) => {
+        const value = fromSlider(range, place);
+        return [value >= range.low && value <= range.high * (1 + 1e-9), toSlider(range, value) - place];
+      }));
+    }"""
+    for one in answer(function, None):
+        for inside, shift in one:
+            assert inside and abs(shift) < 0.03
+
+
+LAB = """({change, steps}) => {
+  const state = freshState();
+  Object.assign(state, { steps: 600, neurons: 16, dim: 32 }, change);
+  const lab = new Lab(state, (question, answer) => answer(answerQuestion(question)));
+  for (let step = 0; step < (steps ?? 600); step += 1) lab.advance();
+  const python = OPTIMIZERS.map((optimizer) => pythonCall({ ...state, focus: optimizer.name }));
+  const curves = (of) => Object.fromEntries(Object.entries(of).map(([name, values]) => [name, [...values]]));
+  const runs = lab.runs.map((run) => ({
+    name: run.optimizer.name, measured: curves(run.measured), predicted: curves(run.predicted),
+    agreement: lab.agreement(run, "rotation"),
+  }));
+  return { python, runs };
+}"""
+VIEWS = {
+    "plain": {},
+    "memory, cosine": {"departure": "memory", "amount": 0.5, "schedule": "cosine", "warmup": 0.1},
+    "bursts": {"departure": "bursts", "amount": 5, "seed": 3},
+    "mean, small": {"departure": "mean", "amount": 0.2, "smallDim": True},
+    "radial": {"departure": "radial", "amount": 0.05},
+    "rotational": {"rotational": True},
+    "no decay": {"noDecay": True},
+}
+
+
+@needs_node
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_python_call_gives_what_the_page_shows(view):
+    """Walk and course of every optimizer, run as a reader would run them."""
+    found = answer(LAB, {"change": VIEWS[view]})
+    for call, run in zip(found["python"], found["runs"], strict=True):
+        scope = {}
+        exec(call.replace("print(rotsim.compare(walk, course).table())\n", "").replace('"numba"', '"numpy"'), scope)
+        walk, course = scope["walk"], scope["course"]
+        for ours, theirs in (("norm", "norm"), ("rotation", "rotation"), ("update", "update_rms")):
+            measured = np.sqrt((walk[theirs].values ** 2).mean(axis=0))
+            assert run["measured"][ours] == pytest.approx(measured.tolist(), rel=1e-5), run["name"]
+            if not VIEWS[view].get("rotational"):
+                assert run["predicted"][ours] == pytest.approx(course[theirs].values[0].tolist(), rel=1e-6), run["name"]
+
+
+@needs_node
+def test_the_table_tells_agreement_from_departure():
+    plain = answer(LAB, {"change": {"steps": 2000, "norm": 1}, "steps": 2000})
+    for run in plain["runs"]:
+        one = run["agreement"]
+        assert abs(one["error"]) < 5 * one["standardError"] + 2 / 32, run["name"]
+    pulled = answer(LAB, {"change": {"steps": 2000, "norm": 1, "departure": "radial", "amount": 0.5}, "steps": 2000})
+    for run in pulled["runs"]:
+        assert run["agreement"]["error"] > 0.3, run["name"]
+
+
+@needs_node
+def test_a_change_of_rates_goes_on_and_one_of_scale_starts_from_the_weights_as_they_are():
+    function = """() => {
+      const state = freshState();
+      Object.assign(state, { steps: 1000, neurons: 16, dim: 32, norm: 1 });
+      const lab = new Lab(state, (question, answer) => answer(answerQuestion(question)));
+      for (let step = 0; step < 401; step += 1) lab.advance();
+      const before = lab.runs.map((run) => [...run.predicted.norm]);
+      for (const optimizer of OPTIMIZERS) state.settings[optimizer.name].weight_decay = 0.5;
+      lab.setRates();
+      const rates = lab.runs.map((run) => [...run.predicted.norm]);
+      state.scale = 10;
+      lab.restart();
+      const norms = lab.runs.map((run) => lab.normNow(run));
+      while (!lab.finished) lab.advance();
+      const [after, measured] = ["predicted", "measured"].map((of) => lab.runs.map((run) => [...run[of].norm]));
+      return { before, rates, norms, after, measured, starts: lab.runs.map((run) => run.start) };
+    }"""
+    found = answer(function, None)
+    place = found["starts"][0]
+    assert place == 101  # windows of 4 steps: the one under way is walked to its end
+    for before, rates, norm, after, measured in zip(
+        found["before"], found["rates"], found["norms"], found["after"], found["measured"], strict=True
+    ):
+        assert rates[:100] == pytest.approx(before[:100], rel=1e-4) and rates[-1] < 0.9 * before[-1]
+        assert after[:place] == rates[:place] and after[place] == pytest.approx(norm, rel=0.05)
+        assert measured[-1] == pytest.approx(after[-1], rel=0.05)
+        assert measured[-1] != pytest.approx(before[-1], rel=0.1)  # negative control
