@@ -16,12 +16,15 @@ from rotsim.compiled import kernel_part
 from rotsim.errors import InvalidInput
 from rotsim.optimizers import OPTIMIZERS
 from rotsim.optimizers.base import Optimizer
+from rotsim.page.numerics import script
 from rotsim.theory.base import Theory, theory_for
 from rotsim.theory.record import record_step
 from rotsim.theory.schedules import cosine
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import decoupled, exponential_average, fallen
 from tests import chance
+from tests.javascript import answer, needs_node
+from tests.test_page_numbers import COURSE, close, rates, walked
 
 
 @kernel_part()
@@ -60,7 +63,8 @@ class SGDWTheory(Theory[SGDW]):
     def advance(self, dim, law, course):
         w2, lr, weight_decay, window, records = course
         overlap, m2, beta = 0.0, 0.0, self.spec.momentum
-        for t, (eta, decay) in enumerate(zip(lr, lr * weight_decay, strict=True)):
+        for t in range(len(lr)):
+            eta, decay = lr[t], lr[t] * weight_decay[t]
             across = beta * overlap  # E[w_{t-1}·m_t]
             m2 = beta**2 * m2 + (1 - beta) ** 2 * law.scale_squared * w2**law.homogeneity
             overlap = (1 - decay) * across - eta * m2
@@ -127,6 +131,18 @@ def test_what_its_theory_leaves_out_is_refused_in_one_line():
         with pytest.raises(InvalidInput) as error:
             refused()
         assert "\n" not in str(error.value)
+
+
+@needs_node
+def test_it_is_on_the_page_of_rotsim_explore():
+    core = script()  # with it in the registry
+    assert close(*walked(SPEC, core=core))
+    given = {
+        "dim": DIM, "steps": 400, "norm": 2.0, "spec": SPEC.to_dict(), "scale": 1.0, "rotational": False,
+        "rates": rates(400).tolist(), "window": 50,
+    }  # fmt: skip
+    course = rotsim.predict(SPEC, DIM, steps=400, initial_norm=2.0, lr_schedule=rates(400), record_every=50)
+    assert answer(COURSE, given, core)["rotation"] == pytest.approx(course["rotation"].values[0].tolist(), rel=1e-8)
 
 
 @pytest.mark.parametrize(

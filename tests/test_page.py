@@ -8,6 +8,7 @@ import pytest
 
 from rotsim.cli import exploring, main
 from rotsim.page.assemble import page
+from rotsim.page.numerics import text
 from tests.javascript import answer, needs_node
 
 
@@ -31,10 +32,10 @@ def outside(text):
 
 
 def test_it_is_one_file_that_refers_to_nothing_outside():
-    text = page()
-    assert outside(text) == [] and "{{" not in text.replace("${{", "")
-    assert not re.search(r"\b(fetch|XMLHttpRequest|importScripts|import)\s*\(|@import|url\((?!#)", text)
-    assert outside(text.replace("<title>", '<script src="https://example.org/a.js"></script><title>')) != []
+    written = page()
+    assert outside(written) == [] and "{{" not in written.replace("${{", "")
+    assert not re.search(r"\b(fetch|XMLHttpRequest|importScripts|import)\s*\(|@import|url\((?!#)", written)
+    assert outside(written.replace("<title>", '<script src="https://example.org/a.js"></script><title>')) != []
 
 
 def test_explore_writes_it_and_opens_it_where_there_is_a_display(tmp_path, monkeypatch, capsys):
@@ -52,6 +53,30 @@ def test_explore_writes_it_and_opens_it_where_there_is_a_display(tmp_path, monke
     assert opened == [(tmp_path / exploring.DEFAULT_NAME).as_uri()]
     assert main(["explore", "--output", "no/such/folder.html"]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def luminance(color):
+    """Of `#rrggbb`, as the contrast of WCAG 2 defines it."""
+    parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_words_and_lines_stand_out_from_the_paper_in_light_and_dark():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    themes = re.findall(r":root[^{]*\{([^}]*)\}", text("style.css"))
+    assert len(themes) == 2
+    for theme in themes:
+        colors = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", theme))
+        for paper in (colors["paper"], colors["wash"]):
+            for name in ("ink", "faint", "growth", "decay", "one", "two", "three", "four", "five", "six", "seven"):
+                assert contrast(colors[name], paper) > 4.5, (name, paper)
+        assert contrast(colors["on-strong"], colors["strong"]) > 4.5
 
 
 CHANGED = """() => {
