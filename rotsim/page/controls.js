@@ -15,6 +15,7 @@ function slider(range, value, set) {
   Object.assign(input, { type: "range", min: 0, max: 1, step: "any", value: toSlider(range, value) });
   named += 1;
   input.id = `slider-${named}`;
+  label.htmlFor = input.id; // an output could be labelled too
   output.htmlFor = input.id;
   const say = (now) => {
     output.textContent = shortNumber(now);
