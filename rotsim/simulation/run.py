@@ -109,7 +109,7 @@ def simulate(
     -------
     Dataset
         ``norm``, ``rotation`` (radians) and ``update_rms`` with dims (neuron, step): RMS over each
-        window; see `rotsim.dataset`.
+        window; see `rotsim.schema`.
 
     Raises
     ------
