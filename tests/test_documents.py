@@ -6,7 +6,7 @@ from tests import documents, prose
 from tests.documents import Block
 
 PAGES = {str(path.relative_to(documents.ROOT)): path for path in documents.PAGES}
-PROSE = {**PAGES, "CONTRIBUTING.md": documents.ROOT / "CONTRIBUTING.md"}
+PROSE = {**PAGES, **{name: documents.ROOT / name for name in ("CONTRIBUTING.md", "experiments/README.md")}}
 
 
 def text(name):
