@@ -28,8 +28,8 @@ class Rotated(torch.optim.Optimizer):
     inner : torch.optim.Optimizer
         Its parameter groups are this optimizer's: a scheduler on either drives both.
     rotation : float, Optimizer spec or callable
-        Angle per step in radians ≥ 0; or a spec such as ``rotsim.AdamW(lr=1e-3, weight_decay=0.1)``, for its
-        leading-order rotation (SGDM, AdamW, Lion: not Adam+L2, whose rotation depends on the gradient); or
+        Angle per step in radians ≥ 0. Or a spec such as ``rotsim.AdamW(lr=1e-3, weight_decay=0.1)``, for its
+        leading-order rotation (SGDM, AdamW, Lion: not Adam+L2, whose rotation depends on the gradient). Or
         ``f(group) -> float``, called at every step, to follow a schedule. A number and a spec do not follow one.
     per_neuron, zero_mean, update_norm_decay
         As in `rotsim.measure.RotationalAdamW`, for all groups.
@@ -43,11 +43,11 @@ class Rotated(torch.optim.Optimizer):
 
     Notes
     -----
-    Rotated are parameters with at least two dimensions in groups with ``weight_decay`` > 0; the inner
+    Rotated are parameters with at least two dimensions in groups with ``weight_decay`` > 0. The inner
     optimizer alone moves the others. The update is the difference of the weights before and after the inner
-    step, divided by lr so that schedules do not disturb its running norm: weights are copied once per
-    step, into memory that is kept for it, and where ``lr`` is below 1e-6 of the weights' size float32
-    differences lose digits (the Rotational... classes do not).
+    step. It is divided by lr, so that schedules do not disturb its running norm. Weights are copied once per
+    step, into memory that is kept for it. Where ``lr`` is below 1e-6 of the weights' size, float32
+    differences lose digits, unlike with `RotationalAdamW` and its siblings.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """`rotate_` on CPU, compiled: one call for all weights of a group, one pass over memory, optimizer's averages included.
 
 PyTorch would take a pass over memory for every operation and some microseconds for every call. Here a row stays in
-the cache from its update to its turn, and weights are found by address, which costs a network of small layers
+the cache from its update to its turn. Weights are found by address, which costs a network of small layers
 nothing per layer.
 """
 

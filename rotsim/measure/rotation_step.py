@@ -1,7 +1,7 @@
 """Turning weight vectors by a set angle: the step that all rotational optimizers share.
 
 Only the part of an update that is orthogonal to the weights turns them; the radial part is what weight
-decay balances in ordinary training. Here the norm is fixed by hand, the radial part is dropped, and the
+decay balances in ordinary training. Here the norm is fixed by hand and the radial part is dropped. The
 orthogonal part is scaled so that its RMS turns the weights by the angle of equilibrium
 (Kosson, Messmer, Jaggi 2024, section 5).
 """
@@ -63,14 +63,14 @@ def rotate_(
 
     Notes
     -----
-    This is the form for GPUs and for what `rotation_kernel.fits` refuses (half precision, odd memory): vectors of
-    equal length on one device are stacked, so that a network costs a dozen operations on weights and updates for each
+    This is the form for GPUs and for what `rotation_kernel.fits` refuses (half precision, odd memory). Vectors of
+    equal length on one device are stacked. A network then costs a dozen operations on weights and updates for each
     length, and one set of operations on numbers per vector. Arithmetic is in float32 (float64 for float64 weights)
-    whatever the weights' type. The RMS of θ_t over time is θ where ‖u⊥‖ is steady; s contains the latest update, so
-    where ‖u⊥‖² varies by 80 % about its mean (few coordinates dominate) it is about 2 % less, and where the update's
-    average still fills up s lags behind. The norm is measured anew at every step, so rounding does not accumulate. A
-    vector of zeros among others (a padding row) stays where it is; so does one whose update is zero, or parallel to the
-    weights but for rounding.
+    whatever the weights' type. The RMS of θ_t over time is θ where ‖u⊥‖ is steady. s contains the latest update. So
+    it is about 2 % less where ‖u⊥‖² varies by 80 % about its mean, as where few coordinates dominate. s lags behind
+    where the update's average still fills up. The norm is measured anew at every step, so rounding does not accumulate.
+    A vector of zeros among others (a padding row) stays where it is. So does one whose update is zero, or parallel to
+    the weights but for rounding.
     """
     alike: dict[Any, list[int]] = {}  # on one device, of one type and age: one bias correction serves all
     for index, (parameter, state) in enumerate(zip(parameters, states, strict=True)):

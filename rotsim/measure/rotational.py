@@ -145,7 +145,7 @@ class _Rotational(CheckedOptimizer):
 class RotationalAdamW(_Rotational):
     r"""AdamW whose weight vectors turn by the equilibrium angle at constant norm, without the norm's transient.
 
-    The update direction is AdamW's; the angle is √(2ηλ(1-β1)/(1+β1)) in RMS, with the learning rate in
+    The update direction is AdamW's. The angle is √(2ηλ(1-β1)/(1+β1)) in RMS, with the learning rate in
     force (Kosson, Messmer, Jaggi 2024, table 1 and section 5; `rotsim.measure.rotation_step.rotate_`).
 
     Parameters
@@ -177,8 +177,8 @@ class RotationalAdamW(_Rotational):
     The running mean of the update's length follows while the moments fill: on white noise the first 40 steps turn
     at 0.79 of the angle, for β1 = 0.9 (`derivations.rotational.filling_average`).
 
-    Rotated are parameters with at least two dimensions in groups with ``weight_decay`` > 0 whose vectors
-    are longer than 1 (2 with `zero_mean`); all others take the plain optimizer's step. Norms stay at
+    Rotated are parameters with at least two dimensions in groups with ``weight_decay`` > 0. Their vectors
+    must be longer than 1 (2 with `zero_mean`). All others take the plain optimizer's step. Norms stay at
     their initial value: give each layer a normalisation or a learnable gain, or the network cannot choose
     its scales.
 
@@ -260,7 +260,7 @@ class RotationalAdamW(_Rotational):
 class RotationalSGDM(_Rotational):
     r"""SGD with momentum whose weight vectors turn by the equilibrium angle at constant norm.
 
-    The update direction is the momentum m = α m + g; the angle is √(2ηλ/(1+α)) in RMS, with the learning
+    The update direction is the momentum m = α m + g. The angle is √(2ηλ/(1+α)) in RMS, with the learning
     rate in force (Kosson, Messmer, Jaggi 2024, table 1 and section 5).
 
     Parameters
@@ -351,7 +351,7 @@ class RotationalSGDM(_Rotational):
 class RotationalLion(_Rotational):
     r"""Lion whose weight vectors turn by the equilibrium angle at constant norm, from the first step on.
 
-    The update direction is sign(β1 m + (1-β1) g); the angle is
+    The update direction is sign(β1 m + (1-β1) g). The angle is
     √(πηλ((1-β1)² + β1²(1-β2)/(1+β2))) in RMS, with the learning rate in force
     (Kosson, Messmer, Jaggi 2024, table 1 and section 5).
 

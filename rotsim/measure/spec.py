@@ -40,8 +40,8 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
     ----------
     optimizer : torch.optim.Optimizer
         ``AdamW``, ``Adam`` (`rotsim.AdamL2`, or `rotsim.AdamW` with ``decoupled_weight_decay``),
-        ``SGD`` without Nesterov momentum and dampening, `rotsim.measure.Lion`, or a rotational variant (in a group
-        without weight decay, where it does not rotate, the optimizer it is a variant of).
+        ``SGD`` without Nesterov momentum and dampening, `rotsim.measure.Lion`, or a rotational variant. In a group
+        without weight decay, where that does not rotate, it is the optimizer that it is a variant of.
     group : int
         Index into ``optimizer.param_groups``, as in a list.
     **override : float

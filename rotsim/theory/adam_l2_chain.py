@@ -1,8 +1,8 @@
 r"""Adam with a pull towards the origin inside its gradient, exactly: the moments of one coordinate's Markov chain.
 
-With x = λw/σ, m and v in units of the white noise's deviation σ, a coordinate is a chain of its own that depends
-on h = ηλ/σ and the betas alone (derivations.adam_l2, from `dimensionless_chain` on). The pull λ is the decay of
-Adam+L2, where a = 1, or a radial part of the gradient beside the decay a = 1 - ηλ of AdamW, of either sign:
+Take x = λw/σ, and m and v in units of the white noise's deviation σ. A coordinate is then a chain of its own that
+depends on h = ηλ/σ and the betas alone (derivations.adam_l2, from `dimensionless_chain` on). The pull λ is the decay of
+Adam+L2, where a = 1. Or it is a radial part of the gradient, of either sign, beside the decay a = 1 - ηλ of AdamW:
 
 .. math::
     y = z + x, \quad m' = β_1 m + (1-β_1)\, y, \quad v' = β_2 v + (1-β_2)\, y^2, \quad
@@ -11,11 +11,11 @@ Adam+L2, where a = 1, or a radial part of the gradient beside the decay a = 1 - 
 
 Steps of the argument:
 
-1. x is nearly normal. With s² near E x², x enters through y only, whose density given x is that of
+1. x is nearly normal, and enters through y only. With s² near E x², the density of y given x is that of
    N(0, 1 + s²) times the Mehler series Σ_k ρ^k/k! He_k(x/s) He_k(y/√(1+s²)), ρ² = s²/(1+s²).
 2. He_n(x'/s) = Σ_i C(n,i) (-h m'/(s(√v' + ε/σ)))^i He_{n-i}(ax/s), the last a sum of lower He_l(x/s), and m' is
-   linear in m and y. So the expectation, one step ahead, of He_n(x/s) m^b f(v) is a sum of He_l(x/s) m^j times
-   integrals over y that contain v' alone,
+   linear in m and y. So the expectation, one step ahead, of He_n(x/s) m^b f(v) is a sum. Its terms are He_l(x/s) m^j
+   times integrals over y that contain v' alone,
 
    .. math:: (K_{kni} f)(v) = E\left[He_k(y)\, y^n\, (\sqrt{v'} + ε/σ)^{-i} f(v')\right], \qquad y \sim N(0, 1),
 
@@ -77,7 +77,7 @@ def steady(h: float, beta1: float, beta2: float, kept: float = 1.0, eps: float =
     -------
     SteadyState
         ``norm_squared`` is E x² = λ² E w²/σ²; ``model_error`` an estimate of the larger error of √E x² and √(1 - ρ).
-        That for constant v, with an infinite error, where even the lowest degree gives no positive variance; an
+        That for constant v, with an infinite error, where even the lowest degree gives no positive variance. An
         infinite ``norm_squared`` where growth and loss do not balance.
 
     Notes
@@ -284,8 +284,8 @@ def _solve(
 def fallen(h: float, beta1: float, beta2: float, lag: int, eps: float = 0.0) -> float:
     """1 - ρ_lag, ρ being the stationary correlation of x with itself `lag` steps later; parameters as in `steady`.
 
-    x_0 - E[x_lag | state] is the sum of the expected updates in between, odd functions of (x, m), each a step further
-    ahead than the one before. Nothing near one is subtracted.
+    x_0 - E[x_lag | state] is the sum of the expected updates in between. These are odd functions of (x, m), each a step
+    further ahead than the one before. Nothing near one is subtracted.
 
     Returns
     -------

@@ -1,14 +1,14 @@
 r"""Steps to equilibrium: counted in the predicted course, or, where that is too long to follow, in faster ones.
 
-A course is followed for up to `MAX_COURSE_STEPS` steps. Rates so small that it is not settled by then leave everything
-but ‖w‖ at rest beside it, and ‖w‖ knows the rates only as their product with the step number. So lr and weight decay
-√k times as large lead to the same equilibrium in about 1/k of the steps:
+A course is followed for up to `MAX_COURSE_STEPS` steps. Where rates are so small that it is not settled by then,
+everything but ‖w‖ is at rest beside it. ‖w‖ knows the rates only as their product with the step number. So lr and
+weight decay √k times as large lead to the same equilibrium in about 1/k of the steps:
 
 .. math::
     n(k) = \frac{a}{k} + b + c\,k + \dots
 
 Here a are the steps without any memory, b what memories (momentum, v) add, and c their square over a. Counts at k, 2k
-and 4k, from the norm at which the followed part ends, give all three, and a + b + c the count at k = 1. By how much c
+and 4k, from the norm at which the followed part ends, give all three. The count at k = 1 is a + b + c. By how much c
 moves it is taken for the error of the answer.
 """
 
@@ -61,7 +61,7 @@ def steps_to_equilibrium(
     Raises
     ------
     InvalidInput, NoEquilibrium
-        If an argument is out of range, ``weight_decay`` is 0, or a course of 500 000 steps neither settles nor
+        If an argument is out of range or ``weight_decay`` is 0. If a course of 500 000 steps neither settles nor
         can be extrapolated, as where moments remember as many steps.
 
     Notes

@@ -1,8 +1,8 @@
 r"""Lion under gradients whose scale changes from step to step in a known way: bursts.
 
-Given the scales s_t, common to the coordinates of a neuron, c_t and m_t stay Gaussian with variances that follow from
-them, and the arcsine law holds with these. A burst fills the momentum with one gradient: the signs of the next steps
-are alike, the norm grows and the rotation falls. Correlations multiply along m (`derivations.transient`,
+The scales s_t are common to the coordinates of a neuron. Given them, c_t and m_t stay Gaussian with variances that
+follow from them, and the arcsine law holds with these. A burst fills the momentum with one gradient: the signs of the
+next steps are alike, the norm grows and the rotation falls. Correlations multiply along m (`derivations.transient`,
 signs_that_change), so that the discounted sum over lags is a recursion for every power of the arcsine:
 
 .. math::

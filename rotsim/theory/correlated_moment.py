@@ -1,15 +1,15 @@
 r"""Adam's update under AR(1) gradients, or gradients with a mean, v left random: its autocovariance and its answers.
 
 `second_moment` does this for independent gradients by a product over them. With a memory, z_t = φ z_{t-1} + noise,
-there is no product, but under a weight e^(-sv) all remains jointly Gaussian, and its covariances follow from the step
+there is no product. Under a weight e^(-sv), however, all remains jointly Gaussian. Its covariances follow from the step
 before, at β2 s (derivations.correlated_adam):
 
 .. math::
     K_k = E\left[\frac{m_t\, m_{t+k}}{\sqrt{v_t v_{t+k}}}\right]
         = \frac1\pi \iint \frac{ds\,dr}{\sqrt{s r}}\; E\left[m_t\, m_{t+k}\; e^{-s v_t - r v_{t+k}}\right]
 
-1. A table over s of E e^(-sv) and the moments of (z, m) under it, from one chain of steps s → s/β2, or from several
-   that start apart where β2 is small.
+1. A table over s of E e^(-sv) and the moments of (z, m) under it. It comes from one chain of steps s → s/β2, or from
+   several that start apart where β2 is small.
 2. For each s on the grid of `damped` and all ζ on it at once: from the table at s + ζ, k more steps under ζ → ζ/β2
    carry the covariances with m_t along. The sums over ζ and then over s are those of `damped`.
 3. The means of z and m for a shift of all gradients, and for one that grows with age, follow in the same chain. A

@@ -1,8 +1,8 @@
 r"""Adam's noise and a radial pull through one fluctuating preconditioner, to first order in the pull.
 
 The update is split by linear response. The noise g alone gives u = m/√v the autocovariance
-K_k = Σ_n p_n μ_n^k of `rotsim.theory.second_moment`; the decay term λw, small beside g and slow,
-shifts it in proportion, after a memory β that is the momentum's but for the pull of each gradient
+K_k = Σ_n p_n μ_n^k of `rotsim.theory.second_moment`. The decay term λw, small beside g and slow,
+shifts it in proportion, after a memory β. That is the momentum's, but for the pull of each gradient
 on its own v:
 
 .. math::
@@ -24,7 +24,7 @@ and two linear equations for W = E‖w‖² and δ = W - E[w·r]:
     \frac{1-a^2}{\eta} W + 2a(A + \ell(W - \beta\delta)) = \eta(K_0 + 2\ell B + \ell^2 Q), \qquad
     Q = E\|r\|^2 = W - \frac{2\beta}{1+\beta}\delta.
 
-Exact for ηℓ → 0 at any β2 and for β2 → 1 at any ηℓ; neglected is a product of the two, and
+Exact for ηℓ → 0 at any β2 and for β2 → 1 at any ηℓ. A product of the two is neglected, and
 (λw)² beside g² other than in the mean of v. It serves what the exact chain of `adam_l2_chain` cannot: decoupled decay
 beside a pull, and angles over many steps.
 """

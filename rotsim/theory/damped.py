@@ -56,9 +56,9 @@ def tables() -> Tables:
     -------
     Tables
         ``root`` and ``plain``, shape (POINTS + 2·SIDE,), are the convolutions with and without 1/√(x-ζ). The others
-        act on the cubic through ζ = 0 and three points: ``ghosts``, shape (GHOSTS, 4), gives F left of ζ_1,
-        ``entering``, shape (4,), a new first point, ``root_tail`` and ``plain_tail``, shape (4,), what the sums leave
-        out between 0 and ζ_1.
+        act on the cubic through ζ = 0 and three points. ``ghosts``, shape (GHOSTS, 4), gives F left of ζ_1.
+        ``entering``, shape (4,), gives a new first point. ``root_tail`` and ``plain_tail``, shape (4,), give what the
+        sums leave out between 0 and ζ_1.
     """
     below = np.exp(-SPACING * np.arange(1, 400))  # points left of ζ_1, in units of it
     cubic = _lagrange(np.exp(SPACING * (np.array(_THREE) - 1)), below, zero=True)

@@ -2,16 +2,16 @@
 
 Each departure is reduced to a walk that is solved already (derivations.signal, .autocorrelated, .radial):
 
-* a radial part is decay that passes through the momentum, under Adam without any other approximation;
-* a mean adds a fixed part to the weights, about which noise walks. Where scale invariance projects the mean, the
-  weights turn towards it, up to a cosine that one equation fixes, and the rest of them feels a radial part;
-* bursts leave the rotation of averaging optimizers alone too; Lion's is `rotsim.theory.bursts`;
-* a memory is `rotsim.theory.memory`: it changes every norm, Lion's rotation through one number, that of Adam+L2
-  through its norm, and that of AdamW, by a few per cent at small β2, through the spread of v.
+- A radial part is decay that passes through the momentum, under Adam without any other approximation.
+- A mean adds a fixed part to the weights, about which noise walks. Where scale invariance projects the mean, the
+  weights turn towards it, up to a cosine that one equation fixes. The rest of them feels a radial part.
+- Bursts leave the rotation of averaging optimizers alone too. Lion's is `rotsim.theory.bursts`.
+- A memory is `rotsim.theory.memory`. It changes every norm, Lion's rotation through one number, and that of Adam+L2
+  through its norm. That of AdamW it changes by a few per cent at small β2, through the spread of v.
 
-In 60 random settings of each optimizer and kind, norm, rotation and update are at most 0.3 % off beyond 3 standard
-errors under AdamW, Adam+L2 and SGDM, 2.2 % under Lion, and no error is more than 1.02 of the declared one:
-experiments/results/departures.md, which `python -m experiments.departures` writes.
+In 60 random settings of each optimizer and kind, norm, rotation and update were held to walks. Beyond 3 standard errors
+they are at most 0.3 % off under AdamW, Adam+L2 and SGDM, and 2.2 % under Lion. No error is more than 1.02 of the
+declared one. That is experiments/results/departures.md, which `python -m experiments.departures` writes.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Departing(Theory[Spec]):
     def walk(self, noise: float, mean: float, decayed: float, radial: float) -> SteadyState:
         """One coordinate under noise and a radial part: E w², 1 - ρ, and the decay in units of a lasting gradient.
 
-        `noise` is the variance of a coordinate of the gradient, `mean` the mean square of what `left_of_mean` leaves,
-        `decayed` that of λw and the radial part.
+        `noise` is the variance of a coordinate of the gradient. `mean` is the mean square of what `left_of_mean`
+        leaves, and `decayed` that of λw and the radial part.
         """
         raise NotImplementedError
 

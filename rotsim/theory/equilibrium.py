@@ -61,8 +61,8 @@ def equilibrium(
     dim : int
         Fan-in C >= 2 of the neuron (>= 3 for isotropic noise).
     gradient : Gradient
-        ScaleInvariant (default, the paper's setting) or Isotropic; or one of Signal, Autocorrelated, Radial and, for
-        Lion, Bursts (averaged over the second half of its series), reduced to those (`rotsim.theory.departures`).
+        ScaleInvariant (default, the paper's setting) or Isotropic. Or one of Signal, Autocorrelated and Radial, reduced
+        to those (`rotsim.theory.departures`). For Lion also Bursts, averaged over the second half of its series.
     method : {"exact", "leading"}
         "exact": finite-step second moments of the random walk. "leading": the paper's formulas,
         the limit of lr·weight_decay → 0 (Kosson, Messmer, Jaggi 2024, table 1).

@@ -6,7 +6,7 @@ normalisation layer a neuron's own weights shape its gradient (`derivations.fini
 * A gradient's variance along coordinate i is 1 - ŵ_i². What a gradient moves w_i by is seen by the normalisation of
   later updates that still hold that gradient. So they overlap with w, and E‖w‖² grows by 2Q/C.
 * Gradients are orthogonal to the weights of their step, updates are not: they hold older gradients, and are no linear
-  function of them. ‖w‖² wavers by the share f of what it does under isotropic noise, 2/C, and what that does to the
+  function of them. ‖w‖² wavers by the share f of what it does under isotropic noise, 2/C. What that does to the
   gradient comes back through the averages. One step has the share ν of its power, u being no linear function.
 * Under Adam+L2 a long weight has a small v, if v forgets before the weight moves: decay is stronger by 1/C.
 

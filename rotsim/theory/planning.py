@@ -1,7 +1,7 @@
 """Inverse design: the hyperparameters that give a wanted rotation, norm or time scale.
 
-For every optimizer the product lr·weight_decay sets rotation and time scale together, and momentum the
-relation between the two (rotation² · relaxation is a function of momentum alone, to leading order); the
+For every optimizer the product lr·weight_decay sets rotation and time scale together. Momentum sets the
+relation between the two: rotation² · relaxation is a function of momentum alone, to leading order. The
 ratio lr/weight_decay sets the norm. So three of rotation, relaxation_steps, norm and lr determine
 everything, and two determine lr and weight_decay at a given momentum.
 """
@@ -169,8 +169,9 @@ def transfer(
 ) -> Plan:
     """Change momentum, batch size or length of the training, and learn as much: the same angle turned, the same norm.
 
-    To leading order the rates change as `derivations.planning` says: with f = batch_factor / steps_factor both by √f
-    for AdamW and Lion (the square-root rule); lr by batch_factor at the same weight decay for SGDM (the linear rule).
+    To leading order the rates change as `derivations.planning` says, with f = batch_factor / steps_factor. For AdamW
+    and Lion both change by √f (the square-root rule). For SGDM lr changes by batch_factor at the same weight decay (the
+    linear rule).
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ _GAUSS = np.polynomial.legendre.leggauss(24)
 def arcsine_modes() -> tuple[np.ndarray, np.ndarray]:
     """Powers ν_n and factors a_n with asin(x) = Σ a_n x^(ν_n) on [0, 1], for sums in which each power is a mode.
 
-    The Taylor series needs ever more terms as x → 1, where a momentum still holds one large early gradient; but its
+    The Taylor series needs ever more terms as x → 1, where a momentum still holds one large early gradient. But its
     coefficients fall as n^(-3/2), a power law, which few geometrically spaced powers represent: within 2e-7 for
     x < 0.99, 3e-6 for x < 0.9999 and 3e-4 at 1.
     """
