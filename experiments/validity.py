@@ -240,8 +240,8 @@ def _document(axes: list[Axis], boundaries: dict[str, Any]) -> str:
 
 Written by `python -m experiments.validity`; the map is [validity.png](validity.png), the numbers are in validity.json.
 
-Each cell gives, for rotation / norm, the value at which the prediction is {ERROR_LIMIT:.0%} off for the first time when
-everything else is ideal, by simulation and beyond 2 standard errors. "never": not within the range looked at;
+Each cell gives, for rotation / norm, the value at which the prediction is {ERROR_LIMIT:.0%} off for the first time, by
+simulation and beyond 2 standard errors. Everything else is ideal. "never": not within the range looked at;
 "always": at its mildest end already; "n/a": the optimizer has no such thing.
 
 Rotation {ROTATION} rad a step and norm 1 in equilibrium, fan-in {DIM} (simple system: 32), PyTorch's momentum and
