@@ -147,10 +147,12 @@ const SENTENCES = {
     "Persistent mean: behind a normalisation the weights turn until the mean points along them, where it moves nothing." +
     " Norm and angle hardly change.",
   memory: (state) => {
-    const power = closed_forms.average_power_factor(state.settings[OPTIMIZERS[0].name].betas[0], state.amount);
+    const { label, name } = OPTIMIZERS.find((one) => one.name === state.focus);
+    const { betas, momentum } = state.settings[name];
+    const power = closed_forms.average_power_factor((betas ?? [momentum])[0], state.amount);
     return (
-      `Memory: steps that resemble each other add up. E‖m‖² of AdamW is ${power.toFixed(2)} times that of white noise,` +
-      " and its norm the root of that. Its angle stays: decay and growth balance as before."
+      `Memory: steps that resemble each other add up. The average of ${label} has ${power.toFixed(2)} times the square` +
+      " that white noise gives it, and norms grow. The angle of AdamW and SGDM stays: growth and decay balance as before."
     );
   },
   radial: () =>

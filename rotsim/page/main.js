@@ -106,26 +106,28 @@ class View {
       return figure;
     });
     element("planes").replaceChildren(...planes);
-    const panel = (figure, draw, words) => ({ figure, canvas: figure.querySelector("canvas"), draw, words });
+    const panel = (figure, draw, words, every) => ({ figure, canvas: figure.querySelector("canvas"), draw, words, every });
     this.panels = planes.map((figure, place) => {
       const name = this.shown[place].optimizer.name;
       const run = () => this.lab.runs.find((one) => one.optimizer.name === name);
-      return panel(figure, (pen, w, h) => drawPlane(pen, w, h, run(), this.look), () => `One step of ${run().optimizer.label}`);
+      return panel(figure, (pen, w, h) => drawPlane(pen, w, h, run(), this.look), () => `One step of ${run().optimizer.label}`, 2);
     });
     for (const name of ["norm", "rotation"]) {
       const draw = (pen, w, h) => drawCourse(pen, w, h, this.lab, this.shown, this.look, name);
-      this.panels.push(panel(element(name), draw, () => `${name} over steps, measured and predicted`));
+      this.panels.push(panel(element(name), draw, () => `${name} over steps, measured and predicted`, 2));
     }
     const balance = (pen, w, h) => drawBalance(pen, w, h, this.lab, this.focused, this.look);
-    this.panels.push(panel(element("balance"), balance, () => `growth and decay of ${this.focused.optimizer.label}`));
+    this.panels.push(panel(element("balance"), balance, () => `growth and decay of ${this.focused.optimizer.label}`, 4));
     const spread = (pen, w, h) => drawSpread(pen, w, h, this.lab, this.shown, this.look);
-    this.panels.push(panel(element("spread"), spread, () => "norm and angle of each neuron over the prediction"));
+    this.panels.push(panel(element("spread"), spread, () => "norm and angle of each neuron over the prediction", 8));
     element("balance").querySelector("span").textContent = this.focused.optimizer.label;
     this.stale = true;
   }
 
+  // While the walk runs, panels take turns: a frame has time for some, and the eye for no more.
   draw() {
-    for (const { canvas, draw, words } of this.panels) {
+    for (const [place, { canvas, draw, words, every }] of this.panels.entries()) {
+      if (this.running && !this.stale && (this.frames + place) % every !== 0) continue;
       const { clientWidth: width, clientHeight: height } = canvas;
       if (width < 40 || height < 40) continue;
       const dense = window.devicePixelRatio || 1;

@@ -146,7 +146,7 @@ function drawBalance(pen, width, height, lab, run, look) {
   }
   pen.inside(EDGE.left, 0, width - EDGE.left - EDGE.right, inside, () => {
     const met = crossing(predicted);
-    if (met >= 0) {
+    if (met >= 0 && !run.walker.rotational) {
       const at = [x((met + 0.5) * lab.window), y(predicted.growth[met])];
       pen.dot(...at, 5, 0, { fill: look.ink });
       const aside = at[0] > width - 120 ? "right" : "left";
@@ -201,8 +201,10 @@ function drawPlane(pen, width, height, run, look) {
   arrow(pen, origin, end, { stroke: color, width: 3.5 });
   arrow(pen, tip, shrunk, { stroke: look.decay, width: 3.5 });
   arrow(pen, shrunk, end, { stroke: look.growth, width: 3.5 });
-  pen.text(tip[0] - 7, (tip[1] + shrunk[1]) / 2 + 4, "decay", { fill: look.decay, align: "right" });
-  pen.text((shrunk[0] + end[0]) / 2, shrunk[1] + 15, "update", { fill: look.growth, align: "center" });
+  const fallen = shrunk[1] - tip[1];
+  if (fallen > 2) pen.text(tip[0] - 7, (tip[1] + shrunk[1]) / 2 + 4, "decay", { fill: look.decay, align: "right" });
+  const beside = fallen > 35 ? -7 : 15; // above the arrow where there is room
+  pen.text((shrunk[0] + end[0]) / 2 + 4, shrunk[1] + beside, "update", { fill: look.growth, align: "center" });
   pen.text(origin[0] - 7, origin[1] - 0.3 * length, "w", { fill: look.faint, align: "right", size: 14 });
   pen.text(width - 8, height - 6, `drawn × ${enlarged}`, { fill: look.faint, align: "right", size: 11 });
 }
@@ -264,7 +266,7 @@ function drawSpread(pen, width, height, lab, runs, look) {
     const x = (ratio) => left + half * (0.5 + (0.5 * Math.log(ratio)) / reach);
     pen.text(left + half / 2, 20, `${title} / predicted`, { fill: look.ink, align: "center", weight: 600 });
     pen.line([x(1), 30, x(1), height - 26], { stroke: look.faint, dash: DASH.predicted });
-    for (const edge of [Math.exp(-0.8 * reach), 1, Math.exp(0.8 * reach)]) {
+    for (const edge of [Math.exp(-0.65 * reach), 1, Math.exp(0.65 * reach)]) {
       pen.text(x(edge), height - 10, shortNumber(rounded(edge, edge > 0.9 && edge < 1.1 ? 3 : 2)), { fill: look.faint, align: "center" });
     }
     runs.forEach((run, place) => {
