@@ -6,9 +6,12 @@ import re
 import numpy as np
 import pytest
 
+from rotsim import closed_forms
 from rotsim.cli import exploring, main
+from rotsim.optimizers import OPTIMIZERS
 from rotsim.page.assemble import page
 from rotsim.page.numerics import text
+from rotsim.theory.base import theory_of
 from tests.javascript import answer, needs_node
 
 
@@ -199,3 +202,27 @@ def test_a_change_of_rates_goes_on_and_one_of_scale_starts_from_the_weights_as_t
         assert after[:place] == rates[:place] and after[place] == pytest.approx(norm, rel=0.15)
         assert measured[-1] == pytest.approx(after[-1], rel=0.05)
         assert measured[-1] != pytest.approx(before[-1], rel=0.1)  # negative control
+
+
+@needs_node
+def test_decay_and_growth_are_those_of_theory():
+    """The share of decay against `lasting_decay` and the paper's Adam+L2; growth is the rest of what ‖w‖² does."""
+    function = """() => {
+      const state = freshState();
+      Object.assign(state, { steps: 500, neurons: 8, dim: 32, norm: 1 });
+      const lab = new Lab(state, (question, answer) => answer(answerQuestion(question)));
+      return lab.runs.map((run) => {
+        const { growth, decay } = lab.balance(run, run.predicted);
+        return { share: lab.decayShare(run, 1.5, 0.01, 0.1), growth: [...growth], decay: [...decay],
+          norm: [...run.predicted.norm] };
+      });
+    }"""
+    for run, kind in zip(answer(function, None), OPTIMIZERS.values(), strict=True):
+        theory = theory_of(kind(0.01, 0.1))
+        share = theory.lasting_decay(np.array([1e-3]))
+        if share is None:
+            v = closed_forms.adam_l2_second_moment(0.1, 32, 1.5**2, 1 - 1 / 32, -1)
+            share = [1 / closed_forms.adam_l2_relaxation_steps(0.01, 0.1, v, 1)]
+        assert run["share"] == pytest.approx(share[0]), kind.name
+        change = (np.array(run["growth"]) - run["decay"])[:-1]
+        assert 2 * np.sum(change) == pytest.approx(run["norm"][-1] ** 2 - 1, rel=0.1, abs=0.02), kind.name

@@ -173,15 +173,28 @@ class Lab {
     };
   }
 
-  // Growth ‖Δw‖² of ‖w‖² in each window, and decay, the rest of its change; of `run.measured` or `run.predicted`.
-  balance(curves) {
-    const { norm, update } = curves;
-    const growth = update.map((size) => size * size);
-    const decay = growth.map((grown, k) => {
+  // The share of ‖w‖ that decay takes in a step at these rates; where decay is divided by √v, by v at this norm.
+  decayShare(run, norm, lr, weightDecay) {
+    const { optimizer, walker } = run;
+    const share = optimizer.lasting_decay?.({ spec: walker.spec }, lr * weightDecay);
+    const second = closed_forms[`${optimizer.name}_second_moment`];
+    if (share !== undefined || !second) return share ?? NaN;
+    const power = this.law.scale ** 2 * (1 - 1 / this.dim);
+    return (lr * weightDecay) / Math.sqrt(second(weightDecay, this.dim, norm * norm, power, -1));
+  }
+
+  // Decay of ‖w‖² per step in each window, and growth, which is its change without decay; `run.measured` or `.predicted`.
+  balance(run, { norm }) {
+    const growth = new Float64Array(norm.length).fill(NaN);
+    const decay = new Float64Array(norm.length).fill(NaN);
+    for (let k = 0; k < norm.length; k += 1) {
       const before = Math.max(k - 1, 0);
       const after = k + 1 < norm.length && norm[k + 1] > 0 ? k + 1 : k;
-      return grown - (norm[after] ** 2 - norm[before] ** 2) / ((after - before || 1) * this.window);
-    });
+      const t = Math.min(k * this.window + (this.window >> 1), this.state.steps - 1);
+      const share = this.decayShare(run, norm[k], run.lr[t], run.decay[t]);
+      decay[k] = share * (2 - share) * norm[k] ** 2;
+      growth[k] = decay[k] + (norm[after] ** 2 - norm[before] ** 2) / ((after - before || 1) * this.window);
+    }
     return { growth, decay };
   }
 }

@@ -110,7 +110,7 @@ class View {
     this.panels = planes.map((figure, place) => {
       const name = this.shown[place].optimizer.name;
       const run = () => this.lab.runs.find((one) => one.optimizer.name === name);
-      return panel(figure, (pen, w, h) => drawPlane(pen, w, h, run(), this.look), () => `One step of ${run().optimizer.label}`, 2);
+      return panel(figure, (pen, w, h) => drawPlane(pen, w, h, this.lab, run(), this.look), () => `One step of ${run().optimizer.label}`, 2);
     });
     for (const name of ["norm", "rotation"]) {
       const draw = (pen, w, h) => drawCourse(pen, w, h, this.lab, this.shown, this.look, name);

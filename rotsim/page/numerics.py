@@ -59,7 +59,8 @@ def _described(program: Program, kind: type[Optimizer]) -> str:
     functions = {
         "move": program.loop(kind.update, f"$move_{kind.name}"),
         "coefficients": program.function(kind.coefficients, kind),
-        "course": _course(program, gentle),
+        "course": _of_theory(program, gentle, "advance"),
+        "lasting_decay": _of_theory(program, gentle, "lasting_decay"),
         "leading_rotation": (
             program.function(kind.leading_rotation, kind)
             if kind.leading_rotation is not Optimizer.leading_rotation
@@ -97,12 +98,12 @@ def _equilibrium(kind: type[Optimizer]) -> str:
     return f"(self, dim, power, homogeneity) => ({{ {', '.join(calls)} }})"
 
 
-def _course(program: Program, optimizer: Optimizer) -> str:
-    """The function that follows it in time, or null: without a theory, or with one that is more than loops."""
+def _of_theory(program: Program, optimizer: Optimizer, method: str) -> str:
+    """A method of its theory, or null: without a theory, or with one that is more than loops."""
     theory = theory_of(optimizer)
     if theory is None:
         return "null"
     try:
-        return program.function(type(theory).advance, type(theory))
+        return program.function(getattr(type(theory), method), type(theory))
     except Untranslatable:
         return "null"

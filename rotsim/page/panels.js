@@ -128,9 +128,9 @@ function drawCourse(pen, width, height, lab, runs, look, name) {
 // --- growth against decay
 
 function drawBalance(pen, width, height, lab, run, look) {
-  const measured = lab.balance(run.measured);
-  const predicted = lab.balance(run.predicted);
-  const range = rangeOf([measured.growth, predicted.growth, predicted.decay]);
+  const measured = lab.balance(run, run.measured);
+  const predicted = lab.balance(run, run.predicted);
+  const range = rangeOf([measured.decay, predicted.growth, predicted.decay]);
   if (!range) return;
   range.low = Math.max(range.low, range.high / 1e5);
   const places = axes(pen, width, height, look, {
@@ -150,12 +150,9 @@ function drawBalance(pen, width, height, lab, run, look) {
       const at = [x((met + 0.5) * lab.window), y(predicted.growth[met])];
       pen.dot(...at, 5, 0, { fill: look.ink });
       const aside = at[0] > width - 120 ? "right" : "left";
-      pen.text(at[0] + (aside === "left" ? 9 : -9), at[1] - 9, "in balance", { fill: look.ink, align: aside });
+      pen.text(at[0] + (aside === "left" ? 9 : -9), at[1] + 18, "in balance", { fill: look.ink, align: aside });
     }
   });
-  const side = { align: "right", weight: 600 };
-  pen.text(width - EDGE.right - 4, EDGE.top + 14, "growth ‖Δw‖²", { fill: look.growth, ...side });
-  pen.text(width - EDGE.right - 4, EDGE.top + 30, "decay −2⟨w, Δw⟩", { fill: look.decay, ...side });
 }
 
 // The first window in which growth and decay are within 2 %; -1 if none is.
@@ -165,22 +162,22 @@ function crossing({ growth, decay }) {
 
 // --- the plane of a neuron: old weights, decay, update, and the angle between
 
-function drawPlane(pen, width, height, run, look) {
+function drawPlane(pen, width, height, lab, run, look) {
   const color = look.colors[run.place];
   pen.dot(14, 14, 5, run.place, { fill: color });
   pen.text(24, 18, run.optimizer.label + (run.walker.rotational ? " RV" : ""), { fill: look.ink, weight: 600 });
-  const shape = stepShape(run);
+  const shape = stepShape(lab, run);
   if (!shape) return;
   const { angle, across, inward } = shape;
   const row = width < 225 ? 35 : 18; // a line of its own in a narrow picture
   pen.text(width - 8, row, `θ = ${shortNumber(rounded(angle, 3))} rad`, { fill: look.ink, weight: 600, align: "right" });
-  const ratio = (across * across) / (2 * inward - inward * inward);
-  pen.text(width - 8, row + 17, growthInWords(ratio), { fill: look.ink, align: "right" });
+  pen.text(width - 8, row + 17, growthInWords(shape), { fill: look.ink, align: "right" });
   const enlarged = enlargement(angle);
-  const length = height - 66;
-  const origin = [Math.max((width - 0.75 * length) / 2, 52), height - 12];
+  const length = height - row - 50;
+  const origin = [Math.max((width - 0.75 * length) / 2, 66), height - 12];
   const tip = [origin[0], origin[1] - length];
-  const shrunk = [origin[0], tip[1] + length * Math.min(inward * enlarged * enlarged, 0.6)];
+  const lowered = (share) => tip[1] + length * Math.min(Math.max(share * enlarged * enlarged, -0.2), 0.6);
+  const shrunk = [origin[0], lowered(inward)];
   const end = [origin[0] + length * Math.min(across * enlarged, 1.6), shrunk[1]];
   const arc = [];
   for (let k = 0; k <= 24; k += 1) {
@@ -202,20 +199,20 @@ function drawPlane(pen, width, height, run, look) {
   arrow(pen, tip, shrunk, { stroke: look.decay, width: 3.5 });
   arrow(pen, shrunk, end, { stroke: look.growth, width: 3.5 });
   const fallen = shrunk[1] - tip[1];
-  if (fallen > 2) pen.text(tip[0] - 7, (tip[1] + shrunk[1]) / 2 + 4, "decay", { fill: look.decay, align: "right" });
+  if (Math.abs(fallen) > 2) pen.text(tip[0] - 7, (tip[1] + shrunk[1]) / 2 + 4, "net decay", { fill: look.decay, align: "right" });
   const beside = fallen > 35 ? -7 : 15; // above the arrow where there is room
   pen.text((shrunk[0] + end[0]) / 2 + 4, shrunk[1] + beside, "update", { fill: look.growth, align: "center" });
   pen.text(origin[0] - 7, origin[1] - 0.3 * length, "w", { fill: look.faint, align: "right", size: 14 });
   pen.text(width - 8, height - 6, `drawn × ${enlarged}`, { fill: look.faint, align: "right", size: 11 });
 }
 
-function growthInWords(ratio) {
-  if (!(ratio > 0) || ratio > 100) return "grows, hardly decays";
-  return `growth / decay ${ratio.toFixed(2)}`;
+function growthInWords({ growth, decay }) {
+  return decay > 0 ? `growth / decay ${(growth / (2 * decay)).toFixed(2)}` : "growth, no decay";
 }
 
-// Of the last windows, over ‖w‖: RMS angle, the part of a step across w, and the part that points inwards.
-function stepShape(run) {
+// Of the last windows, over ‖w‖: RMS angle, the step's part across w and inwards (decay, less what momentum carries
+// outwards), the decay alone, and how much updates add to ‖w‖².
+function stepShape(lab, run) {
   const last = run.sums.length - 1;
   if (last < 0) return null;
   const first = Math.max(last - 15, Math.min(run.start, last));
@@ -226,9 +223,13 @@ function stepShape(run) {
   };
   const [angle, norm, update] = [run.measured.rotation, run.measured.norm, run.measured.update].map(mean);
   const change = run.measured.norm[last] ** 2 - run.measured.norm[first] ** 2;
-  const grown = last > first ? change / ((last - first) * run.sums[first].steps) : 0;
-  const inward = Math.max((update - grown) / (2 * norm), 0);
-  return { angle: Math.sqrt(angle), across: Math.sqrt(Math.max(update / norm - inward * inward, 0)), inward };
+  const grown = last > first ? change / ((last - first) * run.sums[first].steps * norm) : 0;
+  const inward = (update / norm - grown) / 2;
+  const t = Math.max(lab.done - 1, 0);
+  const share = run.walker.rotational ? inward : lab.decayShare(run, Math.sqrt(norm), run.lr[t], run.decay[t]);
+  const decay = share - (share * share) / 2;
+  const across = Math.sqrt(Math.max(update / norm - inward * inward, 0));
+  return { angle: Math.sqrt(angle), across, inward, decay, growth: grown + 2 * decay };
 }
 
 // 1, 2 or 5 times a power of ten, so that the picture of an angle can be seen.
