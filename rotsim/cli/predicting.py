@@ -6,15 +6,13 @@ from typing import Any
 
 import click
 
-from rotsim.cli.specs import GRADIENT_OPTIONS, HELP_SETTINGS, PerOptimizer, gradient_model
+from rotsim.cli.specs import HELP_SETTINGS, PerOptimizer, gradients_of
 from rotsim.cli.values import WHOLE, Named
 from rotsim.errors import InvalidInput, registered
 from rotsim.show.streams import shows
 
 
-def _equilibrium(
-    optimizer: Any, dim: int, gradient: str, scale: float | None, parameters: tuple[str, ...], output: str | None
-) -> None:
+def _equilibrium(optimizer: Any, dim: int, gradient: Any, output: str | None) -> None:
     from rotsim.dataset import provenance
     from rotsim.files import check_writable, to_json, write_atomically
     from rotsim.show.terminal import console, equilibrium_table
@@ -22,16 +20,15 @@ def _equilibrium(
 
     if output is not None:
         check_writable(output)
-    model = gradient_model(gradient, scale, parameters)
-    exact, leading = (equilibrium(optimizer, dim, model, method) for method in ("exact", "leading"))
+    exact, leading = (equilibrium(optimizer, dim, gradient, method) for method in ("exact", "leading"))
     console().print(
-        equilibrium_table(optimizer, exact, leading, f"{optimizer.describe()}, dim {dim}, {gradient} gradients")
+        equilibrium_table(optimizer, exact, leading, f"{optimizer.describe()}, dim {dim}, {gradients_of(gradient)}")
     )
     if output is not None:
         content = {
             "optimizer": optimizer.to_dict(),
             "dim": dim,
-            "gradient": model.to_dict(),
+            "gradient": gradient.to_dict(),
             "exact": exact.to_dict(),
             "leading": leading.to_dict(),
             "provenance": provenance(),
@@ -42,10 +39,7 @@ def _equilibrium(
 
 equilibrium = PerOptimizer(
     _equilibrium,
-    [
-        *GRADIENT_OPTIONS,
-        click.Option(["--output"], type=str, default=None, help="Also write the numbers to this JSON file."),
-    ],
+    [click.Option(["--output"], type=str, default=None, help="Also write the numbers to this JSON file.")],
     name="equilibrium",
     help="Predict norm, rotation, time scale: exact and the paper's.\n\n"
     "Example: rotsim equilibrium adamw --lr 1e-3 --weight-decay 0.1 --dim 1024",
@@ -55,9 +49,7 @@ equilibrium = PerOptimizer(
 def _predict(
     optimizer: Any,
     dim: int,
-    gradient: str,
-    scale: float | None,
-    parameters: tuple[str, ...],
+    gradient: Any,
     steps: int,
     initial_norm: float,
     schedule: str,
@@ -80,24 +72,23 @@ def _predict(
         from rotsim.show.plotting import check_figure, course_figure, save_figure
 
         check_figure(figure)
-    model = gradient_model(gradient, scale, parameters)
     steps = integer("steps", steps, low=1)
     if schedule == "constant" and final is not None:
         raise InvalidInput("`--final` needs --schedule linear, cosine or wsd; a constant one does not end elsewhere")
     factors = named(schedule, steps, warmup_steps, final or 0.0)
     decay = factors if corrected_decay else None
     course = predict(
-        optimizer, dim, model, steps, initial_norm, factors, decay, record_every=max(1, steps // 200)
+        optimizer, dim, gradient, steps, initial_norm, factors, decay, record_every=max(1, steps // 200)
     )  # fmt: skip
-    in_force = settling(optimizer, dim, model, course["step"].values, factors, decay)
+    in_force = settling(optimizer, dim, gradient, course["step"].values, factors, decay)
     note = ""
     if optimizer.weight_decay > 0:
         try:
-            first = steps_to_equilibrium(optimizer, dim, model, initial_norm, within=0.05)
+            first = steps_to_equilibrium(optimizer, dim, gradient, initial_norm, within=0.05)
             note = f"At a constant learning rate it comes within 5 % of equilibrium after {first} steps."
         except InvalidInput as unknown:  # the course itself is known all the same
             note = f"When it comes within 5 % of equilibrium is not known: {unknown}"
-    title = f"{optimizer.describe()}, dim {dim}, {gradient} gradients, {schedule} schedule"
+    title = f"{optimizer.describe()}, dim {dim}, {gradients_of(gradient)}, {schedule} schedule"
     console().print(course_table(course, in_force, title, note))
     if output is not None:
         dataset.save(course, output)
@@ -110,7 +101,6 @@ def _predict(
 predict = PerOptimizer(
     _predict,
     [
-        *GRADIENT_OPTIONS,
         click.Option(["--steps"], type=WHOLE, default=20_000, help="Optimizer steps in all."),
         click.Option(["--initial-norm"], type=float, default=1.0, help="Norm of the initial weights."),
         click.Option(
@@ -165,9 +155,7 @@ def plan(family: str, betas: tuple[float, float] | None, momentum: float | None,
 def _transfer(
     optimizer: Any,
     dim: int,
-    gradient: str,
-    scale: float | None,
-    parameters: tuple[str, ...],
+    gradient: Any,
     new_momentum: float | None,
     batch_factor: float,
     steps_factor: float,
@@ -176,18 +164,17 @@ def _transfer(
     from rotsim.theory.equilibrium import equilibrium
     from rotsim.theory.planning import transfer
 
-    model = gradient_model(gradient, scale, parameters)
     found = transfer(
         optimizer,
         momentum=new_momentum,
         batch_factor=batch_factor,
         steps_factor=steps_factor,
         dim=dim,
-        gradient=model,
+        gradient=gradient,
     )
     new = found.optimizer
-    before = equilibrium(optimizer, dim, model)
-    leading = equilibrium(new, dim, model.averaged(batch_factor), method="leading")
+    before = equilibrium(optimizer, dim, gradient)
+    leading = equilibrium(new, dim, gradient.averaged(batch_factor), method="leading")
     console().print(equilibrium_table(new, found.equilibrium, leading, f"{new.describe()}, dim {dim}"))
     click.echo(
         f"lr {optimizer.lr:g} → {new.lr:.4g} (x {new.lr / optimizer.lr:.4g}), weight decay {optimizer.weight_decay:g} "
@@ -200,7 +187,6 @@ def _transfer(
 transfer = PerOptimizer(
     _transfer,
     [
-        *GRADIENT_OPTIONS,
         click.Option(["--new-momentum"], type=float, default=None, help="New momentum (β1)."),
         click.Option(["--batch-factor"], type=float, default=1.0, help="New batch size over old, on the same samples."),
         click.Option(["--steps-factor"], type=float, default=1.0, help="New length of the training over old."),

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rotsim.cli.specs import GRADIENT_OPTIONS, PerOptimizer, gradient_model
+from rotsim.cli.specs import PerOptimizer, gradients_of
 from rotsim.cli.values import WHOLE, Named
 from rotsim.errors import InvalidInput, NoEquilibrium
 
@@ -14,9 +14,7 @@ from rotsim.errors import InvalidInput, NoEquilibrium
 def _simulate(
     optimizer: Any,
     dim: int,
-    gradient: str,
-    scale: float | None,
-    parameters: tuple[str, ...],
+    gradient: Any,
     output: str | None,
     resume: str | None,
     keep_state: bool,
@@ -38,12 +36,11 @@ def _simulate(
     if checkpoint_seconds is not None:
         run.update(checkpoint=output, checkpoint_seconds=checkpoint_seconds)
     earlier = dataset.load(resume) if resume is not None else None
-    model = gradient_model(gradient, scale, parameters)
     screen = console()
     with progress_bar(console(stderr=True), f"{optimizer.label} walk, steps") as progress:
         try:
             result = simulate(
-                optimizer, dim=dim, gradient=model, resume=earlier, keep_state=keep_state, progress=progress, **run
+                optimizer, dim=dim, gradient=gradient, resume=earlier, keep_state=keep_state, progress=progress, **run
             )
         except Interrupted as stopped:
             if output is not None:
@@ -54,8 +51,8 @@ def _simulate(
             dataset.save(result, output)
     finally:  # a full disk does not keep the result from being seen
         try:
-            report = compare(result, equilibrium(optimizer, dim, model))
-            screen.print(report_table(report, f"{optimizer.describe()}, dim {dim}, {gradient} gradients"))
+            report = compare(result, equilibrium(optimizer, dim, gradient))
+            screen.print(report_table(report, f"{optimizer.describe()}, dim {dim}, {gradients_of(gradient)}"))
         except (InvalidInput, NoEquilibrium) as reason:
             final = float((result["norm"].values[:, -1] ** 2).mean() ** 0.5)
             click.echo(f"RMS norm after {run['steps']} steps: {final:.6g}. No prediction to compare with: {reason}")
@@ -83,7 +80,6 @@ class _EngineName(Named):
 simulate = PerOptimizer(
     _simulate,
     [
-        *GRADIENT_OPTIONS,
         click.Option(["--neurons"], type=WHOLE, default=64, help="Independent neurons."),
         click.Option(["--steps"], type=WHOLE, default=20_000, help="Optimizer steps in all."),
         click.Option(["--seed"], type=WHOLE, default=0, help="Seed of the noise and the initial weights."),

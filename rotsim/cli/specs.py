@@ -30,7 +30,7 @@ GRADIENT_NAMES = (
 
 
 class PerOptimizer(click.Group):
-    """A group with one subcommand per registered optimizer, its options read off the spec's fields."""
+    """A group with one subcommand per registered optimizer, with options for all that its spec and gradients have."""
 
     def __init__(self, run: Callable[..., None], options: list[click.Parameter], **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -55,7 +55,8 @@ class PerOptimizer(click.Group):
                 from rotsim.optimizers import Rotational
 
                 optimizer = Rotational(optimizer)
-            self.run(optimizer, **values)
+            given = values.pop("gradient"), values.pop("scale"), values.pop("parameters")
+            self.run(optimizer, gradient=gradient_model(*given), **values)
 
         hyperparameters: list[click.Parameter] = []
         for field in fields(spec):
@@ -74,7 +75,7 @@ class PerOptimizer(click.Group):
         return click.Command(
             name,
             callback=callback,
-            params=[*hyperparameters, _ROTATIONAL, *self.options],
+            params=[*hyperparameters, _ROTATIONAL, *GRADIENT_OPTIONS, *self.options],
             help=help_text,
             short_help=help_text,
             context_settings=HELP_SETTINGS,
@@ -123,3 +124,8 @@ def gradient_model(name: str, scale: float | None, parameters: tuple[str, ...]) 
             )
         values[key] = parsed
     return gradient_from_dict(values)
+
+
+def gradients_of(gradient: Any) -> str:
+    """A model as a title names it: "scale-invariant gradients"."""
+    return f"{gradient.name.replace('_', '-')} gradients"
