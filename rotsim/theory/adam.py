@@ -19,7 +19,7 @@ from rotsim.theory.correlated_moment import correlated_update
 from rotsim.theory.damped import tables
 from rotsim.theory.departures import Departing
 from rotsim.theory.fixed_point import noise_variance, settled
-from rotsim.theory.memory import projection, remembering
+from rotsim.theory.memory import CorrelatedUpdate, projection, remembering
 from rotsim.theory.second_moment import adam_covariance, mean_inverse_root, mean_response
 from rotsim.theory.steady import SteadyState
 
@@ -96,7 +96,8 @@ class Adam(Departing[AdamSpec]):
         if o.decay == "decoupled" and law.homogeneity:
             felt = self.white(dim, replace(noise, scale_squared=noise.scale_squared * growth**law.homogeneity), "exact")
         beside = o.eps / sqrt(noise_variance(law, dim, growth * felt.norm_squared))
-        unequal = 1 - o.betas[1] if o.decay == "decoupled" else 1.0
+        steady = o.decay == "decoupled" or (law.correlation and not law.homogeneity)  # both know the noise that v has
+        unequal = 1 - o.betas[1] if steady else 1.0
         change = unequal * max(abs(log(growth)), abs(log(turn))) + min(1.0, law.signal**2)
         moved = found.update_squared
         if moved is not None:
@@ -108,6 +109,24 @@ class Adam(Departing[AdamSpec]):
             found.model_error - plain.model_error + felt.model_error + self.taken_by_eps(beside) * change,
             moved,
         )
+
+    def _neglected(self, moving: float, pulled: float, correlation: float, update: CorrelatedUpdate) -> float:
+        """Error of a walk that a pull of `pulled` per step moves, with the share `moving` of the gradient's power.
+
+        Under AdamW v is large where w is, as far as w lasts while v forgets: pulls of long weights are too strong in
+        theory, and so are those of the average, in which noise has less power. Where a pull outwards nearly makes up
+        for decay, the norm that it leaves is off by as much more. Under Adam+L2 the ratio to white noise, which has a
+        pull as well, leaves what the wavering of v by itself does, at most `moving`. Orders of magnitude: no factor.
+        """
+        o = self.spec
+        if o.decay == "coupled":
+            spread = 2 * (1 - o.betas[1]) / (1 + o.betas[1])  # of v, relative variance: squares are alike by φ^2k
+            return moving * min(1.0, spread * float(closed_forms.average_power_factor(o.betas[1], correlation**2)))
+        decay = o.lr * o.weight_decay
+        slowest = decay + min(0.0, pulled)
+        alike = (1 - o.betas[1]) / (1 - o.betas[1] * (1 - slowest) ** 2)
+        averaged = moving * max(1.0, update.response**2 / float(update.covariance[0]))
+        return float(np.expm1(alike * averaged)) * sqrt(decay / slowest)
 
     def taken_by_eps(self, beside: float) -> float:
         """Share of the update that an ε of so many deviations of the gradient takes."""
@@ -127,7 +146,7 @@ class Adam(Departing[AdamSpec]):
         )
 
     def _remembering(self, dim: int, law: GradientPower, correlation: float, start: float) -> SteadyState:
-        """The walk under AR(1) gradients; its error is the share of the gradient's power that moves with w."""
+        """The walk under AR(1) gradients."""
         o = self.spec
         update = correlated_update(*o.betas, correlation)
         kept, decay = (1.0, o.weight_decay) if o.decay == "coupled" else (1 - o.lr * o.weight_decay, 0.0)
@@ -148,8 +167,8 @@ class Adam(Departing[AdamSpec]):
                 before, v = v, noise - along + power + (0.0 if law.homogeneity else 2 * decay * overlap)
                 if abs(v / before - 1) < SWEEP_TOLERANCE:
                     break
-            moving = (along + power) / noise
-            return SteadyState(dim * walk.norm_squared * noise / v, walk.one_minus_cosine, model_error=moving)
+            error = self._neglected((along + power) / noise, o.lr * (pull + projected), correlation, update)
+            return SteadyState(dim * walk.norm_squared * noise / v, walk.one_minus_cosine, model_error=error)
 
         norm_squared = settled(lambda given: at(given).norm_squared, start)
         return replace(at(norm_squared), norm_squared=norm_squared)

@@ -155,8 +155,9 @@ class LionTheory(Departing[Lion]):
     def declared_signal(
         self, law: GradientPower, dim: int, norm_squared: float, walk: SteadyState, aligned: float
     ) -> float:
-        """How the linearised sign sees a slow part that differs between coordinates."""
-        return 2 * self.spec.lr * self.spec.weight_decay
+        """How the linearised sign sees a slow part that differs between coordinates, by its share of the argument."""
+        slow = law.signal**2 * (1 - aligned) ** 2 / float(closed_forms.lion_variance(*self.spec.betas))
+        return 2 * self.spec.lr * self.spec.weight_decay * slow / (1 + slow)
 
     def gain(self, noise: float) -> float:
         return float(closed_forms.lion_sign_slope(*self.spec.betas)) / sqrt(noise)
