@@ -101,3 +101,24 @@ def test_lions_sum_is_that_of_its_terms(betas):
     terms = closed_forms.lion_sign_correlation(*betas, lags.astype(float))
     expected = [(terms * one**lags).sum() for one in kept]
     assert discounted_sum(kept, *betas) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("gradient", [rotsim.ScaleInvariant(), rotsim.Isotropic()], ids=lambda g: g.name)
+@pytest.mark.parametrize("eps", [0.0, 1e-3])
+def test_adam_l2_is_interpolated(eps, gradient):
+    """Between points that are solved as one setting is; ε is felt under one of them."""
+    lr, decay = 10 ** RNG.uniform(-3, -2, 4), 10 ** RNG.uniform(-3, -2, 4)
+    found = rotsim.equilibria(rotsim.AdamL2, 64, gradient, lr=lr, weight_decay=decay, eps=eps)
+    for place in range(4):
+        one = rotsim.equilibrium(rotsim.AdamL2(lr[place], decay[place], eps=eps), 64, gradient)
+        for name in NAMES[:-1]:
+            assert getattr(found, name)[place] == pytest.approx(getattr(one, name), rel=1e-6)
+        assert one.model_error <= found.model_error[place] < one.model_error + 2e-6
+
+
+def test_adam_l2_is_solved_cell_by_cell_where_the_chain_is_coarse(monkeypatch):
+    settings = dict(lr=np.array([1.0]), weight_decay=2.0, betas=(0.9, 0.5), eps=0.0)
+    one = rotsim.equilibrium(rotsim.AdamL2(1.0, 2.0, (0.9, 0.5), 0.0), 64, rotsim.Isotropic())
+    found = rotsim.equilibria(rotsim.AdamL2, 64, rotsim.Isotropic(), **settings)
+    assert [getattr(found, name)[0] for name in NAMES] == [getattr(one, name) for name in NAMES]
+    assert one.model_error > 1e-2  # which no polynomial would show

@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from rotsim.errors import InvalidInput, shown
+from rotsim.optimizers import Optimizer
 from rotsim.sweeps.grid import Recipe
 from rotsim.sweeps.measures import Measure, described, settings_of
 
@@ -42,19 +43,26 @@ def evaluate(measure: Measure, recipes: Sequence[Recipe], attempt: int = 0) -> l
         ``values`` as `described` makes them, and ``reason``, empty where there are values.
     """
     takes_gradient = "gradient" in settings_of(measure)
-    answers: list[Answer] = []
-    for recipe in recipes:
+    answers: dict[int, Answer] = {}
+    cells: dict[int, tuple[Optimizer, dict[str, Any]]] = {}
+    for number, recipe in enumerate(recipes):
         try:
             optimizer, gradient, settings = recipe.specs()
-            if takes_gradient:
-                settings["gradient"] = gradient
-            answers.append({"values": described(measure(optimizer, **settings)), "reason": ""})
+            cells[number] = optimizer, settings | ({"gradient": gradient} if takes_gradient else {})
+        except InvalidInput as error:
+            answers[number] = {"values": {}, "reason": str(error)}
+    together = getattr(measure, "together", None)
+    found = dict(zip(cells, together(list(cells.values())), strict=True)) if together and cells else {}
+    for number, (optimizer, settings) in cells.items():
+        try:
+            values = described(found.get(number) or measure(optimizer, **settings))
+            answers[number] = {"values": values, "reason": ""}
         except Exception as error:  # also what a measure of the caller raises: a sweep ends for no cell
             name = "" if isinstance(error, ValueError) and type(error).__module__ == "rotsim.errors" else (
                 f"{type(error).__name__}: "
             )  # fmt: skip
-            answers.append({"values": {}, "reason": name + " ".join(str(error).split())})
-    return answers
+            answers[number] = {"values": {}, "reason": name + " ".join(str(error).split())}
+    return [answers[number] for number in range(len(recipes))]
 
 
 def run(

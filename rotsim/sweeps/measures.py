@@ -1,13 +1,15 @@
 """What a sweep can compute in a cell: functions of an optimizer spec, whose keywords are the settings of a sweep.
 
 A measure takes the spec, ``dim`` and ``gradient`` if it wants them, and settings of its own with defaults. It returns
-numbers by name, or a `Dataset`.
+numbers by name, or a `Dataset`. Its attribute ``together``, if it has one, answers for many cells at once.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
 Measure = Callable[..., Any]
 
-QUANTITIES = ("norm", "rotation", "update_rms", "relaxation_steps", "model_error")
+DIM = 1024  # unless it is said
+
 UNITS = {
     "norm": "1",
     "rotation": "rad",
@@ -31,21 +34,22 @@ UNITS = {
     "relaxation_steps": "steps",
     "model_error": "1",
 }  # of a name and of what begins with it
+QUANTITIES = tuple(UNITS)
 
 
-def equilibrium(optimizer: Optimizer, dim: int = 1024, gradient: Gradient | None = None) -> dict[str, float]:
+def equilibrium(optimizer: Optimizer, dim: int = DIM, gradient: Gradient | None = None) -> dict[str, float]:
     """Norm, rotation, update size and time scale in equilibrium, by the exact theory."""
     return _at_rest(optimizer, dim, gradient, "exact")
 
 
-def leading(optimizer: Optimizer, dim: int = 1024, gradient: Gradient | None = None) -> dict[str, float]:
+def leading(optimizer: Optimizer, dim: int = DIM, gradient: Gradient | None = None) -> dict[str, float]:
     """The same by the paper's leading-order formulas."""
     return _at_rest(optimizer, dim, gradient, "leading")
 
 
 def predict(
     optimizer: Optimizer,
-    dim: int = 1024,
+    dim: int = DIM,
     gradient: Gradient | None = None,
     steps: int = 20_000,
     initial_norm: float = 1.0,
@@ -73,7 +77,7 @@ def predict(
 
 def simulate(
     optimizer: Optimizer,
-    dim: int = 1024,
+    dim: int = DIM,
     gradient: Gradient | None = None,
     neurons: int = 64,
     steps: int = 20_000,
@@ -106,7 +110,7 @@ def simulate(
 
 def error(
     optimizer: Optimizer,
-    dim: int = 1024,
+    dim: int = DIM,
     gradient: Gradient | None = None,
     of: str = "leading",
     neurons: int = 64,
@@ -127,6 +131,29 @@ def error(
             found[f"{name}_standard_error"] = other[f"{name}_standard_error"] / exact[name]
     return found | {"model_error": exact["model_error"]}
 
+
+def _together(method: Any, cells: Sequence[tuple[Optimizer, dict[str, Any]]]) -> list[dict[str, float] | None]:
+    """`equilibrium` or `leading` of many cells; None for those that have to be asked alone."""
+    from rotsim.theory.together import of_specs
+
+    found: list[dict[str, float] | None] = [None] * len(cells)
+    groups: dict[Any, list[int]] = {}
+    for number, (_, settings) in enumerate(cells):
+        if isinstance(settings.get("dim", DIM), int | np.integer) and settings.get("dim", DIM) >= 2:
+            with suppress(TypeError):  # a gradient made of arrays
+                groups.setdefault(settings["gradient"], []).append(number)
+    for gradient, numbers in groups.items():
+        dims = np.array([cells[number][1].get("dim", DIM) for number in numbers])
+        values = of_specs([cells[number][0] for number in numbers], dims, gradient, method)
+        columns = [values[name].tolist() for name in QUANTITIES]
+        for number, row in zip(numbers, zip(*columns, strict=True), strict=True):
+            if row[0] == row[0] or row[1] == row[1]:
+                found[number] = dict(zip(QUANTITIES, row, strict=True))
+    return found
+
+
+for _measure, _method in ((equilibrium, "exact"), (leading, "leading")):
+    _measure.together = partial(_together, _method)  # type: ignore[attr-defined]
 
 MEASURES: dict[str, Measure] = {
     measure.__name__: measure for measure in (equilibrium, leading, predict, simulate, error)

@@ -11,6 +11,7 @@ import numpy as np
 from rotsim import closed_forms
 from rotsim.optimizers import AdamL2
 from rotsim.theory import adam_l2_chain as chain
+from rotsim.theory import adam_l2_table as table
 from rotsim.theory import few_weights
 from rotsim.theory.adam import Adam
 from rotsim.theory.adam_in_time import adam_l2
@@ -30,6 +31,7 @@ class AdamL2Theory(Adam[AdamL2]):
     """The exact equilibrium follows from the chain of one coordinate (`rotsim.theory.adam_l2_chain`)."""
 
     follow, splits = adam_l2, True
+    elementwise = ("lr", "weight_decay", "eps")
     burst_limit = 3.0
 
     def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
@@ -47,20 +49,24 @@ class AdamL2Theory(Adam[AdamL2]):
 
         left_out = 0.0  # share of the update that an ε takes which the chain is not told of
 
-        def walk(log_norm_squared: float) -> tuple[SteadyState, float]:
+        def walk(log_norm_squared: Any) -> tuple[SteadyState, Any]:
             """The chain of one coordinate, whose noise the norm sets; log E‖w‖² of it beyond what was put in."""
             nonlocal left_out
             variance = law.scale_squared * np.exp(law.homogeneity * log_norm_squared) / dim
-            eps, left_out = felt_eps(beta1, beta2, float(o.eps / np.sqrt(variance)))
-            found = chain.steady(float(lr * weight_decay / np.sqrt(variance)), beta1, beta2, eps=eps)
-            return found, float(np.log(found.norm_squared * dim * variance / weight_decay**2)) - log_norm_squared
+            eps, left_out = felt_eps(beta1, beta2, o.eps / np.sqrt(variance))
+            pull = lr * weight_decay / np.sqrt(variance)
+            if np.ndim(pull):  # many are interpolated
+                found = table.steady(pull, beta1, beta2, eps)
+            else:
+                found = chain.steady(float(pull), beta1, beta2, eps=float(eps))
+            return found, np.log(found.norm_squared * dim * variance / weight_decay**2) - log_norm_squared
 
-        log_norm_squared = 2 * float(np.log(leading_norm))
+        log_norm_squared = 2 * np.log(leading_norm)
         if law.homogeneity:
             log_norm_squared = falling(lambda x: walk(x)[1], log_norm_squared)
         found, excess = walk(log_norm_squared)
         jump = abs(excess) if law.homogeneity else 0.0  # where the chain's cut changes, and with it a poor result
-        norm_squared = float(np.exp(log_norm_squared + excess))
+        norm_squared = np.exp(log_norm_squared + excess)
         response, _ = mean_response(beta1, beta2)
         v = closed_forms.adam_l2_second_moment(weight_decay, dim, norm_squared, *size)
         relaxation = closed_forms.adam_l2_relaxation_steps(lr, weight_decay * response, v, law.homogeneity)

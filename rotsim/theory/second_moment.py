@@ -36,14 +36,14 @@ import numpy as np
 
 from rotsim import closed_forms
 from rotsim.errors import NoEquilibrium
+from rotsim.theory.pieces import eps_share, eps_variable, lagrange, points
 from rotsim.theory.walk import UpdateCovariance
 
 _STEP = 0.2  # of y; the integrands are analytic within about 0.78 of the real axis: error e^(-2π·0.78/0.2)
 _LEFT = 3.7  # √s = e^(-e^3.7), 1e-18, at the left end
 _NEGLIGIBLE = 36.0  # e^-36 of the integrand is left out
 _NEGLIGIBLE_EPS = 1e-6  # share of the update that ε takes, to first order
-_BEND, _WIDTH = 0.02, 0.5  # of a share, and of the logarithm in which there are polynomials
-_POINTS = (1 - np.cos(np.pi * np.arange(5) / 4)) / 2  # of a polynomial, in parts of the width
+_POINTS = points(5)
 _BETWEEN = 5e-7  # relative error of the polynomials
 _LEAST_SMOOTH = 0.02  # smallest β2 for which they are that good
 _LEAST_EPS = 1e-100  # smaller is as good as 0
@@ -276,24 +276,21 @@ def felt_eps(beta1: float, beta2: float, eps: Any) -> tuple[Any, Any]:
 def _beside_eps(beta1: float, beta2: float, eps: np.ndarray) -> UpdateCovariance:
     """Where quadratures at some ε, the same for all that ask, give those in between.
 
-    K (1 + share)², `share` being what ε takes to first order, is a polynomial in log(1 + share/0.02) piece by piece.
-    It has a limit as ε grows.
+    K (1 + share)², `share` being what ε takes to first order, is smooth and has a limit as ε grows.
     """
-    per_eps = mean_inverse_root(beta1, beta2) if beta2 >= _LEAST_SMOOTH else np.nan
-    place = np.log1p(eps * per_eps / _BEND) / _WIDTH
+    share = eps * mean_inverse_root(beta1, beta2) if beta2 >= _LEAST_SMOOTH else eps
+    place = eps_variable(share)
     parts: list[tuple[np.ndarray, Any, UpdateCovariance]] = []  # cells and their factor of a known covariance
     for one in np.unique(eps) if beta2 < _LEAST_SMOOTH else np.zeros(1):
         parts.append((eps == one, 1.0, _by_quadrature(beta1, beta2, float(one))))
     piece = np.where(eps > 0, place, -1).astype(int) if beta2 >= _LEAST_SMOOTH else np.array(-1)
     for number in np.unique(piece[piece >= 0]):
         cells = piece == number
-        at = place[cells] - number
-        for point in _POINTS:
-            share = _BEND * np.expm1((number + point) * _WIDTH)
-            factor = ((1 + share) / (1 + eps[cells] * per_eps)) ** 2
-            for other in _POINTS[point != _POINTS]:
-                factor *= (at - other) / (point - other)
-            parts.append((cells, factor, _by_quadrature(beta1, beta2, float(share / per_eps))))
+        for point, factor in zip(_POINTS, lagrange(np.atleast_1d(place[cells]) - number, _POINTS), strict=True):
+            at_point = eps_share(number + point)
+            left = ((1 + at_point) / (1 + share[cells])) ** 2
+            known = _by_quadrature(beta1, beta2, at_point / mean_inverse_root(beta1, beta2))
+            parts.append((cells, factor * left, known))
     roots = max((known.roots for _, _, known in parts), key=len)
     lag_0, error = np.zeros(eps.shape), np.zeros(eps.shape)
     weights = np.zeros((len(roots), *eps.shape))

@@ -6,7 +6,7 @@ hyperparameters. Settings that differ in others, such as betas, are answered gro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import MISSING, fields, replace
@@ -107,6 +107,32 @@ def equilibria(
     return Equilibrium(**reshaped, method=method)
 
 
+def of_specs(specs: Sequence[Optimizer], dim: np.ndarray, gradient: Gradient, method: Method) -> Columns:
+    """`many` for specs of one kind.
+
+    Parameters
+    ----------
+    specs : sequence of Optimizer
+        At least one.
+    dim : ndarray of int, shape (specs,)
+        Each >= 2.
+    gradient : Gradient
+    method : {"exact", "leading"}
+
+    Returns
+    -------
+    dict of ndarray, shape (specs,)
+
+    Notes
+    -----
+    As in `many`; `derivations.lion.exact_norm_squared` is one of the formulas.
+    """
+    theory = theory_of(specs[0])
+    names = [field.name for field in fields(specs[0]) if field.init] if theory and theory.elementwise else []
+    columns = {name: np.array([getattr(spec, name) for spec in specs]) for name in names}
+    return many(type(specs[0]), columns, dim, gradient, method)
+
+
 def many(kind: type[Optimizer], columns: Columns, dim: np.ndarray, gradient: Gradient, method: Method) -> Columns:
     """Fields of `Equilibrium` for settings that were checked one by one.
 
@@ -145,7 +171,7 @@ def many(kind: type[Optimizer], columns: Columns, dim: np.ndarray, gradient: Gra
 
 def _alike(kind: type[Optimizer], columns: Columns) -> Iterator[tuple[Theory[Any], np.ndarray]]:
     """Settings, by their places, that share all hyperparameters that must be single numbers, and a theory of one."""
-    first = theory_of(_spec(kind, columns, 0)) if len(columns["lr"]) else None
+    first = theory_of(_spec(kind, columns, 0)) if columns and len(columns["lr"]) else None
     if first is None or not first.elementwise:
         return
     shared = [column.reshape(len(column), -1) for name, column in columns.items() if name not in first.elementwise]
