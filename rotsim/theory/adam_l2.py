@@ -102,7 +102,7 @@ class AdamL2Theory(Adam[AdamL2]):
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
         o = self.spec
         v = noise_variance(law, dim, state.norm_squared) + o.weight_decay**2 * state.norm_squared / dim
-        return min(1.0, o.lr * o.weight_decay / (sqrt(v) + o.eps))
+        return np.minimum(1.0, o.lr * o.weight_decay / (np.sqrt(v) + o.eps))
 
     # --- departures
 
