@@ -21,7 +21,7 @@ release = version = rotsim.__version__
 copyright = f"2026, {author}"
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # MyST Markdown, and lessons that are run
     "sphinx.ext.autosummary",
     "numpydoc",
     "sphinx_copybutton",
@@ -32,6 +32,10 @@ exclude_patterns = ["README.md"]  # a list of pages, which the site's own first 
 suppress_warnings = ["myst.strikethrough", "misc.highlighting_failure"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
+nb_execution_timeout = 120  # seconds that a lesson may take
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+nb_render_markdown_format = "myst"  # with its mathematics
 default_role = "py:obj"
 smartquotes = False  # they turn the dashes of options into others
 numpydoc_xref_param_type = True

@@ -139,6 +139,7 @@ def _contents(docs: Path, theory: dict[str, str], evidence: list[str]) -> str:
     background = sorted({path.stem for path in docs.glob("*.md")} - {*HOW_TO, "README", "index"})
     contents = {
         "How to": HOW_TO,
+        "Lessons": [f"lessons/{path.stem}" for path in sorted((docs / "lessons").glob("*.md"))],
         "Theory, step by step": [_entry(text, f"{GENERATED}/theory/{name}") for name, text in theory.items()],
         "Background": background,
         "Evidence": [f"{REPOSITORY}/{name.removesuffix('.md')}" for name in evidence],

@@ -12,7 +12,7 @@ import rotsim.measure
 from tests.documents import ROOT
 
 pytestmark = pytest.mark.slow
-NEEDED = ("sphinx", "myst_parser", "furo", "numpydoc", "sphinx_copybutton", "sphinx_click", "sphinx-mathjax-offline")
+NEEDED = ("sphinx", "myst_nb", "furo", "numpydoc", "sphinx_copybutton", "sphinx_click", "sphinx-mathjax-offline")
 #: What a browser loads by itself, unlike a link that a reader follows.
 LOADED = re.compile(
     r"<(?:script|img|iframe)\b[^>]*\bsrc=\"(https?:)?//|<link\b[^>]*rel=\"stylesheet\"[^>]*href=\"https?://"
