@@ -2,14 +2,17 @@
 
 import html.parser
 import re
+import sys
 
 import numpy as np
 import pytest
 
 from rotsim import closed_forms
 from rotsim.cli import exploring, main
+from rotsim.errors import InvalidInput
 from rotsim.optimizers import OPTIMIZERS
 from rotsim.page.assemble import page
+from rotsim.page.notebook import widget
 from rotsim.page.numerics import text
 from rotsim.theory.base import theory_of
 from tests.javascript import answer, needs_node
@@ -202,6 +205,18 @@ def test_a_change_of_rates_goes_on_and_one_of_scale_starts_from_the_weights_as_t
         assert after[:place] == rates[:place] and after[place] == pytest.approx(norm, rel=0.15)
         assert measured[-1] == pytest.approx(after[-1], rel=0.05)
         assert measured[-1] != pytest.approx(before[-1], rel=0.1)  # negative control
+
+
+def test_a_widget_has_the_page_and_checks_its_arguments(monkeypatch):
+    pytest.importorskip("anywidget")
+    shown = widget("#dim=20", height=600)
+    assert shown.html == page() and (shown.view, shown.height) == ("#dim=20", 600)
+    for wrong in ({"height": 10}, {"view": 3}):
+        with pytest.raises(InvalidInput):
+            widget(**wrong)
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    with pytest.raises(InvalidInput, match=r"pip install 'rotsim\[notebook\]'"):
+        widget()
 
 
 @needs_node

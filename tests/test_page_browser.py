@@ -167,3 +167,38 @@ def test_an_error_would_be_heard(browser, tmp_path):
         tab.keyboard.press("s")
         tab.wait_for_timeout(100)
         assert any("stepTwice" in words for words in said)
+
+
+NOTEBOOK = """async ({esm, html, view, height}) => {
+  const module = await import(URL.createObjectURL(new Blob([esm], { type: "text/javascript" })));
+  window.traits = { html, view, height };
+  window.heard = {};
+  const model = {
+    get: (name) => traits[name], set: (name, value) => (traits[name] = value),
+    save_changes: () => {}, on: (event, act) => (heard[event] = act),
+  };
+  module.default.render({ model, el: document.body });
+}"""
+
+
+def test_a_notebook_shows_it_and_settings_go_both_ways(browser):
+    """The widget's own module on a page that does what Jupyter and marimo do for it."""
+    pytest.importorskip("anywidget")
+    from rotsim.page.notebook import widget
+
+    shown = widget("#dim=20", height=600)
+    tab, said = browser.new_page(), []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.goto("about:blank")
+    tab.evaluate(NOTEBOOK, {"esm": shown._esm, "html": shown.html, "view": shown.view, "height": shown.height})
+    frame = tab.frames[1]
+    frame.wait_for_function("typeof view !== 'undefined'")
+    assert frame.evaluate("view.lab.dim") == 20
+    frame.evaluate("view.change('neurons', 9, 'reset')")
+    tab.wait_for_function("traits.view.includes('neurons=9') && traits.view.includes('dim=20')")
+    tab.evaluate("traits.view = '#dim=40'; heard['change:view']()")
+    frame.wait_for_function("view.lab.dim === 40 && view.state.neurons === 64")
+    tab.evaluate("traits.height = 500; heard['change:height']()")
+    assert tab.evaluate("document.querySelector('iframe').clientHeight") == 500 and said == []
+    tab.close()

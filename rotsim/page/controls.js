@@ -65,7 +65,13 @@ function buildControls(view) {
   element("seed").value = state.seed;
   element("speed").max = SPEEDS.length - 1;
   element("speed").value = state.speed;
+  saySpeed(state);
   sayOf(view);
+}
+
+function saySpeed(state) {
+  const speed = SPEEDS[state.speed];
+  element("speed-words").textContent = speed >= 1 ? `${speed} a frame` : `1 in ${Math.round(1 / speed)} frames`;
 }
 
 function buildChips(view) {

@@ -57,6 +57,15 @@ class View {
     } catch {
       // some browsers forbid it to files
     }
+    if (parent !== window) parent.postMessage({ rotsim: toHash(this.state) }, "*"); // a notebook, see `widget.js`
+  }
+
+  // The view of a link.
+  open(hash) {
+    this.state = fromHash(hash);
+    this.lab.state = this.state;
+    this.lab.reset();
+    this.rebuilt();
   }
 
   focusOn(name) {
@@ -232,16 +241,11 @@ class View {
       if (Number.isSafeInteger(seed) && seed >= 0) this.change("seed", seed, "reset");
       element("seed").value = this.state.seed;
     });
-    const speak = () => {
-      const speed = SPEEDS[this.state.speed];
-      element("speed-words").textContent = speed >= 1 ? `${speed} a frame` : `1 in ${Math.round(1 / speed)} frames`;
-    };
     on("speed", "input", () => {
       this.state.speed = Number(element("speed").value);
-      speak();
+      saySpeed(this.state);
       this.remember();
     });
-    speak();
     on("linked", "change", () => {
       this.state.linked = element("linked").checked;
       if (this.state.linked) this.linkRates();
@@ -259,12 +263,9 @@ class View {
       element("copy").textContent = done ? "Copied" : "Select and copy by hand";
     });
     window.addEventListener("resize", () => (this.stale = true));
-    window.addEventListener("hashchange", () => {
-      this.state = fromHash(location.hash);
-      this.lab.state = this.state;
-      this.lab.reset();
-      this.rebuilt();
-      speak();
+    window.addEventListener("hashchange", () => this.open(location.hash));
+    window.addEventListener("message", ({ source, data }) => {
+      if (source === parent && source !== window && typeof data?.rotsim === "string") this.open(data.rotsim);
     });
   }
 
