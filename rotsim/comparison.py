@@ -157,16 +157,20 @@ def _compare_layers(
         if "active" in measured:
             rows &= measured["active"].values[:, measured.sizes["step"] // 2 :].mean(axis=1) > 0.5
         rows &= np.isfinite(predicted["rotation"].values[:, -1])
+        used = np.isfinite(predicted["rotation"].values[rows]).all(axis=0)  # a course may begin after the trace does
+        used = np.broadcast_to(used, measured.sizes["step"])
         for name in dataset.QUANTITIES:  # neurons with a window that is not known, as of a parameter that joined late
-            rows &= np.isfinite(measured[name].values).all(axis=1)
+            rows &= np.isfinite(measured[name].values[:, used]).all(axis=1)
         if not rows.any():
             continue
-        ratio = {q: measured[q].values[rows] / predicted[q].values[rows][:, -1:] for q in dataset.QUANTITIES}
+        every = {q: measured[q].values[rows] / predicted[q].values[rows] for q in dataset.QUANTITIES}
+        ratio = {q: values[:, used] for q, values in every.items()}
         settled = equilibration(
-            measured.step.values, [ratio["norm"], ratio["rotation"]], independent=False, drift_tolerance=TRACE_DRIFT
-        )
+            measured.step.values[used], [ratio["norm"], ratio["rotation"]], independent=False,
+            drift_tolerance=TRACE_DRIFT,
+        )  # fmt: skip
         # a trace always has a transient of its own; never average its first half
-        start = max(settled.start, measured.sizes["step"] // 2)
+        start = max(settled.start, int(used.sum()) // 2)
         settled = Equilibration(settled.reached, start, settled.steps_needed, settled.reason)
         for name in quantities:
             kept = ratio[name][:, start:]

@@ -1,18 +1,19 @@
-"""Does rotational equilibrium describe this layer? Decided from what was recorded, before looking at agreement.
+"""Does theory describe this layer's training? Decided from what was recorded, before looking at agreement.
 
-The prediction assumes weight decay, constant hyperparameters, a finished transient, gradients without a part
-along the weights, and gradients that are noise. Each assumption has a measurement of its own in a trace; the
-first one that fails names the verdict. Only layers with the verdict "applies" are claimed to agree. What an
-optimizer's rotation does not depend on is not asked of it: AdamW's and SGDM's follow from the balance of ‖w‖²
-alone, whatever bursts or correlations the gradients have. Bursts are part of Lion's prediction where the trace holds
-their course, however weak; correlations are not, and exclude.
+What is judged is the course: norm and rotation in each quarter of the run, predicted from the norm before the first
+step and the rates in force. A constant rate is one schedule among others, a finished transient one course.
+
+The prediction assumes weight decay, gradients without a part along the weights, and gradients that are noise. Each
+assumption has a measurement of its own in a trace; the first one that fails names the verdict. What a departure does to
+the course decides, not its size: a radial part that has no time to act changes nothing. Only layers with the verdict
+"applies" are claimed to agree. Bursts are part of Lion's prediction where the trace holds their course, however weak.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import nan
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +22,7 @@ import numpy as np
 from rotsim import checks, dataset, files
 from rotsim.checks import Check, Report
 from rotsim.errors import InvalidInput
-from rotsim.evidence import WITHIN, Evidence, gather
+from rotsim.evidence import SPACING, WITHIN, Evidence, gather
 from rotsim.optimizers.base import Optimizer
 from rotsim.statistics import Estimate
 from rotsim.theory.base import Theory, required_theory, theory_of
@@ -33,13 +34,11 @@ Verdict = Literal[
     "applies",
     "no theory",
     "not finite",
+    "frozen",
     "dead",
     "changed outside",
     "no decay",
     "rounded",
-    "schedule",
-    "transient",
-    "drifting",
     "scale-sensitive",
     "tilted",
     "signal",
@@ -51,20 +50,23 @@ Verdict = Literal[
 #: Relative error allowed where the prediction applies. A norm depends on how coordinates differ, rotation does not.
 TOLERANCE = {"rotation": WITHIN, "norm": 0.15}
 
-RADIAL = 0.05  # change of rotation by the gradient's radial part, and that with a moving norm: half the error allowed
+RADIAL = 0.05  # change of rotation by the gradient's radial part in a quarter: half the error allowed
 INVARIANT = 0.1  # RMS cosine of gradient and weights, over that of a random direction, below which they are orthogonal
 ALONG = 0.2  # share of the squared update that is along the weights and turns nothing: 10 % of the rotation
-CORRELATED = 0.1  # change of rotation (or norm) by the measured autocorrelation
+CORRELATED = 0.1  # change of rotation (or norm) in a quarter by memory, beyond which its leading order is not trusted
 OUTSIDE = 0.02  # share of the samples after which the weights had changed before the next step; loading is rarer
+ABSENT = 0.02  # share of the samples without a gradient, in which not even decay moves the weights
 SIGNAL = 0.5  # correlation left at the longest lags: more than half of the gradient is not noise
+ROUNDED = 0.05  # change of the norm, and of the rotation of a quarter, that rounding may take: half the error allowed
 # overlap at which scale invariance costs 5 % of Lion's rotation, half the error allowed (random walks on projected
 # noise of few dimensions; set when the bursts of one network had been compared)
 OVERLAP = 0.1
 BURST_ERROR = 0.05  # standard error of what bursts do to Lion's rotation: two of them are the error allowed
 _MIN_WINDOWS = 8
+_REMEMBERING = 0.5 ** np.arange(65.0)  # an autocorrelation, to ask whether steady rotation depends on it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LayerDiagnosis(Evidence):
     """One layer: its `Evidence` and what follows from it.
 
@@ -89,27 +91,34 @@ class LayerDiagnosis(Evidence):
         """What is claimed to agree: nothing, the rotation, or also the norm, if gradients are like white noise."""
         if not self.applies:
             return ()
-        return ("rotation",) if abs(self.norm_factor - 1) > CORRELATED else ("rotation", "norm")
+        return ("rotation",) if self._remembered("norm") > CORRELATED else ("rotation", "norm")
+
+    def _remembered(self, quantity: str) -> float:
+        return _furthest(self, f"remembered_{quantity}")
 
     def error(self, quantity: str) -> float:
-        """Measured over predicted rotation or norm, minus 1."""
-        return {"rotation": self.ratio, "norm": self.norm_ratio}[quantity] - 1
+        """Measured over predicted rotation or norm, minus 1, in the quarter where they differ most."""
+        return self.worst(quantity).error(quantity) if self.quarters else nan
 
     @property
     def agrees(self) -> bool:
-        """True if every quantity that is claimed is within its `TOLERANCE`."""
+        """True if every quantity that is claimed is within its `TOLERANCE` in every quarter of the run."""
         return all(check.passed for check in self.checks())
 
     def checks(self) -> Iterator[Check]:
-        """What is claimed of this layer, and whether it is within its `TOLERANCE`."""
+        """What is claimed of this layer, and whether it is within its `TOLERANCE`, in the quarter that is worst."""
         for quantity in self.claims:
-            predicted, measured, error = {
-                "rotation": (self.predicted_rotation, self.measured_rotation, self.rotation_error),
-                "norm": (self.predicted_norm, self.measured_norm, nan),
-            }[quantity]
-            allowed = TOLERANCE[quantity]
-            verdict: checks.Verdict = "PASS" if abs(self.error(quantity)) <= allowed else "FAIL"
-            yield Check.about(self.layer, quantity, predicted, allowed, Estimate(measured, error), verdict, self.reason)
+            worst, allowed = self.worst(quantity), TOLERANCE[quantity]
+            found = Estimate(worst.measured(quantity), self.rotation_error if quantity == "rotation" else nan)
+            verdict: checks.Verdict = "PASS" if abs(worst.error(quantity)) <= allowed else "FAIL"
+            note = f"steps {worst.start + 1} to {worst.end}, the quarter furthest off. {self.reason}"
+            yield Check.about(self.layer, quantity, worst.predicted(quantity), allowed, found, verdict, note)
+
+
+def _furthest(e: Evidence, factor: str) -> float:
+    """The largest distance from 1 that a factor has in a quarter; NaN counts for nothing."""
+    found = (abs(getattr(quarter, factor) - 1) for quarter in e.quarters)
+    return max((distance for distance in found if np.isfinite(distance)), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -139,7 +148,8 @@ class Diagnosis:
         good = sum(layer.agrees for layer in self.claimed)
         return (
             f"The prediction applies to {len(self.claimed)} of {len(self.layers)} layers and agrees in {good} of them "
-            f"(rotation within {TOLERANCE['rotation']:.0%}, norm within {TOLERANCE['norm']:.0%})."
+            f"in each quarter of the run (rotation within {TOLERANCE['rotation']:.0%}, norm within "
+            f"{TOLERANCE['norm']:.0%})."
         )
 
     def report(self) -> Report:
@@ -149,15 +159,22 @@ class Diagnosis:
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable; what was not measured is null."""
         layers = [
-            {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(layer).items()}
+            {k: _plain(v) for k, v in asdict(replace(layer, curves=None)).items() if k != "curves"}
             | {"claims": list(layer.claims), "agrees": layer.agrees if layer.applies else None}
             for layer in self.layers
         ]
         return {"optimizer": self.optimizer.to_dict(), "passed": self.passed, "layers": layers}
 
 
+def _plain(value: Any) -> Any:
+    """What JSON has a form for."""
+    if isinstance(value, tuple):
+        return [{key: _plain(number) for key, number in quarter.items()} for quarter in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
 def diagnose(trace: xr.Dataset) -> Diagnosis:
-    """Say for every layer of a trace whether rotational equilibrium should describe it, and how well it does.
+    """Say for every layer of a trace whether theory should describe its course, and how well it does.
 
     Parameters
     ----------
@@ -181,10 +198,10 @@ def diagnose(trace: xr.Dataset) -> Diagnosis:
     optimizer, spec, last = dataset.optimizer_of(trace), dataset.spec_of(trace), int(trace["step"].values[-1])
     layers = []
     for evidence in gather(trace):
-        finding = _known(evidence, optimizer, spec, last) or _still(evidence, optimizer, spec, last)
+        finding = _known(evidence, optimizer, spec, last) or _predicted(evidence, spec)
         if finding is None:
             theory = required_theory(optimizer)
-            finding = _radial(evidence, theory, spec) or _moving(evidence, theory) or _noise(evidence, theory)
+            finding = _radial(evidence, theory, spec) or _noise(evidence, theory, last)
         layers.append(LayerDiagnosis(**vars(evidence), verdict=finding[0], reason=finding[1]))
     return Diagnosis(optimizer, tuple(layers))
 
@@ -194,12 +211,15 @@ _Finding = tuple[Verdict, str]
 
 def _known(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last: int) -> _Finding | None:
     """Was the layer there throughout, and is there a theory of what moved it?"""
-    if e.lost == e.neurons and last / 2 < e.recorded_from < last:
-        return "unknown", f"Recorded only from about step {e.recorded_from} on, less than half of the run."
     if (left := spec.get("left", {}).get(e.layer.split("[")[0])) is not None:
         return "unknown", f"It left the optimizer or changed its shape about step {left}; before that it is recorded."
     if e.lost == e.neurons:
         return "not finite", "Weights or gradients are NaN or infinite."
+    if (share := spec.get("absent", {}).get(e.layer.split("[")[0], 0.0)) > ABSENT:
+        return "frozen", (
+            f"In {share:.0%} of the sampled steps it had no gradient at all, not even of zeros: it was frozen, or no "
+            "part of the loss. The optimizer leaves it as it is then, without decay."
+        )
     if e.lost + e.dead == e.neurons:
         return "dead", "No neuron has a gradient in most steps: nothing but decay and momentum moves them."
     if theory_of(optimizer) is None:
@@ -214,71 +234,38 @@ def _known(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last: int
     return None
 
 
-def _still(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last: int) -> _Finding | None:
-    """Is there an equilibrium to be in, and has it been reached?"""
+def _predicted(e: Evidence, spec: Mapping[str, Any]) -> _Finding | None:
+    """Is there a course to hold the measurement against?"""
     if e.lr == 0:
         return "unknown", "The learning rate was 0 throughout; nothing moved."
     if e.weight_decay == 0:
         return "no decay", (
             "The optimizer has no weight decay: noise lets the norm grow for ever and rotation never settles, unless "
-            "something else holds it, such as a penalty in the loss. Over the judged half the norm changed by "
-            f"{e.norm_change - 1:+.1%}."
+            f"something else holds it, such as a penalty in the loss. The norm changed by {e.norm_change - 1:+.1%}."
         )
-    if (rounded := _rounding(e, optimizer, spec)) is not None:
-        return "rounded", rounded
-    if (changed := _changes(e, spec, last)) and not max(changed.values()) + e.steps_needed <= last / 2:
-        words, until = " and ".join(_CHANGES[key] for key in changed), max(changed.values())
-        return "schedule", f"{words[0].upper()}{words[1:]} changed " + (
-            f"until step {until}, too late for an equilibrium in the last half of {last} steps, which is judged."
-            if until < 0.95 * last
-            else "in the run; the equilibrium moved along."
-        )
+    dtype = str(spec.get("dtypes", {}).get(e.layer.split("[")[0], "float32"))
+    if max(e.drowned_decay, e.drowned_rotation) > ROUNDED:
+        return "rounded", _rounding(e, dtype)
     if not np.isfinite(e.predicted_rotation):
         return "unknown", "No prediction: no live neuron has a gradient scale that is finite."
-    if last < 2 * e.steps_needed:
-        return "transient", (
-            f"The norm relaxes in {e.relaxation_steps:.2g} steps; from where it started, expect equilibrium after "
-            f"about {e.steps_needed:.2g}. Training lasted {last}, and its last half is judged."
-        )
-    if e.windows < _MIN_WINDOWS:
+    if e.windows < _MIN_WINDOWS or not e.quarters:
         return "unknown", (
-            f"{e.windows} record windows are too few to see whether norm and rotation are steady; "
-            f"record at least {_MIN_WINDOWS} with a smaller `window`."
-        )
-    if not e.settled:
-        return "drifting", (
-            f"Norm or rotation still drifts at step {last}, though the norm relaxes in {e.relaxation_steps:.2g} steps: "
-            "the gradient changes as the network learns, and the equilibrium with it."
+            f"{e.windows} record windows are too few to see the course of norm and rotation; "
+            f"record at least {_MIN_WINDOWS}, some in each quarter of the run, with a smaller `window`."
         )
     return None
 
 
-_SPACING = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23}  # of neighbouring numbers, over the lower
-
-
-def _rounding(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any]) -> str | None:
-    """Do steps or decay drown in the rounding of the stored weights?"""
-    dtype = spec.get("dtypes", {}).get(e.layer.split("[")[0])
-    least = 2 * _SPACING.get(dtype, 0.0)  # from two spacings on, rounding up and down even out
-    share, what = e.predicted_rotation, "rotation"
-    if optimizer.decay == "decoupled":
-        share, what = e.lr * e.weight_decay, "lr·wd"
-    if not share < least:
-        return None
+def _rounding(e: Evidence, dtype: str) -> str:
+    if e.drowned_decay > ROUNDED:
+        what = f"steps of decay too small for that should have shortened them by {-np.expm1(-e.drowned_decay):.0%}"
+    else:
+        what = f"{e.drowned_rotation:.0%} of the squared rotation of a quarter is in steps too small for that"
+    way_out = "Raise lr or weight_decay" if dtype == "float32" else "Keep float32 master weights"
     return (
-        f"Weights are kept in {dtype}, where neighbouring numbers differ by up to {least / 2:.2g} of their size: "
-        f"{what} = {share:.2g} per step drowns in rounding. Keep float32 master weights."
+        f"Weights are kept in {dtype}, where neighbouring numbers differ by up to {SPACING[dtype]:.2g} of their size: "
+        f"{what}. {way_out}."
     )
-
-
-_CHANGES = {"lr": "the learning rate", "weight_decay": "the weight decay", "momentum": "momentum (or betas)"}
-
-
-def _changes(e: Evidence, spec: Mapping[str, Any], last: int) -> dict[str, int]:
-    """The last step at which each hyperparameter of the layer changed; older traces know only whether."""
-    if "changed" in spec:
-        return dict(spec["changed"].get(e.layer.split("[")[0], {}))
-    return {key: last for key in _CHANGES if spec.get(f"{key}_changed", False)}
 
 
 def _radial(e: Evidence, theory: Theory[Any], spec: Mapping[str, Any]) -> _Finding | None:
@@ -291,7 +278,7 @@ def _radial(e: Evidence, theory: Theory[Any], spec: Mapping[str, Any]) -> _Findi
         )
     invariant = _invariant(e, spec)
     if theory.feels_radial and np.isfinite(e.radial):
-        if not abs(theory.balance_factor(e.radial, 0.0) - 1) <= RADIAL:
+        if not _furthest(e, "pulled_rotation") <= RADIAL:
             return ("tilted" if invariant else "scale-sensitive"), _pull(e, theory.spec, invariant)
         if not invariant and e.radial_error > RADIAL:  # two standard errors, and rotation follows by half
             return "unknown", (
@@ -337,20 +324,7 @@ def _pull(e: Evidence, optimizer: Optimizer, invariant: bool | None) -> str:
     )
 
 
-def _moving(e: Evidence, theory: Theory[Any]) -> _Finding | None:
-    """Does decay balance the updates, or is the norm on its way?"""
-    radial = e.radial if np.isfinite(e.radial) and theory.feels_radial else 0.0
-    turned = theory.balance_factor(radial, e.growth)
-    if abs(turned - 1) <= RADIAL:
-        return None
-    return "drifting", (
-        f"‖w‖² still {'grows' if e.growth > 0 else 'shrinks'}, by {abs(e.growth):.0%} of what decay takes from it"
-        + (f", and a radial part of the gradient acts as {radial:+.0%} of the decay" if abs(radial) > 0.01 else "")
-        + f": the weights turn {turned:.2f} times as fast as in equilibrium."
-    )
-
-
-def _noise(e: Evidence, theory: Theory[Any]) -> _Finding:
+def _noise(e: Evidence, theory: Theory[Any], last: int) -> _Finding:
     """Are gradients the noise that this optimizer's prediction assumes?"""
     label = theory.spec.label
     if theory.counts_bursts and not np.isfinite(e.burst + e.rotation_factor):
@@ -363,11 +337,13 @@ def _noise(e: Evidence, theory: Theory[Any]) -> _Finding:
             f"{e.signal:.0%} of the gradient's correlation is still there at the longest recorded lag: "
             "weights follow a persistent gradient more than they walk at random."
         )
-    if abs(e.rotation_factor - 1) > CORRELATED:
-        kind = "anticorrelated" if (e.rotation_factor > 1) == (theory.spec.shape == "sign") else "correlated"
+    felt = abs(theory.correlation_factors(_REMEMBERING)[0] - 1) > 1e-6  # else averages alone say what memory does
+    if felt and _furthest(e, "remembered_rotation") > CORRELATED:
+        worst = max(e.quarters, key=lambda quarter: abs(quarter.remembered_rotation - 1))
+        kind = "anticorrelated" if (worst.remembered_rotation > 1) == (theory.spec.shape == "sign") else "correlated"
         return "autocorrelated", (
-            f"Successive {kind} gradients turn {label}'s weights {e.rotation_factor:.2f} times as fast as "
-            "white noise would."
+            f"Successive {kind} gradients turn {label}'s weights {worst.remembered_rotation:.2f} times as fast as "
+            f"white noise would (steps {worst.start + 1} to {worst.end})."
         )
     bursts = f"Gradient norms come in bursts (E‖g̃‖⁴/(E‖g̃‖²)² = {e.burst:.1f})"
     known = np.isfinite(e.burst_rotation)
@@ -390,15 +366,17 @@ def _noise(e: Evidence, theory: Theory[Any]) -> _Finding:
         return "bursty", (
             f"{bursts}, as when a network memorises its data; {label}'s rotation assumes a steady gradient."
         )
-    norm = f"; gradients that {_UNEVEN[e.norm_factor > 1]} make the norm {e.norm_factor:.2f} times the predicted one"
+    uneven = max(e.quarters, key=lambda quarter: abs(quarter.remembered_norm - 1))
+    factor = uneven.remembered_norm
+    norm = f"; gradients that {_UNEVEN[factor > 1]} make the norm {factor:.2f} times that of white noise"
     return "applies", (
-        "In equilibrium; "
+        f"{_where(e, last)}; "
         + (
-            f"the gradient's radial part, {e.radial:+.0%} of the decay, is small"
+            f"the gradient's radial part, {e.radial:+.0%} of the decay, hardly acts"
             if abs(e.radial) >= 0.005 and theory.feels_radial
             else "the gradient has no radial part"
         )
-        + f"{norm if abs(e.norm_factor - 1) > CORRELATED else ''}."
+        + f"{norm if abs(factor - 1) > CORRELATED else ''}."
         + (
             f" Bursts of the gradient are in the prediction: rotation {e.burst_rotation:.2f} times, norm "
             f"{e.burst_norm:.2f} times that of steady gradients."
@@ -406,6 +384,15 @@ def _noise(e: Evidence, theory: Theory[Any]) -> _Finding:
             else ""
         )
     )
+
+
+def _where(e: Evidence, last: int) -> str:
+    """Where the layer is on its way."""
+    if e.scheduled:
+        return "On the course that its rates set"
+    if e.steps_needed <= last / 2:
+        return "In equilibrium"
+    return f"On the way to equilibrium, which takes about {e.steps_needed:.2g} steps"
 
 
 #: What gradients do that lowers the norm, and that raises it.

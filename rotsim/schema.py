@@ -16,8 +16,12 @@ name                      dims                meaning
 ``active``                (neuron, step)      share of sampled steps with a nonzero gradient (traces)
 ``radial``                (neuron, step)      mean ⟨w, ĝ⟩ over mean ‖w‖², ĝ the gradient as the optimizer scales it
 ``gradient_autocorrelation``  (parameter, lag)  of sampled gradient coordinates, ``lag`` in steps (traces)
-``window_lr``, ``window_weight_decay``  (parameter, step)  last in force in each window (traces)
+``window_lr``, ``window_weight_decay``  (parameter, step)  last in force in each window (traces); likewise
+                                              ``window_beta1``, ``window_beta2``, NaN where there is none
+``window_lr_start``, ``window_weight_decay_start``  (parameter, step)  in force at the first look in each window
+``initial_norm``, ``initial_step``  (neuron,)  ‖w‖ before the first step seen, and how many steps came before (traces)
 ``square_step``           (parameter,)        mean (m/√v)² of those coordinates (AdamW), or mean m² over mean g² (SGDM)
+``era_autocorrelation``, ``era_square_step``  (parameter, era, ...)  both in each part of the run that ends at ``era``
 ``gradient_log2``         (row, tick)         log2 of ‖g_t‖ of some rows of ``row_layer`` at every step ``tick``, in
                                               eighths, 16-bit; `gradient_series` reads it (traces of Lion)
 ``gradient_overlap``      (row,)              mean squared cosine of their gradients some steps apart
@@ -65,9 +69,16 @@ FORMS: dict[str, tuple[tuple[str, ...], type]] = {
     "lr": (_PER_NEURON, float),
     "weight_decay": (_PER_NEURON, float),
     "parameter": (("parameter",), str),
-    "window_lr": (("parameter", "step"), float),
-    "window_weight_decay": (("parameter", "step"), float),
+    "initial_norm": (_PER_NEURON, float),
+    "initial_step": (_PER_NEURON, int),
+    **{
+        f"window_{name}": (("parameter", "step"), float)
+        for name in ("lr", "weight_decay", "lr_start", "weight_decay_start", "beta1", "beta2")
+    },
     "square_step": (("parameter",), float),
+    "era": (("era",), int),
+    "era_autocorrelation": (("parameter", "era", "lag"), float),
+    "era_square_step": (("parameter", "era"), float),
     "gradient_autocorrelation": (("parameter", "lag"), float),
     "row_layer": (("row",), str),
     "tick": (("tick",), int),
@@ -90,6 +101,7 @@ _SPEC_TYPES: dict[str, tuple[type, type | tuple[type, ...]]] = {
     "left": (dict, int),
     "changed": (dict, dict),
     "changed_outside": (dict, (int, float)),
+    "absent": (dict, (int, float)),
     "scale_invariant_layers": (list, str),
 }
 

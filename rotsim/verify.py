@@ -237,7 +237,7 @@ def _network_table(traces: list[TraceCase]) -> Table:
             )
     allowed = " and ".join(f"{QUANTITY[name]} {share:.0%}" for name, share in TOLERANCE.items())
     table.caption = (
-        "Rotation in rad per step, errors of rotation and norm: medians over neurons, last half of training. "
+        "Rotation in rad per step, medians over neurons; errors of rotation and norm: of the quarter furthest off. "
         f"PASS: the prediction applies, by a diagnosis made before, and agrees to {allowed}. "
         "Other words: why nothing is claimed; `rotsim trace report` gives the reasons."
     )

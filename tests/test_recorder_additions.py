@@ -318,6 +318,56 @@ def test_a_layer_that_joined_late_or_never_moved_is_said(tmp_path):
         noise_steps(model, optimizer, 50)
     first, second = diagnose(recorder.dataset()).layers
     assert first.verdict == "unknown" and "learning rate was 0 throughout" in first.reason
-    assert second.verdict == "unknown" and "only from about step 110 on" in second.reason
+    assert second.verdict == "unknown" and second.recorded_from == 110 and "5 record windows are" in second.reason
     assert main(["trace", "report", str(tmp_path / "late.nc"), "--output", str(tmp_path)]) == 0
     assert (tmp_path / "report.png").stat().st_size > 1000
+
+
+def test_a_wrapper_whose_own_step_never_runs_is_said_at_once():
+    class SAM(torch.optim.Optimizer):
+        """As published: first_step and second_step, of which the second steps the base optimizer."""
+
+        def __init__(self, params, **kwargs):
+            super().__init__(params, kwargs)
+            self.base_optimizer = torch.optim.SGD(self.param_groups, **kwargs)
+            self.param_groups = self.base_optimizer.param_groups
+
+        def second_step(self):
+            self.base_optimizer.step()
+
+    model = torch.nn.Linear(4, 3)
+    optimizer = SAM(model.parameters(), lr=0.1)
+    with pytest.warns(UserWarning, match=r"SAM.base_optimizer has stepped.*Recorder\(model, optimizer.base"):
+        recorder = Recorder(model, optimizer, interval=1, window=2, lags=0).start()
+        for _ in range(2):
+            model(torch.ones(2, 4)).sum().backward()
+            optimizer.second_step()
+    recorder.close()
+    with Recorder(model, optimizer.base_optimizer, interval=1, window=2, lags=0) as recorder:
+        optimizer.second_step()
+    assert recorder.steps == 1
+
+
+def test_a_step_that_calls_that_of_its_base_class_counts_once():
+    class Twice(torch.optim.SGD):
+        fails = False
+
+        def step(self, closure=None):
+            if self.fails:
+                raise RuntimeError("no step")
+            return super().step(closure)
+
+    model = torch.nn.Linear(4, 3)
+    optimizer = Twice(model.parameters(), lr=0.1)
+    with Recorder(model, optimizer, interval=1, window=2, lags=0) as recorder:
+        for step in range(6):
+            model(torch.ones(2, 4)).sum().backward()
+            optimizer.fails = step == 2
+            if optimizer.fails:
+                with pytest.raises(RuntimeError, match="no step"):
+                    optimizer.step()
+            else:
+                optimizer.step()
+    trace = recorder.dataset()
+    # of the five, the one after the exception is taken for a part of the step that never ended
+    assert recorder.steps == 4 and trace["step"].values.tolist() == [2, 4] and (trace["update_rms"] > 0).all()

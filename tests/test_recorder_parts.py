@@ -124,22 +124,23 @@ def test_two_windows_make_one_as_if_their_steps_were_one():
 
 
 def test_windows_are_merged_in_pairs_when_there_are_most():
-    windows, rates = Windows(5, 4), [np.array([[i], [10 * i]], dtype=float) for i in range(9)]
+    windows, rates = Windows(5, 4), [np.array([[i], [10 * i], [i], [10 * i]], dtype=float) for i in range(9)]
     for i in range(3):
         windows.add(5 * (i + 1), record(i), rates[i])
     assert (windows.window, windows.ends) == (5, [5, 10, 15])
-    more = windows.with_one_more(17, record(9, 3), np.ones((2, 2)))
+    more = windows.with_one_more(17, record(9, 3), np.ones((4, 2)))
     assert more.ends == [5, 10, 15, 17] and more.window == 5 and windows.ends == [5, 10, 15]
     values, in_force = more.stacked()
-    assert values.shape == (9, 3, 4) and in_force.shape == (2, 2, 4)
+    assert values.shape == (9, 3, 4) and in_force.shape == (4, 2, 4)
     np.testing.assert_array_equal(values[:, :2, 2], record(2))
     assert np.isnan(values[:, 2, :3]).all() and np.isnan(in_force[:, 1, :3]).all() and (in_force[..., 3] == 1).all()
     windows.add(20, record(3), rates[3])
     assert (windows.window, windows.ends) == (10, [10, 20])
     values, in_force = windows.stacked()
     np.testing.assert_array_equal(values[..., 1], merged(np.stack([record(2), record(3)], axis=-1)))
-    assert in_force[:, 0].tolist() == [[1, 3], [10, 30]]  # last in force
-    assert windows.nbytes == 2 * (9 * 2 * 4 + 2 * 8)
+    # two that were in force at the first look, and two last
+    assert in_force[:, 0].tolist() == [[0, 2], [0, 20], [1, 3], [10, 30]]
+    assert windows.nbytes == 2 * (9 * 2 * 4 + 4 * 8)
     # one that ended early stays with the pair of steps that it is from
     odd = Windows(5, 4)
     for end in (5, 11, 15, 20):
@@ -235,7 +236,9 @@ def test_coordinates_are_reduced_block_by_block_as_loops_do(betas):
             if not np.isfinite(block).all():
                 continue
             each, squares, powers = [], [], []
-            for x in block.T:
+            early, late = np.sum(block[:6] ** 2), np.sum(block[6:] ** 2)  # their trend is no memory
+            steady = block * np.exp(-np.log(late / early) / 12 * (np.arange(12) - 6))[:, None]
+            for x, given_x in zip(steady.T, block.T, strict=True):
                 m, v, total = 0.0, np.mean(x**2), 0.0
                 for t in range(12):
                     if betas is not None:
@@ -245,7 +248,7 @@ def test_coordinates_are_reduced_block_by_block_as_loops_do(betas):
                 squares.append(total / (12 - lags))
                 powers.append(np.mean(x**2))
                 if x.any():
-                    products = [np.mean(x[: 12 - k] * x[k:]) for k in range(lags + 1)]
+                    products = [np.mean(given_x[: 12 - k] * given_x[k:]) for k in range(lags + 1)]
                     each.append(np.array(products) / products[0])
             correlations.append(np.mean(each, axis=0))
             steps.append(np.sum(squares) / np.sum(powers) if betas and betas[1] == 1 else np.mean(squares))
@@ -394,7 +397,10 @@ def test_hyperparameters_are_read_at_every_step_and_changes_are_dated():
     optimizer.param_groups[1]["weight_decay"] = 0.0
     recorded.look(6)
     assert first.changed == {"lr": 4, "momentum": 6} and second.changed == {"weight_decay": 6}
-    assert recorded.rates().tolist() == [[0.1, 0.1], [0.2, 0.0]]
+    at_start, in_force, betas = [[0.1, 0.1], [0.2, 0.2]], [[0.1, 0.1], [0.2, 0.0]], [[0.5, 0.9], [0.6, 0.999]]
+    assert recorded.rates().tolist() == [*at_start, *in_force, *betas]
+    recorded.next_window()
+    assert recorded.rates()[:2].tolist() == in_force
     # the one spec is that of the first group with weight decay
     assert recorded.spec() == rotsim.AdamW(lr=0.1, weight_decay=0.2, betas=(0.5, 0.6))
     del optimizer.param_groups[0]

@@ -10,13 +10,13 @@ import click
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from experiments.networks import heldout
+from experiments.networks import courses, heldout
 from experiments.networks.agreement import agreement
 from experiments.networks.record import SHIPPED, AnyRun, record
 from experiments.networks.suite import SUITES, Recording, Traces, choose_device, runs_of, write_report
 from rotsim.dataset import load
 from rotsim.errors import DatasetError, InvalidInput
-from rotsim.files import output_folder
+from rotsim.files import output_folder, write_atomically
 from rotsim.measure.shipped import TRACES
 from rotsim.show.terminal import console
 from rotsim.tasks import collect
@@ -122,6 +122,26 @@ def heldout_command(networks: tuple[str, ...], steps: int, seed: int, output: Pa
         heldout.write(found, output, command)
         click.echo(f"wrote {output / 'heldout.md'} and {output / 'heldout.json'}")
     if not all(same and all(layer.agrees for layer in diagnosis.claimed) for diagnosis, same in found.values()):
+        raise SystemExit(1)
+
+
+@main.command("courses")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--network", type=click.Choice(list(courses.NETWORKS)), multiple=True, help="This kind alone.")
+@click.option("--output", type=Folder, help="Folder for courses.md.  [default: print the table]")
+def courses_command(seeds: int, network: tuple[str, ...], output: Path | None) -> None:
+    """Train small networks under schedules (a few seconds each); exit code 1 if a claimed layer leaves its course."""
+    chosen = network or tuple(courses.NETWORKS)
+    with Progress(console=console(stderr=True)) as progress:
+        total = seeds * len(chosen) * len(courses.RATES) * len(courses.SCHEDULES)
+        found = list(progress.track(courses.runs(seeds, chosen), total=total, description="runs"))
+    only = [f"--network {name!r}" for name in network]
+    text = courses.table(found, " ".join(["python -m experiments.networks courses", f"--seeds {seeds}", *only]))
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        click.echo(f"wrote {write_atomically(output_folder(output, 'courses.md') / 'courses.md', text)}")
+    if not all(layer.agrees for run in found for layer in run.diagnosis.claimed):
         raise SystemExit(1)
 
 

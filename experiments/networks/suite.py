@@ -180,8 +180,9 @@ def write_report(suite: str, folder: Path, paths: Mapping[str, str], command: st
     text = (
         f"# Suite {suite}: predicted against measured\n\nCommand: `{command}`. {_NOTES.get(suite, '')}"
         "Verdicts are decided from each layer's diagnostics, before agreement; only layers marked **applies** "
-        "are claimed. Rotation in radians per step: medians over neurons, last half of training; `corrected` uses the "
-        "measured radial part of the gradient (λ_eff = λ + P) or, for Lion, its autocorrelation.\n\n" + "\n".join(parts)
+        "are claimed, in each quarter of the run. Rotation in radians per step: medians over neurons, RMS over the "
+        "run, beside the course that the rates set; `corrected` uses the measured radial part of the gradient "
+        "(λ_eff = λ + P).\n\n" + "\n".join(parts)
     )
     return files.write_atomically(folder / "README.md", text)
 
@@ -236,12 +237,13 @@ def _section(name: str, trace: xr.Dataset, diagnosis: Diagnosis) -> str:
             dataset.layer_name(layer.layer), f"**{layer.verdict}**" if layer.applies else layer.verdict,
             f"{layer.predicted_rotation:.4g}", f"{layer.measured_rotation:.4g}", f"{layer.ratio:.3f}",
             f"{layer.measured_rotation / layer.corrected_rotation:.3f}", f"{layer.within:.0%}",
-            f"{layer.measured_norm / layer.predicted_norm:.3f}",
+            f"{layer.norm_ratio:.3f}", f"{1 + layer.error('rotation'):.3f}", f"{1 + layer.error('norm'):.3f}",
         ]
         for layer in diagnosis.layers
     ]  # fmt: skip
     rows = [["-" if cell in ("nan", "nan%") else cell for cell in row] for row in rows]
     reasons = dict.fromkeys(f"* {layer.layer}: {layer.reason}" for layer in diagnosis.layers if not layer.applies)
-    head = ("layer", "verdict", "predicted", "measured", "ratio", "measured / corrected", "neurons ±10 %", "norm ratio")
+    head = ("layer", "verdict", "predicted", "measured", "ratio", "measured / corrected", "neurons ±10 %", "norm ratio",
+            "rotation, worst quarter", "norm, worst quarter")  # fmt: skip
     parts = [f"## {name}\n\n{about}\n", markdown.table(head, rows), "", *reasons, "", f"![{name}]({name}.png)", ""]
     return "\n".join(parts)

@@ -3,8 +3,8 @@
 Lion's rotation and every norm depend on how gradients of successive steps are correlated, Adam's norms also on
 how single coordinates burst: those behind a rectifier are 0 in many steps. A few coordinates per parameter are
 read at every step into a block of fixed length; a full block is reduced to one autocorrelation per parameter and to
-the mean square of m/√v, and forgotten. The result averages the blocks of the last half: gradients of the first steps
-are correlated otherwise, by enough to turn a correction of 40 % into none.
+the mean square of m/√v, and forgotten. Gradients of the first steps are correlated otherwise than later ones, by enough
+to turn a correction of 40 % into none. So the blocks are averaged era by era, and over the last half.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+
+ERAS = 16  # at most, in which blocks are averaged, of as many blocks each as can be
 
 
 class CoordinateSampler:
@@ -33,6 +35,7 @@ class CoordinateSampler:
     all, and its mean is kept: a persistent gradient shows as correlation that does not decay. Coordinates
     with a gradient of zero throughout a block are left out, blocks with a value that is not finite too.
 
+    The mean square of m/√v is of gradients without their trend, an exponential through both halves of the block.
     The averages m and v of a block start from 0 and from the block's mean square; the first quarter is not counted.
     """
 
@@ -43,6 +46,8 @@ class CoordinateSampler:
         self._places: list[torch.Tensor] = []
         self._block: list[torch.Tensor] = []
         self._reduced: list[np.ndarray] = []
+        self._ends: list[int] = []
+        self._steps = 0
 
     def add(self, gradients: Sequence[torch.Tensor | None], shapes: Sequence[torch.Size], device: torch.device) -> None:
         """Read one step; parameters may be appended between steps, never removed."""
@@ -60,6 +65,7 @@ class CoordinateSampler:
             dense = gradient if gradient.layout is torch.strided else gradient.to_dense()
             parts.append(dense.reshape(-1)[self._places[i]].to(device, torch.float32))
         self._block.append(torch.cat(parts))
+        self._steps += 1
         if len(self._block) == self.length:
             self._reduce()
 
@@ -71,19 +77,32 @@ class CoordinateSampler:
         products = torch.fft.irfft(power, n=self.length + self.lags, dim=0)[: self.lags + 1]
         products /= torch.arange(self.length, self.length - self.lags - 1, -1, device=block.device)[:, None]
         table = products.cpu().double().numpy()
-        steps = self._square_steps(block).cpu().double().numpy()
+        steady = self._steady(block)
+        squares = steady.square().mean(0).cpu().double().numpy()
+        steps = self._square_steps(steady).cpu().double().numpy()
         # the last column is the mean square of m/√v
         result = np.full((len(self._places), self.lags + 2), np.nan, dtype=np.float32)
         start = 0
         for i, places in enumerate(self._places):
-            part, step = (values[..., start : start + len(places)] for values in (table, steps))
+            part, step, square = (values[..., start : start + len(places)] for values in (table, steps, squares))
             start += len(places)
             if (part[0] > 0).any() and np.isfinite(part).all():
                 live = part[:, part[0] > 0]
                 # each coordinate has a √v of its own; without, large ones count more
-                square_step = step.sum() / part[0].sum() if self._plain else step.mean()
+                square_step = step.sum() / square.sum() if self._plain else step.mean()
                 result[i] = np.append((live / live[0]).mean(axis=1), square_step)
         self._reduced.append(result)
+        self._ends.append(self._steps)
+
+    def _steady(self, block: torch.Tensor) -> torch.Tensor:
+        """A block without the trend of each parameter's size, which is no memory: theory follows it by itself."""
+        half = self.length // 2
+        squares = torch.stack([block[:half].square().mean(0), block[half:].square().mean(0)])
+        owner = torch.cat([torch.full((len(places),), i) for i, places in enumerate(self._places)]).to(block.device)
+        early, late = torch.zeros(2, len(self._places), device=block.device).index_add_(1, owner, squares)
+        pace = torch.where((early > 0) & (late > 0), torch.log(late / early) / half, 0.0).nan_to_num(0.0, 0.0, 0.0)
+        time = torch.arange(self.length, device=block.device) - half
+        return block * torch.exp(-time[:, None] * pace[owner] / 2)
 
     def _square_steps(self, block: torch.Tensor) -> torch.Tensor:
         """Mean square of m/√v of every coordinate, or of m alone; 0 where it has no gradient; NaN without betas."""
@@ -102,17 +121,36 @@ class CoordinateSampler:
 
     def autocorrelation(self) -> np.ndarray:
         """Mean over the last half of the blocks, shape (parameters, lags + 1); NaN for a parameter without one."""
-        return self._means()[:, :-1]
+        return self._means(self._late)[:, :-1]
 
     def square_step(self) -> np.ndarray:
         """E(m/√v)², or E m²/E g², of the measured gradients, shape (parameters,); NaN without betas or a block."""
-        return self._means()[:, -1]
+        return self._means(self._late)[:, -1]
 
-    def _means(self) -> np.ndarray:
-        late = self._reduced[len(self._reduced) // 2 :]
+    def eras(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same era by era.
+
+        Returns
+        -------
+        steps : ndarray of int, shape (eras,)
+            Steps read by the end of each; none before the first block is full.
+        autocorrelation : ndarray, shape (parameters, eras, lags + 1)
+        square_step : ndarray, shape (parameters, eras)
+        """
+        parts = [part for part in np.array_split(np.arange(len(self._reduced)), ERAS) if len(part)]
+        means = [self._means([self._reduced[i] for i in part]) for part in parts]
+        table = np.stack(means, axis=1) if means else np.empty((len(self._places), 0, self.lags + 2))
+        steps = np.array([self._ends[part[-1]] for part in parts], dtype=np.int64)
+        return steps, table[..., :-1], table[..., -1]
+
+    @property
+    def _late(self) -> list[np.ndarray]:
+        return self._reduced[len(self._reduced) // 2 :]
+
+    def _means(self, blocks: list[np.ndarray]) -> np.ndarray:
         total = np.zeros((len(self._places), self.lags + 2))
         count = np.zeros(len(self._places))
-        for block in late:
+        for block in blocks:
             seen = np.isfinite(block[:, 0])
             total[: len(block)][seen] += block[seen]
             count[: len(block)] += seen

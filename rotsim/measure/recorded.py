@@ -10,12 +10,23 @@ import numpy as np
 import torch
 
 from rotsim.errors import InvalidInput
+from rotsim.measure.sample import rows
 from rotsim.measure.selection import Selection, Split, ends_in, groups_of, row_labels, select
 from rotsim.measure.spec import NoSpec, optimizer_spec
 from rotsim.optimizers import Unmodelled
 from rotsim.optimizers.base import Optimizer
 
 RATES = ("lr", "weight_decay", "momentum")
+#: What is kept of a window's rates, in this order, and in words.
+WINDOW_RATES = {
+    "lr_start": "learning rate at the first look in the window",
+    "weight_decay_start": "weight decay at the first look in the window",
+    "lr": "learning rate last in force",
+    "weight_decay": "weight decay last in force",
+    "beta1": "momentum or first beta last in force",
+    "beta2": "second beta last in force",
+}
+STARTS = 2  # so many of them are of the first look
 _LEAST_LR = 1e-12  # in place of 0, where a warm-up may start
 
 
@@ -25,7 +36,9 @@ class Entry:
 
     ``changed`` holds the last step that saw another learning rate, weight decay or momentum than before. ``looked``
     counts the sampled steps after which the parameter was looked at once more, before the next one; ``touched`` those
-    where it had changed by then.
+    where it had changed by then. Of the steps ``sampled``, ``absent`` counts those without a gradient at all.
+    ``initial_norm`` are the lengths of its rows after ``initial_step`` steps, before the first that was seen.
+    ``lr`` is the last that moved the weights, ``in_force`` the rates as they are, 0 included.
     """
 
     name: str
@@ -37,8 +50,14 @@ class Entry:
     weight_decay: float
     momentum: Any
     changed: dict[str, int] = field(default_factory=dict)
+    sampled: int = 0
+    absent: int = 0
     looked: int = 0
     touched: torch.Tensor | float = 0.0
+    initial_norm: torch.Tensor | None = None
+    initial_step: int = 0
+    in_force: tuple[float, float] = (np.nan, np.nan)
+    at_start: tuple[float, float] | None = None
 
     @property
     def neurons(self) -> int:
@@ -102,8 +121,24 @@ class Recorded:
                 self.entries.append(Entry(name, parameter, parameter.shape, labels, group, *rates, _momentum(values)))
 
     def rates(self) -> np.ndarray:
-        """Learning rates and weight decays last in force, shape (2, parameters)."""
-        return np.array([[entry.lr, entry.weight_decay] for entry in self.entries]).T
+        """The `WINDOW_RATES` of the running window, shape (len(WINDOW_RATES), parameters)."""
+        rows = [(*(e.at_start or e.in_force), *e.in_force, *_averages(e.momentum)) for e in self.entries]
+        return np.array(rows, dtype=np.float64).T
+
+    def next_window(self) -> None:
+        """Forget the rates at the start of the window that ended."""
+        for entry in self.entries:
+            entry.at_start = None
+
+    def begin(self, step: int) -> None:
+        """Keep the length of every row that no step has been seen to move yet, and the rates of that step."""
+        if all(entry.initial_norm is not None for entry in self.entries):
+            return
+        new = [entry for entry in self.entries if entry.initial_norm is None]
+        self.look(step)
+        for entry in new:
+            entry.initial_norm = torch.linalg.vector_norm(rows(entry.parameter.detach()), dim=1)
+            entry.initial_step = step - 1
 
     def spec(self) -> Optimizer:
         """The one spec of all recorded groups with weight decay, at the rates last in force in the first of them."""
@@ -151,7 +186,8 @@ class Recorded:
             for name, value in (("lr", lr), ("weight_decay", weight_decay), ("momentum", momentum)):
                 if value != getattr(entry, name):
                     entry.changed[name] = step
-            entry.momentum = momentum
+            entry.momentum, entry.in_force = momentum, (lr, weight_decay)
+            entry.at_start = entry.at_start or entry.in_force
             entry.lr = lr or entry.lr  # at lr 0 nothing moves: keep the last one that moved the weights
             entry.weight_decay = weight_decay
         return [entry if entry.among(here) else None for entry in self.entries]
@@ -168,3 +204,11 @@ def _momentum(group: Mapping[str, Any]) -> Any:
     """What the optimizer averages with: betas or momentum, by value."""
     found = group.get("betas", group.get("momentum"))
     return tuple(map(float, found)) if isinstance(found, tuple | list) else found
+
+
+def _averages(momentum: Any) -> tuple[float, float]:
+    """(β1, β2) of an optimizer's betas or momentum; NaN for what it does not have."""
+    found = momentum if isinstance(momentum, tuple) else (momentum,)
+    numbers = [float(value) for value in found[:2] if isinstance(value, int | float)]
+    first, second = [*numbers, np.nan, np.nan][:2]
+    return first, second

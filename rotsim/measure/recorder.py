@@ -23,7 +23,7 @@ from rotsim.dataset import PER_OCTAVE, build, json_text, save
 from rotsim.errors import InvalidInput, instance, integer, mapping, positive, require, shown
 from rotsim.files import check_writable
 from rotsim.measure.coordinates import CoordinateSampler
-from rotsim.measure.recorded import RATES, Entry, Recorded
+from rotsim.measure.recorded import RATES, WINDOW_RATES, Entry, Recorded
 from rotsim.measure.sample import VARIABLES, rows, sample, window_means
 from rotsim.measure.scales import ScaleSampler
 from rotsim.measure.selection import Selection, Split
@@ -32,7 +32,6 @@ from rotsim.optimizers.base import Optimizer
 
 _SCALES = {"long_name": "log2 of the gradient norm of sampled rows", "units": f"1/{PER_OCTAVE}"}
 _AUTOCORRELATION = {"long_name": "autocorrelation of sampled gradient coordinates", "units": "1"}
-_IN_FORCE = {"lr": "learning rate last in force", "weight_decay": "weight decay last in force"}
 _SQUARE_STEP = {
     "long_name": "mean square of m/sqrt(v), or of m over that of g, over sampled gradient coordinates",
     "units": "1",
@@ -152,7 +151,7 @@ class Recorder:
         self._recorded = Recorded(model, optimizer, parameters, split, spec)
         found = self._recorded.spec()  # say now, not after the training, what cannot be predicted
         betas = None
-        if found.shape == "inverse root" and found.decay == "decoupled":
+        if found.shape == "inverse root":
             betas = found.averages
         elif found.shape == "identity":
             betas = (found.beta1, 1.0)
@@ -160,6 +159,8 @@ class Recorder:
         self._rule = found.plain
         self._scales = ScaleSampler() if self._rule.shape == "sign" else None
         self._seen_step = 0
+        self._passed_by = 0
+        self._depth, self._ended = 0, True
         self._sampled_step = 0
         self._last_tick = 0
         self._samples = 0
@@ -191,6 +192,8 @@ class Recorder:
                 self.optimizer.register_step_pre_hook(self._before_step),
                 self.optimizer.register_step_post_hook(self._after_step),
             ]
+            if (inner := _inside(self.optimizer)) is not None:
+                self._handles.append(inner[1].register_step_post_hook(self._after_inner_step))
         return self
 
     def close(self) -> None:
@@ -222,11 +225,14 @@ class Recorder:
 
     @torch.no_grad()
     def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._inner_call(enters=True):
+            return
         self._before = []  # a step that raised may have left its copies
         self._look_again()
         # torch counts the optimizer itself among `args`
         closure = kwargs.get("closure", next((argument for argument in args if argument is not optimizer), None))
         self._has_closure = closure is not None
+        self._recorded.begin(self._seen_step + 1)
         if not self._has_closure:  # with one, gradients exist after the step only
             self._sample_coordinates()
         if (self._seen_step + 1) % self.interval:
@@ -234,6 +240,7 @@ class Recorder:
         if not self._sums:
             with contextlib.suppress(InvalidInput):  # all may have left; that is no reason to stop a training
                 self._recorded.select()  # parameters may have joined; a window holds the same ones throughout
+            self._recorded.begin(self._seen_step + 1)
         for entry in self._recorded.look(self._seen_step + 1):
             if entry is None:
                 self._before.append(None)
@@ -244,6 +251,8 @@ class Recorder:
 
     @torch.no_grad()
     def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._inner_call(enters=False):
+            return
         self._seen_step += 1
         if self._has_closure:
             self._sample_coordinates()
@@ -259,6 +268,8 @@ class Recorder:
                 before, gradient = copied
                 if self._has_closure:
                     gradient = self._gradient(entry.parameter)
+                entry.sampled += 1
+                entry.absent += gradient is None
                 sums += sample(
                     rows(before),
                     rows(entry.parameter.detach()),
@@ -277,7 +288,32 @@ class Recorder:
         if self._samples and self._seen_step % self.window == 0:
             self._windows.add(self._seen_step, self._window_record(), self._recorded.rates())
             self._sums, self._samples = [], 0
+            self._recorded.next_window()
             self._save_now_and_then()
+
+    def _inner_call(self, enters: bool) -> bool:
+        """True for a hook of ``super().step()`` inside ``step``, both of which PyTorch hooks.
+
+        A step that raised never ends: one that begins after another has ended is an outer one again.
+        """
+        if enters:
+            self._depth = 1 if self._ended else self._depth + 1
+            inner = self._depth > 1
+        else:
+            inner = self._depth > 1
+            self._depth = max(0, self._depth - 1)
+        self._ended = not enters
+        return inner
+
+    def _after_inner_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self._passed_by += 1
+        if self._passed_by == _UNSEEN and not self._seen_step and (inner := _inside(self.optimizer)) is not None:
+            kind, name = type(self.optimizer).__name__, inner[0]
+            warnings.warn(
+                f"nothing is recorded: {kind}.{name} has stepped, {kind} itself has not, as in SAM's first_step and "
+                f"second_step. Record the one that steps: Recorder(model, optimizer.{name})",
+                stacklevel=2,
+            )
 
     def _look_again(self) -> None:
         """Count the parameters that have changed since the sampled step that was the last one."""
@@ -339,7 +375,10 @@ class Recorder:
         Dataset
             Dimensions (neuron, step), source ``"trace"``. Beside ``layer`` (parameter name) and ``fan_in`` the
             coordinates ``lr`` and ``weight_decay`` (neuron,) hold what was in force at the last sampled step
-            (the last with lr > 0), ``window_lr`` and ``window_weight_decay`` (parameter, step) that of each window;
+            (the last with lr > 0). ``initial_norm`` (neuron,) is ‖w‖ before the first step seen, after ``initial_step``
+            steps. Of each window and parameter, (parameter, step), ``window_lr``, ``window_weight_decay``,
+            ``window_beta1`` and ``window_beta2`` are what was in force last, ``window_lr_start`` and
+            ``window_weight_decay_start`` at the first look;
             ``spec["lr_changed"]``, ``spec["weight_decay_changed"]`` and ``spec["momentum_changed"]`` (momentum or
             betas) tell whether that was constant, ``spec["changed"]`` until which step it was not, by layer.
             ``optimizer`` is the spec of the first recorded group with weight decay.
@@ -382,6 +421,7 @@ class Recorder:
                 "skipped": self.skipped,
                 "left": self._recorded.left,
                 "changed_outside": {e.name: float(e.touched) / e.looked for e in entries if e.touched},
+                "absent": {e.name: e.absent / e.sampled for e in entries if e.absent},
                 "changed": {entry.name: entry.changed for entry in entries if entry.changed},
                 **{f"{name}_changed": any(name in e.changed for e in entries) for name in RATES},
             },
@@ -391,6 +431,8 @@ class Recorder:
                 **provenance,
             },
         ).assign_coords(
+            initial_norm=("neuron", np.concatenate([_numbers(entry.initial_norm) for entry in entries])),
+            initial_step=("neuron", per_neuron(lambda entry: entry.initial_step)),
             lr=("neuron", per_neuron(lambda entry: entry.lr)),
             weight_decay=("neuron", per_neuron(lambda entry: entry.weight_decay)),
             parameter=[entry.name for entry in entries],
@@ -398,7 +440,7 @@ class Recorder:
         result = result.assign(
             {
                 f"window_{name}": (("parameter", "step"), values[: len(entries)], {"long_name": words, "units": "1"})
-                for (name, words), values in zip(_IN_FORCE.items(), rates, strict=True)
+                for (name, words), values in zip(WINDOW_RATES.items(), rates, strict=True)
             }
         )
         if self._scales is not None:
@@ -410,13 +452,19 @@ class Recorder:
         if self._sampler is None:
             return result
         correlation = self._sampler.autocorrelation()[: len(entries)].astype(np.float32)
-        result = result.assign_coords(lag=np.arange(correlation.shape[1])).assign(
-            gradient_autocorrelation=(("parameter", "lag"), correlation, _AUTOCORRELATION)
+        steps, *means = self._sampler.eras()
+        of_eras, squares = (part[: len(entries)].astype(np.float32) for part in means)
+        result = result.assign_coords(lag=np.arange(correlation.shape[1]), era=steps).assign(
+            gradient_autocorrelation=(("parameter", "lag"), correlation, _AUTOCORRELATION),
+            era_autocorrelation=(("parameter", "era", "lag"), of_eras, _AUTOCORRELATION),
         )
         if self._sampler.betas is None:
             return result
         square_step = self._sampler.square_step()[: len(entries)].astype(np.float32)
-        return result.assign(square_step=(("parameter",), square_step, _SQUARE_STEP))
+        return result.assign(
+            square_step=(("parameter",), square_step, _SQUARE_STEP),
+            era_square_step=(("parameter", "era"), squares, _SQUARE_STEP),
+        )
 
     def _nothing(self) -> str:
         return (
@@ -429,9 +477,10 @@ class Recorder:
         return save(self.dataset(**provenance), path)
 
 
-_WRITTEN = {"interval", "window", "steps", "layers", "skipped", "left", "changed", "changed_outside", "dtypes"} | {
-    f"{name}_changed" for name in RATES
-}
+_WRITTEN = {f"{name}_changed" for name in RATES} | {
+    "interval", "window", "steps", "layers", "skipped", "left", "changed", "changed_outside", "dtypes", "absent",
+}  # fmt: skip
+_UNSEEN = 2  # steps of an optimizer inside the recorded one, without one of that, until it is said
 
 
 def _with_hooks(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -441,6 +490,17 @@ def _with_hooks(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     ):
         optimizer = inner
     return optimizer
+
+
+def _inside(optimizer: torch.optim.Optimizer) -> tuple[str, torch.optim.Optimizer] | None:
+    """An optimizer that this one holds, by name: what it does may pass by this one's own step, as in SAM."""
+    found = ((name, value) for name, value in vars(optimizer).items() if isinstance(value, torch.optim.Optimizer))
+    return next(((name, value) for name, value in found if hasattr(value, "_optimizer_step_pre_hooks")), None)
+
+
+def _numbers(norm: torch.Tensor | None) -> np.ndarray:
+    assert norm is not None  # a window with an entry in it began before
+    return norm.cpu().numpy()
 
 
 def _length(parameter: torch.Tensor) -> torch.Tensor:

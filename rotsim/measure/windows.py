@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from rotsim.measure.recorded import STARTS
 from rotsim.measure.sample import VARIABLES
 
 
@@ -39,8 +40,8 @@ class Windows:
         end : int
             Its last step, > that of the window before.
         record : ndarray, shape (len(VARIABLES), neurons)
-        rates : ndarray, shape (2, parameters)
-            Learning rate and weight decay last in force.
+        rates : ndarray, shape (len(WINDOW_RATES), parameters)
+            As `rotsim.measure.recorded.Recorded.rates` gives them.
         """
         self.ends.append(end)
         self._records.append(record)
@@ -70,7 +71,7 @@ class Windows:
         Returns
         -------
         records : ndarray, shape (len(VARIABLES), neurons, windows)
-        rates : ndarray, shape (2, parameters, windows)
+        rates : ndarray, shape (len(WINDOW_RATES), parameters, windows)
         """
         return _stack(self._records), _stack(self._rates)
 
@@ -86,7 +87,10 @@ class Windows:
         for i, end in enumerate(ends):
             if self.ends and (end - 1) // self.window == (self.ends[-1] - 1) // self.window:
                 self._records[-1] = merged(_stack([self._records[-1], records[i]]))
-                self.ends[-1], self._rates[-1] = end, rates[i]
+                before, after = np.moveaxis(_stack([self._rates[-1], rates[i]]), -1, 0)
+                seen = np.isfinite(before[:STARTS])
+                after[:STARTS] = np.where(seen, before[:STARTS], after[:STARTS])
+                self.ends[-1], self._rates[-1] = end, after
             else:
                 self.ends.append(end)
                 self._records.append(records[i])

@@ -22,12 +22,12 @@ from matplotlib.ticker import NullLocator
 
 from rotsim import dataset, files
 from rotsim.dataset import layer_name
-from rotsim.diagnosis import Diagnosis
+from rotsim.diagnosis import TOLERANCE, Diagnosis, LayerDiagnosis
 from rotsim.errors import DatasetError, InvalidInput, choice, instance, names, positive, text
 from rotsim.optimizers import Optimizer
 from rotsim.theory.equilibrium import Equilibrium
-from rotsim.theory.traces import predict_trace
 
+_MOST_NAMES = 10  # of layers beside their lines
 FORMATS = ("png", "pdf", "svg")
 _STYLE = Path(__file__).with_name("rotsim.mplstyle")
 _COLORS = {"norm": "C0", "rotation": "C1", "update_rms": "C2"}
@@ -134,11 +134,9 @@ def plot_layers(ax: Axes, trace: xr.Dataset, diagnosis: Diagnosis, quantity: str
     instance("diagnosis", diagnosis, Diagnosis, "from rotsim.diagnosis.diagnose")
     quantity = choice("quantity", quantity, ("rotation", "norm"))
     dataset.need(dataset.validate(trace), "layer")
-    half = trace.sizes["step"] // 2
-    measured = np.sqrt((trace[quantity].values[:, half:] ** 2).mean(axis=1))
-    ratio = measured / predict_trace(trace)[quantity].values[:, 0]
     for position, layer in enumerate(diagnosis.layers):
-        values = ratio[(trace["layer"].values == layer.layer) & np.isfinite(ratio)]
+        ratio = np.empty(0) if layer.curves is None else layer.curves.neurons[quantity]
+        values = ratio[np.isfinite(ratio)]
         color = _COLORS[quantity] if layer.applies else "0.6"
         ax.boxplot(
             values,
@@ -257,7 +255,7 @@ def _label(layer: str, unpredicted: bool, most: int = 28) -> str:
 
 
 def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
-    """What `rotsim trace report` found: each layer's rotation over time, and its neurons, against the prediction.
+    """What `rotsim trace report` found: rotation and norm of each layer in time, and its neurons, over prediction.
 
     Parameters
     ----------
@@ -268,51 +266,82 @@ def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
     """
     instance("diagnosis", diagnosis, Diagnosis, "from rotsim.diagnosis.diagnose")
     dataset.need(dataset.validate(trace), "layer")
-    layers = diagnosis.layers
+    layers = [layer for layer in diagnosis.layers if layer.curves is not None]
+    anywhere = any(np.isfinite(layer.predicted_rotation) for layer in layers)
     with style():
-        figure, (over_time, spread) = plt.subplots(
-            1, 2, figsize=(12, max(4.2, 1.6 + 0.32 * len(layers))), width_ratios=(1.1, 1), layout="constrained"
-        )
-        prediction = predict_trace(trace)["rotation"].values
-        if anywhere := bool(np.isfinite(prediction).any()):
-            what = "rotation measured / predicted"
-        else:
-            prediction, what = np.ones_like(prediction), "rotation (rad per step)"
-        for position, layer in enumerate(reversed(layers)):
-            color = _VERDICT_COLORS.get(layer.verdict, "0.55")
-            rows = trace["layer"].values == layer.layer
-            ratio = trace["rotation"].values[rows] / prediction[rows]
-            ratio = ratio[(ratio[:, -1] > 0) & np.isfinite(ratio[:, ratio.shape[1] // 2 :]).all(axis=1)]
-            if not len(ratio):
-                continue
-            over_time.plot(trace["step"].values, np.median(ratio, axis=0), color=color, alpha=0.85, linewidth=1.4)
-            late = np.sqrt((ratio[:, ratio.shape[1] // 2 :] ** 2).mean(axis=1))
-            low, first, middle, third, high = np.nanquantile(late, [0.05, 0.25, 0.5, 0.75, 0.95])
-            spread.plot([low, high], [position] * 2, color=color, linewidth=1.2)
-            spread.plot([first, third], [position] * 2, color=color, linewidth=5, solid_capstyle="butt")
-            spread.plot(middle, position, "o", color="k", markersize=4)
-            corrected = layer.corrected_rotation / layer.predicted_rotation
-            if np.isfinite(corrected):
-                spread.plot(corrected, position, "|", color="k", markersize=14, markeredgewidth=1.6)
+        figure = plt.figure(figsize=(13, max(6.4, 2.2 + 0.32 * len(layers))), layout="constrained")
+        grid = figure.add_gridspec(2, 2, width_ratios=(1.25, 1))
+        panels = {"rotation": figure.add_subplot(grid[0, 0]), "norm": figure.add_subplot(grid[1, 0])}
+        spread = figure.add_subplot(grid[:, 1])
+        for name, panel in panels.items():
+            _over_time(panel, layers, name, anywhere)
+        _spread_over_neurons(spread, layers, anywhere)
         for verdict in dict.fromkeys(layer.verdict for layer in layers):
-            over_time.plot([], [], color=_VERDICT_COLORS.get(verdict, "0.55"), label=verdict)
-        if anywhere:
-            over_time.axhline(1.0, color="k", linestyle="--", linewidth=1.3, label="prediction")
-            spread.axvline(1.0, color="k", linestyle="--", linewidth=1.3)
-            spread.plot([], [], "|", color="k", markersize=14, markeredgewidth=1.6, label="corrected prediction")
-        over_time.set(xlabel="step", ylabel=what, yscale="log", title="Layers over time")
-        over_time.legend(fontsize=10)
-        spread.set(xscale="log", xlabel=what, title="Neurons, last half of training", ylim=(-0.6, len(layers) - 0.4))
-        names = [_label(layer.layer, anywhere and not np.isfinite(layer.predicted_rotation)) for layer in layers[::-1]]
-        spread.set_yticks(range(len(layers)), names, fontsize=10 if any("\n" in name for name in names) else None)
-        spread.plot([], [], "o", color="k", markersize=4, label="median (bars: 50 %, 90 % of neurons)")
-        figure.legend(*spread.get_legend_handles_labels(), loc="outside lower right", fontsize=10, ncols=2)
-        for axis in (over_time.yaxis, spread.xaxis):
-            _plain_ticks(axis, _RATIO_TICKS if anywhere else _ANGLE_TICKS)
-        spread.tick_params(axis="x", labelsize=9)
-        figure.suptitle(diagnosis.summary(), fontsize=13)
+            panels["rotation"].plot([], [], color=_VERDICT_COLORS.get(verdict, "0.55"), label=verdict)
+        figure.legend(
+            *(a + b for a, b in zip(panels["rotation"].get_legend_handles_labels(),
+                                    spread.get_legend_handles_labels(), strict=True)),
+            loc="outside lower center", fontsize=10, ncols=4,
+        )  # fmt: skip
+        figure.suptitle(diagnosis.summary(), fontsize=12)
         plt.close(figure)
     return figure
+
+
+def _over_time(panel: Axes, layers: Sequence[LayerDiagnosis], name: str, anywhere: bool) -> None:
+    """Measured over predicted course of every layer, with the names of those that end or stray furthest."""
+    ends = []
+    for layer in layers:
+        assert layer.curves is not None
+        values = layer.curves.ratio[name] if anywhere else layer.curves.measured[name]
+        if not np.isfinite(values).any():
+            continue
+        color = _VERDICT_COLORS.get(layer.verdict, "0.55")
+        panel.plot(layer.curves.step, values, color=color, alpha=0.85, linewidth=1.4)
+        ends.append((float(values[-1]), float(layer.curves.step[-1]), layer_name(layer.layer), color))
+    if anywhere:
+        panel.axhline(1.0, color="k", linestyle="--", linewidth=1.3, label="prediction" if name == "rotation" else None)
+        allowed = TOLERANCE[name]
+        panel.axhspan(1 - allowed, 1 + allowed, color="0.93", zorder=0)
+    panel.set(yscale="log", ylabel=f"{name}\nmeasured / predicted" if anywhere else name, xlabel="step")
+    _plain_ticks(panel.yaxis, _RATIO_TICKS if anywhere else _ANGLE_TICKS)
+    ends.sort(key=lambda end: abs(np.log(end[0])) if anywhere and end[0] > 0 else 0.0, reverse=True)
+    chosen = sorted(ends[:_MOST_NAMES])
+    low, high = np.log(panel.get_ylim())
+    gap, place = (high - low) / 14, -np.inf
+    for value, step, label, color in chosen:  # from below, each above the one before
+        place = max(place + gap, float(np.log(value)) if value > 0 else low)
+        panel.annotate(
+            label, (step, value), xytext=(1.01, (place - low) / (high - low)), textcoords="axes fraction",
+            fontsize=8, color=color, va="center", annotation_clip=False,
+        )  # fmt: skip
+
+
+def _spread_over_neurons(spread: Axes, layers: Sequence[LayerDiagnosis], anywhere: bool) -> None:
+    for position, layer in enumerate(reversed(layers)):
+        assert layer.curves is not None
+        color = _VERDICT_COLORS.get(layer.verdict, "0.55")
+        values = layer.curves.neurons["rotation"]
+        values = values[np.isfinite(values) & (values > 0)]
+        if not len(values):
+            continue
+        low, first, middle, third, high = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
+        spread.plot([low, high], [position] * 2, color=color, linewidth=1.2)
+        spread.plot([first, third], [position] * 2, color=color, linewidth=5, solid_capstyle="butt")
+        spread.plot(middle, position, "o", color="k", markersize=4)
+        corrected = layer.corrected_rotation / layer.predicted_rotation
+        if np.isfinite(corrected):
+            spread.plot(corrected, position, "|", color="k", markersize=14, markeredgewidth=1.6)
+    if anywhere:
+        spread.axvline(1.0, color="k", linestyle="--", linewidth=1.3)
+        spread.plot([], [], "|", color="k", markersize=14, markeredgewidth=1.6, label="corrected prediction")
+    what = "rotation measured / predicted, RMS over the run"
+    spread.set(xscale="log", xlabel=what, title="Neurons", ylim=(-0.6, len(layers) - 0.4))
+    names = [_label(layer.layer, anywhere and not np.isfinite(layer.predicted_rotation)) for layer in layers[::-1]]
+    spread.set_yticks(range(len(layers)), names, fontsize=10 if any("\n" in name for name in names) else None)
+    spread.plot([], [], "o", color="k", markersize=4, label="median (bars: 50 %, 90 % of neurons)")
+    _plain_ticks(spread.xaxis, _RATIO_TICKS if anywhere else _ANGLE_TICKS)
+    spread.tick_params(axis="x", labelsize=9)
 
 
 def course_figure(course: xr.Dataset, in_force: xr.Dataset, title: str) -> Figure:

@@ -207,7 +207,7 @@ def _or_dash(value: float, form: str) -> str:
 
 def diagnosis_table(diagnosis: Diagnosis, title: str) -> Table:
     """One row per layer."""
-    numbers = ("theory", "measured", "ratio", "corr.", "±10 %", "spread")
+    numbers = ("theory", "measured", "ratio", "worst", "corr.", "±10 %")
     table = plain_table(title, "layer", "verdict", *numbers, numbers=numbers)
     _give_way(table)
     table.columns[1].min_width = max(len(layer.verdict) for layer in diagnosis.layers)
@@ -219,14 +219,14 @@ def diagnosis_table(diagnosis: Diagnosis, title: str) -> Table:
             _or_dash(layer.predicted_rotation, ".3g"),
             _or_dash(layer.measured_rotation if layer.fan_in > 1 else np.nan, ".3g"),
             _or_dash(layer.ratio, ".2f"),
+            _or_dash(1 + layer.error("rotation"), ".2f"),
             _or_dash(layer.measured_rotation / layer.corrected_rotation, ".2f"),
             _or_dash(layer.within, ".0%"),
-            _or_dash(layer.spread, ".2f"),
         )
     table.caption = (
-        "Rotation, rad per step: median over neurons, last half of the trace. ratio: measured / predicted. "
-        "corr.: measured / prediction corrected by what the trace measured: growth of ‖w‖² and the gradient's radial "
-        "part (λ_eff) or, for Lion, its autocorrelation; it explains, it does not predict. "
+        "Rotation, rad per step: median over neurons, RMS over the run. theory: the course that the rates set. ratio: "
+        "measured / predicted. worst: the same in the quarter of the run where it is furthest from 1, which is judged. "
+        "corr.: measured / prediction with the gradient's radial part (λ_eff), which explains and does not predict. "
         "±10 %: share of neurons within 10 %."
     )
     return table
@@ -234,20 +234,21 @@ def diagnosis_table(diagnosis: Diagnosis, title: str) -> Table:
 
 def norm_table(diagnosis: Diagnosis) -> Table:
     """Predicted and measured norm of every layer that has a prediction."""
-    numbers = ("theory", "measured", "ratio", "gradients")
+    numbers = ("theory", "measured", "ratio", "worst", "gradients")
     table = plain_table("Norm ‖w‖ of the same layers", "layer", "claimed", *numbers, numbers=numbers)
     _give_way(table)
     for layer in diagnosis.layers:
         if not np.isfinite(layer.predicted_norm):
             continue
-        factor = _or_dash(layer.norm_factor, ".2f")
+        factor = max((quarter.remembered_norm for quarter in layer.quarters), key=lambda x: abs(x - 1), default=np.nan)
         table.add_row(
             escape(layer_name(layer.layer)), "yes" if "norm" in layer.claims else "no", f"{layer.predicted_norm:.3g}",
-            f"{layer.measured_norm:.3g}", f"{layer.norm_ratio:.2f}", factor,
+            f"{layer.measured_norm:.3g}", f"{layer.norm_ratio:.2f}", _or_dash(1 + layer.error("norm"), ".2f"),
+            _or_dash(factor, ".2f"),
         )  # fmt: skip
     table.caption = (
-        "gradients: the ratio that the measured gradients ask for, correlated or bursting as they are, where white "
-        "noise would give 1. A norm is claimed where that is within 10 % of 1."
+        "gradients: what of the prediction the measured gradients make, correlated or uneven as they are, where white "
+        "noise would give 1. A norm is claimed where that is within 10 % of 1 in each quarter."
     )
     return table
 

@@ -143,13 +143,9 @@ class Theory(Generic[Spec]):
         """Squared rotation and norm where E‖m‖² and the growth of ‖w‖² are so many times those of white noise."""
         return float(closed_forms.correlated_squared_rotation(power, growth)), growth
 
-    def norm_factor(self, square_step: float, dim: int, around: float) -> float:
-        """Norm over that of white noise, by E(update)²/lr² of a coordinate as recorded; `around` is θ‖w‖ predicted."""
-        return self.spec.lr * float(np.sqrt(dim * square_step)) / around
-
-    def decay_rate(self, rotation: float) -> float:
-        """Share of ‖w‖² that decay takes per step, in equilibrium with `rotation`."""
-        return float(closed_forms.decay_per_step(self.spec.beta1, rotation))
+    def step_power(self, square_step: float, dim: int, around: float) -> float:
+        """E(update)²/lr² of a coordinate as recorded, over that of white noise; `around` is θ‖w‖ predicted."""
+        return self.spec.lr**2 * dim * square_step / around**2
 
     def radial_share(self, series: np.ndarray, coordinate: np.ndarray) -> np.ndarray:
         """P/λ, from the recorded radial part over λ; `coordinate` is the RMS of a gradient coordinate, per neuron."""
@@ -159,13 +155,6 @@ class Theory(Generic[Spec]):
         """θ over that in equilibrium where P/λ is `radial` and ‖w‖² grows by `growth` of what decay takes."""
         pulled = radial + growth > -1
         return float(closed_forms.turn_while_growing(radial, growth)) if pulled else float("nan")
-
-    def corrected_rotation(
-        self, predicted: float, radial: float, growth: float, along: float, correlation_factor: float
-    ) -> float:
-        """The prediction with what a trace measured put in; `along` is the share of ‖Δw‖² along the weights."""
-        # the balance of ‖w‖² holds whatever the gradient's statistics: decay, P and growth against the whole update
-        return predicted * self.balance_factor(radial, growth) * float(np.sqrt(1 - along))
 
     def burst_factors(self, series: np.ndarray, judged: slice | None = None) -> tuple[float, float]:
         """Rotation and norm under a series of gradient norms, over those under steady ones; see `counts_bursts`."""

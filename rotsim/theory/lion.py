@@ -225,13 +225,3 @@ class LionTheory(Departing[Lion]):
         found = closed_forms.lion_correlated_rotation(*betas, overlap / power)
         factor = float(np.sqrt(found / white)) if found > 0 else float("nan")
         return factor, 1 / factor
-
-    def decay_rate(self, rotation: float) -> float:
-        """The rotation is not tied to the decay by momentum alone."""
-        lr, weight_decay = self.spec.lr, self.spec.weight_decay
-        return 1 / float(closed_forms.lion_relaxation_steps(lr, weight_decay)) if lr * weight_decay else float("nan")
-
-    def corrected_rotation(
-        self, predicted: float, radial: float, growth: float, along: float, correlation_factor: float
-    ) -> float:
-        return predicted * correlation_factor * self.balance_factor(0.0, growth)

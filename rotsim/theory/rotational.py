@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, nan
+from math import nan
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,7 +84,3 @@ class RotationalTheory(Theory[Rotational]):
 
     def correlation_factors(self, autocorrelation: np.ndarray) -> tuple[float, float]:
         return 1.0, 1.0
-
-    def decay_rate(self, rotation: float) -> float:
-        """The norm is back at once."""
-        return inf

@@ -133,7 +133,7 @@ class SGDMTheory(Departing[SGDM]):
         turned, _ = super().power_factors(power, growth, homogeneity)
         return turned, float(closed_forms.sgdm_correlated_norm_squared(homogeneity, growth))
 
-    def norm_factor(self, square_step: float, dim: int, around: float) -> float:
-        """‖w‖⁴ ∝ E‖m‖²/E‖g‖², which is (1-α)/(1+α) for white noise."""
+    def step_power(self, square_step: float, dim: int, around: float) -> float:
+        """E‖m‖²/E‖g‖² as recorded, over (1-α)/(1+α), which it is for white noise."""
         momentum = self.spec.momentum
-        return float((square_step * (1 + momentum) / (1 - momentum)) ** 0.25)
+        return square_step * (1 + momentum) / (1 - momentum)

@@ -1,13 +1,13 @@
-"""What theory says about each neuron of a recorded network.
+"""What theory says about each neuron of a recorded network, window by window.
 
-A trace carries what the closed forms need: fan-in, learning rate and weight decay of every neuron,
-and its gradient scale ‖g̃‖ = ‖g‖‖w‖, which only the norm (and Adam+L2's rotation) depends on. Lion's depends on
+A trace carries what the course needs: the norm before the first step, fan-in, learning rate and weight decay in every
+window, and the gradient scale ‖g̃‖ = ‖g‖‖w‖, which only the norm (and Adam+L2's rotation) depends on. Lion's depends on
 how that scale bursts, of which a trace holds the course.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,34 +15,147 @@ import numpy as np
 from rotsim import dataset
 from rotsim.gradients import ScaleInvariant
 from rotsim.optimizers.base import Optimizer
-from rotsim.theory.base import required_theory, theory_of
-from rotsim.theory.equilibrium import equilibrium
+from rotsim.theory.base import theory_of
+from rotsim.theory.courses import Influence, course
+from rotsim.theory.influences import ALIVE, Bursts, bursts, memory, of_bursts, radial
+from rotsim.theory.rates import Rates, rates_of
 
 if TYPE_CHECKING:
     import xarray as xr
 
-BURSTS = ("burst_rotation", "burst_norm", "burst_error", "overlap")
-ALIVE = 0.5  # a neuron without a gradient in more than this share of the steps is dead and not judged
-_LEAST_ROWS = 3
-_GRID = 0.25  # of the logarithm of the gradient's scale; interpolating costs Adam+L2 about 1e-4
+
+_FOLLOWED = 0.92  # of the logarithm of the norm, from the start to the first window: a factor of 2.5
 
 
-def predict_trace(trace: xr.Dataset) -> xr.Dataset:
-    """Equilibrium of every neuron of a trace, taking it as scale-invariant.
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The course of one layer.
+
+    Attributes
+    ----------
+    spec : Optimizer
+        With the layer's rates in the middle of their course.
+    rates : Rates
+    first : int
+        The first window that is predicted: those before it are at the start, or before it.
+    start_norm : ndarray, shape (neurons,)
+        ‖w‖ where the course starts.
+    values : ndarray, shape (3, neurons, windows)
+        In the order of `rotsim.dataset.QUANTITIES`; NaN where there is no prediction.
+    pulled, remembering : ndarray, shape (2, windows)
+        Factors of norm and rotation: by the gradient's radial part, which is not in the prediction; and, in it, by what
+        the measured gradients make of the optimizer's averages, over what white noise makes of them.
+    bursts : tuple of Bursts
+    """
+
+    spec: Optimizer
+    rates: Rates
+    first: int
+    start_norm: np.ndarray
+    values: np.ndarray
+    pulled: np.ndarray
+    remembering: np.ndarray
+    bursts: tuple[Bursts, ...]
+
+
+def predict_layer(trace: xr.Dataset, name: str) -> Prediction:
+    """The course of the neurons of one layer, taken as scale-invariant.
 
     Parameters
     ----------
     trace : Dataset
-        From `rotsim.measure.Recorder`, with ``gradient_scale`` and the coordinates ``fan_in``,
-        ``lr`` and ``weight_decay``.
+        As `predict_trace` takes it.
+    name : str
+        Of the layer.
+
+    Returns
+    -------
+    Prediction
+
+    Notes
+    -----
+    See `predict_trace`; the radial part is that of `derivations.radial`.
+    """
+    layer = trace.isel(neuron=trace["layer"].values == name)
+    ends, norm, dim = layer["step"].values, layer["norm"].values.astype(float), int(layer["fan_in"].values[0])
+    start, first, start_norm = _start(layer, norm)
+    rates = rates_of(layer, start)
+    optimizer = dataset.optimizer_of(trace)
+    # the rates of the layer, not those of another group; without decay a rotational variant does not rotate
+    spec = optimizer if rates.weight_decay.any() else optimizer.plain
+    if rates.lr.any() and theory_of(optimizer) is not None:
+        spec = spec.with_rates(_typical(rates.lr), _typical(rates.weight_decay))
+    theory = theory_of(spec)
+    ones = np.ones((2, len(ends)))
+    nothing = np.full((3, *norm.shape), np.nan)
+    scale = layer["gradient_scale"].values.astype(float)
+    if theory is None:
+        return Prediction(spec, rates, first, start_norm, nothing, ones, ones, (Bursts(),))
+    parts = bursts(trace, name, theory, rates) if theory.counts_bursts else (Bursts(),)
+
+    def follow(rows: np.ndarray, influence: Influence) -> np.ndarray:
+        found = course(spec, dim, rates, ends, start_norm[rows], scale[rows], influence)
+        found[:, :, :first] = np.nan
+        return found
+
+    judged = layer["active"].values[:, max(first, layer.sizes["step"] // 2) :]
+    alive = np.nan_to_num(judged).mean(axis=1) >= ALIVE
+    of_memory = memory(trace, name, theory, dim)
+    own = _both(of_bursts(parts, rates, ends) if theory.counts_bursts else Influence(), of_memory)
+    values = nothing
+    values[:, alive] = follow(alive, own)
+    counted = np.isfinite(values[1, :, -1])
+    if not counted.any() or optimizer.decay == "none":
+        return Prediction(spec, rates, first, start_norm, values, ones, ones, parts)
+    middle = np.flatnonzero(counted)[[np.argsort(start_norm[counted])[counted.sum() // 2]]]
+    course_of = follow(middle, own)[:2, 0]
+    forgetful = follow(middle, of_bursts(parts, rates, ends) if theory.counts_bursts else Influence())[:2, 0]
+    pulled = follow(middle, _both(own, radial(layer.isel(neuron=counted), theory, rates)))[:2, 0]
+    return Prediction(spec, rates, first, start_norm, values, pulled / course_of, course_of / forgetful, parts)
+
+
+def _start(layer: xr.Dataset, norm: np.ndarray) -> tuple[int, int, np.ndarray]:
+    """Step and norms at the start, and the first window that is predicted.
+
+    A trace without the norm before the first step starts where its first window ends, at the mean of two. So does a
+    course whose norm changes so much within that window that it cannot be followed: first gradients are alike.
+    """
+    ends = layer["step"].values
+    seen = np.isfinite(norm).any(axis=0)
+    first = int(np.argmax(seen)) if seen.any() else 0
+    if "initial_norm" in layer:
+        start = layer["initial_norm"].values.astype(float)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            change = np.abs(np.log(norm[:, first] / start))
+        change = change[np.isfinite(change)]
+        if len(change) and np.median(change) < _FOLLOWED:
+            return int(layer["initial_step"].values[0]), first, start
+    after = min(first + 1, len(ends) - 1)
+    return int(ends[first]), after, np.sqrt((norm[:, first] ** 2 + norm[:, after] ** 2) / 2)
+
+
+def _typical(rate: np.ndarray) -> float:
+    return float(np.median(rate) or rate.max())
+
+
+def _both(one: Influence, other: Influence) -> Influence:
+    return Influence(one.norm * other.norm, one.rotation * other.rotation, one.decay * other.decay)
+
+
+def predict_trace(trace: xr.Dataset) -> xr.Dataset:
+    """The course of every neuron of a trace, taking it as scale-invariant.
+
+    Parameters
+    ----------
+    trace : Dataset
+        From `rotsim.measure.Recorder`, with ``gradient_scale``, ``active`` and the coordinates ``layer``, ``lr`` and
+        ``weight_decay``.
 
     Returns
     -------
     Dataset
-        ``norm``, ``rotation``, ``update_rms`` with dims (neuron, step), one step. NaN where there
-        is no equilibrium: no weight decay, no gradient, or fan-in below 2; and where there is no theory. Coordinates
-        `BURSTS` (neuron,) hold what `layer_bursts` gives: the factors are in the prediction already, and where they
-        are NaN it is for steady ones.
+        ``norm``, ``rotation``, ``update_rms`` with the dims (neuron, step) and the windows of the trace. NaN where
+        there is no gradient, fan-in is below 3, or there is no theory; and before the first window that is predicted.
 
     Raises
     ------
@@ -51,113 +164,19 @@ def predict_trace(trace: xr.Dataset) -> xr.Dataset:
 
     Notes
     -----
-    `rotsim.equilibrium` of each neuron, hence the closed forms of `derivations.adamw` and its siblings; with bursts
-    `rotsim.theory.bursts`.
+    `rotsim.predict` of each neuron, hence the maps of `derivations.transient` and its siblings, under the schedules
+    of `rotsim.theory.courses`; with bursts `rotsim.theory.bursts`.
     """
-    dataset.need(dataset.validate(trace), "layer", "lr", "weight_decay", "gradient_scale")
-    optimizer = dataset.optimizer_of(trace)
-    late = trace["gradient_scale"].isel(step=slice(trace.sizes["step"] // 2, None))
-    scale = (late**2).mean("step").values ** 0.5  # over the finite windows
-    rows = zip(scale, trace["fan_in"].values, trace["lr"].values, trace["weight_decay"].values, strict=True)
-    predicted = np.array([_predict_neuron(optimizer, *map(float, row)) for row in rows])
-    bursts = np.full((len(predicted), len(BURSTS)), np.nan)
-    if (theory := theory_of(optimizer)) is not None and theory.counts_bursts:
-        for name in dict.fromkeys(trace["layer"].values.tolist()):
-            here = np.flatnonzero(trace["layer"].values == name)
-            rates = (float(trace[key].values[here[0]]) for key in ("lr", "weight_decay"))
-            bursts[here] = layer_bursts(trace, name, *rates)
-        known = np.isfinite(bursts[:, 0])
-        predicted[known, dataset.QUANTITIES.index("rotation")] *= bursts[known, 0]
-        predicted[known, dataset.QUANTITIES.index("norm")] *= bursts[known, 1]
-    result = dataset.build(
+    dataset.need(dataset.validate(trace), "layer", "lr", "weight_decay", "gradient_scale", "active")
+    values = np.full((len(dataset.QUANTITIES), trace.sizes["neuron"], trace.sizes["step"]), np.nan)
+    for name in dict.fromkeys(trace["layer"].values.tolist()):
+        values[:, trace["layer"].values == name] = predict_layer(trace, name).values
+    return dataset.build(
         "prediction",
-        step=trace["step"].values[-1:],
-        variables={name: predicted[:, [column]] for column, name in enumerate(dataset.QUANTITIES)},
-        optimizer=optimizer,
+        step=trace["step"].values,
+        variables=dict(zip(dataset.QUANTITIES, values, strict=True)),
+        optimizer=dataset.optimizer_of(trace),
         fan_in=trace["fan_in"].values,
         layer=trace["layer"].values,
         spec={"gradient": {"name": ScaleInvariant.name}, "of": dataset.spec_of(trace)},
     )
-    return result.assign_coords({name: ("neuron", bursts[:, i]) for i, name in enumerate(BURSTS)})
-
-
-def layer_bursts(trace: xr.Dataset, layer: str, lr: float, weight_decay: float) -> tuple[float, float, float, float]:
-    """What bursts do to a layer under Lion: medians over the rows whose gradient norms were kept at every step.
-
-    Parameters
-    ----------
-    trace : Dataset
-        Of Lion.
-    layer : str
-    lr, weight_decay : float
-        > 0.
-
-    Returns
-    -------
-    (float, float, float, float)
-        Factors of rotation and norm over those of steady gradients, averaged over the second half of the trace, the
-        standard error of the first, and `_overlap`. What norms fluctuate for want of independent coordinates is taken
-        out. NaN if the series is absent, or shorter there than the norm's memory, or all but two of its rows are dead.
-    """
-    unknown = np.nan, np.nan, np.nan, np.nan
-    series, tick = dataset.gradient_series(trace, layer)
-    if not (len(series) and lr > 0 and weight_decay > 0):
-        return unknown
-    last_half = tick > trace["step"].values[trace.sizes["step"] // 2 - 1]
-    theory = required_theory(dataset.optimizer_of(trace).with_rates(lr, weight_decay))
-    factors = []
-    for norms in series:
-        seen = np.isfinite(norms)
-        late = norms[seen & last_half]
-        judged = len(late)
-        if judged * lr * weight_decay * 2 < 1 or (late > 0).mean() < ALIVE:
-            continue
-        factors.append(theory.burst_factors(norms[seen], slice(-judged, None)))
-    if len(factors) < min(_LEAST_ROWS, len(series)):  # too few for their spread to be known
-        return unknown
-    overlap = _overlap(trace, layer)
-    few = _sampling_factors(theory.spec, overlap)
-    rotation, norm = np.median(factors, axis=0) / few
-    low, high = np.quantile(np.array(factors)[:, 0], [0.16, 0.84])  # as for the measured rotation
-    return float(rotation), float(norm), float(1.25 * (high - low) / 2 / np.sqrt(len(factors))), overlap
-
-
-def _overlap(trace: xr.Dataset, layer: str) -> float:
-    """Mean squared cosine of a row's gradients at different steps: 1/dim of the space they fill; 0 if unknown."""
-    if "gradient_overlap" not in trace:
-        return 0.0
-    values = trace["gradient_overlap"].values[trace["row_layer"].values == layer]
-    return float(np.nanmedian(values)) if np.isfinite(values).any() else 0.0
-
-
-@lru_cache(maxsize=1024)
-def _sampling_factors(optimizer: Optimizer, overlap: float) -> tuple[float, float]:
-    """What the theory makes of Gaussian gradients of one scale with so few independent coordinates.
-
-    Their norms fluctuate as the root of a chi-square, which is no burst. To second order in the logarithm of the norm
-    both fluctuations add in the logarithm of a factor.
-    """
-    if overlap <= 0:
-        return 1.0, 1.0
-    half = 0.5 / min(1.0, overlap)  # of the degrees of freedom
-    return required_theory(optimizer).burst_factors(np.sqrt(np.random.default_rng(0).gamma(half, 1 / half, 20_000)))
-
-
-def _predict_neuron(
-    optimizer: Optimizer, scale: float, fan_in: float, lr: float, weight_decay: float
-) -> tuple[float, ...]:
-    if theory_of(optimizer) is None or not (lr > 0 and weight_decay > 0 and scale > 0 and fan_in >= 2):
-        return (np.nan,) * len(dataset.QUANTITIES)
-    # powers of the scale, under Adam+L2 nearly so: two points of a coarse grid serve every neuron between them
-    position = np.log(scale) / _GRID
-    point = int(np.floor(position))
-    rated = optimizer.with_rates(lr, weight_decay)
-    low, high = (_log_equilibrium(rated, int(fan_in), at) for at in (point, point + 1))
-    return tuple(np.exp(low + (position - point) * (high - low)).tolist())
-
-
-@lru_cache(maxsize=4096)
-def _log_equilibrium(optimizer: Optimizer, dim: int, point: int) -> np.ndarray:
-    """Logarithms of norm, rotation and update at gradient scale exp(point · _GRID)."""
-    found = equilibrium(optimizer, dim, ScaleInvariant(float(np.exp(point * _GRID))))
-    return np.log([getattr(found, name) for name in dataset.QUANTITIES])

@@ -1,0 +1,138 @@
+"""Small networks under schedules: does every layer that the report claims follow its predicted course?
+
+Four kinds of networks, four optimizers, five schedules. Each run is judged from its own trace. For two wrong courses,
+with 1.5 times the learning rate or the decay that was in force, the report must fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+from torch.nn import functional as F
+
+from experiments.harness import markdown
+from experiments.networks.data import load_images
+from experiments.networks.models import ResNet, bn_mlp
+from experiments.training import loop
+from experiments.training.optimizers import make_optimizer
+from rotsim.diagnosis import Diagnosis, diagnose
+from rotsim.measure import Recorder
+from rotsim.schedules import Factors, constant, cosine, warmup, wsd
+
+STEPS, BATCH, NOISE = 1600, 64, 1.0
+RATES = {"adamw": (4e-3, 0.5), "adam_l2": (4e-3, 2e-3), "sgdm": (0.1, 4e-3), "lion": (4e-4, 5.0)}
+WRONG = 1.5  # times what was in force
+
+
+class NormalisedRows(nn.Linear):
+    """A linear layer whose rows have unit length, times a gain."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.gain = nn.Parameter(torch.full((outputs,), 2**0.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, F.normalize(self.weight, dim=1) * self.gain[:, None], self.bias)
+
+
+def _stack(linear: type[nn.Linear]) -> nn.Sequential:
+    return nn.Sequential(linear(64, 64), nn.ReLU(), linear(64, 64), nn.ReLU(), linear(64, 10))
+
+
+NETWORKS = {
+    "batch normalisation": lambda: bn_mlp((64, 64, 64, 10)),
+    "convolutions, batch normalisation": lambda: ResNet((1, 8, 16, 10), 1),
+    "normalised rows": lambda: _stack(NormalisedRows),
+    "plain": lambda: _stack(nn.Linear),
+}
+SCHEDULES: dict[str, Factors] = {
+    "constant": constant(),
+    "warm-up, cosine": warmup(160, cosine(STEPS - 160)),
+    "warm-up, stable, decay": wsd(STEPS, 160, 480),
+    "steps": lambda step: np.where(step <= STEPS // 2, 1.0, np.where(step <= 3 * STEPS // 4, 0.3, 0.1)),
+    "restarts": lambda step: 0.525 + 0.475 * np.cos(np.pi * (step % 400) / 400),
+}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One run and its report, and which of the wrong courses were noticed."""
+
+    network: str
+    optimizer: str
+    schedule: str
+    seed: int
+    diagnosis: Diagnosis
+    invariant: frozenset[str]
+    noticed: tuple[bool, ...]
+
+
+def runs(seeds: int, networks: tuple[str, ...] = tuple(NETWORKS)) -> Iterator[Judged]:
+    """Train and judge every combination."""
+    for seed, network, optimizer, schedule in product(range(seeds), networks, RATES, SCHEDULES):
+        trace = record(network, optimizer, schedule, seed)
+        diagnosis = diagnose(trace)
+        invariant = frozenset(layer.layer for layer in diagnosis.layers if layer.cosine < 0.1)
+        yield Judged(network, optimizer, schedule, seed, diagnosis, invariant, tuple(_noticed(trace, diagnosis)))
+
+
+def record(network: str, optimizer: str, schedule: str, seed: int) -> xr.Dataset:
+    """The trace of one run."""
+    with loop.one_thread():
+        model = loop.seeded(NETWORKS[network], seed, torch.device("cpu"))
+        images, draw = load_images("digits", None), torch.Generator().manual_seed(seed)
+        chosen = make_optimizer(optimizer, model, *RATES[optimizer], 0.99)
+
+        def loss() -> torch.Tensor:
+            x, y = images.batch(BATCH, NOISE, draw)
+            return F.cross_entropy(model(x), y)
+
+        factors = SCHEDULES[schedule](np.arange(1, STEPS + 1))
+        with Recorder(model, chosen, interval=5, window=40, lags=64) as recorder:
+            for _ in loop.train(chosen, loss, STEPS, factors):
+                pass
+    return recorder.dataset()
+
+
+def _noticed(trace: xr.Dataset, diagnosis: Diagnosis) -> Iterator[bool]:
+    """Whether the report fails where the rates in force were others than it is told."""
+    for name in ("window_lr", "window_weight_decay"):
+        names = [name, f"{name}_start"]
+        if name == "window_weight_decay" and diagnosis.optimizer.decay == "coupled":
+            names += ["radial"] * (diagnosis.optimizer.shape == "inverse root")  # the decay in force is a part of it
+        wrong = trace.assign({key: trace[key] * WRONG for key in names})
+        yield not diagnose(wrong).passed or not diagnosis.claimed
+
+
+def table(found: list[Judged], command: str) -> str:
+    """Markdown: claims and agreement by optimizer and kind of network."""
+    rows: list[list[object]] = []
+    for network, optimizer in product(dict.fromkeys(run.network for run in found), RATES):
+        some = [run for run in found if (run.network, run.optimizer) == (network, optimizer)]
+        claimed = [layer for run in some for layer in run.diagnosis.claimed]
+        invariant = [name for run in some for name in run.invariant]
+        of_them = sum(layer.layer in run.invariant for run in some for layer in run.diagnosis.claimed)
+        worst = [max((abs(y.error(q)) for y in claimed if q in y.claims), default=np.nan) for q in ("rotation", "norm")]
+        with_claims = [run for run in some if run.diagnosis.claimed]
+        rows.append([
+            network, optimizer, len(some), sum(len(run.diagnosis.layers) for run in some),
+            f"{of_them} of {len(invariant)}", len(claimed) - of_them,
+            f"{sum(layer.agrees for layer in claimed)} of {len(claimed)}",
+            *("-" if np.isnan(error) else f"{error:.0%}" for error in worst),
+            f"{sum(sum(run.noticed) for run in with_claims)} of {2 * len(with_claims)}",
+        ])  # fmt: skip
+    head = ("network", "optimizer", "runs", "layers", "scale-invariant claimed", "others claimed", "claims that agree",
+            "rotation, worst quarter", "norm, worst quarter", "wrong rates noticed")  # fmt: skip
+    claimed = [layer for run in found for layer in run.diagnosis.claimed]
+    return (
+        f"# Courses of small networks under schedules\n\n`{command}`: {len(found)} runs of {STEPS} steps on digits, "
+        f"{len(SCHEDULES)} schedules ({'; '.join(SCHEDULES)}). {sum(y.agrees for y in claimed)} of {len(claimed)} "
+        "claimed layers agree in every quarter, rotation within 10 % and norm within 15 %. Wrong rates: 1.5 times the "
+        "learning rate, or the decay, that was in force.\n\n" + markdown.table(head, rows) + "\n"
+    )

@@ -1,0 +1,233 @@
+"""The course of one recorded layer: norm and rotation of each neuron, window by window, from its rates and its start.
+
+`rotsim.predict` follows white noise of one size under a schedule. Real gradients change their size while a network
+learns, and are more than white noise. Each of these is another schedule of the same walk:
+
+* Gradients s times as large. Where decay passes through the average, as in SGDM and Adam+L2, it is 1/s of it as before;
+  where the step is not normalised, as in SGDM, the step is s times as long.
+* An average over the root of a second moment that lags behind a falling gradient: shorter steps.
+* A steady norm that is R times as long at the same pace, from what the gradients are like: lr·f and weight_decay/f,
+  which is the same lr·weight_decay, with ‖w‖ ∝ (lr/weight_decay)^p and so f = R^(1/2p).
+* A radial part of the gradient: weight_decay·(1 + P/λ).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import scipy
+
+from rotsim import dataset
+from rotsim.errors import InvalidInput
+from rotsim.gradients import ScaleInvariant
+from rotsim.optimizers.base import Optimizer
+from rotsim.theory.base import theory_of
+from rotsim.theory.equilibrium import equilibrium
+from rotsim.theory.prediction import MAX_STEPS, predict
+from rotsim.theory.rates import Rates
+
+_GRID = 0.5  # of the logarithm of the norm at the start, between the points of which neurons are interpolated
+_MOST_NODES = 6  # then quantiles take the place of the grid
+_LITTLE = 1.1  # factor over which a power is read off
+_LEAST_LIMIT = 0.5  # of lr·weight_decay, below that of every optimizer
+_BETAS = 16  # values of a momentum that changes, between which its equilibrium is interpolated
+
+
+@dataclass(frozen=True)
+class Influence:
+    """What gradients make of a walk besides their size; each of shape (windows,) or a number.
+
+    Attributes
+    ----------
+    norm, rotation : ndarray or float
+        Factors of the steady norm and rotation.
+    decay : ndarray or float
+        Factor of the weight decay, 1 + P/λ.
+    """
+
+    norm: np.ndarray | float = 1.0
+    rotation: np.ndarray | float = 1.0
+    decay: np.ndarray | float = 1.0
+
+
+def course(
+    optimizer: Optimizer,
+    dim: int,
+    rates: Rates,
+    ends: np.ndarray,
+    start_norm: np.ndarray,
+    scale: np.ndarray,
+    influence: Influence,
+) -> np.ndarray:
+    """RMS norm, rotation and update of each neuron in each window.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    dim : int
+        Weights per neuron, >= 1.
+    rates : Rates
+    ends : ndarray of int, shape (windows,)
+        Last step of each window, > 0.
+    start_norm : ndarray, shape (neurons,)
+        ‖w‖ at ``rates.start``, >= 0.
+    scale : ndarray, shape (neurons, windows)
+        RMS of ‖g‖‖w‖, >= 0; NaN where it is not known.
+    influence : Influence
+
+    Returns
+    -------
+    ndarray, shape (3, neurons, windows)
+        In the order of `rotsim.dataset.QUANTITIES`; NaN where theory has no course.
+
+    Notes
+    -----
+    `rotsim.predict`, hence `derivations.transient`, `derivations.damped` and `derivations.rotational`.
+    """
+    found = np.full((3, *scale.shape), np.nan)
+    finite = np.isfinite(scale)
+    total = np.where(finite, scale, 0.0) ** 2
+    own = np.sqrt(total.sum(axis=1) / np.maximum(finite.sum(axis=1), 1))
+    alive = (own > 0) & (start_norm > 0)
+    lr_most, decay_most = float(rates.lr.max()), float(rates.weight_decay.max())
+    usable = theory_of(optimizer) is not None and dim >= 3 and alive.any() and lr_most > 0
+    usable = usable and float((rates.lr * rates.weight_decay).max()) < optimizer.plain.decay_limit
+    if not usable or len(rates.lr) > MAX_STEPS:
+        return found
+    spec = (optimizer if decay_most else optimizer.plain).with_rates(lr_most, min(decay_most, _LEAST_LIMIT / lr_most))
+    power = _scale_power(spec, dim)
+    middle = float(np.median(own[alive]))
+    seen = np.isfinite(scale[alive]).any(axis=0)
+    relative = np.full(len(ends), np.nan)  # size in each window, of all neurons
+    relative[seen] = np.nanmedian(scale[alive][:, seen] / own[alive][:, None], axis=0)
+    lr, decay, turned = _equivalent(spec, dim, rates, ends, middle * relative, middle, influence, power)
+    place = np.log(start_norm[alive]) - power * np.log(own[alive])
+    nodes = _nodes(place)
+    table = np.array([
+        _windows(spec, dim, middle, float(np.exp(node) * middle**power), lr, decay, turned, rates, ends)
+        for node in nodes
+    ])  # fmt: skip
+    column = np.interp(place, nodes, np.arange(len(nodes)))
+    lower = np.minimum(column.astype(int), len(nodes) - 1)
+    upper, share = np.minimum(lower + 1, len(nodes) - 1), column % 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(table)
+        between = logs[lower] + share[:, None, None] * (logs[upper] - logs[lower])
+    values = np.exp(between)
+    values[:, [0, 2]] *= ((own[alive] / middle) ** power)[:, None, None]
+    found[:, alive] = np.moveaxis(values, 0, 1)
+    return found
+
+
+def _nodes(place: np.ndarray) -> np.ndarray:
+    """Where courses are computed: at both ends of every cell of a grid that holds a neuron."""
+    if np.ptp(place) < _GRID:
+        return np.unique(place[[place.argmin(), place.argmax()]])
+    cells = np.unique(np.floor(place / _GRID))
+    nodes = _GRID * np.unique(np.append(cells, cells + 1))
+    return nodes if len(nodes) <= _MOST_NODES else np.unique(np.quantile(place, np.linspace(0, 1, _MOST_NODES)))
+
+
+def _equivalent(spec, dim, rates, ends, scale, middle, influence, power):  # type: ignore[no-untyped-def]
+    """Schedules under which white noise of one size `middle` takes this course, and what rotation is multiplied by."""
+    step = rates.steps
+    centre = (np.append(rates.start, ends[:-1]) + ends + 1) / 2
+
+    def at_steps(values: np.ndarray | float) -> np.ndarray:
+        given = np.broadcast_to(np.asarray(values, dtype=float), centre.shape)
+        seen = np.isfinite(given)
+        return np.interp(step, centre[seen], given[seen]) if seen.any() else np.ones(len(step))
+
+    lr, decay = rates.lr, rates.weight_decay
+    with np.errstate(divide="ignore", invalid="ignore"):
+        known = np.log(scale / middle)
+    seen = np.isfinite(known)
+    every = (
+        np.exp(np.interp(np.arange(1, step[-1] + 1), centre[seen], known[seen])) if seen.any() else np.ones(step[-1])
+    )
+    size = every[rates.start :]
+    grown, pace, bent = _other_betas(spec, dim, rates.betas)
+    factor = (at_steps(influence.norm) * grown) ** (1 / (1 - power))
+    turned = at_steps(influence.rotation) * bent / factor ** _turning_power(spec, dim)
+    if spec.plain.decay == "coupled":
+        decay = decay / size
+    if spec.plain.shape == "identity":
+        lr = lr * size
+    if spec.plain.shape == "inverse root":
+        lag = size / np.sqrt(_averaged(every**2, spec.averages[-1])[rates.start :])  # v forgets what was before, too
+        if spec.plain.decay == "coupled":
+            lr = lr * lag
+        else:
+            factor = factor * lag
+    return lr * factor * pace, decay / factor * at_steps(influence.decay).clip(0), turned
+
+
+def _averaged(values: np.ndarray, beta: float) -> np.ndarray:
+    """A running average with Adam's bias correction."""
+    total = scipy.signal.lfilter([1 - beta], [1.0, -beta], values)
+    return total / -np.expm1(np.log(beta) * np.arange(1, len(values) + 1)) if beta > 0 else values
+
+
+def _other_betas(spec: Optimizer, dim: int, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Factors of norm, pace and rotation where the averages are others than those of `spec`."""
+    ones = np.ones(betas.shape[1])
+    own = np.array([*spec.averages, np.nan])[:2]
+    given = np.where(np.isfinite(betas), betas, own[:, None])
+    if np.array_equal(given, np.broadcast_to(own[:, None], given.shape), equal_nan=True) or spec.weight_decay == 0:
+        return ones, ones, ones
+    chosen = np.unique(np.linspace(0, len(ones) - 1, _BETAS * 8).round().astype(int))
+    plain, law = spec.plain, ScaleInvariant()
+    home = equilibrium(plain, dim, law)
+    table = {}
+    for column in chosen:
+        pair = tuple(given[:, column].tolist())
+        if pair not in table:
+            own_betas = {"betas": pair} if hasattr(plain, "betas") else {"momentum": pair[0]}
+            other = equilibrium(replace(plain, **own_betas), dim, law)
+            pace = home.relaxation_steps / other.relaxation_steps
+            table[pair] = other.norm / home.norm, pace, other.rotation / home.rotation / np.sqrt(pace)
+    rows = np.array([table[tuple(given[:, column].tolist())] for column in chosen])
+    grown, pace, bent = (np.interp(np.arange(len(ones)), chosen, row) for row in rows.T)
+    return grown, pace, bent
+
+
+@lru_cache(maxsize=256)
+def _scale_power(spec: Optimizer, dim: int) -> float:
+    """d ln ‖w‖ / d ln s in equilibrium, for gradients of size s."""
+    plain = spec.plain
+    if plain.weight_decay == 0:
+        plain = plain.with_rates(plain.lr, min(1e-3, 1e-3 / plain.lr))
+    one, two = (equilibrium(plain, dim, ScaleInvariant(scale), "leading").norm for scale in (1.0, np.e))
+    return float(np.log(two / one))
+
+
+@lru_cache(maxsize=256)
+def _turning_power(spec: Optimizer, dim: int) -> float:
+    """d ln θ / d ln f in equilibrium at lr·f and weight_decay/f: not 0 for Adam+L2, whose decay depends on the norm."""
+    plain = spec.plain
+    if plain.weight_decay == 0:
+        plain = plain.with_rates(plain.lr, min(1e-3, 1e-3 / plain.lr))
+    two = plain.with_rates(plain.lr * _LITTLE, plain.weight_decay / _LITTLE)
+    one, other = (equilibrium(each, dim, ScaleInvariant(), "leading").rotation for each in (plain, two))
+    return float(np.log(other / one) / np.log(_LITTLE))
+
+
+def _windows(spec, dim, scale, start, lr, decay, turned, rates, ends):  # type: ignore[no-untyped-def]
+    """Of one neuron: RMS over each window of norm, rotation and update, shape (3, windows)."""
+    own_lr, own_decay = spec.lr, spec.weight_decay
+    by_decay = decay / own_decay if own_decay else None
+    try:
+        walk = predict(spec, dim, ScaleInvariant(scale), len(lr), start, lr / own_lr, by_decay, 1)
+    except (InvalidInput, ArithmeticError):
+        return np.full((3, len(ends)), np.nan)
+    square = np.stack([walk[name].values[0] ** 2 for name in dataset.QUANTITIES])
+    square[1:] *= turned**2
+    first, last = np.maximum(np.append(rates.start, ends[:-1]) - rates.start, 0), np.maximum(ends - rates.start, 0)
+    sampled = rates.steps % rates.interval == 0  # a window holds these alone
+    total = np.concatenate(
+        [np.zeros((4, 1)), np.cumsum(np.vstack([square, np.ones(len(lr))]) * sampled, axis=1)], axis=1
+    )
+    *sums, count = total[:, last] - total[:, np.minimum(first, last)]
+    return np.sqrt(np.where(count > 0, sums / np.maximum(count, 1), np.nan))

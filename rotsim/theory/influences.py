@@ -1,0 +1,241 @@
+"""What the gradients of a recorded layer make of its walk besides their size, in the course of the run.
+
+`radial` and `memory` explain: they come from the gradients of the windows that they correct. `bursts` is part of the
+prediction of Lion, whose rotation depends on them however weak they are; the trace holds their course.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from rotsim import dataset
+from rotsim.optimizers.base import Optimizer
+from rotsim.theory.base import SCALE_INVARIANT, Theory, required_theory
+from rotsim.theory.courses import Influence
+from rotsim.theory.equilibrium import equilibrium
+from rotsim.theory.rates import Rates
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+ALIVE = 0.5  # a neuron without a gradient in more than this share of the steps is dead and not judged
+_LEAST_ROWS = 3
+_SMOOTHED = 16  # parts of a run over which the radial part is averaged
+PARTS = 4  # of a run, in each of which bursts are taken for themselves
+
+
+class Bursts(NamedTuple):
+    """Factors of rotation and norm, the standard error of the first, and the overlap of gradients; NaN if unknown."""
+
+    rotation: float = np.nan
+    norm: float = np.nan
+    error: float = np.nan
+    overlap: float = np.nan
+
+
+def radial(layer: xr.Dataset, theory: Theory[Any], rates: Rates) -> Influence:
+    """λ_eff over λ in every window, the median over the neurons given; 1 where it was not measured or is not felt.
+
+    Parameters
+    ----------
+    layer : Dataset
+        The neurons of one layer that count.
+    theory : Theory
+    rates : Rates
+
+    Returns
+    -------
+    Influence
+
+    Notes
+    -----
+    λ_eff of `derivations.radial`.
+    """
+    if "radial" not in layer or not theory.feels_radial:
+        return Influence()
+    decay = np.interp(layer["step"].values, rates.steps, rates.weight_decay)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        series = layer["radial"].values.astype(float) / decay
+    if not np.isfinite(series).any() or layer.sizes["neuron"] == 0:
+        return Influence()
+    coordinate = layer["gradient_norm"].values.astype(float) / layer["fan_in"].values[:, None] ** 0.5
+    share = theory.radial_share(series.reshape(-1, 1), coordinate.ravel()).reshape(series.shape)
+    return Influence(decay=1 + _smooth(np.median(share, axis=0)))
+
+
+def memory(trace: xr.Dataset, layer: str, theory: Theory[Any], dim: int) -> Influence:
+    """Factors of norm and rotation by the measured averages of gradients, in every window.
+
+    They follow from what the measured gradients make of the optimizer's average: also by bursts of single coordinates
+    and dead ones (Adam), and with large coordinates counting more (SGDM). For Lion the autocorrelation tells them.
+
+    Parameters
+    ----------
+    trace : Dataset
+    layer : str
+    theory : Theory
+    dim : int
+        Weights per neuron, >= 1.
+
+    Returns
+    -------
+    Influence
+
+    Notes
+    -----
+    `derivations.autocorrelated`, and for Lion `derivations.lion_autocorrelated`.
+    """
+    parameter, ends = layer.split("[")[0], trace["step"].values
+    if "gradient_autocorrelation" not in trace or parameter not in trace["parameter"].values:
+        return Influence()
+    here = trace.sel(parameter=parameter)
+    if "era" in trace.coords and trace.sizes["era"]:
+        at = trace["era"].values - np.diff(trace["era"].values, prepend=0) / 2
+        correlations = here["era_autocorrelation"].values.astype(float)
+        squares = here["era_square_step"].values if "era_square_step" in trace else np.full(len(at), np.nan)
+    else:
+        at, correlations = ends[-1:], here["gradient_autocorrelation"].values.astype(float)[None]
+        squares = np.array([float(here["square_step"]) if "square_step" in trace else np.nan])
+    factors = np.array([_factors(theory, dim, *pair) for pair in zip(correlations, squares, strict=True)])
+    seen = np.isfinite(factors).all(axis=1)
+    if not seen.any():
+        return Influence()
+    turned, grown = (np.interp(ends, at[seen], column) for column in factors[seen].T)
+    return Influence(norm=grown, rotation=turned)
+
+
+def _factors(theory: Theory[Any], dim: int, correlation: np.ndarray, square_step: float) -> tuple[float, float]:
+    """Of rotation and norm."""
+    if not np.isfinite(correlation).all():
+        return np.nan, np.nan
+    if not (np.isfinite(square_step) and theory.spec.weight_decay and dim >= 2):
+        return theory.correlation_factors(correlation)
+    power = theory.step_power(float(square_step), dim, _around(theory.spec, dim))
+    turned, grown = theory.power_factors(power, power, SCALE_INVARIANT)
+    return turned**0.5, grown**0.5
+
+
+@lru_cache(maxsize=256)
+def _around(spec: Optimizer, dim: int) -> float:
+    """θ‖w‖ in equilibrium."""
+    rest = equilibrium(spec, dim)
+    return rest.rotation * rest.norm
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """A running mean over finite values."""
+    width = max(1, len(values) // _SMOOTHED)
+    finite = np.isfinite(values)
+    box = np.ones(width)
+    total = np.convolve(np.where(finite, values, 0.0), box, "same")
+    count = np.convolve(finite.astype(float), box, "same")
+    return np.where(count > 0, total / np.maximum(count, 1), 0.0)
+
+
+def bursts(trace: xr.Dataset, layer: str, theory: Theory[Any], rates: Rates) -> tuple[Bursts, ...]:
+    """What bursts do to a layer under Lion in each of `PARTS` parts of the run.
+
+    Medians over the rows whose gradient norms were kept at every step. What norms fluctuate for want of independent
+    coordinates is taken out.
+
+    Parameters
+    ----------
+    trace : Dataset
+    layer : str
+    theory : Theory
+    rates : Rates
+
+    Returns
+    -------
+    tuple of Bursts
+        Unknown where the series is absent or shorter than a part, or all but two of its rows are dead there.
+
+    Notes
+    -----
+    `derivations.transient.signs_that_change`.
+    """
+    unknown = (Bursts(),) * PARTS
+    series, tick = dataset.gradient_series(trace, layer)
+    if not (len(series) and theory.counts_bursts):
+        return unknown
+    bounds = rates.start + (trace["step"].values[-1] - rates.start) * np.arange(PARTS + 1) / PARTS
+    overlap, found = _overlap(trace, layer), []
+    for low, high in itertools.pairwise(bounds):
+        inside = (rates.steps > low) & (rates.steps <= high)
+        lr, decay = rates.lr[inside].mean(), rates.weight_decay[inside].mean()
+        within = (tick > low) & (tick <= high)
+        if not (lr > 0 and decay > 0 and within.sum() >= 0.9 * inside.sum()):
+            found.append(Bursts())
+            continue
+        part = required_theory(theory.spec.with_rates(float(lr), float(decay)))
+        found.append(_of_part(part, series[:, tick <= high], within[tick <= high], overlap))
+    return tuple(found)
+
+
+def _of_part(theory: Theory[Any], series: np.ndarray, within: np.ndarray, overlap: float) -> Bursts:
+    factors = []
+    for norms in series:
+        seen = np.isfinite(norms)
+        judged = int((seen & within).sum())
+        if judged and (norms[seen & within] > 0).mean() >= ALIVE:
+            factors.append(theory.burst_factors(norms[seen], slice(-judged, None)))
+    if len(factors) < min(_LEAST_ROWS, len(series)):  # too few for their spread to be known
+        return Bursts(overlap=overlap)
+    few = _sampling_factors(theory.spec, overlap)
+    rotation, norm = np.median(factors, axis=0) / few
+    low, high = np.quantile(np.array(factors)[:, 0], [0.16, 0.84])  # as for the measured rotation
+    return Bursts(float(rotation), float(norm), float(1.25 * (high - low) / 2 / np.sqrt(len(factors))), overlap)
+
+
+def of_bursts(parts: tuple[Bursts, ...], rates: Rates, ends: np.ndarray) -> Influence:
+    """The factors of known parts at every window; where a part is unknown, those of the nearest.
+
+    Parameters
+    ----------
+    parts : tuple of Bursts
+    rates : Rates
+    ends : ndarray of int, shape (windows,)
+        Last step of each window, > 0.
+
+    Returns
+    -------
+    Influence
+
+    Notes
+    -----
+    `derivations.transient.signs_that_change`.
+    """
+    centre = rates.start + (ends[-1] - rates.start) * (np.arange(PARTS) + 0.5) / PARTS
+    known = np.array([np.isfinite(part.rotation) for part in parts])
+    if not known.any():
+        return Influence()
+    turned, grown = (
+        np.interp(ends, centre[known], np.array([getattr(part, name) for part in parts])[known])
+        for name in ("rotation", "norm")
+    )
+    return Influence(norm=grown, rotation=turned)
+
+
+def _overlap(trace: xr.Dataset, layer: str) -> float:
+    """Mean squared cosine of a row's gradients at different steps: 1/dim of the space they fill; 0 if unknown."""
+    if "gradient_overlap" not in trace:
+        return 0.0
+    values = trace["gradient_overlap"].values[trace["row_layer"].values == layer]
+    return float(np.nanmedian(values)) if np.isfinite(values).any() else 0.0
+
+
+@lru_cache(maxsize=1024)
+def _sampling_factors(optimizer: Optimizer, overlap: float) -> tuple[float, float]:
+    """What the theory makes of Gaussian gradients of one scale with so few independent coordinates.
+
+    Their norms fluctuate as the root of a chi-square, which is no burst. To second order in the logarithm of the norm
+    both fluctuations add in the logarithm of a factor.
+    """
+    if overlap <= 0:
+        return 1.0, 1.0
+    half = 0.5 / min(1.0, overlap)  # of the degrees of freedom
+    return required_theory(optimizer).burst_factors(np.sqrt(np.random.default_rng(0).gamma(half, 1 / half, 20_000)))

@@ -1,0 +1,86 @@
+"""The rates that a recorded run had at every step: a trace holds them at the first and the last look of each window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rotsim import dataset
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Hyperparameters of one layer at the steps after `start`, each of shape (steps,).
+
+    Attributes
+    ----------
+    start : int
+        Steps before the first of these.
+    lr, weight_decay : ndarray
+        >= 0.
+    interval : int
+        Steps between two samples: the numbers of sampled steps are multiples.
+    betas : ndarray, shape (2, steps)
+        Momentum or (β1, β2); NaN for what the optimizer does not have or the trace does not hold.
+    """
+
+    start: int
+    lr: np.ndarray
+    weight_decay: np.ndarray
+    betas: np.ndarray
+    interval: int = 1
+
+    @property
+    def steps(self) -> np.ndarray:
+        """The numbers of the steps."""
+        return np.arange(self.start + 1, self.start + 1 + len(self.lr))
+
+
+def rates_of(layer: xr.Dataset, start: int) -> Rates:
+    """Rates of the neurons of one layer from step `start` + 1 to the last; straight lines between two looks.
+
+    Parameters
+    ----------
+    layer : Dataset
+        The part of a trace with the neurons of one layer. A trace without the course of the rates had constant ones.
+    start : int
+        Steps before the first that is asked for, >= 0.
+
+    Returns
+    -------
+    Rates
+
+    Notes
+    -----
+    The hyperparameters are those of PyTorch's parameter groups.
+    """
+    end = layer["step"].values
+    step = np.arange(start + 1, end[-1] + 1)
+    parameter = str(layer["layer"].values[0]).split("[")[0]
+    known = "parameter" in layer.coords and parameter in layer["parameter"].values
+    interval = int(dataset.spec_of(layer).get("interval", 1))
+
+    def course(name: str, constant: float) -> np.ndarray:
+        if not known or f"window_{name}" not in layer:
+            return np.full(len(step), constant)
+        at, value = end, layer[f"window_{name}"].sel(parameter=parameter).values
+        if f"window_{name}_start" in layer:
+            first = np.append(start + 1, np.minimum(end[:-1] + interval, end[1:]))
+            early = layer[f"window_{name}_start"].sel(parameter=parameter).values
+            at, value = np.stack([first, end], axis=1).ravel(), np.stack([early, value], axis=1).ravel()
+        seen = np.isfinite(value)
+        return np.interp(step, at[seen], value[seen]) if seen.any() else np.full(len(step), np.nan)
+
+    lr, decay = (course(name, float(layer[name].values[0])) for name in ("lr", "weight_decay"))
+    return Rates(
+        start,
+        lr,
+        decay,
+        np.stack([course(name, np.nan) for name in ("beta1", "beta2")]),
+        interval,
+    )
