@@ -332,7 +332,7 @@ def test_reports_name_layers_in_full_merge_reasons_and_say_what_is_missing(tmp_p
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
     folded = [
-        "".join(line[:14].strip() for line in printed.splitlines() if line.startswith(" ") and line[1:14].strip())
+        "".join(line[:16].strip() for line in printed.splitlines() if line.startswith(" ") and line[1:16].strip())
     ]
     assert all(name.removesuffix(".weight") in folded[0] for name in names)
     assert "Not recorded: a.bias (1-D: not a weight of neurons)." in printed and "Norm ‖w‖" in printed

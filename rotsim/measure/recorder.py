@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,7 @@ class Recorder:
         self._scales = ScaleSampler() if self._rule.shape == "sign" else None
         self._seen_step = 0
         self._passed_by = 0
-        self._depth, self._ended = 0, True
+        self._stepping: FrameType | None = None  # the call of a step that has begun and not ended
         self._sampled_step = 0
         self._last_tick = 0
         self._samples = 0
@@ -225,8 +226,9 @@ class Recorder:
 
     @torch.no_grad()
     def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._inner_call(enters=True):
-            return
+        if self._stepping is not None and self._stepping in _callers():
+            return  # super().step() inside step, both of which PyTorch hooks
+        self._stepping = next(_callers())
         self._before = []  # a step that raised may have left its copies
         self._look_again()
         # torch counts the optimizer itself among `args`
@@ -251,8 +253,9 @@ class Recorder:
 
     @torch.no_grad()
     def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._inner_call(enters=False):
+        if next(_callers()) is not self._stepping:
             return
+        self._stepping = None
         self._seen_step += 1
         if self._has_closure:
             self._sample_coordinates()
@@ -290,20 +293,6 @@ class Recorder:
             self._sums, self._samples = [], 0
             self._recorded.next_window()
             self._save_now_and_then()
-
-    def _inner_call(self, enters: bool) -> bool:
-        """True for a hook of ``super().step()`` inside ``step``, both of which PyTorch hooks.
-
-        A step that raised never ends: one that begins after another has ended is an outer one again.
-        """
-        if enters:
-            self._depth = 1 if self._ended else self._depth + 1
-            inner = self._depth > 1
-        else:
-            inner = self._depth > 1
-            self._depth = max(0, self._depth - 1)
-        self._ended = not enters
-        return inner
 
     def _after_inner_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         self._passed_by += 1
@@ -480,6 +469,7 @@ class Recorder:
 _WRITTEN = {f"{name}_changed" for name in RATES} | {
     "interval", "window", "steps", "layers", "skipped", "left", "changed", "changed_outside", "dtypes", "absent",
 }  # fmt: skip
+_DECORATED = torch.utils._contextlib.__file__
 _UNSEEN = 2  # steps of an optimizer inside the recorded one, without one of that, until it is said
 
 
@@ -490,6 +480,16 @@ def _with_hooks(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     ):
         optimizer = inner
     return optimizer
+
+
+def _callers() -> Iterator[FrameType]:
+    """The calls that led to a hook, the innermost first, without those of decorators around it."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename in (__file__, _DECORATED):
+        frame = frame.f_back  # type: ignore[assignment]
+    while frame is not None:
+        yield frame
+        frame = frame.f_back  # type: ignore[assignment]
 
 
 def _inside(optimizer: torch.optim.Optimizer) -> tuple[str, torch.optim.Optimizer] | None:
