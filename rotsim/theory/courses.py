@@ -3,11 +3,11 @@
 `rotsim.predict` follows white noise of one size under a schedule. Real gradients change their size while a network
 learns, and are more than white noise. Each of these is another schedule of the same walk:
 
-* Gradients s times as large. Where decay passes through the average, as in SGDM and Adam+L2, it is 1/s of it as before;
-  where the step is not normalised, as in SGDM, the step is s times as long.
+* Gradients s times as large. Where decay passes through the average, as in SGDM and Adam+L2, it is weight_decay/s.
+  Where the step is not normalised, as in SGDM, the step is s times as long.
 * An average over the root of a second moment that lags behind a falling gradient: shorter steps.
-* A steady norm that is R times as long at the same pace, from what the gradients are like: lr·f and weight_decay/f,
-  which is the same lr·weight_decay, with ‖w‖ ∝ (lr/weight_decay)^p and so f = R^(1/2p).
+* A steady norm that is R times as long at the same pace, from what the gradients are like: lr·f and weight_decay/f.
+  That is the same lr·weight_decay. With ‖w‖ ∝ (lr/weight_decay)^p it needs f = R^(1/2p).
 * A radial part of the gradient: weight_decay·(1 + P/λ).
 """
 
