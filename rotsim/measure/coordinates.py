@@ -2,7 +2,7 @@
 
 Lion's rotation and every norm depend on how gradients of successive steps are correlated, Adam's norms also on
 how single coordinates burst: those behind a rectifier are 0 in many steps. A few coordinates per parameter are
-read at every step into a block of fixed length; a full block is reduced to one autocorrelation per parameter and to
+read at every step into a block of fixed length. A full block is reduced to one autocorrelation per parameter and to
 the mean square of m/√v, and forgotten. Gradients of the first steps are correlated otherwise than later ones, by enough
 to turn a correction of 40 % into none. So the blocks are averaged era by era, and over the last half.
 """
@@ -32,7 +32,7 @@ class CoordinateSampler:
     Notes
     -----
     Each coordinate is normalised by its own mean square in the block, so that large ones do not speak for
-    all, and its mean is kept: a persistent gradient shows as correlation that does not decay. Coordinates
+    all. Its mean is kept: a persistent gradient shows as correlation that does not decay. Coordinates
     with a gradient of zero throughout a block are left out, blocks with a value that is not finite too.
 
     The mean square of m/√v is of gradients without their trend, an exponential through both halves of the block.

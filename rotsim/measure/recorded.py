@@ -35,8 +35,8 @@ class Entry:
     """One recorded parameter, the names of its rows, and the hyperparameters last seen in force for it.
 
     ``changed`` holds the last step that saw another learning rate, weight decay or momentum than before. ``looked``
-    counts the sampled steps after which the parameter was looked at once more, before the next one; ``touched`` those
-    where it had changed by then. Of the steps ``sampled``, ``absent`` counts those without a gradient at all.
+    counts the sampled steps after which the parameter was looked at once more, before the next one. ``touched`` counts
+    those where it had changed by then. Of the steps ``sampled``, ``absent`` counts those without a gradient at all.
     ``initial_norm`` are the lengths of its rows after ``initial_step`` steps, before the first that was seen.
     ``lr`` is the last that moved the weights, ``in_force`` the rates as they are, 0 included.
     """

@@ -43,7 +43,7 @@ class Recorder:
     """Record what a training loop does to every neuron; training is bit-identical with and without it.
 
     Use it as a context manager around the loop, or call `start` and `close`. It works with every
-    `torch.optim.Optimizer`, with any number of parameter groups, on CPU and CUDA; one that rotsim has no theory for
+    `torch.optim.Optimizer`, with any number of parameter groups, on CPU and CUDA. One that rotsim has no theory for
     is measured, and reports say so.
 
     Parameters
@@ -71,8 +71,8 @@ class Recorder:
         Longest lag >= 0, in steps, of the gradients' autocorrelation; 0 turns it off. It reads 64 coordinates per
         parameter at every step, and needs 4 · lags steps.
     path : str or Path, optional
-        Where to `save` when the ``with`` block ends, also if training raised; and every `save_seconds`, at the end of
-        a window, for what no block survives.
+        Where to `save` when the ``with`` block ends, also if training raised. It is saved every `save_seconds` too, at
+        the end of a window, for what no block survives.
     note : str or mapping, optional
         Anything else that determines the numbers (network, data, seed, ...). A mapping is merged into the
         dataset's spec, a string is kept there under ``note``; JSON-serialisable.
@@ -84,7 +84,7 @@ class Recorder:
     Raises
     ------
     InvalidInput
-        If an argument is out of range, a name is unknown, nothing is left to record, or the hyperparameters of
+        If an argument is out of range, a name is unknown, or nothing is left to record. If the hyperparameters of
         the recorded groups have no prediction in common.
 
     Notes
@@ -101,8 +101,8 @@ class Recorder:
     Angles come from ``2·atan2(‖u - v‖, ‖u + v‖)`` of the rows, scaled to equal length, in float64, so
     1e-6 rad between float32 weights keeps its digits. All sums are float64 on the parameter's device; per
     window and neuron nine float32 numbers are kept, of at most `windows` windows. A sample with a NaN or infinity
-    counts for nothing in its neurons; a window without any other is NaN. Under Lion, whose rotation depends on how
-    gradients burst, the gradient norms of eight rows per layer are kept besides, at every one of the last 32768 steps.
+    counts for nothing in its neurons; a window without any other is NaN. Lion's rotation depends on how gradients
+    burst. For it the gradient norms of eight rows per layer are kept besides, at every one of the last 32768 steps.
 
     Of a model whose optimizer moves float32 master copies, pass these: a mapping of names to tensors.
 
@@ -362,14 +362,14 @@ class Recorder:
         Returns
         -------
         Dataset
-            Dimensions (neuron, step), source ``"trace"``. Beside ``layer`` (parameter name) and ``fan_in`` the
+            Dimensions (neuron, step), source ``"trace"``. ``layer`` is the parameter's name. The
             coordinates ``lr`` and ``weight_decay`` (neuron,) hold what was in force at the last sampled step
             (the last with lr > 0). ``initial_norm`` (neuron,) is ‖w‖ before the first step seen, after ``initial_step``
             steps. Of each window and parameter, (parameter, step), ``window_lr``, ``window_weight_decay``,
-            ``window_beta1`` and ``window_beta2`` are what was in force last, ``window_lr_start`` and
-            ``window_weight_decay_start`` at the first look;
-            ``spec["lr_changed"]``, ``spec["weight_decay_changed"]`` and ``spec["momentum_changed"]`` (momentum or
-            betas) tell whether that was constant, ``spec["changed"]`` until which step it was not, by layer.
+            ``window_beta1`` and ``window_beta2`` are what was in force last. ``window_lr_start`` and
+            ``window_weight_decay_start`` are that at the first look. ``spec["lr_changed"]``,
+            ``spec["weight_decay_changed"]`` and ``spec["momentum_changed"]`` (momentum or betas) tell whether that was
+            constant. ``spec["changed"]`` tells until which step it was not, by layer.
             ``optimizer`` is the spec of the first recorded group with weight decay.
 
         Raises

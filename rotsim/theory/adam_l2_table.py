@@ -1,7 +1,7 @@
 """The chain of Adam+L2 for many settings: exact at fixed points, interpolated in between.
 
-A solution takes some hundredths of a second, and the equilibrium of one setting takes several. Over log h, the pull
-per step, log E x²/h and log (1 - ρ)/h are smooth, and so they are in ε where the update that ε leaves is kept.
+A solution takes some hundredths of a second, and the equilibrium of one setting takes several. h is the pull per step.
+Over log h, log E x²/h and log (1 - ρ)/h are smooth. So they are in ε where the update that ε leaves is kept.
 """
 
 from __future__ import annotations

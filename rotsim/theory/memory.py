@@ -1,6 +1,6 @@
 r"""The linear walk with memory: equilibrium under AR(1) gradients, E z_t z_{t+k} = φ^k.
 
-Gradients orthogonal to the weights lose what the noise repeats along w; others do not, and their weights grow by the
+Gradients orthogonal to the weights lose what the noise repeats along w. Others do not, and their weights grow by the
 noise's spectral density at frequency zero. One coordinate under all but SGDM, in units of the noise, ℓ the decay inside
 v and c the projection (derivations.correlated_adam):
 
@@ -10,9 +10,9 @@ v and c the projection (derivations.correlated_adam):
 
 u has the autocovariance of `correlated_moment`, with v as random as it is; κ, s and ρ are its answer to a pull. Lion's
 signs have that of the arcsine law, and answer by its slope (derivations.lion_autocorrelated.lion_answer). Exact as
-η·weight_decay → 0, under Adam also for constant v; neglected are products of the pull and what is not linear. Declared
-is, for Lion, the share of the pull in the power of the sign's argument and 4 φ² η·weight_decay; for Adam what
-`rotsim.theory.adam` has of v. Under Adam+L2 only the ratio to white noise is taken from this, since that is known
+η·weight_decay → 0, under Adam also for constant v; neglected are products of the pull and what is not linear. For
+Lion, the share of the pull in the power of the sign's argument and 4 φ² η·weight_decay are declared. For Adam it is
+what `rotsim.theory.adam` has of v. Under Adam+L2 only the ratio to white noise is taken from this, since that is known
 exactly. SGDM is linear.
 """
 

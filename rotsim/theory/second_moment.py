@@ -1,18 +1,18 @@
 r"""Adam's update with its second moment left random: exact autocovariance for Gaussian gradients.
 
-With g_t ~ N(0, 1) independent, m_t = Σ c_j g_{t-j} and v_t = Σ d_j g_{t-j}², where
-c_j = (1-β1) β1^j and d_j = (1-β2) β2^j, the update u = m/(√v + ε) has the autocovariance
+Let g_t ~ N(0, 1) be independent, m_t = Σ c_j g_{t-j} and v_t = Σ d_j g_{t-j}², where
+c_j = (1-β1) β1^j and d_j = (1-β2) β2^j. The update u = m/(√v + ε) has the autocovariance
 
 .. math:: K_k = E[u_t u_{t+k}] = \beta_1^k\, D(\beta_2^k),
 
 which does not depend on the learning rate or the decay, and on the gradient's deviation through ε/σ alone.
 Steps of the argument:
 
-1. 1/(√v + ε) = ∫ κ(s) e^(-sv) ds, κ(s) = (1 - √π x erfcx(x))/√(πs) with x = ε√s, turns K_k into an integral over
-   (s, r) of a Gaussian expectation, Π q_i^(-1/2) · Σ c_i c_{i+k}/q_i with q_i = 1 + 2(s d_i + r d_{i+k}) for
-   gradients seen at both times and q_j = 1 + 2 r d_j for those seen at t + k only.
-2. d_{i+k} = β2^k d_i and c_{i+k} = β1^k c_i, so everything is made of two functions of one variable,
-   P(σ) = Π (1 + 2σ d_i)^(-1/2) and S(σ) = Σ c_i²/(1 + 2σ d_i):
+1. 1/(√v + ε) = ∫ κ(s) e^(-sv) ds, where κ(s) = (1 - √π x erfcx(x))/√(πs) with x = ε√s. It turns K_k into an
+   integral over (s, r) of a Gaussian expectation, Π q_i^(-1/2) · Σ c_i c_{i+k}/q_i. For gradients seen at both times
+   q_i = 1 + 2(s d_i + r d_{i+k}). For those seen at t + k only it is q_j = 1 + 2 r d_j.
+2. d_{i+k} = β2^k d_i and c_{i+k} = β1^k c_i. So everything is made of two functions of one variable:
+   P(σ) = Π (1 + 2σ d_i)^(-1/2) and S(σ) = Σ c_i²/(1 + 2σ d_i). Then
 
    .. math:: D(b) = \iint \kappa(s)\, \kappa(r)\, (PS)(s + b r)\, \frac{P(r)}{P(b r)}\, ds\,dr.
 
@@ -58,10 +58,11 @@ _PROBES = (*range(14), 21, 34, 55, 144, 377, 987, np.inf)
 
 
 def log_product_and_sum(sigma: np.ndarray, beta1: float, beta2: float, power: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """log P(σ) and S(σ) of the module docstring, for σ >= 0 and 0 <= β2 < 1; `power` 1 has c_i in S instead of c_i².
+    """log P(σ) and S(σ) of the module docstring, for σ >= 0 and 0 <= β2 < 1.
 
-    The first factors are taken one by one, until 2σd_i < 0.2; the rest as power series in it, each
-    of whose terms is a geometric series in i. At β2 = 0.9999 no factor at all is taken by itself.
+    `power` 1 has c_i in S instead of c_i². The first factors are taken one by one, until 2σd_i < 0.2. The rest are
+    power series in it, each of whose terms is a geometric series in i. At β2 = 0.9999 no factor at all is taken by
+    itself.
     """
     x, c, fade = 2 * (1 - beta2) * np.asarray(sigma, dtype=np.float64), (1 - beta1) ** power, beta1**power
     log_product, total = np.zeros_like(x), np.zeros_like(x)
@@ -215,7 +216,7 @@ def adam_covariance(beta1: float, beta2: float, eps: float | np.ndarray = 0.0) -
     -------
     UpdateCovariance
         ``error`` is the largest relative disagreement at any lag with a quadrature of
-        half the step, hence an upper estimate for every discounted sum; below 2e-6 for β2 >= 0.5
+        half the step, hence an upper estimate for every discounted sum. It is below 2e-6 for β2 >= 0.5
         and 1e-5 for β2 >= 0.1. The share that an ε left out takes is added, twice since u is squared.
 
     Raises

@@ -1,8 +1,8 @@
 """What theory says about each neuron of a recorded network, window by window.
 
 A trace carries what the course needs: the norm before the first step, fan-in, learning rate and weight decay in every
-window, and the gradient scale ‖g̃‖ = ‖g‖‖w‖, which only the norm (and Adam+L2's rotation) depends on. Lion's depends on
-how that scale bursts, of which a trace holds the course.
+window. It also has the gradient scale ‖g̃‖ = ‖g‖‖w‖, which only the norm (and Adam+L2's rotation) depends on. Lion's
+depends on how that scale bursts, of which a trace holds the course.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Prediction:
     values : ndarray, shape (3, neurons, windows)
         In the order of `rotsim.dataset.QUANTITIES`; NaN where there is no prediction.
     pulled, remembering : ndarray, shape (2, windows)
-        Factors of norm and rotation: by the gradient's radial part, which is not in the prediction; and, in it, by what
-        the measured gradients make of the optimizer's averages, over what white noise makes of them.
+        Factors of norm and rotation. The first is by the gradient's radial part, which is not in the prediction. The
+        second, which is in it, is what the measured gradients make of the optimizer's averages, over white noise.
     bursts : tuple of Bursts
     """
 
