@@ -52,19 +52,19 @@ def rates(steps):
     return schedules.named("cosine", steps, steps // 10, 0.1)(np.arange(1, steps + 1))
 
 
-def walked(spec, law="white", rotational=False, seed=12345678901, core=None, steps=200):
+def walked(spec, law="white", rotational=False, seed=12345678901, core=None, steps=200, dim=DIM):
     """The walk in JavaScript, and by the NumPy twin: weights, RMS norm and RMS angle of each neuron."""
     gradient, departure = LAWS[law]
     given = {
-        "seed": seed, "neurons": NEURONS, "dim": DIM, "steps": steps, "norm": 1.3, "spec": spec.to_dict(),
+        "seed": seed, "neurons": NEURONS, "dim": dim, "steps": steps, "norm": 1.3, "spec": spec.to_dict(),
         "law": departure, "rotational": rotational, "rates": rates(steps).tolist(),
     }  # fmt: skip
     found = answer(WALK, given, core)
-    weights = np.array(found["weights"]).reshape(NEURONS, DIM)
+    weights = np.array(found["weights"]).reshape(NEURONS, dim)
     rms = np.sqrt(np.array(found["sums"]).reshape(NEURONS, 3) / steps)
     optimizer = rotsim.Rotational(spec) if rotational else spec
     twin = rotsim.simulate(
-        optimizer, DIM, NEURONS, steps, gradient, seed=12345678901, initial_norm=1.3, record_every=steps,
+        optimizer, dim, NEURONS, steps, gradient, seed=12345678901, initial_norm=1.3, record_every=steps,
         lr_schedule=rates(steps), dtype="float64", engine="numpy", keep_state=True,
     )  # fmt: skip
     records = np.stack([twin[name].values[:, 0] for name in ("norm", "rotation", "update_rms")], axis=1)
@@ -105,6 +105,12 @@ def test_a_walk_is_that_of_the_numpy_twin(name):
 @pytest.mark.parametrize("name", TURNED)
 def test_a_rotational_walk_is_that_of_the_numpy_twin(name):
     assert close(*walked(TURNED[name], rotational=True))
+
+
+def test_a_neuron_whose_signs_are_all_alike_keeps_its_weights():
+    """An eighth of all steps at dim 4; what is left of such an update across the vector of ones is nothing."""
+    found, twin = walked(SPECS["lion"], rotational=True, dim=4)
+    assert np.isfinite(found[0]).all() and close(found, twin)
 
 
 @pytest.mark.parametrize("law", [law for law in LAWS if law != "white"])

@@ -18,6 +18,7 @@ function predictCourse(optimizer, spec, rotational, dim, law, norm, lr, weightDe
     found.rotation[place] = Math.sqrt(records[place][1] / steps);
     found.update[place] = Math.sqrt(records[place][2] / steps);
   }
+  if (!found.norm.every((norm) => norm > 0 && norm < Infinity)) throw new RangeError("it leaves the range of numbers");
   return found;
 }
 

@@ -10,35 +10,39 @@ function answerQuestion({ name, spec, rotational, dim, scale, norm, lr, decay, w
   }
 }
 
-// `ask(question, answer)`; of questions about one optimizer, only the latest that waits is answered.
+const PATIENCE = 400; // ms that a course which nobody wants any more may keep its worker
+
+// `ask(question, answer)`: each optimizer has a worker. Of questions about one that wait, only the latest is answered.
 function asking(source) {
-  let worker;
-  try {
-    const handler = "onmessage = ({ data }) => postMessage({ id: data.id, found: answerQuestion(data.question) });";
-    worker = new Worker(URL.createObjectURL(new Blob([source, handler], { type: "text/javascript" })));
-  } catch {
-    return (question, answer) => answer(answerQuestion(question));
-  }
-  const waiting = new Map();
-  let busy = null;
-  let count = 0;
-  const next = () => {
-    const [first] = waiting;
-    if (busy || !first) return;
-    waiting.delete(first[0]);
-    count += 1;
-    busy = { id: count, answer: first[1].answer };
-    worker.postMessage({ id: count, question: first[1].question });
-  };
-  worker.onmessage = ({ data }) => {
-    const { answer } = busy;
-    busy = null;
-    answer(data.found);
-    next();
+  const handler = "onmessage = ({ data }) => postMessage(answerQuestion(data));";
+  const file = URL.createObjectURL(new Blob([source, handler], { type: "text/javascript" }));
+  const desks = new Map();
+  const next = (desk) => {
+    if (desk.busy || !desk.waiting) return;
+    [desk.busy, desk.waiting] = [desk.waiting, null];
+    desk.since = performance.now();
+    desk.worker ??= new Worker(file);
+    desk.worker.onmessage = ({ data }) => {
+      const { answer } = desk.busy;
+      desk.busy = null;
+      answer(data);
+      next(desk);
+    };
+    desk.worker.postMessage(desk.busy.question);
   };
   return (question, answer) => {
-    waiting.delete(question.name);
-    waiting.set(question.name, { question, answer });
-    next();
+    if (!desks.has(question.name)) desks.set(question.name, {});
+    const desk = desks.get(question.name);
+    desk.waiting = { question, answer };
+    if (desk.busy && performance.now() - desk.since > PATIENCE) {
+      desk.worker.terminate();
+      desk.worker = desk.busy = null;
+    }
+    try {
+      next(desk);
+    } catch {
+      desk.busy = null; // a browser that allows files no workers
+      answer(answerQuestion(question));
+    }
   };
 }

@@ -3,6 +3,7 @@
 "use strict";
 
 const UPDATE_NORM_DECAY = 0.9; // of the rotational variant, as rotsim.Rotational has it
+const TINY = 2 ** -1022; // of a neuron whose signs are all alike no update is left, and it stays
 const RECORDED = 3; // ‖w‖², squared angle and ‖Δw‖² of a step, summed over a window
 
 // One optimizer's weights and moments. `law` is a gradient model with its scale; `rotational` takes its variant.
@@ -99,9 +100,11 @@ class Walker {
       let mean = 0;
       let meanW = 0;
       for (let i = first; i < last; i += 1) {
-        mean += D[i] / dim;
-        meanW += W[i] / dim;
+        mean += D[i];
+        meanW += W[i];
       }
+      mean /= dim; // of equal signs exactly their sign
+      meanW /= dim;
       let overlap = 0;
       let centred = 0;
       let square = 0;
@@ -118,9 +121,9 @@ class Walker {
         size += D[i] * D[i];
       }
       this.meanSquare[neuron] = UPDATE_NORM_DECAY * this.meanSquare[neuron] + (1 - UPDATE_NORM_DECAY) * size;
-      const turned = (angle * Math.sqrt(size)) / Math.sqrt(this.meanSquare[neuron] / filled);
+      const turned = (angle * Math.sqrt(size)) / Math.sqrt(Math.max(this.meanSquare[neuron] / filled, TINY));
       const keep = (this.length[neuron] * Math.cos(turned)) / Math.sqrt(square);
-      const add = (this.length[neuron] * Math.sin(turned)) / Math.sqrt(size);
+      const add = (this.length[neuron] * Math.sin(turned)) / Math.sqrt(Math.max(size, TINY));
       for (let i = first; i < last; i += 1) D[i] = keep * W[i] + add * D[i] - W[i];
     }
   }
