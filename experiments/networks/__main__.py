@@ -128,7 +128,7 @@ def heldout_command(networks: tuple[str, ...], steps: int, seed: int, output: Pa
 @main.command("courses")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--network", type=click.Choice(list(courses.NETWORKS)), multiple=True, help="This kind alone.")
-@click.option("--output", type=Folder, help="Folder for courses.md.  [default: print the table]")
+@click.option("--output", type=Folder, help="Folder for courses.md and a trace.  [default: print the table]")
 def courses_command(seeds: int, network: tuple[str, ...], output: Path | None) -> None:
     """Train small networks under schedules (a few seconds each); exit code 1 if a claimed layer leaves its course."""
     chosen = network or tuple(courses.NETWORKS)
@@ -136,11 +136,14 @@ def courses_command(seeds: int, network: tuple[str, ...], output: Path | None) -
         total = seeds * len(chosen) * len(courses.RATES) * len(courses.SCHEDULES)
         found = list(progress.track(courses.runs(seeds, chosen), total=total, description="runs"))
     only = [f"--network {name!r}" for name in network]
-    text = courses.table(found, " ".join(["python -m experiments.networks courses", f"--seeds {seeds}", *only]))
+    command = " ".join(["python -m experiments.networks courses", f"--seeds {seeds}", *only])
+    text = courses.table(found, command)
     if output is None:
         click.echo(text, nl=False)
     else:
-        click.echo(f"wrote {write_atomically(output_folder(output, 'courses.md') / 'courses.md', text)}")
+        folder = output_folder(output, "courses.md", "cosine_adamw.nc")
+        written = write_atomically(folder / "courses.md", text), courses.example(folder, command)
+        click.echo(f"wrote {written[0]} and {written[1]}")
     if not all(layer.agrees for run in found for layer in run.diagnosis.claimed):
         raise SystemExit(1)
 

@@ -6,9 +6,11 @@ with 1.5 times the learning rate or the decay that was in force, the report must
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,8 +21,10 @@ from torch.nn import functional as F
 from experiments.harness import markdown
 from experiments.networks.data import load_images
 from experiments.networks.models import ResNet, bn_mlp
+from experiments.networks.record import compressible, some_rows
 from experiments.training import loop
 from experiments.training.optimizers import make_optimizer
+from rotsim.dataset import save
 from rotsim.diagnosis import Diagnosis, diagnose
 from rotsim.measure import Recorder
 from rotsim.schedules import Factors, constant, cosine, warmup, wsd
@@ -98,6 +102,13 @@ def record(network: str, optimizer: str, schedule: str, seed: int) -> xr.Dataset
             for _ in loop.train(chosen, loss, STEPS, factors):
                 pass
     return recorder.dataset()
+
+
+def example(folder: Path, command: str) -> Path:
+    """Write the trace of one run under warm-up and cosine, of some neurons, which docs/measure.md reports."""
+    trace = record("batch normalisation", "adamw", "warm-up, cosine", 0)
+    trace.attrs["provenance"] = json.dumps({**json.loads(trace.attrs["provenance"]), "command": command})
+    return save(compressible(some_rows(trace, 16)), folder / "cosine_adamw.nc")
 
 
 def _noticed(trace: xr.Dataset, diagnosis: Diagnosis) -> Iterator[bool]:

@@ -115,7 +115,7 @@ def compressible(trace: xr.Dataset) -> xr.Dataset:
     """
     rounded = trace.copy()
     for name, variable in trace.data_vars.items():
-        if variable.dtype.kind != "f" or name in ("window_lr", "window_weight_decay"):  # given, not measured
+        if variable.dtype.kind != "f" or str(name).startswith("window_"):  # given, not measured
             continue
         rounded[name] = variable.copy(data=round_mantissa(variable.values, MANTISSA_BITS))
     for name in {"neuron", "fan_in", "lr", "weight_decay", "tick"} & set(rounded.coords):
