@@ -140,9 +140,9 @@ LAB = """({change}) => {
 FAST = {
     "plain": {},
     "memory, cosine": {"departure": "memory", "amount": 0.5, "schedule": "cosine", "warmup": 0.1},
-    "rotational": {"rotational": True},
 }
 VIEWS = FAST | {
+    "rotational": {"rotational": True},
     "bursts": {"departure": "bursts", "amount": 5, "seed": 3},
     "mean, small": {"departure": "mean", "amount": 0.2, "smallDim": True},
     "radial": {"departure": "radial", "amount": 0.05},

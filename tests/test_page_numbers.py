@@ -21,7 +21,7 @@ LAWS = {
     "mean": (rotsim.Signal(0.2, scale=0.7), {"ratio": 0.2}),
     "memory": (rotsim.Autocorrelated(0.5, scale=0.7), {"correlation": 0.5}),
     "radial": (rotsim.Radial(0.03, scale=0.7), {"strength": 0.03}),
-    "bursts": (rotsim.Bursts(np.where(np.arange(200) % 50 < 5, 4.0, 1.0), scale=0.7), {"burst": 4}),
+    "bursts": (rotsim.Bursts(np.where(np.arange(100) % 50 < 5, 4.0, 1.0), scale=0.7), {"burst": 4}),
 }
 NEURONS, DIM = 2, 70
 
@@ -52,7 +52,7 @@ def rates(steps):
     return schedules.named("cosine", steps, steps // 10, 0.1)(np.arange(1, steps + 1))
 
 
-def walked(spec, law="white", rotational=False, seed=12345678901, core=None, steps=200, dim=DIM):
+def walked(spec, law="white", rotational=False, seed=12345678901, core=None, steps=100, dim=DIM):
     """The walk in JavaScript, and by the NumPy twin: weights, RMS norm and RMS angle of each neuron."""
     gradient, departure = LAWS[law]
     given = {
