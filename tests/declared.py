@@ -2,7 +2,8 @@
 
 The table holds what walks did, and nothing of what theory says. So it stays true when theory changes.
 `tests/test_declared.py` holds the errors that theory declares to it from both sides, and walks some rows anew.
-Settings of the group "tuned" were looked at while theory was made, those of the group "held out" were not.
+Settings of the group "tuned" were looked at while theory was made, those of the group "held out" were not. When they
+were judged, eight of Lion under a memory or a radial part failed. Then "radial lion outward" was mended.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ COORDINATES = 2e8  # times steps of a walk, about
 FEWEST, MOST = 12, 2048  # neurons
 WINDOWS, BURNED = 72, 36
 SEED = 4100
-GROUPS = {"tuned": range(9100, 9102)}  # seeds of the random settings of each
+GROUPS = {"tuned": range(9100, 9102), "held out": range(9300, 9301)}  # seeds of the random settings of each
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def cases() -> dict[str, Case]:
 
 def _corners(held: int) -> dict[str, tuple[Optimizer, int, Gradient]]:
     """Long memories, strong pulls, bursts, ε and few weights; of the two groups, `held` picks other numbers."""
-    rate, phi = (0.03, 0.02)[held], (0.95, 0.93)[held]
+    rate, phi = (0.03, 0.017)[held], (0.95, 0.91)[held]
     found: dict[str, tuple[Optimizer, int, Gradient]] = {}
     for name, betas in {
         "default": (0.9, 0.99),
@@ -62,21 +63,21 @@ def _corners(held: int) -> dict[str, tuple[Optimizer, int, Gradient]]:
     }.items():
         lion = rotsim.Lion(2e-3, rate / 2e-3, betas)
         found[f"memory lion {name}"] = lion, 1024, Autocorrelated(phi)
-        found[f"anticorrelated lion {name}"] = lion, 1024, Autocorrelated(-0.9)
+        found[f"anticorrelated lion {name}"] = lion, 1024, Autocorrelated((-0.9, -0.7)[held])
         adamw = rotsim.AdamW(0.01, rate / 0.01, betas, eps=0.0)
         found[f"memory adamw {name}"] = adamw, 1024, Autocorrelated(phi)
-        adam_l2 = rotsim.AdamL2(2e-3, (0.1, 0.06)[held], betas, eps=0.0)
+        adam_l2 = rotsim.AdamL2(2e-3, (0.1, 0.05)[held], betas, eps=0.0)
         found[f"memory adam_l2 {name}"] = adam_l2, 1024, Autocorrelated(phi)
     lion = rotsim.Lion(2e-3, rate / 2e-3)
     for name, pull in {"inward": 1.3, "outward": -0.1}.items():
         strength = pull * lion.weight_decay / rotsim.equilibrium(lion, 1024).norm / np.sqrt(1024) / 1.25
         found[f"radial lion {name}"] = lion, 1024, Radial(round(float(strength), 5))
-    found["signal lion"] = lion, 1024, Signal((0.1, 0.07)[held])
+    found["signal lion"] = lion, 1024, Signal((0.1, 0.05)[held])
     series = np.exp(np.random.default_rng(held).standard_normal(56 * WINDOWS))
     found["bursts lion"] = lion, 512, Bursts(series)
     for name, betas in {"default": (0.9, 0.99), "fast": (0.98, 0.9), "none": (0.0, 0.95)}.items():
-        few = (12, 20)[held]
-        decay = (0.05, 0.02)[held]
+        few = (12, 16)[held]
+        decay = (0.05, 0.03)[held]
         optimizers: dict[str, Optimizer] = {
             "adamw": rotsim.AdamW(0.01, decay / 0.01, betas),
             "adam_l2": rotsim.AdamL2(0.01, decay, betas),
@@ -87,9 +88,9 @@ def _corners(held: int) -> dict[str, tuple[Optimizer, int, Gradient]]:
             found[f"few weights {optimizer} {name}"] = spec, few, ScaleInvariant()
             if name == "default":
                 found[f"few weights, isotropic {optimizer}"] = spec, few, Isotropic()
-    eps = (0.3, 0.1)[held]
+    eps = (0.3, 0.2)[held]
     for name in ("adamw", "adam_l2"):
-        spec = rotsim.OPTIMIZERS[name](lr=2e-3, weight_decay=(10.0, 5.0)[held], betas=(0.9, 0.95))  # type: ignore[call-arg]
+        spec = rotsim.OPTIMIZERS[name](lr=2e-3, weight_decay=(10.0, 7.0)[held], betas=(0.9, 0.95))  # type: ignore[call-arg]
         for law in (Isotropic(), Autocorrelated(0.7, scale_invariant=False), Signal(0.1, scale_invariant=False)):
             found[f"eps {name} {law.name}"] = replace(spec, eps=eps), 1024, law  # type: ignore[call-arg]
     return found

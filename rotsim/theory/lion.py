@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 SLOPE_TOLERANCE = 1e-13  # relative change of the sign's slope at which it has settled
 MAX_SWEEPS = 100
+LEAST_LEFT = 1e-3  # of decay beside an outward pull
 
 
 @kernel
@@ -168,6 +169,9 @@ class LionTheory(Departing[Lion]):
         kept = 1 - o.lr * o.weight_decay
         walk, share = unit_steps(o.lr, kept, 0.0, signs, lambda scaled: radial * scaled.response / sqrt(noise))
         error = 2 * o.lr * o.weight_decay + 0.1 * share / (1 + share)
+        pull = radial * signs.response / sqrt(noise)
+        if pull < 0:  # nearly makes up for decay: the norm that is left is off by as much more
+            error *= sqrt(o.weight_decay / max(o.weight_decay + pull, o.weight_decay * LEAST_LEFT))
         return replace(walk, decay=o.weight_decay * sqrt(noise) / signs.response, model_error=error)
 
     def beside_mean(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> tuple[float, ...]:
