@@ -8,6 +8,7 @@ import pytest
 import rotsim
 from rotsim.cli import main
 from rotsim.errors import InvalidInput
+from rotsim.sweeps.map import plot_sweep
 from rotsim.sweeps.regimes import LOST_DECAY, regimes
 
 OVER = {"lr": np.geomspace(1e-3, 1.0, 4), "weight_decay": np.geomspace(1e-3, 1.0, 4)}
@@ -83,6 +84,13 @@ def test_the_commands(tmp_path, capsys):
     assert "equilibrium, 6 cells: lr 3 x weight_decay 2" in capsys.readouterr().out
     assert main(["sweep", "sgdm", *ranges, "--store", str(tmp_path / "s.zarr"), "--dry-run"]) == 0
     assert "6 cells, 6 of them finished" in capsys.readouterr().out
+    kept = ["--output", str(tmp_path / "r.nc"), "--resume"]
+    assert main(["sweep", "sgdm", *ranges, *kept, "--figure", str(tmp_path / "r.png")]) == 0
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG") and (tmp_path / "r.zarr").is_dir()
+    capsys.readouterr()
+    assert main(["sweep", "sgdm", *ranges, *kept, "--dry-run"]) == 0
+    estimate = capsys.readouterr().out
+    assert "6 cells, 6 of them finished" in estimate and "MiB of memory" in estimate
     axes = ["--x", "lr=0.01:1:4", "--y", "weight_decay=0.01:1:4"]
     assert main(["map", "sgdm", *axes, "--point", "0.1,0.1", "--output", str(tmp_path / "m.png")]) == 0
     assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
@@ -92,7 +100,20 @@ def test_the_commands(tmp_path, capsys):
         ("sweep", "sgdm", "--lr", "1"): "needs values for weight_decay",
         ("sweep", "sgdm", *ranges, "--dask", "tcp://127.0.0.1:1"): "no scheduler answers",
         ("map", "sgdm", "--x", "lr"): "NAME=RANGE",
+        ("sweep", "sgdm", *ranges, "--resume"): "`--resume` needs `--output` or `--store`",
     }.items():
         assert main(list(wrong)) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+
+
+def test_a_sweep_is_drawn_over_one_two_or_three_names():
+    line = rotsim.sweep(rotsim.SGDM, {"lr": [0.1, 0.2, 0.4]}, weight_decay=0.1)
+    (curve,) = plot_sweep(line, "norm").axes[0].lines
+    np.testing.assert_array_equal(curve.get_ydata(), line["norm"].values)
+    three = rotsim.sweep(rotsim.SGDM, OVER | {"momentum": [0.0, 0.9]}, "leading")
+    assert [ax.get_title() for ax in plot_sweep(three).axes] == ["momentum 0", "momentum 0.9"]
+    with pytest.raises(InvalidInput, match="one to three names that are numbers"):
+        plot_sweep(rotsim.sweep(rotsim.SGDM, {"of": ["leading"]}, "error", lr=0.1, weight_decay=0.1), "norm_error")
+    with pytest.raises(InvalidInput, match="`quantity` must be"):
+        plot_sweep(line, "speed")

@@ -99,7 +99,9 @@ def _sweep(
     parameters: tuple[str, ...],
     measure: str,
     output: str | None,
+    figure: str | None,
     store: str | None,
+    resume: bool,
     workers: int | None,
     dask: str | None,
     dry_run: bool,
@@ -113,6 +115,14 @@ def _sweep(
 
     if output is not None:
         files.check_writable(output)
+    if figure is not None:
+        from rotsim.show.plotting import check_figure
+
+        check_figure(figure)
+    if resume and store is None:
+        if output is None:
+            raise InvalidInput("`--resume` needs `--output` or `--store`, beside or in which finished cells are kept")
+        store = str(files.resolved(output).with_suffix(".zarr"))
     noise: dict[str, list[Any]] = {}
     for given in parameters:
         key, equals, text = given.partition("=")
@@ -136,6 +146,12 @@ def _sweep(
     console().print(sweep_table(result))
     if output is not None:
         click.echo(f"saved {output}")
+    if figure is not None:
+        from rotsim.show.plotting import save_figure
+        from rotsim.sweeps.map import plot_sweep
+
+        save_figure(plot_sweep(result), figure)
+        click.echo(f"wrote {figure}")
 
 
 def _dask(address: str) -> Any:
@@ -162,6 +178,8 @@ sweep = _Swept(
             default="equilibrium", show_default=True, help="What is computed in each cell.",
         ),
         click.Option(["--output"], help="Save the result to this NetCDF file."),
+        click.Option(["--figure"], help="Draw the result: .png, .pdf or .svg."),
+        click.Option(["--resume"], is_flag=True, help="Keep finished cells beside --output and go on from there."),
         click.Option(["--store"], help="Keep finished cells in this folder (sweep.zarr) and go on from it."),
         click.Option(["--workers"], type=WHOLE, help="Processes here; changes no number. [default: all cores]"),
         click.Option(["--dask"], metavar="ADDRESS", help="Scheduler of a cluster: tcp://host:8786."),

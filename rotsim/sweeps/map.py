@@ -69,10 +69,6 @@ def plot_map(
     InvalidInput
         If not two names are swept, a point is no pair of numbers, or as `rotsim.sweep` raises.
     """
-    import matplotlib.pyplot as plt
-
-    from rotsim.show.plotting import style
-
     choice("quantity", quantity, tuple(CONTOURED))
     axes_of = list(mapping("over", over))
     if len(axes_of) != 2:
@@ -90,21 +86,81 @@ def plot_map(
             raise InvalidInput(
                 f"`over[{name!r}]` must be increasing numbers > 0, at least two; got {shown(over[name])}"
             )
-    found = [regimes(spec, over, dim, gradient, steps, **fixed) for spec in panels]
-    levels = _levels(np.concatenate([data[quantity].values.ravel() for data in found]))
+    found = [(getattr(spec, "label", str(spec)), regimes(spec, over, dim, gradient, steps, **fixed)) for spec in panels]
+    run = f", a run of {steps:,} steps" if steps is not None else ""
+    return _drawn(found, quantity, axes_of, marks, f"Equilibrium at dim {dim}{run}: contours of {CONTOURED[quantity]}")
+
+
+def plot_sweep(result: xr.Dataset, quantity: str | None = None) -> Figure:
+    """Draw what `rotsim.sweep` returned: a curve over one name, contours over two, panels side by side for a third.
+
+    Parameters
+    ----------
+    result : Dataset
+        Of one to three dimensions whose values are numbers.
+    quantity : str, optional
+        One of its variables; default the rotation, or the first there is.
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Raises
+    ------
+    InvalidInput
+        If it has other dimensions, or is the same everywhere.
+    """
+    import matplotlib.pyplot as plt
+
+    from rotsim.show.plotting import style
+
+    axes_of = [str(dim) for dim in result["reason"].dims]
+    known = [str(name) for name in result.data_vars if name != "reason"]
+    chosen = choice("quantity", quantity or ("rotation" if "rotation" in known else known[0]), known)
+    last = result.isel({dim: -1 for dim in result[chosen].dims if dim not in axes_of})
+    if not 1 <= len(axes_of) <= 3 or any(dim not in result.coords or result[dim].dtype.kind in "US" for dim in axes_of):
+        raise InvalidInput(f"a figure is of a sweep over one to three names that are numbers; got {', '.join(axes_of)}")
+    what = f"{result.attrs['measure']}: {CONTOURED.get(chosen, chosen)}"
+    if len(axes_of) == 1:
+        with style():
+            figure, ax = plt.subplots(figsize=(6.8, 5.0), layout="constrained")
+            ax.plot(result[axes_of[0]].values, last[chosen].values, "o-", color="0.15")
+            ax.set(xlabel=_axis_name(axes_of[0]), ylabel=CONTOURED.get(chosen, chosen), title=what)
+            ax.set(xscale=_scale(result[axes_of[0]].values), yscale=_scale(last[chosen].values))
+        return figure
+    panels = [("", last)]
+    if len(axes_of) == 3:
+        third = axes_of.pop()
+        panels = [(f"{_axis_name(third)} {value:g}", last.sel({third: value})) for value in result[third].values]
+    return _drawn(panels, chosen, axes_of, [], what)
+
+
+def _scale(values: np.ndarray) -> str:
+    """Logarithmic where that can be, linear elsewhere."""
+    return "log" if np.nanmin(values, initial=np.inf) > 0 else "linear"
+
+
+def _drawn(
+    panels: list[tuple[str, xr.Dataset]], quantity: str, axes_of: list[str], marks: list[np.ndarray], title: str
+) -> Figure:
+    """Panels side by side at equal contours."""
+    import matplotlib.pyplot as plt
+
+    from rotsim.show.plotting import style
+
+    levels = _levels(np.concatenate([data[quantity].values.ravel() for _, data in panels]))
     with style():
         figure, axes = plt.subplots(
             1, len(panels), figsize=(6.2 * len(panels) + 0.6, 5.6), sharey=True, squeeze=False, layout="constrained"
         )
         legend: dict[str, Any] = {}
-        for spec, data, ax in zip(panels, found, axes[0], strict=True):
+        for (name, data), ax in zip(panels, axes[0], strict=True):
             legend |= _panel(ax, data, quantity, axes_of, levels)
             for x, y in marks:
                 ax.plot(x, y, "o", ms=9, mfc="white", mec="black", mew=2, clip_on=False, zorder=5)
-            ax.set_title(getattr(spec, "label", str(spec)))
+            ax.set_title(name)
         axes[0, 0].set_ylabel(_axis_name(axes_of[1]))
-        run = f", a run of {steps:,} steps" if steps is not None else ""
-        figure.suptitle(f"Equilibrium at dim {dim}{run}: contours of {CONTOURED[quantity]}")
+        figure.suptitle(title)
         if legend:
             figure.legend(
                 legend.values(), legend.keys(), loc="outside lower center", ncols=min(2, len(legend)), fontsize="small"
@@ -144,7 +200,7 @@ def _panel(ax: Axes, data: xr.Dataset, quantity: str, axes: list[str], levels: n
         label.set(
             rotation=0, color="black", bbox={"facecolor": "white", "alpha": 0.85, "pad": 1.5, "edgecolor": "none"}
         )
-    ax.set(xscale="log", yscale="log", xlabel=_axis_name(axes[0]))
+    ax.set(xscale=_scale(x), yscale=_scale(y), xlabel=_axis_name(axes[0]))
     ax.grid(False)
     return shown
 

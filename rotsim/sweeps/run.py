@@ -6,6 +6,7 @@ import json
 import os
 import random
 import time
+import tracemalloc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 TIMED_CELLS = 5  # of an estimate, beside one that may have to compile
+TIMED_TOGETHER = 200  # cells, where a measure answers for many at once
 NOT_COMPUTED = "not computed: the sweep was interrupted"
 
 
@@ -57,6 +59,8 @@ class Estimate:
         Processes here.
     seconds : float
         Expected time of the whole.
+    memory_bytes : int
+        What all results take here, and beside them the cells that are at work.
     """
 
     cells: int
@@ -64,11 +68,12 @@ class Estimate:
     seconds_per_cell: float
     workers: int
     seconds: float
+    memory_bytes: int
 
     def __str__(self) -> str:
         return (
             f"{self.cells} cells, {self.finished} of them finished; {self.seconds_per_cell:.3g} s a cell, "
-            f"about {self.seconds:.3g} s on {self.workers} cores here"
+            f"about {self.seconds:.3g} s on {self.workers} cores here; {self.memory_bytes / 2**20:.3g} MiB of memory"
         )
 
 
@@ -221,14 +226,21 @@ def _key(measure: str, defaults: Mapping[str, Any], recipe: Recipe) -> str:
 
 
 def _estimate(measure: Measure, pending: list[tuple[int, Recipe]], cells: int, workers: int) -> Estimate:
-    tried = random.Random(0).sample([recipe for _, recipe in pending], min(TIMED_CELLS + 1, len(pending)))
+    """A few cells are timed. Where cells are computed together, as many as that are timed at once."""
+    at_once = TIMED_TOGETHER if hasattr(measure, "together") else 1
+    tried = random.Random(0).sample([recipe for _, recipe in pending], min(TIMED_CELLS * at_once + 1, len(pending)))
     seconds = []
-    for recipe in tried:
+    for part in [tried[:1], *(tried[start : start + at_once] for start in range(1, len(tried), at_once))]:
         started = time.perf_counter()
-        evaluate(measure, [recipe])
-        seconds.append(time.perf_counter() - started)
+        evaluate(measure, part)
+        seconds.append((time.perf_counter() - started) / max(1, len(part)))
     each = float(np.median(seconds[1:] or seconds or [0.0]))
-    return Estimate(cells, cells - len(pending), each, workers, each * len(pending) / workers)
+    tracemalloc.start()
+    answers = evaluate(measure, tried[-1:])
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    memory = len(answers) * cells * kept + workers * peak
+    return Estimate(cells, cells - len(pending), each, workers, each * len(pending) / workers, memory)
 
 
 def _assembled(
