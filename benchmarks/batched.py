@@ -1,7 +1,7 @@
 """Equilibria a second of `rotsim.equilibria` against one after the other, and what a cell of a sweep costs.
 
-`python -m benchmarks.batched` prints both for this machine, in CPU time; `--efficiency` also how two workers share
-cells of a second, in time on the clock, which means something on an idle machine only.
+`python -m benchmarks.batched` prints both for this machine, in CPU time. `--efficiency` also says how two workers share
+cells of a second. That is time on the clock, which means something on an idle machine only.
 """
 
 from __future__ import annotations

@@ -222,7 +222,7 @@ def unit_steps() -> Eq:
     return equation(1 - rho, (eta**2 * C / W - delta**2) / (2 * a))
 
 
-@step("decay_per_step", "Share of ‖w‖² that decay takes per step at rest, from the rotation.")
+@step
 def decay_per_step() -> Eq:
     """A network that still learns has a norm that moves. Weigh all three: updates lengthen w, decay and P shorten it.
 

@@ -19,7 +19,7 @@ REPOSITORY = f"{GENERATED}/repository"  # pages of files that are not in docs/
 LINK = re.compile(r"(\]\()([^)#\s]+)([^)]*\))")
 
 #: How-to pages in reading order; every other page of docs/ is background.
-HOW_TO = ("predict", "sweep", "simulate", "page", "measure", "read-a-report")
+HOW_TO = ("explore", "predict", "sweep", "simulate", "page", "measure", "read-a-report")
 
 
 def write(docs: Path) -> None:

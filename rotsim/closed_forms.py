@@ -995,15 +995,6 @@ def lion_one_minus_cosine(lr: Any, weight_decay: Any, dim: Any, norm_squared: An
     return (dim * lr**2 / norm_squared - decay**2) / (2 * kept)
 
 
-def decay_per_step(memory: Any, rotation: Any) -> Any:
-    """Share of ‖w‖² that decay takes per step at rest, from the rotation.
-
-    Derived in `derivations.radial.decay_per_step`.
-    Valid for 0 <= memory < 1, rotation > 0.
-    """
-    return rotation**2 * (1 + memory) / (1 - memory)
-
-
 def turn_while_growing(radial_share: Any, growth: Any) -> Any:
     """Rotation over that of equilibrium where ‖w‖² grows and the gradient has a radial part.
 

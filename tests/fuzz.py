@@ -242,6 +242,23 @@ def _equilibrium(m: Maker) -> str:
     return _theory(m, "equilibrium", {}, {"dim": m.dim, "gradient": m.predictable, "method": method})
 
 
+def _equilibria(m: Maker) -> str:
+    kinds = ("rotsim.AdamW", "rotsim.AdamL2", "rotsim.SGDM", "rotsim.Lion")
+    kind = m.one(lambda: m.among(*kinds), ("rotsim.Rotational", "rotsim.OPTIMIZERS", "OPT"))
+    column = lambda: m.one(
+        lambda: m.among(m.between(1e-4, 0.1), f"np.array([{m.between(1e-4, 0.1)}, 0.5])", "np.full((2, 1), 1e-3)"),
+        ("np.array([0.1, np.nan])", "np.zeros((0, 3))", "np.array([[1e300], [1e-300]])", *ENDS),
+    )
+    optional = {
+        "dim": lambda: m.one(
+            lambda: m.among("8", "np.array([8, 64])"), ("np.array([1, 8])", "np.array([8.5])", *WHOLE)
+        ),
+        "gradient": m.predictable,
+        "betas": lambda: m.one("(0.9, 0.99)", ("(np.array([0.5, 0.9]), 0.9)", "(0.9,)", "np.ones(2)")),
+    }
+    return f"rotsim.equilibria({kind}, {m.options({'lr': column, 'weight_decay': column}, optional)})"
+
+
 def _predict(m: Maker) -> str:
     optional = {
         "gradient": m.predictable, "initial_norm": lambda: m.number(1e-2, 1e2), "lr_schedule": m.schedule,
@@ -495,6 +512,7 @@ CALLS: dict[Callable[[Maker], str], tuple[int, str]] = {
         "ScaleInvariant Isotropic Signal Autocorrelated Radial Bursts StudentT LayerInvariant SimpleSystem Replay",
     ),
     _equilibrium: (6, "equilibrium Equilibrium"),
+    _equilibria: (4, "equilibria"),
     _predict: (6, "predict"),
     _steps: (5, "steps_to_equilibrium"),
     _over: (5, "rotation_over"),
@@ -698,10 +716,14 @@ def unsound(result: object) -> str | None:
             return "infinite or negative numbers"
     if is_dataclass(result) and type(result).__name__ == "Equilibrium":
         numbers = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "method"}
-        kept = {"norm", "update_rms"} if np.isnan(numbers["norm"]) else set()  # a rotational variant has none
+        kept = (
+            {"norm", "update_rms"} if np.ndim(numbers["norm"]) == 0 and np.isnan(numbers["norm"]) else set()
+        )  # a rotational variant has none
         for name, number in numbers.items():
             least = 0.0 if name in ("model_error", "relaxation_steps") else 5e-324
-            if name not in kept and not least <= number < np.inf and name != "model_error":
+            none = np.isnan(numbers["rotation"]) & (np.ndim(number) > 0)  # of many settings, those without equilibrium
+            sound = none | ((least <= np.asarray(number)) & (np.asarray(number) < np.inf))
+            if name not in kept and not sound.all() and name != "model_error":
                 return f"{name} = {number}"
     if isinstance(result, float) and not np.isfinite(result):
         return f"{result}"

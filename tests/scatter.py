@@ -57,7 +57,10 @@ def gate(source: str, *keys: str) -> tuple[float, float]:
     Returns
     -------
     (float, float)
+        NaN, which no training passes, where nothing has been measured: remove `scatter.jsonl` to measure all anew.
     """
+    if not lines():
+        return np.nan, np.nan
     seen = np.array([values(source, key) for key in keys])
     seeds = len({line["seed"] for line in lines() if line["source"] == source})
     deviation = np.sqrt(seen.var(axis=1, ddof=1).mean() * (1 + 1 / seeds))

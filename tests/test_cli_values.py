@@ -270,12 +270,16 @@ def test_the_exit_code_of_a_report_asks_only_what_is_claimed(tmp_path, capsys, c
     assert json.loads(capsys.readouterr().out) == json.loads((folder / "report.json").read_text())
 
 
-def test_a_layer_without_prediction_has_no_norms_to_show(tmp_path, capsys):
-    nothing = dataset.save(a_trace().assign_coords(weight_decay=("neuron", np.zeros(8))), tmp_path / "a.nc")
-    assert main(["trace", "report", str(nothing)]) == 0
-    without = capsys.readouterr().out
-    assert main(["trace", "report", str(dataset.save(a_trace(), tmp_path / "b.nc"))]) == 0
-    assert len(without) < len(capsys.readouterr().out) and "no decay" in without and "Not recorded" not in without
+def test_a_layer_without_decay_has_a_course_and_no_claim(tmp_path, capsys):
+    """Its norm grows as noise lets it; where the optimizer decays, the same trace is claimed."""
+    claims = {}
+    for decay in (0.0, 0.1):
+        trace = a_trace().assign_coords(weight_decay=("neuron", np.full(8, decay)))
+        assert main(["trace", "report", str(dataset.save(trace, tmp_path / f"{decay}.nc"))]) == 0
+        printed = capsys.readouterr().out
+        claims[decay] = re.search(r"claimed .*?body +(yes|no) ", printed, re.DOTALL)[1], "no decay" in printed
+        assert "Not recorded" not in printed
+    assert claims == {0.0: ("no", True), 0.1: ("yes", False)}
 
 
 def test_two_runs_are_named_by_their_optimizers_or_by_letters(tmp_path, capsys):

@@ -39,6 +39,7 @@ OPEN: dict[str, str] = {
         ),
         "above",
     ),
+    "autocorrelated adam_l2 9300": "below",  # norm and rotation 0.28 % off, 0.16 % declared; the cause is not known
 }
 
 

@@ -13,7 +13,14 @@ def text(name):
     return PROSE[name].read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if documents.examples(text(name))])
+#: Pages whose commands others show, too.
+REPEATED = {"docs/explore.md"}
+SHOWN = [name for name in PAGES if documents.examples(text(name))]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in REPEATED else name for name in SHOWN]
+)
 def test_a_document_shows_what_its_examples_print(name, request):
     if "import torch" in text(name):
         request.getfixturevalue("one_thread")

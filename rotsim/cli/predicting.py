@@ -88,7 +88,8 @@ def _predict(
             note = f"At a constant learning rate it comes within 5 % of equilibrium after {first} steps."
         except InvalidInput as unknown:  # the course itself is known all the same
             note = f"When it comes within 5 % of equilibrium is not known: {unknown}"
-    title = f"{optimizer.describe()}, dim {dim}, {gradients_of(gradient)}, {schedule} schedule"
+    rise = f" after {warmup_steps} steps of warm-up" if warmup_steps else ""
+    title = f"{optimizer.describe()}, dim {dim}, {gradients_of(gradient)}, {schedule} schedule{rise}"
     console().print(course_table(course, in_force, title, note))
     if output is not None:
         dataset.save(course, output)

@@ -430,10 +430,6 @@ const closed_forms = {
     const kept = 1 - decay;
     return (1/2)*(dim*$square(lr)/norm_squared - $square(decay))/kept;
   },
-  // Share of ‖w‖² that decay takes per step at rest, from the rotation. derivations.radial.decay_per_step
-  decay_per_step(memory, rotation) {
-    return $square(rotation)*(memory + 1)/(1 - memory);
-  },
   // Rotation over that of equilibrium where ‖w‖² grows and the gradient has a radial part. derivations.radial.turn_while_growing
   turn_while_growing(radial_share, growth) {
     return Math.sqrt(growth + radial_share + 1);

@@ -8,15 +8,15 @@ r"""AdamW and Adam+L2 one step at a time, with v random: second moments of one c
 What is declared besides 1/dim, from the state at each step:
 
 * Neurons of one dim differ, and in scale-invariant weights the norm of a neuron sets its own gradient. The variance of
-‖w‖² among them follows the linear response of the mean's map (derivations.damped.neurons_differ). Half of it is an
-error of E‖w‖ and of the angle, half of that of ‖Δw‖² one of the update. For β1 > √β2 and weights far too short this
-grows with every step, since m remembers large gradients that v has forgotten: a neuron runs away from the mean. *
-Weights under Adam+L2 that are not Gaussian: the fourth cumulant that steps have made, times the share that decay has in
-v. In the random part of the update it is its own cumulant, times the square of that share. The error is carried on to
-the norm, and from there through the gradient to m and v, by the same linear response. * That eps is felt as by a v at
-its mean: a share of what it takes, larger over the first steps. * The sum over parts, by its distance to that over
-every second part. For the norm it is that of the moment. For the update it is the largest so far, since it goes up and
-down as one part after the other reaches 0.
+  ‖w‖² among them follows the linear response of the mean's map (derivations.damped.neurons_differ). Half of it is an
+  error of E‖w‖ and of the angle, half of that of ‖Δw‖² one of the update. For β1 > √β2 and weights far too short this
+  grows with every step, since m remembers large gradients that v has forgotten: a neuron runs away from the mean.
+* Weights under Adam+L2 that are not Gaussian: the fourth cumulant that steps have made, times the share that decay has
+  in v. In the random part of the update it is its own cumulant, times the square of that share. The error is carried on
+  to the norm, and from there through the gradient to m and v, by the same linear response.
+* That eps is felt as by a v at its mean: a share of what it takes, larger over the first steps.
+* The sum over parts, by its distance to that over every second part. For the norm it is that of the moment. For the
+  update it is the largest so far, since it goes up and down as one part after the other reaches 0.
 
 The first is derived but for the 2 of Gaussian weights in the kurtosis. The factors of the second are orders of
 magnitude, doubled after a look at exact equilibria and 30 random walks. The third is as wide as it is after 60 more.

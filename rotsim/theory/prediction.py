@@ -76,15 +76,17 @@ def predict(
     SGDM, AdamW and Lion are exact but for differences between neurons of one dim, of relative size 1/dim in
     everything recorded. Where theory ends, each time declared from the state at the step:
 
-    * AdamW and Adam+L2 with β1 > √β2 from weights that are far too short: v forgets the first large gradients, m does
-    not, and the norm runs away until it does. Neurons then differ by more and more, and their mean is not the course of
-    a mean neuron: at dim 16, from 0.01 times the equilibrium norm, 1.8 times as much after 60 steps. * Adam+L2 whose
-    decay fills v (weights far too long, or lr·weight_decay/√v above 0.1): the update is then like the sign of a weight,
-    and the shape of the distribution of weights matters. Rotation is up to 5 % off while weights cross zero one after
-    the other, and was 19 % off after a runaway. At rest, at lr·weight_decay/√v of 0.1, it is 0.4 % off with betas
-    (0.98, 0.5), 0.03 % with (0.98, 0.9), less elsewhere. Above 0.3 with momentum and β2 of 0.5, predictions are wrong
-    and what is declared is an order of magnitude. * Lion's rotational variant while its momentum is young. * ``eps`` of
-    a hundredth of √v or more, over the first steps: rotation 1.8 % off at 1.2 %.
+    * AdamW and Adam+L2 with β1 > √β2 from weights that are far too short: v forgets the first large gradients, m
+      does not, and the norm runs away until it does. Neurons then differ by more and more, and their mean is not
+      the course of a mean neuron: at dim 16, from 0.01 times the equilibrium norm, 1.8 times as much after 60
+      steps.
+    * Adam+L2 whose decay fills v (weights far too long, or lr·weight_decay/√v above 0.1): the update is then like
+      the sign of a weight, and the shape of the distribution of weights matters. Rotation is up to 5 % off while
+      weights cross zero one after the other, and was 19 % off after a runaway. At rest, at lr·weight_decay/√v of
+      0.1, it is 0.4 % off with betas (0.98, 0.5), 0.03 % with (0.98, 0.9), less elsewhere. Above 0.3 with momentum
+      and β2 of 0.5, predictions are wrong and what is declared is an order of magnitude.
+    * Lion's rotational variant while its momentum is young.
+    * ``eps`` of a hundredth of √v or more, over the first steps: rotation 1.8 % off at 1.2 %.
 
     60 random settings of each optimizer draw rates, betas, noise, schedule, and a start at 0.01 to 100 times the
     equilibrium norm. tests/test_prediction_battery.py has more of them. No window of 12 was beyond its Bonferroni

@@ -42,12 +42,10 @@ def _(f):
     return [(f(lr, wd, step @ step / lr**2, square), 1 - math.cos(angle))]
 
 
-@route("decay_per_step", "turn_while_growing", tolerance=LEADING)
-def _(f, name):
+@route("turn_while_growing", tolerance=LEADING)
+def _(f):
     lr, wd, beta1, pull = 1e-3, 5e-3, 0.8, 3e-3
     rest = walk(adamw(lr, wd, beta1))[1]
-    if name == "decay_per_step":
-        return [(f(beta1, math.sqrt(2 * rest)), 2 * lr * wd)]
     # a radial part, at rest; and a norm that grows, momentum filled
     pulled = walk(adamw(lr, wd, beta1, pull))[1]
     system = adamw(lr, wd, beta1)
