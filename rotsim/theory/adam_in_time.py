@@ -42,7 +42,7 @@ _MAX_DEVIATIONS = 5.5  # of the largest |w| of a part
 # Split when the decay yet to come has this share of v, one again when that times the share of E‖w‖² that goes back to
 # the start is below the second. Chosen by hand; in five predictions of 3000 steps, half or twice of either moved
 # results by at most 1.5 % of the error declared.
-_SPLIT, _MERGED = 0.05, 1e-3
+SHARE_TO_SPLIT, SHARE_TO_MERGE = 0.05, 1e-3
 MOST_SPLIT = 50_000  # steps in parts that are followed, some six seconds
 _LEAST_EXPECTATION = 1e-14  # E e^(-ζv) below which a point is given up
 _MAX_RATIO = 4.0  # E e^(-ζv) falling by more from point to point is not resolved: ratios to it are held there
@@ -335,10 +335,10 @@ def _adam(  # type: ignore[no-untyped-def]
         if _coupled:
             filled = strongest[t] ** 2 * w2 / (gradient + strongest[t] ** 2 * w2)
             started = _remembered(centres, share) * dim / w2
-            if parts > 1 and started * filled < _MERGED:
+            if parts > 1 and started * filled < SHARE_TO_MERGE:
                 _merge(rows, counts, centres, v, share)
                 parts, last_filled = 1, filled
-            elif parts == 1 and filled > max(_SPLIT, 2 * last_filled):
+            elif parts == 1 and filled > max(SHARE_TO_SPLIT, 2 * last_filled):
                 parts = len(point)
                 if t == 0:
                     lay(zeta, 1.0)

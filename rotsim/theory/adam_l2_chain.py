@@ -53,7 +53,7 @@ _TAIL = 21.0  # e^-21 of the law of v lies beyond either end of the interpolatio
 _SMALLEST = 1e-12  # β2 below this is as good as 0
 _REACH = 11.0  # deviations of y up to which integrals go
 _STEP = 0.125  # of asinh: the integrands are analytic within π/4 of the real axis
-_RESOLVED = 1e-10  # share of x that a step takes away; below it all is proportional to that, and 1 less it is rounded
+LEAST_STEP = 1e-10  # share of x that a step takes away; below it all is proportional to that, and 1 less it is rounded
 _RAISE = 1.5  # less is as good as one
 _MAX_UNRESOLVED_STEPS = 1e6  # steps over which what is not resolved is followed; its memory is gone well before
 
@@ -108,8 +108,8 @@ def steady(h: float, beta1: float, beta2: float, kept: float = 1.0, eps: float =
 
 
 def _raised(h: float, kept: float, eps: float) -> float:
-    """Factor on all that is small in a step to bring it up to `_RESOLVED`; 1 or less where it is there."""
-    return _RESOLVED / (abs(h) / (1 + eps) + (1 - kept))
+    """Factor on all that is small in a step to bring it up to `LEAST_STEP`; 1 or less where it is there."""
+    return LEAST_STEP / (abs(h) / (1 + eps) + (1 - kept))
 
 
 @lru_cache(maxsize=1)

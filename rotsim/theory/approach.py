@@ -28,7 +28,7 @@ from rotsim.theory.prediction import predict
 MAX_COURSE_STEPS = 500_000  # a second or two
 SHARPEST = 1e-6  # courses are no more exact than that
 _RECORDS = 20_000  # windows of a course, and so the resolution of a count
-_BEYOND = 5.0  # relaxation times after which a course is over, apart from those that the wanted share takes
+RELAXATION_TIMES = 5.0  # relaxation times after which a course is over, apart from those that the wanted share takes
 _EXTRAPOLATED = 0.01  # largest share of a count by which its last term may move it
 
 
@@ -89,7 +89,7 @@ def _followed(
 ) -> tuple[int | None, float]:
     """Steps until a course of at most `MAX_COURSE_STEPS` is settled, None if it is not; and the norm halfway."""
     goal = equilibrium(optimizer, dim, gradient)
-    whole = (goal.relaxation_steps + 1 / (1 - max(optimizer.averages))) * (_BEYOND - log(share)) + 100
+    whole = (goal.relaxation_steps + 1 / (1 - max(optimizer.averages))) * (RELAXATION_TIMES - log(share)) + 100
     while True:
         steps = min(ceil(whole), MAX_COURSE_STEPS)
         cut = steps < whole  # its end is no equilibrium, and it is compared with that of theory
@@ -103,7 +103,7 @@ def _followed(
                 arrived = arrived and abs(log(values[-1] / wanted)) < share + error
             outside |= np.abs(values / (wanted if cut else values[-1]) - 1) > share
         settled = (int(np.flatnonzero(outside)[-1]) + 1) * window if outside.any() else 0
-        inside = min(goal.relaxation_steps, steps / 10) if cut else goal.relaxation_steps * _BEYOND
+        inside = min(goal.relaxation_steps, steps / 10) if cut else goal.relaxation_steps * RELAXATION_TIMES
         if arrived and steps - settled >= inside:
             return settled, nan
         if steps == MAX_COURSE_STEPS:
@@ -117,7 +117,7 @@ def _extrapolated(optimizer: Optimizer, dim: int, gradient: Gradient, start: flo
     if goal.relaxation_steps == 0:  # a rotational variant: rates change its angle alone
         return None
     # a norm that is far too long falls at half its rate near equilibrium, or faster
-    whole = goal.relaxation_steps * (_BEYOND - log(share) + 4 * max(0.0, log(start / goal.norm)))
+    whole = goal.relaxation_steps * (RELAXATION_TIMES - log(share) + 4 * max(0.0, log(start / goal.norm)))
     slowest = max(1.0, whole / (MAX_COURSE_STEPS / 2))
     counts = []
     for faster in (slowest, 2 * slowest, 4 * slowest):

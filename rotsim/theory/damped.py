@@ -32,7 +32,7 @@ POINTS = 112  # enough for the tail of the first gradient's 1/v, ζ^(-1/2), down
 SPACING = 0.3
 SIDE = 6  # points on either side of a cell that interpolation looks at
 GHOSTS = SIDE - 1  # of these lie below ζ_1
-_STRAIGHT = 0.01  # ζ_1 v at most: a cubic through ζ = 0 and three points is then off by 1e-8
+MAX_FIRST_EXPONENT = 0.01  # ζ_1 v at most: a cubic through ζ = 0 and three points is then off by 1e-8
 _THREE = (1, 4, 7)  # these points
 _AT_ONCE = POINTS - 12  # new points that leave room for these beside them
 
@@ -110,7 +110,7 @@ def lay(zeta, v) -> None:  # type: ignore[no-untyped-def]
         Mean second moment, > 0.
     """
     for k in range(1, POINTS + 1):
-        zeta[k] = _STRAIGHT / v * np.exp((k - 1) * SPACING)
+        zeta[k] = MAX_FIRST_EXPONENT / v * np.exp((k - 1) * SPACING)
 
 
 @kernel_part()
@@ -139,7 +139,7 @@ def widen(zeta, rows, counts, parts, v, entering) -> None:  # type: ignore[no-un
         As `tables` has it.
     """
     missing, first = 0, zeta[1]
-    while first * v > _STRAIGHT and first > 0.0:
+    while first * v > MAX_FIRST_EXPONENT and first > 0.0:
         first *= np.exp(-SPACING)
         missing += 1
     while missing > 0:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 SECOND_ORDER = 3.0  # over the first, times C
-_RUNS_AWAY = 1e3  # times as much wavering, at most: a neuron's norm then runs away from the mean
+MOST_WAVERING = 1e3  # times as much wavering, at most: a neuron's norm then runs away from the mean
 
 
 def wavering(held: Any, linear: Any, kept: Any) -> Any:
@@ -77,13 +77,13 @@ def fed_back(kept: Any, momentum: Any, second: float | None) -> Any:
     matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 0, 2] = kept**2 + new * (q_m - q_v), new * q_m, -new * q_v
     matrix[..., 1, 0], matrix[..., 1, 1] = q_m - 1, q_m  # E‖g‖² goes as 1/‖w‖²
     matrix[..., 2, 0], matrix[..., 2, 2] = q_v - 1, q_v if second is not None else 0.0
-    settles = np.abs(np.linalg.eigvals(matrix)).max(axis=-1) < 1 - 1 / _RUNS_AWAY * new
+    settles = np.abs(np.linalg.eigvals(matrix)).max(axis=-1) < 1 - 1 / MOST_WAVERING * new
     matrix = np.where(settles[..., None, None], matrix, 0.0)
     twice = np.einsum("...ij,...kl->...ikjl", matrix, matrix).reshape(*kept.shape, 9, 9)
     drive = np.zeros((*kept.shape, 9, 1))
     drive[..., 0, 0] = 1 - kept**4
     found = np.linalg.solve(np.eye(9) - twice, drive)[..., 0, 0]
-    return np.where(settles, np.minimum(found, _RUNS_AWAY), _RUNS_AWAY)[()]
+    return np.where(settles, np.minimum(found, MOST_WAVERING), MOST_WAVERING)[()]
 
 
 def declared(dim: Any, met: Any, wavers: Any, bent: Any) -> Any:

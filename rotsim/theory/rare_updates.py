@@ -37,8 +37,8 @@ from rotsim.theory.second_moment import log_product_and_sum
 from rotsim.theory.walk import UpdateCovariance
 
 _STEP = 0.1  # of log s
-_RARE = 1e-4  # relative correction of a squared angle that is left out
-_VANISHED = 1e-18  # of P·S
+LEAST_CORRECTION = 1e-4  # relative correction of a squared angle that is left out
+LEAST_INTEGRAND = 1e-18  # P·S at which the grid ends
 _SHORT = 0.1  # β2 up to which fourth moments are not asked for by themselves
 _GAUSS = np.polynomial.legendre.leggauss(16)  # of the integral over t
 
@@ -50,7 +50,7 @@ def _grid(beta1: float, beta2: float, eps: float) -> tuple[np.ndarray, np.ndarra
     while True:
         s = np.array([exp(end)])
         log_p, total = log_product_and_sum(s, beta1, beta2)
-        if float(log_p[0] - eps**2 * s[0] + 2 * end + 2 * np.log(total[0])) < log(_VANISHED):
+        if float(log_p[0] - eps**2 * s[0] + 2 * end + 2 * np.log(total[0])) < log(LEAST_INTEGRAND):
             break
         end += 1.0
     s = np.exp(np.arange(-45.0, end, _STEP))
@@ -139,7 +139,7 @@ def rare_updates(
     seen, turned = np.ones(given[0].shape), np.ones(given[0].shape)
     if betas[1] == 0 == betas[0]:  # u is at most 1
         return seen[()], turned[()]
-    for place in map(tuple, np.argwhere(exact * covariance.lag_0 * _heaviest(*betas) >= _RARE)):
+    for place in map(tuple, np.argwhere(exact * covariance.lag_0 * _heaviest(*betas) >= LEAST_CORRECTION)):
         seen[place], turned[place] = _of_one(betas, *(float(values[place]) for values in given))
     return seen[()], turned[()]
 
@@ -160,7 +160,7 @@ def _of_one(
     betas: tuple[float, float], exact: float, eps: float, dim: float, lag_0: float, total: float
 ) -> tuple[float, float]:
     """`rare_updates` for one κ, `exact`, of the exact norm, and one discounted sum `total` of the covariance."""
-    if exact * lag_0 * _fourth(*betas, eps) < _RARE:
+    if exact * lag_0 * _fourth(*betas, eps) < LEAST_CORRECTION:
         return 1.0, 1.0
     s, weight, square = _grid(*betas, eps)
     # The grid has v + ε² where updates have (√v + ε)²; in units of this share their mean square is exact.

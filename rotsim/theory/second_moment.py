@@ -40,19 +40,19 @@ from rotsim.theory.pieces import eps_share, eps_variable, lagrange, points
 from rotsim.theory.walk import UpdateCovariance
 
 _STEP = 0.2  # of y; the integrands are analytic within about 0.78 of the real axis: error e^(-2π·0.78/0.2)
-_LEFT = 3.7  # √s = e^(-e^3.7), 1e-18, at the left end
+LEFT_END = 3.7  # of -y: √s = e^(-e^3.7), 1e-18, there
 _NEGLIGIBLE = 36.0  # e^-36 of the integrand is left out
 _NEGLIGIBLE_EPS = 1e-6  # share of the update that ε takes, to first order
 _POINTS = points(5)
-_BETWEEN = 5e-7  # relative error of the polynomials
+INTERPOLATION_ERROR = 5e-7  # relative error of the polynomials
 _LEAST_SMOOTH = 0.02  # smallest β2 for which they are that good
 _LEAST_EPS = 1e-100  # smaller is as good as 0
 _LEAST = 1e-300  # β2 below this is as good as 0
 _FAR_ROOT = 26.0  # from here on `left_by_eps` is a series, good to 3e-10; erfc is no normal number from 26.6 on
-_SERIES = 0.2  # below this, log(1 + x) and 1/(1 + x) are summed over i as power series of 20 terms, to 1e-14
+LARGEST_IN_SERIES = 0.2  # below this, log(1 + x) and 1/(1 + x) are summed over i as power series of 20 terms, to 1e-14
 _HALF = 4  # points on either side that interpolation in y looks at; 2e-11 off
 _DEGREE = 16
-_GEOMETRIC = 0.6  # below this β2, lags are so far apart in b that D is fitted at the lags themselves
+LEAST_BETA2_BY_CHEBYSHEV = 0.6  # below this β2, lags are so far apart in b that D is fitted at the lags themselves
 _CONDITION = 1e13  # of the polynomial fit at geometrically spaced nodes, which amplifies rounding by so much
 _PROBES = (*range(14), 21, 34, 55, 144, 377, 987, np.inf)
 
@@ -67,7 +67,8 @@ def log_product_and_sum(sigma: np.ndarray, beta1: float, beta2: float, power: in
     x, c, fade = 2 * (1 - beta2) * np.asarray(sigma, dtype=np.float64), (1 - beta1) ** power, beta1**power
     log_product, total = np.zeros_like(x), np.zeros_like(x)
     largest = float(x.max(initial=0.0))
-    for _ in range(max(0, int(np.ceil(np.log(max(largest, _SERIES) / _SERIES) / -np.log(max(beta2, _LEAST)))))):
+    large = np.log(max(largest, LARGEST_IN_SERIES) / LARGEST_IN_SERIES) / -np.log(max(beta2, _LEAST))  # factors
+    for _ in range(max(0, int(np.ceil(large)))):
         log_product += np.log1p(x)
         total += c / (1 + x)
         x, c = x * beta2, c * fade
@@ -138,7 +139,7 @@ def _nodes(beta1: float, beta2: float, step: float, eps: float) -> tuple[np.ndar
         if size < largest - _NEGLIGIBLE:
             break
         end += 0.5
-    root, weight = at(np.arange(-_LEFT - shift, end + step, step))
+    root, weight = at(np.arange(-LEFT_END - shift, end + step, step))
     return root**2, step * weight
 
 
@@ -297,7 +298,7 @@ def _beside_eps(beta1: float, beta2: float, eps: np.ndarray) -> UpdateCovariance
     weights = np.zeros((len(roots), *eps.shape))
     for cells, factor, known in parts:
         lag_0[cells] += factor * known.lag_0
-        error[cells] = np.maximum(error[cells], known.error + _BETWEEN * (np.ndim(factor) > 0))
+        error[cells] = np.maximum(error[cells], known.error + INTERPOLATION_ERROR * (np.ndim(factor) > 0))
         for mode, weight in enumerate(known.weights):
             weights[mode, cells] += factor * weight
     return UpdateCovariance(lag_0[()], weights, roots, error[()])
@@ -307,7 +308,7 @@ def _beside_eps(beta1: float, beta2: float, eps: np.ndarray) -> UpdateCovariance
 def _by_quadrature(beta1: float, beta2: float, eps: float) -> UpdateCovariance:
     if beta2 == 0 and eps == 0:
         return UpdateCovariance(1.0, np.zeros(1), np.zeros(1), 0.0)  # sign(g)
-    if beta2 < _GEOMETRIC:
+    if beta2 < LEAST_BETA2_BY_CHEBYSHEV:
         exponent = np.log(_CONDITION) / -np.log(max(beta2, _LEAST))  # n(n+1)/2 for the largest n allowed
         lags = int(np.sqrt(2 * exponent + 0.25) - 0.5)
         b = np.append(beta2 ** np.arange(lags + 1.0), 0.0)

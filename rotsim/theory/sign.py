@@ -16,9 +16,9 @@ from rotsim.theory.walk import UpdateCovariance, discounted
 _LARGEST_POWER, _POWER_RATIO = 1e6, 1.5
 MOST_LAGS = 4_000_000  # whose correlations are summed in a second
 _LEAST_BETA2 = 1e-6  # of a momentum, which is divided by: the rest of a shorter memory is as good as none
-_LINEAR = 1e-5  # below this correlation asin(x) = x to 2e-11
-_EASY = 0.8  # below this correlation the series of asin is summed
-_TERMS, _NONE = 90, 1e-17  # of it at most; and a power that adds nothing
+LARGEST_UNBENT = 1e-5  # below this correlation asin(x) = x to 2e-11
+LARGEST_IN_SERIES = 0.8  # below this correlation the series of asin is summed
+MOST_TERMS, LEAST_POWER = 90, 1e-17  # of it at most; and a power that adds nothing
 _BLOCK = 1024  # lags that are summed at once
 _GAUSS = np.polynomial.legendre.leggauss(24)
 
@@ -76,8 +76,8 @@ def _falls_to(size: float, first: float, root: float) -> int:
 
 def _lags(root: float) -> np.ndarray:
     """Lags 1, 2, ... up to where a correlation that falls as root^lag is so small that asin is linear."""
-    last = 1 if root == 0 else max(1, ceil(log(_LINEAR) / log(root)))
-    way_out = f"Use betas[1], and a correlation, of at most 1 - {-log(_LINEAR) / MOST_LAGS:.0e}"
+    last = 1 if root == 0 else max(1, ceil(log(LARGEST_UNBENT) / log(root)))
+    way_out = f"Use betas[1], and a correlation, of at most 1 - {-log(LARGEST_UNBENT) / MOST_LAGS:.0e}"
     require(last <= MOST_LAGS, "betas", f"leave signs uncorrelated after {MOST_LAGS} steps", last, way_out)
     return np.arange(1, last + 1)
 
@@ -104,15 +104,15 @@ def discounted_sum(kept: Any, beta1: float, beta2: float) -> Any:
     `derivations.lion.arcsine_law`.
     """
     largest = closed_forms.lion_covariance(beta1, beta2, 1) / closed_forms.lion_variance(beta1, beta2)
-    bent, kept = _falls_to(_EASY, largest, beta2), np.asarray(kept)
+    bent, kept = _falls_to(LARGEST_IN_SERIES, largest, beta2), np.asarray(kept)
     total = np.zeros(kept.shape)
     for first in range(1, bent + 1, _BLOCK):
         lags = np.arange(first, min(first + _BLOCK, bent + 1))
         total += (closed_forms.lion_sign_correlation(beta1, beta2, lags) * kept[..., None] ** lags).sum(axis=-1)
     left = largest * beta2**bent  # x at the next lag
     from_there, fading = kept ** (bent + 1), 1.0
-    for n in range(_TERMS):
-        if (power := left ** (2 * n + 1)) < _NONE:
+    for n in range(MOST_TERMS):
+        if (power := left ** (2 * n + 1)) < LEAST_POWER:
             break
         share = 2 / np.pi * fading / (2 * n + 1) * power
         total = total + share * from_there / (1 - kept * beta2 ** (2 * n + 1))
