@@ -31,7 +31,8 @@ from experiments.harness.claim import Finding, main
 from experiments.harness.paired import Comparison, checks, tuned
 from experiments.harness.panels import finish, loss_axis, seed_curve, setting_axis
 from experiments.networks.gpt import GPTSize
-from experiments.training.trials import Plain, TextProblem, Trial, Turned, run_trials
+from experiments.training.arms import Plain, Turned
+from experiments.training.trials import TextProblem, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.show.plotting import style
 from rotsim.tasks import Ledger
@@ -54,9 +55,9 @@ class Grown(Plain):
 
     times: float = 1.0
 
-    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+    def build(self, model: nn.Module, copies: int) -> torch.optim.Optimizer:
         _grow(model, self.times)
-        return super().build(model)
+        return super().build(model, copies)
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ class GrownTurned(Turned):
 
     times: float = 1.0
 
-    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+    def build(self, model: nn.Module, copies: int) -> torch.optim.Optimizer:
         _grow(model, self.times)
-        return super().build(model)
+        return super().build(model, copies)
 
 
 ARMS = {

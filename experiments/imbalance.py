@@ -29,7 +29,8 @@ from torch import nn
 from experiments.harness.claim import Finding, main
 from experiments.harness.paired import Comparison, at_best, checks
 from experiments.harness.panels import finish, loss_axis, seed_curve, setting_axis
-from experiments.training.trials import ImageProblem, Plain, Problem, TextProblem, Trial, run_trials
+from experiments.training.arms import Plain
+from experiments.training.trials import ImageProblem, Problem, TextProblem, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.measure import Rotated, RotationalAdamW
 from rotsim.show.plotting import style
@@ -72,10 +73,12 @@ class Imbalanced(Plain):
     fraction: float = 0.0
     times: float = 1.0
 
-    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+    def build(self, model: nn.Module, copies: int) -> torch.optim.Optimizer:
         inner = [p for name, p in model.named_parameters() if p.ndim >= 2 and name.startswith(("hidden", "blocks"))]
-        factors: dict[torch.Tensor, torch.Tensor] = {p: row_factors(len(p), self.fraction, self.times) for p in inner}
-        return Rotated(super().build(model), RotationalAdamW.rotation, factors=factors)
+        factors: dict[torch.Tensor, torch.Tensor] = {
+            p: row_factors(len(p) // copies, self.fraction, self.times).repeat(copies) for p in inner
+        }
+        return Rotated(super().build(model, copies), RotationalAdamW.rotation, factors=factors)
 
 
 def row_factors(rows: int, fraction: float, times: float) -> torch.Tensor:

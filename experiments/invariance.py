@@ -29,7 +29,8 @@ import rotsim
 from experiments.harness.claim import Finding, main
 from experiments.harness.paired import Comparison, at_best, checks
 from experiments.harness.panels import finish, loss_axis, seed_curve, setting_axis
-from experiments.training.trials import ImageProblem, Plain, Trial, run_trials
+from experiments.training.arms import Plain
+from experiments.training.trials import ImageProblem, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.show.plotting import style
 from rotsim.tasks import Ledger

@@ -31,7 +31,8 @@ import rotsim
 from experiments.harness.claim import Finding, claimed, main
 from experiments.harness.paired import Comparison, checks, tuned
 from experiments.harness.panels import finish, loss_axis, plain_ticks, seed_curve, setting_axis
-from experiments.training.trials import ImageProblem, Plain, Trial, run_trials
+from experiments.training.arms import Plain
+from experiments.training.trials import ImageProblem, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.optimizers.base import Optimizer
 from rotsim.show.plotting import style
@@ -86,13 +87,13 @@ def examine(quick: bool, store: Ledger | None = None) -> Finding:
 class AtEquilibrium(Plain):
     """An optimizer that starts hidden rows at their equilibrium norm, which batch normalisation does not feel."""
 
-    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+    def build(self, model: nn.Module, copies: int) -> torch.optim.Optimizer:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name.startswith("hidden"):
                     norm = rotsim.equilibrium(self.spec, parameter.shape[1], method="leading").norm
                     parameter.mul_(norm / parameter.norm(dim=1, keepdim=True))
-        return super().build(model)
+        return super().build(model, copies)
 
 
 def _network(quick: bool, store: Ledger | None) -> dict[str, Any]:

@@ -24,7 +24,8 @@ import rotsim
 from experiments.harness.claim import Finding, main
 from experiments.harness.paired import Comparison, checks, tuned
 from experiments.harness.panels import finish, plain_ticks
-from experiments.training.trials import ImageProblem, Trial, Turned, run_trials
+from experiments.training.arms import Turned
+from experiments.training.trials import ImageProblem, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.show.plotting import style
 from rotsim.tasks import Ledger

@@ -33,7 +33,8 @@ from experiments.harness.claim import Finding, main
 from experiments.harness.paired import Comparison, at_best, checks
 from experiments.harness.panels import finish, plain_ticks
 from experiments.networks.gpt import GPTSize
-from experiments.training.trials import ImageProblem, Plain, Problem, TextProblem, Trial, run_trials
+from experiments.training.arms import Plain
+from experiments.training.trials import ImageProblem, Problem, TextProblem, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.measure import Rotated, RotationalAdamW
 from rotsim.show.plotting import style
@@ -48,8 +49,8 @@ class AdamL2Turned(Plain):
 
     l2: float = 0.0
 
-    def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        inner = Plain("adam_l2", self.lr, self.l2).build(model)
+    def build(self, model: nn.Module, copies: int) -> torch.optim.Optimizer:
+        inner = Plain("adam_l2", self.lr, self.l2).build(model, copies)
         return Rotated(inner, lambda group: RotationalAdamW.rotation({**group, "weight_decay": self.weight_decay}))
 
 

@@ -34,7 +34,8 @@ import rotsim
 from experiments.harness.claim import Finding, main
 from experiments.harness.paired import Comparison, checks, holm, tuned
 from experiments.harness.panels import finish, loss_axis, seed_curve, setting_axis
-from experiments.training.trials import ImageProblem, Plain, Problem, TextProblem, Trial, Turned, run_trials
+from experiments.training.arms import Plain, Turned
+from experiments.training.trials import ImageProblem, Problem, TextProblem, Trial, run_trials
 from rotsim.checks import Check
 from rotsim.show.plotting import style
 from rotsim.tasks import Ledger

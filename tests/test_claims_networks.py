@@ -17,8 +17,9 @@ from experiments.harness import table
 from experiments.harness.claim import Finding, claimed, conduct, line
 from experiments.harness.paired import Comparison, at_best, checks, holm, tuned
 from experiments.networks.variants import ResNet, normalised_mlp
+from experiments.training.arms import Plain, Turned
 from experiments.training.loop import rise_and_fall
-from experiments.training.trials import ImageProblem, Plain, TextProblem, Trial, Turned, run_trials
+from experiments.training.trials import ImageProblem, TextProblem, Trial, run_trials
 from rotsim.errors import InvalidInput
 from rotsim.measure import Rotated
 from rotsim.tasks import Ledger

@@ -1,1 +1,1 @@
-"""How networks are trained here: one loop, one set of optimizers, and many short runs compared pairwise."""
+"""How networks are trained here: one loop, one set of optimizers, and many seeds of a network at once."""

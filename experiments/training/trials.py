@@ -16,22 +16,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import rotsim
 from experiments import networks, training
 from experiments.networks.corpus import Text, load_corpus, windows
 from experiments.networks.data import Images, load_images, noisy
 from experiments.networks.gpt import GPT, GPTSize
 from experiments.networks.variants import ResNet, normalised_mlp
+from experiments.training.arms import Arm
 from experiments.training.loop import one_thread, rise_and_fall, seeded, train
-from experiments.training.optimizers import make_optimizer
 from rotsim import measure
 from rotsim.balance import balance
 from rotsim.errors import InvalidInput
 from rotsim.measure import Recorder
-from rotsim.optimizers.base import Optimizer
 from rotsim.tasks import Ledger, Task, collect, processes
 
-BETA2 = 0.95  # of both Adams: the runs are shorter than the memory of 0.999
 INTERVAL = 5  # of the recorder
 
 
@@ -107,42 +104,6 @@ class TextProblem:
         return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).double().mean()
 
 
-class Arm(Protocol):
-    """An optimizer with its hyperparameters; `spec` is what a recorder notes for it."""
-
-    @property
-    def spec(self) -> Optimizer: ...
-    def build(self, model: nn.Module) -> torch.optim.Optimizer: ...
-
-
-@dataclass(frozen=True)
-class Plain:
-    """adamw, adam_l2, sgdm or lion; matrices are decayed, vectors are not."""
-
-    optimizer: str
-    lr: float
-    weight_decay: float
-
-    @property
-    def spec(self) -> Optimizer:
-        betas = {"betas": (0.9, BETA2)} if self.optimizer.startswith("adam") else {}
-        return rotsim.OPTIMIZERS[self.optimizer](lr=self.lr, weight_decay=self.weight_decay, **betas)
-
-    def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        return make_optimizer(self.optimizer, model, self.lr, self.weight_decay, BETA2)
-
-
-@dataclass(frozen=True)
-class Turned(Plain):
-    """The rotational variant of adamw, sgdm or lion, with `options` that differ from its defaults."""
-
-    options: tuple[tuple[str, Any], ...] = ()
-
-    def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        name = f"rotational_{self.optimizer}"
-        return make_optimizer(name, model, self.lr, self.weight_decay, BETA2, **dict(self.options))
-
-
 @dataclass(frozen=True)
 class Trial(Task):
     """Everything that determines a run: lr warms up linearly over `warmup` steps, then follows a cosine to 0.
@@ -203,11 +164,19 @@ def _code(arm: type) -> str:
 def _outcome(trial: Trial, device: torch.device) -> Outcome:
     model = seeded(trial.problem.model, trial.seed, device)
     draw = torch.Generator().manual_seed(trial.seed)
-    optimizer = trial.arm.build(model)
+    optimizer = trial.arm.build(model, 1)
     recorder = None
     if trial.record:
         window = INTERVAL * max(1, trial.steps // (20 * INTERVAL))
-        recorder = Recorder(model, optimizer, INTERVAL, window, _is_recorded, spec=trial.arm.spec, lags=0).start()
+        recorder = Recorder(
+            model,
+            optimizer,
+            INTERVAL,
+            window,
+            _is_recorded,
+            spec=getattr(trial.arm, "spec"),  # noqa: B009
+            lags=0,
+        ).start()
     factors = None if trial.constant else rise_and_fall(trial.steps, trial.warmup)
     steps = train(optimizer, lambda: trial.problem.loss(model, draw, device), trial.steps, factors)
     vectors = [p for p in model.parameters() if p.ndim < 2]
