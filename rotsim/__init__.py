@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from rotsim.sweeps import sweep as sweep
     from rotsim.sweeps.map import plot_map as plot_map
     from rotsim.theory.approach import steps_to_equilibrium as steps_to_equilibrium
+    from rotsim.theory.conversion import Conversion as Conversion
+    from rotsim.theory.conversion import convert as convert
     from rotsim.theory.equilibrium import Equilibrium as Equilibrium
     from rotsim.theory.equilibrium import equilibrium as equilibrium
     from rotsim.theory.planning import Plan as Plan
@@ -61,6 +63,7 @@ _NAMES = {
     "sweeps": "sweep SweepInterrupted",
     "sweeps.map": "plot_map",
     "theory.equilibrium": "equilibrium Equilibrium",
+    "theory.conversion": "Conversion convert",
     "theory.planning": "Plan plan transfer",
     "theory.prediction": "predict rotation_over",
     "theory.approach": "steps_to_equilibrium",

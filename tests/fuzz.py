@@ -734,7 +734,19 @@ def unsound(result: object) -> str | None:
 
 # --- the command line ---------------------------------------------------------------------------------------------
 
-VERBS = ("equilibrium", "predict", "plan", "transfer", "simulate", "compare", "trace", "derive", "verify", "moon")
+VERBS = (
+    "equilibrium",
+    "predict",
+    "plan",
+    "transfer",
+    "convert",
+    "simulate",
+    "compare",
+    "trace",
+    "derive",
+    "verify",
+    "moon",
+)
 NUMBERS = ("0", "-1", "1", "0.1", "0.01", "1e-3", "0.9", "8", "64", "3", "1e300", "5e-324", "nan", "inf", "x", "", "1e-30",
            "9" * 30, "9" * 400, "2.5", "1e30")  # fmt: skip
 
@@ -744,7 +756,7 @@ def make_arguments(rng: random.Random, files: list[str]) -> list[str]:
     from rotsim.cli import cli
 
     wild = rng.choice((0.05, 0.2, 0.5))
-    verb = rng.choice(VERBS[:7] if rng.random() < 0.9 else VERBS)
+    verb = rng.choice(VERBS[:8] if rng.random() < 0.9 else VERBS)
     if verb in ("compare", "trace"):
         middle = [] if verb == "compare" else [rng.choice(("report", "compare", "moon"))]
         words = [rng.choice(files) for _ in range(1 + (middle == ["compare"]))]

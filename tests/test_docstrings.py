@@ -56,14 +56,22 @@ EXPLAINED = {
 CALLABLES = {**EXPORTED, **EXPLAINED}
 ERRORS = {name for name, thing in CALLABLES.items() if inspect.isclass(thing) and issubclass(thing, BaseException)}
 #: Made by the package, or the base of what users make: attributes, or the words of the class, not parameters.
-RESULTS = {f"rotsim.{name}" for name in ("Equilibrium", "Plan", "Report", "gradients.GradientPower", "sweeps.Estimate")}
+RESULTS = {
+    f"rotsim.{name}"
+    for name in ("Conversion", "Equilibrium", "Plan", "Report", "gradients.GradientPower", "sweeps.Estimate")
+}
 BASES = {"rotsim.gradients.Gradient"}
 NEVER_RAISE = {"rotsim.measure.shipped_traces"}
 #: Where numbers have ranges, and arrays shapes.
 EXACT = {name for name in CALLABLES if name in EXPORTED or name.startswith("rotsim.theory.")}
 SOURCE = re.compile(r"derivations\.|Kosson|arXiv|et al\.|PyTorch|torch\.optim|scipy")
 #: Beginnings of what states no formula.
-TOOLS = ("rotsim.theory.base.", "rotsim.theory.boundary.", "rotsim.theory.traces.layer_bursts")
+TOOLS = (
+    "rotsim.theory.base.",
+    "rotsim.theory.boundary.",
+    "rotsim.theory.traces.layer_bursts",
+    "rotsim.theory.planning.",
+)
 #: What states formulas, and so has to say where they are from.
 THEORY = [
     *(name for name in EXPLAINED if name.startswith("rotsim.theory.") and not name.startswith(TOOLS)),

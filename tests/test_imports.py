@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-VERBS = ("equilibrium", "predict", "plan", "transfer", "simulate", "compare", "trace", "derive", "verify", "explore")
+VERBS = ("equilibrium", "predict", "plan", "transfer", "convert", "simulate", "compare", "trace", "derive", "verify",
+         "explore")  # fmt: skip
 #: Packages that take long to import, whatever the machine.
 HEAVY = ("numba", "llvmlite", "xarray", "pandas", "h5py", "h5netcdf", "matplotlib", "sympy", "torch", "scipy.stats",
          "scipy.signal")  # fmt: skip

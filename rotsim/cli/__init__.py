@@ -10,6 +10,7 @@ import sys
 import click
 
 from rotsim.cli.comparing import compare, verify
+from rotsim.cli.converting import convert
 from rotsim.cli.exploring import explore
 from rotsim.cli.hints import called, error_line
 from rotsim.cli.predicting import derive, equilibrium, plan, predict, transfer
@@ -49,6 +50,7 @@ def cli() -> None:
       rotsim predict adamw --lr 1e-3 --weight-decay 0.1 --schedule cosine
       rotsim plan adamw --rotation 0.01 --norm 1
       rotsim transfer adamw --lr 1e-3 --weight-decay 0.1 --batch-factor 4
+      rotsim convert adamw --lr 3e-4 --weight-decay 0.1 --to lion
       rotsim sweep adamw --lr 1e-4:1e-2:9 --weight-decay 0.01:1:5
       rotsim simulate adamw --lr 1e-2 --weight-decay 0.1 --output walk.nc
       rotsim compare walk.nc
@@ -62,6 +64,7 @@ for command in (
     predict,
     plan,
     transfer,
+    convert,
     sweep,
     map_command,
     simulate,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rotsim.checks import Report
     from rotsim.diagnosis import Diagnosis
     from rotsim.optimizers.base import Optimizer
+    from rotsim.theory.conversion import Conversion
     from rotsim.theory.equilibrium import Equilibrium
 
 _STYLE = {"PASS": "green", "FAIL": "bold red", "NOT EQUILIBRATED": "yellow", "UNRESOLVED": "yellow"}
@@ -38,6 +39,18 @@ _LABEL = {
     "relaxation_steps": "relaxation of ‖w‖², steps",
 }
 
+
+_PACE = {
+    "rotation": "rotation, rad per step",
+    "update_ratio": "update / weight",
+    "norm": "norm ‖w‖",
+    "rms": "RMS of an entry",
+    "half_life": "half-life, steps",
+    "ema_steps": "EMA time, steps",
+    "relaxation_steps": "relaxation of ‖w‖², steps",
+    "gradient_norm": "gradient norm",
+    "relative_lr": "hyperball lr",
+}
 
 MIN_WIDTH = 20  # columns of the narrowest terminal
 _NAME_WIDTH = 12  # columns that a name is folded to before a table gives up its form
@@ -150,6 +163,34 @@ def equilibrium_table(optimizer: Optimizer, exact: Equilibrium, leading: Equilib
     table.caption = (
         f"Leading order: the paper's formulas. Relative error from what each neglects: "
         f"exact about {exact.model_error:.1g}, leading {leading.model_error:.1g}."
+    )
+    return table
+
+
+def conversion_table(found: Conversion, units: Mapping[str, float], gradients: str) -> Table:
+    """A setting beside its counterpart; `units` has steps per epoch, tokens per step."""
+    source, target = found.source, found.target
+    labels = (source.label, target.label if target.label != source.label else f"{target.label}, new")
+    kept = ", ".join(name.replace("_", " ") for name in found.kept) or "nothing"
+    title = f"{source.describe()} → {target.describe()} keeps {kept}; {gradients}"
+    table = plain_table(title, "quantity", *labels, "ratio", numbers=(*labels, "ratio"))
+    ours, theirs = (found.to_dict()[side]["decays"] for side in ("source", "target"))
+    rows: list[tuple[str, float, float]] = [("lr", source.lr, target.lr)]
+    for name in dict.fromkeys([*ours, *theirs]):
+        rows.append((f"weight decay, {name}", ours.get(name, np.nan), theirs.get(name, np.nan)))
+    for name, label in _PACE.items():
+        a, b = getattr(found.before, name), getattr(found.after, name)
+        rows.append((label, a, b))
+        if name == "ema_steps":
+            factors = {unit: 1 / per if unit == "epochs" else per for unit, per in units.items()}
+            rows += [(f"EMA time, {unit}", a * factor, b * factor) for unit, factor in factors.items()]
+    for label, a, b in rows:
+        table.add_row(label, _or_dash(a, ".5g"), _or_dash(b, ".5g"), _or_dash(b / a, ".4g"))
+    error = max(found.before.model_error, found.after.model_error)
+    table.caption = (
+        "EMA time: 1 / (share of the weights that a step's decay takes). hyperball lr: the relative learning rate of a "
+        "walk at constant norm that turns as much. Decoupled is PyTorch's AdamW; --help explains the other decays. "
+        f"Relative error from what the formulas neglect: about {error:.1g}."
     )
     return table
 

@@ -102,7 +102,8 @@ class AdamL2Theory(Adam[AdamL2]):
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
         o = self.spec
         v = noise_variance(law, dim, state.norm_squared) + o.weight_decay**2 * state.norm_squared / dim
-        return np.minimum(1.0, o.lr * o.weight_decay / (np.sqrt(v) + o.eps))
+        response, _ = mean_response(*o.betas)
+        return np.minimum(1.0, o.lr * o.weight_decay * response / (np.sqrt(v) + o.eps))
 
     # --- departures
 

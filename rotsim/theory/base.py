@@ -113,6 +113,10 @@ class Theory(Generic[Spec]):
         """Share of ‖w‖ that a step at lr·weight_decay = `decay` takes in the long run; None if it depends on more."""
         return decay
 
+    def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
+        """Share of a weight that decay takes in a step in the long run, at rest; below 1."""
+        return float(self.lasting_decay(np.array(self.spec.lr * self.spec.weight_decay)))  # type: ignore[arg-type]
+
     def filling(self, steps: int) -> Filling:
         """The update while averages fill, which the course of the rotational variant follows."""
         raise InvalidInput(f"the rotational variant of {self.spec.label} has no course in theory; simulate it")

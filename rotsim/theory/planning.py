@@ -8,7 +8,7 @@ everything, and two determine lr and weight_decay at a given momentum.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -22,6 +22,7 @@ from rotsim.optimizers.base import Optimizer
 from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import Equilibrium, checked_law, equilibrium
 
+TIMES = {"relaxation_steps": 1.0, "ema_steps": 0.5}  # over the relaxation of ‖w‖², nearly
 _TARGETS = ("rotation", "relaxation_steps", "norm")
 _PRECISION = 1e-9  # relative, of what is reached
 _ROUNDING = 1e-13  # no search comes nearer
@@ -100,7 +101,7 @@ def plan(
     >>> f"{found.optimizer.lr:.4g} {found.optimizer.weight_decay:.4g}"
     '0.001368 0.694'
     """
-    spec = _plain_class(family)
+    spec = plain_class(family)
     names = [field.name for field in fields(spec)]
     if unknown := [name for name in fixed if name not in names]:
         raise InvalidInput(f"{spec.label} has no hyperparameter {unknown[0]!r}; it has {', '.join(names)}")
@@ -113,7 +114,7 @@ def plan(
         name: positive(name, value) for name, value in (("lr", lr), ("weight_decay", weight_decay)) if value is not None
     }
     free = [name for name in ("lr", "weight_decay") if name not in held]
-    if "rotation" in wanted and "relaxation_steps" in wanted:
+    if trades_momentum(wanted):
         free.append("momentum")
         if "momentum" in fixed:
             raise InvalidInput(
@@ -128,7 +129,50 @@ def plan(
             f"({', '.join(free)}); give as many of rotation, relaxation_steps, norm as are unknown, or fix lr"
         )
 
+    optimizer = search(spec, wanted, held, fixed, dim, gradient)
+    return Plan(optimizer, equilibrium(optimizer, dim, gradient))
+
+
+def search(
+    spec: type[Optimizer],
+    wanted: Mapping[str, float],
+    held: Mapping[str, float],
+    fixed: Mapping[str, Any],
+    dim: int = 1024,
+    gradient: Gradient | None = None,
+    measure: Callable[..., Any] = equilibrium,
+) -> Optimizer:
+    """The setting of one optimizer at which what is measured has the wanted values.
+
+    Parameters
+    ----------
+    spec : type
+        Of the optimizer. Free are the rates that are not held, and momentum where rotation and a time are both wanted.
+    wanted : mapping of str to float
+        Attributes of what `measure` gives, each > 0; as many as are free.
+    held : mapping of str to float
+        ``lr`` or ``weight_decay``, > 0.
+    fixed : mapping of str to Any
+        Other hyperparameters.
+    dim, gradient
+        As in `rotsim.equilibrium`.
+    measure : callable
+        ``measure(optimizer, dim, gradient)``: `equilibrium`, or a function that knows more.
+
+    Returns
+    -------
+    Optimizer
+
+    Raises
+    ------
+    Unreachable
+        If no setting has the wanted values.
+    NoEquilibrium
+        If what is held allows none at any rates.
+    """
     dim, gradient, law = checked_law(dim, gradient)
+    free = [name for name in ("lr", "weight_decay") if name not in held]
+    free += ["momentum"] if trades_momentum(wanted) else []
     if wanted.get("rotation", 0.0) > np.pi:  # no search need show that
         raise _unreached(spec, dim, wanted, held)
 
@@ -142,7 +186,7 @@ def plan(
 
     def miss(x: np.ndarray) -> np.ndarray:
         try:
-            found = equilibrium(build(x), dim, gradient)
+            found = measure(build(x), dim, gradient)
         except (InvalidInput, NoEquilibrium, OverflowError, FloatingPointError):
             return np.full(len(wanted), 1e2)  # outside the optimizer's range: far from everything
         return np.array([np.log(getattr(found, name) / value) for name, value in wanted.items()])
@@ -153,8 +197,22 @@ def plan(
     solved = _root(miss, start)
     if np.abs(miss(solved)).max() > _PRECISION:
         raise _unreached(spec, dim, wanted, held)
-    optimizer = build(solved)
-    return Plan(optimizer, equilibrium(optimizer, dim, gradient))
+    return build(solved)
+
+
+def trades_momentum(wanted: Collection[str]) -> bool:
+    """Whether momentum is solved for: rotation and a time are both wanted, which it alone sets apart.
+
+    Parameters
+    ----------
+    wanted : collection of str
+        Names of targets.
+
+    Returns
+    -------
+    bool
+    """
+    return "rotation" in wanted and any(time in wanted for time in TIMES)
 
 
 @within_floats
@@ -212,7 +270,7 @@ def transfer(
     """
     batch, length = positive("batch_factor", batch_factor), positive("steps_factor", steps_factor)
     now = equilibrium(optimizer, dim, gradient)
-    _plain_class(optimizer.name)
+    plain_class(optimizer.name)
     changed = optimizer if momentum is None else optimizer.with_beta1(momentum)
     fixed = {f.name: getattr(changed, f.name) for f in fields(changed) if f.name not in ("lr", "weight_decay")}
     rotation = closed_forms.transferred_rotation(now.rotation, batch, length)
@@ -222,7 +280,18 @@ def transfer(
     )
 
 
-def _plain_class(family: str) -> type[Optimizer]:
+def plain_class(family: str) -> type[Optimizer]:
+    """The spec class of a registered optimizer that has a norm of its own; `InvalidInput` for a rotational variant.
+
+    Parameters
+    ----------
+    family : str
+        A name in `rotsim.OPTIMIZERS`.
+
+    Returns
+    -------
+    type
+    """
     if family == Rotational.name:
         raise InvalidInput(
             "`family` must be adamw, adam_l2, sgdm or lion; a rotational variant keeps any norm and turns as its inner "
@@ -232,7 +301,7 @@ def _plain_class(family: str) -> type[Optimizer]:
 
 
 def _start(
-    optimizer: Optimizer, dim: int, wanted: dict[str, float], held: dict[str, float], free: list[str]
+    optimizer: Optimizer, dim: int, wanted: Mapping[str, float], held: Mapping[str, float], free: list[str]
 ) -> np.ndarray:
     """A first guess: AdamW's rates at leading order, for the wanted rotation or time scale and the wanted norm.
 
@@ -241,7 +310,7 @@ def _start(
     beta1 = optimizer.beta1
     rotation = wanted.get("rotation")
     if rotation is None:  # of the wanted time scale
-        time = wanted.get("relaxation_steps", 500.0)
+        time = next((wanted[name] * factor for name, factor in TIMES.items() if name in wanted), 500.0)
         rotation = float(closed_forms.adamw_leading_rotation(0.5 / time, 1.0, beta1))
     shape = (beta1, dim, wanted.get("norm", 1.0) ** 2, rotation)
     lr, decay = closed_forms.adamw_planned_lr(*shape), closed_forms.adamw_planned_weight_decay(*shape)
@@ -278,17 +347,21 @@ def _root(miss: Callable[[np.ndarray], np.ndarray], start: np.ndarray) -> np.nda
     return found
 
 
-def _unreached(spec: type[Optimizer], dim: int, wanted: dict[str, float], held: dict[str, float]) -> InvalidInput:
+class Unreachable(InvalidInput):
+    """No setting of the optimizer has the wanted equilibrium."""
+
+
+def _unreached(spec: type[Optimizer], dim: int, wanted: Mapping[str, float], held: Mapping[str, float]) -> Unreachable:
     aims = ", ".join(f"{name}={value:g}" for name, value in {**wanted, **held}.items())
-    return InvalidInput(f"no {spec.label} reaches {aims} at dim={dim}. {_why(spec, wanted)}")
+    return Unreachable(f"no {spec.label} reaches {aims} at dim={dim}. {_why(spec, wanted)}")
 
 
-def _why(spec: type[Optimizer], wanted: dict[str, float]) -> str:
+def _why(spec: type[Optimizer], wanted: Mapping[str, float]) -> str:
     lag = "Adam's second moment adds up to 2/(1-β2) steps to relaxation; " if spec.shape == "inverse root" else ""
-    if "rotation" in wanted and "relaxation_steps" in wanted:
+    if trades_momentum(wanted):
         return (
-            f"Momentum trades the two: rotation² · relaxation_steps lies between 0 and a bound of at most 1. {lag}"
-            f"ask for a slower rotation{', or set a smaller β2 in betas' if lag else ''}"
+            "Momentum trades the two: rotation² times the time lies between 0 and a bound. "
+            f"{lag or 'A'}{'a' if lag else ''}sk for a slower rotation{', or set a smaller β2 in betas' if lag else ''}"
         )
     if "relaxation_steps" in wanted:
         return f"{lag}ask for a longer relaxation{', or set a smaller β2 in betas' if lag else ''}"

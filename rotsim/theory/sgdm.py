@@ -95,6 +95,14 @@ class SGDMTheory(Departing[SGDM]):
     def lasting_decay(self, decay: np.ndarray) -> np.ndarray:
         return decay / (1 - self.spec.momentum)
 
+    def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
+        """From the slower root of the recursion over lags (`derivations.transient.coupled_over_many_steps`)."""
+        taken, lost = self.spec.lr * self.spec.weight_decay, 1 - self.spec.momentum
+        spread = (lost + taken) ** 2 - 4 * taken
+        if spread < 0:  # weights swing as they fade
+            return 1 - np.sqrt(self.spec.momentum)
+        return 2 * taken / (lost + taken + np.sqrt(spread))
+
     def filling(self, steps: int) -> Filling:
         memory = self.spec.momentum
         length = closed_forms.rotational_sgdm_filling(memory, np.arange(1.0, steps + 1))
