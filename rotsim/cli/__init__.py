@@ -11,7 +11,7 @@ import click
 
 from rotsim.cli.comparing import compare, verify
 from rotsim.cli.converting import convert
-from rotsim.cli.exploring import explore
+from rotsim.cli.exploring import animate, explore
 from rotsim.cli.hints import called, error_line
 from rotsim.cli.predicting import derive, equilibrium, plan, predict, transfer
 from rotsim.cli.simulating import simulate
@@ -47,6 +47,7 @@ def cli() -> None:
       rotsim verify --quick
       rotsim equilibrium adamw --lr 1e-3 --weight-decay 0.1 --dim 1024
       rotsim explore
+      rotsim animate adamw sgdm
       rotsim predict adamw --lr 1e-3 --weight-decay 0.1 --schedule cosine
       rotsim plan adamw --rotation 0.01 --norm 1
       rotsim transfer adamw --lr 1e-3 --weight-decay 0.1 --batch-factor 4
@@ -71,6 +72,7 @@ for command in (
     compare,
     trace,
     explore,
+    animate,
     derive,
     verify,
 ):

@@ -191,7 +191,8 @@ sweep = _Swept(
 )  # fmt: skip
 
 
-def _assignment(option: str, given: str) -> tuple[str, list[Any]]:
+def assignment(option: str, given: str) -> tuple[str, list[Any]]:
+    """The name and the values of NAME=RANGE."""
     name, equals, text = given.partition("=")
     if not equals:
         raise InvalidInput(f"`{option}` takes NAME=RANGE, as in {option} lr=1e-5:1e-1; got {given!r}")
@@ -235,8 +236,8 @@ def map_command(
     from rotsim.sweeps.map import plot_map
 
     check_figure(output)
-    over = dict(_assignment(option, given) for option, given in (("--x", x), ("--y", y)))
-    once = {name: found[0] for name, found in (_assignment("--set", given) for given in fixed)}
+    over = dict(assignment(option, given) for option, given in (("--x", x), ("--y", y)))
+    once = {name: found[0] for name, found in (assignment("--set", given) for given in fixed)}
     marks = [tuple(values("point", point, float)) for point in points]
     figure = plot_map(
         [optimizer_class(name.replace("-", "_")) for name in optimizers], over, quantity,

@@ -231,13 +231,13 @@ _RATIO_TICKS = (
 )
 
 
-_ANGLE_TICKS = tuple(
-    tuple(round(digit * 10.0**power, 9) for power in range(-8, 1) for digit in digits)
+SIZE_TICKS = tuple(
+    tuple(round(digit * 10.0**power, 9) for power in range(-8, 4) for digit in digits)
     for digits in ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1,))
 )
 
 
-def _plain_ticks(axis: Axis, choices: Sequence[Sequence[float]], most: int = 7) -> None:
+def plain_ticks(axis: Axis, choices: Sequence[Sequence[float]], most: int = 7) -> None:
     """Plain numbers on a logarithmic axis, as fine as fits."""
     low, high = axis.get_view_interval()
     inside = [[tick for tick in ticks if low <= tick <= high] for ticks in choices]
@@ -304,7 +304,7 @@ def _over_time(panel: Axes, layers: Sequence[LayerDiagnosis], name: str, anywher
         allowed = TOLERANCE[name]
         panel.axhspan(1 - allowed, 1 + allowed, color="0.93", zorder=0)
     panel.set(yscale="log", ylabel=f"{name}\nmeasured / predicted" if anywhere else name, xlabel="step")
-    _plain_ticks(panel.yaxis, _RATIO_TICKS if anywhere else _ANGLE_TICKS)
+    plain_ticks(panel.yaxis, _RATIO_TICKS if anywhere else SIZE_TICKS)
     ends.sort(key=lambda end: abs(np.log(end[0])) if anywhere and end[0] > 0 else 0.0, reverse=True)
     chosen = sorted(ends[:_MOST_NAMES])
     low, high = np.log(panel.get_ylim())
@@ -340,7 +340,7 @@ def _spread_over_neurons(spread: Axes, layers: Sequence[LayerDiagnosis], anywher
     names = [_label(layer.layer, anywhere and not np.isfinite(layer.predicted_rotation)) for layer in layers[::-1]]
     spread.set_yticks(range(len(layers)), names, fontsize=10 if any("\n" in name for name in names) else None)
     spread.plot([], [], "o", color="k", markersize=4, label="median (bars: 50 %, 90 % of neurons)")
-    _plain_ticks(spread.xaxis, _RATIO_TICKS if anywhere else _ANGLE_TICKS)
+    plain_ticks(spread.xaxis, _RATIO_TICKS if anywhere else SIZE_TICKS)
     spread.tick_params(axis="x", labelsize=9)
 
 

@@ -31,8 +31,8 @@ MAX_CHUNK_STEPS = 1 << 16
 _MIN_COST = 64  # a step costs at least as much as that of so many coordinates
 
 
-def advance(run: Run, state: State, records: Records) -> Iterator[int]:
-    """Bring `state` to the end of a run in chunks, adding to `records`; yields the steps done.
+def advance(run: Run, state: State, records: Records, most_steps: int = MAX_CHUNK_STEPS) -> Iterator[int]:
+    """Bring `state` to the end of a run in chunks of at most so many steps, adding to `records`; yields the steps done.
 
     Neurons are cut into blocks, which the workers take from one queue: nobody wakes for every block.
     """
@@ -41,7 +41,7 @@ def advance(run: Run, state: State, records: Records) -> Iterator[int]:
     kernel = engine.kernel(problem)
     blocks = min(count, engine.blocks(run.workers))
     edges = np.linspace(0, count, blocks + 1).astype(int).tolist()
-    chunk = 1 if gradient.coupled else _chunk_steps(run, state)
+    chunk = 1 if gradient.coupled else min(_chunk_steps(run, state), most_steps)
     parameters = gradient.parameters()
     parameters = np.broadcast_to(parameters, (count, parameters.shape[1])).copy()
     keys = neuron_keys(problem.seed, count, GRADIENT_STREAM)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from inspect import signature
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -143,3 +144,38 @@ def simulate(
             file.write_if_due(lambda: records.so_far(with_state=True))
     check_memory_of_gradients(run.problem.optimizer, state.slots)
     return records.so_far(with_state=keep_state, last=True)
+
+
+def watched(watch: Callable[[int, np.ndarray], object], optimizer: Optimizer, **run: Any) -> xr.Dataset:
+    """Walk as `simulate` does, and show the weights of every step.
+
+    Parameters
+    ----------
+    watch : callable
+        ``watch(step, weights)``, from step 0 on. The weights, of shape (neurons, dim), change in the next step.
+    optimizer : Optimizer
+    **run
+        Arguments of `simulate` that say what is walked: dim, neurons, steps, gradient, seed and so on.
+
+    Returns
+    -------
+    Dataset
+        That of `simulate`.
+
+    Raises
+    ------
+    InvalidInput
+        As `simulate` does.
+    """
+    plain: dict[str, Any] = {
+        name: parameter.default
+        for name, parameter in signature(simulate).parameters.items()
+        if name in signature(checked_run).parameters
+    }
+    settled = checked_run(**{**plain, **run, "optimizer": optimizer, "keep_state": True})  # an engine that has weights
+    state = settled.start()
+    records = Records(settled, state)
+    watch(0, state.slots[:, 0])
+    for done in advance(settled, state, records, most_steps=1):
+        watch(done, state.slots[:, 0])
+    return records.so_far(with_state=False, last=True)

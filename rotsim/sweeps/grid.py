@@ -58,7 +58,7 @@ class Recipe:
         rest = dict(self.values)
         own = {name: rest.pop(name) for name in hyperparameters(self.kind, self.base) if name in rest}
         noise = {name: rest.pop(name) for name in _parameters(self.gradient) if name in rest}
-        optimizer = _with(self.kind, self.base, own)
+        optimizer = with_values(self.kind, self.base, own)
         return optimizer, replace(self.gradient, **noise) if noise else self.gradient, rest
 
 
@@ -179,7 +179,7 @@ def _axis(name: str, given: Any) -> Axis:
     return Axis(name, dimension, tuple(entries))
 
 
-def _with(kind: type[Optimizer], base: Optimizer | None, values: Mapping[str, Any]) -> Optimizer:
+def with_values(kind: type[Optimizer], base: Optimizer | None, values: Mapping[str, Any]) -> Optimizer:
     """The spec with these hyperparameters."""
     given: dict[str, Any] = dict(values)
     default: Any = next((field.default for field in fields(kind) if field.name == "betas"), None)
@@ -191,6 +191,6 @@ def _with(kind: type[Optimizer], base: Optimizer | None, values: Mapping[str, An
     if inner := getattr(base, "inner", None):
         own = {field.name for field in fields(kind) if field.init}
         outer = {name: given.pop(name) for name in list(given) if name in own}
-        changed: Any = {**outer, "inner": _with(type(inner), inner, given)}
+        changed: Any = {**outer, "inner": with_values(type(inner), inner, given)}
         return replace(base, **changed)
     return replace(base, **given)
