@@ -108,7 +108,7 @@ def animate(
         Default `rotsim.ScaleInvariant()`.
     initial_norm : float
         ‖w_0‖ > 0.
-    lr_schedule : array_like or callable, optional
+    lr_schedule : array_like of shape (steps,) or callable, optional
         As in `rotsim.simulate`.
     seed : int
         In [0, 2⁶⁴).
