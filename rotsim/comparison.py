@@ -16,7 +16,7 @@ import numpy as np
 from rotsim import dataset
 from rotsim.checks import MAX_DECLARED_ERROR, Check, Report, Verdict, resolution, too_uncertain
 from rotsim.errors import LARGEST_SIZE, InvalidInput, is_a, mapping, names, nonnegative, positive, shown
-from rotsim.statistics import Equilibration, Estimate, autocorrelation_time, equilibration, root_mean_square
+from rotsim.statistics import Equilibration, Estimate, equilibration, median_ratio, root_mean_square, scatter
 from rotsim.theory.equilibrium import Equilibrium, equilibrium
 from rotsim.windows import compare_windows, is_course
 
@@ -173,21 +173,13 @@ def _compare_layers(
         start = max(settled.start, int(used.sum()) // 2)
         settled = Equilibration(settled.reached, start, settled.steps_needed, settled.reason)
         for name in quantities:
-            kept = ratio[name][:, start:]
+            kept = measured[name].values[rows][:, used][:, start:]
             reference = float(np.median(predicted[name].values[rows][:, -1]))
-            estimate = _median_ratio(kept)
+            late = ratio[name][:, start:]
+            estimate = median_ratio(kept, kept / late, scatter(late))
             estimate = Estimate(estimate.value * reference, estimate.standard_error * reference)
             allowed = tolerance.get(name, declared)
             yield _judge(str(layer), name, reference, estimate, declared, allowed, k, settled)
-
-
-def _median_ratio(ratio: np.ndarray) -> Estimate:
-    """Median over neurons of the RMS over windows; error from the spread over neurons or over time, the larger."""
-    per_neuron = np.sqrt((ratio**2).mean(axis=1))
-    across = 1.2533 * per_neuron.std() / np.sqrt(len(per_neuron))  # of a median, for near-normal spread
-    over_time = np.median(ratio, axis=0)
-    along = np.sqrt(over_time.var() * autocorrelation_time(over_time) / len(over_time))
-    return Estimate(float(np.median(per_neuron)), float(max(across, along)))
 
 
 def _checked_tolerance(tolerance: Any) -> dict[str, float]:

@@ -20,6 +20,8 @@ ENOUGH_NEURONS = 16  # from here on the spread over independent neurons gives th
 _Z_DRIFT = 3.0
 _LATEST_START = 0.6
 _MIN_WINDOWS = 8
+_ENOUGH_BENDS = 3  # second differences, of which a median is taken
+_OF_A_MEDIAN = 1.2533  # standard error of a median over that of a mean, for near-normal spread
 LARGEST_VALUE = 1e75  # whose fourth power is a float
 
 
@@ -153,6 +155,65 @@ def root_mean_square(series: np.ndarray, independent: bool) -> Estimate:
     square = mean(_checked("series", series) ** 2, independent)
     value = float(np.sqrt(square.value))
     return Estimate(value, square.standard_error / (2 * value) if value > 0 else float("nan"))
+
+
+def scatter(ratio: np.ndarray) -> Estimate:
+    """Standard deviation of the noise that all neurons of a network share in a window; its error is relative.
+
+    It is read off the second differences of their median in time. Drifts and transients are no noise: they are what a
+    prediction gets wrong. The median of these differences is not moved by a few windows that are bent.
+
+    Parameters
+    ----------
+    ratio : ndarray, shape (neurons, windows)
+        Measured over predicted.
+
+    Returns
+    -------
+    Estimate
+        Zero, without an error, where fewer than five windows tell nothing.
+    """
+    course = np.median(ratio, axis=0)
+    bends = np.diff(course[np.isfinite(course)], 2)
+    if len(bends) < _ENOUGH_BENDS:
+        return Estimate(0.0, 0.0)
+    # a normal's SD is 1.4826 times its median size, and a second difference of white noise has 6 times the variance
+    return Estimate(float(1.4826 * np.median(np.abs(bends)) / np.sqrt(6)), float(np.sqrt(1.36 / len(bends))))
+
+
+def median_ratio(measured: np.ndarray, expected: np.ndarray, shared: Estimate) -> Estimate:
+    """Median over the neurons of one network of measured over expected RMS, with its standard error.
+
+    Noise is what differs from neuron to neuron, and what they share in a window. As that of `mean`, the error is an
+    estimate. It is widened so that three of it are passed as seldom as three standard deviations of a normal.
+
+    Parameters
+    ----------
+    measured, expected : ndarray, shape (neurons, windows)
+        Series of RMS values.
+    shared : Estimate
+        From `scatter`.
+
+    Returns
+    -------
+    Estimate
+        Its error is NaN for one neuron without a `scatter`.
+    """
+    neurons, windows = measured.shape
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = np.sqrt((measured**2).mean(axis=1) / (expected**2).mean(axis=1))
+    value = float(np.median(each))
+    low, high = np.quantile(each, [0.16, 0.84])
+    across = _OF_A_MEDIAN * float(high - low) / 2 / np.sqrt(neurons)
+    along = shared.value / np.sqrt(windows)
+    error = float(np.hypot(across, along))
+    if neurons == 1 and not shared.standard_error:
+        return Estimate(value, float("nan"))
+    if not error > 0:
+        return Estimate(value, error)
+    # degrees of freedom of a sum of variances, after Welch and Satterthwaite
+    degrees = error**4 / (across**4 / max(neurons - 1, 1) + 2 * (along**2 * shared.standard_error) ** 2)
+    return Estimate(value, error * float(scipy.stats.t.isf(scipy.stats.norm.sf(3), degrees)) / 3)
 
 
 def equilibration(

@@ -8,7 +8,7 @@ import pytest
 import rotsim
 from rotsim import dataset
 from rotsim.checks import Check, Report
-from rotsim.statistics import Estimate, autocorrelation_time
+from rotsim.statistics import Estimate, median_ratio, scatter
 from rotsim.windows import bonferroni, is_course
 from tests import chance
 
@@ -229,7 +229,7 @@ def layers(data, names):
 
 @pytest.mark.parametrize(("neurons", "windows"), [(0.05, 0.001), (0.001, 0.05)], ids=["neurons", "windows"])
 def test_a_layer_is_the_median_of_its_neurons_over_the_last_half(neurons, windows):
-    """Error from the spread over neurons, or over time if that is larger."""
+    """Its error is that of `rotsim.statistics.median_ratio`."""
     draw, target = np.random.default_rng(0), 1 + np.arange(5)[:, None] / 10
     factor = {
         name: 1 + neurons * draw.normal(size=(5, 1)) + windows * draw.normal(size=20) for name in dataset.QUANTITIES
@@ -242,12 +242,10 @@ def test_a_layer_is_the_median_of_its_neurons_over_the_last_half(neurons, window
         rows = slice(0, 2) if check.group == "a" else slice(2, 5)
         kept, reference = factor[check.quantity][rows, 10:], np.median(target[rows])
         each = [(sum(x * x for x in row) / 10) ** 0.5 for row in kept]
-        course = np.median(kept, axis=0)
-        across = 1.2533 * np.std(each) / len(each) ** 0.5
-        along = (course.var() * autocorrelation_time(course) / 10) ** 0.5
+        error = median_ratio(kept, np.ones_like(kept), scatter(kept)).standard_error
         assert check.predicted == pytest.approx(reference) and check.tolerance == 0.07
         assert check.measured == pytest.approx(np.median(each) * reference, rel=1e-9)
-        assert check.standard_error == pytest.approx(max(across, along) * reference, rel=1e-9)
+        assert check.standard_error == pytest.approx(error * reference, rel=1e-9)
 
 
 def test_neurons_without_gradient_or_prediction_do_not_count():

@@ -7,6 +7,7 @@ from math import log, nan, sqrt
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import rotsim
 from rotsim import dataset
@@ -70,13 +71,16 @@ def rms_of_two(norm):
     return np.sqrt((norm[:, 0] ** 2 + norm[:, 1] ** 2) / 2)
 
 
-def spread_error(series, theory):
-    """Of a median over rows: scatter over windows about the predicted course, and the middle spread over rows."""
-    center = np.median([rms(row) for row in theory])
-    course = [center * np.median(series[:, t] / theory[:, t]) for t in range(series.shape[1])]
-    low, high = np.quantile([rms(row) for row in series], [0.16, 0.84])
-    along = np.std(course) / sqrt(len(course))
-    return sqrt(along**2 + (1.25 * (high - low) / 2 / sqrt(len(series))) ** 2)
+def noise_of(series, theory, scatter_of=None):
+    """Relative standard error of a median over rows, from their middle spread and second differences in time."""
+    every = series / theory if scatter_of is None else scatter_of
+    course = [np.median(every[:, t]) for t in range(every.shape[1])]
+    bends = [abs(a - 2 * b + c) for a, b, c in zip(course, course[1:], course[2:], strict=False)]
+    along = 1.4826 * np.median(bends) / sqrt(6 * series.shape[1])
+    low, high = np.quantile([rms(row) / rms(p) for row, p in zip(series, theory, strict=True)], [0.16, 0.84])
+    across = 1.2533 * (high - low) / 2 / sqrt(len(series))
+    degrees = (along**2 + across**2) ** 2 / (across**4 / (len(series) - 1) + 2 * along**4 * 1.36 / len(bends))
+    return sqrt(along**2 + across**2) * stats.t.isf(stats.norm.sf(3), degrees) / 3
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
@@ -95,7 +99,8 @@ def test_every_number_of_a_layer_against_loops(kind):
         assert getattr(e, f"predicted_{name}") == pytest.approx(np.median([rms(row) for row in theory[name]]))
         assert getattr(e, f"measured_{name}") == pytest.approx(np.median([rms(row) for row in late[name]]))
     assert e.ratio == e.measured_rotation / e.predicted_rotation and e.norm_ratio == e.measured_norm / e.predicted_norm
-    assert e.rotation_error == pytest.approx(spread_error(late["rotation"], theory["rotation"]))
+    relative = theory["rotation"] / e.predicted_rotation
+    assert e.rotation_error == pytest.approx(noise_of(late["rotation"], relative))
     turned = np.array([rms(row) for row in late["rotation"]])
     assert e.spread == pytest.approx(turned.std() / turned.mean())
     close = [abs(x / rms(p) - 1) <= 0.1 for x, p in zip(turned, theory["rotation"], strict=True)]
@@ -133,6 +138,8 @@ def test_every_number_of_a_layer_against_loops(kind):
             ratio = np.median([rms(row) / p for row, p in zip(v[name][:, part], expected, strict=True)])
             assert quarter.predicted(name) == pytest.approx(np.median(expected))
             assert quarter.error(name) == pytest.approx(ratio - 1)
+            every = late[name] / theory[name]
+            assert quarter.noise(name) == pytest.approx(noise_of(v[name][:, part], predicted.values[i][:, part], every))
             middle = np.median(predicted.values[i][:, part], axis=0)
             factor = rms(predicted.pulled[i][part] * middle) / rms(middle)
             if kind != "lion" and name == "rotation":

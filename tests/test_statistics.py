@@ -11,7 +11,9 @@ from rotsim.statistics import (
     autocorrelation_time,
     equilibration,
     mean,
+    median_ratio,
     root_mean_square,
+    scatter,
 )
 from tests import chance
 
@@ -285,3 +287,33 @@ def test_many_independent_rows_drift_by_three_errors_of_their_own_drifts():
     assert equilibration(np.arange(24), [x + 0.999 * most * late], True).start == 0
     moved = equilibration(np.arange(24), [x + 1.001 * most * late], True)
     assert moved.start > 0 or not moved.reached
+
+
+@pytest.mark.parametrize(
+    ("neurons", "shared", "own"), [(48, 0.02, 0.1), (48, 0.05, 0.01), (8, 0.0, 0.1), (1, 0.05, 0.0)]
+)
+def test_three_errors_of_a_median_ratio_are_passed_as_seldom_as_three_of_a_normal(neurons, shared, own):
+    """Noise that neurons share in a window, and what each has of its own; a prediction that drifts is not noise."""
+    draw, windows, runs = np.random.default_rng(0), 24, 2000
+    z = []
+    for _ in range(runs):
+        truth = np.linspace(1.0, 1.3, windows)  # what the prediction gets wrong
+        noise = shared * draw.normal(size=windows) + own * draw.normal(size=(neurons, 1))
+        measured = truth * (1 + noise)
+        quarter = slice(6, 12)
+        expected = np.ones_like(measured)
+        found = median_ratio(measured[:, quarter], expected[:, quarter], scatter(measured / expected))
+        z.append((found.value - np.sqrt((truth[quarter] ** 2).mean())) / found.standard_error)
+    z = np.array(z)
+    assert np.mean(np.abs(z) > 3) < 0.0027 + chance.errors() * np.sqrt(0.0027 / runs)
+    assert z.std() > 0.5  # and not because the error is far too large
+
+
+def test_the_error_of_a_median_ratio_where_little_is_known():
+    one = np.ones((1, 4))
+    assert np.isnan(median_ratio(one, one, scatter(one)).standard_error)
+    same = np.ones((3, 4))
+    assert median_ratio(2 * same, same, scatter(same)).value == 2.0
+    assert median_ratio(2 * same, same, scatter(same)).standard_error == 0.0
+    drift = np.arange(1.0, 21) * np.ones((3, 1))
+    assert scatter(drift).value == pytest.approx(0.0, abs=1e-12)

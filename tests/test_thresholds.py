@@ -7,9 +7,10 @@ from math import nan
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import rotsim
-from rotsim import dataset, diagnosis
+from rotsim import checks, dataset, diagnosis
 from rotsim.diagnosis import Diagnosis, LayerDiagnosis, diagnose
 from rotsim.evidence import Evidence, Quarter
 from rotsim.optimizers import Unmodelled
@@ -24,18 +25,27 @@ NAME, LAST = "body.weight", 10_000
 
 AGREEING = Quarter(
     start=0, end=2500, predicted_rotation=0.04, measured_rotation=0.04, predicted_norm=2.0, measured_norm=2.0,
-    pulled_rotation=1.0, pulled_norm=1.0, remembered_rotation=1.0, remembered_norm=1.0, burst=1.0,
+    rotation_noise=1e-6, norm_noise=1e-6, pulled_rotation=1.0, pulled_norm=1.0, remembered_rotation=1.0,
+    remembered_norm=1.0, burst=1.0,
 )  # fmt: skip
 QUARTERS = tuple(replace(AGREEING, start=2500 * k, end=2500 * (k + 1)) for k in range(4))
 PERFECT = Evidence(
-    layer=NAME, fan_in=64, neurons=10, dead=0, lost=0, lr=2e-3, weight_decay=0.5, quarters=QUARTERS,
+    layer=NAME, fan_in=64, neurons=10, dead=0, lost=0, lr=2e-3, weight_decay=0.5, largest_lr=2e-3, quarters=QUARTERS,
     predicted_rotation=0.04, measured_rotation=0.04, rotation_error=1e-4, corrected_rotation=0.04, predicted_norm=2.0,
     measured_norm=2.0, corrected_norm=2.0, rotation_factor=1.0, spread=0.01, within=1.0, radial=0.0, radial_error=0.0,
     norm_change=1.0, cosine=0.0, along=0.0, burst=1.0, burst_rotation=nan, burst_norm=nan, burst_error=nan,
     overlap=nan, signal=0.0, relaxation_steps=500.0, steps_needed=1000.0, drowned_decay=0.0, drowned_rotation=0.0,
     scheduled=False, recorded_from=500, windows=20,
 )  # fmt: skip
-OF_A_QUARTER = ("measured_rotation", "measured_norm", "pulled_rotation", "remembered_rotation", "remembered_norm")
+OF_A_QUARTER = (
+    "measured_rotation",
+    "measured_norm",
+    "rotation_noise",
+    "norm_noise",
+    "pulled_rotation",
+    "remembered_rotation",
+    "remembered_norm",
+)
 
 
 def perfect(**change):
@@ -228,6 +238,63 @@ def test_rotation_may_be_off_by_a_tenth_and_the_norm_by_more(judged):
         "steps 5001 to 7500, the q"
     )
     assert judged(measured_rotation=nan).agrees is False
+
+
+@pytest.mark.parametrize(
+    ("quantity", "change", "verdict", "words"),
+    [
+        ("rotation", {"measured_rotation": 0.0448, "rotation_noise": 0.0067}, "UNRESOLVED", "may explain the miss"),
+        ("rotation", {"measured_rotation": 0.0448, "rotation_noise": 0.0066}, "FAIL", "the quarter furthest off"),
+        ("rotation", {"measured_rotation": 0.06, "rotation_noise": 0.1}, "FAIL", "the quarter furthest off"),
+        ("rotation", {"measured_rotation": 0.1, "rotation_noise": nan}, "UNRESOLVED", "nan%"),
+        ("rotation", {"rotation_noise": 0.033}, "PASS", "the quarter furthest off"),
+        (
+            "rotation",
+            {"rotation_noise": 0.034},
+            "UNRESOLVED",
+            "steps 5001 to 7500: 3 standard errors are 10%, which may",
+        ),
+        ("norm", {"measured_norm": 2.4, "norm_noise": 0.0168}, "UNRESOLVED", "may explain the miss"),
+        ("norm", {"measured_norm": 2.4, "norm_noise": 0.0165}, "FAIL", "the quarter furthest off"),
+        ("norm", {"norm_noise": 0.034}, "UNRESOLVED", "may hide a miss"),
+    ],
+)
+def test_noise_may_explain_a_miss_or_hide_one(judged, quantity, change, verdict, words):
+    layer = judged(**change)
+    (check,) = (check for check in layer.checks() if check.quantity == quantity)
+    assert check.verdict == verdict == layer.outcome and words in check.note
+    assert layer.agrees == (verdict == "PASS")
+
+
+def test_how_often_a_layer_at_the_edge_of_its_tolerance_fails_by_chance():
+    """In one claim of 180, as the constant says: four quarters, each one-sided."""
+    chance = 4 * stats.norm.sf(diagnosis.STANDARD_ERRORS)
+    assert 1 / 190 < chance < 1 / 180
+    inside = 4 * stats.norm.sf(diagnosis.STANDARD_ERRORS * (1 + 0.5 * 0.1 / checks.resolution(0.1)))
+    assert inside < 1e-4  # off by half of it, with the most noise that is taken
+
+
+def test_a_noisy_layer_neither_passes_nor_refutes():
+    good, noisy, bad = layer(), layer(rotation_noise=0.05), layer(measured_rotation=0.05)
+    for layers, passed, refuted in (
+        ((good, noisy), True, ()),
+        ((noisy,), False, ()),
+        ((good, noisy, bad), False, (bad,)),
+    ):
+        found = Diagnosis(ADAMW, layers)
+        assert found.passed == passed and found.refuted == refuted
+        assert found.summary().endswith(" 1 measured with too much noise to tell.")
+    content = found.to_dict()["layers"]
+    assert [one["outcome"] for one in content] == ["PASS", "UNRESOLVED", "FAIL"]
+    assert [one["agrees"] for one in content] == [True, False, False]
+
+
+def test_the_title_gives_the_largest_rate_of_the_optimizers_own_layers():
+    own, other = layer(largest_lr=4e-3), layer(lr=1e-3, largest_lr=0.1)
+    assert (
+        Diagnosis(ADAMW, (own, other)).rates() == f"{rotsim.AdamW(lr=4e-3, weight_decay=0.5).describe()}, last lr 0.002"
+    )
+    assert Diagnosis(ADAMW, (layer(), other)).rates() == ADAMW.describe()
 
 
 def layer(verdict="applies", **change):

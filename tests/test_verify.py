@@ -67,7 +67,7 @@ def test_files(found):
     assert len(content["networks"]) == 4 and content["provenance"]["versions"]["numpy"]
     assert {row["verdict"] for row in content["derivations"]} == {"PASS"}
     assert "rotational_lion" in {row["group"] for row in content["derivations"]}
-    assert all(row["tolerance"] and row["verdict"] == "PASS" for case in content["networks"] for row in case["checks"])
+    assert all(row["tolerance"] and row["verdict"] != "FAIL" for case in content["networks"] for row in case["checks"])
     picture = matplotlib.image.imread(folder / "verify.png")
     assert picture.shape[0] > 400 and picture.std() > 0.01
 
@@ -97,6 +97,14 @@ def test_every_stage_can_turn_the_verdict():
         case = verify.TraceCase("x", data, diagnose(data))
         assert [layer.applies for layer in case.diagnosis.layers] == [True, True, True, False]
         assert verify.verdict([verify.proof("a", True)], [], [case]) is expected
+    # what is too noisy to tell neither refutes nor stands for an optimizer
+    case = verify.TraceCase("x", trace, diagnose(trace))
+    loud = [
+        replace(one, quarters=tuple(replace(q, norm_noise=1.0) for q in one.quarters)) for one in case.diagnosis.layers
+    ]
+    for layers, expected in ((loud, False), ((case.diagnosis.layers[0], *loud[1:]), True)):
+        noisy = verify.TraceCase("x", trace, replace(case.diagnosis, layers=tuple(layers)))
+        assert verify.verdict([verify.proof("a", True)], [], [noisy]) is expected
     # layers outside the theory never decide, but nor can they stand for an optimizer
     head = trace.isel(neuron=trace["layer"].values == "head.weight")
     assert not verify.verdict([verify.proof("a", True)], [], [verify.TraceCase("x", head, diagnose(head))])

@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    from xarray import Dataset
-
-    from rotsim.optimizers.base import Optimizer
 
 
 @click.group()
 def trace() -> None:
     """Look at recorded training runs (rotsim.measure.Recorder)."""
-
-
-def _rates_of(optimizer: Optimizer, data: Dataset) -> str:
-    """The optimizer at its largest learning rate, and the last one where a schedule has moved it."""
-    if "window_lr" not in data:
-        return optimizer.describe()
-    own = data["window_lr"].values[:, -1] == optimizer.lr  # parameter groups may have other rates
-    looks = [data[name].values[own] for name in ("window_lr_start", "window_lr") if name in data]
-    peak = max(rates.max(initial=optimizer.lr) for rates in looks)
-    if peak < 1.01 * optimizer.lr:
-        return optimizer.describe()
-    return f"{optimizer.with_rates(float(peak), optimizer.weight_decay).describe()}, last lr {optimizer.lr:.2g}"
 
 
 @trace.command("report")
@@ -47,7 +29,7 @@ def trace_report(file: str, output: str | None, as_json: bool) -> None:
         click.echo(to_json(diagnosis, data), nl=False)
     else:
         screen = console()
-        screen.print(diagnosis_table(diagnosis, f"{file}: {_rates_of(diagnosis.optimizer, data)}"))
+        screen.print(diagnosis_table(diagnosis, f"{file}: {diagnosis.rates()}"))
         if any(isfinite(layer.predicted_norm) for layer in diagnosis.layers):
             screen.print(norm_table(diagnosis))
         if reasons := diagnosis_reasons(diagnosis):
@@ -62,7 +44,7 @@ def trace_report(file: str, output: str | None, as_json: bool) -> None:
         save_figure(trace_figure(data, diagnosis), folder / "report.png")
         if not as_json:
             click.echo(f"wrote {folder / 'report.json'} and {folder / 'report.png'}")
-    if any(layer.applies for layer in diagnosis.layers) and not diagnosis.passed:
+    if diagnosis.refuted:
         raise SystemExit(1)
 
 

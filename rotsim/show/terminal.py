@@ -253,10 +253,11 @@ def diagnosis_table(diagnosis: Diagnosis, title: str) -> Table:
     _give_way(table)
     table.columns[1].min_width = max(len(layer.verdict) for layer in diagnosis.layers)
     for layer in diagnosis.layers:
-        color = ("green" if layer.agrees else "bold red") if layer.applies else "yellow"
+        doubtful = layer.outcome not in ("PASS", None)
+        color = "green" if layer.applies else "yellow"
         table.add_row(
             escape(layer_name(layer.layer)),
-            f"[{color}]{layer.verdict}[/]",
+            verdict_text(layer.outcome) if layer.outcome and doubtful else f"[{color}]{layer.verdict}[/]",
             _or_dash(layer.predicted_rotation, ".3g"),
             _or_dash(layer.measured_rotation if layer.fan_in > 1 else np.nan, ".3g"),
             _or_dash(layer.ratio, ".2f"),
@@ -298,7 +299,8 @@ def diagnosis_reasons(diagnosis: Diagnosis) -> str:
     """Why the prediction is not claimed to hold, and which neurons are left out; layers with like reasons together."""
     found: dict[str, list[tuple[str, str]]] = {}
     for layer in diagnosis.layers:
-        reasons = [] if layer.applies else [layer.reason]
+        reasons = [f"{check.quantity}, {check.note}" for check in layer.checks() if not check.passed]
+        reasons += [] if layer.applies else [layer.reason]
         if 0 < layer.dead < layer.neurons:
             reasons.append(f"{layer.dead} of {layer.neurons} neurons get no gradient in most steps; left out.")
         if 0 < layer.lost < layer.neurons:
