@@ -5,6 +5,8 @@ They go to docs/generated and docs/index.md, which git ignores. Nothing here lis
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import inspect
 import os
 import re
@@ -18,13 +20,15 @@ GENERATED = "generated"
 REPOSITORY = f"{GENERATED}/repository"  # pages of files that are not in docs/
 LINK = re.compile(r"(\]\()([^)#\s]+)([^)]*\))")
 
-#: How-to pages in reading order; every other page of docs/ is background.
+#: How-to pages in reading order. Pages of docs/ that are named nowhere are background.
 HOW_TO = ("explore", "predict", "sweep", "simulate", "page", "measure", "read-a-report")
+#: Pages of docs/ that are evidence, beside those of experiments/.
+EVIDENCE = ("what-agrees", "speed")
 
 
 def write(docs: Path) -> None:
     """All generated pages; those that have not changed are left alone, so that Sphinx does not read them again."""
-    theory = _derivations()
+    theory = _derivations(docs / GENERATED / "theory")
     pages = {f"{GENERATED}/theory/{name}.md": text for name, text in theory.items()}
     pages |= {f"{GENERATED}/glossary.md": _glossary(), f"{GENERATED}/api.md": _api()}
     pages[f"{GENERATED}/commands.md"] = "# Commands\n\n" + _rst(
@@ -75,12 +79,38 @@ def _rst(text: str) -> str:
     return f"```{{eval-rst}}\n{text}\n```\n"
 
 
-def _derivations() -> dict[str, str]:
-    """The walk-throughs by name, as `python -m derivations --markdown` writes them; symbols lead to the glossary."""
+def _derivations(folder: Path) -> dict[str, str]:
+    """The walk-throughs by name, as `python -m derivations --markdown` writes them; symbols lead to the glossary.
+
+    To derive is slow. A page ends with a digest of what it was made from, and stays where that is the same.
+    """
     import derivations
 
-    pages = {name: derivations.render(name, "markdown") for name in derivations.DERIVATIONS}
-    return {name: re.sub(r"(?<=\$ \| )(?=`\w+` \| )", "{term}", text) for name, text in pages.items()}
+    pages = {}
+    for name in derivations.DERIVATIONS:
+        made, path = f"% made from {_digest(name)}\n", folder / f"{name}.md"
+        pages[name] = path.read_text(encoding="utf-8") if path.exists() else ""
+        if not pages[name].endswith(made):
+            text = derivations.render(name, "markdown")
+            pages[name] = re.sub(r"(?<=\$ \| )(?=`\w+` \| )", "{term}", text) + "\n" + made
+    return pages
+
+
+def _digest(name: str) -> str:
+    """Of the source of a derivation, of all that it imports from derivations/, and of sympy's version."""
+    import sympy
+
+    folder, waiting, sources = ROOT / "derivations", [name, "__init__"], {}
+    while waiting:
+        path = folder / f"{waiting.pop()}.py"
+        if path in sources or not path.exists():
+            continue
+        sources[path] = path.read_bytes()
+        for node in ast.walk(ast.parse(sources[path])):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("derivations"):
+                waiting += [node.module.rpartition(".")[2], *(found.name for found in node.names)]
+    content = [sympy.__version__.encode(), Path(__file__).read_bytes(), *(sources[path] for path in sorted(sources))]
+    return hashlib.sha256(b"\0".join(content)).hexdigest()
 
 
 def _glossary() -> str:
@@ -136,13 +166,15 @@ def _groups(module: ModuleType) -> dict[str, list[str]]:
 
 def _contents(docs: Path, theory: dict[str, str], evidence: list[str]) -> str:
     """The tables of contents, below the first page's text."""
-    background = sorted({path.stem for path in docs.glob("*.md")} - {*HOW_TO, "README", "index"})
+    background = sorted({path.stem for path in docs.glob("*.md")} - {*HOW_TO, *EVIDENCE, "README", "index"})
+    questions = [f"answers/{path.stem}" for path in sorted((docs / "answers").glob("*.md"))]
     contents = {
         "How to": HOW_TO,
+        "Questions": questions,
         "Lessons": [f"lessons/{path.stem}" for path in sorted((docs / "lessons").glob("*.md"))],
         "Theory, step by step": [_entry(text, f"{GENERATED}/theory/{name}") for name, text in theory.items()],
         "Background": background,
-        "Evidence": [f"{REPOSITORY}/{name.removesuffix('.md')}" for name in evidence],
+        "Evidence": [*EVIDENCE, *(f"{REPOSITORY}/{name.removesuffix('.md')}" for name in evidence)],
         "Reference": [
             f"{GENERATED}/api",
             f"{GENERATED}/commands",

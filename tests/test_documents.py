@@ -14,7 +14,7 @@ def text(name):
 
 
 #: Pages whose commands others show, too.
-REPEATED = {"docs/explore.md"}
+REPEATED = {"docs/explore.md", *(name for name in PAGES if name.startswith("docs/answers/"))}
 SHOWN = [name for name in PAGES if documents.examples(text(name))]
 
 
@@ -75,7 +75,8 @@ def test_links_lead_to_files(name):
 
 def test_every_page_is_listed():
     listed = set(prose.LINK.findall(text("docs/README.md")))
-    assert {path.name for path in documents.PAGES if path.parent.name == "docs"} - {"README.md"} <= listed
+    pages = {path.relative_to(documents.ROOT / "docs").as_posix() for path in documents.WRITTEN}
+    assert pages - {"README.md"} <= listed
 
 
 @pytest.mark.parametrize("name", PROSE)
