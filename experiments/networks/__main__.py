@@ -8,13 +8,10 @@ from pathlib import Path
 
 import click
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-from rich.table import Table
 
 from experiments.networks import courses, heldout
-from experiments.networks.agreement import agreement
 from experiments.networks.record import SHIPPED, AnyRun, record
 from experiments.networks.suite import SUITES, Recording, Traces, choose_device, runs_of, write_report
-from rotsim.dataset import load
 from rotsim.errors import DatasetError, InvalidInput
 from rotsim.files import output_folder, write_atomically
 from rotsim.measure.shipped import TRACES
@@ -146,27 +143,6 @@ def courses_command(seeds: int, network: tuple[str, ...], output: Path | None) -
         click.echo(f"wrote {written[0]} and {written[1]}")
     if not all(layer.agrees for run in found for layer in run.diagnosis.claimed):
         raise SystemExit(1)
-
-
-@main.command("table")
-@click.argument("traces", nargs=-1, type=click.Path(path_type=Path))
-def table_command(traces: tuple[Path, ...]) -> None:
-    """Measured over predicted, per layer, for the files TRACES (default: the shipped ones)."""
-    table = Table("trace", "layer", "scale-inv.", "rotation", "±5 %", "±10 %", "norm", "spread", "inactive")
-    for path in traces or tuple(sorted(TRACES.glob("*.nc"))):
-        for row in agreement(load(path)):
-            table.add_row(
-                path.stem,
-                row.layer.removesuffix(".weight"),
-                "yes" if row.scale_invariant else "no",
-                f"{row.rotation:.3f}",
-                f"{row.within_5:.0%}",
-                f"{row.within_10:.0%}",
-                f"{row.norm:.3f}",
-                f"{row.spread:.3f}",
-                f"{row.inactive}/{row.neurons}",
-            )
-    console().print(table)
 
 
 if __name__ == "__main__":
