@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import derivations
 from derivations import Proof
+from rotsim.tasks import cores
 
 #: Derivations that take longest, by `python -m benchmarks.startup proofs`: they are begun first.
 LONGEST_FIRST = (
@@ -45,7 +46,7 @@ class Proofs:
         self, names: Sequence[str], processes: int | None = None, progress: Callable[[int, int], None] | None = None
     ) -> None:
         self.names, self.progress = list(names), progress
-        self.processes = max(1, min(len(self.names), processes or _cores()))
+        self.processes = max(1, min(len(self.names), processes or cores()))
         self._workers: list[_Worker] = []
         self._lock, self._own = threading.Lock(), threading.local()
         self._ended, self._proved = False, 0
@@ -135,13 +136,6 @@ class _Worker:
 
 def _broken(name: str, reason: str) -> Proof:
     return Proof(name, [(f"{name}: no proof, {reason}", False)], None)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def main() -> None:

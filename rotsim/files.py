@@ -11,7 +11,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
@@ -193,6 +193,53 @@ def _json(value: Any, digits: int | None, newline: str) -> str:
     if any(part[0] in "[{" for part in parts):
         return f"[{inner}{f',{inner}'.join(parts)}{newline}]"
     return f"[{', '.join(parts)}]"
+
+
+def append_lines(path: str | os.PathLike[str], entries: Iterable[Any]) -> None:
+    """Add entries to a file of JSON, a line each, in one write, after whatever a writer that was cut off has left.
+
+    Parameters
+    ----------
+    path : str or Path
+        Need not be there yet. Many processes may add to one file.
+    entries : iterable
+        What JSON can hold.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or fails; the lines before are kept.
+    """
+    try:
+        with open(path, "a+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(end - 1, 0))
+            torn = file.read(1) not in (b"", b"\n")
+            content = b"\n" * torn + b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
+            if os.write(file.fileno(), content) != len(content):  # the file is opened to append: no two writers mix
+                raise OSError("the disk is full")
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(f"{quoted(path)} cannot be extended ({reason(error)}); what was there before is kept") from None
+
+
+def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, Any]]:
+    """Lines of such a file, each with its entry; None where a writer was cut off, or where there is no JSON.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Yields
+    ------
+    tuple of bytes and object
+    """
+    with open(path, "rb") as file:
+        for line in file.read().splitlines():
+            try:
+                yield line, json.loads(line)
+            except ValueError:
+                yield line, None
 
 
 @contextmanager

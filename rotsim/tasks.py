@@ -35,9 +35,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
 from rotsim.errors import InvalidInput, integer, shown
-from rotsim.files import check_writable, quoted, reason
+from rotsim.files import append_lines, check_writable, quoted, read_lines
 
-_BEGIN = '{"id": "'  # every line of a ledger starts so
+_BEGIN = b'{"id": "'  # every line of a ledger starts so
 
 
 class Task:
@@ -204,15 +204,14 @@ class Ledger:
         self.run: list[Entry] = []
         self.reused: list[Entry] = []
         self._entries: dict[str, Entry] = {}
-        if self.path is not None and self.path.exists():
-            for line in _lines(self.path):
-                try:
-                    found = json.loads(line)
-                    entry = Entry(found["result"], float(found["cpu_seconds"]), found["finished"])
-                    self._entries[found["id"]] = entry
-                except (ValueError, KeyError, TypeError):
-                    if not (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
-                        raise InvalidInput(f"{quoted(self.path)} is no ledger of tasks; name another file") from None
+        if self.path is None or not self.path.exists():
+            return
+        for line, found in read_lines(self.path):
+            try:
+                self._entries[found["id"]] = Entry(found["result"], float(found["cpu_seconds"]), found["finished"])
+            except (ValueError, KeyError, TypeError):
+                if not (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
+                    raise InvalidInput(f"{quoted(self.path)} is no ledger of tasks; name another file") from None
 
     def find(self, task: Task) -> Entry | None:
         """What is there of a task, which then counts as reused; None if nothing is."""
@@ -232,7 +231,7 @@ class Ledger:
         if self.path is not None:
             line = {"id": key, "task": raw(task.strong_id_value()), "finished": entry.finished}
             line |= {"cpu_seconds": cpu_seconds, "result": entry.result}
-            _append(self.path, json.dumps(line))
+            append_lines(self.path, [line])
         self._entries[key] = entry
         self.run.append(entry)
         return entry
@@ -247,28 +246,6 @@ def _as_json(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError
-
-
-def _lines(path: os.PathLike[str]) -> list[str]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read().splitlines()
-    except UnicodeDecodeError:
-        raise InvalidInput(f"{quoted(path)} is no ledger of tasks; name another file") from None
-    except OSError as error:
-        raise InvalidInput(f"{quoted(path)} cannot be read ({reason(error)})") from None
-
-
-def _append(path: os.PathLike[str], line: str) -> None:
-    """Add a line in one write, after whatever a writer that was cut off has left."""
-    with open(path, "a+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(end - 1, 0))
-        torn = file.read(1) not in (b"", b"\n")
-        content = b"\n" * torn + line.encode() + b"\n"
-        if os.write(file.fileno(), content) != len(content):  # the file is opened to append: no two writers mix
-            raise OSError(f"{quoted(path)} cannot be extended: the disk is full")
-        os.fsync(file.fileno())
 
 
 def collect(
@@ -326,6 +303,11 @@ def _timed(task: Task) -> tuple[Any, float]:
     """A task's result and its CPU seconds."""
     started = time.process_time()
     return task.run(), time.process_time() - started
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -5,7 +5,6 @@ A cell's numbers depend on the cell alone, so it does not matter where it runs, 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from rotsim.errors import InvalidInput, shown
 from rotsim.optimizers import Optimizer
 from rotsim.sweeps.grid import Recipe
 from rotsim.sweeps.measures import Measure, described, settings_of
+from rotsim.tasks import cores
 
 LEAD_SECONDS = 0.5  # of cells that are computed here before any other process starts
 BATCH_SECONDS = 0.5  # of cells that go to a process together
@@ -101,11 +101,6 @@ def run(
         answers = lazily(partial(evaluate, measure), [[recipe for _, recipe in batch] for batch in batches])
         for batch, found in zip(batches, answers, strict=True):
             yield [(number, answer) for (number, _), answer in zip(batch, found, strict=True)]
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Processes:

@@ -15,11 +15,11 @@ import numpy as np
 
 from rotsim.errors import InvalidInput, flag, function, integer, shown
 from rotsim.gradients import Gradient
-from rotsim.sweeps.execution import Answer, cores, evaluate, run
+from rotsim.sweeps.execution import Answer, evaluate, run
 from rotsim.sweeps.grid import Grid, Recipe, grid
 from rotsim.sweeps.measures import MEASURES, Measure, measure_of, settings_of, unit
 from rotsim.sweeps.store import Store
-from rotsim.tasks import digest
+from rotsim.tasks import cores, digest
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -202,9 +202,6 @@ def sweep(
     except KeyboardInterrupt:
         partial = _assembled(cells, answers, name, over, fixed)
         raise SweepInterrupted(partial, done, len(recipes), None if kept is None else str(kept.path)) from None
-    finally:
-        if kept is not None:
-            kept.close()
     if recipes and not any(answer and answer["values"] for answer in answers):
         raise InvalidInput(f"no cell of this sweep has a result: {next(a['reason'] for a in answers if a)}")
     result = _assembled(cells, answers, name, over, fixed)

@@ -13,6 +13,7 @@ import shutil
 import uuid
 from collections.abc import Iterable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class Store:
         if self.path.exists() and not self.path.is_dir():
             raise DatasetError(f"{files.quoted(self.path)} is no folder; name a new folder, such as sweep.zarr")
         if mark.is_file():
-            found = _parsed(mark.read_bytes())
+            found = _description(mark)
             if found != wanted:
                 raise DatasetError(
                     f"{files.quoted(self.path)} holds another sweep: {_differences(found, wanted)}. Name another store"
@@ -67,31 +68,20 @@ class Store:
             self.path.mkdir(parents=True, exist_ok=True)
             files.write_atomically(mark, json.dumps(wanted, indent=2) + "\n")
         (self.path / _CELLS).mkdir(exist_ok=True)
-        self._own: int | None = None
+        self._own = self.path / _CELLS / f"{os.getpid()}-{uuid.uuid4().hex}.jsonl"
 
     def finished(self) -> dict[str, dict[str, Any]]:
         """The cells by key. Lines that are no cell are passed over: one was being written when a process ended."""
         found: dict[str, dict[str, Any]] = {}
         for path in sorted((self.path / _CELLS).glob("*.jsonl")):
-            for line in path.read_bytes().splitlines():
-                cell = _parsed(line)
+            for _, cell in files.read_lines(path):
                 if isinstance(cell, dict) and isinstance(cell.get("key"), str) and _sound(cell.get("values")):
                     found[cell["key"]] = cell
         return found
 
     def add(self, cells: Iterable[dict[str, Any]]) -> None:
         """Append finished cells, all of them or, on an error, up to some whole line."""
-        lines = "".join(json.dumps(cell) + "\n" for cell in cells).encode()
-        if self._own is None:
-            name = f"{os.getpid()}-{uuid.uuid4().hex}.jsonl"
-            self._own = os.open(self.path / _CELLS / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
-        try:
-            while lines:
-                lines = lines[os.write(self._own, lines) :]
-        except OSError as error:
-            raise OSError(
-                f"cannot write to {files.quoted(self.path)}: {files.reason(error)}; the cells before are kept there"
-            ) from None
+        files.append_lines(self._own, cells)
 
     def publish(self, result: xr.Dataset) -> None:
         """Put the arrays of `result` in place of earlier ones, for `xarray.open_zarr`; one process at a time."""
@@ -104,16 +94,11 @@ class Store:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             result.to_zarr(self.path, mode="a", consolidated=True)
 
-    def close(self) -> None:
-        """End this process's file."""
-        if self._own is not None:
-            os.close(self._own)
-            self._own = None
 
-
-def _parsed(line: bytes) -> Any:
+def _description(mark: Path) -> Any:
+    """What a store says that it holds; None if that is damaged."""
     try:
-        return json.loads(line)
+        return json.loads(mark.read_bytes())
     except ValueError:
         return None
 
