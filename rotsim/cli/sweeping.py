@@ -205,7 +205,7 @@ def assignment(option: str, given: str) -> tuple[str, list[Any]]:
 @click.option("--x", "x", default="lr=1e-5:1e-1", metavar="NAME=RANGE", help="Horizontal axis.")
 @click.option("--y", "y", default="weight_decay=1e-4:10", metavar="NAME=RANGE", help="Vertical axis.")
 @click.option("--set", "fixed", multiple=True, metavar="NAME=VALUE", help="Another hyperparameter: beta2=0.95.")
-@click.option("--quantity", type=Named(["rotation", "norm", "relaxation_steps"]), default="rotation")
+@click.option("--quantity", type=Named(["all", "rotation", "norm", "relaxation-steps"]), default="all")
 @click.option("--steps", type=WHOLE, default=None, help="Length of a run: shade where it does not reach equilibrium.")
 @click.option("--point", "points", multiple=True, metavar="X,Y", help="Your settings, marked: 3e-4,0.1.")
 @click.option("--dim", type=WHOLE, default=1024, help="Fan-in C.")
@@ -240,7 +240,7 @@ def map_command(
     once = {name: found[0] for name, found in (assignment("--set", given) for given in fixed)}
     marks = [tuple(values("point", point, float)) for point in points]
     figure = plot_map(
-        [optimizer_class(name.replace("-", "_")) for name in optimizers], over, quantity,
+        [optimizer_class(name.replace("-", "_")) for name in optimizers], over, quantity.replace("-", "_"),
         dim=dim, gradient=gradient_model(gradient, None, parameters), steps=steps, points=marks, **once,
     )  # fmt: skip
     save_figure(figure, output)

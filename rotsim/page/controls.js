@@ -181,7 +181,10 @@ function sayOf(view) {
   const { state } = view;
   const on = [state.departure, ...["smallDim", "noDecay", "rotational"].filter((name) => state[name])].filter(Boolean);
   const said = on.map((name) => SENTENCES[name](state));
-  const dashed = state.departure ? ["Dashed: white noise."] : [];
+  const following = OPTIMIZERS.filter((optimizer) => pullAsDecay(view.lab.law, optimizer) > 0).map(({ label }) => label);
+  const white = "rotsim.predict knows no course under this gradient, so the dashed lines are those of white noise.";
+  const pulled = `The dashed lines of ${following.join(" and ")} count the pull as decay; the others are those of white noise.`;
+  const dashed = state.departure ? [following.length > 0 ? pulled : white] : [];
   const refused = view.lab.runs.filter((run) => run.refused).map((run) => `${run.optimizer.label}: no prediction here.`);
   const plain = "Growth by noise and decay come into balance: the norm settles, and every step turns the weights by one angle.";
   const words = [view.warning, ...said, ...(said.length > 0 ? dashed : [plain]), ...refused].filter(Boolean).join(" ");

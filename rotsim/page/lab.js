@@ -40,7 +40,7 @@ class Lab {
     return {
       optimizer, walker, start: 0, startNorm: state.norm, lr: new Float64Array(state.steps),
       decay: new Float64Array(state.steps), sums: [], measured: curves(), low: curves(), high: curves(),
-      predicted: curves(), heading: curves(), refused: "", step: null,
+      predicted: curves(), heading: curves(), refused: "",
     };
   }
 
@@ -82,7 +82,7 @@ class Lab {
     const power = this.law.scale ** 2 * (1 - 1 / this.dim);
     for (let place = Math.floor(this.done / this.window); place < this.windows; place += 1) {
       const t = Math.min(place * this.window + (this.window >> 1), this.state.steps - 1);
-      const rates = { ...spec, lr: run.lr[t], weight_decay: run.decay[t] };
+      const rates = { ...spec, lr: run.lr[t], weight_decay: run.decay[t] + pullAsDecay(this.law, run.optimizer) };
       const known = rates.lr > 0 && rates.weight_decay > 0 && run.optimizer.equilibrium !== null;
       const found = known ? run.optimizer.equilibrium(rates, this.dim, power, -1) : { norm: NaN, rotation: NaN };
       run.heading.norm[place] = run.walker.rotational ? NaN : found.norm;
@@ -97,7 +97,8 @@ class Lab {
     if (run.optimizer.course === null && !run.walker.rotational) return;
     const question = {
       name: run.optimizer.name, spec, rotational: run.walker.rotational, dim: this.dim, scale: this.law.scale,
-      norm: run.startNorm, lr: run.lr.slice(first), decay: run.decay.slice(first), window: this.window,
+      norm: run.startNorm, lr: run.lr.slice(first), window: this.window,
+      decay: run.decay.slice(first).map((one) => one + pullAsDecay(this.law, run.optimizer)),
     };
     this.ask(question, (found) => {
       if (asked !== run.asked) return;
@@ -196,5 +197,39 @@ class Lab {
       growth[k] = decay[k] + (norm[after] ** 2 - norm[before] ** 2) / ((after - before || 1) * this.window);
     }
     return { growth, decay };
+  }
+
+  // The latest step of the first neuron over its ‖w‖: angle, its parts across and outwards, and what decay took.
+  latestStep(run) {
+    const { walker } = run;
+    if (!walker.latest) return null;
+    const { before, along, moved } = walker.latest;
+    const outward = along / before;
+    const t = Math.max(this.done - 1, 0);
+    const share = walker.rotational ? 0 : this.decayShare(run, Math.sqrt(before), run.lr[t], run.decay[t]);
+    return {
+      angle: Math.sqrt(squaredAngle(before, before + 2 * along + moved, along, moved)), outward,
+      across: Math.sqrt(Math.max(moved / before - outward * outward, 0)), shrink: Number.isFinite(share) ? share : 0,
+    };
+  }
+
+  // Of the last windows and all neurons, over ‖w‖²: what updates add in a step, and what decay takes; and the RMS angle.
+  recent(run) {
+    const last = run.sums.length - 1;
+    if (last < 0) return null;
+    const first = Math.max(last - 15, Math.min(run.start, last));
+    const mean = (curve) => {
+      let sum = 0;
+      for (let k = first; k <= last; k += 1) sum += curve[k] * curve[k];
+      return sum / (last - first + 1);
+    };
+    const [angle, norm, update] = [run.measured.rotation, run.measured.norm, run.measured.update].map(mean);
+    const change = run.measured.norm[last] ** 2 - run.measured.norm[first] ** 2;
+    const grown = last > first ? change / ((last - first) * run.sums[first].steps * norm) : 0;
+    const t = Math.max(this.done - 1, 0);
+    const { rotational } = run.walker;
+    const share = rotational ? update / norm / 2 : this.decayShare(run, Math.sqrt(norm), run.lr[t], run.decay[t]);
+    const decay = share * (2 - share);
+    return { angle: Math.sqrt(angle), decay, growth: grown + decay };
   }
 }

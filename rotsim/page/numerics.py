@@ -14,7 +14,8 @@ from typing import Any
 from rotsim import closed_forms, noise
 from rotsim.angle import squared_angle, squared_chord
 from rotsim.optimizers import OPTIMIZERS, Optimizer
-from rotsim.page.translate import Program, Untranslatable, literal
+from rotsim.page.literals import literal
+from rotsim.page.translate import Program, Untranslatable
 from rotsim.theory.base import theory_of
 
 #: Hand-written files that need no browser, in the order in which they stand in the page.

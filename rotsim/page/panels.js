@@ -150,7 +150,8 @@ function drawBalance(pen, width, height, lab, run, look) {
       const at = [x((met + 0.5) * lab.window), y(predicted.growth[met])];
       pen.dot(...at, 5, 0, { fill: look.ink });
       const aside = at[0] > width - 120 ? "right" : "left";
-      pen.text(at[0] + (aside === "left" ? 9 : -9), at[1] + 18, "in balance", { fill: look.ink, align: aside });
+      const beside = at[1] + 18 < inside ? 18 : -10;
+      pen.text(at[0] + (aside === "left" ? 9 : -9), at[1] + beside, "in balance", { fill: look.ink, align: aside });
     }
   });
 }
@@ -160,76 +161,75 @@ function crossing({ growth, decay }) {
   return growth.findIndex((grown, k) => grown > 0 && Math.abs(decay[k] / grown - 1) < 0.02);
 }
 
-// --- the plane of a neuron: old weights, decay, update, and the angle between
+// --- the plane of the first neuron: old weights, decay, update and new weights of the latest step, in true proportion
 
 function drawPlane(pen, width, height, lab, run, look) {
   const color = look.colors[run.place];
   pen.dot(14, 14, 5, run.place, { fill: color });
   pen.text(24, 18, run.optimizer.label + (run.walker.rotational ? " RV" : ""), { fill: look.ink, weight: 600 });
-  const shape = stepShape(lab, run);
-  if (!shape) return;
-  const { angle, across, inward } = shape;
+  const step = lab.latestStep(run);
+  const shape = lab.recent(run);
+  if (!step || !shape) return;
   const row = width < 225 ? 35 : 18; // a line of its own in a narrow picture
-  pen.text(width - 8, row, `θ = ${shortNumber(rounded(angle, 3))} rad`, { fill: look.ink, weight: 600, align: "right" });
-  pen.text(width - 8, row + 17, growthInWords(shape), { fill: look.ink, align: "right" });
-  const enlarged = enlargement(angle);
-  const length = height - row - 50;
-  const origin = [Math.max((width - 0.75 * length) / 2, 66), height - 12];
-  const tip = [origin[0], origin[1] - length];
-  const lowered = (share) => tip[1] + length * Math.min(Math.max(share * enlarged * enlarged, -0.2), 0.6);
-  const shrunk = [origin[0], lowered(inward)];
-  const end = [origin[0] + length * Math.min(across * enlarged, 1.6), shrunk[1]];
+  const numbers = `θ = ${shortNumber(rounded(step.angle, 3))} rad`;
+  pen.text(width - 8, row, numbers, { fill: look.ink, weight: 600, align: "right" });
+  const bottom = height - 26;
+  const tip = [Math.max(0.26 * width, 52), row + 0.36 * (bottom - row)];
+  const enlarged = enlargement(Math.max(shape.angle, step.shrink));
+  const norm = enlarged * (bottom - tip[1]); // pixels
+  const at = (across, outward) => [tip[0] + norm * across, tip[1] - norm * outward];
+  const origin = at(0, -1);
+  const shrunk = at(0, -step.shrink);
+  const end = at(step.across, step.outward);
+  pen.inside(0, row + 4, width, bottom - row - 4, () => {
+    const circle = [];
+    for (let k = -40; k <= 60; k += 1) {
+      const turn = (k / 40) * Math.min(width / norm, Math.PI / 2);
+      circle.push(...at(Math.sin(turn), Math.cos(turn) - 1));
+    }
+    pen.line(circle, { stroke: look.faint, dash: [3, 4] });
+    arrow(pen, origin, tip, { stroke: look.faint, width: 3 });
+    arrow(pen, origin, end, { stroke: color, width: 3.5 });
+    arrow(pen, tip, shrunk, { stroke: look.decay, width: 3.5 });
+    arrow(pen, shrunk, end, { stroke: look.growth, width: 3.5 });
+    drawAngle(pen, origin, end, bottom, norm, look);
+  });
+  const words = { fill: look.faint, align: "right", size: 12 };
+  pen.text(tip[0] - 7, bottom - 8, "old w", words);
+  if (shrunk[1] - tip[1] > 3) pen.text(tip[0] - 7, (tip[1] + shrunk[1]) / 2 + 5, "decay", { ...words, fill: look.decay });
+  const above = Math.min(shrunk[1], end[1]) - 7;
+  pen.text((shrunk[0] + end[0]) / 2, above, run.walker.rotational ? "turn" : "update", { ...words, fill: look.growth, align: "center" });
+  pen.text(8, height - 8, enlarged > 1 ? `its tip × ${enlarged}` : "", { fill: look.faint, size: 11 });
+  drawGains(pen, width - 8, height - 8, shape, look);
+}
+
+// The arc between old and new weights, just above the lower edge of the picture, which cuts long vectors.
+function drawAngle(pen, origin, end, bottom, norm, look) {
+  const angle = Math.atan2(end[0] - origin[0], origin[1] - end[1]);
+  const radius = Math.max(origin[1] - bottom + 12, 0.3 * norm);
   const arc = [];
-  for (let k = 0; k <= 24; k += 1) {
-    const turn = (1.1 * k) / 24;
-    arc.push(origin[0] + length * Math.sin(turn), origin[1] - length * Math.cos(turn));
-  }
-  pen.line(arc, { stroke: look.faint, dash: [3, 4] });
-  const turn = Math.atan2(end[0] - origin[0], origin[1] - end[1]);
-  const wedge = [];
   for (let k = 0; k <= 12; k += 1) {
-    const at = (turn * k) / 12;
-    wedge.push(origin[0] + 0.4 * length * Math.sin(at), origin[1] - 0.4 * length * Math.cos(at));
+    const turn = (angle * k) / 12;
+    arc.push(origin[0] + radius * Math.sin(turn), origin[1] - radius * Math.cos(turn));
   }
-  pen.line(wedge, { stroke: look.ink, width: 1.5 });
-  const middle = [origin[0] + 0.3 * length * Math.sin(turn / 2), origin[1] - 0.3 * length * Math.cos(turn / 2)];
-  pen.text(middle[0], middle[1] + 3, "θ", { fill: look.ink, align: "center", size: 13 });
-  arrow(pen, origin, tip, { stroke: look.faint, width: 2.5 });
-  arrow(pen, origin, end, { stroke: color, width: 3.5 });
-  arrow(pen, tip, shrunk, { stroke: look.decay, width: 3.5 });
-  arrow(pen, shrunk, end, { stroke: look.growth, width: 3.5 });
-  const fallen = shrunk[1] - tip[1];
-  if (Math.abs(fallen) > 2) pen.text(tip[0] - 7, (tip[1] + shrunk[1]) / 2 + 4, "net decay", { fill: look.decay, align: "right" });
-  const beside = fallen > 35 ? -7 : 15; // above the arrow where there is room
-  pen.text((shrunk[0] + end[0]) / 2 + 4, shrunk[1] + beside, "update", { fill: look.growth, align: "center" });
-  pen.text(origin[0] - 7, origin[1] - 0.3 * length, "w", { fill: look.faint, align: "right", size: 14 });
-  pen.text(width - 8, height - 6, `drawn × ${enlarged}`, { fill: look.faint, align: "right", size: 11 });
+  pen.line(arc, { stroke: look.ink, width: 1.5 });
+  const middle = [origin[0] + radius * Math.sin(angle / 2), origin[1] - radius * Math.cos(angle / 2)];
+  pen.text(middle[0], middle[1] - 5, "θ", { fill: look.ink, align: "center", size: 13 });
 }
 
-function growthInWords({ growth, decay }) {
-  return decay > 0 ? `growth / decay ${(growth / (2 * decay)).toFixed(2)}` : "growth, no decay";
-}
-
-// Of the last windows, over ‖w‖: RMS angle, the step's part across w and inwards (decay, less what momentum carries
-// outwards), the decay alone, and how much updates add to ‖w‖².
-function stepShape(lab, run) {
-  const last = run.sums.length - 1;
-  if (last < 0) return null;
-  const first = Math.max(last - 15, Math.min(run.start, last));
-  const mean = (curve) => {
-    let sum = 0;
-    for (let k = first; k <= last; k += 1) sum += curve[k] * curve[k];
-    return sum / (last - first + 1);
-  };
-  const [angle, norm, update] = [run.measured.rotation, run.measured.norm, run.measured.update].map(mean);
-  const change = run.measured.norm[last] ** 2 - run.measured.norm[first] ** 2;
-  const grown = last > first ? change / ((last - first) * run.sums[first].steps * norm) : 0;
-  const inward = (update / norm - grown) / 2;
-  const t = Math.max(lab.done - 1, 0);
-  const share = run.walker.rotational ? inward : lab.decayShare(run, Math.sqrt(norm), run.lr[t], run.decay[t]);
-  const decay = share - (share * share) / 2;
-  const across = Math.sqrt(Math.max(update / norm - inward * inward, 0));
-  return { angle: Math.sqrt(angle), across, inward, decay, growth: grown + 2 * decay };
+// Pythagoras: squares whose areas are what updates add to ‖w‖² and what decay takes, in the mean of the latest steps.
+function drawGains(pen, right, bottom, { growth, decay }, look) {
+  const side = 30;
+  const gap = decay > 0 ? 14 : 30; // pixels, room for the words below
+  const share = decay > 0 ? Math.sqrt(Math.max(growth, 0) / decay) : 1;
+  const largest = Math.min(Math.max(share * side, 2), 2 * side);
+  const square = (x, size, fill) => pen.line([x, bottom - 14, x, bottom - 14 - size, x + size, bottom - 14 - size, x + size, bottom - 14], { fill });
+  square(right - side - gap - largest, largest, look.growth);
+  pen.text(right - side - gap - largest / 2, bottom, "growth", { fill: look.growth, align: "center", size: 11 });
+  if (decay > 0) square(right - side, side, look.decay);
+  pen.text(right - side / 2, bottom, decay > 0 ? "decay" : "no decay", { fill: look.decay, align: "center", size: 11 });
+  const ratio = decay > 0 ? `of ‖w‖²: ${(growth / decay).toFixed(2)}` : "of ‖w‖²";
+  pen.text(right, bottom - 18 - Math.max(largest, side), ratio, { fill: look.ink, align: "right", size: 11 });
 }
 
 // 1, 2 or 5 times a power of ten, so that the picture of an angle can be seen.

@@ -107,6 +107,11 @@ function gradientLaw(state) {
   return law;
 }
 
+// Of a gradient's part along w, what acts as weight decay: all of it, where decay is a part of the gradient too.
+function pullAsDecay(law, optimizer) {
+  return optimizer.decay === "coupled" ? law.strength : 0;
+}
+
 // lr·weight_decay stays where the recurrence is stable; returns a sentence if it did not.
 function keepStable(optimizer, spec) {
   const limit = optimizer.decay_limit(spec);
@@ -198,6 +203,9 @@ function pythonCall(state) {
     lines.push(`series = np.where(np.arange(${state.steps}) % ${BURST.every} < ${BURST.long}, ${law.burst}, 1.0)`);
   }
   lines.push(`gradient = rotsim.${gradientCall(state, law)}`);
+  const pull = pullAsDecay(law, optimizer);
+  const courseOf = pull > 0 ? "pulled" : "optimizer";
+  if (pull > 0) lines.push(`pulled = optimizer.with_rates(${spec.lr}, ${spec.weight_decay} + ${pull})  # a pull along w is decay`);
   if (schedule) lines.push(`schedule = ${schedule}`);
   const rates = schedule ? ", lr_schedule=schedule" : "";
   lines.push(
@@ -206,7 +214,7 @@ function pythonCall(state) {
     `    initial_norm=${state.norm}${rates}, record_every=${window}, dtype="float64", engine="numba",`,
     ")",
     "course = rotsim.predict(",
-    `    optimizer, dim=${dim}, steps=${state.steps}, gradient=rotsim.ScaleInvariant(${law.scale}),`,
+    `    ${courseOf}, dim=${dim}, steps=${state.steps}, gradient=rotsim.ScaleInvariant(${law.scale}),`,
     `    initial_norm=${state.norm}${rates}, record_every=${window},`,
     ")",
     "print(rotsim.compare(walk, course).table())",

@@ -19,21 +19,14 @@ import json
 import textwrap
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from math import isfinite, isnan
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 
 from rotsim.compiled import PARTS, Recipe
+from rotsim.page.literals import FUNCTIONS, literal
 
-FUNCTIONS = {
-    "sqrt": "Math.sqrt", "exp": "Math.exp", "expm1": "Math.expm1", "log": "Math.log", "log1p": "Math.log1p",
-    "sin": "Math.sin", "cos": "Math.cos", "arcsin": "Math.asin", "arctan2": "Math.atan2", "sign": "Math.sign",
-    "abs": "Math.abs", "maximum": "Math.max", "minimum": "Math.min", "asin": "Math.asin", "floor": "Math.floor",
-    "ceil": "Math.ceil", "zeros": "$zeros", "ones": "$ones", "full": "$full", "zeros_like": "$zerosLike",
-    "min": "Math.min", "max": "Math.max", "float": "Number", "int": "Math.trunc",
-}  # fmt: skip
 #: Functions of `runtime.js`.
 RUNTIME = ("$square", "$zeros", "$ones", "$full", "$zerosLike", "$named", "$shape", "$backwards", "$runningMaximum")
 _OPERATORS = {ast.Add: ("+", 11), ast.Sub: ("-", 11), ast.Mult: ("*", 12), ast.Div: ("/", 12), ast.Mod: ("%", 12)}
@@ -89,25 +82,6 @@ class Program:
         while name in self._definitions or name in RUNTIME:
             name, number = f"${stem}_{number}", number + 1
         return name
-
-
-def literal(value: Any) -> str:
-    """A constant as JavaScript has it: numbers, text, tuples, arrays of numbers and named tuples."""
-    if isinstance(value, np.ndarray):
-        if value.ndim == 1:
-            return f"Float64Array.from([{', '.join(map(literal, value.tolist()))}])"
-        return f"[{', '.join(map(literal, value))}]"
-    if isinstance(value, np.generic):
-        return literal(value.item())
-    if isinstance(value, float):
-        return repr(value) if isfinite(value) else "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if hasattr(value, "_fields"):
-        return f"$named({json.dumps(value._fields)}, [{', '.join(map(literal, value))}])"
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(literal, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{json.dumps(key)}: {literal(item)}' for key, item in value.items())}}}"
-    return json.dumps(value, ensure_ascii=False)
 
 
 class _Reader:
@@ -193,7 +167,11 @@ class _Reader:
         if not isinstance(target, ast.Tuple):
             return [self._set(target, self.expression(value))]
         targets = target.elts
-        if isinstance(value, ast.Tuple) and len(value.elts) == len(targets) and not _starred(value.elts):
+        if (
+            isinstance(value, ast.Tuple)
+            and len(value.elts) == len(targets)
+            and not any(isinstance(item, ast.Starred) for item in value.elts)
+        ):
             values = [self.expression(item) for item in value.elts]
             if not _depend(targets, value.elts):
                 return [self._set(one, held) for one, held in zip(targets, values, strict=True)]
@@ -420,12 +398,4 @@ def _depend(targets: list[ast.expr], values: list[ast.expr]) -> bool:
 
 def _indices(target: ast.expr) -> set[str]:
     """Names that say where in an array, and do not change."""
-    return (
-        {n.id for n in ast.walk(target.slice) if isinstance(n, ast.Name)}
-        if isinstance(target, ast.Subscript)
-        else set()
-    )
-
-
-def _starred(items: list[ast.expr]) -> bool:
-    return any(isinstance(item, ast.Starred) for item in items)
+    return {n.id for n in ast.walk(getattr(target, "slice", ast.Pass())) if isinstance(n, ast.Name)}

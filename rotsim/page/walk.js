@@ -50,7 +50,6 @@ class Walker {
     const c = optimizer.coefficients(spec, this.age, ...inner);
     optimizer.move(this.W, this.M, this.V, this.G, this.D, c, 0, this.W.length);
     if (this.rotational) this.turn(optimizer.leading_rotation(spec, lr, weightDecay));
-    this.along = this.across = this.before = 0; // of neuron 0, for its picture
     for (let neuron = 0; neuron < this.neurons; neuron += 1) this.advance(neuron, neuron * dim, (neuron + 1) * dim);
   }
 
@@ -88,6 +87,7 @@ class Walker {
     sums[place] += after;
     sums[place + 1] += squaredAngle(before, after, along, moved);
     sums[place + 2] += moved;
+    if (neuron === 0) this.latest = { before, along, moved }; // for its picture
   }
 
   // The rotational variant: the update's direction across w and the vector of ones, turned by an angle at one length.

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONTOURED = {"rotation": "rotation, rad per step", "norm": "norm ‖w‖", "relaxation_steps": "relaxation, steps"}
-MOST_CONTOURS = 9
+ALL = "all"
+MOST_CONTOURS = {1: 9, 3: 4}  # of each quantity, by how many are drawn
+#: Of each quantity: colour, dashes, and where along a contour its number stands, so that parallel ones stay apart.
+_LOOKS = {
+    "rotation": ("0.1", "solid", 0.5),
+    "norm": ("#6A3D9A", "dashed", 0.3),
+    "relaxation_steps": ("#8B5A2B", "dotted", 0.8),
+}
+_PLAIN_LOOK = ("0.1", "solid", 0.5)
 # text, excess that is > 0 inside, colour, and hatch of an area or None for its border alone
 _REGIONS: tuple[tuple[str, Any, str, str | None], ...] = (
     ("run too short: more than {:.0%} of the start is left", lambda d: d["transient"] - NOTABLE, "#0072B2", "/"),
@@ -31,7 +39,7 @@ _REGIONS: tuple[tuple[str, Any, str, str | None], ...] = (
 def plot_map(
     specs: Any,
     over: Mapping[str, Any],
-    quantity: str = "rotation",
+    quantity: str = ALL,
     *,
     dim: int = 1024,
     gradient: Gradient | None = None,
@@ -47,7 +55,7 @@ def plot_map(
         One panel each.
     over : mapping of two names to lists of increasing values > 0
         The first is the horizontal axis.
-    quantity : {"rotation", "norm", "relaxation_steps"}
+    quantity : {"all", "rotation", "norm", "relaxation_steps"}
         What the contours show; the same in every panel.
     dim : int
         Fan-in C >= 2.
@@ -69,7 +77,7 @@ def plot_map(
     InvalidInput
         If not two names are swept, a point is no pair of numbers, or as `rotsim.sweep` raises.
     """
-    choice("quantity", quantity, tuple(CONTOURED))
+    choice("quantity", quantity, (ALL, *CONTOURED))
     axes_of = list(mapping("over", over))
     if len(axes_of) != 2:
         raise InvalidInput(f"a map has two axes; `over` must have two names, got {', '.join(axes_of) or 'none'}")
@@ -88,7 +96,10 @@ def plot_map(
             )
     found = [(getattr(spec, "label", str(spec)), regimes(spec, over, dim, gradient, steps, **fixed)) for spec in panels]
     run = f", a run of {steps:,} steps" if steps is not None else ""
-    return _drawn(found, quantity, axes_of, marks, f"Equilibrium at dim {dim}{run}: contours of {CONTOURED[quantity]}")
+    if quantity == ALL:
+        return _drawn(found, list(CONTOURED), axes_of, marks, f"Equilibrium at dim {dim}{run}")
+    title = f"Equilibrium at dim {dim}{run}: contours of {CONTOURED[quantity]}"
+    return _drawn(found, [quantity], axes_of, marks, title)
 
 
 def plot_sweep(result: xr.Dataset, quantity: str | None = None) -> Figure:
@@ -132,7 +143,7 @@ def plot_sweep(result: xr.Dataset, quantity: str | None = None) -> Figure:
     if len(axes_of) == 3:
         third = axes_of.pop()
         panels = [(f"{_axis_name(third)} {value:g}", last.sel({third: value})) for value in result[third].values]
-    return _drawn(panels, chosen, axes_of, [], what)
+    return _drawn(panels, [chosen], axes_of, [], what)
 
 
 def _scale(values: np.ndarray) -> str:
@@ -141,21 +152,31 @@ def _scale(values: np.ndarray) -> str:
 
 
 def _drawn(
-    panels: list[tuple[str, xr.Dataset]], quantity: str, axes_of: list[str], marks: list[np.ndarray], title: str
+    panels: list[tuple[str, xr.Dataset]], quantities: list[str], axes_of: list[str], marks: list[np.ndarray], title: str
 ) -> Figure:
     """Panels side by side at equal contours."""
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
 
     from rotsim.show.plotting import style
 
-    levels = _levels(np.concatenate([data[quantity].values.ravel() for _, data in panels]))
+    most = MOST_CONTOURS[len(quantities)]
+    levels = {
+        name: _levels(np.concatenate([data[name].values.ravel() for _, data in panels]), most) for name in quantities
+    }
     with style():
         figure, axes = plt.subplots(
             1, len(panels), figsize=(6.2 * len(panels) + 0.6, 5.6), sharey=True, squeeze=False, layout="constrained"
         )
         legend: dict[str, Any] = {}
+        if len(quantities) > 1:
+            looks = {name: _LOOKS[name] for name in quantities}
+            legend = {CONTOURED[n]: Line2D([], [], color=color, ls=dash) for n, (color, dash, _) in looks.items()}
         for (name, data), ax in zip(panels, axes[0], strict=True):
-            legend |= _panel(ax, data, quantity, axes_of, levels)
+            legend |= _regions(ax, data, axes_of)
+            for quantity in quantities:
+                look = _LOOKS[quantity] if len(quantities) > 1 else _PLAIN_LOOK
+                _contours(ax, data, quantity, axes_of, levels[quantity], look)
             for x, y in marks:
                 ax.plot(x, y, "o", ms=9, mfc="white", mec="black", mew=2, clip_on=False, zorder=5)
             ax.set_title(name)
@@ -168,8 +189,8 @@ def _drawn(
     return figure
 
 
-def _panel(ax: Axes, data: xr.Dataset, quantity: str, axes: list[str], levels: np.ndarray) -> dict[str, Any]:
-    """Contours and shaded regions of one optimizer; what the legend says of them."""
+def _regions(ax: Axes, data: xr.Dataset, axes: list[str]) -> dict[str, Any]:
+    """Shaded regions of one optimizer; what the legend says of them."""
     from matplotlib.colors import to_rgba
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -191,31 +212,38 @@ def _panel(ax: Axes, data: xr.Dataset, quantity: str, axes: list[str], levels: n
             drawn = ax.contourf(x, y, values, levels=[0, np.inf], colors="none", hatches=[hatch])
             drawn.set_edgecolor(to_rgba(color, 0.4))
             shown[text.format(NOTABLE)] = Patch(facecolor=to_rgba(color, 0.12), edgecolor=color, hatch=2 * hatch)
-    lines = ax.contour(x, y, data[quantity].transpose(*reversed(axes)).values, levels=levels, colors="0.15")
-    longest = [max(parts, key=len) for parts in lines.allsegs if parts]
-    middles = [part[len(part) // 2] for part in longest if len(part)]
-    kept = [(px, py) for px, py in middles if x[0] < px < x[-1] and y[0] < py < y[-1]]
-    labels = ax.clabel(lines, fmt=lambda value: f"{value:.3g}", fontsize="medium", inline=False, manual=kept)
-    for label in labels or ():
-        label.set(
-            rotation=0, color="black", bbox={"facecolor": "white", "alpha": 0.85, "pad": 1.5, "edgecolor": "none"}
-        )
     ax.set(xscale=_scale(x), yscale=_scale(y), xlabel=_axis_name(axes[0]))
     ax.grid(False)
     return shown
 
 
-def _levels(values: np.ndarray) -> np.ndarray:
-    """Round levels, at most some, at equal ratios over the values that are known."""
+def _contours(
+    ax: Axes, data: xr.Dataset, quantity: str, axes: list[str], levels: np.ndarray, look: tuple[str, str, float]
+) -> None:
+    """Contours of one quantity, each with its number."""
+    x, y = (data[name].values for name in axes)
+    color, dashes, share = look
+    values = data[quantity].transpose(*reversed(axes)).values
+    lines = ax.contour(x, y, values, levels=levels, colors=color, linestyles=dashes)
+    longest = [max(parts, key=len) for parts in lines.allsegs if parts]
+    places = [part[int(share * (len(part) - 1))] for part in longest if len(part)]
+    kept = [(px, py) for px, py in places if x[0] < px < x[-1] and y[0] < py < y[-1]]
+    labels = ax.clabel(lines, fmt=lambda value: f"{value:.3g}", fontsize="medium", inline=False, manual=kept)
+    for label in labels or ():
+        label.set(rotation=0, color=color, bbox={"facecolor": "white", "alpha": 0.85, "pad": 1.5, "edgecolor": "none"})
+
+
+def _levels(values: np.ndarray, most: int) -> np.ndarray:
+    """Round levels, at most so many, at equal ratios over the values that are known."""
     known = values[np.isfinite(values) & (values > 0)]
     if known.size == 0 or known.min() == known.max():
         raise InvalidInput("there is nothing to draw contours of: the quantity is the same everywhere, or unknown")
     low, high = np.log10(known.min()), np.log10(known.max())
-    for digits in ((1, 2, 5), (1, 3), (1,)):
-        decades = np.arange(np.floor(low), np.ceil(high) + 1)
+    for digits, apart in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3)):
+        decades = np.arange(np.floor(low), np.ceil(high) + 1, apart)
         levels = np.unique([digit * 10.0**decade for decade in decades for digit in digits])
         inside = levels[(levels > known.min()) & (levels < known.max())]
-        if len(inside) <= MOST_CONTOURS:
+        if len(inside) <= most:
             break
     return inside if len(inside) else np.array([np.sqrt(known.min() * known.max())])
 
