@@ -106,8 +106,8 @@ class _Reader:
 
     def definition(self, name: str) -> str:
         """``function name(parameters) {...}``."""
-        parameters = ", ".join(map(_safe, self.parameters))
-        return f"function {name}({parameters}) {{\n{self._declared()}{self._block(self._body(), '  ')}}}"
+        head = f"function {name}({', '.join(map(_safe, self.parameters))})"
+        return f"{head} {{\n{self._declared()}{self._block(self._body(), '  ')}}}"
 
     def loop(self, name: str) -> str:
         """The body for every coordinate, with what it returns put where it belongs."""
@@ -335,8 +335,7 @@ class _Reader:
         if node.keywords:
             raise self._unknown(node, "keyword arguments")
         arguments = ", ".join(map(self.expression, node.args))
-        written = ast.unparse(node.func)
-        if written == "len":
+        if (written := ast.unparse(node.func)) == "len":
             return f"{arguments}.length"
         if written == "np.where":
             test, then, other = (self._within(argument, 3) for argument in node.args)
@@ -358,7 +357,7 @@ class _Reader:
             return f"{FUNCTIONS[called.__name__]}({arguments})"
         if hasattr(called, "cache_info") and not node.args:
             return self.program.data(called)
-        if ast.unparse(node.func).startswith("self.") and isinstance(called, FunctionType):  # a method
+        if written.startswith("self.") and isinstance(called, FunctionType):  # a method
             name = self.program.function(called, self.owner)
             return f"{name}({', '.join(filter(None, ('self', arguments)))})"
         return f"{self.program.function(called)}({arguments})"
