@@ -21,7 +21,7 @@ from rotsim.cli.tracing import trace
 from rotsim.errors import DatasetError, InvalidInput, NoEquilibrium
 from rotsim.show import streams
 
-_SIGPIPE = 13  # a shell's exit code of a command that this signal ends is 128 more
+_SIGPIPE = 13  # number of the signal; a command that it ends has 128 more as its exit code
 _VERSION_HELP = "Show the version and exit."
 
 
@@ -105,7 +105,7 @@ def _answer(arguments: list[str]) -> int:
     except click.ClickException as error:
         print(f"rotsim: {error_line(error, arguments)}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever read has what he wanted, as `head` has
+    except BrokenPipeError:  # the reader has seen enough, as `head` has
         return 128 + _SIGPIPE
     except MemoryError as error:
         print(f"rotsim: not enough memory: {error or 'lower --dim or --neurons'}", file=sys.stderr)
@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     code = _answer(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.stdout.flush()
-    except OSError:  # what is left cannot be written; Python would try once more at its end, with a traceback
+    except OSError:  # the rest cannot be written; at its end Python would try again, and show a traceback
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code

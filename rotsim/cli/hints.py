@@ -10,7 +10,7 @@ import click
 from rotsim.cli.specs import PerOptimizer
 from rotsim.errors import InvalidInput
 
-# what other programs call an option, and its name here; the first that the command has is meant
+# What other programs call an option, and its names here. The first that the command has is meant.
 _SYNONYMS = {
     "--wd": ["--weight-decay"],
     "--decay": ["--weight-decay"],
@@ -38,7 +38,7 @@ _SYNONYMS = {
     "--batch-size": ["--batch-factor"],
     **{f"--{name}": ["--with"] for name in ("ratio", "correlation", "degrees", "strength", "scale-invariant")},
 }
-_LEAST_SIMILARITY = 0.7  # of `difflib`: below, an option is another one
+_LEAST_SIMILARITY = 0.7  # similarity by `difflib` below which an option is another one
 _LEAST_PREFIX_LETTERS = 2  # letters that an abbreviation has
 
 

@@ -86,7 +86,7 @@ def _predict(
         try:
             first = steps_to_equilibrium(optimizer, dim, gradient, initial_norm, within=0.05)
             note = f"At a constant learning rate it comes within 5 % of equilibrium after {first} steps."
-        except InvalidInput as unknown:  # the course itself is known all the same
+        except InvalidInput as unknown:  # only the time to equilibrium is unknown, not the course
             note = f"When it comes within 5 % of equilibrium is not known: {unknown}"
     rise = f" after {warmup_steps} steps of warm-up" if warmup_steps else ""
     title = f"{optimizer.describe()}, dim {dim}, {gradients_of(gradient)}, {schedule} schedule{rise}"

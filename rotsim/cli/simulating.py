@@ -49,7 +49,7 @@ def _simulate(
     try:
         if output is not None:
             dataset.save(result, output)
-    finally:  # a full disk does not keep the result from being seen
+    finally:  # where the disk is full, the result is shown all the same
         try:
             report = compare(result, equilibrium(optimizer, dim, gradient))
             screen.print(report_table(report, f"{optimizer.describe()}, dim {dim}, {gradients_of(gradient)}"))

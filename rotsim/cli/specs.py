@@ -22,7 +22,7 @@ HYPERPARAMETER_HELP = {
     "beta2": "β2 in [0, 1).",
     "eps": "ε in the denominator.",
 }
-# of rotsim.gradients, those without an array of data; named here so that importing this module needs no numba
+# The models of rotsim.gradients that need no array of data. They are named here, so that importing this needs no numba.
 GRADIENT_NAMES = (
     "scale-invariant", "isotropic", "signal", "autocorrelated", "student-t", "radial", "layer-invariant",
     "simple-system",
@@ -118,7 +118,7 @@ def gradient_model(name: str, scale: float | None, parameters: tuple[str, ...]) 
             parsed = json.loads(value)
         except json.JSONDecodeError:
             parsed = None
-        if not isinstance(parsed, int | float) or key == "name":  # true and false are ints here
+        if not isinstance(parsed, int | float) or key == "name":  # true and false count as ints
             raise InvalidInput(
                 f"`--with` takes NAME=VALUE with a number, true or false, as in --with correlation=0.5; got {given!r}"
             )

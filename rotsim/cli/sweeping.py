@@ -11,8 +11,8 @@ from rotsim.cli.specs import GRADIENT_NAMES, HELP_SETTINGS, HYPERPARAMETER_HELP,
 from rotsim.cli.values import WHOLE, Named
 from rotsim.errors import InvalidInput
 
-MOST_POINTS = 100_000  # of one range
-MAP_POINTS = 41  # of a range that does not say how many
+MOST_POINTS = 100_000  # values of one range
+MAP_POINTS = 41  # values of a range that does not say how many
 RANGE_HELP = "one value, a list 0.1,0.3, a range 1e-4:1e-2:25 of 25 values at equal ratios, or lin:0:1:11"
 _SETTINGS: dict[str, tuple[type, str]] = {
     "dim": (int, "Fan-in C."),

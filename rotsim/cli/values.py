@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-MOST_EXACT = 1 << 53  # from here on floats skip whole numbers
+MOST_EXACT = 1 << 53  # above it floats skip whole numbers
 
 
 class Whole(click.ParamType):
@@ -19,12 +19,12 @@ class Whole(click.ParamType):
         """The number, or click's error."""
         try:
             return int(value)
-        except ValueError:  # no digits alone, or too many
+        except ValueError:  # it is not made of digits, or has too many
             pass
         try:
             number = float(value)
         except ValueError:
-            number = 0.5  # refused below
+            number = 0.5  # no whole number, which is refused below
         if not number.is_integer() or abs(number) > MOST_EXACT:
             self.fail(f"{value!r} is not a whole number", param, ctx)
         return int(number)

@@ -253,7 +253,7 @@ def shaped(z, neuron):  # type: ignore[no-untyped-def]
 def across(overlap, dim, norm_squared, scale):  # type: ignore[no-untyped-def]
     """(a, b) of the part of z across w over ‖w‖, with scale/√dim; ``overlap`` is ⟨z, w⟩."""
     a = scale / np.sqrt(dim * norm_squared)
-    return a, -a / norm_squared * overlap  # in this order only the product has to wait for the overlap
+    return a, -a / norm_squared * overlap  # in this order the product alone has to wait for the overlap
 
 
 def shape_noise(z: np.ndarray, w: np.ndarray, scale: np.ndarray, scale_invariant: bool) -> np.ndarray:

@@ -16,7 +16,7 @@ from rotsim.noise import draw_normals, normals, places
 def _sample(z, draws, neuron):  # type: ignore[no-untyped-def]
     w, dim, parameters = neuron.w, neuron.dim, neuron.parameters
     batch, gain_out, gain_in = int(parameters[0]), parameters[1], parameters[2:]
-    start = places(dim)  # after the gradient: the batch, the weights of the loss, the outputs
+    start = places(dim)  # behind the gradient's numbers stand the batch, the weights of the loss and the outputs
     inputs, loss = z[start : start + batch * dim], z[start + batch * dim : start + batch * dim + batch]
     output = z[z.size - batch :]
     draw_normals(z[start : z.size - batch], neuron.key0, neuron.key1, neuron.step)
@@ -40,7 +40,7 @@ def _sample(z, draws, neuron):  # type: ignore[no-untyped-def]
         z[j] = 0.0
     for b in range(batch):
         output[b] = factor * (loss[b] - loss_mean - loss_slope / variance * output[b])
-        back = output[b]  # in the weights' own precision
+        back = output[b]  # `back` has the precision of the weights
         for j in range(dim):
             z[j] += back * inputs[b * dim + j]
     for j in range(dim):

@@ -14,8 +14,8 @@ from rotsim.errors import InvalidInput, nonnegative, positive, require, sequence
 
 N_COEFFICIENTS = 6
 DECOUPLED_RULE = "be < 1 (each step multiplies the weights by 1 - lr * weight_decay)"
-TINY = float(np.finfo(np.float32).tiny)  # added to √v where ε is 0: a gradient of exactly 0 is no step, not 0/0
-LEAST_LR = 1e-30  # in place of a smaller one, 0 in a schedule: nothing moves by it, and Adam can divide by it
+TINY = float(np.finfo(np.float32).tiny)  # added to √v where ε is 0: a gradient of 0 then makes no step, not 0/0
+LEAST_LR = 1e-30  # stands for a smaller rate, such as 0: it moves nothing, and Adam can divide by it
 
 ActsOn = Literal["coordinate", "neuron", "matrix"]
 

@@ -48,7 +48,7 @@ class Rotational(Optimizer):
     name = "rotational"
     label = "Rotational"
     acts_on, decay = "neuron", "none"
-    memory_slots: ClassVar[int] = 1  # s and ‖w_0‖
+    memory_slots: ClassVar[int] = 1  # a row for s and ‖w_0‖
 
     lr: float = field(init=False, repr=False)
     weight_decay: float = field(init=False, repr=False)
@@ -79,7 +79,7 @@ class Rotational(Optimizer):
 
     @property
     def min_dim(self) -> int:
-        return 3 if self.zero_mean else 2  # a direction is left across the weights and the vector of ones
+        return 3 if self.zero_mean else 2  # one direction must be left across the weights and the vector of ones
 
     def with_rates(self, lr: float, weight_decay: float) -> Rotational:
         return replace(self, inner=self.inner.with_rates(lr, weight_decay))

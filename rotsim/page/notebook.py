@@ -8,7 +8,7 @@ from rotsim.errors import InvalidInput, integer, text
 from rotsim.page.assemble import page
 from rotsim.page.numerics import text as part
 
-SMALLEST, LARGEST = 300, 4000  # pixels
+SMALLEST, LARGEST = 300, 4000  # height of the widget, pixels
 
 
 def widget(view: str = "", height: int = 740) -> Any:

@@ -32,7 +32,7 @@ RUNTIME = ("$square", "$zeros", "$ones", "$full", "$zerosLike", "$named", "$shap
 _OPERATORS = {ast.Add: ("+", 11), ast.Sub: ("-", 11), ast.Mult: ("*", 12), ast.Div: ("/", 12), ast.Mod: ("%", 12)}
 _COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "===", ast.NotEq: "!=="}
 _RESERVED = {"new", "in", "of", "with", "var", "let", "default", "delete", "function", "const", "this", "void", "enum"}
-_ATOM = 20  # binds more tightly than any operator
+_ATOM = 20  # how tightly a name or number binds: more than any operator
 
 
 class Untranslatable(Exception):
@@ -58,7 +58,7 @@ class Program:
         if key not in self._names:
             stem = recipe.name if recipe else f"{owner.__name__}_{plain.__name__}" if owner else plain.__name__
             self._names[key] = name = self._fresh(stem.lstrip("_"))
-            self._definitions[name] = ""  # taken, should it call itself
+            self._definitions[name] = ""  # the name is taken, should the function call itself
             reader = _Reader(self, plain, {} if recipe is None else recipe.bound, owner)
             self._definitions[name] = reader.definition(name)
         return self._names[key]
@@ -178,7 +178,7 @@ class _Reader:
             held = ", ".join(f"part_{place} = {one}" for place, one in enumerate(values))
             return [f"{{ const {held};", *(f"  {self._set(one, f'part_{i}')}" for i, one in enumerate(targets)), "}"]
         if isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Slice) and value.slice.lower is None:
-            value = value.value  # the first of them
+            value = value.value  # the targets take the first items
         if isinstance(value, ast.Name):
             return [self._set(one, f"{self.expression(value)}[{place}]") for place, one in enumerate(targets)]
         return [f"[{', '.join(map(self.expression, targets))}] = {self.expression(value)};"]

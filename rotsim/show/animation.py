@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-MOST_OPTIMIZERS = 4  # side by side
-POINTS_PER_FRAME = 8  # of a path, at most
+MOST_OPTIMIZERS = 4  # that fit side by side
+POINTS_PER_FRAME = 8  # points that a picture adds to a path, at most
 WIDTH_INCHES, HEIGHT_INCHES = 12.8, 7.2
 DOTS_PER_INCH = {".gif": 75, ".mp4": 100}
 _CURVES = {"norm": "norm ‖w‖", "rotation": "angle of a step, rad"}
@@ -184,7 +184,7 @@ def _walked(optimizer: Optimizer, run: dict[str, Any], neurons: int, seed: int, 
         predicted = predict(optimizer, **run)
     with suppress(InvalidInput, NoEquilibrium):
         settled = equilibrium(optimizer, run["dim"], run["gradient"]).norm
-        if not np.isfinite(settled):  # of a rotational variant any norm is one of equilibrium
+        if not np.isfinite(settled):  # a rotational variant keeps the norm that it starts with
             settled = run["initial_norm"]
     return _Walk(optimizer, measured, predicted, settled, np.array(paths), np.array(norms))
 
@@ -280,7 +280,7 @@ class _Sphere:
         self.before = lines(color=color, linewidth=1.8, alpha=0.6)
         self.latest = lines(color=color, linewidth=4)
         self.arrows = lines(color="0.15", linewidth=2.5, marker="o", markevery=[1], markersize=8)
-        # text that stands for what will be there, so that the layout leaves room
+        # These words stand for the numbers to come, so that the layout leaves room.
         below: dict[str, Any] = {
             "xycoords": "axes fraction",
             "textcoords": "offset points",

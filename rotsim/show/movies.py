@@ -16,7 +16,7 @@ from rotsim import files
 from rotsim.errors import InvalidInput
 
 FORMATS = (".gif", ".mp4")
-_COLOURS = 128  # of a GIF: one palette for all pictures, so that only what moves is stored
+_COLOURS = 128  # one palette for all pictures of a GIF, so that it stores only what moves
 
 Draw = Callable[[int], np.ndarray]
 
@@ -81,7 +81,7 @@ def _mp4(draw: Draw, count: int, fps: int) -> bytes:
         reads = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
         writes = ["-an", "-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
         command = [_ffmpeg(), "-y", "-loglevel", "error", *reads, *writes, str(target)]
-        # a session of its own: Ctrl-C is answered here, and ends it
+        # ffmpeg has a session of its own: Ctrl-C comes here alone, and this ends ffmpeg
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=said, stderr=said, start_new_session=True
         ) as process:
@@ -90,7 +90,7 @@ def _mp4(draw: Draw, count: int, fps: int) -> bytes:
                 for number in [*range(count), *[count - 1] * fps]:
                     process.stdin.write(draw(number).tobytes())
                 process.stdin.close()
-            except BrokenPipeError:  # it ended before, and says why
+            except BrokenPipeError:  # ffmpeg ended early, and has said why
                 pass
             except BaseException:
                 process.kill()

@@ -27,7 +27,7 @@ from rotsim.errors import DatasetError, InvalidInput, choice, instance, names, p
 from rotsim.optimizers import Optimizer
 from rotsim.theory.equilibrium import Equilibrium
 
-_MOST_NAMES = 10  # of layers beside their lines
+_MOST_NAMES = 10  # layers whose names stand beside their lines
 FORMATS = ("png", "pdf", "svg")
 _STYLE = Path(__file__).with_name("rotsim.mplstyle")
 _COLORS = {"norm": "C0", "rotation": "C1", "update_rms": "C2"}
@@ -220,7 +220,7 @@ _VERDICT_COLORS = {
     "signal": "C5",
     "tilted": "#8b5a2b",
     "drifting": "0.3",
-}  # a layer nothing can be said of stays grey
+}  # a layer of which nothing can be said stays grey
 
 
 _RATIO_TICKS = (
@@ -309,7 +309,7 @@ def _over_time(panel: Axes, layers: Sequence[LayerDiagnosis], name: str, anywher
     chosen = sorted(ends[:_MOST_NAMES])
     low, high = np.log(panel.get_ylim())
     gap, place = (high - low) / 14, -np.inf
-    for value, step, label, color in chosen:  # from below, each above the one before
+    for value, step, label, color in chosen:  # names are placed from below, each above the one before
         place = max(place + gap, float(np.log(value)) if value > 0 else low)
         panel.annotate(
             label, (step, value), xytext=(1.01, (place - low) / (high - low)), textcoords="axes fraction",

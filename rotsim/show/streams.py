@@ -17,9 +17,9 @@ _SPELLING = {
     "“": '"', "”": '"', "°": " deg", "′": "'", "⊥": "_|_", "⟂": "_|_", "∫": "integral ", "∂": "d", "⊙": "*", "⌈": "[",
     "⌉": "]", "λ": "lambda", "Λ": "Lambda",
 }  # fmt: skip
-# what moves a terminal's cursor or turns its text around: names in a file are not to command it
+# These characters move a terminal's cursor or turn its text around. Names in a file must not command it.
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-# the handlers that Python sets by itself; any other was asked for in PYTHONIOENCODING
+# Python sets these handlers by itself. Any other was asked for in PYTHONIOENCODING.
 _DEFAULTS = {"strict", "surrogateescape", "backslashreplace"}
 
 
@@ -65,7 +65,7 @@ def _spelled(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     spelled = "".join(map(_spelling, error.object[error.start : error.end]))
-    return re.sub(r"(?<=([\^_])[\w+-])\1", "", spelled), error.end  # one mark for a raised or lowered group
+    return re.sub(r"(?<=([\^_])[\w+-])\1", "", spelled), error.end  # a raised or lowered group has one mark
 
 
 def _spelling(character: str) -> str:

@@ -52,8 +52,8 @@ _PACE = {
     "relative_lr": "hyperball lr",
 }
 
-MIN_WIDTH = 20  # columns of the narrowest terminal
-_NAME_WIDTH = 12  # columns that a name is folded to before a table gives up its form
+MIN_WIDTH = 20  # columns; a terminal that says it is narrower is taken for this
+_NAME_WIDTH = 12  # columns; names are folded to them before a table gives up its form
 _WIDEST_COLUMNS = 10_000  # columns: more than any table takes
 
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -72,7 +72,7 @@ def plus_minus(value: float, error: float) -> str:
     return f"{value:.{digits}g} ±{error:.0e}" if error < 1e-3 else f"{value:.{digits}g} ±{error:.1g}"
 
 
-MOST_ROWS = 24  # of the table of a sweep: more do not fit a screen
+MOST_ROWS = 24  # rows of the table of a sweep, so that it fits a screen
 
 
 class _Readable(Console):
@@ -82,7 +82,7 @@ class _Readable(Console):
         return super().render_str(readable(text, self.encoding), **options)
 
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # for the command's entry point: rich would exit with the code of a disagreement
+        raise BrokenPipeError  # the command's entry point answers it; rich would exit with the code of a disagreement
 
 
 def console(stderr: bool = False, **options: Any) -> Console:
@@ -110,7 +110,7 @@ class _Table(Table):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for column in self.columns:
-            if column.header == "verdict" and column.min_width is None:  # wraps between its words only
+            if column.header == "verdict" and column.min_width is None:  # a verdict wraps between its words only
                 words = " ".join(console.render_str(str(cell)).plain for cell in (column.header, *column.cells)).split()
                 column.min_width = max(map(len, words))
         if self._needed(console, options) <= options.max_width:
@@ -145,7 +145,7 @@ def plain_table(title: str, *columns: str, numbers: tuple[str, ...] = (), captio
     )  # fmt: skip
     for column in columns:
         right = column in numbers
-        wrap = column == "verdict"  # between its words only
+        wrap = column == "verdict"  # a verdict wraps between its words only
         table.add_column(
             column, justify="right" if right else "left", no_wrap=not wrap, overflow="fold",
         )  # fmt: skip

@@ -47,13 +47,13 @@ def advance(run: Run, state: State, records: Records, most_steps: int = MAX_CHUN
     keys = neuron_keys(problem.seed, count, GRADIENT_STREAM)
     neurons = Neurons(state.slots, state.norm_squared, keys, parameters)
     windows = Windows(records.sums, run.window, records.first_window)
-    rooms = [engine.workspace(problem) for _ in range(min(run.workers, blocks))]  # once, not in every chunk
+    rooms = [engine.workspace(problem) for _ in range(min(run.workers, blocks))]  # made once, and used in every chunk
 
     def work(room: Workspace | None, waiting: deque[tuple[int, int]], steps: Steps) -> None:
         while waiting:
             try:
                 block = waiting.popleft()
-            except IndexError:  # another worker took the last
+            except IndexError:  # another worker has taken the last block
                 return
             kernel(block, neurons, steps, room, windows)
 

@@ -10,8 +10,8 @@ from rotsim.errors import InvalidInput
 from rotsim.gradients import Gradient
 from rotsim.optimizers import Optimizer
 
-LEAST_ROTATION = 1e-7  # the change of a coordinate over its size whose square is still to be a normal number
-KNOWN_SHARE = 0.01  # 1 - β is to be known so well, relatively, when β is rounded
+LEAST_ROTATION = 1e-7  # change of a coordinate over its size; its square must still be a normal number
+KNOWN_SHARE = 0.01  # relative error of 1 - β that rounding β may make
 _DECAYS = ("betas", "momentum", "update_norm_decay")
 
 

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _DEFAULT_DIM, _DEFAULT_NEURONS = 1024, 64
-_MAX_NEURONS = 1 << 32  # which the random numbers of a neuron count
-_MAX_STEPS = 1 << 32  # likewise
+_MAX_NEURONS = 1 << 32  # the random numbers count so many neurons
+_MAX_STEPS = 1 << 32  # and so many steps
 _MAX_THREADS_PER_CORE = 4
-_BYTES_OF_A_NEURON = 64  # keys, norms and what their check takes
+_BYTES_OF_A_NEURON = 64  # keys, norms, and what checking them takes
 
 
 @dataclass(frozen=True, eq=False)

@@ -172,7 +172,7 @@ def watched(watch: Callable[[int, np.ndarray], object], optimizer: Optimizer, **
         for name, parameter in signature(simulate).parameters.items()
         if name in signature(checked_run).parameters
     }
-    settled = checked_run(**{**plain, **run, "optimizer": optimizer, "keep_state": True})  # an engine that has weights
+    settled = checked_run(**{**plain, **run, "optimizer": optimizer, "keep_state": True})  # chooses one with weights
     state = settled.start()
     records = Records(settled, state)
     watch(0, state.slots[:, 0])

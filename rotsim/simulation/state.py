@@ -56,7 +56,7 @@ def fresh(
     neurons, _, dim = shape
     keys = neuron_keys(seed, neurons, INITIAL_WEIGHTS_STREAM)
     slots, norm_squared = np.zeros(shape, dtype), np.zeros(neurons)
-    rows = max(1, DRAWN_AT_ONCE // places(dim))  # a few at a time: the temporaries of a draw are larger than its result
+    rows = max(1, DRAWN_AT_ONCE // places(dim))  # few: the temporaries of a draw are larger than its result
     for block in (slice(first, first + rows) for first in range(0, neurons, rows)):
         if initial_weights is None:
             direction = normals(keys[block], 0, dim).astype(np.float64)

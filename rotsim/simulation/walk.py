@@ -43,7 +43,7 @@ class Parts(NamedTuple):
     words: tuple[np.ndarray, ...]
 
 
-_update = _sample = _coordinate = _step = None  # what `kernel` binds: see there
+_update = _sample = _coordinate = _step = None  # `kernel` binds these: see there
 
 
 @kernel_part(fastmath=False)
@@ -58,7 +58,7 @@ def _record(records, i, sums, count, first_step):  # type: ignore[no-untyped-def
     window = records.length
     row, room = (first_step - 1) // window - records.first, window - (first_step - 1) % window
     start = 0
-    while start < count:  # the steps that fall into one record window
+    while start < count:  # each turn takes the steps of one record window
         record, stop = records.sums[i, :, row], min(count, start + room)
         sum_norm, sum_angle, sum_moved = record[0], record[1], record[2]
         for t in range(start, stop):

@@ -10,7 +10,7 @@ from rotsim.gradients import Gradient
 from rotsim.noise import CONSTANTS, places
 from rotsim.simulation.state import SLOTS
 
-BLOCK = 64  # steps whose norms and angles are computed together, which the processor does several at a time
+BLOCK = 64  # steps whose norms and angles are computed together, several at a time
 
 _WAY_BYTES = (
     4096  # addresses that so many bytes divide share a set of the first cache, which holds eight or twelve lines

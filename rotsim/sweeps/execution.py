@@ -19,10 +19,10 @@ from rotsim.sweeps.grid import Recipe
 from rotsim.sweeps.measures import Measure, described, settings_of
 from rotsim.tasks import cores
 
-LEAD_SECONDS = 0.5  # of cells that are computed here before any other process starts
-BATCH_SECONDS = 0.5  # of cells that go to a process together
-WORTH_PROCESSES_SECONDS = 2.0  # of work left; their start takes about as long
-MOST_ATTEMPTS = 4  # at a batch whose worker was lost
+LEAD_SECONDS = 0.5  # so long this process computes cells, before it starts others
+BATCH_SECONDS = 0.5  # work of the cells that go to a process together
+WORTH_PROCESSES_SECONDS = 2.0  # work that must be left to start processes, which takes about as long
+MOST_ATTEMPTS = 4  # how often a batch is given out whose worker was lost
 
 Answer = dict[str, Any]
 Numbered = tuple[int, Recipe]
@@ -57,7 +57,7 @@ def evaluate(measure: Measure, recipes: Sequence[Recipe], attempt: int = 0) -> l
         try:
             values = described(found.get(number) or measure(optimizer, **settings))
             answers[number] = {"values": values, "reason": ""}
-        except Exception as error:  # also what a measure of the caller raises: a sweep ends for no cell
+        except Exception as error:  # the caller's own measure may raise anything, and no cell ends a sweep
             name = "" if isinstance(error, ValueError) and type(error).__module__ == "rotsim.errors" else (
                 f"{type(error).__name__}: "
             )  # fmt: skip
@@ -86,7 +86,7 @@ def run(
     done, seconds = 0, 0.0
     if executor is None:
         for here in _lead(measure, cells, alone=processes == 1):
-            done, seconds = done + len(here), here[-1][2]  # of the latest: the first of all compiles
+            done, seconds = done + len(here), here[-1][2]  # the time of the latest cell: the first compiles
             yield [(number, answer) for number, answer, _ in here]
         if done == len(cells):
             return
@@ -165,7 +165,7 @@ def _submitted(
             future, batch, attempt = running.pop(finished.get())
             try:
                 answers = future.result()
-            except Exception as lost:  # of the worker or of what connects to it: a cell's own errors are answers
+            except Exception as lost:  # the worker was lost, or its connection: what a cell raises is an answer
                 if attempt == MOST_ATTEMPTS:
                     raise InvalidInput(
                         f"`executor` lost a cell {MOST_ATTEMPTS} times ({type(lost).__name__}: {shown(str(lost))}); "

@@ -13,7 +13,7 @@ from rotsim.errors import InvalidInput, constructed, instance, is_a, mapping, se
 from rotsim.gradients import Gradient, checked_gradient
 from rotsim.optimizers import Optimizer
 
-MOST_CELLS = 10_000_000  # of one sweep: their results are held in memory
+MOST_CELLS = 10_000_000  # a sweep has no more, since their results are held in memory
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CONTOURED = {"rotation": "rotation, rad per step", "norm": "norm ‖w‖", "relaxation_steps": "relaxation, steps"}
 ALL = "all"
-MOST_CONTOURS = {1: 9, 3: 4}  # of each quantity, by how many are drawn
+MOST_CONTOURS = {1: 9, 3: 4}  # contours of a quantity, by how many quantities a map shows
 #: Of each quantity: colour, dashes, and where along a contour its number stands, so that parallel ones stay apart.
 _LOOKS = {
     "rotation": ("0.1", "solid", 0.5),
@@ -26,7 +26,7 @@ _LOOKS = {
     "relaxation_steps": ("#8B5A2B", "dotted", 0.8),
 }
 _PLAIN_LOOK = ("0.1", "solid", 0.5)
-# text, excess that is > 0 inside, colour, and hatch of an area or None for its border alone
+# Of each region: text, a number that is > 0 inside, colour, hatch. Without a hatch its border alone is drawn.
 _REGIONS: tuple[tuple[str, Any, str, str | None], ...] = (
     ("run too short: more than {:.0%} of the start is left", lambda d: d["transient"] - NOTABLE, "#0072B2", "/"),
     ("paper's formula more than {:.0%} off", lambda d: d["leading_error"] - NOTABLE, "#D55E00", "\\"),
@@ -200,7 +200,7 @@ def _regions(ax: Axes, data: xr.Dataset, axes: list[str]) -> dict[str, Any]:
     for text, excess, color, hatch in _REGIONS:
         try:
             values = excess(data).transpose(*reversed(axes)).values
-        except KeyError:  # not asked for
+        except KeyError:  # this map was not asked for it
             continue
         if np.nanmax(values, initial=-1) <= 0:
             continue
@@ -228,9 +228,14 @@ def _contours(
     longest = [max(parts, key=len) for parts in lines.allsegs if parts]
     places = [part[int(share * (len(part) - 1))] for part in longest if len(part)]
     kept = [(px, py) for px, py in places if x[0] < px < x[-1] and y[0] < py < y[-1]]
-    labels = ax.clabel(lines, fmt=lambda value: f"{value:.3g}", fontsize="medium", inline=False, manual=kept)
+    labels = ax.clabel(lines, fmt=_short, fontsize="medium", inline=False, manual=kept)
     for label in labels or ():
         label.set(rotation=0, color=color, bbox={"facecolor": "white", "alpha": 0.85, "pad": 1.5, "edgecolor": "none"})
+
+
+def _short(number: float) -> str:
+    """Three digits, and a power of ten without its sign: 0.01, 1e5."""
+    return f"{number:.3g}".replace("e+0", "e")
 
 
 def _levels(values: np.ndarray, most: int) -> np.ndarray:

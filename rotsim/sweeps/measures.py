@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Measure = Callable[..., Any]
 
-DIM = 1024  # unless it is said
+DIM = 1024  # weights of a neuron, where nothing else is said
 
 UNITS = {
     "norm": "1",
@@ -33,7 +33,7 @@ UNITS = {
     "update_rms": "1",
     "relaxation_steps": "steps",
     "model_error": "1",
-}  # of a name and of what begins with it
+}  # units of a quantity, and of every name that begins with it
 QUANTITIES = tuple(UNITS)
 
 
@@ -140,7 +140,7 @@ def _together(method: Any, cells: Sequence[tuple[Optimizer, dict[str, Any]]]) ->
     groups: dict[Any, list[int]] = {}
     for number, (_, settings) in enumerate(cells):
         if isinstance(settings.get("dim", DIM), int | np.integer) and settings.get("dim", DIM) >= 2:
-            with suppress(TypeError):  # a gradient made of arrays
+            with suppress(TypeError):  # a gradient that is made of arrays has no text
                 groups.setdefault(settings["gradient"], []).append(number)
     for gradient, numbers in groups.items():
         dims = np.array([cells[number][1].get("dim", DIM) for number in numbers])

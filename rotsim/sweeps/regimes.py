@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: A decay lr·weight_decay below it changes no weight of the format: 1 minus it rounds to 1.
 LOST_DECAY = {"float32": 2.0**-25, "bfloat16": 2.0**-9}
-NOTABLE = 0.05  # relative size of what is worth marking: a rest of the transient, an error of a formula
+NOTABLE = 0.05  # a map marks a rest of the transient or an error of a formula that is relatively larger
 
 
 def regimes(

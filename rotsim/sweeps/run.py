@@ -24,8 +24,8 @@ from rotsim.tasks import cores, digest
 if TYPE_CHECKING:
     import xarray as xr
 
-TIMED_CELLS = 5  # of an estimate, beside one that may have to compile
-TIMED_TOGETHER = 200  # cells, where a measure answers for many at once
+TIMED_CELLS = 5  # an estimate times so many, beside one that may have to compile
+TIMED_TOGETHER = 200  # cells that are timed at once, where a measure answers for many
 NOT_COMPUTED = "not computed: the sweep was interrupted"
 
 

@@ -64,7 +64,7 @@ class Store:
                 )
         elif self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             raise DatasetError(f"{files.quoted(self.path)} is not empty and holds no sweep; name a new folder")
-        if not mark.is_file():  # before anything else is there, so that no other process takes the folder for foreign
+        if not mark.is_file():  # the mark comes first, so that no other process takes the folder for foreign
             self.path.mkdir(parents=True, exist_ok=True)
             files.write_atomically(mark, json.dumps(wanted, indent=2) + "\n")
         (self.path / _CELLS).mkdir(exist_ok=True)
@@ -88,7 +88,7 @@ class Store:
         import warnings
 
         with files.alone(self.path / _MARK), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # strings of variable length have no entry in zarr's specification yet
+            warnings.simplefilter("ignore")  # zarr's specification has no strings of variable length yet
             for entry in self.path.iterdir():
                 if entry.name not in (_MARK, _CELLS):
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

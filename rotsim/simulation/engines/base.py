@@ -15,10 +15,10 @@ from rotsim.simulation.arguments import Kernel
 from rotsim.simulation.state import DRAWN_AT_ONCE, SLOTS, State, fresh
 from rotsim.simulation.workspace import Workspace, workspace, workspace_bytes
 
-_BLOCKS_PER_WORKER = 8  # of neurons, which workers take from one queue
-_COORDINATE_STEPS_PER_CHUNK = 3e8  # a few tenths of a second per core between two looks at progress and Ctrl-C
-_MAX_DIM = (1 << 32) - 1  # coordinates that the random numbers of a neuron count
-_BYTES_OF_A_DRAW = 64  # of the temporaries of one coordinate in NumPy: words, normals, and what is made of them
+_BLOCKS_PER_WORKER = 8  # blocks of neurons per worker, which workers take from one queue
+_COORDINATE_STEPS_PER_CHUNK = 3e8  # tenths of a second of a core, between looks at progress and Ctrl-C
+_MAX_DIM = (1 << 32) - 1  # the random numbers of a neuron count so many coordinates
+_BYTES_OF_A_DRAW = 64  # NumPy's temporaries for one coordinate: words, normals, and what is made of them
 
 
 @dataclass(frozen=True, eq=False)

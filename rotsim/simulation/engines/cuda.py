@@ -26,9 +26,9 @@ from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.arguments import Kernel, Neurons, Steps, Windows
 from rotsim.simulation.engines.base import Problem, WeightEngine, drawn_bytes
 
-_COORDINATE_STEPS_PER_CHUNK = 3e10  # some tenths of a second of a large GPU
+_COORDINATE_STEPS_PER_CHUNK = 3e10  # a large GPU takes some tenths of a second for them
 
-# what `_kernel` binds
+# `_kernel` binds these
 _cuda = _real = _threads = _groups = _update = _words = _normals = _angle = _chord = _block_sums = None
 
 
@@ -114,7 +114,7 @@ def _walk(  # type: ignore[no-untyped-def]
                     along += old * change
                     moved += change * change
             after, along, moved = _block_sums(sums, partial, me, after, along, moved)
-            if me == 0:  # one thread in double precision, which most GPUs are slow at
+            if me == 0:  # one thread counts in double precision, at which most GPUs are slow
                 exact = np.float64(before), np.float64(after), np.float64(along), np.float64(moved)
                 sum_norm += exact[1]
                 sum_angle += _angle(_chord(exact[0], exact[1], exact[2], exact[3]))
@@ -205,7 +205,7 @@ class Cuda(WeightEngine):
             back = [cuda.to_device(array) for array in (neurons.state, neurons.norm_squared, touched)]
             there = [cuda.to_device(array) for array in (neurons.keys, steps.coefficients, neurons.parameters)]
             z = cuda.device_array((count, noise.places(dim)), neurons.state.dtype)
-            with warnings.catch_warnings():  # few neurons fill no GPU: nothing to be done about it
+            with warnings.catch_warnings():  # numba warns if few neurons leave a GPU idle
                 warnings.filterwarnings("ignore", message="Grid size")
                 launch = compiled[count, threads]
             launch(

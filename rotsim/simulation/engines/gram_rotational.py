@@ -46,7 +46,7 @@ from rotsim.simulation.engines.gram import Chain
 from rotsim.simulation.state import State
 
 _TINY = np.finfo(np.float64).tiny
-_EQUAL = 1e-12  # a q below this is rounding of the mean
+_EQUAL = 1e-12  # a smaller q is but rounding of the mean
 
 
 @kernel_part()

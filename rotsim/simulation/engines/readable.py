@@ -95,7 +95,7 @@ class ReadableNeuronwise(Readable):
             u = u - (u * centred).sum(axis=1, keepdims=True) / (centred**2).sum(axis=1, keepdims=True) * centred
             size = np.linalg.norm(u, axis=1)
             kept[:, 0] = decay * kept[:, 0] + (1 - decay) * size**2
-            tiny = np.finfo(w.dtype).tiny  # of a neuron whose signs are all alike no update is left, and it stays
+            tiny = np.finfo(w.dtype).tiny  # if all signs are alike no update is left, and the neuron stays
             turn = (theta * size / np.sqrt(np.maximum(kept[:, 0] / age, tiny)))[:, None]
             norm = np.linalg.norm(w, axis=1, keepdims=True)
             new = kept[:, 1, None] * (np.cos(turn) * w / norm + np.sin(turn) * u / np.maximum(size, tiny)[:, None])
