@@ -130,7 +130,8 @@ function drawCourse(pen, width, height, lab, runs, look, name) {
 function drawBalance(pen, width, height, lab, run, look) {
   const measured = lab.balance(run, run.measured);
   const predicted = lab.balance(run, run.predicted);
-  const range = rangeOf([measured.decay, predicted.growth, predicted.decay]);
+  const surest = measured.decay.some((lost) => lost > 0) ? measured.decay : measured.growth; // growth scatters
+  const range = rangeOf([surest, predicted.growth, predicted.decay]);
   if (!range) return;
   range.low = Math.max(range.low, range.high / 1e5);
   const places = axes(pen, width, height, look, {
@@ -227,7 +228,9 @@ function drawGains(pen, right, bottom, { growth, decay }, look) {
   square(right - side - gap - largest, largest, look.growth);
   pen.text(right - side - gap - largest / 2, bottom, "growth", { fill: look.growth, align: "center", size: 11 });
   if (decay > 0) square(right - side, side, look.decay);
-  pen.text(right - side / 2, bottom, decay > 0 ? "decay" : "no decay", { fill: look.decay, align: "center", size: 11 });
+  const words = { fill: look.decay, size: 11 };
+  if (decay > 0) pen.text(right - side / 2, bottom, "decay", { ...words, align: "center" });
+  else pen.text(right, bottom, "no decay", { ...words, align: "right" });
   const ratio = decay > 0 ? `of ‖w‖²: ${(growth / decay).toFixed(2)}` : "of ‖w‖²";
   pen.text(right, bottom - 18 - Math.max(largest, side), ratio, { fill: look.ink, align: "right", size: 11 });
 }
