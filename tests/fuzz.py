@@ -334,6 +334,20 @@ def _map(m: Maker) -> str:
     return f"rotsim.plot_map({_joined(specs, _over_names(m), m.options({}, optional))})"
 
 
+def _animate(m: Maker) -> str:
+    specs = m.one("rotsim.SGDM(0.1, 0.1)", ("[]", "5 * [rotsim.SGDM(0.1, 0.1)]", "rotsim.SGDM", "3"))
+    required = {  # pictures take long
+        "dim": lambda: m.whole(3, 8), "steps": lambda: m.one("3", NO_STEPS), "frames": lambda: m.one("1", NO_STEPS),
+    }  # fmt: skip
+    optional = {
+        "neurons": lambda: m.whole(3, 4), "initial_norm": lambda: m.number(1e-2, 1e2), "lr_schedule": m.schedule,
+        "seed": lambda: m.whole(0, 1, 2**63), "fps": lambda: m.whole(1, 50),
+        "progress": lambda: m.one("print_nothing", ("3", "'a'")),
+    }  # fmt: skip
+    output = m.one("'walk.gif'", ("'walk.avi'", "'no/walk.gif'", "3", "''"))
+    return f"rotsim.animate({_joined(specs, output, m.options(required, optional))})"
+
+
 def _simulate(m: Maker) -> str:
     required = {  # as many steps as are asked for are walked, which may take days
         "dim": lambda: m.whole(2, 3, 8, 8), "neurons": lambda: m.whole(1, 2, 2, 3),
@@ -520,6 +534,7 @@ CALLS: dict[Callable[[Maker], str], tuple[int, str]] = {
     _transfer: (5, "transfer"),
     _sweep: (4, "sweep"),
     _map: (2, "plot_map"),
+    _animate: (1, "animate"),
     _simulate: (14, "simulate"),
     _compare: (8, "compare Report"),
     _files: (4, "save load"),
