@@ -69,21 +69,38 @@ def fed_back(kept: Any, momentum: Any, second: float | None) -> Any:
 
     Notes
     -----
-    The stationary covariance of `derivations.damped.neurons_differ`.
+    The stationary variance of `derivations.damped.neurons_differ`: the sum of the squares of an impulse's answer, a
+    rational function of z. Newton, Gould and Kaiser, "Analytical design of linear feedback controls" (1957), appendix E,
+    have the integral of its square along the imaginary axis.
     """
-    kept, momentum = np.broadcast_arrays(np.asarray(kept, dtype=float), momentum)
-    new, q_m, q_v = 1 - kept**2, momentum**2, 1.0 if second is None else second
-    matrix = np.zeros((*kept.shape, 3, 3))
-    matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 0, 2] = kept**2 + new * (q_m - q_v), new * q_m, -new * q_v
-    matrix[..., 1, 0], matrix[..., 1, 1] = q_m - 1, q_m  # E‖g‖² goes as 1/‖w‖²
-    matrix[..., 2, 0], matrix[..., 2, 2] = q_v - 1, q_v if second is not None else 0.0
-    settles = np.abs(np.linalg.eigvals(matrix)).max(axis=-1) < 1 - 1 / MOST_WAVERING * new
-    matrix = np.where(settles[..., None, None], matrix, 0.0)
-    twice = np.einsum("...ij,...kl->...ikjl", matrix, matrix).reshape(*kept.shape, 9, 9)
-    drive = np.zeros((*kept.shape, 9, 1))
-    drive[..., 0, 0] = 1 - kept**4
-    found = np.linalg.solve(np.eye(9) - twice, drive)[..., 0, 0]
+    new, q_m, q_v = 1 - kept**2, momentum**2, 0.0 if second is None else second
+    m, v = 1 - q_m, 1 - q_v
+    # The unit circle becomes the imaginary axis by z = (1 + s)/(1 - s); polynomials in s, constant first.
+    slow, fast, back = (m, 1 + q_m), (v, 1 + q_v), _product((1.0, -1.0), (1.0, -1.0))
+    fallen = new * (m + q_v) if second is not None else new * (2 - q_m)  # of ‖w‖² itself by the next step
+    whole = _product((fallen, 2 - fallen), slow, fast)
+    by_m = [new * q_m * m * part for part in _product(back, fast)]
+    by_v = [new * q_v * v * part for part in _product(back, slow)]
+    _, d_1, d_2, d_3 = (one + two - three for one, two, three in zip(whole, by_m, by_v, strict=True))
+    d_0 = new * m * v * (1 if second is not None else 2)  # rounded, the sum would be nothing but what cancels
+    c_0, c_1, c_2 = _product(slow, fast)
+    settled = d_1 * d_2 - d_0 * d_3
+    settles = np.minimum(np.minimum(d_1, d_2), np.minimum(d_3, settled)) > 0
+    power = c_2**2 * d_0 * d_1 + (c_1**2 - 2 * c_0 * c_2) * d_0 * d_3 + c_0**2 * d_2 * d_3
+    found = (1 - kept**4) * power / np.where(settles, d_0 * d_3 * settled, 1.0)
     return np.where(settles, np.minimum(found, MOST_WAVERING), MOST_WAVERING)[()]
+
+
+def _product(*factors: Any) -> list[Any]:
+    """Coefficients of a product of polynomials, constant first; elementwise."""
+    found = [1.0]
+    for factor in factors:
+        longer: list[Any] = [0.0] * (len(found) + len(factor) - 1)
+        for i, one in enumerate(found):
+            for j, other in enumerate(factor):
+                longer[i + j] = longer[i + j] + one * other
+        found = longer
+    return found
 
 
 def declared(dim: Any, met: Any, wavers: Any, bent: Any) -> Any:
