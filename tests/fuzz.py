@@ -551,10 +551,14 @@ CALLS: dict[Callable[[Maker], str], tuple[int, str]] = {
 }
 
 
-def make_call(rng: random.Random) -> str:
-    """One line that calls something public."""
-    makers = [make for make, (weight, _) in CALLS.items() for _ in range(weight)]
-    return rng.choice(makers)(Maker(rng))
+#: Of these one call in a few takes seconds.
+LONG = (_predict, _steps, _plan, _transfer, _recorder, _rotational)
+
+
+def make_call(rng: random.Random, long: float = 1.0) -> str:
+    """One line that calls something public; what may take long is as often as `long` of its share."""
+    weights = [weight * (long if make in LONG else 1.0) for make, (weight, _) in CALLS.items()]
+    return rng.choices(list(CALLS), weights)[0](Maker(rng))
 
 
 # --- what the expressions name ------------------------------------------------------------------------------------

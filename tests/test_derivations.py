@@ -151,9 +151,18 @@ EXPRESSIONS = {
 # --- what is proved, what is committed ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", derivations.DERIVATIONS)
+LONG = (
+    "damped",
+    "second_moment",
+    "adam_l2",
+)  # half of the time of all, which `python -m derivations --check` takes too
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in derivations.DERIVATIONS]
+)
 def test_every_statement_holds(name):
-    """One derivation a test, which processes share: together they take minutes."""
+    """One derivation a test, which processes share."""
     statements = derivations.DERIVATIONS[name].checks()
     assert [statement for statement, holds in statements if not holds] == []
     assert statements and len(dict(statements)) == len(statements)

@@ -21,7 +21,8 @@ OPTIONS = dict(
     suppress_health_check=list(HealthCheck),
     phases=(Phase.generate,),
 )
-CALLS, COMMANDS = 250, 40
+CALLS, COMMANDS = 1000, 40
+LONG = 0.1  # of their share in `python -m tests.fuzz` is left to calls that take long
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,7 +37,7 @@ def elsewhere(tmp_path_factory):
 @settings(max_examples=CALLS, **OPTIONS)
 @given(st.randoms(use_true_random=True))
 def test_every_call_has_an_own_error_or_a_sound_result(rng):
-    line = fuzz.make_call(rng)
+    line = fuzz.make_call(rng, LONG)
     assert fuzz.fault(line, NAMES, HANG) is None, line
 
 

@@ -147,7 +147,10 @@ def walked(optimizer, dim, engine, model, steps, neurons, **options):
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda g: g.name)
-@pytest.mark.parametrize(("dim", "zero_mean"), [(2, False), (3, True), (16, True)])
+@pytest.mark.parametrize(
+    ("dim", "zero_mean"),
+    [(3, True), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, False), (16, True)))],
+)
 def test_same_law_as_the_full_walk_in_equilibrium(dim, zero_mean, model):
     """Mean, variance, lagged covariances of the angle; another momentum and another running mean are told apart."""
     full, _ = walked(variant(zero_mean), dim, "numpy", model, 150, 800)

@@ -53,7 +53,9 @@ def learn(model, optimizer, steps, after=lambda step: None, seed=0):
         after(step)
 
 
-@pytest.mark.parametrize("kind", WITHOUT_THEORY)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[] if k in ("NAdam", "Muon") else [pytest.mark.slow]) for k in WITHOUT_THEORY]
+)
 def test_an_optimizer_without_theory_is_measured_and_said_to_be_without(kind, tmp_path, capsys):
     bare = network()
     learn(bare, WITHOUT_THEORY[kind](bare.parameters()), 50)

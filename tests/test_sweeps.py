@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +184,7 @@ def test_the_same_bits_wherever_cells_run(kind):
     with (
         ThreadPoolExecutor(2) if kind == "threads"
         else ProcessPoolExecutor(1, spawn) if kind == "processes"
-        else spawn.Pool(1)
+        else ThreadPool(1)
     ) as pool:  # fmt: skip
         there = rotsim.sweep(rotsim.SGDM, over, executor=pool, **arguments)
     assert there.drop_attrs().identical(here.drop_attrs())

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
 
 import numpy as np
 import pytest
@@ -106,8 +107,17 @@ def test_equations_in_ascii_are_drawn_so():
     assert drawn and all(len(readable(line, "ascii")) == len(line) for line in drawn)  # spelling moves nothing
 
 
+@pytest.fixture(scope="module")
+def wide_report():
+    """The report of a trace on a wide terminal."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
+        patch.setenv("COLUMNS", "200")
+        main(["trace", "report", TRACE])
+    return printed.getvalue()
+
+
 @pytest.mark.parametrize("columns", ["40", "1", "0", "nonsense"])
-def test_a_narrow_terminal_cuts_no_digit(columns, monkeypatch, capsys):
+def test_a_narrow_terminal_cuts_no_digit(columns, monkeypatch, capsys, wide_report):
     monkeypatch.setenv("COLUMNS", columns)
     assert main(["equilibrium", *ADAMW]) == 0
     text = capsys.readouterr().out
@@ -115,13 +125,10 @@ def test_a_narrow_terminal_cuts_no_digit(columns, monkeypatch, capsys):
     assert f"{exact.rotation:.6g}" in text and f"{exact.norm:.6g}" in text and f"{exact.update_rms:.6g}" in text
     if columns == "40":
         assert max(map(len, text.splitlines())) <= 40
-    main(["trace", "report", TRACE])
-    narrow = capsys.readouterr().out
-    monkeypatch.setenv("COLUMNS", "200")
-    main(["trace", "report", TRACE])
-    wide = capsys.readouterr().out
-    numbers = {number for number in re.findall(r"\d+\.\d+", wide) if number not in ("0.0002", "0.99")}
-    assert len(numbers) > 20 and numbers <= set(re.findall(r"\d+\.\d+", narrow))
+    if columns in ("40", "1"):
+        main(["trace", "report", TRACE])
+        numbers = {number for number in re.findall(r"\d+\.\d+", wide_report) if number not in ("0.0002", "0.99")}
+        assert len(numbers) > 20 and numbers <= set(re.findall(r"\d+\.\d+", capsys.readouterr().out))
 
 
 def test_a_table_that_fits_stays_a_table():

@@ -82,6 +82,7 @@ def test_a_wrong_formula_fails(name, monkeypatch):
 
     monkeypatch.setattr(verify, "OPTIMIZERS", {name: rotsim.OPTIMIZERS[name]})
     monkeypatch.setattr(verify, "_derivations", lambda bar, quick: nullcontext(lambda: [verify.proof("skipped", True)]))
+    monkeypatch.setattr(verify, "_networks", lambda bar, quick: [])
     console = Console(file=io.StringIO(), width=80)
     assert not verify.run(quick=True, predict=wrong, console=console)
     text = console.file.getvalue()

@@ -69,9 +69,9 @@ def fed_back(kept: Any, momentum: Any, second: float | None) -> Any:
 
     Notes
     -----
-    The stationary variance of `derivations.damped.neurons_differ`: the sum of the squares of an impulse's answer, a
-    rational function of z. Newton, Gould and Kaiser, "Analytical design of linear feedback controls" (1957), appendix E,
-    have the integral of its square along the imaginary axis.
+    The stationary variance of `derivations.damped.neurons_differ`: the sum of the squares of an impulse's answer. That
+    is rational in z, and the integral of its square along the imaginary axis is in appendix E of Newton, Gould and
+    Kaiser, "Analytical design of linear feedback controls" (1957).
     """
     new, q_m, q_v = 1 - kept**2, momentum**2, 0.0 if second is None else second
     m, v = 1 - q_m, 1 - q_v

@@ -48,7 +48,10 @@ def settled(image: Callable[[float], float], start: float) -> float:
         return float(np.log(value) - log_norm_squared) if 0 < value < np.inf else 1e3
 
     low = float(np.log(start))
-    sign = 1.0 if excess(low) > 0 else -1.0
+    first = excess(low)
+    sign = 1.0 if first > 0 else -1.0
+    if abs(first) < _RANGE and sign * excess(low + first) <= 0:  # as where the image falls as E‖w‖² rises
+        return float(np.exp(bracketed_root(excess, low, low + first, xtol=1e-13, rtol=1e-13)))
     for reach in np.geomspace(0.01, _RANGE, 60):
         if sign * excess(low + sign * reach) <= 0:
             return float(np.exp(bracketed_root(excess, low, low + sign * reach, xtol=1e-13, rtol=1e-13)))

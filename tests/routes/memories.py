@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 from scipy import integrate, stats
@@ -186,21 +187,25 @@ def _(f, name):
 
 @route("lion_overlap_ratio", "lion_correlated_variance", "lion_correlated_covariance", "lion_correlated_rotation")
 def _(f, name):
-    weights = lion_filter(*BETAS, 1200)
-    age = np.arange(1200)
-    correlation = PHI ** np.abs(np.subtract.outer(age, age))
-    power, overlap = weights @ correlation @ weights, weights @ PHI**age
+    overlap, covariance, growth = _filtered()
     if name == "lion_overlap_ratio":
-        return [(f(*BETAS, PHI), overlap / power)]
+        return [(f(*BETAS, PHI), overlap / covariance[0])]
     if name == "lion_correlated_variance":
-        return [(f(*BETAS, PHI), power)]
+        return [(f(*BETAS, PHI), covariance[0])]
     if name == "lion_correlated_covariance":
-        return [(f(*BETAS, k, PHI), weights @ PHI ** np.abs(np.subtract.outer(age, age + k)) @ weights) for k in (1, 4)]
-    # growth of ‖w‖² per step over η²C: each sign with what earlier ones left of it in its own direction
-    seen = correlation @ weights  # Σ_i κ_i R_{n-i}
+        return [(f(*BETAS, k, PHI), covariance[k]) for k in (1, 4)]
+    return [(f(*BETAS, overlap / covariance[0]), 1 / growth)]
+
+
+@cache
+def _filtered():
+    """E[c·g] and E[c_t c_{t+k}] by lag k, by the sum over all pairs of gradients; growth of ‖w‖² per step over η²C."""
+    weights, age = lion_filter(*BETAS, 1200), np.arange(1200)
+    covariance = {k: weights @ PHI ** np.abs(np.subtract.outer(age, age + k)) @ weights for k in (0, 1, 4)}
+    # each sign with what earlier ones left of it in its own direction
+    seen = PHI ** np.abs(np.subtract.outer(age, age)) @ weights  # Σ_i κ_i R_{n-i}
     inner = np.concatenate([[0.0], np.cumsum(seen)[:-1]])
-    growth = 1 + 4 / math.pi * weights @ inner / power
-    return [(f(*BETAS, overlap / power), 1 / growth)]
+    return weights @ PHI**age, covariance, 1 + 4 / math.pi * weights @ inner / covariance[0]
 
 
 @route("lion_linear_sum")
