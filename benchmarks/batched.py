@@ -74,7 +74,7 @@ def main() -> None:
     theory("SGDM", rotsim.SGDM)
     theory("Lion", rotsim.Lion)
     theory("AdamW", rotsim.AdamW)
-    theory("AdamW over 100 β2", rotsim.AdamW, 100, betas=(0.9, 1 - np.geomspace(1e-1, 1e-3, 100)))
+    theory("AdamW over 10 000 β2", rotsim.AdamW, 10_000, betas=(0.9, 1 - np.geomspace(1e-1, 1e-3, 10_000)))
     theory("Adam+L2", rotsim.AdamL2, 10_000)
     base, over = rotsim.SGDM(0.1, 0.1), {"k": range(CELLS)}
     rotsim.sweep(base, {"k": range(2)}, quick, workers=1)  # imports

@@ -127,7 +127,27 @@ def _error_of_mean(x: np.ndarray) -> float:
             break
         missed = found
     degrees = max(x.size / tau / 3, 1.5)
-    return float(np.sqrt(missed) * scipy.stats.t.isf(scipy.stats.norm.sf(3), degrees) / 3)
+    return float(np.sqrt(missed)) * as_seldom(3.0, degrees) / 3
+
+
+def as_seldom(k: float, degrees: float, among: int = 1) -> float:
+    """Standard errors that a Student t is above as seldom as a normal is above k, shared by so many chances.
+
+    Parameters
+    ----------
+    k : float
+        Standard errors of a normal, >= 0.
+    degrees : float
+        Degrees of freedom of the t, > 0.
+    among : int
+        Chances, >= 1: each is wrong with that part of the probability.
+
+    Returns
+    -------
+    float
+    """
+    # `scipy.stats` has the same, and takes a second to import
+    return float(-scipy.special.stdtrit(degrees, scipy.special.ndtr(-k) / among))
 
 
 def mean(series: np.ndarray, independent: bool) -> Estimate:

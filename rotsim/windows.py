@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy
 
 from rotsim.checks import MAX_DECLARED_ERROR, Check, Verdict, resolution, too_uncertain
 from rotsim.errors import InvalidInput, integer, nonnegative
-from rotsim.statistics import ENOUGH_NEURONS, Estimate
+from rotsim.statistics import ENOUGH_NEURONS, Estimate, as_seldom
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -57,7 +56,7 @@ def bonferroni(k: float, windows: int, neurons: int) -> float:
     """
     windows, neurons = integer("windows", windows, low=1), integer("neurons", neurons, low=2)
     k = nonnegative("k", k)
-    return float(scipy.stats.t.isf(scipy.stats.norm.sf(k) / windows, neurons - 1))
+    return as_seldom(k, neurons - 1, windows)
 
 
 def compare_windows(

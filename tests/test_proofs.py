@@ -72,13 +72,14 @@ def begun(proofs):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
 def test_ctrl_c_during_verify_is_one_line():
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import sys; "
-    program += "print('ready', flush=True); from rotsim.cli import main; sys.exit(main(['verify']))"
+    program += "import time; from rotsim import verify; from rotsim.cli import main\n"
+    program += "def wait(*_):\n    print('proving', flush=True)\n    time.sleep(300)\n"
+    program += "verify._simulations = wait\nsys.exit(main(['verify']))"
     child = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    assert child.stdout.readline() == "ready\n"
-    time.sleep(3)
+    assert child.stdout.readline() == "proving\n"  # the workers run by then, and main waits where walks would be
     os.killpg(child.pid, signal.SIGINT)
     _, errors = child.communicate(timeout=300)
     assert child.returncode == 130

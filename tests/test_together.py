@@ -10,7 +10,8 @@ import pytest
 import rotsim
 from rotsim import closed_forms
 from rotsim.errors import InvalidInput, NoEquilibrium
-from rotsim.theory import together
+from rotsim.theory import betas as between
+from rotsim.theory import few_weights, rare_updates, second_moment, together
 from rotsim.theory.sign import discounted_sum
 
 RNG = np.random.default_rng(5)
@@ -122,3 +123,54 @@ def test_adam_l2_is_solved_cell_by_cell_where_the_chain_is_coarse(monkeypatch):
     found = rotsim.equilibria(rotsim.AdamL2, 64, rotsim.Isotropic(), **settings)
     assert [getattr(found, name)[0] for name in NAMES] == [getattr(one, name) for name in NAMES]
     assert one.model_error > 1e-2  # which no polynomial would show
+
+
+def test_many_betas_are_interpolated_to_what_is_declared():
+    rng = np.random.default_rng(0)
+    beta2 = 1 - 10 ** rng.uniform(-2.2, np.log10(0.4), 400)
+    lr, decay = 10 ** rng.uniform(-4, -1, 400), 10 ** rng.uniform(-2, 0, 400)
+    found = rotsim.equilibria(rotsim.AdamW, 64, lr=lr, weight_decay=decay, betas=(0.9, beta2))
+    for place in range(0, 400, 40):
+        betas = (0.9, float(beta2[place]))
+        alone = rotsim.equilibrium(rotsim.AdamW(float(lr[place]), float(decay[place]), betas), 64)
+        for name in ("norm", "rotation", "update_rms", "relaxation_steps"):
+            assert getattr(found, name)[place] == pytest.approx(getattr(alone, name), rel=2e-5)
+        assert found.model_error[place] == pytest.approx(alone.model_error, rel=1e-3, abs=4e-5)
+    few = rotsim.equilibria(rotsim.AdamW, 64, lr=lr[:5], weight_decay=decay[:5], betas=(0.9, beta2[:5]))
+    assert float(few.norm[0]) == rotsim.equilibrium(rotsim.AdamW(lr[0], decay[0], (0.9, beta2[0])), 64).norm
+
+
+@pytest.mark.parametrize("vary", ["both", "far"])
+def test_interpolation_between_betas(vary):
+    """All that depends on betas, between points that are known; far from white theory's own use of it."""
+    rng = np.random.default_rng(1)
+    beta2 = 1 - 10 ** rng.uniform(-5.3, -5, 20)
+    beta1 = 1 - 10 ** rng.uniform(-0.3, -0.2, 20) if vary == "both" else np.full(20, 0.99)
+    found = between.adam_covariance(beta1, beta2, np.zeros(20))
+    for place in (3, 11):
+        betas = float(beta1[place]), float(beta2[place])
+        alone = second_moment.adam_covariance(*betas)
+        assert found.lag_0[place] == pytest.approx(alone.lag_0, rel=between.INTERPOLATION_ERROR)
+        total = found.discounted_sum(0.999)[place]
+        assert total == pytest.approx(alone.discounted_sum(0.999), rel=between.INTERPOLATION_ERROR)
+        for one, other in zip(between.mean_response(beta1, beta2), second_moment.mean_response(*betas), strict=True):
+            assert one[place] == pytest.approx(other, rel=between.INTERPOLATION_ERROR)
+        assert between.heaviest(beta1, beta2)[place] == pytest.approx(rare_updates.heaviest(*betas), rel=1e-4)
+
+
+@pytest.mark.parametrize("second", [None, 0.5, 0.999])
+def test_what_feeds_back_is_the_sum_over_an_answer_to_an_impulse(second):
+    """By the map of `derivations.damped.neurons_differ`, iterated."""
+    kept, momentum = 0.97, 0.9
+    new, q_m, q_v = 1 - kept**2, momentum**2, 1.0 if second is None else second
+    step = np.array([
+        [kept**2 + new * (q_m - q_v), new * q_m, -new * q_v],
+        [q_m - 1, q_m, 0.0],
+        [q_v - 1, 0.0, 0.0 if second is None else q_v],
+    ])  # fmt: skip
+    state, total = np.array([1.0, 0.0, 0.0]), 0.0
+    for _ in range(20_000):
+        total, state = total + state[0] ** 2, step @ state
+    assert few_weights.fed_back(kept, momentum, second) == pytest.approx((1 - kept**4) * total, rel=1e-9)
+    assert few_weights.fed_back(0.97, 0.9999, 0.1) > 10 * few_weights.fed_back(0.97, 0.5, 0.9)  # runs away
+    assert 0 < few_weights.fed_back(1.0, momentum, second) < 2  # no decay at all

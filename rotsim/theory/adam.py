@@ -15,12 +15,12 @@ from rotsim.optimizers import AdamL2, AdamW
 from rotsim.theory import few_weights
 from rotsim.theory.adam_in_time import MOST_SPLIT, parts, state
 from rotsim.theory.base import Course, Method
+from rotsim.theory.betas import adam_covariance, mean_inverse_root, mean_response
 from rotsim.theory.correlated_moment import correlated_update
 from rotsim.theory.damped import tables
 from rotsim.theory.departures import Departing
 from rotsim.theory.fixed_point import noise_variance, settled
 from rotsim.theory.memory import CorrelatedUpdate, projection, remembering
-from rotsim.theory.second_moment import adam_covariance, mean_inverse_root, mean_response
 from rotsim.theory.steady import SteadyState
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Adam(Departing[AdamSpec]):
 
     def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
         beta1, beta2 = self.spec.betas
-        if beta2 < LEAST_BETA2 and beta1 > 0:  # u has no variance without ε
+        if np.max(beta2) < LEAST_BETA2 and np.max(beta1) > 0:  # u has no variance without ε
             return 0.0, 1.0, 1.0
         noise, (response, _) = adam_covariance(beta1, beta2), mean_response(beta1, beta2)
         decay = self.decay_of(dim, law, state)

@@ -16,11 +16,11 @@ from rotsim.theory.adam import Adam
 from rotsim.theory.adam_in_time import adamw
 from rotsim.theory.adam_l2_chain import steady
 from rotsim.theory.base import Course, Filling, Method, theory_for
+from rotsim.theory.betas import adam_covariance, felt_eps, heaviest, mean_response
 from rotsim.theory.correlated_moment import signal_update
 from rotsim.theory.coupled import stationary
 from rotsim.theory.fixed_point import falling, noise_variance
 from rotsim.theory.rare_updates import rare_updates
-from rotsim.theory.second_moment import adam_covariance, felt_eps, mean_response
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance, decoupled, discounted, fallen
 
@@ -32,7 +32,7 @@ class AdamWTheory(Adam[AdamW]):
     """The exact equilibrium keeps the fluctuations of v, and ε beside them (`derivations.second_moment`)."""
 
     follow = adamw
-    elementwise = ("lr", "weight_decay", "eps")
+    elementwise, interpolated = ("lr", "weight_decay", "eps"), True
 
     def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
         o = self.spec
@@ -60,7 +60,7 @@ class AdamWTheory(Adam[AdamW]):
         covariance, half, excess = at(log_norm_squared)
         norm_squared = np.exp(log_norm_squared + excess)
         eps, _ = felt_eps(*o.betas, o.eps / np.sqrt(noise_variance(law, dim, norm_squared)))
-        seen, turned = rare_updates(lr, weight_decay, o.betas, eps, dim, covariance)
+        seen, turned = rare_updates(lr, weight_decay, o.betas, eps, dim, covariance, heaviest(*o.betas))
         # neglected: that a run mostly sees less of the norm; in the angle, as much as rare updates take of it
         error = covariance.error + np.maximum(abs(np.log(seen)), abs(np.log(turned))) / 2
         return SteadyState(norm_squared, half, relaxation, error, angle_factor=np.sqrt(turned))

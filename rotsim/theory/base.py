@@ -74,6 +74,8 @@ class Theory(Generic[Spec]):
 
     #: Hyperparameters that may be arrays in `white`, beside dim and the law's size: it then answers for each element.
     elementwise: ClassVar[tuple[str, ...]] = ()
+    #: `white` takes betas that are arrays as well, and interpolates between some (`rotsim.theory.betas`).
+    interpolated: ClassVar[bool] = False
     #: E‖g̃‖⁴/(E‖g̃‖²)² of bursting gradients that changes rotation or norm by 10 %; random walks with `Bursts`.
     burst_limit: ClassVar[float] = inf
     #: Bursts change the rotation, and the prediction takes their course into account (`burst_factors`).

@@ -13,14 +13,13 @@ signs_that_change), so that the discounted sum over lags is a recursion for ever
 from __future__ import annotations
 
 import numpy as np
-import scipy
 
 from rotsim import closed_forms
 from rotsim.kernels import compiled
 from rotsim.optimizers import Lion
 from rotsim.theory.sign import arcsine_modes, discounted_sum
 from rotsim.theory.steady import SteadyState
-from rotsim.theory.walk import decoupled
+from rotsim.theory.walk import decoupled, running_sum
 
 _LEAST = 1e-200  # of a mean square, in units of the mean: a gradient that is zero for long must not become 0/0
 
@@ -84,7 +83,7 @@ def burst_moments(
         _across(kept, lr, *optimizer.betas, *arcsine_modes(), square, float(homogeneity), float(dim), start, across)
         drive = lr**2 * dim - 2 * kept * lr * across
         start = drive[judged].mean() / (1 - kept**2)
-    after, _ = scipy.signal.lfilter([1.0], [1.0, -(kept**2)], drive, zi=[kept**2 * start])
+    after = running_sum(drive, kept**2, start)
     before = np.append(start, after[:-1])
     moved = closed_forms.walk_moved(lr, optimizer.weight_decay, before, lr, across, dim)
     chord = (moved - (np.sqrt(after) - np.sqrt(before)) ** 2) / np.sqrt(after * before)

@@ -17,16 +17,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-import scipy
 
-from rotsim import dataset
 from rotsim.errors import InvalidInput
 from rotsim.gradients import ScaleInvariant
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.base import theory_of
 from rotsim.theory.equilibrium import equilibrium
-from rotsim.theory.prediction import MAX_STEPS, predict
+from rotsim.theory.prediction import MAX_STEPS, follow
 from rotsim.theory.rates import Rates
+from rotsim.theory.walk import running_sum
 
 _GRID = 0.5  # of the logarithm of the norm at the start, between the points of which neurons are interpolated
 _MOST_NODES = 6  # then quantiles take the place of the grid
@@ -166,7 +165,7 @@ def _equivalent(spec, dim, rates, ends, scale, middle, influence, power):  # typ
 
 def _averaged(values: np.ndarray, beta: float) -> np.ndarray:
     """A running average with Adam's bias correction."""
-    total = scipy.signal.lfilter([1 - beta], [1.0, -beta], values)
+    total = (1 - beta) * running_sum(values, beta)
     return total / -np.expm1(np.log(beta) * np.arange(1, len(values) + 1)) if beta > 0 else values
 
 
@@ -216,13 +215,14 @@ def _turning_power(spec: Optimizer, dim: int) -> float:
 
 def _windows(spec, dim, scale, start, lr, decay, turned, rates, ends):  # type: ignore[no-untyped-def]
     """Of one neuron: RMS over each window of norm, rotation and update, shape (3, windows)."""
-    own_lr, own_decay = spec.lr, spec.weight_decay
-    by_decay = decay / own_decay if own_decay else None
+    decay = decay if spec.weight_decay else np.zeros(len(lr))
+    if not np.isfinite([lr, decay]).all():
+        return np.full((3, len(ends)), np.nan)
     try:
-        walk = predict(spec, dim, ScaleInvariant(scale), len(lr), start, lr / own_lr, by_decay, 1)
+        _, rms, *_ = follow(spec, dim, ScaleInvariant(scale), start, lr, decay, 1)
     except (InvalidInput, ArithmeticError):
         return np.full((3, len(ends)), np.nan)
-    square = np.stack([walk[name].values[0] ** 2 for name in dataset.QUANTITIES])
+    square = rms.T**2
     square[1:] *= turned**2
     first, last = np.maximum(np.append(rates.start, ends[:-1]) - rates.start, 0), np.maximum(ends - rates.start, 0)
     sampled = rates.steps % rates.interval == 0  # a window holds these alone

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 SECOND_ORDER = 3.0  # over the first, times C
+LEAST_DECAY = 1e-30  # of ‖w‖² in a step; a smaller one changes nothing, and would be divided by
 MOST_WAVERING = 1e3  # times as much wavering, at most: a neuron's norm then runs away from the mean
 
 
@@ -73,7 +74,8 @@ def fed_back(kept: Any, momentum: Any, second: float | None) -> Any:
     is rational in z, and the integral of its square along the imaginary axis is in appendix E of Newton, Gould and
     Kaiser, "Analytical design of linear feedback controls" (1957).
     """
-    new, q_m, q_v = 1 - kept**2, momentum**2, 0.0 if second is None else second
+    new = np.maximum(1 - kept**2, LEAST_DECAY)
+    q_m, q_v = momentum**2, 0.0 if second is None else second
     m, v = 1 - q_m, 1 - q_v
     # The unit circle becomes the imaginary axis by z = (1 + s)/(1 - s); polynomials in s, constant first.
     slow, fast, back = (m, 1 + q_m), (v, 1 + q_v), _product((1.0, -1.0), (1.0, -1.0))
@@ -87,7 +89,7 @@ def fed_back(kept: Any, momentum: Any, second: float | None) -> Any:
     settled = d_1 * d_2 - d_0 * d_3
     settles = np.minimum(np.minimum(d_1, d_2), np.minimum(d_3, settled)) > 0
     power = c_2**2 * d_0 * d_1 + (c_1**2 - 2 * c_0 * c_2) * d_0 * d_3 + c_0**2 * d_2 * d_3
-    found = (1 - kept**4) * power / np.where(settles, d_0 * d_3 * settled, 1.0)
+    found = new * (2 - new) * power / np.where(settles, d_0 * d_3 * settled, 1.0)
     return np.where(settles, np.minimum(found, MOST_WAVERING), MOST_WAVERING)[()]
 
 

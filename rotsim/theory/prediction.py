@@ -111,23 +111,14 @@ def predict(
     40
     """
     gradient = ScaleInvariant() if gradient is None else gradient
-    theory, dim, law = _checked(optimizer, dim, gradient)
+    _, dim, _ = _checked(optimizer, dim, gradient)
     steps, window = _countable("steps", integer("steps", steps, low=1)), integer("record_every", record_every, low=1)
     start = positive("initial_norm", initial_norm)
     number = np.arange(1, steps + 1)
     lr, lr_digest = _factors("lr_schedule", lr_schedule, number)
     wd, wd_digest = _factors("wd_schedule", wd_schedule, number)
-    lr, wd = optimizer.lr * lr, optimizer.weight_decay * wd
-    _check_stable(optimizer, lr * wd)
-    records = np.zeros((-(-steps // window), 6))
-    error = theory.advance(dim, law, Course(start**2, lr, wd, window, records))
-    last = np.minimum(np.arange(1, len(records) + 1) * window, steps)
-    mean = records / np.diff(last, prepend=0)[:, None]
-    rms = np.sqrt(mean[:, :3])
-    if not np.isfinite(mean).all() or not (rms[:, 0] > 0).all():
-        raise FloatingPointError  # which `within_floats` puts into words
-    if optimizer.decay != "none":  # else it turns by an angle, whatever the norm does
-        rms[:, 1] *= np.sqrt(gradient.angle_spread(dim) * _young(theory, dim, law, start, lr * wd, rms[:, 0], last))
+    course = follow(optimizer, dim, gradient, start, optimizer.lr * lr, optimizer.weight_decay * wd, window)
+    last, rms, error, errors = course
     result = dataset.build(
         "prediction",
         step=last,
@@ -142,12 +133,69 @@ def predict(
             "lr_schedule": lr_digest,
             "wd_schedule": wd_digest,
             "initial": dataset.initial_description(start, None),
-            "model_error": error + 1 / dim,
+            "model_error": error,
         },
     )
-    for name, extra in zip(dataset.QUANTITIES, mean[:, 3:].T, strict=True):
-        result[f"{name}_model_error"] = (("neuron", "step"), error + 1 / dim + extra[None])
+    for name, each in zip(dataset.QUANTITIES, errors.T, strict=True):
+        result[f"{name}_model_error"] = (("neuron", "step"), each[None])
     return result
+
+
+@within_floats
+def follow(
+    optimizer: Optimizer,
+    dim: int,
+    gradient: Gradient,
+    start: float,
+    lr: np.ndarray,
+    weight_decay: np.ndarray,
+    window: int,
+) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+    """`predict` as plain arrays.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    dim : int
+        Fan-in C > 2.
+    gradient : Gradient
+        ScaleInvariant or Isotropic.
+    start : float
+        ‖w_0‖ > 0.
+    lr, weight_decay : ndarray, shape (steps,)
+        At each step, >= 0.
+    window : int
+        Steps per record window, >= 1.
+
+    Returns
+    -------
+    last : ndarray of int, shape (windows,)
+        Last step of each window.
+    rms : ndarray, shape (windows, 3)
+        In the order of `rotsim.dataset.QUANTITIES`.
+    error : float
+        What is declared of all.
+    errors : ndarray, shape (windows, 3)
+        What is declared of each.
+
+    Notes
+    -----
+    As of `predict`: `derivations.transient`, `derivations.damped` and `derivations.rotational`.
+    """
+    theory, dim, law = _checked(optimizer, dim, gradient)
+    _check_stable(optimizer, lr * weight_decay)
+    steps = len(lr)
+    records = np.zeros((-(-steps // window), 6))
+    error = theory.advance(dim, law, Course(start**2, lr, weight_decay, window, records)) + 1 / dim
+    last = np.minimum(np.arange(1, len(records) + 1) * window, steps)
+    mean = records / np.diff(last, prepend=0)[:, None]
+    rms = np.sqrt(mean[:, :3])
+    if not np.isfinite(mean).all() or not (rms[:, 0] > 0).all():
+        raise FloatingPointError  # which `within_floats` puts into words
+    if optimizer.decay != "none":  # else it turns by an angle, whatever the norm does
+        young = _young(theory, dim, law, start, lr * weight_decay, rms[:, 0], last)
+        rms[:, 1] *= np.sqrt(gradient.angle_spread(dim) * young)
+    return last, rms, error, error + mean[:, 3:]
 
 
 @within_floats

@@ -106,15 +106,16 @@ def squared_angle(size: float, beta1: float, beta2: float, eps: float) -> float:
 
 
 def rare_updates(
-    lr: Any, weight_decay: Any, betas: tuple[float, float], eps: Any, dim: Any, covariance: UpdateCovariance
-) -> tuple[Any, Any]:
+    lr: Any, weight_decay: Any, betas: tuple[Any, Any], eps: Any, dim: Any, covariance: UpdateCovariance,
+    most: Any = None,
+) -> tuple[Any, Any]:  # fmt: skip
     """Squared norm that a run mostly sees, and mean squared angle, over those of the exact second moments; elementwise.
 
     Parameters
     ----------
     lr, weight_decay : float or ndarray, any shape
         Both > 0, of decoupled decay; their product < 1.
-    betas : (float, float)
+    betas : (float, float) or (ndarray, ndarray), any shape
         Each in [0, 1).
     eps : float or ndarray, any shape
         ε >= 0 in units of the gradient's deviation; > 0 where β2 = 0 < β1.
@@ -122,6 +123,8 @@ def rare_updates(
         Fan-in C >= 2.
     covariance : UpdateCovariance
         Of the updates, from `rotsim.theory.second_moment.adam_covariance`.
+    most : float or ndarray, any shape, optional
+        `heaviest` of the betas, where these are arrays.
 
     Returns
     -------
@@ -135,17 +138,19 @@ def rare_updates(
     kept = 1 - lr * weight_decay
     total = covariance.discounted_sum(kept)
     exact = lr**2 / (kept**2 * closed_forms.lion_exact_norm_squared(lr, weight_decay, dim * covariance.lag_0, total))
-    given = np.broadcast_arrays(exact, eps, dim, covariance.lag_0, total)
+    given = np.broadcast_arrays(*betas, exact, eps, dim, covariance.lag_0, total)
     seen, turned = np.ones(given[0].shape), np.ones(given[0].shape)
-    if betas[1] == 0 == betas[0]:  # u is at most 1
+    if np.max(betas) == 0:  # u is at most 1
         return seen[()], turned[()]
-    for place in map(tuple, np.argwhere(exact * covariance.lag_0 * _heaviest(*betas) >= LEAST_CORRECTION)):
-        seen[place], turned[place] = _of_one(betas, *(float(values[place]) for values in given))
+    most = heaviest(*betas) if most is None else most
+    for place in map(tuple, np.argwhere(exact * covariance.lag_0 * most >= LEAST_CORRECTION)):
+        beta1, beta2, *rest = (float(values[place]) for values in given)
+        seen[place], turned[place] = _of_one((beta1, beta2), *rest)
     return seen[()], turned[()]
 
 
 @lru_cache(maxsize=256)
-def _heaviest(beta1: float, beta2: float) -> float:
+def heaviest(beta1: float, beta2: float) -> float:
     """Bound of E u⁴/E[u²]², which ε takes towards the 3 of a momentum; none where one gradient may make all of v."""
     return max(3.0, _fourth(beta1, beta2, 0.0)) if beta2 > _SHORT else inf
 

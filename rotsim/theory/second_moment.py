@@ -42,7 +42,7 @@ from rotsim.theory.walk import UpdateCovariance
 _STEP = 0.2  # of y; the integrands are analytic within about 0.78 of the real axis: error e^(-2π·0.78/0.2)
 LEFT_END = 3.7  # of -y: √s = e^(-e^3.7), 1e-18, there
 _NEGLIGIBLE = 36.0  # e^-36 of the integrand is left out
-_NEGLIGIBLE_EPS = 1e-6  # share of the update that ε takes, to first order
+NEGLIGIBLE_EPS = 1e-6  # share of the update that ε takes, to first order
 _POINTS = points(5)
 INTERPOLATION_ERROR = 5e-7  # relative error of the polynomials
 _LEAST_SMOOTH = 0.02  # smallest β2 for which they are that good
@@ -52,6 +52,7 @@ _FAR_ROOT = 26.0  # from here on `left_by_eps` is a series, good to 3e-10; erfc 
 LARGEST_IN_SERIES = 0.2  # below this, log(1 + x) and 1/(1 + x) are summed over i as power series of 20 terms, to 1e-14
 _HALF = 4  # points on either side that interpolation in y looks at; 2e-11 off
 _DEGREES = (4, 16)  # the first is enough where β2 is near 1
+MOST_MODES = _DEGREES[-1] + 1
 _TRIMMED = 1e-11  # coefficients of so much of the first are left out
 LEAST_BETA2_BY_CHEBYSHEV = 0.6  # below this β2, lags are so far apart in b that D is fitted at the lags themselves
 _CONDITION = 1e13  # of the polynomial fit at geometrically spaced nodes, which amplifies rounding by so much
@@ -275,7 +276,7 @@ def felt_eps(beta1: float, beta2: float, eps: Any) -> tuple[Any, Any]:
             )
         return np.where(eps < _LEAST_EPS, 0.0, eps), 0.0
     taken = eps * mean_inverse_root(beta1, beta2) if beta2 > 0 else np.inf
-    negligible = taken < _NEGLIGIBLE_EPS
+    negligible = taken < NEGLIGIBLE_EPS
     return np.where(negligible, 0.0, eps)[()], np.where(negligible, taken, 0.0)[()]
 
 
@@ -312,25 +313,46 @@ def _beside_eps(beta1: float, beta2: float, eps: np.ndarray) -> UpdateCovariance
 def _by_quadrature(beta1: float, beta2: float, eps: float) -> UpdateCovariance:
     if beta2 == 0 and eps == 0:
         return UpdateCovariance(1.0, np.zeros(1), np.zeros(1), 0.0)  # sign(g)
+    weights = modes(beta1, beta2, eps)
+    probe = beta2 ** np.array(_PROBES if beta1 > 0 else [0.0], dtype=float)  # without momentum only lag 0 counts
+    check = decorrelation(probe, beta1, beta2, step=_FINER * _STEP, eps=eps)
+    error = float(np.max(np.abs(np.polynomial.polynomial.polyval(probe, weights) / check - 1)))
+    roots = beta1 * beta2 ** np.arange(len(weights), dtype=float)
+    return UpdateCovariance(float(weights.sum()), weights, roots, error)
+
+
+def modes(beta1: float, beta2: float, eps: float) -> np.ndarray:
+    """Coefficients p_n of D as a polynomial in b, by quadrature.
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        In [0, 1).
+    eps : float
+        ε >= 0 in units of the gradient's deviation; > 0 where β2 = 0.
+
+    Returns
+    -------
+    ndarray, shape (modes,)
+        At most `MOST_MODES`.
+
+    Notes
+    -----
+    `derivations.second_moment.modes`.
+    """
     if beta2 < LEAST_BETA2_BY_CHEBYSHEV:
         exponent = np.log(_CONDITION) / -np.log(max(beta2, _LEAST))  # n(n+1)/2 for the largest n allowed
         lags = int(np.sqrt(2 * exponent + 0.25) - 0.5)
         b = np.append(beta2 ** np.arange(lags + 1.0), 0.0)
-        fit = _newton(b, decorrelation(b, beta1, beta2, eps=eps))
-    else:
-        for degree in _DEGREES:
-            chebyshev = np.polynomial.Chebyshev.interpolate(
-                decorrelation, degree, domain=[0, 1], args=(beta1, beta2, _STEP, eps)
-            )
-            small = _TRIMMED * abs(chebyshev.coef[0])
-            if abs(chebyshev.coef[-1]) < small:
-                break
-        fit = chebyshev.trim(small).convert(kind=np.polynomial.Polynomial)
-    probe = beta2 ** np.array(_PROBES if beta1 > 0 else [0.0], dtype=float)  # without momentum only lag 0 counts
-    check = decorrelation(probe, beta1, beta2, step=_FINER * _STEP, eps=eps)
-    error = float(np.max(np.abs(fit(probe) / check - 1)))
-    roots = beta1 * beta2 ** np.arange(len(fit.coef), dtype=float)
-    return UpdateCovariance(float(fit(1.0)), fit.coef, roots, error)
+        return np.asarray(_newton(b, decorrelation(b, beta1, beta2, eps=eps)).coef)
+    for degree in _DEGREES:
+        chebyshev = np.polynomial.Chebyshev.interpolate(
+            decorrelation, degree, domain=[0, 1], args=(beta1, beta2, _STEP, eps)
+        )
+        small = _TRIMMED * abs(chebyshev.coef[0])
+        if abs(chebyshev.coef[-1]) < small:
+            break
+    return np.asarray(chebyshev.trim(small).convert(kind=np.polynomial.Polynomial).coef)
 
 
 def _newton(x: np.ndarray, y: np.ndarray) -> np.polynomial.Polynomial:

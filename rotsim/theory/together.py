@@ -1,7 +1,8 @@
 """`equilibria`: the equilibrium of many settings at once, in arrays.
 
 The formulas are those of `rotsim.equilibrium`: the `white` of a `Theory` takes arrays of its `elementwise`
-hyperparameters. Settings that differ in others, such as betas, are answered group by group.
+hyperparameters. Settings that differ in others, such as betas, are answered group by group; `equilibria` interpolates
+between betas of AdamW where that takes less.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from rotsim.errors import (
 )
 from rotsim.gradients import Gradient, GradientPower, checked_gradient
 from rotsim.optimizers.base import Optimizer
+from rotsim.theory import betas
 from rotsim.theory.base import Method, Theory, required_theory, theory_of
 from rotsim.theory.equilibrium import Equilibrium, equilibrium, quantities
 
@@ -58,6 +60,7 @@ def equilibria(
     method : {"exact", "leading"}
     **hyperparameters : float or ndarray, any shape
         By name, ranges as in the optimizer; `betas` is a pair of these. They broadcast with each other and with `dim`.
+        Between many betas of AdamW numbers are interpolated, to 3e-5, which is declared.
 
     Returns
     -------
@@ -95,7 +98,7 @@ def equilibria(
     for place in _extremes(kind, columns, sizes):
         required_theory(_spec(kind, columns, place))
         integer("dim", int(sizes[place]), low=2)
-    found = many(kind, columns, sizes, model, method)
+    found = many(kind, columns, sizes, model, method, between=True)
     for place in np.flatnonzero(np.isnan(found["rotation"])).tolist():
         try:
             alone = equilibrium(_spec(kind, columns, place), int(sizes[place]), model, method)
@@ -133,7 +136,9 @@ def of_specs(specs: Sequence[Optimizer], dim: np.ndarray, gradient: Gradient, me
     return many(type(specs[0]), columns, dim, gradient, method)
 
 
-def many(kind: type[Optimizer], columns: Columns, dim: np.ndarray, gradient: Gradient, method: Method) -> Columns:
+def many(
+    kind: type[Optimizer], columns: Columns, dim: np.ndarray, gradient: Gradient, method: Method, between: bool = False
+) -> Columns:
     """Fields of `Equilibrium` for settings that were checked one by one.
 
     Parameters
@@ -145,6 +150,9 @@ def many(kind: type[Optimizer], columns: Columns, dim: np.ndarray, gradient: Gra
         Each >= 2.
     gradient : Gradient
     method : {"exact", "leading"}
+    between : bool
+        Interpolate between betas where these are so many that it pays: to 3e-5, which is declared. A setting's number
+        then depends on the others.
 
     Returns
     -------
@@ -156,9 +164,9 @@ def many(kind: type[Optimizer], columns: Columns, dim: np.ndarray, gradient: Gra
     The formulas are those of each optimizer's `white`, such as `derivations.lion.exact_norm_squared`.
     """
     found = {name: np.full(len(dim), np.nan) for name in _NAMES}
-    for theory, cells in _alike(kind, columns):
+    for theory, cells, names in _alike(kind, columns, between and method == "exact"):
         for law, spread, chosen in _laws(gradient, dim, cells):
-            chunk = type(theory)(_of(theory.spec, columns, chosen, theory.elementwise))
+            chunk = type(theory)(_of(theory.spec, columns, chosen, names))
             try:
                 with np.errstate(all="ignore"):
                     values, sound = quantities(chunk, dim[chosen], law, spread, method)
@@ -169,8 +177,13 @@ def many(kind: type[Optimizer], columns: Columns, dim: np.ndarray, gradient: Gra
     return found
 
 
-def _alike(kind: type[Optimizer], columns: Columns) -> Iterator[tuple[Theory[Any], np.ndarray]]:
-    """Settings, by their places, that share all hyperparameters that must be single numbers, and a theory of one."""
+def _alike(
+    kind: type[Optimizer], columns: Columns, between: bool
+) -> Iterator[tuple[Theory[Any], np.ndarray, tuple[str, ...]]]:
+    """Settings, by their places, that share what must be single numbers; a theory of one; what need not be.
+
+    With `between` that is betas as well, where many are asked for.
+    """
     first = theory_of(_spec(kind, columns, 0)) if columns and len(columns["lr"]) else None
     if first is None or not first.elementwise:
         return
@@ -178,8 +191,14 @@ def _alike(kind: type[Optimizer], columns: Columns) -> Iterator[tuple[Theory[Any
     table = np.hstack(shared) if shared else np.zeros((len(columns["lr"]), 1))
     group = np.unique(table, axis=0, return_inverse=True)[1].ravel()
     order = np.argsort(group, kind="stable")
+    if between and first.interpolated:
+        inside = np.flatnonzero(columns["betas"][:, 1] >= betas.LEAST_BETA2)
+        if betas.pays(*columns["betas"][inside].T):
+            yield type(first)(_spec(kind, columns, inside[0])), inside, (*first.elementwise, "betas")
+            order = order[np.isin(order, inside, invert=True)]
     for cells in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
-        yield type(first)(_spec(kind, columns, cells[0])), cells
+        if len(cells):
+            yield type(first)(_spec(kind, columns, cells[0])), cells, first.elementwise
 
 
 def _laws(
@@ -231,7 +250,8 @@ def _of(spec: Optimizer, columns: Columns, chosen: np.ndarray, names: tuple[str,
     """The same optimizer with arrays in place of some hyperparameters, which were checked one by one."""
     found = copy(spec)
     for name in names:
-        object.__setattr__(found, name, columns[name][chosen])
+        column = columns[name][chosen]
+        object.__setattr__(found, name, column if column.ndim == 1 else tuple(column.T))
     return found
 
 

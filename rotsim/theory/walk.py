@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 
 from rotsim import closed_forms
 
@@ -75,6 +76,33 @@ def exponential_average(beta: float) -> UpdateCovariance:
     """
     power = (1 - beta) / (1 + beta)
     return UpdateCovariance(power, np.array([power]), np.array([beta]))
+
+
+def running_sum(values: np.ndarray, kept: float, before: float = 0.0) -> np.ndarray:
+    """y_t = kept·y_{t-1} + values_t.
+
+    Parameters
+    ----------
+    values : ndarray, shape (steps,)
+    kept : float
+        In [0, 1].
+    before : float
+        y before the first step.
+
+    Returns
+    -------
+    ndarray, shape (steps,)
+
+    Notes
+    -----
+    The filter of `derivations.lion.filter_weights`, for a given series. `scipy.signal` takes a second to import.
+    """
+    if not len(values):
+        return np.zeros(0)
+    bands = np.stack([np.ones(len(values)), np.full(len(values), -kept)])
+    first = np.zeros(len(values))
+    first[0] = kept * before
+    return np.asarray(scipy.linalg.solve_banded((1, 0), bands, values + first))
 
 
 def discounted(kept: float, covariance: np.ndarray, root: float) -> float:
