@@ -1,7 +1,7 @@
 """What Adam's second moment does to updates, for many betas at once: known at fixed points, interpolated in between.
 
-`rotsim.theory.second_moment` takes a hundredth of a second for one pair of betas and one ε. Over log (1-β1) and
-log (1-β2) all that it gives is smooth, from `LEAST_BETA2` on. A beta of few values is not interpolated. Functions have
+`rotsim.theory.second_moment` takes a hundredth of a second for one pair of betas and one ε. Over log (1+β)/(1-β) of
+either all that it gives is smooth, from β2 = `LEAST_BETA2` on. A beta of few values is not interpolated. Functions have
 the names of those in `second_moment`, and are those for betas that are numbers.
 """
 
@@ -19,8 +19,8 @@ from rotsim.theory.second_moment import LEAST_BETA2_BY_CHEBYSHEV as LEAST_BETA2
 from rotsim.theory.second_moment import MOST_MODES
 from rotsim.theory.walk import UpdateCovariance
 
-INTERPOLATION_ERROR = 3e-5  # relative error of the polynomials, declared
-_WIDTH = 0.8  # of log (1-β) that is a piece long
+INTERPOLATION_ERROR = 1e-5  # relative error of the polynomials, declared
+_WIDTH = 0.8  # of log (1+β)/(1-β) that is a piece long
 _POINTS, _EPS_POINTS = points(6), points(5)  # of a piece of either beta, and of ε's share
 _MOST_VALUES = 12  # of a beta that are all known
 
@@ -44,6 +44,10 @@ def pays(beta1: np.ndarray, beta2: np.ndarray) -> bool:
     Returns
     -------
     bool
+
+    Notes
+    -----
+    What is asked is `derivations.second_moment.modes`.
     """
     first, second = _by_betas(beta1, beta2)
     numbers = first.numbers[:, :, None] * (second.numbers.max(initial=0) + 1) + second.numbers[:, None, :]
@@ -215,11 +219,14 @@ def _interpolated(at: Callable[..., np.ndarray], *variables: _Known) -> np.ndarr
 
 
 def _by_betas(beta1: np.ndarray, beta2: np.ndarray) -> tuple[_Known, _Known]:
-    first, second = -np.log1p(-beta1) / _WIDTH, (np.log1p(-LEAST_BETA2) - np.log1p(-beta2)) / _WIDTH
-    return (
-        _by_values(beta1) or _by_pieces(first, _POINTS, lambda x: float(-np.expm1(-x * _WIDTH))),
-        _by_values(beta2) or _by_pieces(second, _POINTS, lambda x: float(1 - (1 - LEAST_BETA2) * np.exp(-x * _WIDTH))),
-    )
+    return _by_values(beta1) or _from(0.0, beta1), _by_values(beta2) or _from(LEAST_BETA2, beta2)
+
+
+def _from(least: float, beta: np.ndarray) -> _Known:
+    """A beta by pieces of log (1+β)/(1-β), in which the power (1-β)/(1+β) of an average has no pole."""
+    start = 2 * np.arctanh(least)
+    place = (2 * np.arctanh(beta) - start) / _WIDTH
+    return _by_pieces(np.maximum(place, 0.0), _POINTS, lambda x: float(np.tanh((start + x * _WIDTH) / 2)))
 
 
 def _by_values(given: np.ndarray) -> _Known | None:

@@ -71,8 +71,9 @@ def fed_back(kept: Any, momentum: Any, second: float | None) -> Any:
     Notes
     -----
     The stationary variance of `derivations.damped.neurons_differ`: the sum of the squares of an impulse's answer. That
-    is rational in z, and the integral of its square along the imaginary axis is in appendix E of Newton, Gould and
-    Kaiser, "Analytical design of linear feedback controls" (1957).
+    answer is rational in z, and has an integral of its square along the imaginary axis.
+
+    G. C. Newton, L. A. Gould, J. F. Kaiser, "Analytical design of linear feedback controls" (1957), appendix E.
     """
     new = np.maximum(1 - kept**2, LEAST_DECAY)
     q_m, q_v = momentum**2, 0.0 if second is None else second

@@ -124,7 +124,7 @@ def rare_updates(
     covariance : UpdateCovariance
         Of the updates, from `rotsim.theory.second_moment.adam_covariance`.
     most : float or ndarray, any shape, optional
-        `heaviest` of the betas, where these are arrays.
+        `heaviest` of the betas, >= 3, where these are arrays.
 
     Returns
     -------

@@ -221,8 +221,8 @@ def adam_covariance(beta1: float, beta2: float, eps: float | np.ndarray = 0.0) -
     Returns
     -------
     UpdateCovariance
-        ``error`` is the largest relative disagreement with a quadrature of three quarters
-        of the step, at 21 lags, hence an upper estimate for every discounted sum. It is below 2e-6 for β2 >= 0.5
+        ``error`` is the largest relative disagreement at 21 lags with a quadrature of three quarters of the step.
+        So it is an upper estimate for every discounted sum. It is below 2e-6 for β2 >= 0.5
         and 1e-5 for β2 >= 0.1. The share that an ε left out takes is added, twice since u is squared.
 
     Raises

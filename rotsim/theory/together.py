@@ -60,7 +60,7 @@ def equilibria(
     method : {"exact", "leading"}
     **hyperparameters : float or ndarray, any shape
         By name, ranges as in the optimizer; `betas` is a pair of these. They broadcast with each other and with `dim`.
-        Between many betas of AdamW numbers are interpolated, to 3e-5, which is declared.
+        Between many betas of AdamW numbers are interpolated, to 1e-5, which is declared.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def many(
     gradient : Gradient
     method : {"exact", "leading"}
     between : bool
-        Interpolate between betas where these are so many that it pays: to 3e-5, which is declared. A setting's number
+        Interpolate between betas where these are so many that it pays: to 1e-5, which is declared. A setting's number
         then depends on the others.
 
     Returns

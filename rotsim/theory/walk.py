@@ -84,10 +84,11 @@ def running_sum(values: np.ndarray, kept: float, before: float = 0.0) -> np.ndar
     Parameters
     ----------
     values : ndarray, shape (steps,)
+        Any numbers.
     kept : float
         In [0, 1].
     before : float
-        y before the first step.
+        y before the first step, any number.
 
     Returns
     -------
