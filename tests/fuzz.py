@@ -300,6 +300,17 @@ def _transfer(m: Maker) -> str:
     return _theory(m, "transfer", {}, optional)
 
 
+def _convert(m: Maker) -> str:
+    to = m.one(lambda: m.among("'sgdm'", "'lion'", "'adamw'", "'adam_l2'"), ("'adam'", "rotsim.SGDM", "3", "None"))
+    optional = {
+        "keep": lambda: m.one(lambda: m.among("['rotation']", "('time', 'norm')", "['lr']"), ("[]", "'Norm'", "3", "[3]")),
+        "convention": lambda: m.among("'independent'", "'l2'", "'decoupled'", "'Decoupled'", "3"),
+        "max_lr": lambda: m.number(1e-3, 1), "dim": m.dim, "to_dim": m.dim, "gradient": m.predictable, "momentum": m.share,
+        "lr": lambda: m.number(1e-3, 1),
+    }  # fmt: skip
+    return f"rotsim.convert({_joined(m.optimizer(), to, m.options({}, optional))})"
+
+
 def _over_names(m: Maker) -> str:
     values = lambda: m.one(
         lambda: f"[{m.number(1e-3, 0.3)}, {m.number(1e-3, 0.3)}]", ("[]", "('d', [0.1])", "range(3)", "np.ones(2)")
@@ -532,6 +543,7 @@ CALLS: dict[Callable[[Maker], str], tuple[int, str]] = {
     _over: (5, "rotation_over"),
     _plan: (5, "plan Plan"),
     _transfer: (5, "transfer"),
+    _convert: (4, "convert Conversion"),
     _sweep: (4, "sweep"),
     _map: (2, "plot_map"),
     _animate: (1, "animate"),

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 MOST_OPTIMIZERS = 4  # that fit side by side
 POINTS_PER_FRAME = 8  # points that a picture adds to a path, at most
+LEAST_SPAN = 1.25  # up and down from its middle an axis shows at least this factor, and no rounding
 WIDTH_INCHES, HEIGHT_INCHES = 12.8, 7.2
 DOTS_PER_INCH = {".gif": 75, ".mp4": 100}
 _CURVES = {"norm": "norm ‖w‖", "rotation": "angle of a step, rad"}
@@ -205,7 +206,9 @@ class _Movie:
             for walk, color in zip(walks, colors, strict=False)
         ]
         self.clock = self.figure.text(0.012, 0.988, "", va="top", fontsize=15, animated=True)
-        self.figure.suptitle("Noise makes weights grow, decay shrinks them: norm and angle settle", fontsize=17)
+        self.figure.suptitle(
+            "Weights on their spheres: the radius is the norm ‖w‖, and each step turns by an angle θ", fontsize=17
+        )
         looks: dict[str, tuple[Any, float]] = {"measured": ("-", 3), "predicted": ("--", 1.6), "equilibrium": (":", 2)}
         key = [Line2D([], [], color="0.25", linestyle=dash, linewidth=width) for dash, width in looks.values()]
         self.figure.legend(key, list(looks), loc="outside lower center", ncols=len(key), fontsize=13)
@@ -231,23 +234,31 @@ class _Movie:
             ax.set(xlabel="step", ylabel=_CURVES[name], yscale="log", xlim=(0, self.walks[0].measured["step"][-1]))
         return [self.figure.add_subplot(spheres[k]) for k in range(columns)], curves
 
-    def _curve(self, ax: Axes, name: str, walk: _Walk, color: str) -> Any:
-        """The line that will grow; its prediction and its limits are there from the start."""
-        values = _mean(walk.measured[name])
-        ax.plot(walk.measured["step"], values, alpha=0)
+    def _curve(self, ax: Axes, name: str, walk: _Walk, color: str) -> tuple[Any, Any]:
+        """The line that will grow and, over it, what was predicted. The whole prediction is there from the start."""
+        step, values = walk.measured["step"], [_mean(walk.measured[name])]
         if walk.predicted is not None:
-            ax.plot(walk.predicted["step"], walk.predicted[name][0], "--", color=color, linewidth=1.6)
-        (line,) = ax.plot([], [], color=color, linewidth=3, animated=True)
-        return line
+            values.append(walk.predicted[name].values[0])
+            ax.plot(step, values[1], "--", color=color, linewidth=1.6)
+        middle = np.sqrt(values[0].min() * values[0].max())
+        for seen in (*values, middle * np.array([1 / LEAST_SPAN, LEAST_SPAN])):  # what the axis has to show
+            ax.update_datalim(np.column_stack([np.full(len(seen), step[0]), seen]))
+        ax.autoscale_view(scalex=False)
+        (line,) = ax.plot([], [], color=color, linewidth=3.5, animated=True)
+        (over,) = ax.plot([], [], "--", color="0.1", linewidth=1.3, animated=True)
+        return line, over
 
     def picture(self, number: int) -> np.ndarray:
         """Picture `number` as uint8 of shape (height, width, 3)."""
         self.canvas.restore_region(self.still)
         for sphere in self.spheres:
             sphere.show(number, self.every)
-        for ax, name, walk, line in self.lines:
+        for ax, name, walk, (line, over) in self.lines:
             line.set_data(walk.measured["step"][:number], _mean(walk.measured[name])[:number])
             ax.draw_artist(line)
+            if walk.predicted is not None:
+                over.set_data(walk.predicted["step"][:number], walk.predicted[name][0, :number])
+                ax.draw_artist(over)
         step = min(number * self.every, int(self.walks[0].measured["step"][-1]))
         self.clock.set_text(f"step {step}")
         self.figure.draw_artist(self.clock)
@@ -265,7 +276,8 @@ class _Sphere:
         ax.set(xlim=(-1.12 * largest, 1.12 * largest), ylim=(-1.12 * largest, 1.12 * largest), aspect="equal")
         ax.set_axis_off()
         spec = walk.optimizer
-        ax.set_title(f"{spec.label}\nlr {spec.lr:g}, decay {spec.weight_decay:g}", fontsize=15)
+        name = f"rotational {spec.plain.label}" if spec.plain is not spec else spec.label
+        ax.set_title(f"{name}\nlr {spec.lr:g}, decay {spec.weight_decay:g}", fontsize=15)
         turn = np.linspace(0, 2 * np.pi, 181)
         self.circle = np.stack([np.cos(turn), np.sin(turn)])
         if np.isfinite(walk.settled):
