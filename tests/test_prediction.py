@@ -147,6 +147,21 @@ def test_the_spread_of_the_norm_grows_from_a_fixed_start(optimizer):
     assert abs(seen[0] / course[0] - 1) < 1e-3 + allowed[0] < abs(seen[0] / settled - 1) - 0.02
 
 
+@pytest.mark.parametrize(
+    "optimizer", [rotsim.SGDM(0.1, 0.05, 0.8), rotsim.AdamL2(0.01, 0.1, (0.9, 0.99))], ids=lambda o: o.name
+)
+def test_a_pull_is_decay_where_decay_is_in_the_gradient(optimizer):
+    pull = rotsim.Radial(0.06)
+    arguments = dict(dim=128, steps=600, record_every=100, initial_norm=1.5)
+    walk = rotsim.simulate(optimizer, neurons=128, seed=5, gradient=pull, **arguments)
+    k = chance.errors(None, 4)
+    for gradient, fails in ((pull, False), (rotsim.ScaleInvariant(), True)):
+        report = rotsim.compare(walk, rotsim.predict(optimizer, gradient=gradient, **arguments), k=k)
+        assert ("FAIL" in {check.verdict for check in report}) is fails, "\n" + report.table()
+    settled = rotsim.equilibrium(optimizer, 128, pull).norm
+    assert float(rotsim.predict(optimizer, 128, pull, 4000, settled)["norm"][0, -1]) == pytest.approx(settled, rel=1e-6)
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_it_settles_on_the_equilibrium(name, model):
@@ -279,6 +294,8 @@ OPT = rotsim.AdamW(1e-2, 0.1)
         (lambda: rotsim.predict("adamw"), "`optimizer` must be a spec"),
         (lambda: rotsim.predict(OPT, gradient=3), "`gradient` must be a spec"),
         (lambda: rotsim.predict(OPT, dim=2), "`dim` must be >= 3; got 2"),
+        (lambda: rotsim.predict(OPT, gradient=rotsim.Radial(0.1)), "got Radial, for which rotsim.equilibrium gives"),
+        (lambda: rotsim.predict(rotsim.SGDM(0.1, 0.1), 8, rotsim.Radial(-0.2)), "`strength` must not push outwards by"),
         (lambda: rotsim.predict(OPT, steps=0), "`steps` must be >= 1; got 0"),
         (lambda: rotsim.predict(OPT, initial_norm=0), "`initial_norm` must be finite and > 0"),
         (lambda: rotsim.predict(OPT, steps=5, lr_schedule=np.ones(4)), r"`lr_schedule` must have shape"),

@@ -204,8 +204,7 @@ function pythonCall(state) {
   }
   lines.push(`gradient = rotsim.${gradientCall(state, law)}`);
   const pull = pullAsDecay(law, optimizer);
-  const courseOf = pull > 0 ? "pulled" : "optimizer";
-  if (pull > 0) lines.push(`pulled = optimizer.with_rates(${spec.lr}, ${spec.weight_decay} + ${pull})  # a pull along w is decay`);
+  const foreseen = pull > 0 ? "gradient" : `rotsim.ScaleInvariant(${law.scale})`;
   if (schedule) lines.push(`schedule = ${schedule}`);
   const rates = schedule ? ", lr_schedule=schedule" : "";
   lines.push(
@@ -214,7 +213,7 @@ function pythonCall(state) {
     `    initial_norm=${state.norm}${rates}, record_every=${window}, dtype="float64", engine="numba",`,
     ")",
     "course = rotsim.predict(",
-    `    ${courseOf}, dim=${dim}, steps=${state.steps}, gradient=rotsim.ScaleInvariant(${law.scale}),`,
+    `    optimizer, dim=${dim}, steps=${state.steps}, gradient=${foreseen},`,
     `    initial_norm=${state.norm}${rates}, record_every=${window},`,
     ")",
     "print(rotsim.compare(walk, course).table())",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import asin, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,8 @@ def predict(
     dim : int
         Fan-in C > 2 of the neuron.
     gradient : Gradient
-        ScaleInvariant (default) or Isotropic.
+        ScaleInvariant (default) or Isotropic. Where decay is in the gradient, under SGDM and Adam+L2, also Radial: its
+        pull is decay, which no schedule changes.
     steps : int
         Optimizer steps, >= 1 and <= 3 000 000, from a fresh optimizer state.
     initial_norm : float
@@ -111,7 +113,7 @@ def predict(
     40
     """
     gradient = ScaleInvariant() if gradient is None else gradient
-    _, dim, _ = _checked(optimizer, dim, gradient)
+    _, dim, _ = _checked(optimizer, dim, gradient, pulled=True)
     steps, window = _countable("steps", integer("steps", steps, low=1)), integer("record_every", record_every, low=1)
     start = positive("initial_norm", initial_norm)
     number = np.arange(1, steps + 1)
@@ -159,7 +161,7 @@ def follow(
     dim : int
         Fan-in C > 2.
     gradient : Gradient
-        ScaleInvariant or Isotropic.
+        As in `predict`.
     start : float
         ‖w_0‖ > 0.
     lr, weight_decay : ndarray, shape (steps,)
@@ -180,9 +182,14 @@ def follow(
 
     Notes
     -----
-    As of `predict`: `derivations.transient`, `derivations.damped` and `derivations.rotational`.
+    As of `predict`: `derivations.transient`, `derivations.damped` and `derivations.rotational`. That a pull is decay:
+    `derivations.radial`.
     """
-    theory, dim, law = _checked(optimizer, dim, gradient)
+    theory, dim, law = _checked(optimizer, dim, gradient, pulled=True)
+    pull = gradient.power(dim).radial
+    least = float(weight_decay.min())
+    require(pull + least >= 0, "strength", f"not push outwards by more than the least weight decay, {least:g}", pull)
+    weight_decay = weight_decay + pull
     _check_stable(optimizer, lr * weight_decay)
     steps = len(lr)
     records = np.zeros((-(-steps // window), 6))
@@ -322,12 +329,19 @@ def _young(
     return np.asarray(closed_forms.young_angle_spread(dim, np.minimum(1, share)))
 
 
-def _checked(optimizer: Optimizer, dim: int, gradient: Gradient) -> tuple[Theory[Any], int, GradientPower]:
-    """Validate what all functions here share; the theory, the dimension and the law of the gradient."""
+def _checked(
+    optimizer: Optimizer, dim: int, gradient: Gradient, pulled: bool = False
+) -> tuple[Theory[Any], int, GradientPower]:
+    """Validate what all functions here share; the theory, the dimension and the law of the gradient.
+
+    With `pulled`, a radial part is left out of the law where it is decay: where decay is in the gradient.
+    """
     theory = required_theory(optimizer)
     instance("gradient", gradient, Gradient, "a spec such as rotsim.ScaleInvariant()")
     dim = integer("dim", dim, low=3)
     law = gradient.power(dim)
+    if pulled and optimizer.decay == "coupled":
+        law = replace(law, radial=0.0)
     if not law.white:
         raise InvalidInput(
             "`gradient` must be Isotropic or ScaleInvariant to be predicted in time; "
