@@ -146,12 +146,29 @@ def need(dataset: xr.Dataset, *names: str) -> xr.Dataset:
     return dataset
 
 
-def optimizer_of(dataset: xr.Dataset) -> Optimizer:
-    """The optimizer spec that a dataset was made with; `DatasetError` if its attribute describes none."""
+def optimizer_of(dataset: xr.Dataset, layer: str | None = None) -> Optimizer:
+    """The optimizer spec that a dataset, or one layer of it, was made with.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    layer : str, optional
+        One of its ``layer``; parameter groups may follow rules of their own.
+
+    Returns
+    -------
+    Optimizer
+
+    Raises
+    ------
+    DatasetError
+        If its attribute describes none.
+    """
     from rotsim.optimizers import optimizer_from_dict
 
+    others = {} if layer is None else json_of(dataset, "spec").get("optimizers", {})
     try:
-        return optimizer_from_dict(json_of(dataset, "optimizer"))
+        return optimizer_from_dict(others.get(str(layer).split("[")[0]) or json_of(dataset, "optimizer"))
     except InvalidInput as error:
         raise DatasetError(f"attribute `optimizer` describes no optimizer: {error}") from None
 

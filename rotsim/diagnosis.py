@@ -145,7 +145,7 @@ class Diagnosis:
 
     def summary(self) -> str:
         """One sentence for a person."""
-        if theory_of(self.optimizer) is None:
+        if all(layer.verdict == "no theory" for layer in self.layers):
             layers = f"{len(self.layers)} layers are measured, none predicted."
             return f"There is no theory for {self.optimizer.label}: {layers}"
         if not self.claimed:
@@ -206,12 +206,13 @@ def diagnose(trace: xr.Dataset) -> Diagnosis:
     dataset.validate(trace)
     if trace.attrs["source"] != "trace":
         raise InvalidInput(f"diagnosis needs a recorded trace; got a {trace.attrs['source']}. Use rotsim.compare")
-    optimizer, spec, last = dataset.optimizer_of(trace), dataset.spec_of(trace), int(trace["step"].values[-1])
+    spec, last = dataset.spec_of(trace), int(trace["step"].values[-1])
     layers = []
     for evidence in gather(trace):
+        optimizer = dataset.optimizer_of(trace, evidence.layer)
         finding = finding_of(evidence, optimizer, spec, last)
         layers.append(LayerDiagnosis(**vars(evidence), verdict=finding[0], reason=finding[1]))
-    return Diagnosis(optimizer, tuple(layers))
+    return Diagnosis(dataset.optimizer_of(trace), tuple(layers))
 
 
 def to_json(diagnosis: Diagnosis, trace: xr.Dataset) -> str:

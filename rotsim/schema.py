@@ -96,6 +96,7 @@ _SPEC_TYPES: dict[str, tuple[type, type | tuple[type, ...]]] = {
     "gradient": (dict, object),
     "engine": (str, ()),
     "layers": (dict, list),
+    "optimizers": (dict, dict),
     "dtypes": (dict, str),
     "skipped": (dict, str),
     "left": (dict, int),

@@ -217,7 +217,7 @@ def blocks_of(given, length):
 @pytest.mark.parametrize("betas", [None, (0.8, 0.9), (0.8, 1.0)])
 def test_coordinates_are_reduced_block_by_block_as_loops_do(betas):
     lags, shapes = 3, [torch.Size([2, 5]), torch.Size([4])]
-    sampler = CoordinateSampler(lags, count=4, betas=betas)
+    sampler = CoordinateSampler(lags, count=4)
     places = [[0, 3, 6, 9], [0, 1, 2, 3]]
     given = [[], []]
     for step in range(36):  # three blocks of twelve, of which the last two count
@@ -227,7 +227,7 @@ def test_coordinates_are_reduced_block_by_block_as_loops_do(betas):
             second = None  # not in the step: counts as 0
         if step == 13:
             first[1, 1] = torch.inf  # coordinate 6: its block is left out
-        sampler.add([first, second], shapes, CPU)
+        sampler.add([first, second], shapes, [betas, betas], CPU)
         given[0].append(first.flatten()[places[0]].numpy())
         given[1].append(np.zeros(4) if second is None else second.numpy())
     for parameter in range(2):
@@ -264,7 +264,7 @@ def test_a_parameter_that_joins_starts_a_block_anew_and_silence_has_no_correlati
     for step in range(11):
         late = step >= 6  # two steps into the second block of four
         parts = [normal(3, seed=step), torch.zeros(2)] if late else [normal(3, seed=step)]
-        sampler.add(parts, [first, second] if late else [first], CPU)
+        sampler.add(parts, [first, second] if late else [first], [None] * len(parts), CPU)
     assert sampler.length == 4 and len(sampler._reduced) == 2 and len(sampler._block) == 1
     found = sampler.autocorrelation()
     assert found.shape == (2, 2) and found[0, 0] == pytest.approx(1.0) and np.isnan(found[1]).all()
@@ -401,12 +401,12 @@ def test_hyperparameters_are_read_at_every_step_and_changes_are_dated():
     assert recorded.rates().tolist() == [*at_start, *in_force, *betas]
     recorded.next_window()
     assert recorded.rates()[:2].tolist() == in_force
-    # the one spec is that of the first group with weight decay
-    assert recorded.spec() == rotsim.AdamW(lr=0.1, weight_decay=0.2, betas=(0.5, 0.6))
+    # the spec of the run is that of the first group with weight decay
+    assert recorded.specs()[recorded.main().name] == rotsim.AdamW(lr=0.1, weight_decay=0.2, betas=(0.5, 0.6))
     del optimizer.param_groups[0]
     assert recorded.look(9) == [None, second] and recorded.left == {"0.weight": 8} and second.group == 0
     assert recorded.look(11) == [None, second] and recorded.left == {"0.weight": 8}
-    assert recorded.spec() == rotsim.AdamW(lr=0.1, weight_decay=0.0)
+    assert recorded.specs()[recorded.main().name] == rotsim.AdamW(lr=0.1, weight_decay=0.0)
 
 
 def test_what_takes_a_name_again_is_numbered():
@@ -425,13 +425,13 @@ def test_what_takes_a_name_again_is_numbered():
         followed(optimizer, model, split={"qkv.weight": "ab", "kv": "ab"})
 
 
-def test_groups_without_a_spec_in_common():
+def test_groups_have_specs_of_their_own():
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
     optimizer = torch.optim.SGD(
         [{"params": layer.parameters(), "momentum": 0.1 * i} for i, layer in enumerate(model)], lr=0.0, weight_decay=0.2
     )
-    with pytest.raises(InvalidInput, match=r"SGDM\(.*momentum=0.0.*\) and SGDM\(.*momentum=0.1.*\)\), and a"):
-        followed(optimizer, model).spec()
+    specs = followed(optimizer, model).specs()
+    assert [spec.momentum for spec in specs.values()] == [0.0, 0.1] and list(specs) == ["0.weight", "1.weight"]
 
 
 # --- the dataset -----------------------------------------------------------------------------------

@@ -26,8 +26,6 @@ class CoordinateSampler:
         Longest lag, in steps, ≥ 1. Blocks are 4 · lags steps long.
     count : int
         Coordinates per parameter, ≥ 1 (all, if it has fewer).
-    betas : (float, float), optional
-        Adam's, for the mean square of m/√v; with β2 = 1, as for SGDM, for that of m over that of g.
 
     Notes
     -----
@@ -39,18 +37,36 @@ class CoordinateSampler:
     The averages m and v of a block start from 0 and from the block's mean square; the first quarter is not counted.
     """
 
-    def __init__(self, lags: int, count: int = 64, betas: tuple[float, ...] | None = None) -> None:
-        self.lags, self.count, self.betas = lags, count, betas
+    def __init__(self, lags: int, count: int = 64) -> None:
+        self.lags, self.count = lags, count
         self.length = 4 * lags
-        self._plain = betas is not None and betas[1] == 1
+        self._betas: list[tuple[float, ...] | None] = []
         self._places: list[torch.Tensor] = []
         self._block: list[torch.Tensor] = []
         self._reduced: list[np.ndarray] = []
         self._ends: list[int] = []
         self._steps = 0
 
-    def add(self, gradients: Sequence[torch.Tensor | None], shapes: Sequence[torch.Size], device: torch.device) -> None:
-        """Read one step; parameters may be appended between steps, never removed."""
+    def add(
+        self,
+        gradients: Sequence[torch.Tensor | None],
+        shapes: Sequence[torch.Size],
+        betas: Sequence[tuple[float, ...] | None],
+        device: torch.device,
+    ) -> None:
+        """Read one step; parameters may be appended between steps, never removed.
+
+        Parameters
+        ----------
+        gradients : sequence of Tensor or None
+            One per parameter. None was not in the step.
+        shapes : sequence of torch.Size
+        betas : sequence of (float, float) or None
+            Adam's, for the mean square of m/√v. With β2 = 1, as for SGDM, for that of m over that of g.
+        device : torch.device
+            Where steps are held until a block is full.
+        """
+        self._betas += betas[len(self._betas) :]
         for shape in shapes[len(self._places) :]:
             places = np.linspace(0, shape.numel() - 1, min(self.count, shape.numel())).astype(np.int64)
             self._places.append(torch.from_numpy(places))
@@ -89,7 +105,8 @@ class CoordinateSampler:
             if (part[0] > 0).any() and np.isfinite(part).all():
                 live = part[:, part[0] > 0]
                 # each coordinate has a √v of its own; without, large ones count more
-                square_step = step.sum() / square.sum() if self._plain else step.mean()
+                plain = (self._betas[i] or (0, 0))[1] == 1
+                square_step = step.sum() / square.sum() if plain else step.mean()
                 result[i] = np.append((live / live[0]).mean(axis=1), square_step)
         self._reduced.append(result)
         self._ends.append(self._steps)
@@ -106,17 +123,19 @@ class CoordinateSampler:
 
     def _square_steps(self, block: torch.Tensor) -> torch.Tensor:
         """Mean square of m/√v of every coordinate, or of m alone; 0 where it has no gradient; NaN without betas."""
-        if self.betas is None:
-            return torch.full_like(block[0], torch.nan)
-        beta1, beta2 = self.betas
+        counts = torch.tensor([len(places) for places in self._places])
+        table = torch.tensor([pair or (torch.nan, torch.nan) for pair in self._betas], dtype=block.dtype)
+        beta1, beta2 = table.repeat_interleave(counts, dim=0).T.to(block.device)
         square = block.square()
         m, v, total = torch.zeros_like(block[0]), square.mean(0), torch.zeros_like(block[0])
         v += torch.finfo(v.dtype).tiny  # 0/0 where there is no gradient
+        v[beta2 == 1] = 1.0  # of m alone
+        square[:, beta2 == 1] = 1.0
         for t in range(self.length):
             m = torch.lerp(block[t], m, beta1)
             v = torch.lerp(square[t], v, beta2)
             if t >= self.lags:
-                total += m.square() if self._plain else m.square() / v
+                total += m.square() / v
         return total / (self.length - self.lags)
 
     def autocorrelation(self) -> np.ndarray:

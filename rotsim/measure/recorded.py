@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from rotsim.errors import InvalidInput
 from rotsim.measure.sample import rows
 from rotsim.measure.selection import Selection, Split, ends_in, groups_of, row_labels, select
-from rotsim.measure.spec import NoSpec, optimizer_spec
+from rotsim.measure.spec import NoSpec, optimizer_spec, rates_in_force
 from rotsim.optimizers import Unmodelled
 from rotsim.optimizers.base import Optimizer
 
@@ -26,6 +26,7 @@ WINDOW_RATES = {
     "beta1": "momentum or first beta last in force",
     "beta2": "second beta last in force",
 }
+Specs = Optimizer | Sequence[Optimizer | None] | None
 STARTS = 2  # so many of them are of the first look
 _LEAST_LR = 1e-12  # in place of 0, where a warm-up may start
 
@@ -38,7 +39,8 @@ class Entry:
     counts the sampled steps after which the parameter was looked at once more, before the next one. ``touched`` counts
     those where it had changed by then. Of the steps ``sampled``, ``absent`` counts those without a gradient at all.
     ``initial_norm`` are the lengths of its rows after ``initial_step`` steps, before the first that was seen.
-    ``lr`` is the last that moved the weights, ``in_force`` the rates as they are, 0 included.
+    ``lr`` is the last that moved the weights, ``in_force`` the rates as they are, 0 included. ``spec`` stands
+    for its group, ``rule`` for what moved it at first: of a rotational variant, the optimizer that its updates are of.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Entry:
     lr: float
     weight_decay: float
     momentum: Any
+    spec: Optimizer
     changed: dict[str, int] = field(default_factory=dict)
     sampled: int = 0
     absent: int = 0
@@ -58,6 +61,9 @@ class Entry:
     initial_step: int = 0
     in_force: tuple[float, float] = (np.nan, np.nan)
     at_start: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        self.rule = self.spec.plain
 
     @property
     def neurons(self) -> int:
@@ -92,7 +98,7 @@ class Recorded:
         optimizer: torch.optim.Optimizer,
         selection: Selection,
         split: Split,
-        spec: Optimizer | None,
+        spec: Specs,
     ) -> None:
         self._model, self._optimizer, self._selection, self._split = model, optimizer, selection, split
         self._given_spec = spec
@@ -117,8 +123,11 @@ class Recorded:
                     base, name = name, f"{name} ({earlier + 1})"
                     labels = [name + label[len(base) :] for label in labels]
                 values = self._optimizer.param_groups[group]
-                rates = self._hyperparameters(values)
-                self.entries.append(Entry(name, parameter, parameter.shape, labels, group, *rates, _momentum(values)))
+                rates = self._hyperparameters(group)
+                spec = self._spec_of(group, *rates)
+                self.entries.append(
+                    Entry(name, parameter, parameter.shape, labels, group, *rates, _momentum(values), spec)
+                )
 
     def rates(self) -> np.ndarray:
         """The `WINDOW_RATES` of the running window, shape (len(WINDOW_RATES), parameters)."""
@@ -140,38 +149,44 @@ class Recorded:
             entry.initial_norm = torch.linalg.vector_norm(rows(entry.parameter.detach()), dim=1)
             entry.initial_step = step - 1
 
-    def spec(self) -> Optimizer:
-        """The one spec of all recorded groups with weight decay, at the rates last in force in the first of them."""
-        if self._given_spec is not None:
-            return self._given_spec
+    def specs(self) -> dict[str, Optimizer]:
+        """The spec of every entry, at the rates last in force; as it was at first of one that has left.
+
+        What became of hyperparameters in training is no reason to lose what was recorded. Where they are outside the
+        range of their spec, `Unmodelled` says so.
+        """
+        here = groups_of(self._optimizer)
+        for entry in self.entries:
+            if entry.among(here):
+                try:
+                    entry.spec = self._spec_of(here[id(entry.parameter)], entry.lr, entry.weight_decay)
+                except InvalidInput as error:
+                    kind = type(self._optimizer).__name__
+                    entry.spec = Unmodelled(_LEAST_LR, 0.0, kind=kind, why=str(error))
+        return {entry.name: entry.spec for entry in self.entries}
+
+    def main(self) -> Entry:
+        """The first entry with weight decay that the optimizer still moves, whose spec stands for the run."""
         here = groups_of(self._optimizer)
         entries = [entry for entry in self.entries if entry.among(here)] or self.entries
-        decayed = {entry.group: entry for entry in reversed(entries) if entry.weight_decay} or {
-            entries[0].group: entries[0]
-        }
-        specs = [self._spec_of(entry) for entry in reversed(decayed.values())]
-        first = specs[0]
-        if any(spec.with_rates(first.lr, first.weight_decay) != first for spec in specs):
-            described = " and ".join(dict.fromkeys(spec.describe() for spec in specs))
-            raise InvalidInput(
-                f"the recorded groups differ in more than lr and weight decay ({described}), and a trace has one "
-                "prediction; record one of them with `parameters`, or give `spec`"
-            )
-        return first
+        return next((entry for entry in entries if entry.weight_decay), entries[0])
 
-    def _spec_of(self, entry: Entry) -> Optimizer:
-        rates = {"lr": entry.lr or _LEAST_LR, "weight_decay": entry.weight_decay}
+    def _spec_of(self, group: int, lr: float, weight_decay: float) -> Optimizer:
+        rates = {"lr": lr or _LEAST_LR, "weight_decay": weight_decay}
+        if (given := self._given(group)) is not None:
+            return given
         try:
-            return optimizer_spec(self._optimizer, entry.group, **rates)
+            return optimizer_spec(self._optimizer, group, **rates)
         except NoSpec as error:
-            return Unmodelled(**rates, kind=type(self._optimizer).__name__, why=error.why)
+            why = f"{error.why}; to compare with the closest theory, pass spec={error.nearest}"
+            return Unmodelled(**rates, kind=type(self._optimizer).__name__, why=why)
 
-    def final_spec(self) -> Optimizer:
-        """As `spec`; but what became of the hyperparameters in training is no reason to lose what was recorded."""
-        try:
-            return self.spec()
-        except InvalidInput as error:
-            return Unmodelled(_LEAST_LR, 0.0, kind=type(self._optimizer).__name__, why=str(error))
+    def _given(self, group: int) -> Optimizer | None:
+        """The spec that the caller gave for a group."""
+        given = self._given_spec
+        if isinstance(given, Sequence):
+            return given[group] if group < len(given) else None
+        return given
 
     def look(self, step: int) -> list[Entry | None]:
         """Read the hyperparameters in force at `step`; the entries, None for those that the optimizer moves no more."""
@@ -182,7 +197,7 @@ class Recorded:
                 continue
             entry.group = here[id(entry.parameter)]  # groups may have gone
             values = self._optimizer.param_groups[entry.group]
-            (lr, weight_decay), momentum = self._hyperparameters(values), _momentum(values)
+            (lr, weight_decay), momentum = self._hyperparameters(entry.group), _momentum(values)
             for name, value in (("lr", lr), ("weight_decay", weight_decay), ("momentum", momentum)):
                 if value != getattr(entry, name):
                     entry.changed[name] = step
@@ -192,12 +207,11 @@ class Recorded:
             entry.weight_decay = weight_decay
         return [entry if entry.among(here) else None for entry in self.entries]
 
-    def _hyperparameters(self, group: Mapping[str, Any]) -> tuple[float, float]:
+    def _hyperparameters(self, group: int) -> tuple[float, float]:
         """Learning rate and weight decay in force; those of the given spec where the optimizer has none."""
-        spec = self._given_spec
-        lr, decay = (spec.lr, spec.weight_decay) if spec is not None else (0.0, 0.0)
-        # some third-party optimizers set the step by themselves, and have None here
-        return float(group.get("lr", lr) or 0.0), float(group.get("weight_decay", decay) or 0.0)
+        spec = self._given(group)
+        defaults = (spec.lr, spec.weight_decay) if spec is not None else (0.0, 0.0)
+        return rates_in_force(self._optimizer, self._optimizer.param_groups[group], defaults)
 
 
 def _momentum(group: Mapping[str, Any]) -> Any:

@@ -21,13 +21,14 @@ import torch
 import xarray as xr
 
 from rotsim.dataset import PER_OCTAVE, build, json_text, save
-from rotsim.errors import InvalidInput, instance, integer, mapping, positive, require, shown
+from rotsim.errors import InvalidInput, instance, integer, is_a, mapping, positive, require, shown
 from rotsim.files import check_writable
 from rotsim.measure.coordinates import CoordinateSampler
-from rotsim.measure.recorded import RATES, WINDOW_RATES, Entry, Recorded
+from rotsim.measure.recorded import RATES, WINDOW_RATES, Entry, Recorded, Specs
 from rotsim.measure.sample import VARIABLES, rows, sample, window_means
 from rotsim.measure.scales import ScaleSampler
 from rotsim.measure.selection import Selection, Split
+from rotsim.measure.spec import state_of
 from rotsim.measure.windows import Windows
 from rotsim.optimizers.base import Optimizer
 
@@ -60,9 +61,10 @@ class Recorder:
     parameters : iterable of str, or callable, optional
         Names to record, or ``f(name, parameter) -> bool``. By default every parameter with at least two
         dimensions that requires a gradient and that the optimizer updates.
-    spec : Optimizer, optional
-        The rotsim spec that stands for the optimizer in the dataset; read off the optimizer by default. Where none
-        follows its recurrence, `rotsim.optimizers.Unmodelled` stands there, and nothing is predicted.
+    spec : Optimizer or sequence of Optimizer, optional
+        The rotsim spec that stands for the optimizer in the dataset, or one for each parameter group (None to have it
+        read off). By default they are read off the optimizer, group by group. Where none follows its recurrence,
+        `rotsim.optimizers.Unmodelled` stands there, and nothing is predicted.
     split : mapping, optional
         How rows of fused weights fall into layers of their own: ``{"attn.qkv.weight": ("q", "k", "v")}`` for
         equal blocks, ``{"attn.qkv.weight": {"q": 64, "k": 16, "v": 16}}`` for unequal ones. A key stands for every
@@ -84,8 +86,7 @@ class Recorder:
     Raises
     ------
     InvalidInput
-        If an argument is out of range, a name is unknown, or nothing is left to record. If the hyperparameters of
-        the recorded groups have no prediction in common.
+        If an argument is out of range, a name is unknown, or nothing is left to record.
 
     Notes
     -----
@@ -118,7 +119,7 @@ class Recorder:
         window: int = 100,
         parameters: Selection = None,
         *,
-        spec: Optimizer | None = None,
+        spec: Specs = None,
         split: Split | None = None,
         lags: int = 128,
         path: str | os.PathLike[str] | None = None,
@@ -143,22 +144,14 @@ class Recorder:
             )
         optimizer = _with_hooks(optimizer)
         instance("optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer")
-        if spec is not None and not isinstance(spec, Optimizer):
-            raise InvalidInput(f"`spec` must be a rotsim optimizer, e.g. rotsim.SGDM(...); got {shown(spec)}")
+        spec = _checked_spec(spec, optimizer)
         split = {} if split is None else mapping("split", split)
         self.optimizer = optimizer
         self._note = _checked_note(note)
         self._path = None if path is None else check_writable(path)
         self._recorded = Recorded(model, optimizer, parameters, split, spec)
-        found = self._recorded.spec()  # say now, not after the training, what cannot be predicted
-        betas = None
-        if found.shape == "inverse root":
-            betas = found.averages
-        elif found.shape == "identity":
-            betas = (found.beta1, 1.0)
-        self._sampler = CoordinateSampler(lags, betas=betas) if integer("lags", lags, low=0) else None
-        self._rule = found.plain
-        self._scales = ScaleSampler() if self._rule.shape == "sign" else None
+        self._sampler = CoordinateSampler(lags) if integer("lags", lags, low=0) else None
+        self._scales = ScaleSampler()
         self._seen_step = 0
         self._passed_by = 0
         self._stepping: FrameType | None = None  # the call of a step that has begun and not ended
@@ -277,9 +270,9 @@ class Recorder:
                     rows(before),
                     rows(entry.parameter.detach()),
                     None if gradient is None else rows(gradient),
-                    self.optimizer.state.get(entry.parameter, {}),
+                    state_of(self.optimizer, entry.parameter),
                     self.optimizer.param_groups[entry.group],
-                    self._rule,
+                    entry.rule,
                 )
             self._lengths = [
                 None if copied is None else _length(entry.parameter)
@@ -334,12 +327,15 @@ class Recorder:
         """Read what is read at every step."""
         entries = self._recorded.entries
         device = entries[0].parameter.device
-        if self._sampler is not None or self._scales is not None:
-            gradients = [_dense(e.parameter.grad) if e.parameter.shape == e.shape else None for e in entries]
+        signed = [i for i, entry in enumerate(entries) if entry.rule.shape == "sign"]
+        if self._sampler is None and not signed:
+            return
+        gradients = [_dense(e.parameter.grad) if e.parameter.shape == e.shape else None for e in entries]
         if self._sampler is not None:
-            self._sampler.add(gradients, [entry.shape for entry in entries], device)
-        if self._scales is not None:
-            self._scales.add(gradients, [entry.labels for entry in entries], device)
+            betas = [_averaging(entry.rule) for entry in entries]
+            self._sampler.add(gradients, [entry.shape for entry in entries], betas, device)
+        if signed:
+            self._scales.add([gradients[i] for i in signed], [entries[i].labels for i in signed], device)
             self._last_tick = self._seen_step + (not self._has_closure)
 
     def _window_record(self) -> np.ndarray:
@@ -370,7 +366,8 @@ class Recorder:
             ``window_weight_decay_start`` are that at the first look. ``spec["lr_changed"]``,
             ``spec["weight_decay_changed"]`` and ``spec["momentum_changed"]`` (momentum or betas) tell whether that was
             constant. ``spec["changed"]`` tells until which step it was not, by layer.
-            ``optimizer`` is the spec of the first recorded group with weight decay.
+            ``optimizer`` is the spec of the first recorded group with weight decay; ``spec["optimizers"]`` holds those
+            of the parameters that follow another one.
 
         Raises
         ------
@@ -393,11 +390,14 @@ class Recorder:
             return np.repeat([what(entry) for entry in entries], counts)
 
         device = entries[0].parameter.device
+        specs = self._recorded.specs()
+        main = specs[self._recorded.main().name]
+        others = {e.name: specs[e.name] for e in entries if not _differs_in_rates_alone(specs[e.name], main)}
         result = build(
             "trace",
             step=np.array(windows.ends),
             variables=dict(zip(VARIABLES, values, strict=True)),
-            optimizer=self._recorded.final_spec(),
+            optimizer=main,
             layer=np.concatenate([entry.labels for entry in entries]),
             fan_in=per_neuron(lambda entry: entry.shape[1:].numel()),
             spec={
@@ -407,6 +407,7 @@ class Recorder:
                 "steps": self._seen_step,
                 "layers": {entry.name: list(entry.shape) for entry in entries},
                 "dtypes": {entry.name: str(entry.parameter.dtype).removeprefix("torch.") for entry in entries},
+                "optimizers": {name: spec.to_dict() for name, spec in others.items()},
                 "skipped": self.skipped,
                 "left": self._recorded.left,
                 "changed_outside": {e.name: float(e.touched) / e.looked for e in entries if e.touched},
@@ -432,7 +433,7 @@ class Recorder:
                 for (name, words), values in zip(WINDOW_RATES.items(), rates, strict=True)
             }
         )
-        if self._scales is not None:
+        if self._scales.layers:
             codes = self._scales.series()
             result = result.assign_coords(
                 row_layer=("row", np.array(self._scales.layers, dtype=str)),
@@ -447,7 +448,7 @@ class Recorder:
             gradient_autocorrelation=(("parameter", "lag"), correlation, _AUTOCORRELATION),
             era_autocorrelation=(("parameter", "era", "lag"), of_eras, _AUTOCORRELATION),
         )
-        if self._sampler.betas is None:
+        if not any(_averaging(entry.rule) for entry in entries):
             return result
         square_step = self._sampler.square_step()[: len(entries)].astype(np.float32)
         return result.assign(
@@ -467,7 +468,8 @@ class Recorder:
 
 
 _WRITTEN = {f"{name}_changed" for name in RATES} | {
-    "interval", "window", "steps", "layers", "skipped", "left", "changed", "changed_outside", "dtypes", "absent",
+    "interval", "window", "steps", "layers", "optimizers", "skipped", "left", "changed", "changed_outside",
+    "dtypes", "absent",
 }  # fmt: skip
 _DECORATED = torch.utils._contextlib.__file__
 _UNSEEN = 2  # steps of an optimizer inside the recorded one, without one of that, until it is said
@@ -498,6 +500,13 @@ def _inside(optimizer: torch.optim.Optimizer) -> tuple[str, torch.optim.Optimize
     return next(((name, value) for name, value in found if hasattr(value, "_optimizer_step_pre_hooks")), None)
 
 
+def _differs_in_rates_alone(one: Optimizer, other: Optimizer) -> bool:
+    try:
+        return one.with_rates(other.lr, other.weight_decay) == other
+    except InvalidInput:  # a rule that these rates are no rates of
+        return False
+
+
 def _numbers(norm: torch.Tensor | None) -> np.ndarray:
     assert norm is not None  # a window with an entry in it began before
     return norm.cpu().numpy()
@@ -507,8 +516,25 @@ def _length(parameter: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(parameter.detach(), dtype=torch.float64)
 
 
+def _averaging(rule: Optimizer) -> tuple[float, ...] | None:
+    """β1 and β2 by which m and v average; β2 = 1 where the step is m alone, None where it is neither."""
+    return {"inverse root": rule.averages, "identity": (rule.beta1, 1.0)}.get(rule.shape)
+
+
 def _dense(gradient: torch.Tensor | None) -> torch.Tensor | None:
     return gradient if gradient is None or gradient.layout is torch.strided else gradient.to_dense()
+
+
+def _checked_spec(spec: Any, optimizer: torch.optim.Optimizer) -> Specs:
+    if spec is None or isinstance(spec, Optimizer):
+        return spec
+    if not is_a(spec, list, tuple) or not all(one is None or isinstance(one, Optimizer) for one in spec):
+        raise InvalidInput(
+            f"`spec` must be a rotsim optimizer, e.g. rotsim.SGDM(...), or a list of them; got {shown(spec)}"
+        )
+    groups = len(optimizer.param_groups)
+    require(len(spec) == groups, "spec", f"hold one spec or None for each of the {groups} parameter groups", spec)
+    return spec
 
 
 def _checked_note(note: str | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class Rotated(torch.optim.Optimizer):
         factors: Mapping[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
         instance("inner", inner, torch.optim.Optimizer, "a torch.optim.Optimizer")
+        self.rotation_spec = rotation if isinstance(rotation, Optimizer) else None
         if isinstance(rotation, Optimizer):
             spec = rotation
             require(

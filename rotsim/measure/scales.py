@@ -66,6 +66,8 @@ class ScaleSampler:
                 self.layers += [layer] * len(chosen[-1])
             self._rows.append(torch.from_numpy(np.concatenate(chosen)))
             self._earlier.append(None)
+        if not self._rows:
+            return
         parts, cosines = [], []
         self._steps += 1
         for i, gradient in enumerate(gradients):

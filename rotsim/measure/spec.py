@@ -1,36 +1,250 @@
-"""From a torch.optim optimizer to the spec that rotsim's theory and simulator take."""
+"""From a PyTorch optimizer to the spec that rotsim's theory and simulator take.
+
+Each entry of `FAMILIES` is one recurrence, whatever package the class is of. An optimizer is recognised by the name of
+its class and by the hyperparameters of its groups. Where groups follow several rules, each group names its own.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from rotsim.errors import InvalidInput, instance, integer, mapping
 from rotsim.measure.arguments import taken_by_torch
-from rotsim.measure.lion import Lion as TorchLion
-from rotsim.measure.rotational import RotationalAdamW, RotationalLion, RotationalSGDM
 from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
 from rotsim.optimizers.base import Optimizer
 
 SUPPORTED = (
-    "AdamW, Adam, SGD (no nesterov, no dampening), without amsgrad or maximize, and rotsim.measure's Lion, "
-    "RotationalAdamW, RotationalSGDM and RotationalLion"
+    "AdamW, Adam, SGD (no nesterov, no dampening) and Lion of PyTorch and other packages, without amsgrad or maximize, "
+    "and rotsim.measure's RotationalAdamW, RotationalSGDM, RotationalLion and Rotated"
 )
-_SGDM, _LION = (torch.optim.SGD, RotationalSGDM), (TorchLion, RotationalLion)
-_ADAM = (torch.optim.AdamW, torch.optim.Adam, RotationalAdamW)
-_ROTATIONAL = (RotationalAdamW, RotationalSGDM, RotationalLion)
+#: Options that change a recurrence, and the value with which they do not.
+NEUTRAL: dict[str, Any] = {
+    "amsgrad": False,
+    "maximize": False,
+    "nesterov": False,
+    "caution": False,
+    "cautious_factor": 1.0,
+    "corrected_weight_decay": False,
+    "bias_correction": True,
+    "correct_bias": True,
+    "max_unorm": 0.0,
+}
+# what a class name says of the storage of averages, which does not change what they are
+_STORAGE = re.compile(r"paged|fused|deepspeed|cpu|legacy|_?(4|8|32)_?bit|fp8")
+_HOLDERS = {"zeroredundancyoptimizer": "optim"}  # classes that pass steps on, and where they keep the optimizer
+
+
+class Values(dict[str, Any]):
+    """The hyperparameters of one group, and plain attributes of the optimizer that hold for all groups.
+
+    Attributes
+    ----------
+    optimizer : torch.optim.Optimizer
+    rates : dict of float
+        ``lr`` and ``weight_decay`` for the spec, in PyTorch's units: a step multiplies weights by 1 - lr·weight_decay.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> None:
+        options = getattr(optimizer, "args", None)  # where bitsandbytes has them
+        super().__init__(_plain(getattr(options, "__dict__", {})) | _plain(vars(optimizer)) | dict(group))
+        self.optimizer = optimizer
+        self.rates: dict[str, float] = {}
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """β1 and β2."""
+        return float(self["betas"][0]), float(self["betas"][1])
+
+
+def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if isinstance(value, bool | int | float | str)}
+
+
+def _rates_in_group(values: Values) -> tuple[Any, Any]:
+    """Learning rate and weight decay as PyTorch has them."""
+    return values.get("lr", 0.0), values.get("weight_decay", 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Optimizers of one recurrence.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Class names in lower case, without what they say of storage (8bit, paged, fused).
+    fields : tuple of str
+        Hyperparameters that a group of it has.
+    make : callable
+        ``make(values) -> Optimizer``, with the rates of ``values.rates``; raises `Variant` where no spec follows.
+    neutral : mapping
+        As `NEUTRAL`.
+    rates : callable
+        ``rates(values) -> (lr, weight_decay)`` in force, where a group holds them in other units.
+    """
+
+    names: tuple[str, ...]
+    fields: tuple[str, ...]
+    make: Callable[[Values], Optimizer]
+    neutral: Mapping[str, Any] = field(default_factory=lambda: NEUTRAL)
+    rates: Callable[[Values], tuple[Any, Any]] = _rates_in_group
+
+
+class Variant(Exception):
+    """Raised by `Family.make`: why this group follows no spec, as a clause."""
+
+
+def _sgdm(values: Values) -> SGDM:
+    if values.get("dampening", 0) and values.get("momentum", 0):
+        raise Variant(f"dampening={values['dampening']} changes the recurrence")
+    return SGDM(**values.rates, momentum=float(values["momentum"]))
+
+
+def _adam(values: Values) -> Optimizer:
+    # bitsandbytes (which names its kernel) decays beside the update in either class, Apex where adam_w_mode says so
+    decoupled = any(values.get(name) for name in ("decoupled_weight_decay", "adam_w_mode", "optimizer_name"))
+    return (AdamW if decoupled else AdamL2)(**values.rates, betas=values.betas, eps=float(values["eps"]))
+
+
+def _adamw(values: Values) -> AdamW:
+    return AdamW(**values.rates, betas=values.betas, eps=float(values["eps"]))
+
+
+def _lion(values: Values) -> Lion:
+    return Lion(**values.rates, betas=values.betas)
+
+
+def _lion_rates(values: Values) -> tuple[Any, Any]:
+    """Those of lion-pytorch, whose `decoupled_weight_decay` takes the decay at the first learning rate."""
+    lr, decay = _rates_in_group(values)
+    return lr, decay / values["_init_lr"] if values.get("decoupled_wd") else decay
+
+
+def _rotational(inner: Callable[[Values], Optimizer]) -> Callable[[Values], Optimizer]:
+    def make(values: Values) -> Optimizer:
+        if not values["per_neuron"]:
+            raise Variant("per_neuron=False sets the angle of whole weights, not of neurons")
+        plain = inner(values)
+        if not plain.weight_decay:  # it does not rotate
+            return plain
+        return Rotational(plain, update_norm_decay=values["update_norm_decay"], zero_mean=values["zero_mean"])
+
+    return make
+
+
+def _rotated(values: Values) -> Optimizer:
+    spec = getattr(values.optimizer, "rotation_spec", None)
+    if spec is None:
+        raise Variant("its angle is a number or a function of yours, so there is nothing to predict")
+    options = Values(values.optimizer, {**values, **vars(values.optimizer)["_options"]})
+    return _rotational(lambda _: spec.with_rates(**values.rates))(options)
+
+
+def _rotated_rates(values: Values) -> tuple[Any, Any]:
+    """Those of the spec that sets the angle, which no schedule moves; in a group without decay, the group's."""
+    spec, (lr, decay) = getattr(values.optimizer, "rotation_spec", None), _rates_in_group(values)
+    return (spec.lr, spec.weight_decay) if spec is not None and decay else (lr, decay)
+
+
+_SGDM_FIELDS, _LION_FIELDS, _ADAM_FIELDS = ("momentum",), ("betas", "weight_decay"), ("betas", "eps")
+_ROTATIONAL_FIELDS = ("per_neuron", "zero_mean", "update_norm_decay")
+FAMILIES: tuple[Family, ...] = (
+    Family(names=("adamw",), fields=_ADAM_FIELDS, make=_adamw),
+    Family(names=("adam",), fields=_ADAM_FIELDS, make=_adam),
+    Family(names=("sgd",), fields=_SGDM_FIELDS, make=_sgdm),
+    Family(names=("lion",), fields=_LION_FIELDS, make=_lion, rates=_lion_rates),
+    Family(names=("rotationaladamw",), fields=(*_ADAM_FIELDS, *_ROTATIONAL_FIELDS), make=_rotational(_adamw)),
+    Family(names=("rotationalsgdm",), fields=(*_SGDM_FIELDS, *_ROTATIONAL_FIELDS), make=_rotational(_sgdm)),
+    Family(names=("rotationallion",), fields=(*_LION_FIELDS, *_ROTATIONAL_FIELDS), make=_rotational(_lion)),
+    Family(names=("rotated",), fields=(), make=_rotated, rates=_rotated_rates),
+)
 
 
 class NoSpec(InvalidInput):
-    """No spec follows the optimizer's recurrence; ``why`` says it in a clause."""
+    """No spec follows the optimizer's recurrence; ``why`` says it in a clause, ``nearest`` what may stand for it."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, why: str) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, why: str, nearest: str) -> None:
         super().__init__(
             f"no spec describes this {type(optimizer).__name__}: {why}; supported are {SUPPORTED}. "
-            "To compare with the theory of the closest one, pass that: Recorder(..., spec=rotsim.AdamW(...))"
+            f"To compare with the theory of the closest one, pass that: Recorder(..., spec={nearest})"
         )
-        self.why = why
+        self.why, self.nearest = why, nearest
+
+
+def _simple(name: str) -> str:
+    return _STORAGE.sub("", name.lower())
+
+
+def _rule_names(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> Iterator[str]:
+    """What its rule may be called, the likeliest first: by the group, by the class, by the classes that it extends."""
+    if isinstance(kind := group.get("kind", group.get("algorithm")), str):  # nanochat's, Dion's
+        yield kind
+    elif isinstance(muon := group.get("use_muon"), bool):  # Keller Jordan's Muon with auxiliary Adam: AdamW
+        yield "muon" if muon else "adamw"
+    else:
+        yield from (cls.__name__ for cls in type(_stepping(optimizer)).__mro__)
+
+
+def _stepping(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer whose rule moves the weights: that inside ZeRO's, for example."""
+    inner = getattr(optimizer, _HOLDERS.get(_simple(type(optimizer).__name__), ""), None)
+    return inner if isinstance(inner, torch.optim.Optimizer) else optimizer
+
+
+def _family_of(optimizer: torch.optim.Optimizer, values: Values, group: Mapping[str, Any]) -> Family | str:
+    """The family that a group follows, or why none is known."""
+    for place, name in enumerate(_rule_names(optimizer, group)):
+        known = [family for family in FAMILIES if _simple(name) in family.names]
+        if known and place:  # only a class itself is taken at its word
+            return f"a subclass may change the update rule of {name}"
+        for family in known:
+            if all(need in values for need in family.fields):
+                return family
+    return "its update rule is unknown to rotsim"
+
+
+def rates_in_force(
+    optimizer: torch.optim.Optimizer, group: Mapping[str, Any], defaults: tuple[float, float] = (0.0, 0.0)
+) -> tuple[float, float]:
+    """Learning rate and weight decay of a group in PyTorch's units, whatever its package keeps them in.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+    group : mapping
+        Of ``optimizer.param_groups``.
+    defaults : (float, float)
+        Taken where the group has none.
+
+    Returns
+    -------
+    lr, weight_decay : float
+    """
+    values = Values(_stepping(optimizer), {**dict(zip(("lr", "weight_decay"), defaults, strict=True)), **group})
+    family = _family_of(optimizer, values, group)
+    lr, decay = (family.rates if isinstance(family, Family) else _rates_in_group)(values)
+    return float(lr or 0.0), float(decay or 0.0)  # some optimizers set the step by themselves, and have None here
+
+
+def state_of(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> Mapping[str, Any]:
+    """What the optimizer keeps for a parameter; empty before its first step.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+    parameter : Tensor
+
+    Returns
+    -------
+    mapping
+    """
+    found: Mapping[str, Any] = _stepping(optimizer).state.get(parameter, {})
+    return found
 
 
 def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override: float) -> Optimizer:
@@ -39,9 +253,11 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        ``AdamW``, ``Adam`` (`rotsim.AdamL2`, or `rotsim.AdamW` with ``decoupled_weight_decay``),
-        ``SGD`` without Nesterov momentum and dampening, `rotsim.measure.Lion`, or a rotational variant. In a group
-        without weight decay, where that does not rotate, it is the optimizer that it is a variant of.
+        ``AdamW``, ``Adam`` (`rotsim.AdamL2`, or `rotsim.AdamW` with ``decoupled_weight_decay``), ``SGD`` without
+        Nesterov momentum and dampening, or ``Lion``. It may be of PyTorch, timm, lion-pytorch, bitsandbytes, Apex: class
+        and hyperparameters have these names. Or a rotational variant, and `rotsim.measure.Rotated` with a spec. In a
+        group without weight decay, a variant is the optimizer that it is a variant of. ``ZeroRedundancyOptimizer`` is
+        what it holds. Where a group names its rule (``kind="adamw"``, ``use_muon=False``), that rule counts.
     group : int
         Index into ``optimizer.param_groups``, as in a list.
     **override : float
@@ -59,38 +275,36 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
     instance("optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer")
     group = integer("group", group, low=0, high=max(1, len(optimizer.param_groups)))
     override = mapping("override", override, ("lr", "weight_decay", "momentum", "betas", "eps"))
-    values = optimizer.param_groups[group]
-    kind = type(optimizer)  # subclasses may change the update, so only the classes themselves are taken at their word
-    if kind not in (*_SGDM, *_LION, *_ADAM):
-        known = [cls.__name__ for cls in kind.__mro__[1:] if cls in (*_SGDM, *_LION, *_ADAM)]
-        raise NoSpec(
-            optimizer,
-            f"a subclass may change the update rule of {known[0]}" if known else "its update rule is unknown to rotsim",
-        )
-    _refuse_variants(optimizer, values)
+    own = optimizer.param_groups[group]
     with taken_by_torch("optimizer", "have numbers for hyperparameters in its groups"):
-        common = {name: float(values.get(name, 0.0)) for name in ("lr", "weight_decay")} | override
-        if kind in _SGDM:
-            plain: Optimizer = SGDM(**common, momentum=float(values["momentum"]))
-        elif kind in _LION:
-            plain = Lion(**common, betas=_betas(values))
-        else:
-            decoupled = kind is not torch.optim.Adam or values.get("decoupled_weight_decay", False)
-            plain = (AdamW if decoupled else AdamL2)(**common, betas=_betas(values), eps=float(values["eps"]))
-        if kind not in _ROTATIONAL or not plain.weight_decay:
-            return plain
-        return Rotational(plain, update_norm_decay=values["update_norm_decay"], zero_mean=values["zero_mean"])
+        lr, decay = rates_in_force(optimizer, own)
+        values = Values(_stepping(optimizer), {**own, **override})
+        values.rates = {"lr": lr, "weight_decay": decay} | {
+            k: override[k] for k in ("lr", "weight_decay") if k in override
+        }
+        family = _family_of(optimizer, values, own)
+        if isinstance(family, str):
+            raise NoSpec(optimizer, family, _nearest(values))
+        for option, neutral in family.neutral.items():
+            if values.get(option, neutral) not in (neutral, None):
+                raise NoSpec(optimizer, f"{option}={values[option]} changes the recurrence", _nearest(values))
+        try:
+            return family.make(values)
+        except Variant as variant:
+            raise NoSpec(optimizer, str(variant), _nearest(values)) from None
 
 
-def _betas(values: dict[str, Any]) -> tuple[float, float]:
-    return float(values["betas"][0]), float(values["betas"][1])
-
-
-def _refuse_variants(optimizer: torch.optim.Optimizer, values: dict[str, Any]) -> None:
-    for flag in ("amsgrad", "maximize", "nesterov"):
-        if values.get(flag, False):
-            raise NoSpec(optimizer, f"{flag}=True changes the recurrence")
-    if not values.get("per_neuron", True):
-        raise NoSpec(optimizer, "per_neuron=False sets the angle of whole weights, not of neurons")
-    if values.get("dampening", 0) and values.get("momentum", 0):
-        raise NoSpec(optimizer, f"dampening={values['dampening']} changes the recurrence")
+def _nearest(values: Values) -> str:
+    """A spec with the hyperparameters of a group as code, to stand for a rule that is not known."""
+    numbers = {name: f"{value:g}" for name, value in values.rates.items()}
+    if isinstance(values.get("betas"), tuple | list) and len(values["betas"]) >= 2:
+        numbers["betas"] = "({:g}, {:g})".format(*values.betas)
+        sign = "eps" not in values or "lion" in type(values.optimizer).__name__.lower()
+        if not sign:
+            numbers["eps"] = f"{float(values['eps']):g}"
+        name = "Lion" if sign else "AdamW"
+    else:
+        momentum = values.get("momentum", 0.0)
+        numbers["momentum"] = f"{momentum if isinstance(momentum, int | float) else 0.0:g}"
+        name = "SGDM"
+    return f"rotsim.{name}({', '.join(f'{key}={number}' for key, number in numbers.items())})"

@@ -80,7 +80,7 @@ def predict_layer(trace: xr.Dataset, name: str) -> Prediction:
     ends, norm, dim = layer["step"].values, layer["norm"].values.astype(float), int(layer["fan_in"].values[0])
     start, first, start_norm = _start(layer, norm)
     rates = rates_of(layer, start)
-    optimizer = dataset.optimizer_of(trace)
+    optimizer = dataset.optimizer_of(trace, name)
     # the rates of the layer, not those of another group; without decay a rotational variant does not rotate
     spec = optimizer if rates.weight_decay.any() else optimizer.plain
     if rates.lr.any() and theory_of(optimizer) is not None:
