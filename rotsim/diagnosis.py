@@ -27,7 +27,6 @@ from rotsim.findings import CORRELATED, Verdict, finding_of, furthest
 from rotsim.optimizers.base import Optimizer
 from rotsim.quarters import Quarter
 from rotsim.statistics import Estimate
-from rotsim.theory.base import theory_of
 
 if TYPE_CHECKING:
     import xarray as xr
