@@ -1,7 +1,6 @@
-"""The claims about training: every script runs, its statistics are right, and its checks can fail."""
+"""The claims about training: their questions tell arms apart, their results are whole, and cut-off runs go on."""
 
 import json
-import re
 from dataclasses import replace
 from functools import partial
 
@@ -9,139 +8,129 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from experiments import __main__ as runner
-from experiments import frozen, imbalance, invariance, product, sensitivity, special, warmup
+from experiments import frozen, imbalance, invariance, product, sensitivity, special, warmup, warmup_large
 from experiments.harness import table
-from experiments.harness.claim import Finding, claimed, conduct, line
-from experiments.harness.paired import Comparison, at_best, checks, holm, tuned
+from experiments.harness.answers import answer
+from experiments.harness.claim import Finding, claimed, conduct
 from experiments.networks.variants import ResNet, normalised_mlp
 from experiments.training.arms import Plain, Turned
+from experiments.training.blocks import Trial, blocks, run_trials
+from experiments.training.contest import PILOT_FIRST, Contest
 from experiments.training.loop import rise_and_fall
-from experiments.training.trials import ImageProblem, TextProblem, Trial, run_trials
+from experiments.training.problems import ImageProblem, TextProblem
 from rotsim.errors import InvalidInput
 from rotsim.measure import Rotated
 from rotsim.tasks import Ledger
-from tests import chance
 
 pytestmark = pytest.mark.machine
 
-SEEDS = 6
-noise = np.random.default_rng(0).normal(1.0, 0.01, (5, 4, SEEDS))  # (arm, setting, seed), arms about equal
+CLAIMS = {
+    "frozen": frozen.CONTESTS,
+    "imbalance": imbalance.CONTESTS,
+    "invariance": invariance.CONTESTS,
+    "product": [product.contest(False)],
+    "sensitivity": sensitivity.CONTESTS,
+    "special": special.CONTESTS,
+    "warmup": warmup.CONTESTS,
+    "warmup_large": warmup_large.CONTESTS,
+}
+CONTESTS = [contest for contests in CLAIMS.values() for contest in contests]
+MEASURED = ("loss", "rotation", "across_layers", "within_layers", "undecayed_step")
 
 
-def test_imbalance_with_its_arms_swapped_is_refuted():
-    """Losses of known truth: half the neurons ten times faster costs 10 %; then it is held for balanced."""
-    case = imbalance.CASES[0]
-    shape = np.shape(table.committed("imbalance")["numbers"][case.name]["loss[arm][rotation][seed]"])
-    loss = np.random.default_rng(1).normal(1.0, 0.03, shape)
-    loss[-1] *= 1.1
-    assert imbalance.judge(case, loss)[-1].passed
-    swapped = imbalance.judge(case, loss[::-1])[-1]
-    assert swapped.failed and "FAIL" in line(swapped)
+def outcomes(arms, seeds, of=lambda arm: 1.0, seed=0):
+    """Arms whose outcomes are noise of 1 % about `of` each."""
+    draw = np.random.default_rng(seed)
+    return {arm: {what: of(arm) * np.exp(0.01 * draw.standard_normal(seeds)) for what in MEASURED} for arm in arms}
 
 
-@pytest.mark.parametrize("name", ["imbalance", "invariance", "product", "sensitivity", "special", "warmup"])
-def test_committed_result_is_that_of_the_full_version(name):
+def judged(contest, of, questions=None):
+    """Answers where the truth is known."""
+    questions = questions or contest.questions
+    known = outcomes(contest.arms, 64, of)
+    return answer(questions, lambda wanted: known, outcomes(contest.arms, 16, of, seed=1), 64)
+
+
+@pytest.mark.parametrize("contest", CONTESTS, ids=lambda contest: contest.name)
+def test_a_question_finds_what_is_there_and_not_what_is_not(contest):
+    """Arms that are equal are equivalent; one that is 1.7 times the others is an effect, of the right sign."""
+    simple = [q for q in contest.questions if len(q.arms) == 2]
+    assert simple or contest.name == "network"
+    for found in judged(contest, lambda arm: 1.0, simple):
+        assert found.kind == "equivalent" and (found.verdict == "PASS") == (found.claim == "equal")
+    for question in simple:
+        up, down = (
+            judged(contest, lambda arm, f=f, q=question: f if arm == q.arms[0] else 1.0, [question]) for f in (1.7, 0.6)
+        )
+        assert up[0].kind == down[0].kind == "effect" and up[0].effect > 0.5 and down[0].effect < -0.3
+        assert up[0].verdict == ("PASS" if question.claim == "more" else "FAIL") and down[0].verdict == "FAIL"
+
+
+def test_warmups_gain_is_the_plain_optimizers_over_the_variants():
+    contest = warmup.CONTESTS[0]
+    [gain] = judged(contest, lambda arm: 1.2 if arm == "plain without warm-up" else 1.0, contest.questions[2:])
+    assert gain.effect == pytest.approx(0.2, abs=0.02) and gain.verdict == "PASS"
+    [less] = judged(contest, lambda arm: 1.2 if arm == "rotational without warm-up" else 1.0, contest.questions[2:])
+    assert less.effect < -0.15 and less.verdict == "FAIL"
+
+
+def test_product_would_see_a_rotation_that_follows_lr():
+    contest = product.contest(False)
+    still = judged(contest, lambda arm: 1.0, contest.questions[:1])
+    follows = judged(contest, float, contest.questions)
+    assert still[0].verdict == "PASS" and [x.verdict for x in follows] == ["FAIL", "PASS", "PASS"]
+    [half] = judged(contest, lambda arm: float(arm) ** 0.5, contest.questions[1:2])
+    assert half.verdict == "FAIL" and half.effect == pytest.approx(-0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("name", [name for name in CLAIMS if name in runner.CLAIMS])
+def test_committed_answers_follow_from_the_committed_numbers(name):
     content = table.committed(name)
     assert not content["quick"] and content["provenance"]["command"] == f"python -m experiments.{name}"
     assert content["verdict"] == table.report_of(content).summary()
+    by_statement = {a["statement"]: a for a in content["answers"]}
+    numbers = content["numbers"]
+    questions = [(contest.name, q) for contest in CLAIMS[name] for q in contest.questions]
+    assert [q.statement for _, q in questions] == list(by_statement)
+    for contest, question in questions:
+        found, own = by_statement[question.statement], numbers[contest]["at best[seed]"]
+        trained = {arm: {what: np.array(x[: found["seeds"]]) for what, x in own[arm].items()} for arm in question.arms}
+        values = question.effect(trained)
+        assert len(values) == found["seeds"] and found["margin"] == question.margin
+        assert np.expm1(values.mean()) == pytest.approx(found["effect"], abs=2e-3)
+        assert values.std(ddof=1) == pytest.approx(found["deviation"], rel=0.02, abs=1e-3)
 
 
-def test_committed_numbers_give_the_committed_verdicts():
-    """The verdicts follow from the losses that stand beside them."""
-    content = table.committed("imbalance")
-    again = [
-        check
-        for case in imbalance.CASES
-        for check in imbalance.judge(case, np.array(content["numbers"][case.name]["loss[arm][rotation][seed]"]))
-    ]
-    assert [(c.statement, c.verdict) for c in again] == [(c.statement, c.verdict) for c in table.report_of(content)]
-    content = table.committed("warmup")
-    losses = [np.array(case["loss[arm][warmup][lr][seed]"]) for case in content["numbers"]["cases"]]
-    again, _ = warmup.judge(warmup.CASES, losses)
-    assert [(c.statement, c.verdict) for c in again] == [(c.statement, c.verdict) for c in table.report_of(content)]
+def test_the_pilots_seeds_are_not_judged_and_choose_the_setting():
+    """Two learning rates, of which one learns nothing: the other is chosen, and trained on seeds from 0 on."""
+    problem = ImageProblem(shape=(16,), noise=0.5)
+    rates = {"slow": (1e-6, 0.05), "fast": (0.05, 1e-6)}
+    arms = {name: [Trial(problem, Plain("adamw", lr, 0.1), 20) for lr in both] for name, both in rates.items()}
+    question = replace(
+        warmup.CONTESTS[0].questions[0],
+        arms=("slow", "fast"),
+        effect=lambda found: found["slow"]["loss"] - found["fast"]["loss"],
+    )
+    book = Ledger()
+    answers, numbers = Contest("x", arms, [question], 8, 4).settle(1, book)
+    assert numbers["setting"] == {"slow": 1, "fast": 0} and answers[0].effect == 0 and answers[0].kind == "equivalent"
+    firsts = [task.first for part in arms.values() for trial in part for task in blocks(trial, PILOT_FIRST, 4)]
+    assert (
+        set(firsts) == {PILOT_FIRST} and len(book.run) == 2 + 1 and len(numbers["at best[seed]"]["slow"]["loss"]) == 8
+    )
 
 
 def test_the_runner_tells_a_new_refutation_from_a_lack_of_seeds():
-    fine, wrong, open_ = (
-        Finding([claimed("x", value, 0.1, 1.0, established=known)], None)
-        for value, known in ((2.0, True), (0.0, True), (0.0, False))
-    )
+    fine, wrong, missed = (Finding([claimed("x", value, 0.1, 1.0)], None) for value in (2.0, 0.0, 0.0))
+    open_ = Finding([replace(missed.checks[0], verdict="UNRESOLVED")], None)
     held, refuted, undecided = ({"checks": [f.checks[0].to_dict()]} for f in (fine, wrong, open_))
     assert runner.judge(fine, held)[1] and runner.judge(wrong, refuted)[1]
     assert runner.judge(fine, refuted, quick=True)[1] and not runner.judge(wrong, held, quick=True)[1]
     assert not runner.judge(wrong, held)[1] and not runner.judge(fine, refuted)[1] and not runner.judge(wrong, None)[1]
     assert runner.judge(open_, held)[1] and runner.judge(open_, held)[0] == "UNRESOLVED: 1 of 1 statements"
     assert runner.judge(fine, undecided)[1] and runner.judge(wrong, undecided)[1]
-
-
-def verdicts(found):
-    """Check by check."""
-    return [check.verdict for check in found]
-
-
-def test_warmup_tells_the_arms_apart():
-    case = warmup.Case("x", None, "adamw", 0.1, (1.0, 4.0), 10, SEEDS)
-    loss = noise[:2, :4].reshape(2, 2, 2, SEEDS).copy()
-    loss[0, 0] += 0.3  # the plain optimizer suffers without warm-up
-    assert verdicts(warmup.judge([case], [loss])[0]) == ["PASS"] * 3
-    assert verdicts(warmup.judge([case], [loss[::-1]])[0]) == ["PASS", "FAIL", "FAIL"]
-    assert verdicts(warmup.judge([case], [loss * np.array([1, 1.3])[:, None, None, None]])[0])[0] == "FAIL"
-
-
-def test_imbalance_needs_a_difference():
-    assert verdicts(imbalance.judge(imbalance.CASES[0], np.repeat(noise[:1], 5, axis=0))) == ["UNRESOLVED"] * 3
-    harmed = noise * np.array([1, 1, 1.2, 1.5, 0.8])[:, None, None]
-    assert verdicts(imbalance.judge(imbalance.CASES[0], harmed)) == ["PASS", "PASS", "FAIL"]
-
-
-def test_invariance_tells_the_norms_apart():
-    loss, spread = noise[:3, 0] * [[1], [1.2], [1]], noise[:3, 1] * [[0.05], [0.15], [0.05]]
-    assert verdicts(invariance.judge("x", loss, spread)) == ["PASS"] * 3
-    swap = [0, 2, 1]
-    assert verdicts(invariance.judge("x", loss[swap], spread[swap])) == ["FAIL"] * 3
-
-
-def test_sensitivity_sees_a_tenth():
-    names = list(sensitivity.VARIATIONS)[:3]
-    loss = noise[:3] * np.array([1, 1.02, 1.3])[:, None, None]
-    assert verdicts(sensitivity.judge("x", names, loss)) == ["PASS", "FAIL"]
-
-
-def test_special_needs_a_gap_that_closes():
-    loss, across = noise[:3, 0] * [[1], [1.3], [1.05]], noise[:3, 1] * [[1.2], [9], [1.2]]
-    assert verdicts(special.judge("x", loss, across)) == ["PASS"] * 4
-    swap = [0, 2, 1]
-    assert verdicts(special.judge("x", loss[swap], across[swap])) == ["FAIL", "FAIL", "PASS", "FAIL"]
-
-
-def test_product_would_see_a_rotation_that_follows_lr():
-    rates = np.array([1e-3, 1e-2, 1e-1])
-    follows, still = noise[0, :3] * rates[:, None], noise[1, :3]
-    differs = still * np.array([[2], [1], [1.5]])
-    assert verdicts(product.judge_network(rates, still, follows, differs)) == ["PASS"] * 3
-    assert verdicts(product.judge_network(rates, follows, still, still))[:2] == ["FAIL"] * 2
-
-
-def test_p_value_is_that_of_the_t_test_and_holm_of_the_textbook():
-    values = noise[0, 0]
-    expected = stats.ttest_1samp(values, 0.99, alternative="greater").pvalue
-    assert Comparison("x", values, low=0.99).p == pytest.approx(expected)
-    assert Comparison("x", values, high=0.99).p == pytest.approx(expected)  # refuted with the same confidence
-    both = max(stats.ttest_1samp(values, b, alternative=a).pvalue for b, a in ((0.9, "greater"), (1.05, "less")))
-    assert Comparison("x", values, 0.9, 1.05).p == pytest.approx(both)
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    weak = Comparison("x", np.array([0.1, -0.1, 0.2, -0.1]), low=0.0)
-    assert verdicts(checks([weak])) == ["UNRESOLVED"] and "UNRESOLVED" in line(checks([weak])[0])
-
-
-def test_each_seed_is_tuned_on_the_others():
-    losses = np.array([[1.0, 1.0, 0.0], [0.9, 0.9, 0.9]])  # the first setting is best once, by luck
-    found, chosen = tuned(losses)
-    assert chosen.tolist() == [0, 0, 1] and found.tolist() == [1.0, 1.0, 0.9]
-    assert at_best([losses], [10 * losses])[0].tolist() == [10.0, 10.0, 9.0]
 
 
 @pytest.mark.parametrize(("norm", "row", "layer"), [("bn", 0, 0), ("ws+ln", 0, 0), ("ln", 1, 0)])
@@ -205,22 +194,24 @@ def test_bad_factors_are_answered_in_a_line(bad):
         Rotated(torch.optim.AdamW([weight]), 0.01, per_neuron=False, factors={weight: torch.ones(4)})
 
 
-def run(trial):
-    return run_trials([trial])[0]
+def run(trial, first=0, seeds=1):
+    return run_trials([(trial, first, seeds)])[0]
 
 
 def test_a_trial_repeats_and_its_seed_matters():
-    task = ImageProblem(shape=(16,))
-    first, again, other = (run(Trial(task, Turned("adamw", 0.02, 0.5), 20, seed)).loss for seed in (0, 0, 1))
+    trial = Trial(ImageProblem(shape=(16,)), Turned("adamw", 0.02, 0.5), 20)
+    first, again, other = (run(trial, seed)["loss"][0] for seed in (0, 0, 1))
     assert first == again != other
-    assert first != run(Trial(task, Plain("adamw", 0.02, 0.5), 20, 0)).loss
+    assert first != run(replace(trial, arm=Plain("adamw", 0.02, 0.5)))["loss"][0]
+    assert run(trial, 0, 2)["loss"] == pytest.approx([first, other], rel=1e-3)
 
 
 def test_a_run_that_diverges_counts_as_guessing():
-    task = ImageProblem(shape=(16,))
-    lost = run(Trial(task, Plain("sgdm", 1e30, 0.0), 20, 0, record=True))
-    assert lost.loss == task.chance and np.isnan(lost.within_layers)
-    assert run(Trial(TextProblem(), Plain("sgdm", 0.0, 0.0), 1, 0)).loss <= TextProblem().chance
+    problem = ImageProblem(shape=(16,))
+    lost = run(Trial(problem, Plain("sgdm", 1e30, 0.0), 20, record=True))
+    assert lost["loss"][0] == problem.chance and np.isnan(lost["within_layers"][0])
+    tiny = replace(TextProblem(), batch_size=1)
+    assert run(Trial(tiny, Plain("sgdm", 0.0, 0.0), 1))["loss"][0] <= tiny.chance
 
 
 def test_schedule():
@@ -233,8 +224,8 @@ def test_schedule():
 # ------------------------------------------------------------------------------------- a claim that was cut off
 
 
-TINY = Trial(ImageProblem(shape=(16,)), Plain("adamw", 0.02, 0.5), 10, 0)
-TRIALS = [replace(TINY, seed=seed) for seed in range(3)]
+TINY = Trial(ImageProblem(shape=(16,)), Plain("adamw", 0.02, 0.5), 10)
+TRIALS = [(TINY, first, 1) for first in range(3)]
 
 
 def test_trials_of_a_run_that_was_cut_off_are_taken_up(tmp_path):
@@ -243,7 +234,7 @@ def test_trials_of_a_run_that_was_cut_off_are_taken_up(tmp_path):
     path.write_text(path.read_text() + '{"id": "cut o')  # the line that was being written
     book = Ledger(path)
     again = run_trials(TRIALS, 1, book)
-    assert repr(again[:2]) == repr(first) and repr(again[2]) == repr(run(TRIALS[2])) != repr(first[0])
+    assert repr(again[:2]) == repr(first) and repr(again[2]) == repr(run(TINY, 2)) != repr(first[0])
     assert len(book.run) == 1 and len(book.reused) == 2
 
 
@@ -252,11 +243,20 @@ def test_trials_in_other_processes_have_the_same_bits():
     assert repr(run_trials(TRIALS, 2)) == repr(run_trials(TRIALS, 1))
 
 
+def test_seeds_are_trained_in_blocks():
+    problem = replace(TINY.problem, network="resnet")
+    parts = blocks(replace(TINY, problem=problem), 5, 20)
+    assert [(task.first, task.copies) for task in parts] == [(5, 8), (13, 8), (21, 4)]
+
+
 def test_a_trial_that_differs_in_anything_is_another():
-    others = [replace(TINY, seed=1), replace(TINY, steps=11), replace(TINY, arm=Turned("adamw", 0.02, 0.5))]
-    ids = {replace(trial, device=device).strong_id() for trial in (TINY, *others) for device in ("cpu", "cuda")}
-    assert len(ids) == 8 and TINY.strong_id() == replace(TINY).strong_id()
-    assert {"torch", "code", "rotsim"} < TINY.strong_id_value().keys()
+    others = [replace(TINY, warmup=1), replace(TINY, steps=11), replace(TINY, arm=Turned("adamw", 0.02, 0.5))]
+    tasks = [
+        blocks(replace(trial, device=d), 0, n) for trial in (TINY, *others) for d in ("cpu", "cuda") for n in (1, 2)
+    ]
+    assert len({part.strong_id() for parts in tasks for part in parts}) == 16
+    [one], [same] = blocks(TINY, 0, 1), blocks(replace(TINY), 0, 1)
+    assert one.strong_id() == same.strong_id() and {"torch", "code", "rotsim"} < one.strong_id_value().keys()
 
 
 def test_a_claim_that_crashed_goes_on_where_it_was(tmp_path):
@@ -283,27 +283,3 @@ def test_a_claim_that_crashed_goes_on_where_it_was(tmp_path):
     conduct("x", "X.", partial(examine, crash=False), False, tmp_path)
     again = json.loads((tmp_path / "x.json").read_text())["provenance"]["trials"]
     assert again["run"] == 3 and "reused_from_a_run_cut_off" not in again
-
-
-def test_seeds_needed_have_the_power_that_is_asked_for():
-    values = np.array([0.2, 1.8, 0.9, 1.1, 1.0])
-    needed = Comparison("x", values, low=0.5).seeds_needed(0.0125)
-    effect, draw = 0.5 / values.std(ddof=1), np.random.default_rng(1)
-
-    def power(n):
-        sample = effect + draw.standard_normal((40_000, n))
-        t = sample.mean(axis=1) / sample.std(axis=1, ddof=1) * np.sqrt(n)
-        return (t > stats.t.isf(0.0125, n - 1)).mean()
-
-    error = chance.errors(None, 2) * np.sqrt(0.8 * 0.2 / 40_000)
-    assert power(needed) > 0.8 - error > power(needed - 3)
-    assert Comparison("x", values, low=0.5).seeds_needed(0.05) < needed
-    assert Comparison("x", values, low=0.9999).seeds_needed(0.05) is None
-    [open_] = checks([Comparison("x", values, low=0.9)])
-    assert re.search(r"\d+ seeds would be needed, has 5", line(open_))
-
-
-def test_frozen_norms_are_judged_apart():
-    case = np.repeat(noise[:4, :1], 2, axis=1) * np.array([1, 1.1, 1, 1.01])[:, None, None]
-    assert verdicts(frozen.judge("x", case)) == ["PASS", "PASS"]
-    assert verdicts(frozen.judge("x", case[[1, 0, 0, 1]])) == ["FAIL", "FAIL"]

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 import rotsim
 from experiments import __main__ as runner
 from experiments import balance, convergence, early, idealisations, radial, schedules, validity
-from experiments.harness import claim, paired, table
+from experiments.harness import claim, table
+from experiments.harness.answers import Answer
 from experiments.harness.claim import Finding, claimed, line, write
 from rotsim.checks import Check
 from rotsim.files import to_json
@@ -45,9 +46,8 @@ def test_a_refutation_within_noise_is_none():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_quick_version(name, tmp_path, monkeypatch):
+def test_quick_version(name, tmp_path):
     """It runs, and refutes nothing that the committed result does not: by more than noise, of walks or of seeds."""
-    monkeypatch.setattr(paired, "LEVEL", chance.share())
     script = runner.module_of(name)
     finding = script.examine(quick=True)
     verdict, as_committed = runner.judge(beyond_chance(finding), table.committed(name), quick=True)
@@ -79,7 +79,7 @@ def test_a_row_is_read_as_it_was_written():
     rows = [
         claimed("AdamW: x: y", 7.0, float("nan"), 2.0),
         claimed("no colon", 1.0, 0.1, 2.0, 3.0, because="too small"),
-        claimed("x", 1.0, 0.1, established=False, because="12 seeds would be needed"),
+        replace(claimed("x", 1.0, 0.1), verdict="UNRESOLVED", note="12 seeds would decide"),
         Check.of("lion: proved", verdict="PASS"),
     ]
     for row in rows:
@@ -286,6 +286,22 @@ def test_statements_that_do_not_pass_have_effect_interval_and_cause(monkeypatch)
     assert row == "| early | Lion: y | 3 ± 0.1 | at most 2 | FAIL | its momentum is long |"
     assert head.count("|") == row.count("|")
     assert table.statements(["early"], every=True).endswith("| early | AdamW: y | 1 ± 0.1 | at most 2 | PASS |  |")
+
+
+def test_answers_have_effect_interval_margin_seeds_and_verdict_in_columns(monkeypatch):
+    """A verdict has at most ten words; an answer stands in its own table only."""
+    low, high, claims = (0.01, 0.06, -0.02), (0.03, 0.09, 0.06), ("equal", "more", "equal")
+    found = [
+        Answer(f"x: {i}", claims[i], 0.05, (low[i] + high[i]) / 2, low[i], high[i], 0.1, 64, 64, 0.05) for i in range(3)
+    ]
+    content = {"checks": [a.check().to_dict() for a in found], "answers": [a.to_dict() for a in found]}
+    monkeypatch.setattr(table, "committed", lambda name: content)
+    rows = [row.strip("| ").split(" | ") for row in table.answers(["early"], every=True).splitlines()[2:]]
+    assert rows[0] == ["early", "x: 0", "+2.0%", "+1.0% to +3.0%", "5%", "64", "equivalent, as claimed"]
+    assert rows[1][-1] == "effect, as claimed" and "seeds would decide" in rows[2][-1]
+    assert all(len(row[-1].split()) <= 10 for row in rows)
+    assert len(table.answers(["early"], every=False).splitlines()) == 3
+    assert len(table.statements(["early"], every=True).splitlines()) == 2
 
 
 def test_readme_has_the_committed_results():

@@ -1,1 +1,1 @@
-"""What claim scripts share: verdicts and files, paired tests, parts of figures, and the tables in README.md."""
+"""What claim scripts share: verdicts and files, answers with planned power, parts of figures, tables in README.md."""

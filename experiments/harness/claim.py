@@ -42,17 +42,15 @@ def claimed(
     standard_error: float,
     low: float = -inf,
     high: float = inf,
-    established: bool = True,
     because: str = "",
 ) -> Check:
     """One statement with the numbers that decide it: it passes if ``low <= value <= high``.
 
     The interval is part of the claim, fixed before the numbers are seen. `standard_error` says how well
-    the value is known (NaN for a single recorded network). `established` is False where a test finds that
-    noise may have put the value on its side of the bound (`experiments.harness.paired`): nothing is shown then.
+    the value is known (NaN for a single recorded network).
     `because` says why it does not pass, where that is known; it stands beside the verdict.
     """
-    verdict: Verdict = "UNRESOLVED" if not established else "PASS" if low <= value <= high else "FAIL"
+    verdict: Verdict = "PASS" if low <= value <= high else "FAIL"
     return Check.of(
         statement, measured=value, standard_error=standard_error, low=low, high=high, verdict=verdict,
         note="" if verdict == "PASS" else because,
@@ -74,7 +72,7 @@ class Finding:
     """What one script found.
 
     `result` is the sentence with numbers that stands in the table of claims; `document`, if any, is Markdown that
-    is written beside figure and JSON.
+    is written beside figure and JSON. `answers` are those of `experiments.harness.answers`, whose checks stand first.
     """
 
     checks: list[Check]
@@ -82,6 +80,7 @@ class Finding:
     numbers: dict[str, Any] = field(default_factory=dict)
     result: str = ""
     document: str = ""
+    answers: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def report(self) -> Report:
@@ -190,6 +189,7 @@ def write(
         "result": finding.result,
         "quick": quick,
         "checks": [check.to_dict() for check in finding.checks],
+        **({"answers": finding.answers} if finding.answers else {}),
         "numbers": finding.numbers,
         "cpu_seconds": round(seconds, 1),
         "provenance": provenance(command=command, **extra),

@@ -16,8 +16,14 @@ README = RESULTS.parent / "README.md"
 BEGIN, END = "<!-- claims: written by python -m experiments --table -->", "<!-- end of claims -->"
 _GALLERY = "<!-- figures: written with the table -->", "<!-- end of figures -->"
 _COLUMNS = 2
+ABOUT_ANSWERS = (
+    "Effect: mean over seeds of a ratio, minus 1, with its interval after all looks. Margin: the smallest effect that "
+    "matters, fixed before the seeds were trained."
+)
 _OPEN = "<!-- statements: written with the table -->", "<!-- end of statements -->"
 _STATEMENTS = ("claim", "statement", "effect", "claimed", "verdict", "why")
+_ANSWERED = "<!-- answers: written with the table -->", "<!-- end of answers -->"
+_ANSWERS = ("claim", "statement", "effect", "interval", "margin", "seeds", "verdict")
 _HEAD = ("claim", "of", "our result", "verdict", "command", "CPU time", "figure")
 
 
@@ -72,9 +78,31 @@ def statements(claims: Sequence[str], every: bool) -> str:
         for name in claims
         if (content := committed(name)) is not None
         for c in report_of(content)
-        if every or not c.passed
+        if (every or not c.passed) and c.statement not in {a["statement"] for a in content.get("answers", ())}
     ]
     return markdown.table(_STATEMENTS, rows)
+
+
+def answers(claims: Sequence[str], every: bool) -> str:
+    """Answers about trained networks in columns: every one, or those that are not as claimed."""
+    rows = [
+        (
+            name, a["statement"], f"{a['effect']:+.1%}", f"{a['low']:+.1%} to {a['high']:+.1%}",
+            f"{a['margin']:.0%}", a["seeds"], _in_words(a),
+        )
+        for name in claims
+        if (content := committed(name)) is not None
+        for a in content.get("answers", ())
+        if every or a["verdict"] != "PASS"
+    ]  # fmt: skip
+    return markdown.table(_ANSWERS, rows)
+
+
+def _in_words(answer: dict[str, Any]) -> str:
+    """A verdict, and what it says of the claim, in at most ten words."""
+    if answer["verdict"] == "UNRESOLVED":
+        return str(answer["words"])
+    return f"{answer['words']}, {'as claimed' if answer['verdict'] == 'PASS' else 'against the claim'}"
 
 
 def _effect(check: Check) -> str:
@@ -100,13 +128,15 @@ def text(claims: Sequence[str]) -> str:
     """The README with its tables and its gallery up to date."""
     page = _between(README.read_text(), BEGIN, END, markdown.table(_HEAD, map(row, claims)))
     page = _between(page, *_OPEN, statements(claims, every=False))
+    page = _between(page, *_ANSWERED, answers(claims, every=False))
     return _between(page, *_GALLERY, gallery(claims))
 
 
 def document(claims: Sequence[str]) -> str:
     """results/claims.md: every statement of every claim."""
     about = "Effect: measured, ± standard error. Claimed: the interval, fixed before the numbers were seen."
-    return f"# Statements of all claims\n\n{about}\n\n{statements(claims, every=True)}\n"
+    parts = (about, statements(claims, every=True), "## Trained networks", ABOUT_ANSWERS, answers(claims, every=True))
+    return "\n\n".join(("# Statements of all claims", *parts)) + "\n"
 
 
 def _between(page: str, begin: str, end: str, content: str) -> str:

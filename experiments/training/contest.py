@@ -1,50 +1,68 @@
-"""Arms that are compared, each at the setting that a pilot finds best; the pilot's seeds are then not used again."""
+"""Arms that are compared on seeds: each at the setting that a pilot finds best, as long as its questions need it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from experiments.harness.answers import Answer, Question, answer
 from experiments.training.blocks import Outcomes, Trial, run_trials
 from rotsim.tasks import Ledger
 
 PILOT_FIRST = 1_000_000  # the pilot's seeds, far from those that are judged
 
 
+@dataclass(frozen=True)
 class Contest:
-    """Trials of the same problem, by arm and setting.
+    """One network: its arms with their settings, and what is asked.
 
     Attributes
     ----------
-    pilot : dict of str to Outcomes
-        Of every arm's best setting.
-    settings : dict of str to list of float
-        Mean loss of every setting on the pilot's seeds.
-    best : dict of str to Trial
-    found : dict of str to Outcomes
-        What has been learned of the best settings so far, from seed 0 on.
+    name : str
+    arms : mapping of str to sequence of Trial
+    questions : sequence of Question
+        A family: it errs as a whole.
+    most : int
+        Seeds of an arm that can be afforded.
+    pilot : int
+        Seeds of every setting, which are not used again.
     """
 
-    def __init__(
-        self, arms: Mapping[str, Sequence[Trial]], pilot_seeds: int, processes: int, store: Ledger | None
-    ) -> None:
-        self._processes, self._store = processes, store or Ledger()
-        wanted = [(trial, PILOT_FIRST, pilot_seeds) for trials in arms.values() for trial in trials]
-        outcomes = iter(run_trials(wanted, processes, self._store))
-        self.pilot: dict[str, Outcomes] = {}
-        self.settings: dict[str, list[float]] = {}
-        self.best: dict[str, Trial] = {}
-        for arm, trials in arms.items():
-            tried = [next(outcomes) for _ in trials]
-            self.settings[arm] = [float(x["loss"].mean()) for x in tried]
-            chosen = int(np.argmin(self.settings[arm]))
-            self.best[arm], self.pilot[arm] = trials[chosen], tried[chosen]
-        self.found: dict[str, Outcomes] = {}
+    name: str
+    arms: Mapping[str, Sequence[Trial]]
+    questions: Sequence[Question]
+    most: int
+    pilot: int = 16
 
-    def learn(self, wanted: Mapping[str, int]) -> dict[str, Outcomes]:
-        """Outcomes of this many seeds of each arm's best setting, from seed 0 on."""
-        trained = run_trials(
-            [(self.best[arm], 0, seeds) for arm, seeds in wanted.items()], self._processes, self._store
-        )
-        outcomes = dict(zip(wanted, trained, strict=True))
-        self.found |= outcomes
-        return outcomes
+    def settle(self, processes: int, store: Ledger | None) -> tuple[list[Answer], dict[str, Any]]:
+        """Train the pilot, choose, train what the questions need: the answers, and the numbers behind them."""
+        store = store or Ledger()
+        tried = self._pilot(processes, store)
+        chosen = {arm: int(np.argmin([found["loss"].mean() for found in tried[arm]])) for arm in self.arms}
+        trained: dict[str, Outcomes] = {}
+
+        def learn(wanted: Mapping[str, int]) -> dict[str, Outcomes]:
+            trials = [(self.arms[arm][chosen[arm]], 0, seeds) for arm, seeds in wanted.items()]
+            found = dict(zip(wanted, run_trials(trials, processes, store), strict=True))
+            trained.update(found)
+            return found
+
+        pilot = {arm: tried[arm][chosen[arm]] for arm in self.arms}
+        step = min(next(iter(self.arms.values()))[0].problem.together, self.most)
+        answers = answer(self.questions, learn, pilot, self.most, step)
+        numbers = {
+            "pilot's loss[setting]": {arm: [float(x["loss"].mean()) for x in tried[arm]] for arm in self.arms},
+            "setting": {arm: index for arm, index in chosen.items() if len(self.arms[arm]) > 1},
+            "at best[seed]": {
+                arm: {what: [float(f"{x:.4g}") for x in values] for what, values in found.items() if what != "accuracy"}
+                for arm, found in trained.items()
+            },
+            "accuracy": {arm: float(found["accuracy"].mean()) for arm, found in trained.items()},
+        }
+        return answers, numbers
+
+    def _pilot(self, processes: int, store: Ledger) -> dict[str, list[Outcomes]]:
+        wanted = [(trial, PILOT_FIRST, self.pilot) for trials in self.arms.values() for trial in trials]
+        outcomes = iter(run_trials(wanted, processes, store))
+        return {arm: [next(outcomes) for _ in trials] for arm, trials in self.arms.items()}
