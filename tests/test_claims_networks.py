@@ -41,9 +41,9 @@ MEASURED = ("loss", "rotation", "across_layers", "within_layers", "undecayed_ste
 
 
 def outcomes(arms, seeds, of=lambda arm: 1.0, seed=0):
-    """Arms whose outcomes are noise of 1 % about `of` each."""
+    """Arms whose outcomes are noise of 0.3 % about `of` each."""
     draw = np.random.default_rng(seed)
-    return {arm: {what: of(arm) * np.exp(0.01 * draw.standard_normal(seeds)) for what in MEASURED} for arm in arms}
+    return {arm: {what: of(arm) * np.exp(0.003 * draw.standard_normal(seeds)) for what in MEASURED} for arm in arms}
 
 
 def judged(contest, of, questions=None):

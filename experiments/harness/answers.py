@@ -19,6 +19,7 @@ from rotsim.checks import Check, Verdict
 
 LEVEL = 0.05
 LOOKS = (1 / 3, 2 / 3, 1.0)
+LEAST_SEEDS = 8  # at any look: a deviation of fewer is hardly known
 
 #: What was measured of every arm, by name, each (seeds,).
 Outcomes = Mapping[str, Mapping[str, np.ndarray]]
@@ -148,7 +149,7 @@ def answer(
     plans = []
     for question in questions:
         wanted = planned(log1p(question.margin), float(question.effect(pilot).std(ddof=1)), own)
-        plans.append([min(most, step * ceil(share * wanted / step)) for share in LOOKS])
+        plans.append([min(most, step * ceil(max(share * wanted, LEAST_SEEDS) / step)) for share in LOOKS])
     found: list[Answer | None] = [None] * len(questions)
     for look in range(len(LOOKS)):
         wanted_of: dict[str, int] = {}

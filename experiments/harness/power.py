@@ -1,5 +1,7 @@
 """How many seeds a verdict takes, for differences that are paired over seeds."""
 
+from functools import cache
+
 import numpy as np
 from scipy import stats
 
@@ -7,6 +9,7 @@ POWER = 0.9
 MOST = 100_000  # seeds; what takes more is not planned
 
 
+@cache
 def seeds_for(gap: float, deviation: float, level: float, power: float = POWER) -> int:
     """Seeds at which a two-sided t-test at `level` excludes a bound that lies `gap` away from the mean.
 
