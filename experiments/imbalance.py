@@ -1,16 +1,17 @@
-"""Imbalanced rotation hurts once many neurons are much too slow: half ten times faster; a tenth of them does not.
+"""Imbalanced rotation hurts if half of the neurons turn much faster than the rest; a tenth at ten times does not.
 
 Claim (Kosson et al. 2024, section 6 and the appendix on imbalanced rotation): balance between neurons is what
 makes AdamW train well. If a tenth of the neurons turns ten times faster than the others, the result is worse,
 whatever the overall speed.
 
-The networks are a BN-MLP on digits under noise and one on Fashion-MNIST. Every neuron inside turns by a set angle per
-step along AdamW's direction. The fast ones turn f times as far as the slow ones, with the mean over neurons held. The
-mean is swept by weight decay alone, and each arm is judged at the mean that a pilot finds best. So neither a wrong
-learning rate nor the step of gains and biases is taken for imbalance.
+The network is a BN-MLP, digits under noise. Every neuron inside turns by a set angle per step along AdamW's direction.
+The fast ones turn f times as far as the slow ones, with the mean over neurons held. The mean is swept by weight decay
+alone, and each arm is judged at the mean that a pilot finds best. So neither a wrong learning rate nor the step of
+gains and biases is taken for imbalance.
 
 What matters is a test loss 2 % above that of balanced rotation; less is called equivalent. This was set before the
-seeds that are judged were trained. What would refute the claim: an arm that is equivalent, or better.
+seeds that are judged were trained. What would refute the claim: an arm that is equivalent, or better. The paper's
+networks are larger. In one with 64 neurons a layer, more than digits need, nine tenths of them can do the work.
 """
 
 from dataclasses import dataclass
@@ -91,7 +92,6 @@ def _weight_decay(rotation: float) -> float:
 
 CONTESTS = [
     contest("BN-MLP, digits", ImageProblem(noise=0.5), (0.01, 0.02, 0.04, 0.08, 0.16), 400, 1024),
-    contest("BN-MLP, Fashion", ImageProblem("fashion", noise=0.0), (0.01, 0.02, 0.04, 0.08), 400, 256),
 ]
 QUICK = [contest("BN-MLP, digits", ImageProblem(shape=(32, 32), noise=0.5), (0.04, 0.08), 60, 8, 4)]
 
