@@ -111,9 +111,28 @@ def test_a_link_holds_a_view_and_nonsense_in_it_is_left_out():
 
 
 @needs_node
+def test_a_switch_of_an_optimizer_is_in_links_and_in_the_python_call():
+    """No optimizer of today has one, so one is given it."""
+    function = """() => {
+      OPTIMIZERS[0].hyperparameters.nesterov = false;
+      const state = freshState();
+      state.settings.adamw.nesterov = true;
+      const again = fromHash(toHash(state)).settings.adamw;
+      const nonsense = fromHash("#adamw=nesterov:3,lr:true").settings.adamw;
+      const kinds = hyperparameters(OPTIMIZERS[0]).map(({ scale }) => scale);
+      return { again, nonsense, kinds, call: pythonCall(state) };
+    }"""
+    found = answer(function, None)
+    assert found["again"]["nesterov"] is True and "nesterov=True" in found["call"]
+    assert found["nonsense"]["nesterov"] is False and found["nonsense"]["lr"] == 0.01
+    assert found["kinds"].count("switch") == 1
+
+
+@needs_node
 def test_sliders_go_there_and_back():
     function = """() => {
-      const ranges = [...Object.values(COMMON), ...OPTIMIZERS.flatMap(hyperparameters)];
+      const all = [...Object.values(COMMON), ...OPTIMIZERS.flatMap(hyperparameters)];
+      const ranges = all.filter(({ scale }) => scale !== "switch");
       return ranges.map((range) => [0, 0.25, 0.5, 1].map((place) => {
         const value = fromSlider(range, place);
         return [value >= range.low && value <= range.high * (1 + 1e-9), toSlider(range, value) - place];

@@ -102,7 +102,8 @@ function buildOwn(view) {
   const spec = state.settings[optimizer.name];
   const rows = hyperparameters(optimizer).map((range) => {
     const shared = state.linked && (range.key === "lr" || range.key === "weight_decay");
-    return slider(range, getSetting(spec, range.key), (value) => {
+    const control = range.scale === "switch" ? (...given) => tick(range.label, ...given.slice(1), `own-${range.key}`) : slider;
+    return control(range, getSetting(spec, range.key), (value) => {
       const of = shared ? OPTIMIZERS : [optimizer];
       for (const one of of) setSetting(state.settings[one.name], range.key, value);
       view.warning = of.map((one) => keepStable(one, state.settings[one.name])).find(Boolean) ?? "";

@@ -1,7 +1,8 @@
 // What a view is: the settings of every optimizer, of the walk and of the page, and how a link holds them.
 "use strict";
 
-// Scales: "log", "linear", "memory" (a β from 0 to 0.9999, even in log(1 - β)), and "whole" (log, whole numbers).
+// Scales: "log", "linear", "memory" (a β from 0 to 0.9999, even in log(1 - β)), "whole" (log, whole numbers), and
+// "switch" (true or false, which has no slider).
 // What a change leads to: "rates" go on, "restart" keeps the weights and forgets moments, "reset" begins anew.
 const RANGES = {
   lr: { label: "Learning rate", low: 1e-4, high: 1, scale: "log", change: "rates" },
@@ -47,10 +48,11 @@ function freshState() {
 // The sliders of an optimizer, by its fields: {key, label, ...range}; `betas` are two.
 function hyperparameters(optimizer) {
   const keys = Object.entries(optimizer.hyperparameters).flatMap(([name, value]) =>
-    Array.isArray(value) ? value.map((_, place) => `${name}.${place}`) : typeof value === "number" ? [name] : [],
+    Array.isArray(value) ? value.map((_, place) => `${name}.${place}`) : ["number", "boolean"].includes(typeof value) ? [name] : [],
   );
   return keys.map((key) => {
     const value = getSetting(optimizer.hyperparameters, key);
+    if (typeof value === "boolean") return { key, label: key.replaceAll("_", " "), scale: "switch", change: "restart" };
     const other = { label: key, low: value / 100 || 1e-6, high: value * 100 || 1, scale: "log", change: "restart" };
     return { key, ...(RANGES[key] ?? other) };
   });
@@ -152,7 +154,8 @@ function fromHash(hash) {
       for (const part of text.split(",")) {
         const [name, value] = part.split(":");
         const range = hyperparameters(optimizer).find((one) => one.key === name);
-        if (range && within(range, Number(value))) setSetting(state.settings[key], name, Number(value));
+        const given = { true: true, false: false }[value] ?? Number(value);
+        if (range && within(range, given)) setSetting(state.settings[key], name, given);
       }
       keepStable(optimizer, state.settings[key]);
     } else if (key in COMMON) {
@@ -179,6 +182,7 @@ function fromHash(hash) {
 }
 
 function within({ low, high, scale }, value) {
+  if (scale === "switch" || typeof value === "boolean") return scale === "switch" && typeof value === "boolean";
   return value >= low && value <= high && (scale !== "whole" || Number.isInteger(value));
 }
 
@@ -233,6 +237,7 @@ function gradientCall(state, law) {
 }
 
 function pythonValue(value) {
+  if (typeof value === "boolean") return value ? "True" : "False";
   return Array.isArray(value) ? `(${value.join(", ")})` : String(value);
 }
 

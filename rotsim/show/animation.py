@@ -207,7 +207,7 @@ class _Movie:
         ]
         self.clock = self.figure.text(0.012, 0.988, "", va="top", fontsize=15, animated=True)
         self.figure.suptitle(
-            "Weights on their spheres: the radius is the norm ‖w‖, and each step turns by an angle θ", fontsize=17
+            "Weights on their spheres: the radius is the norm ‖w‖, and each step turns by an angle θ", fontsize=16
         )
         looks: dict[str, tuple[Any, float]] = {"measured": ("-", 3), "predicted": ("--", 1.6), "equilibrium": (":", 2)}
         key = [Line2D([], [], color="0.25", linestyle=dash, linewidth=width) for dash, width in looks.values()]
