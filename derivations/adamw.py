@@ -93,10 +93,10 @@ def lagging_second_moment() -> tuple[Eq, Eq]:
 
     Until v has caught up, over 1/(1-β2) steps, the normalised gradient is too long and growth too
     large: the norm cannot settle faster than v. Linearising both around the balance gives two modes, with
-    T the sum and D the product of their rates.
+    T the sum and D the product of their rates. The smaller the share f_v of √v in √v + ε, the less v has to say.
     """
-    growth = eta**2 * G * W**p / v
-    return lag.rates(growth, _loss(), 2 * lamda * W / eta)
+    growth = eta**2 * G * W**p / lag.DENOMINATOR**2
+    return lag.rates(growth, _loss(), 2 * lamda * W / eta * lag.DENOMINATOR**2 / v)
 
 
 @step(
@@ -107,8 +107,8 @@ def lagging_second_moment() -> tuple[Eq, Eq]:
 def lagged_relaxation_steps() -> Eq:
     """The slower mode is what an observer sees.
 
-    The times of both modes add up to T/D, which for p = -1 is 1/(2ηλ) + 2/(1-β2), and nearly all of it is the
-    slow one's: with β2 = 0.999 the second moment adds up to 2000 steps to the memory of a normalised layer.
+    The times of both modes add up to T/D, nearly all of which is the slow one's. For p = -1 and without ε that is
+    1/(2ηλ) + 2/(1-β2): with β2 = 0.999 the second moment adds up to 2000 steps to the memory of a normalised layer.
     """
     return lag.slow_time()
 
@@ -265,8 +265,8 @@ def checks() -> list[tuple[str, bool]]:
             "ρ is the same for gradients correlated in time, if they are orthogonal to w",
             vanishes(correlated_gradients()[1].rhs - angle),
         ),
-        ("p = -1: the times of both modes add up to T/D = 1/(2ηλ) + 2/(1-β2)",
-         vanishes((rate_sum / rate_product).subs(p, -1) - 1 / (2 * eta * lamda) - 2 / (1 - beta2))),
+        ("p = -1: the times of both modes add up to T/D = (1/(2ηλ) + 2/(1-β2))/(2-f_v)",
+         vanishes((rate_sum / rate_product).subs(p, -1) * (2 - f_v) - 1 / (2 * eta * lamda) - 2 / (1 - beta2))),
         ("p = 0: the modes decouple, with the rates 2ηλ and 1-β2",
          vanishes((T**2 - rate_sum * T + rate_product).subs(p, 0) - (T - 2 * eta * lamda) * (T - 1 + beta2))),
         ("exact W → leading W as ηλ → 0", vanishes(norm_series.subs(delta, 0) - 1)),

@@ -1,9 +1,12 @@
 """Adam's second moment lags: two coupled modes instead of one, where the gradient follows the norm."""
 
-from sympy import Eq, Expr, Matrix, powsimp, simplify, sqrt
+from sympy import Eq, Expr, Matrix, Symbol, powsimp, simplify, sqrt
 
 from derivations.algebra import tidy
-from derivations.symbols import C, D, G, T, W, beta2, equation, p, tau, v
+from derivations.symbols import C, D, G, T, W, beta2, equation, f_v, p, tau, v
+
+EPS = Symbol("varepsilon", positive=True)
+DENOMINATOR = sqrt(v) + EPS  # of an update
 
 
 def rates(growth: Expr, loss: Expr, balance_dim: Expr) -> tuple[Eq, Eq]:
@@ -12,13 +15,14 @@ def rates(growth: Expr, loss: Expr, balance_dim: Expr) -> tuple[Eq, Eq]:
     Parameters
     ----------
     growth, loss : Expr
-        What one step adds to and takes from W, with v free.
+        What one step adds to and takes from W, with v free; ε in the `DENOMINATOR` of either.
     balance_dim : Expr
         C at the balance of the two, with v at its target; eliminates one unknown.
     """
     target = G * W**p / C
     change = Matrix([growth - loss, (1 - beta2) * (target - v)])
     jacobian = change.jacobian([W, v]).subs(G, v * C / W**p).subs(C, balance_dim)
+    jacobian = jacobian.subs(EPS, sqrt(v) * (1 - f_v) / f_v)
     jacobian = jacobian.applyfunc(lambda entry: powsimp(simplify(entry), force=True))
     return equation(T, tidy(-jacobian[0, 0]) + tidy(-jacobian[1, 1])), equation(D, tidy(simplify(jacobian.det())))
 

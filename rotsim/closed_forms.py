@@ -31,14 +31,14 @@ def adamw_relaxation_steps(lr: Any, weight_decay: Any) -> Any:
     return 1 / (2 * lr * weight_decay)
 
 
-def adamw_lagged_relaxation_steps(lr: Any, weight_decay: Any, beta2: Any, homogeneity: Any) -> Any:
+def adamw_lagged_relaxation_steps(lr: Any, weight_decay: Any, beta2: Any, homogeneity: Any, felt: Any) -> Any:
     """Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.
 
     Derived in `derivations.adamw.lagged_relaxation_steps`.
-    Valid for lr > 0, weight_decay > 0, 0 <= beta2 < 1, homogeneity < 1.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta2 < 1, homogeneity < 1, 0 < felt <= 1.
     """
     rate_sum = 1 + 2 * lr * weight_decay * (1 - homogeneity) - beta2
-    rate_product = 2 * lr * weight_decay * (1 - beta2)
+    rate_product = 2 * lr * weight_decay * (1 - beta2) * (1 + homogeneity * felt - homogeneity)
     return (rate_sum + np.sqrt(rate_sum**2 - 4 * rate_product)) / (2 * rate_product)
 
 
@@ -92,15 +92,16 @@ def adam_l2_relaxation_steps(lr: Any, weight_decay: Any, second_moment: Any, hom
 
 
 def adam_l2_lagged_relaxation_steps(
-    lr: Any, weight_decay: Any, beta2: Any, second_moment: Any, homogeneity: Any
+    lr: Any, weight_decay: Any, beta2: Any, second_moment: Any, homogeneity: Any, felt: Any
 ) -> Any:
     """Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it.
 
     Derived in `derivations.adam_l2.lagged_relaxation_steps`.
-    Valid for lr > 0, weight_decay > 0, 0 <= beta2 < 1, second_moment > 0, homogeneity < 1.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta2 < 1, second_moment > 0, homogeneity < 1, 0 < felt <= 1.
     """
-    rate_sum = 1 + 2 * lr * weight_decay * (1 - homogeneity) / np.sqrt(second_moment) - beta2
-    rate_product = lr * weight_decay * (1 - beta2) * (2 - homogeneity) / np.sqrt(second_moment)
+    rate_sum = 1 + 2 * lr * felt * weight_decay * (1 - homogeneity) / np.sqrt(second_moment) - beta2
+    part_1 = 2 + homogeneity * felt - 2 * homogeneity
+    rate_product = lr * felt * weight_decay * part_1 * (1 - beta2) / np.sqrt(second_moment)
     return (rate_sum + np.sqrt(rate_sum**2 - 4 * rate_product)) / (2 * rate_product)
 
 

@@ -35,14 +35,14 @@ adamw_leading_norm(lr, weight_decay, dim)
 adamw_exact_norm_squared(lr, weight_decay, beta1, dim)
 adamw_exact_one_minus_cosine(lr, weight_decay, beta1)
 adamw_relaxation_steps(lr, weight_decay)
-adamw_lagged_relaxation_steps(lr, weight_decay, beta2, homogeneity)
+adamw_lagged_relaxation_steps(lr, weight_decay, beta2, homogeneity, felt)
 adam_l2_leading_norm(lr, weight_decay, dim, gradient_power, homogeneity)
 adam_l2_leading_rotation(lr, weight_decay, beta1, dim, gradient_power, homogeneity)
 adam_l2_second_moment(weight_decay, dim, norm_squared, gradient_power, homogeneity)
 adam_l2_exact_norm_squared_map(lr, weight_decay, beta1, dim, norm_squared, gradient_power, homogeneity)
 adam_l2_exact_one_minus_cosine(lr, weight_decay, beta1, second_moment)
 adam_l2_relaxation_steps(lr, weight_decay, second_moment, homogeneity)
-adam_l2_lagged_relaxation_steps(lr, weight_decay, beta2, second_moment, homogeneity)
+adam_l2_lagged_relaxation_steps(lr, weight_decay, beta2, second_moment, homogeneity, felt)
 sgdm_leading_rotation(lr, weight_decay, momentum)
 sgdm_leading_norm(lr, weight_decay, momentum, gradient_power, homogeneity)
 sgdm_exact_norm_squared(lr, weight_decay, momentum, gradient_power, homogeneity)
@@ -707,11 +707,11 @@ def test_a_lagging_second_moment_slows_relaxation(homogeneity, beta2):
 
     norm = forms.adamw_leading_norm(lr, weight_decay, dim) ** 2
     time = slowest(adamw, np.array([norm, power * norm**homogeneity / dim]))
-    assert agrees(forms.adamw_lagged_relaxation_steps(lr, weight_decay, beta2, homogeneity), time, 0.06)
+    assert agrees(forms.adamw_lagged_relaxation_steps(lr, weight_decay, beta2, homogeneity, 1.0), time, 0.06)
     norm = forms.adam_l2_leading_norm(lr, weight_decay, dim, power, homogeneity) ** 2
     v = power * norm**homogeneity / dim
     time = slowest(adam_l2, np.array([norm, v]))
-    assert agrees(forms.adam_l2_lagged_relaxation_steps(lr, weight_decay, beta2, v, homogeneity), time, 0.06)
+    assert agrees(forms.adam_l2_lagged_relaxation_steps(lr, weight_decay, beta2, v, homogeneity, 1.0), time, 0.06)
     if beta2 > 0.9999:  # negative control: without the lag both are far too fast
         assert not agrees(forms.adamw_relaxation_steps(lr, weight_decay), time, 0.9)
 
@@ -728,6 +728,7 @@ INTERIOR = {
     "norm_squared": (0.5, 2.0),
     "second_moment": (0.3, 3.0),
     "eps_root": (6.0, 40.0),
+    "felt": (0.3, 1.0),
     "gradient_power": (0.1, 10.0),
     "homogeneity": (-1.0, 0.0),
     "lag": (1.0, 4.0),

@@ -194,3 +194,22 @@ def test_adam_l2_fixed_point_exists_however_strong_the_decay():
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "apart"),
+    [(rotsim.AdamW(2e-3, 1.0, (0.9, 0.998)), 0.4), (rotsim.AdamL2(2e-3, 0.03, (0.9, 0.998)), 0.15)],
+)
+def test_a_norm_settles_sooner_beside_eps(optimizer, apart):
+    """v lags, and has less to say the more of the denominator is ε: the slope of a course against the mode's time."""
+    dim, gradient = 10**6, rotsim.ScaleInvariant(30.0)
+    bare = rotsim.equilibrium(replace(optimizer, eps=0.0), dim, gradient)
+    beside = replace(optimizer, eps=3 * 30.0 / bare.norm / np.sqrt(dim))  # three deviations of a gradient
+    found = rotsim.equilibrium(beside, dim, gradient)
+    steps, window = int(9 * found.relaxation_steps), int(found.relaxation_steps / 20)
+    course = rotsim.predict(beside, dim, gradient, steps, 1.3 * found.norm, record_every=window)
+    step, norm = course["step"].values, course["norm"].values[0]
+    late = (step > 3 * found.relaxation_steps) & (step < 5.5 * found.relaxation_steps)
+    slope, _ = np.polyfit(step[late], np.log(abs(norm[late] ** 2 / norm[-1] ** 2 - 1)), 1)
+    assert -1 / slope == pytest.approx(found.relaxation_steps, rel=0.04)
+    assert found.relaxation_steps < (1 - apart) * bare.relaxation_steps  # negative control: not as without ε

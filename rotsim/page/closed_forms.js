@@ -11,9 +11,9 @@ const closed_forms = {
     return (1/2)/(lr*weight_decay);
   },
   // Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it. derivations.adamw.lagged_relaxation_steps
-  adamw_lagged_relaxation_steps(lr, weight_decay, beta2, homogeneity) {
+  adamw_lagged_relaxation_steps(lr, weight_decay, beta2, homogeneity, felt) {
     const rate_sum = -beta2 + 2*lr*weight_decay*(1 - homogeneity) + 1;
-    const rate_product = 2*lr*weight_decay*(1 - beta2);
+    const rate_product = 2*lr*weight_decay*(1 - beta2)*(felt*homogeneity - homogeneity + 1);
     return (1/2)*(rate_sum + Math.sqrt(-4*rate_product + $square(rate_sum)))/rate_product;
   },
   // RMS angle per step of AdamW, to leading order in ηλ. derivations.adamw.leading_rotation
@@ -41,9 +41,9 @@ const closed_forms = {
     return Math.sqrt(second_moment)/(lr*weight_decay*(2 - homogeneity));
   },
   // Steps in which a deviation of ‖w‖² shrinks e-fold while v follows it. derivations.adam_l2.lagged_relaxation_steps
-  adam_l2_lagged_relaxation_steps(lr, weight_decay, beta2, second_moment, homogeneity) {
-    const rate_sum = -beta2 + 2*lr*weight_decay*(1 - homogeneity)/Math.sqrt(second_moment) + 1;
-    const rate_product = lr*weight_decay*(1 - beta2)*(2 - homogeneity)/Math.sqrt(second_moment);
+  adam_l2_lagged_relaxation_steps(lr, weight_decay, beta2, second_moment, homogeneity, felt) {
+    const rate_sum = -beta2 + 2*lr*felt*weight_decay*(1 - homogeneity)/Math.sqrt(second_moment) + 1;
+    const rate_product = lr*felt*weight_decay*(1 - beta2)*(felt*homogeneity - 2*homogeneity + 2)/Math.sqrt(second_moment);
     return (1/2)*(rate_sum + Math.sqrt(-4*rate_product + $square(rate_sum)))/rate_product;
   },
   // RMS angle per step of Adam+L2, to leading order in ηλ. derivations.adam_l2.leading_rotation

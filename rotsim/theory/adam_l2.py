@@ -69,10 +69,11 @@ class AdamL2Theory(Adam[AdamL2]):
         norm_squared = np.exp(log_norm_squared + excess)
         response, _ = mean_response(beta1, beta2)
         v = closed_forms.adam_l2_second_moment(weight_decay, dim, norm_squared, *size)
-        relaxation = closed_forms.adam_l2_relaxation_steps(lr, weight_decay * response, v, law.homogeneity)
+        felt = np.sqrt(v) / (np.sqrt(v) + o.eps)
+        relaxation = closed_forms.adam_l2_relaxation_steps(lr * felt, weight_decay * response, v, law.homogeneity)
         if law.homogeneity:  # the gradient follows the norm, and v follows the gradient
             relaxation = closed_forms.adam_l2_lagged_relaxation_steps(
-                lr, weight_decay * response, beta2, v, law.homogeneity
+                lr, weight_decay * response, beta2, v, law.homogeneity, felt
             )
         return SteadyState(norm_squared, found.one_minus_cosine, relaxation, found.model_error + jump + left_out)
 

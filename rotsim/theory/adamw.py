@@ -38,8 +38,6 @@ class AdamWTheory(Adam[AdamW]):
         o = self.spec
         lr, weight_decay, beta1, beta2 = o.lr, o.weight_decay, *o.betas
         relaxation = closed_forms.adamw_relaxation_steps(lr, weight_decay)
-        if law.homogeneity and method == "exact":  # the gradient follows the norm, and v follows the gradient
-            relaxation = closed_forms.adamw_lagged_relaxation_steps(lr, weight_decay, beta2, law.homogeneity)
         if method == "leading":
             rotation = o.leading_rotation(lr, weight_decay)
             norm = closed_forms.adamw_leading_norm(lr, weight_decay, dim)
@@ -59,7 +57,11 @@ class AdamWTheory(Adam[AdamW]):
             log_norm_squared = falling(lambda x: at(x)[2], log_norm_squared)
         covariance, half, excess = at(log_norm_squared)
         norm_squared = np.exp(log_norm_squared + excess)
-        eps, _ = felt_eps(*o.betas, o.eps / np.sqrt(noise_variance(law, dim, norm_squared)))
+        deviation = np.sqrt(noise_variance(law, dim, norm_squared))
+        if law.homogeneity:  # the gradient follows the norm, and v follows the gradient
+            felt = deviation / (deviation + o.eps)
+            relaxation = closed_forms.adamw_lagged_relaxation_steps(lr, weight_decay, beta2, law.homogeneity, felt)
+        eps, _ = felt_eps(*o.betas, o.eps / deviation)
         seen, turned = rare_updates(lr, weight_decay, o.betas, eps, dim, covariance, heaviest(*o.betas))
         # neglected: that a run mostly sees less of the norm; in the angle, as much as rare updates take of it
         error = covariance.error + np.maximum(abs(np.log(seen)), abs(np.log(turned))) / 2

@@ -50,12 +50,17 @@ def _(f, name):
 @route("adamw_lagged_relaxation_steps", tolerance=LEADING)
 def _(f):
     lr, wd, beta2, p = 1e-3, 0.05, 0.9998, -1
+    pairs = []
+    for share in (1.0, 0.3):  # of lr/(2wd), which is E‖w‖² without ε
+        w = share * lr / (2 * wd)
+        eps = (lr * w ** (p - 1) / (2 * wd)) ** 0.5 - w ** (p / 2)
 
-    def step(x):
-        return np.array([x[0] * (1 - 2 * lr * wd) + lr**2 * x[0] ** p / x[1], beta2 * x[1] + (1 - beta2) * x[0] ** p])
+        def step(x, eps=eps):
+            growth = lr**2 * x[0] ** p / (np.sqrt(x[1]) + eps) ** 2
+            return np.array([x[0] * (1 - 2 * lr * wd) + growth, beta2 * x[1] + (1 - beta2) * x[0] ** p])
 
-    w = lr / (2 * wd)
-    return [(f(lr, wd, beta2, p), slowest(step, [w, w**p]))]
+        pairs.append((f(lr, wd, beta2, p, w ** (p / 2) / (w ** (p / 2) + eps)), slowest(step, [w, w**p])))
+    return pairs
 
 
 # --- Adam+L2 -------------------------------------------------------------------------------------
@@ -115,16 +120,19 @@ def adam_l2_by(lr, wd, beta1, v):
 
 @route("adam_l2_lagged_relaxation_steps", tolerance=LEADING)
 def _(f):
-    lr, wd, beta2, power, p = 1e-3, 0.05, 0.9998, 3.0, -1.0
-    w = balance(lr * power**0.5 / (2 * wd), p / 2)  # η² = 2ηλW/√v
+    lr, wd, beta2, power = 1e-3, 0.05, 0.9998, 3.0
+    pairs = []
+    for share, p in ((1.0, -1.0), (0.3, -0.5)):
+        w = share * balance(lr * power**0.5 / (2 * wd), p / 2)  # without ε η² = 2ηλW/√v
+        v = power * w**p
+        eps = lr * v / (2 * wd * w) - v**0.5
 
-    def step(x):
-        rate = lr / np.sqrt(x[1])
-        return np.array(
-            [x[0] * (1 - 2 * rate * wd) + rate**2 * power * x[0] ** p, beta2 * x[1] + (1 - beta2) * power * x[0] ** p]
-        )
+        def step(x, eps=eps, p=p):
+            rate, gradient = lr / (np.sqrt(x[1]) + eps), power * x[0] ** p
+            return np.array([x[0] * (1 - 2 * rate * wd) + rate**2 * gradient, beta2 * x[1] + (1 - beta2) * gradient])
 
-    return [(f(lr, wd, beta2, power * w**p, p), slowest(step, [w, power * w**p]))]
+        pairs.append((f(lr, wd, beta2, v, p, v**0.5 / (v**0.5 + eps)), slowest(step, [w, v])))
+    return pairs
 
 
 # --- SGDM ----------------------------------------------------------------------------------------
