@@ -20,7 +20,7 @@ DERIVATIONS = {
     for name in (
         "adamw", "adam_l2", "sgdm", "lion", "second_moment", "damped", "transient", "signal", "autocorrelated",
         "lion_autocorrelated", "correlated_adam", "radial", "rotational", "rotational_adamw", "rotational_sgdm",
-        "rotational_lion", "finite_dim", "rare_updates", "planning",
+        "rotational_lion", "finite_dim", "rare_updates", "planning", "nesterov", "signum",
     )
 }  # fmt: skip
 

@@ -1205,4 +1205,100 @@ def adamw_planned_weight_decay(beta1: Any, dim: Any, norm_squared: Any, rotation
     return rotation * np.sqrt(dim * (1 + beta1) / (norm_squared * (1 - beta1))) / 2
 
 
+def nesterov_exact_norm_squared(
+    lr: Any, weight_decay: Any, momentum: Any, gradient_power: Any, homogeneity: Any
+) -> Any:
+    """E‖w‖² of SGD with Nesterov momentum.
+
+    Derived in `derivations.nesterov.exact_norm_squared`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, gradient_power > 0, homogeneity < 1, lr *
+    weight_decay < 2 * (1 + momentum) / (1 + 2 * momentum).
+    """
+    decay = lr * weight_decay
+    part_1 = 1 + 2 * decay * momentum**2 + momentum + momentum * decay
+    part_2 = 2 + 2 * momentum - 2 * momentum * decay - decay
+    gain = part_1 * lr**2 / (decay * part_2 * (1 + momentum * decay - momentum))
+    return (gain * gradient_power) ** (1 / (1 - homogeneity))
+
+
+def nesterov_exact_one_minus_cosine(lr: Any, weight_decay: Any, momentum: Any) -> Any:
+    """1 - ρ of SGD with Nesterov momentum.
+
+    Derived in `derivations.nesterov.exact_one_minus_cosine`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, lr * weight_decay < 2 * (1 + momentum) / (1 + 2 *
+    momentum).
+    """
+    decay = lr * weight_decay
+    part_1 = 1 + 2 * momentum + 2 * decay * momentum**3 + 3 * decay * momentum**2 + momentum * decay - 2 * momentum**3
+    return decay * part_1 / (1 + 2 * decay * momentum**2 + momentum + momentum * decay)
+
+
+def nesterov_leading_rotation(lr: Any, weight_decay: Any, momentum: Any) -> Any:
+    """RMS angle per step with Nesterov momentum, to leading order in ηλ.
+
+    Derived in `derivations.nesterov.leading_rotation`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1.
+    """
+    return np.sqrt(2 * lr * weight_decay * (1 + 2 * momentum - 2 * momentum**3) / (1 + momentum))
+
+
+def nesterov_along(lr: Any, weight_decay: Any, momentum: Any, norm_squared: Any, across: Any) -> Any:
+    """E w·Δw of one step with Nesterov momentum.
+
+    Derived in `derivations.nesterov.along_the_weights`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, norm_squared > 0, any across.
+    """
+    return -lr * (norm_squared * weight_decay + across * momentum)
+
+
+def nesterov_moved(
+    lr: Any, weight_decay: Any, momentum: Any, momentum_overlap: Any, momentum_power: Any, pull_power: Any
+) -> Any:
+    """E‖Δw‖² of one step with Nesterov momentum, x and M those of the momentum before it.
+
+    Derived in `derivations.nesterov.length_of_the_step`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, any momentum_overlap, momentum_power > 0,
+    pull_power > 0.
+    """
+    part_1 = (
+        2 * pull_power * momentum
+        + 2 * momentum_overlap * weight_decay * momentum**2
+        + 2 * momentum_overlap * weight_decay * momentum**3
+        + momentum_power * momentum**4
+        + pull_power
+        + pull_power * momentum**2
+    )
+    return part_1 * lr**2
+
+
+def nesterov_momentum_overlap(
+    lr: Any, weight_decay: Any, momentum: Any, across: Any, momentum_overlap: Any, momentum_power: Any, pull_power: Any
+) -> Any:
+    """E w·m of SGD with Nesterov momentum after a step; y is E w·m before it moves.
+
+    Derived in `derivations.nesterov.overlap_after_the_step`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, any across, any momentum_overlap, momentum_power >
+    0, pull_power > 0.
+    """
+    part_2 = (
+        2 * momentum_overlap * weight_decay * momentum**2
+        + momentum_power * momentum**3
+        + pull_power
+        + pull_power * momentum
+        + momentum_overlap * momentum * weight_decay
+    )
+    part_1 = -lr * part_2
+    return part_1 + across
+
+
+def nesterov_fallen(lr: Any, weight_decay: Any, momentum: Any, fallen: Any, fallen_before: Any) -> Any:
+    """1 - ρ with Nesterov momentum over two or more steps, from that over one and two steps less.
+
+    Derived in `derivations.nesterov.over_many_steps`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, fallen >= 0, fallen_before >= 0.
+    """
+    decay = lr * weight_decay
+    return decay + fallen * (1 + momentum) * (1 - decay) - fallen_before * momentum * (1 - decay)
+
+
 compiled.all_kernel_parts(globals())

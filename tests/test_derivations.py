@@ -140,6 +140,13 @@ young_angle_spread(dim, start_share)
 adamw_planned_lr(beta1, dim, norm_squared, rotation)
 adamw_planned_weight_decay(beta1, dim, norm_squared, rotation)
 transferred_rotation(rotation, batch_factor, steps_factor)
+nesterov_exact_norm_squared(lr, weight_decay, momentum, gradient_power, homogeneity)
+nesterov_exact_one_minus_cosine(lr, weight_decay, momentum)
+nesterov_leading_rotation(lr, weight_decay, momentum)
+nesterov_along(lr, weight_decay, momentum, norm_squared, across)
+nesterov_moved(lr, weight_decay, momentum, momentum_overlap, momentum_power, pull_power)
+nesterov_momentum_overlap(lr, weight_decay, momentum, across, momentum_overlap, momentum_power, pull_power)
+nesterov_fallen(lr, weight_decay, momentum, fallen, fallen_before)
 """
 
 FUNCTIONS = {name: function for name, function in inspect.getmembers(forms, inspect.isfunction)}

@@ -25,6 +25,7 @@ def test_names_and_traits_of_the_registry():
         "adam_l2": ("inverse root", "coupled", 2),
         "sgdm": ("identity", "coupled", 1),
         "lion": ("sign", "decoupled", 2),
+        "signum": ("sign", "decoupled", 1),
     }
     variant = rotsim.Rotational(EXAMPLES["lion"])
     assert (variant.acts_on, variant.decay, variant.averages) == ("neuron", "none", EXAMPLES["lion"].averages)

@@ -21,7 +21,11 @@ CASES = {
     "adam_l2 eps": rotsim.AdamL2(lr=0.02, weight_decay=0.3, eps=0.3),
     "sgdm": rotsim.SGDM(lr=0.05, weight_decay=0.3, momentum=0.9),
     "sgdm no momentum": rotsim.SGDM(lr=0.05, weight_decay=0.3, momentum=0.0),
+    "sgdm nesterov": rotsim.SGDM(lr=0.05, weight_decay=0.3, momentum=0.8, nesterov=True),
+    "sgdm dampening": rotsim.SGDM(lr=0.05, weight_decay=0.3, momentum=0.9, dampening=0.6),
+    "sgdm dampening alone": rotsim.SGDM(lr=0.05, weight_decay=0.3, momentum=0.0, dampening=0.6),
     "lion": rotsim.Lion(lr=0.01, weight_decay=0.5, betas=(0.9, 0.99)),
+    "signum": rotsim.Signum(lr=0.01, weight_decay=0.5, momentum=0.8),
     "lion other betas": rotsim.Lion(lr=0.01, weight_decay=0.5, betas=(0.5, 0.8)),
 }
 
@@ -45,6 +49,24 @@ def published_lion(parameters, lr, weight_decay, betas):
     return Published()
 
 
+def published_signum(parameters, lr, weight_decay, momentum):
+    """Algorithm 2 of Bernstein et al. 2018, with decoupled decay: δ is the momentum, the sign of it the step."""
+
+    class Published(torch.optim.Optimizer):
+        def __init__(self):
+            super().__init__(parameters, {})
+
+        @torch.no_grad()
+        def step(self):
+            for p in self.param_groups[0]["params"]:
+                delta = momentum * self.state[p].get("delta", torch.zeros_like(p)) + (1 - momentum) * p.grad
+                self.state[p]["delta"] = delta
+                p -= lr * weight_decay * p
+                p -= lr * delta.sign()
+
+    return Published()
+
+
 def torch_optimizer(spec, parameter):
     values = {k: v for k, v in spec.to_dict().items() if k != "name"}
     make = {
@@ -52,6 +74,7 @@ def torch_optimizer(spec, parameter):
         "adam_l2": torch.optim.Adam,
         "sgdm": torch.optim.SGD,
         "lion": published_lion,
+        "signum": published_signum,
     }[spec.name]
     if "betas" in values:
         values["betas"] = tuple(values["betas"])

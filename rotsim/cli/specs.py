@@ -20,6 +20,8 @@ HYPERPARAMETER_HELP = {
     "betas": "β1 and β2, each in [0, 1).",
     "beta1": "β1 in [0, 1).",
     "beta2": "β2 in [0, 1).",
+    "dampening": "Share of a gradient that does not enter the momentum, in [0, 1).",
+    "nesterov": "Nesterov momentum, as in torch.optim.SGD.",
     "eps": "ε in the denominator.",
 }
 # The models of rotsim.gradients that need no array of data. They are named here, so that importing this needs no numba.
@@ -61,12 +63,13 @@ class PerOptimizer(click.Group):
         hyperparameters: list[click.Parameter] = []
         for field in fields(spec):
             default = {"required": True} if field.default is MISSING else {"default": field.default}
-            pair = isinstance(field.default, tuple)
+            kind: dict[str, Any] = {"type": float, "nargs": 2 if isinstance(field.default, tuple) else 1}
+            if isinstance(field.default, bool):
+                kind = {"is_flag": True}
             hyperparameters.append(
                 click.Option(
                     ["--" + field.name.replace("_", "-")],
-                    type=float,
-                    nargs=2 if pair else 1,
+                    **kind,
                     **default,
                     help=HYPERPARAMETER_HELP.get(field.name, ""),
                 )

@@ -12,6 +12,7 @@ from rotsim.optimizers.base import Optimizer
 from rotsim.optimizers.lion import Lion
 from rotsim.optimizers.rotational import Rotational
 from rotsim.optimizers.sgdm import SGDM
+from rotsim.optimizers.signum import Signum
 from rotsim.optimizers.unmodelled import Unmodelled
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -19,6 +20,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adam_l2": AdamL2,
     "sgdm": SGDM,
     "lion": Lion,
+    "signum": Signum,
 }
 
 

@@ -53,7 +53,7 @@ class Optimizer(ABC):
         self._set("lr", positive("lr", self.lr))
         self._set("weight_decay", nonnegative("weight_decay", self.weight_decay))
         for name, normalise in _COMMON.items():
-            if hasattr(self, name):
+            if name in self._fields():
                 self._set(name, normalise(getattr(self, name)))
         check_decay(self.lr, self.weight_decay, self.decay_limit, self._decay_rule())
 
@@ -70,8 +70,10 @@ class Optimizer(ABC):
     def averages(self) -> tuple[float, ...]:
         """Decay β of every exponential average it keeps, that of the gradient first; 0 alone for none."""
         plain = self.plain
-        found: tuple[float, ...] = getattr(plain, "betas", ()) or (getattr(plain, "momentum", 0.0),)
-        return found
+        if "betas" in plain._fields():
+            found: tuple[float, ...] = getattr(plain, "betas", ())
+            return found
+        return (getattr(plain, "momentum", 0.0),)
 
     @property
     def beta1(self) -> float:
@@ -80,7 +82,7 @@ class Optimizer(ABC):
 
     def with_beta1(self, beta1: float) -> Optimizer:
         """The same optimizer with another decay of that average."""
-        changed: Any = {"betas": (beta1, *self.averages[1:])} if hasattr(self, "betas") else {"momentum": beta1}
+        changed: Any = {"betas": (beta1, *self.averages[1:])} if "betas" in self._fields() else {"momentum": beta1}
         return replace(self, **changed)
 
     @property
@@ -137,6 +139,11 @@ class Optimizer(ABC):
         """One line: ``AdamW(lr=0.001, weight_decay=0.1, ...)``."""
         values = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
         return f"{self.label}({values})"
+
+    @classmethod
+    def _fields(cls) -> set[str]:
+        """Names of its hyperparameters."""
+        return {field.name for field in fields(cls)}
 
     def _set(self, name: str, value: Any) -> None:
         """Store a normalised value during ``__post_init__`` of a frozen dataclass."""

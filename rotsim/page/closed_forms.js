@@ -521,4 +521,36 @@ const closed_forms = {
   adamw_planned_weight_decay(beta1, dim, norm_squared, rotation) {
     return (1/2)*Math.sqrt(dim)*rotation*Math.sqrt(beta1 + 1)/(Math.sqrt(norm_squared)*Math.sqrt(1 - beta1));
   },
+  // E‖w‖² of SGD with Nesterov momentum. derivations.nesterov.exact_norm_squared
+  nesterov_exact_norm_squared(lr, weight_decay, momentum, gradient_power, homogeneity) {
+    const decay = lr*weight_decay;
+    const gain = $square(lr)*(2*$square(momentum)*decay + momentum*decay + momentum + 1)/(decay*(momentum*decay - momentum + 1)*(-2*momentum*decay + 2*momentum - decay + 2));
+    return Math.pow(gain*gradient_power, 1/(1 - homogeneity));
+  },
+  // 1 - ρ of SGD with Nesterov momentum. derivations.nesterov.exact_one_minus_cosine
+  nesterov_exact_one_minus_cosine(lr, weight_decay, momentum) {
+    const decay = lr*weight_decay;
+    return decay*(2*Math.pow(momentum, 3)*decay - 2*Math.pow(momentum, 3) + 3*$square(momentum)*decay + momentum*decay + 2*momentum + 1)/(2*$square(momentum)*decay + momentum*decay + momentum + 1);
+  },
+  // RMS angle per step with Nesterov momentum, to leading order in ηλ. derivations.nesterov.leading_rotation
+  nesterov_leading_rotation(lr, weight_decay, momentum) {
+    return Math.sqrt(2)*Math.sqrt(lr)*Math.sqrt(weight_decay)*Math.sqrt(-2*Math.pow(momentum, 3) + 2*momentum + 1)/Math.sqrt(momentum + 1);
+  },
+  // E w·Δw of one step with Nesterov momentum. derivations.nesterov.along_the_weights
+  nesterov_along(lr, weight_decay, momentum, norm_squared, across) {
+    return -lr*(norm_squared*weight_decay + momentum*across);
+  },
+  // E‖Δw‖² of one step with Nesterov momentum, x and M those of the momentum before it. derivations.nesterov.length_of_the_step
+  nesterov_moved(lr, weight_decay, momentum, momentum_overlap, momentum_power, pull_power) {
+    return $square(lr)*(momentum_power*Math.pow(momentum, 4) + pull_power*$square(momentum) + 2*pull_power*momentum + pull_power + 2*Math.pow(momentum, 3)*weight_decay*momentum_overlap + 2*$square(momentum)*weight_decay*momentum_overlap);
+  },
+  // E w·m of SGD with Nesterov momentum after a step; y is E w·m before it moves. derivations.nesterov.overlap_after_the_step
+  nesterov_momentum_overlap(lr, weight_decay, momentum, across, momentum_overlap, momentum_power, pull_power) {
+    return -lr*(momentum_power*Math.pow(momentum, 3) + pull_power*momentum + pull_power + 2*$square(momentum)*weight_decay*momentum_overlap + momentum*weight_decay*momentum_overlap) + across;
+  },
+  // 1 - ρ with Nesterov momentum over two or more steps, from that over one and two steps less. derivations.nesterov.over_many_steps
+  nesterov_fallen(lr, weight_decay, momentum, fallen, fallen_before) {
+    const decay = lr*weight_decay;
+    return -momentum*fallen_before*(1 - decay) + decay + fallen*(1 - decay)*(momentum + 1);
+  },
 };

@@ -38,10 +38,10 @@ LEAST_LEFT = 1e-3  # of decay beside an outward pull
 
 
 @kernel
-def _lion(  # type: ignore[no-untyped-def]
+def course_of_modes(  # type: ignore[no-untyped-def]
     beta1, beta2, odd, arcsine, dim, power, homogeneity, w2, lr, weight_decay, window, records
 ):
-    """The map of one step, generated from derivations.transient."""
+    """The map of one step, generated from derivations.transient. Modes are those of a sign, or of another shape."""
     overlap = np.zeros_like(arcsine)  # of w with m, mode by mode
     m2 = 0.0
     unit = power * w2**homogeneity  # the scale of the first gradient: signs know no other
@@ -106,7 +106,7 @@ class LionTheory(Departing[Lion]):
 
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         size = (float(dim), law.scale_squared, float(law.homogeneity))
-        _lion(*self.spec.betas, *arcsine_modes(), *size, *course)
+        course_of_modes(*self.spec.betas, *arcsine_modes(), *size, *course)
         return 0.0
 
     def filling(self, steps: int) -> Filling:

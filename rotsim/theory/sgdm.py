@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rotsim import closed_forms
+from rotsim.errors import InvalidInput
 from rotsim.optimizers import SGDM
+from rotsim.optimizers.sgdm import entering_share
 from rotsim.theory import few_weights
 from rotsim.theory.base import Course, Filling, Method, theory_for
 from rotsim.theory.departures import Departing
+from rotsim.theory.filters import Filter
 from rotsim.theory.record import kernel, record_step
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance
@@ -21,14 +24,28 @@ if TYPE_CHECKING:
 
 
 @kernel
-def _sgdm(momentum, power, homogeneity, w2, lr, weight_decay, window, records):  # type: ignore[no-untyped-def]
-    """The map of one step, generated from derivations.transient."""
+def _sgdm(  # type: ignore[no-untyped-def]
+    momentum, entering, ahead, power, homogeneity, w2, lr, weight_decay, window, records
+):
+    """The map of one step, generated from derivations.transient and derivations.nesterov, m over what enters of g."""
     overlap, m2 = 0.0, 0.0  # E[w·m], E‖m‖²
     for t in range(len(lr)):
-        across = closed_forms.sgdm_across(weight_decay[t], momentum, w2, overlap)  # E[w_{t-1}·m_t]
-        m2 = closed_forms.sgdm_momentum_power(weight_decay[t], momentum, w2, overlap, power * w2**homogeneity, m2)
-        overlap = closed_forms.sgdm_momentum_overlap(lr[t], across, m2)
-        w2 = record_step(records[t // window], w2, -lr[t] * across, lr[t] ** 2 * m2)
+        rate, decay, noise = lr[t] * entering, weight_decay[t], power * w2**homogeneity
+        across = closed_forms.sgdm_across(decay, momentum, w2, overlap)  # E[w_{t-1}·m_t]
+        if ahead:
+            pull = closed_forms.damped_pull(decay, 1.0, noise, w2)
+            along = closed_forms.nesterov_along(rate, decay, momentum, w2, across)
+            moved = closed_forms.nesterov_moved(rate, decay, momentum, overlap, m2, pull)
+            after = closed_forms.nesterov_momentum_overlap(rate, decay, momentum, across, overlap, m2, pull)
+            m2 = closed_forms.sgdm_momentum_power(decay, momentum, w2, overlap, noise, m2)
+        else:
+            m2 = closed_forms.sgdm_momentum_power(decay, momentum, w2, overlap, noise, m2)
+            if t == 0:  # the first gradient enters whole
+                across, m2 = across / entering, m2 / entering**2
+            along, moved = -rate * across, rate**2 * m2
+            after = closed_forms.sgdm_momentum_overlap(rate, across, m2)
+        overlap = after
+        w2 = record_step(records[t // window], w2, along, moved)
 
 
 def fallen_with_momentum(lr: float, weight_decay: float, momentum: float, lag: int) -> float:
@@ -59,64 +76,119 @@ def fallen_with_momentum(lr: float, weight_decay: float, momentum: float, lag: i
     return float((np.linalg.matrix_power(step, lag) @ [0.0, first, 1.0])[0])
 
 
+def fallen_ahead(lr: float, weight_decay: float, momentum: float, lag: int) -> float:
+    """1 - ρ_lag with Nesterov momentum, as `fallen_with_momentum`.
+
+    Parameters
+    ----------
+    lr, weight_decay : float
+        Both > 0.
+    momentum : float
+        In [0, 1).
+    lag : int
+        >= 0.
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    `derivations.nesterov.over_many_steps`.
+    """
+    hyper = (lr, weight_decay, momentum)
+    source = closed_forms.nesterov_fallen(*hyper, 0.0, 0.0)
+    near, far = (closed_forms.nesterov_fallen(*hyper, *unit) - source for unit in ((1.0, 0.0), (0.0, 1.0)))
+    step = np.array([[near, far, source], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    first = closed_forms.nesterov_exact_one_minus_cosine(*hyper)
+    return 0.0 if lag == 0 else float((np.linalg.matrix_power(step, lag - 1) @ [first, 0.0, 1.0])[0])
+
+
 @theory_for(SGDM)
 class SGDMTheory(Departing[SGDM]):
-    """Nothing is neglected but a finite fan-in (`derivations.sgdm`)."""
+    """Nothing is neglected but a finite fan-in (`derivations.sgdm`, `derivations.nesterov`)."""
 
     elementwise = ("lr", "weight_decay", "momentum")
 
     @property
-    def _hyper(self) -> tuple[float, float, float]:
-        return self.spec.lr, self.spec.weight_decay, self.spec.momentum
+    def _lr(self) -> Any:
+        """The learning rate of the same walk without dampening (`derivations.nesterov.dampening`)."""
+        return self.spec.lr * entering_share(self.spec.momentum, self.spec.dampening)
+
+    @property
+    def _hyper(self) -> tuple[Any, Any, Any]:
+        return self._lr, self.spec.weight_decay, self.spec.momentum
+
+    def _form(self, name: str) -> Any:
+        """The closed form of norm or rotation that fits."""
+        return getattr(closed_forms, f"{'nesterov' if self.spec.nesterov else 'sgdm'}_{name}")
 
     def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
         size = (law.scale_squared, law.homogeneity)
         relaxation = closed_forms.sgdm_relaxation_steps(*self._hyper, law.homogeneity)
         if method == "leading":
-            rotation = closed_forms.sgdm_leading_rotation(*self._hyper)
+            rotation = self._form("leading_rotation")(*self._hyper)
             norm = closed_forms.sgdm_leading_norm(*self._hyper, *size)
-            error = self.spec.lr * self.spec.weight_decay / (1 + self.spec.momentum)
+            error = self._lr * self.spec.weight_decay * self._share_of_limit()
             return SteadyState(norm**2, rotation**2 / 2, relaxation, error)
-        norm_squared = closed_forms.sgdm_exact_norm_squared(*self._hyper, *size)
-        return SteadyState(norm_squared, closed_forms.sgdm_exact_one_minus_cosine(*self._hyper), relaxation)
+        norm_squared = self._form("exact_norm_squared")(*self._hyper, *size)
+        return SteadyState(norm_squared, self._form("exact_one_minus_cosine")(*self._hyper), relaxation)
+
+    def _share_of_limit(self) -> Any:
+        """Twice the inverse of the bound on lr·weight_decay; Nesterov's first order counts the momentum, too."""
+        plain = 1 / (1 + self.spec.momentum)
+        return (1 + 2 * self.spec.momentum) * plain / (1 - self.spec.momentum) if self.spec.nesterov else plain
 
     def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
         o = self.spec
-        kept = np.maximum(0.0, 1 - o.lr * o.weight_decay / (1 - o.momentum))
+        kept = np.maximum(0.0, 1 - self._lr * o.weight_decay / (1 - o.momentum))
         wavers = few_weights.wavering(closed_forms.coupled_held(*self._hyper), 1.0, kept)
         return 0.0, wavers * few_weights.fed_back(kept, o.momentum, None), 0.0
 
     # --- in time
 
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
-        _sgdm(self.spec.momentum, law.scale_squared, float(law.homogeneity), *course)
+        o = self.spec
+        entering = entering_share(o.momentum, o.dampening)
+        _sgdm(o.momentum, entering, o.nesterov, law.scale_squared, float(law.homogeneity), *course)
         return 0.0
 
     def lasting_decay(self, decay: np.ndarray) -> np.ndarray:
-        return decay / (1 - self.spec.momentum)
+        return decay * entering_share(self.spec.momentum, self.spec.dampening) / (1 - self.spec.momentum)
 
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
         """From the slower root of the recursion over lags (`derivations.transient.coupled_over_many_steps`)."""
-        taken, lost = self.spec.lr * self.spec.weight_decay, 1 - self.spec.momentum
-        spread = (lost + taken) ** 2 - 4 * taken
+        o = self.spec
+        taken, lost = self._lr * o.weight_decay, 1 - o.momentum
+        both = lost + taken * (1 + o.momentum * o.nesterov)
+        spread = both**2 - 4 * taken
         if spread < 0:  # weights swing as they fade
-            return 1 - np.sqrt(self.spec.momentum)
-        return 2 * taken / (lost + taken + np.sqrt(spread))
+            return 1 - np.sqrt(o.momentum * (1 - taken * o.nesterov))
+        return 2 * taken / (both + np.sqrt(spread))
 
     def filling(self, steps: int) -> Filling:
-        memory = self.spec.momentum
+        """Of a damped momentum it is not that of the first steps, which are counted whole."""
+        o, memory = self.spec, self.spec.momentum
+        if o.nesterov:
+            ahead = Filter(1.0, np.array([memory]), np.array([memory]))
+            return Filling(ahead.filling(steps), np.ones(steps), np.zeros(steps), ahead.covariance())
         length = closed_forms.rotational_sgdm_filling(memory, np.arange(1.0, steps + 1))
         noise = UpdateCovariance(1.0, np.ones(1), np.array([memory]))
         return Filling(length, np.ones(steps), np.zeros(steps), noise)
 
     def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
-        return fallen_with_momentum(*self._hyper, lag)
+        return (fallen_ahead if self.spec.nesterov else fallen_with_momentum)(*self._hyper, lag)
+
+    def departed(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> SteadyState:
+        if self.spec.nesterov and not law.radial:  # which is decay, as the momentum has it
+            raise InvalidInput(f"Nesterov momentum has no prediction under {law}; simulate it")
+        return super().departed(dim, law, method, white)
 
     # --- departures
 
     def walk(self, noise: float, mean: float, decayed: float, radial: float) -> SteadyState:
         o = self.spec
-        hyper = (o.lr, o.weight_decay + radial, o.momentum)
+        hyper = (self._lr, o.weight_decay + radial, o.momentum)
         square = closed_forms.sgdm_exact_norm_squared(*hyper, noise, 0)
         return SteadyState(square, closed_forms.sgdm_exact_one_minus_cosine(*hyper), decay=o.weight_decay)
 

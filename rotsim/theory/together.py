@@ -235,7 +235,7 @@ def _values(optimizer: Any, given: dict[str, Any]) -> tuple[type[Optimizer], dic
     return kind, {
         name: [array(f"{name}[{i}]", part, rule) for i, part in enumerate(sequence(name, value, "be two of numbers"))]
         if isinstance(known[name], tuple)
-        else [array(name, value, rule)]
+        else [np.asarray(value, dtype=bool) if isinstance(known[name], bool) else array(name, value, rule)]
         for name, value in values.items()
     }
 

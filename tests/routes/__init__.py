@@ -46,6 +46,11 @@ def sgdm(lr, wd, momentum):
     return [[1 - lr * wd, -lr * momentum], [wd, momentum]], [-lr, 1.0]
 
 
+def nesterov(lr, wd, momentum):
+    ahead = 1 + momentum
+    return [[1 - lr * wd * ahead, -lr * momentum**2], [wd, momentum]], [-lr * ahead, 1.0]
+
+
 def adam_l2(lr, wd, beta1, v):
     step, new = lr / math.sqrt(v), 1 - beta1
     return [[1 - step * new * wd, -step * beta1], [new * wd, beta1]], [-step * new, new]

@@ -17,11 +17,13 @@ from tests.routes import (
     l2_fixed_point,
     lion_filter,
     moments_map,
+    nesterov,
     route,
     same_signs,
     sgdm,
     slope,
     slowest,
+    stationary,
     walk,
 )
 
@@ -233,3 +235,51 @@ def _(f):
 def _(f, name):
     weights = lion_filter(*BETAS)
     return [(f(0.3) if name == "sign_slope" else f(*BETAS), slope(0.3 if name == "sign_slope" else weights @ weights))]
+
+
+# --- Nesterov momentum ---------------------------------------------------------------------------
+
+
+@route("nesterov_exact_norm_squared", "nesterov_exact_one_minus_cosine")
+def _(f, name):
+    pairs = []
+    for p in (0.0, -1.0):
+        square, half = walk(nesterov(0.1, 0.7, 0.8))
+        if name == "nesterov_exact_one_minus_cosine":
+            pairs.append((f(0.1, 0.7, 0.8), half))
+        else:
+            w = balance(square * 3.0, p)
+            pairs.append((f(0.1, 0.7, 0.8, 3.0, p), w))
+    return pairs
+
+
+@route("nesterov_leading_rotation", tolerance=LEADING)
+def _(f):
+    return [(f(*GENTLE, 0.8), math.sqrt(2 * walk(nesterov(*GENTLE, 0.8))[1]))]
+
+
+@route("nesterov_along", "nesterov_moved", "nesterov_momentum_overlap")
+def _(f, name):
+    """From a covariance of (w, m) that no walk has, by the matrices of the state."""
+    lr, wd, momentum, noise = 0.1, 0.7, 0.8, 1.3
+    before = np.array([[0.9, -0.2], [-0.2, 2.1]])
+    transition, entry = (np.array(part) for part in nesterov(lr, wd, momentum))
+    after = transition @ before @ transition.T + noise * np.outer(entry, entry)
+    cross = (transition @ before)[0, 0]  # E w'·w
+    pull = noise + wd**2 * before[0, 0]
+    across = wd * before[0, 0] + momentum * before[0, 1]  # E w·m'
+    if name == "nesterov_along":
+        return [(f(lr, wd, momentum, before[0, 0], across), cross - before[0, 0])]
+    if name == "nesterov_moved":
+        moved = after[0, 0] - 2 * cross + before[0, 0]
+        return [(f(lr, wd, momentum, before[0, 1], before[1, 1], pull), moved)]
+    return [(f(lr, wd, momentum, across, before[0, 1], before[1, 1], pull), after[0, 1])]
+
+
+@route("nesterov_fallen")
+def _(f):
+    lr, wd, momentum = 0.1, 0.7, 0.8
+    transition, entry = (np.array(part) for part in nesterov(lr, wd, momentum))
+    c = stationary(transition, entry)
+    apart = [1 - (np.linalg.matrix_power(transition, k) @ c)[0, 0] / c[0, 0] for k in range(6)]
+    return [(f(lr, wd, momentum, apart[k - 1], apart[k - 2]), apart[k]) for k in range(2, 6)]

@@ -1,0 +1,24 @@
+"""The theory of Signum: that of Lion, whose two averages are one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from rotsim.optimizers import Signum
+from rotsim.theory.base import Course, theory_for
+from rotsim.theory.lion import LionTheory, course_of_modes
+from rotsim.theory.sign import arcsine_modes
+
+if TYPE_CHECKING:
+    from rotsim.gradients import GradientPower
+
+
+@theory_for(Signum)
+class SignumTheory(LionTheory):
+    """Nothing is neglected under white noise but a finite fan-in (`derivations.signum`)."""
+
+    def advance(self, dim: int, law: GradientPower, course: Course) -> float:
+        beta = cast(Any, self.spec).momentum
+        size = (float(dim), law.scale_squared, float(law.homogeneity))
+        course_of_modes(beta, beta, *arcsine_modes(), *size, *course)
+        return 0.0
