@@ -1,4 +1,4 @@
-"""SGD with Nesterov momentum and coupled weight decay, and what dampening changes: norm and rotation in equilibrium."""
+"""SGD with Nesterov momentum and coupled weight decay; and what dampening changes."""
 
 from functools import cache
 
@@ -69,7 +69,7 @@ def gain() -> Eq:
 
 @step("nesterov_exact_norm_squared", "E‖w‖² of SGD with Nesterov momentum.", where=(gain,), limit=LIMIT)
 def exact_norm_squared() -> Eq:
-    """W = A·G·W^p, solved for W."""
+    """W = A·G·W^p is one equation for W, and the same as for SGDM but for A."""
     return equation(W, (A * G) ** (1 / (1 - p)))
 
 

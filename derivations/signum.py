@@ -4,7 +4,7 @@ from sympy import Eq, asin, pi, simplify, sqrt
 
 from derivations import lion
 from derivations.algebra import geometric_sum, vanishes
-from derivations.formula import step
+from derivations.formula import follow, step
 from derivations.symbols import *
 
 
@@ -28,6 +28,9 @@ def correlation() -> Eq:
 def signs() -> Eq:
     """By the arcsine law two signs then agree on average by this much."""
     return equation(Symbol("s_k"), 2 / pi * asin(beta**k))
+
+
+follow(__name__, lion.arcsine_law, lion.exact_norm_squared, lion.exact_one_minus_cosine, lion.orthogonal_growth)
 
 
 @step

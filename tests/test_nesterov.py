@@ -55,16 +55,17 @@ def test_equilibrium_is_the_impulse_response(spec):
 
 
 def held_to_a_walk(spec, gradient, seed):
-    eq = rotsim.equilibrium(spec, 128, gradient)
+    """In many weights, so that norms which start alike and should not be matter less than the bar."""
+    eq = rotsim.equilibrium(spec, 512, gradient)
     steps = int(np.clip(40 * eq.relaxation_steps, 1000, 4000)) // 10 * 10
     walk = rotsim.simulate(
-        spec, 128, 64, steps, gradient, seed=seed, initial_norm=eq.norm, record_every=steps // 10, engine="numba"
+        spec, 512, 24, steps, gradient, seed=seed, initial_norm=eq.norm, record_every=steps // 10, engine="numba"
     )
     half = walk.isel(step=slice(5, None))
     for name in ("norm", "rotation"):
         square = (half[name].values ** 2).mean(axis=1)
         found, error = np.sqrt(square.mean()), square.std() / np.sqrt(len(square)) / 2 / square.mean()
-        assert abs(found / getattr(eq, name) - 1) < BAR + eq.model_error + chance.errors(64, 2) * error, (spec, name)
+        assert abs(found / getattr(eq, name) - 1) < BAR + eq.model_error + chance.errors(24, 2) * error, (spec, name)
 
 
 def test_walks_settle_where_theory_says():

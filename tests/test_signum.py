@@ -50,15 +50,15 @@ def test_a_setting_made_of_it_is_one_again():
 
 
 def held_to_a_walk(spec, seed):
-    eq = rotsim.equilibrium(spec, 256, rotsim.Isotropic(0.1))
+    eq = rotsim.equilibrium(spec, 512, rotsim.Isotropic(0.1))
     steps = int(np.clip(40 * eq.relaxation_steps, 1000, 3000)) // 10 * 10
     walk = rotsim.simulate(
-        spec, 256, 32, steps, rotsim.Isotropic(0.1), seed=seed, initial_norm=eq.norm, record_every=steps // 10
+        spec, 512, 24, steps, rotsim.Isotropic(0.1), seed=seed, initial_norm=eq.norm, record_every=steps // 10
     )
     for name in ("norm", "rotation"):
         square = (walk[name].values[:, 5:] ** 2).mean(axis=1)
         found, error = np.sqrt(square.mean()), square.std() / np.sqrt(len(square)) / 2 / square.mean()
-        assert abs(found / getattr(eq, name) - 1) < BAR + eq.model_error + chance.errors(32, 2) * error, (spec, name)
+        assert abs(found / getattr(eq, name) - 1) < BAR + eq.model_error + chance.errors(24, 2) * error, (spec, name)
 
 
 @pytest.mark.slow

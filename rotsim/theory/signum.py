@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from rotsim.optimizers import Signum
 from rotsim.theory.base import Course, theory_for
@@ -18,7 +18,7 @@ class SignumTheory(LionTheory):
     """Nothing is neglected under white noise but a finite fan-in (`derivations.signum`)."""
 
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
-        beta = cast(Any, self.spec).momentum
+        beta = self.spec.momentum  # type: ignore[attr-defined]
         size = (float(dim), law.scale_squared, float(law.homogeneity))
         course_of_modes(beta, beta, *arcsine_modes(), *size, *course)
         return 0.0
