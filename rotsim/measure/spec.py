@@ -102,7 +102,7 @@ class Variant(Exception):
 def _sgdm(values: Values) -> SGDM:
     if values.get("dampening", 0) and values.get("momentum", 0):
         raise Variant(f"dampening={values['dampening']} changes the recurrence")
-    return SGDM(**values.rates, momentum=float(values["momentum"]))
+    return SGDM(values.rates["lr"], values.rates["weight_decay"], float(values["momentum"]))
 
 
 def _adam(values: Values) -> Optimizer:
