@@ -23,8 +23,8 @@ DEFAULT_NAME = "rotsim-explore.html"
 def explore(output: str | None) -> None:
     """Write a page with live random walks beside their predictions, and open it in the browser.
 
-    The page is one HTML file. It needs no network and no server, and runs on a tablet as well. AdamW, Adam+L2, SGDM
-    and Lion walk side by side on the same noise as `rotsim simulate`, and the dashed lines are those of
+    The page is one HTML file. It needs no network and no server, and runs on a tablet as well. AdamW, Adam+L2, SGDM,
+    Lion and Signum walk side by side on the same noise as `rotsim simulate`, and the dashed lines are those of
     `rotsim predict`.
 
     Move a slider: the dashed line goes to its new place at once, and the walk drifts to it. The switches under
