@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 
 # Every process of pytest-xdist would otherwise start as many threads as the machine has cores.
@@ -60,6 +61,14 @@ def ctrl_c_is_heard():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def no_figure_stays_open():
+    """Matplotlib warns of the twenty-first, where one process runs many tests."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture(params=list(OPTIMIZERS))
