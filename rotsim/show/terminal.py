@@ -172,7 +172,8 @@ def conversion_table(found: Conversion, units: Mapping[str, float], gradients: s
     source, target = found.source, found.target
     labels = (source.label, target.label if target.label != source.label else f"{target.label}, new")
     kept = ", ".join(name.replace("_", " ") for name in found.kept) or "nothing"
-    title = f"{source.describe()} → {target.describe()} keeps {kept}; {gradients}"
+    told = (_NUMBER.sub(lambda number: f"{float(number[0]):.6g}", spec.describe()) for spec in (source, target))
+    title = f"{' → '.join(told)} keeps {kept}; {gradients}"
     table = plain_table(title, "quantity", *labels, "ratio", numbers=(*labels, "ratio"))
     ours, theirs = (found.to_dict()[side]["decays"] for side in ("source", "target"))
     rows: list[tuple[str, float, float]] = [("lr", source.lr, target.lr)]
