@@ -61,3 +61,19 @@ def trace_compare(first: str, second: str) -> None:
     labels = (dataset.optimizer_of(one).label, dataset.optimizer_of(two).label)
     names = labels if labels[0] != labels[1] else (f"{labels[0]} A", f"{labels[1]} B")
     console().print(balance_table(balance(one), balance(two), names, f"{first} and {second}"))
+
+
+@trace.command("join")
+@click.argument("first")
+@click.argument("second")
+@click.option("--output", type=str, required=True, help="File for the joined trace.")
+@click.option("--at", type=int, default=None, help="Steps of the training before SECOND; what FIRST has after is lost.")
+def trace_join(first: str, second: str, output: str, at: int | None) -> None:
+    """Make one trace of a training that was interrupted: SECOND goes on where FIRST ends."""
+    from rotsim import dataset, files
+    from rotsim.measure import join
+
+    files.check_writable(output)
+    joined = join(dataset.load(first), dataset.load(second), at)
+    written = dataset.save(joined, output)
+    click.echo(f"wrote {written}: steps up to {int(joined['step'][-1])} in {joined.sizes['step']} windows")

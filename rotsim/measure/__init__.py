@@ -1,7 +1,8 @@
 """Measuring real PyTorch networks in the dataset schema of `rotsim.dataset`.
 
 `Recorder`, `optimizer_spec` and the optimizers (`Lion`, the rotational variants, `Rotated`) need PyTorch
-(``pip install 'rotsim[torch]'``); `shipped_traces` and `load_shipped` read recorded runs without it.
+(``pip install 'rotsim[torch]'``); `shipped_traces` and `load_shipped` read recorded runs without
+it, and `join` makes one trace of two.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rotsim.measure.joining import join as join
     from rotsim.measure.lion import Lion as Lion
     from rotsim.measure.recorder import Recorder as Recorder
     from rotsim.measure.rotated import Rotated as Rotated
@@ -27,6 +29,7 @@ _HOME = {
     "RotationalAdamW": "rotsim.measure.rotational",
     "RotationalLion": "rotsim.measure.rotational",
     "RotationalSGDM": "rotsim.measure.rotational",
+    "join": "rotsim.measure.joining",
     "load_shipped": "rotsim.measure.shipped",
     "optimizer_spec": "rotsim.measure.spec",
     "shipped_traces": "rotsim.measure.shipped",

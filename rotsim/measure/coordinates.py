@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-ERAS = 16  # at most, in which blocks are averaged, of as many blocks each as can be
+from rotsim.measure.quantities import ERAS
 
 
 class CoordinateSampler:
@@ -46,6 +46,16 @@ class CoordinateSampler:
         self._reduced: list[np.ndarray] = []
         self._ends: list[int] = []
         self._steps = 0
+
+    def begin(self, step: int) -> None:
+        """Count steps from those of an earlier recorder on.
+
+        Parameters
+        ----------
+        step : int
+            >= 0.
+        """
+        self._steps = step
 
     def add(
         self,

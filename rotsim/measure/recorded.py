@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from rotsim.errors import InvalidInput
+from rotsim.measure.quantities import WINDOW_RATES as WINDOW_RATES
 from rotsim.measure.sample import rows
 from rotsim.measure.selection import Selection, Split, ends_in, groups_of, row_labels, select
 from rotsim.measure.spec import NoSpec, optimizer_spec, rates_in_force
@@ -17,17 +18,7 @@ from rotsim.optimizers import Unmodelled
 from rotsim.optimizers.base import Optimizer
 
 RATES = ("lr", "weight_decay", "momentum")
-#: What is kept of a window's rates, in this order, and in words.
-WINDOW_RATES = {
-    "lr_start": "learning rate at the first look in the window",
-    "weight_decay_start": "weight decay at the first look in the window",
-    "lr": "learning rate last in force",
-    "weight_decay": "weight decay last in force",
-    "beta1": "momentum or first beta last in force",
-    "beta2": "second beta last in force",
-}
 Specs = Optimizer | Sequence[Optimizer | None] | None
-STARTS = 2  # so many of them are of the first look
 _LEAST_LR = 1e-12  # in place of 0, where a warm-up may start
 
 

@@ -8,42 +8,42 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
-from time import monotonic
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 
-from rotsim.dataset import PER_OCTAVE, build, json_text, save
-from rotsim.errors import InvalidInput, instance, integer, is_a, mapping, positive, require, shown
+from rotsim import netcdf
+from rotsim.dataset import json_text, load, save, spec_of, validate
+from rotsim.errors import DatasetError, InvalidInput, instance, integer, is_a, mapping, positive, require, shown
 from rotsim.files import check_writable
+from rotsim.measure.assembly import WRITTEN, assemble, averaging, entries_of, with_samples, with_series
 from rotsim.measure.coordinates import CoordinateSampler
-from rotsim.measure.recorded import RATES, WINDOW_RATES, Entry, Recorded, Specs
-from rotsim.measure.sample import VARIABLES, rows, sample, window_means
+from rotsim.measure.joining import check_joinable, join, until
+from rotsim.measure.metrics import metrics
+from rotsim.measure.quantities import VARIABLES
+from rotsim.measure.recorded import Recorded, Specs
+from rotsim.measure.sample import rows, sample, window_means
+from rotsim.measure.saving import Saving
 from rotsim.measure.scales import ScaleSampler
 from rotsim.measure.selection import Selection, Split
+from rotsim.measure.sinks import sinks
 from rotsim.measure.spec import state_of
+from rotsim.measure.steps import Steps, counter, with_hooks
 from rotsim.measure.windows import Windows
 from rotsim.optimizers.base import Optimizer
-
-_SCALES = {"long_name": "log2 of the gradient norm of sampled rows", "units": f"1/{PER_OCTAVE}"}
-_AUTOCORRELATION = {"long_name": "autocorrelation of sampled gradient coordinates", "units": "1"}
-_SQUARE_STEP = {
-    "long_name": "mean square of m/sqrt(v), or of m over that of g, over sampled gradient coordinates",
-    "units": "1",
-}
 
 
 class Recorder:
     """Record what a training loop does to every neuron; training is bit-identical with and without it.
 
-    Use it as a context manager around the loop, or call `start` and `close`. It works with every
+    Use it as a context manager around the loop, or call `start` and `close`, which saves. It works with every
     `torch.optim.Optimizer`, with any number of parameter groups, on CPU and CUDA. One that rotsim has no theory for
     is measured, and reports say so.
 
@@ -73,15 +73,23 @@ class Recorder:
         Longest lag >= 0, in steps, of the gradients' autocorrelation; 0 turns it off. It reads 64 coordinates per
         parameter at every step, and needs 4 · lags steps.
     path : str or Path, optional
-        Where to `save` when the ``with`` block ends, also if training raised. It is saved every `save_seconds` too, at
-        the end of a window, for what no block survives.
+        Where to save: after a few seconds, then every `save_seconds`, and at `close`, also if training raised.
+        When SIGTERM asks the process to end, it is saved before your own handler is called. Of several processes of
+        `torch.distributed` the first alone records.
+    resume : bool or int
+        What to do with a trace that is at `path`. False refuses to replace it. True goes on from it: steps are counted
+        on, from the optimizer's own counter if it has one. What was recorded after that is left out, as it was lost
+        with the run. A number says how many steps, >= 1, came before. Without a file, recording starts anew.
+    log : callable or tracker, or list of them, optional
+        Gets `latest` after each window: ``f(metrics, step)``, or W&B, TensorBoard's ``SummaryWriter``, ``mlflow``,
+        ``trackio``.
     note : str or mapping, optional
         Anything else that determines the numbers (network, data, seed, ...). A mapping is merged into the
         dataset's spec, a string is kept there under ``note``; JSON-serialisable.
     windows : int
         Most windows to keep, ≥ 16 and even. When there are so many, neighbours are merged and `window` doubles.
     save_seconds : float
-        Seconds between two saves to `path` in training, > 0.
+        Seconds between two saves to `path` in training, > 0: a process that is killed loses no more than this.
 
     Raises
     ------
@@ -123,6 +131,8 @@ class Recorder:
         split: Split | None = None,
         lags: int = 128,
         path: str | os.PathLike[str] | None = None,
+        resume: bool | int = False,
+        log: Any = None,
         note: str | Mapping[str, Any] | None = None,
         windows: int = 512,
         save_seconds: float = 60.0,
@@ -136,33 +146,56 @@ class Recorder:
             )
         require(integer("windows", windows, low=16) % 2 == 0, "windows", "be even, since pairs are merged", windows)
         self._windows = Windows(window, windows)
-        self._save_seconds = positive("save_seconds", save_seconds)
-        self._saved_at = monotonic()
+        save_seconds = positive("save_seconds", save_seconds)
         if not isinstance(model, torch.nn.Module | Mapping):
             raise InvalidInput(
                 f"`model` must be a torch.nn.Module or a mapping of names to tensors; got {type(model).__name__}"
             )
-        optimizer = _with_hooks(optimizer)
+        optimizer = with_hooks(optimizer)
         instance("optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer")
         spec = _checked_spec(spec, optimizer)
         split = {} if split is None else mapping("split", split)
         self.optimizer = optimizer
         self._note = _checked_note(note)
-        self._path = None if path is None else check_writable(path)
+        self._log = sinks(log)
         self._recorded = Recorded(model, optimizer, parameters, split, spec)
         self._sampler = CoordinateSampler(lags) if integer("lags", lags, low=0) else None
         self._scales = ScaleSampler()
-        self._seen_step = 0
-        self._passed_by = 0
-        self._stepping: FrameType | None = None  # the call of a step that has begun and not ended
+        self._spare = path is not None and _rank() > 0
+        target = None if path is None or self._spare else check_writable(path)
+        self._at: int | None = None if resume is False or resume is True else integer("resume", resume, low=1)
+        self._earlier = None if target is None else self._found(target, resume)
+        self._saving = Saving(target, save_seconds, lambda path: self.save(path))
+        self._steps = Steps(optimizer, self._before_step, self._after_step)
         self._sampled_step = 0
         self._last_tick = 0
         self._samples = 0
+        self._unsaved = False
         self._has_closure = False
         self._before: list[tuple[torch.Tensor, torch.Tensor | None] | None] = []
         self._lengths: list[torch.Tensor | None] = []
         self._sums: list[torch.Tensor] = []
-        self._handles: list[Any] = []
+
+    def _found(self, path: Path, resume: bool | int) -> xr.Dataset | None:
+        """The trace that is at the path, to go on from."""
+        if not path.exists():
+            return None
+        if resume is False:
+            raise InvalidInput(
+                f"`path` must not exist yet, so that no trace is lost; {str(path)!r} does. Pass resume=True to go on "
+                "from it, name another file, or remove it"
+            )
+        return self._fits(load(path))
+
+    def _fits(self, earlier: xr.Dataset) -> xr.Dataset:
+        if validate(earlier).attrs["source"] != "trace":
+            raise InvalidInput(f"`resume` needs a recorded trace; got a {earlier.attrs['source']}. Name another file")
+        layers: dict[str, tuple[int, int]] = {}
+        for entry in self._recorded.entries:
+            for label in dict.fromkeys(entry.labels):
+                layers[label] = entry.labels.count(label), entry.shape[1:].numel()
+        check_joinable(earlier, layers, self._recorded.main().spec.label)
+        return earlier
 
     @property
     def window(self) -> int:
@@ -176,25 +209,36 @@ class Recorder:
 
     @property
     def steps(self) -> int:
-        """Completed optimizer steps seen so far."""
-        return self._seen_step
+        """Completed optimizer steps: those seen, and those before them in a training that goes on."""
+        return self._steps.done
 
     def start(self) -> Recorder:
         """Attach to the optimizer; does nothing if attached already."""
-        if not self._handles:
-            self._handles = [
-                self.optimizer.register_step_pre_hook(self._before_step),
-                self.optimizer.register_step_post_hook(self._after_step),
-            ]
-            if (inner := _inside(self.optimizer)) is not None:
-                self._handles.append(inner[1].register_step_post_hook(self._after_inner_step))
+        if not self._steps.attached and not self._spare:
+            self._steps.attach()
+            self._saving.watch()
         return self
 
     def close(self) -> None:
-        """Detach from the optimizer; the records stay, and `start` resumes."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        """Detach from the optimizer, and save if there is a `path`; the records stay, and `start` goes on.
+
+        Raises
+        ------
+        InvalidInput, OSError
+            If the trace cannot be saved.
+        """
+        self._detach()
+        if self._saving.path is None or self._spare:
+            return
+        if self._samples or self._windows.ends:
+            if self._unsaved:
+                self.save(self._saving.path)
+        elif self._earlier is None:
+            warnings.warn(f"{self._saving.path} is not written: {self._nothing()}", stacklevel=2)
+
+    def _detach(self) -> None:
+        self._steps.detach()
+        self._saving.unwatch()
         self._before = []
         self._lengths = []
 
@@ -204,98 +248,102 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-        if self._path is None:
+        if error is None:
+            self.close()
             return
-        if self._samples or self._windows.ends:
+        self._detach()
+        if self._saving.path is not None and (self._samples or self._windows.ends):
             try:
-                self.save(self._path)
-            except (OSError, InvalidInput) as failure:
-                if error is None:
-                    raise
-                warnings.warn(f"the trace is lost: {failure}", stacklevel=2)  # what training raised matters more
-        elif error is None:
-            warnings.warn(f"{self._path} is not written: {self._nothing()}", stacklevel=2)
+                self.save(self._saving.path)
+            except (OSError, InvalidInput) as failure:  # what training raised matters more
+                warnings.warn(f"the trace is lost: {failure}", stacklevel=2)
 
-    @torch.no_grad()
-    def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._stepping is not None and self._stepping in _callers():
-            return  # super().step() inside step, both of which PyTorch hooks
-        self._stepping = next(_callers())
-        self._before = []  # a step that raised may have left its copies
-        self._look_again()
-        # torch counts the optimizer itself among `args`
-        closure = kwargs.get("closure", next((argument for argument in args if argument is not optimizer), None))
-        self._has_closure = closure is not None
-        self._recorded.begin(self._seen_step + 1)
-        if not self._has_closure:  # with one, gradients exist after the step only
-            self._sample_coordinates()
-        if (self._seen_step + 1) % self.interval:
-            return
-        if not self._sums:
-            with contextlib.suppress(InvalidInput):  # all may have left; that is no reason to stop a training
-                self._recorded.select()  # parameters may have joined; a window holds the same ones throughout
-            self._recorded.begin(self._seen_step + 1)
-        for entry in self._recorded.look(self._seen_step + 1):
-            if entry is None:
-                self._before.append(None)
-                continue
-            # copied before the step: some foreach and fused kernels reuse the gradient's memory
-            gradient = None if self._has_closure else self._gradient(entry.parameter)
-            self._before.append((entry.parameter.detach().clone(), gradient))
-
-    @torch.no_grad()
-    def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if next(_callers()) is not self._stepping:
-            return
-        self._stepping = None
-        self._seen_step += 1
-        if self._has_closure:
-            self._sample_coordinates()
-        if self._before:
+    def _before_step(self, has_closure: bool) -> None:
+        with self._saving.whole():
+            if not self._steps.seen:
+                self._begin()
+            self._before = []  # a step that raised may have left its copies
+            self._look_again()
+            self._has_closure = has_closure
+            step = self.steps + 1
+            self._recorded.begin(step)
+            if not has_closure:  # with one, gradients exist after the step only
+                self._sample_coordinates()
+            if step % self.interval:
+                return
             if not self._sums:
-                self._sums = [
-                    torch.zeros(len(VARIABLES) + 1, entry.neurons, dtype=torch.float64, device=entry.parameter.device)
-                    for entry in self._recorded.entries
-                ]
-            for entry, copied, sums in zip(self._recorded.entries, self._before, self._sums, strict=True):
-                if copied is None:
+                with contextlib.suppress(InvalidInput):  # all may have left; that is no reason to stop a training
+                    self._recorded.select()  # parameters may have joined; a window holds the same ones throughout
+                self._recorded.begin(step)
+            for entry in self._recorded.look(step):
+                if entry is None:
+                    self._before.append(None)
                     continue
-                before, gradient = copied
-                if self._has_closure:
-                    gradient = self._gradient(entry.parameter)
-                entry.sampled += 1
-                entry.absent += gradient is None
-                sums += sample(
-                    rows(before),
-                    rows(entry.parameter.detach()),
-                    None if gradient is None else rows(gradient),
-                    state_of(self.optimizer, entry.parameter),
-                    self.optimizer.param_groups[entry.group],
-                    entry.rule,
-                )
-            self._lengths = [
-                None if copied is None else _length(entry.parameter)
-                for entry, copied in zip(self._recorded.entries, self._before, strict=True)
-            ]
-            self._before = []
-            self._samples += 1
-            self._sampled_step = self._seen_step
-        if self._samples and self._seen_step % self.window == 0:
-            self._windows.add(self._seen_step, self._window_record(), self._recorded.rates())
-            self._sums, self._samples = [], 0
-            self._recorded.next_window()
-            self._save_now_and_then()
+                # copied before the step: some foreach and fused kernels reuse the gradient's memory
+                gradient = None if has_closure else self._gradient(entry.parameter)
+                self._before.append((entry.parameter.detach().clone(), gradient))
 
-    def _after_inner_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        self._passed_by += 1
-        if self._passed_by == _UNSEEN and not self._seen_step and (inner := _inside(self.optimizer)) is not None:
-            kind, name = type(self.optimizer).__name__, inner[0]
-            warnings.warn(
-                f"nothing is recorded: {kind}.{name} has stepped, {kind} itself has not, as in SAM's first_step and "
-                f"second_step. Record the one that steps: Recorder(model, optimizer.{name})",
-                stacklevel=2,
+    def _begin(self) -> None:
+        """Count on from an earlier trace; optimizers have loaded their state by the first step."""
+        counted = counter(self.optimizer, [entry.parameter for entry in self._recorded.entries])
+        if self._earlier is not None:
+            spec = spec_of(self._earlier)
+            if self._at is None:
+                self._at = int(spec["steps"])
+                if counted and spec.get("counted"):
+                    self._at = max(0, self._at + counted - int(spec["counted"]))
+            fits = self._at >= int(self._earlier["step"][0])
+            self._earlier = until(self._earlier, self._at) if fits else None
+            self._windows.window = max(self._windows.window, int(spec["window"]))
+        self._steps.done = self._at or 0
+        if self._sampler is not None:
+            self._sampler.begin(self._steps.done)
+
+    def _after_step(self) -> None:
+        with self._saving.whole():
+            if self._has_closure:
+                self._sample_coordinates()
+            if self._before:
+                self._sample()
+            if self._samples and self.steps % self.window == 0:
+                self._windows.add(self.steps, self._window_record(), self._recorded.rates())
+                self._sums, self._samples = [], 0
+                self._recorded.next_window()
+                self._send()
+            if self._samples or self._windows.ends:
+                self._unsaved = True
+                self._saving.now_and_then()
+
+    def _sample(self) -> None:
+        """Add what the step has done to the sums of the window."""
+        if not self._sums:
+            self._sums = [
+                torch.zeros(len(VARIABLES) + 1, entry.neurons, dtype=torch.float64, device=entry.parameter.device)
+                for entry in self._recorded.entries
+            ]
+        for entry, copied, sums in zip(self._recorded.entries, self._before, self._sums, strict=True):
+            if copied is None:
+                continue
+            before, gradient = copied
+            if self._has_closure:
+                gradient = self._gradient(entry.parameter)
+            entry.sampled += 1
+            entry.absent += gradient is None
+            sums += sample(
+                rows(before),
+                rows(entry.parameter.detach()),
+                None if gradient is None else rows(gradient),
+                state_of(self.optimizer, entry.parameter),
+                self.optimizer.param_groups[entry.group],
+                entry.rule,
             )
+        self._lengths = [
+            None if copied is None else _length(entry.parameter)
+            for entry, copied in zip(self._recorded.entries, self._before, strict=True)
+        ]
+        self._before = []
+        self._samples += 1
+        self._sampled_step = self.steps
 
     def _look_again(self) -> None:
         """Count the parameters that have changed since the sampled step that was the last one."""
@@ -305,15 +353,6 @@ class Recorder:
                 # NaN is no change; the comparison stays on the device
                 entry.touched = entry.touched + ((_length(entry.parameter) - length).abs() > 0)
         self._lengths = []
-
-    def _save_now_and_then(self) -> None:
-        if self._path is None or monotonic() < self._saved_at + self._save_seconds:
-            return
-        try:
-            self.save(self._path)
-        except (OSError, InvalidInput) as error:  # a full disk, a folder that is gone: no reason to stop a training
-            warnings.warn(f"{error}; training goes on", stacklevel=2)
-        self._saved_at = monotonic()
 
     def _gradient(self, parameter: torch.Tensor) -> torch.Tensor | None:
         """A copy of what the optimizer takes for the gradient."""
@@ -332,17 +371,37 @@ class Recorder:
             return
         gradients = [_dense(e.parameter.grad) if e.parameter.shape == e.shape else None for e in entries]
         if self._sampler is not None:
-            betas = [_averaging(entry.rule) for entry in entries]
+            betas = [averaging(entry.rule) for entry in entries]
             self._sampler.add(gradients, [entry.shape for entry in entries], betas, device)
         if signed:
             self._scales.add([gradients[i] for i in signed], [entries[i].labels for i in signed], device)
-            self._last_tick = self._seen_step + (not self._has_closure)
+            self._last_tick = self.steps + (not self._has_closure)
 
     def _window_record(self) -> np.ndarray:
         """The running window as float32, shape (len(VARIABLES), neurons)."""
         means = window_means(torch.cat([sums.cpu() for sums in self._sums], dim=1))
         with np.errstate(over="ignore"):
             return means.numpy().astype(np.float32)
+
+    def latest(self) -> dict[str, float]:
+        """Rotation, norm and update of each layer in the window that ended last, for a chart.
+
+        Returns
+        -------
+        dict of float
+            By `rotsim.measure.metrics.metrics`; empty before the first window ends.
+        """
+        return metrics(self._recorded, self._windows)
+
+    def _send(self) -> None:
+        if not self._log:
+            return
+        latest = self.latest()
+        for sink in self._log:
+            try:
+                sink(latest, self.steps)
+            except Exception as error:  # a tracker that is not reachable is no reason to stop a training
+                warnings.warn(f"`log` failed ({type(error).__name__}: {error}); training goes on", stacklevel=2)
 
     def dataset(self, **provenance: Any) -> xr.Dataset:
         """What was recorded so far, in the schema of `rotsim.dataset`.
@@ -378,147 +437,88 @@ class Recorder:
         if self._samples:
             windows = windows.with_one_more(self._sampled_step, self._window_record(), self._recorded.rates())
         if not windows.ends:
+            if self._earlier is not None:
+                return self._earlier
             raise InvalidInput(self._nothing())
-        values, rates = windows.stacked()
-        neurons = values.shape[1]
-        entries = self._recorded.entries[
-            : np.searchsorted(np.cumsum([entry.neurons for entry in self._recorded.entries]), neurons) + 1
-        ]
-        counts = [entry.neurons for entry in entries]
-
-        def per_neuron(what: Callable[[Entry], Any]) -> np.ndarray:
-            return np.repeat([what(entry) for entry in entries], counts)
-
-        device = entries[0].parameter.device
-        specs = self._recorded.specs()
-        main = specs[self._recorded.main().name]
-        others = {e.name: specs[e.name] for e in entries if not _differs_in_rates_alone(specs[e.name], main)}
-        result = build(
-            "trace",
-            step=np.array(windows.ends),
-            variables=dict(zip(VARIABLES, values, strict=True)),
-            optimizer=main,
-            layer=np.concatenate([entry.labels for entry in entries]),
-            fan_in=per_neuron(lambda entry: entry.shape[1:].numel()),
-            spec={
-                **self._note,
-                "interval": self.interval,
-                "window": self.window,
-                "steps": self._seen_step,
-                "layers": {entry.name: list(entry.shape) for entry in entries},
-                "dtypes": {entry.name: str(entry.parameter.dtype).removeprefix("torch.") for entry in entries},
-                "optimizers": {name: spec.to_dict() for name, spec in others.items()},
-                "skipped": self.skipped,
-                "left": self._recorded.left,
-                "changed_outside": {e.name: float(e.touched) / e.looked for e in entries if e.touched},
-                "absent": {e.name: e.absent / e.sampled for e in entries if e.absent},
-                "changed": {entry.name: entry.changed for entry in entries if entry.changed},
-                **{f"{name}_changed": any(name in e.changed for e in entries) for name in RATES},
-            },
-            provenance_extra={
-                "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-                "torch_optimizer": type(self.optimizer).__name__,
-                **provenance,
-            },
-        ).assign_coords(
-            initial_norm=("neuron", np.concatenate([_numbers(entry.initial_norm) for entry in entries])),
-            initial_step=("neuron", per_neuron(lambda entry: entry.initial_step)),
-            lr=("neuron", per_neuron(lambda entry: entry.lr)),
-            weight_decay=("neuron", per_neuron(lambda entry: entry.weight_decay)),
-            parameter=[entry.name for entry in entries],
-        )
-        result = result.assign(
-            {
-                f"window_{name}": (("parameter", "step"), values[: len(entries)], {"long_name": words, "units": "1"})
-                for (name, words), values in zip(WINDOW_RATES.items(), rates, strict=True)
-            }
-        )
-        if self._scales.layers:
-            codes = self._scales.series()
-            result = result.assign_coords(
-                row_layer=("row", np.array(self._scales.layers, dtype=str)),
-                tick=np.arange(self._last_tick - codes.shape[1] + 1, self._last_tick + 1),
-            ).assign(gradient_log2=(("row", "tick"), codes, _SCALES), gradient_overlap=("row", self._scales.overlap()))
-        if self._sampler is None:
+        counted = counter(self.optimizer, [entry.parameter for entry in self._recorded.entries])
+        spec = {
+            **self._note,
+            "interval": self.interval,
+            "window": self.window,
+            "steps": self.steps,
+            "counted": counted,
+        }
+        result = assemble(self._recorded, windows, spec, type(self.optimizer).__name__, provenance)
+        result = with_series(result, self._scales, self._last_tick)
+        if self._sampler is not None:
+            result = with_samples(result, self._sampler, entries_of(self._recorded, windows))
+        if self._earlier is None:
             return result
-        correlation = self._sampler.autocorrelation()[: len(entries)].astype(np.float32)
-        steps, *means = self._sampler.eras()
-        of_eras, squares = (part[: len(entries)].astype(np.float32) for part in means)
-        result = result.assign_coords(lag=np.arange(correlation.shape[1]), era=steps).assign(
-            gradient_autocorrelation=(("parameter", "lag"), correlation, _AUTOCORRELATION),
-            era_autocorrelation=(("parameter", "era", "lag"), of_eras, _AUTOCORRELATION),
-        )
-        if not any(_averaging(entry.rule) for entry in entries):
-            return result
-        square_step = self._sampler.square_step()[: len(entries)].astype(np.float32)
-        return result.assign(
-            square_step=(("parameter",), square_step, _SQUARE_STEP),
-            era_square_step=(("parameter", "era"), squares, _SQUARE_STEP),
-        )
+        return join(self._earlier, result, windows=self._windows.most)
 
     def _nothing(self) -> str:
+        if self._spare:
+            return "nothing was recorded: with torch.distributed the first process alone records; ask that of rank 0"
         return (
-            f"nothing was recorded: {self._seen_step} optimizer steps were seen and the first sample is step "
+            f"nothing was recorded: {self.steps} optimizer steps were seen and the first sample is step "
             f"{self.interval}; train longer or use a smaller `interval`"
         )
 
     def save(self, path: str | os.PathLike[str], **provenance: Any) -> Path:
         """Write `dataset` as one NetCDF-4 file, atomically; return its path."""
-        return save(self.dataset(**provenance), path)
+        with self._saving.whole():
+            written = save(self.dataset(**provenance), path)
+            self._unsaved = False
+            return written
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was recorded so far, to keep in a checkpoint.
+
+        Returns
+        -------
+        dict
+            The trace as the bytes of a file in a uint8 tensor, and the steps; `torch.load` reads both with
+            ``weights_only=True``.
+        """
+        recorded = self._samples or self._windows.ends or self._earlier is not None
+        content = bytearray(netcdf.encode(self.dataset())) if recorded else bytearray()
+        held = torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
+        return {"trace": held, "steps": self.steps}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned, in place of what a file at `path` holds.
+
+        Parameters
+        ----------
+        state_dict : mapping
+
+        Raises
+        ------
+        InvalidInput
+            If a step was recorded already, or it is no such state, or of other layers.
+        """
+        state = mapping("state_dict", state_dict)
+        if self._steps.seen:
+            raise InvalidInput(f"`load_state_dict` must come before the first step; {self._steps.seen} were seen")
+        held, steps = state.get("trace"), state.get("steps")
+        if not isinstance(held, torch.Tensor) or held.dtype != torch.uint8 or type(steps) is not int:
+            raise InvalidInput("`state_dict` must be what Recorder.state_dict returned: a trace and its steps")
+        if held.numel():
+            try:
+                self._earlier = self._fits(netcdf.decode(BytesIO(held.cpu().numpy().tobytes())))
+            except DatasetError as error:
+                raise InvalidInput(f"`state_dict` holds no trace: {error}") from None
+        self._at = steps
 
 
-_WRITTEN = {f"{name}_changed" for name in RATES} | {
-    "interval", "window", "steps", "layers", "optimizers", "skipped", "left", "changed", "changed_outside",
-    "dtypes", "absent",
-}  # fmt: skip
-_DECORATED = torch.utils._contextlib.__file__
-_UNSEEN = 2  # steps of an optimizer inside the recorded one, without one of that, until it is said
-
-
-def _with_hooks(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimizer whose hooks `step` calls: a wrapper that never initialised its base class has none."""
-    while not hasattr(optimizer, "_optimizer_step_pre_hooks") and isinstance(
-        inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer
-    ):
-        optimizer = inner
-    return optimizer
-
-
-def _callers() -> Iterator[FrameType]:
-    """The calls that led to a hook, the innermost first, without those of decorators around it."""
-    frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename in (__file__, _DECORATED):
-        frame = frame.f_back  # type: ignore[assignment]
-    while frame is not None:
-        yield frame
-        frame = frame.f_back  # type: ignore[assignment]
-
-
-def _inside(optimizer: torch.optim.Optimizer) -> tuple[str, torch.optim.Optimizer] | None:
-    """An optimizer that this one holds, by name: what it does may pass by this one's own step, as in SAM."""
-    found = ((name, value) for name, value in vars(optimizer).items() if isinstance(value, torch.optim.Optimizer))
-    return next(((name, value) for name, value in found if hasattr(value, "_optimizer_step_pre_hooks")), None)
-
-
-def _differs_in_rates_alone(one: Optimizer, other: Optimizer) -> bool:
-    try:
-        return one.with_rates(other.lr, other.weight_decay) == other
-    except InvalidInput:  # a rule that these rates are no rates of
-        return False
-
-
-def _numbers(norm: torch.Tensor | None) -> np.ndarray:
-    assert norm is not None  # a window with an entry in it began before
-    return norm.cpu().numpy()
+def _rank() -> int:
+    """Of this process, among those that train together."""
+    distributed = torch.distributed
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
 def _length(parameter: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(parameter.detach(), dtype=torch.float64)
-
-
-def _averaging(rule: Optimizer) -> tuple[float, ...] | None:
-    """β1 and β2 by which m and v average; β2 = 1 where the step is m alone, None where it is neither."""
-    return {"inverse root": rule.averages, "identity": (rule.beta1, 1.0)}.get(rule.shape)
 
 
 def _dense(gradient: torch.Tensor | None) -> torch.Tensor | None:
@@ -539,7 +539,7 @@ def _checked_spec(spec: Any, optimizer: torch.optim.Optimizer) -> Specs:
 
 def _checked_note(note: str | Mapping[str, Any] | None) -> dict[str, Any]:
     entries = {} if note is None else {"note": note} if isinstance(note, str) else mapping("note", note)
-    if reserved := _WRITTEN & set(entries):
+    if reserved := WRITTEN & set(entries):
         raise InvalidInput(f"`note` may not set {', '.join(sorted(reserved))}, which the recorder writes; rename it")
     json_text("note", entries)
     return entries

@@ -7,20 +7,9 @@ from typing import Any
 
 import torch
 
+from rotsim.measure.quantities import VARIABLES
 from rotsim.optimizers.base import Optimizer
 
-#: Per-neuron results of a window, in the order of the rows of the running sums.
-VARIABLES = (
-    "norm",
-    "rotation",
-    "update_rms",
-    "gradient_norm",
-    "gradient_scale",
-    "gradient_cosine",
-    "gradient_burst",
-    "active",
-    "radial",
-)
 _NORM, _SCALE, _COSINE, _BURST, _ACTIVE, _RADIAL = (
     VARIABLES.index(name)
     for name in ("norm", "gradient_scale", "gradient_cosine", "gradient_burst", "active", "radial")

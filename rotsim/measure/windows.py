@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rotsim.measure.recorded import STARTS
-from rotsim.measure.sample import VARIABLES
+from rotsim.measure.quantities import STARTS, VARIABLES
 
 
 class Windows:
@@ -65,6 +64,27 @@ class Windows:
         more.ends, more._records, more._rates = [*self.ends, end], [*self._records, record], [*self._rates, rates]
         return more
 
+    def coarsen(self, window: int) -> None:
+        """Merge neighbours until a window is at least so many steps long.
+
+        Parameters
+        ----------
+        window : int
+            > 0.
+        """
+        while self.window < window:
+            self._merge()
+
+    def extend(self, later: Windows) -> None:
+        """Append windows of the same neurons and parameters, all of them later.
+
+        Parameters
+        ----------
+        later : Windows
+        """
+        for end, record, rates in zip(later.ends, later._records, later._rates, strict=True):
+            self.add(end, record, rates)
+
     def stacked(self) -> tuple[np.ndarray, np.ndarray]:
         """All windows along a new last axis; NaN before a neuron or parameter joined.
 
@@ -74,6 +94,15 @@ class Windows:
         rates : ndarray, shape (len(WINDOW_RATES), parameters, windows)
         """
         return _stack(self._records), _stack(self._rates)
+
+    @property
+    def neurons(self) -> int:
+        """The number of them in the last window."""
+        return self._records[-1].shape[1]
+
+    def last(self) -> np.ndarray:
+        """The window that ended last, shape (len(VARIABLES), neurons)."""
+        return self._records[-1]
 
     @property
     def nbytes(self) -> int:

@@ -1,0 +1,48 @@
+"""What a trace holds of a window, by name and in order; known without PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+#: Per-neuron results of a window, in the order of the rows of the running sums.
+VARIABLES = (
+    "norm",
+    "rotation",
+    "update_rms",
+    "gradient_norm",
+    "gradient_scale",
+    "gradient_cosine",
+    "gradient_burst",
+    "active",
+    "radial",
+)
+#: What is kept of a window's rates, in this order, and in words.
+WINDOW_RATES = {
+    "lr_start": "learning rate at the first look in the window",
+    "weight_decay_start": "weight decay at the first look in the window",
+    "lr": "learning rate last in force",
+    "weight_decay": "weight decay last in force",
+    "beta1": "momentum or first beta last in force",
+    "beta2": "second beta last in force",
+}
+STARTS = 2  # so many of them are of the first look
+ERAS = 16  # parts of a run, at most, in which sampled gradients are averaged
+
+
+def window_rates(rates: np.ndarray) -> dict[str, Any]:
+    """The variables of a trace that hold what was in force in each window.
+
+    Parameters
+    ----------
+    rates : ndarray, shape (len(WINDOW_RATES), parameters, windows)
+
+    Returns
+    -------
+    dict
+    """
+    return {
+        f"window_{name}": (("parameter", "step"), values, {"long_name": words, "units": "1"})
+        for (name, words), values in zip(WINDOW_RATES.items(), rates, strict=True)
+    }
