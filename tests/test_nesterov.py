@@ -146,3 +146,6 @@ def test_the_command_line_has_them(capsys):
     assert main(words.split()) == 0
     assert "nesterov=True" in capsys.readouterr().out
     assert main(["derive", "nesterov"]) == 0
+    assert main(["sweep", "sgdm", "--lr", "0.1", "--weight-decay", "1e-3", "--nesterov", "true,false"]) == 0
+    assert "True" in capsys.readouterr().out
+    assert main(["sweep", "sgdm", "--lr", "0.1", "--weight-decay", "1e-3", "--nesterov", "maybe"]) == 2

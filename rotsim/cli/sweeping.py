@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import fields
 from math import isfinite
 from typing import Any
 
@@ -28,7 +30,7 @@ _SETTINGS: dict[str, tuple[type, str]] = {
 }
 
 
-def values(name: str, given: str, kind: type) -> list[Any]:
+def values(name: str, given: str, kind: Callable[[str], Any]) -> list[Any]:
     """The values that a range, a list or a single value on the command line stands for."""
     import numpy as np
 
@@ -53,6 +55,12 @@ def values(name: str, given: str, kind: type) -> list[Any]:
         raise InvalidInput(f"`{option}` takes {RANGE_HELP}; got {given!r}{way_out}") from None
 
 
+def _switch(text: str) -> bool:
+    if (spelled := text.strip().lower()) not in ("true", "false"):
+        raise ValueError
+    return spelled == "true"
+
+
 def _whole(number: float) -> int:
     if not number.is_integer():
         raise ValueError
@@ -67,8 +75,9 @@ class _Swept(PerOptimizer):
         from rotsim.sweeps.grid import hyperparameters
 
         spec = optimizer_class(name.replace("-", "_"))
-        own = hyperparameters(spec)
-        ranges = {**dict.fromkeys(own, (float, "")), **_SETTINGS}
+        switches = {field.name for field in fields(spec) if isinstance(field.default, bool)}
+        own = {name: (_switch if name in switches else float, "") for name in hyperparameters(spec)}
+        ranges: dict[str, tuple[Callable[[str], Any], str]] = {**own, **_SETTINGS}
         options: list[click.Parameter] = [
             click.Option(["--" + key.replace("_", "-")], metavar="RANGE", help=HYPERPARAMETER_HELP.get(key, text))
             for key, (_, text) in ranges.items()
