@@ -17,7 +17,7 @@ from rotsim.statistics import median_ratio, scatter
 from rotsim.theory.approach import steps_to_equilibrium
 from rotsim.theory.base import theory_of
 from rotsim.theory.equilibrium import equilibrium
-from rotsim.theory.influences import ALIVE
+from rotsim.theory.influences import ALIVE, level, signal_of
 from rotsim.theory.traces import Prediction, predict_layer
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Evidence:
         Mean squared cosine of a row's gradients at different steps, 1 over the number of coordinates that vary
         independently; NaN likewise.
     signal : float
-        Correlation left at the longest lags; NaN if not measured.
+        Correlation left at the longest lags, in the part of the run where most is left; NaN if not measured.
     relaxation_steps : float
         Steps in which the norm's distance from equilibrium shrinks by e, at the rates in the middle of their course.
     steps_needed : float
@@ -93,6 +93,8 @@ class Evidence:
         ln ‖w‖. Of rotation: the largest share of a quarter's squared rotation.
     scheduled : bool
         Some rate changed.
+    judged_from : int
+        Steps before the predicted course: 0, or the end of a first window that it cannot follow.
     recorded_from : int
         First recorded step of the layer: later than the first window if it joined later.
     windows : int
@@ -135,6 +137,7 @@ class Evidence:
     drowned_decay: float
     drowned_rotation: float
     scheduled: bool
+    judged_from: int
     recorded_from: int
     windows: int
     curves: Curves | None = field(default=None, repr=False, compare=False)
@@ -174,11 +177,13 @@ def gather(trace: xr.Dataset) -> Iterator[Evidence]:
     dataset.need(dataset.validate(trace), "layer", "lr", "weight_decay", "active", "gradient_norm", "gradient_scale")
     for name in dict.fromkeys(trace["layer"].values.tolist()):
         layer = trace.isel(neuron=trace["layer"].values == name)
-        yield _layer(name, layer, predict_layer(trace, name), facts.correlation(trace, name))
+        yield _layer(name, layer, predict_layer(trace, name), facts.correlation(trace, name), signal_of(trace, name))
 
 
 @np.errstate(divide="ignore", invalid="ignore")  # nothing moves where a rate is 0
-def _layer(name: str, layer: xr.Dataset, predicted: Prediction, correlation: np.ndarray | None) -> Evidence:
+def _layer(
+    name: str, layer: xr.Dataset, predicted: Prediction, correlation: np.ndarray | None, lasting: float
+) -> Evidence:
     values = {
         str(key): layer[key].values.astype(float) for key in layer.data_vars if layer[key].dims == ("neuron", "step")
     }
@@ -200,6 +205,7 @@ def _layer(name: str, layer: xr.Dataset, predicted: Prediction, correlation: np.
         "weight_decay": float(layer["weight_decay"].values[0]),
         "largest_lr": float(max(layer["lr"].values[0], rates.lr.max(initial=0.0))),
         "windows": int(used.sum()),
+        "judged_from": rates.start,
         "recorded_from": int(step[finite.any(axis=0)][0]) if finite.any() else int(step[-1]),
         "scheduled": any(np.ptp(rate[np.isfinite(rate)], axis=None) > 0 for rate in _known(rates)),
     }
@@ -259,13 +265,19 @@ def _layer(name: str, layer: xr.Dataset, predicted: Prediction, correlation: np.
         burst_norm=bursts["norm"],
         burst_error=bursts["error"],
         overlap=bursts["overlap"],
-        signal=float(correlation[3 * len(correlation) // 4 :].mean()) if correlation is not None else np.nan,
+        signal=_signal(lasting, correlation),
         relaxation_steps=relaxation,
         steps_needed=steps_needed,
         drowned_decay=drowned_decay,
         drowned_rotation=drowned_rotation,
         curves=curves_of(step[used], kept, theory, pulled),
     )
+
+
+def _signal(lasting: float, correlation: np.ndarray | None) -> float:
+    if np.isfinite(lasting):
+        return lasting
+    return level(correlation) if correlation is not None else np.nan
 
 
 def _known(rates: Any) -> list[np.ndarray]:

@@ -37,9 +37,9 @@ RADIAL = 0.05  # change of rotation by the gradient's radial part in a quarter: 
 INVARIANT = 0.1  # RMS cosine of gradient and weights, over that of a random direction, below which they are orthogonal
 ALONG = 0.2  # share of the squared update that is along the weights and turns nothing: 10 % of the rotation
 CORRELATED = 0.1  # change of rotation (or norm) in a quarter by memory, beyond which its leading order is not trusted
+SIGNAL = 0.5  # share of a part that lasts, in what an optimizer makes of gradients: beyond, they are no noise
 OUTSIDE = 0.02  # share of the samples after which the weights had changed before the next step; loading is rarer
 ABSENT = 0.02  # share of the samples without a gradient, in which not even decay moves the weights
-SIGNAL = 0.5  # correlation left at the longest lags: more than half of the gradient is not noise
 ROUNDED = 0.05  # change of the norm, and of the rotation of a quarter, that rounding may take: half the error allowed
 # overlap at which scale invariance costs 5 % of Lion's rotation, half the error allowed (random walks on projected
 # noise of few dimensions; set when the bursts of one network had been compared)
@@ -200,9 +200,10 @@ def _noise(e: Evidence, theory: Theory[Any], last: int) -> Finding:
             f"{label}'s rotation depends on how gradients burst and on their autocorrelation, which this trace does "
             "not hold; record it anew with rotsim.measure.Recorder, for at least 4 · lags steps."
         )
-    if e.signal > SIGNAL:
+    if (share := theory.signal_share(e.signal)) > SIGNAL:
+        amplified = "" if share == e.signal else f", which is {share:.0%} of what {label} takes the sign of"
         return "signal", (
-            f"{e.signal:.0%} of the gradient's correlation is still there at the longest recorded lag: "
+            f"{e.signal:.0%} of the gradient's correlation is still there at the longest recorded lag{amplified}: "
             "weights follow a persistent gradient more than they walk at random."
         )
     felt = abs(theory.correlation_factors(_REMEMBERING)[0] - 1) > 1e-6  # else averages alone say what memory does
@@ -256,8 +257,9 @@ def _noise(e: Evidence, theory: Theory[Any], last: int) -> Finding:
 
 def _where(e: Evidence, last: int) -> str:
     """Where the layer is on its way."""
+    late = f", from step {e.judged_from} on" if e.judged_from else ""
     if e.scheduled:
-        return "On the course that its rates set"
+        return f"On the course that its rates set{late}"
     if e.steps_needed <= last / 2:
-        return "In equilibrium"
-    return f"On the way to equilibrium, which takes about {e.steps_needed:.2g} steps"
+        return f"In equilibrium{late}"
+    return f"On the way to equilibrium, which takes about {e.steps_needed:.2g} steps{late}"

@@ -142,6 +142,17 @@ def test_the_norm_is_claimed_where_gradients_are_white():
         assert longer.passed == (claims == ("rotation",))
 
 
+@pytest.mark.parametrize(("factor", "start"), [(1.14, 0), (1 / 1.14, 0), (1.16, 500), (1 / 1.16, 500)])
+def test_a_course_starts_after_a_window_in_which_the_norm_changes_by_more_than_is_allowed(factor, start):
+    trace = made()
+    first = np.median(trace["norm"].values[:, 0]) / factor
+    (layer,) = diagnose(
+        trace.assign_coords(initial_norm=("neuron", np.full(10, first)), initial_step=("neuron", np.zeros(10, int)))
+    ).layers
+    assert layer.judged_from == start and layer.quarters[0].start == start
+    assert (", from step 500 on" in layer.reason) == bool(start)
+
+
 def longer_from(window):
     """Norms 1.3 times as long from a window on; the course begins in window 0."""
 

@@ -35,7 +35,7 @@ PERFECT = Evidence(
     measured_norm=2.0, corrected_norm=2.0, rotation_factor=1.0, spread=0.01, within=1.0, radial=0.0, radial_error=0.0,
     norm_change=1.0, cosine=0.0, along=0.0, burst=1.0, burst_rotation=nan, burst_norm=nan, burst_error=nan,
     overlap=nan, signal=0.0, relaxation_steps=500.0, steps_needed=1000.0, drowned_decay=0.0, drowned_rotation=0.0,
-    scheduled=False, recorded_from=500, windows=20,
+    scheduled=False, judged_from=0, recorded_from=500, windows=20,
 )  # fmt: skip
 OF_A_QUARTER = (
     "measured_rotation",
@@ -122,6 +122,7 @@ KNOWN_BURSTS = {"burst_rotation": 0.9, "burst_norm": 1.1, "burst_error": 0.0, "o
         (LION, {}, {"rotation_factor": nan}, "unknown", "for at least 4 · lags steps"),
         (ADAMW, {"burst": nan, "rotation_factor": nan}, {"signal": 0.51}, "signal", "51% of the gradient's correlatio"),
         (ADAMW, {"signal": 0.5}, {"signal": 0.6}, "signal", "60%"),
+        (LION, {"signal": 0.0138}, {"signal": 0.0145}, "signal", "is 51% of what Lion takes the sign of"),
         (LION, memory(1.099), memory(1.101), "autocorrelated", "anticorrelated gradients tu"),
         (LION, memory(0.901), memory(0.899), "autocorrelated", "ive correlated gradients tu"),
         (ADAM_L2, memory(1.099), memory(1.101), "autocorrelated", "ive correlated gradients"),
@@ -338,3 +339,17 @@ def test_without_anything_to_make_up_for_there_is_no_turn():
             if optimizer is ADAM_L2 and radial + growth == -1.1:
                 continue  # its decay follows the norm: there is one
             assert np.isnan(required_theory(optimizer).balance_factor(radial, growth))
+
+
+@pytest.mark.parametrize("level", [0.0, 0.014, 0.1])
+def test_the_share_of_signal_in_what_lion_takes_the_sign_of(level):
+    """A constant and white noise through Lion's two averages, step by step."""
+    draw = np.random.default_rng(0)
+    beta1, beta2, m, found = *LION.betas, 0.0, []
+    noise = np.sqrt(1 - level) * draw.normal(size=(3000, 400))
+    for g in noise:
+        found.append(beta1 * m + (1 - beta1) * g)
+        m = beta2 * m + (1 - beta2) * g
+    power = np.mean(np.square(found[600:]))
+    assert required_theory(LION).signal_share(level) == pytest.approx(level / (level + power), abs=0.01)
+    assert required_theory(ADAMW).signal_share(level) == level

@@ -139,6 +139,13 @@ class Theory(Generic[Spec]):
         turned, grown = self.power_factors(power, power, SCALE_INVARIANT)
         return float(np.sqrt(turned)), float(np.sqrt(grown))
 
+    def signal_share(self, level: float) -> float:
+        """What a part of the gradient that lasts is of what turns the weights; `level` is its share of the gradient.
+
+        Where rotation in equilibrium does not depend on the memory of gradients, the gradient itself counts.
+        """
+        return level
+
     def average_power(self, autocorrelation: np.ndarray) -> float:
         """E‖m‖² under correlated gradients over that under white noise (`derivations.autocorrelated.power_factor`)."""
         given = np.asarray(autocorrelation, dtype=float)

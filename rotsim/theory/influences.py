@@ -67,6 +67,43 @@ def radial(layer: xr.Dataset, theory: Theory[Any], rates: Rates) -> Influence:
     return Influence(decay=1 + _smooth(np.median(share, axis=0)))
 
 
+def level(correlation: np.ndarray) -> float:
+    """What is left of an autocorrelation at its longest lags: the share of a part of the gradient that lasts.
+
+    Parameters
+    ----------
+    correlation : ndarray, shape (lags + 1,)
+
+    Returns
+    -------
+    float
+    """
+    return float(correlation[3 * len(correlation) // 4 :].mean())
+
+
+def signal_of(trace: xr.Dataset, layer: str) -> float:
+    """The largest `level` of an era: of a part of the gradient that lasts while a network learns its first, too.
+
+    Parameters
+    ----------
+    trace : Dataset
+    layer : str
+
+    Returns
+    -------
+    float
+        NaN if no era was recorded.
+    """
+    parameter = layer.split("[")[0]
+    if "era" not in trace.coords or not trace.sizes["era"] or parameter not in trace["parameter"].values:
+        return float("nan")
+    return max(level(correlation) for correlation in _of_eras(trace, parameter))
+
+
+def _of_eras(trace: xr.Dataset, parameter: str) -> np.ndarray:
+    return np.asarray(trace["era_autocorrelation"].sel(parameter=parameter).values.astype(float))
+
+
 def memory(trace: xr.Dataset, layer: str, theory: Theory[Any], dim: int) -> Influence:
     """Factors of norm and rotation by the measured averages of gradients, in every window.
 
@@ -95,7 +132,7 @@ def memory(trace: xr.Dataset, layer: str, theory: Theory[Any], dim: int) -> Infl
     here = trace.sel(parameter=parameter)
     if "era" in trace.coords and trace.sizes["era"]:
         at = trace["era"].values - np.diff(trace["era"].values, prepend=0) / 2
-        correlations = here["era_autocorrelation"].values.astype(float)
+        correlations = _of_eras(trace, parameter)
         squares = here["era_square_step"].values if "era_square_step" in trace else np.full(len(at), np.nan)
     else:
         at, correlations = ends[-1:], here["gradient_autocorrelation"].values.astype(float)[None]

@@ -209,6 +209,11 @@ class LionTheory(Departing[Lion]):
 
     # --- real gradients
 
+    def signal_share(self, level: float) -> float:
+        """Of the sign's argument: its average lets through a part that lasts, and little of the noise."""
+        noise = (1 - level) * closed_forms.lion_variance(*self.spec.betas)
+        return float(level / (level + noise)) if level > 0 else level
+
     def correlation_factors(self, autocorrelation: np.ndarray) -> tuple[float, float]:
         """A sign has one length, so the norm changes as the inverse of the rotation.
 

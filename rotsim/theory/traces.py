@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-_FOLLOWED = 0.92  # of the logarithm of the norm, from the start to the first window: a factor of 2.5
+# change of the norm from the start to the first window, of which the trace has one gradient scale: the error allowed
+_FOLLOWED = 1.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +119,7 @@ def _start(layer: xr.Dataset, norm: np.ndarray) -> tuple[int, int, np.ndarray]:
     """Step and norms at the start, and the first window that is predicted.
 
     A trace without the norm before the first step starts where its first window ends, at the mean of two. So does a
-    course whose norm changes so much within that window that it cannot be followed: first gradients are alike.
+    course whose norm changes so much within that window that one gradient scale cannot tell how.
     """
     ends = layer["step"].values
     seen = np.isfinite(norm).any(axis=0)
@@ -128,7 +129,7 @@ def _start(layer: xr.Dataset, norm: np.ndarray) -> tuple[int, int, np.ndarray]:
         with np.errstate(divide="ignore", invalid="ignore"):
             change = np.abs(np.log(norm[:, first] / start))
         change = change[np.isfinite(change)]
-        if len(change) and np.median(change) < _FOLLOWED:
+        if len(change) and np.median(change) < np.log(_FOLLOWED):
             return int(layer["initial_step"].values[0]), first, start
     after = min(first + 1, len(ends) - 1)
     return int(ends[first]), after, np.sqrt((norm[:, first] ** 2 + norm[:, after] ** 2) / 2)
