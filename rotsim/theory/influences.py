@@ -82,7 +82,7 @@ def level(correlation: np.ndarray) -> float:
 
 
 def signal_of(trace: xr.Dataset, layer: str) -> float:
-    """The largest `level` of an era: of a part of the gradient that lasts while a network learns its first, too.
+    """The `level` in the part of a run where it is largest: that of gradients when a network begins to learn, too.
 
     Parameters
     ----------
@@ -97,7 +97,8 @@ def signal_of(trace: xr.Dataset, layer: str) -> float:
     parameter = layer.split("[")[0]
     if "era" not in trace.coords or not trace.sizes["era"] or parameter not in trace["parameter"].values:
         return float("nan")
-    return max(level(correlation) for correlation in _of_eras(trace, parameter))
+    parts = np.array_split(_of_eras(trace, parameter), min(PARTS, trace.sizes["era"]))
+    return max(level(part.mean(axis=0)) for part in parts)
 
 
 def _of_eras(trace: xr.Dataset, parameter: str) -> np.ndarray:

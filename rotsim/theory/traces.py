@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-# change of the norm from the start to the first window, of which the trace has one gradient scale: the error allowed
-_FOLLOWED = 1.15
+_FOLLOWED = 2.5  # factor between the norm at the start and in the first window
 
 
 @dataclass(frozen=True, eq=False)
