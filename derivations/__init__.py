@@ -18,7 +18,7 @@ from derivations.symbols import TABLE
 DERIVATIONS = {
     name: import_module(f"derivations.{name}")
     for name in (
-        "adamw", "adam_l2", "sgdm", "lion", "second_moment", "damped", "transient", "signal", "autocorrelated",
+        "adamw", "adam_l2", "sgdm", "lion", "shapes", "muon", "second_moment", "damped", "transient", "signal", "autocorrelated",
         "lion_autocorrelated", "correlated_adam", "radial", "rotational", "rotational_adamw", "rotational_sgdm",
         "rotational_lion", "finite_dim", "rare_updates", "planning", "nesterov", "signum",
     )
@@ -26,7 +26,7 @@ DERIVATIONS = {
 
 #: What `rotsim verify --quick` proves: optimizers and rotational variants whose proofs are short, and how to plan.
 QUICK = (
-    "adamw", "sgdm", "lion", "rotational", "rotational_adamw", "rotational_sgdm", "rotational_lion",
+    "adamw", "sgdm", "lion", "shapes", "muon", "rotational", "rotational_adamw", "rotational_sgdm", "rotational_lion",
     "planning",
 )  # fmt: skip
 
@@ -67,7 +67,13 @@ def walkthrough(name: str) -> list[WalkthroughStep]:
 def _title(name: str) -> str:
     """The name of a step as a heading; optimizers as they are written."""
     title = name.replace("_", " ").capitalize()
-    for code, label in (("adamw", "AdamW"), ("adam l2", "Adam+L2"), ("sgdm", "SGDM"), (" lion", " Lion")):
+    for code, label in (
+        ("adamw", "AdamW"),
+        ("adam l2", "Adam+L2"),
+        ("sgdm", "SGDM"),
+        (" lion", " Lion"),
+        ("muon", "Muon"),
+    ):
         title = re.sub(code, label, title, flags=re.IGNORECASE)
     return title
 

@@ -124,6 +124,7 @@ q_v = argument("q_v", "new_moment", "share of the newest gradient in v, times it
 P = argument(
     "P", "radial", "share of the weights that the normalised gradient contains", "weight_decay + radial > 0", real=True
 )
+y_a = argument("y", "aspect", "shorter over longer side of a matrix", "0 < aspect <= 1")
 
 delta = part("delta", "decay", "share of the weights that decays in one step", "0 < decay < 1")
 a = part("a", "kept", "share of the weights that survives one step", "0 < kept < 1")

@@ -280,6 +280,26 @@ def lion_exact_one_minus_cosine(lr: Any, weight_decay: Any, discounted_sum: Any)
     return decay * (kept - discounted_sum * decay) / (kept * (1 + 2 * discounted_sum))
 
 
+def spectral_eigenvalue(angle: Any, aspect: Any) -> Any:
+    """Squared singular value of a large Gaussian matrix at an angle on its semicircle.
+
+    Derived in `derivations.muon.eigenvalue`.
+    Valid for 0 <= angle < pi, 0 < aspect <= 1.
+    """
+    return 1 + 2 * np.cos(angle) * np.sqrt(aspect) + aspect
+
+
+def muon_published_norm_squared(lr: Any, weight_decay: Any, momentum: Any, update_power: Any) -> Any:
+    """E‖w‖² of a row under Muon, its updates taken as an AR(1) process.
+
+    Derived in `derivations.muon.published_norm`.
+    Valid for lr > 0, weight_decay > 0, 0 <= momentum < 1, update_power > 0, lr * weight_decay < 1.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return update_power * lr**2 * (1 + kept * momentum) / (decay * (1 + kept) * (1 - kept * momentum))
+
+
 def eps_far_weight(eps_root: Any) -> Any:
     """What ε leaves of the weight 1/√(πs), for ε√s far above one.
 

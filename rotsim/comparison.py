@@ -115,7 +115,8 @@ def compare_with_theory(data: xr.Dataset) -> Report:
     if data.attrs["source"] == "prediction":
         raise InvalidInput("a prediction is no measurement; compare a simulation, or a trace, with theory")
     optimizer, gradient = dataset.optimizer_of(data), dataset.gradient_of(data)
-    return compare(data, equilibrium(optimizer, dataset.spec_of(data)["dim"], gradient))
+    spec = dataset.spec_of(data)
+    return compare(data, equilibrium(optimizer, spec["dim"], gradient, rows=spec.get("rows")))
 
 
 def _compare_ensemble(

@@ -92,6 +92,7 @@ FORMS: dict[str, tuple[tuple[str, ...], type]] = {
 _SPEC_TYPES: dict[str, tuple[type, type | tuple[type, ...]]] = {
     "dim": (int, ()),
     "neurons": (int, ()),
+    "rows": (int, ()),
     "steps": (int, ()),
     "gradient": (dict, object),
     "engine": (str, ()),

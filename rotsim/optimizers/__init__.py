@@ -10,6 +10,7 @@ from rotsim.optimizers.adam_l2 import AdamL2
 from rotsim.optimizers.adamw import AdamW
 from rotsim.optimizers.base import Optimizer
 from rotsim.optimizers.lion import Lion
+from rotsim.optimizers.muon import Muon
 from rotsim.optimizers.rotational import Rotational
 from rotsim.optimizers.sgdm import SGDM
 from rotsim.optimizers.signum import Signum
@@ -21,6 +22,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "sgdm": SGDM,
     "lion": Lion,
     "signum": Signum,
+    "muon": Muon,
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from rotsim.errors import InvalidInput, nonnegative, positive, require, sequence, share
+from rotsim.errors import InvalidInput, integer, nonnegative, positive, require, sequence, share
 
 N_COEFFICIENTS = 6
 DECOUPLED_RULE = "be < 1 (each step multiplies the weights by 1 - lr * weight_decay)"
@@ -40,8 +40,8 @@ class Optimizer(ABC):
     linear: ClassVar[bool] = False
     #: Rows of length dim that the walk keeps for it besides weights and two moments, after those of the gradient.
     memory_slots: ClassVar[int] = 0
-    #: What the average of gradients becomes: a step as it is, divided by √v, or its sign.
-    shape: ClassVar[Literal["identity", "inverse root", "sign", "unknown"]] = "unknown"
+    #: What the average of gradients becomes: a step as it is, divided by √v, its sign, or singular values near 1.
+    shape: ClassVar[Literal["identity", "inverse root", "sign", "spectral", "unknown"]] = "unknown"
     #: Decay beside the update, inside the gradient, or none, at constant norm.
     decay: ClassVar[Literal["decoupled", "coupled", "none", "unknown"]] = "unknown"
 
@@ -171,6 +171,36 @@ def filled(beta: float, step: np.ndarray) -> np.ndarray:
     """
     share: np.ndarray = -np.expm1(step * (log(beta) if beta > 0 else -inf))
     return share
+
+
+def matrix_rows(optimizer: Optimizer, rows: int | None, dim: int) -> int | None:
+    """How many neurons make one matrix, checked; None where an optimizer does not act on matrices.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    rows : int or None
+        None stands for as many as `dim`, a square matrix.
+    dim : int
+        Columns.
+
+    Returns
+    -------
+    int or None
+
+    Raises
+    ------
+    InvalidInput
+        If there are fewer than two, or the optimizer does not act on matrices.
+    """
+    if optimizer.acts_on == "matrix":
+        return dim if rows is None else integer("rows", rows, low=2)
+    if rows is not None:
+        raise InvalidInput(
+            f"`rows` is for an optimizer that acts on matrices, such as Muon; {optimizer.label} acts on each "
+            f"{optimizer.acts_on} by itself, so leave it out"
+        )
+    return None
 
 
 def check_decay(lr: float, weight_decay: float, limit: float = 1.0, rule: str = DECOUPLED_RULE) -> None:

@@ -130,6 +130,16 @@ const closed_forms = {
     const kept = 1 - decay;
     return decay*(-discounted_sum*decay + kept)/(kept*(2*discounted_sum + 1));
   },
+  // Squared singular value of a large Gaussian matrix at an angle on its semicircle. derivations.muon.eigenvalue
+  spectral_eigenvalue(angle, aspect) {
+    return 2*Math.sqrt(aspect)*Math.cos(angle) + aspect + 1;
+  },
+  // E‖w‖² of a row under Muon, its updates taken as an AR(1) process. derivations.muon.published_norm
+  muon_published_norm_squared(lr, weight_decay, momentum, update_power) {
+    const decay = lr*weight_decay;
+    const kept = 1 - decay;
+    return update_power*$square(lr)*(kept*momentum + 1)/(decay*(kept + 1)*(-kept*momentum + 1));
+  },
   // What ε leaves of the weight 1/√(πs), for ε√s far above one. derivations.second_moment.eps_far_weight
   eps_far_weight(eps_root) {
     return (1/2)/$square(eps_root) - (3/4)/Math.pow(eps_root, 4) + (15/8)/Math.pow(eps_root, 6) - (105/16)/Math.pow(eps_root, 8);

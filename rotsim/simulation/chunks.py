@@ -28,20 +28,21 @@ if TYPE_CHECKING:
     import xarray as xr
 
 MAX_CHUNK_STEPS = 1 << 16
-_MIN_COST = 64  # a step costs at least as much as that of so many coordinates
 
 
 def advance(run: Run, state: State, records: Records, most_steps: int = MAX_CHUNK_STEPS) -> Iterator[int]:
     """Bring `state` to the end of a run in chunks of at most so many steps, adding to `records`; yields the steps done.
 
-    Neurons are cut into blocks, which the workers take from one queue: nobody wakes for every block.
+    Neurons are cut into blocks, which the workers take from one queue: nobody wakes for every block. No block cuts
+    through a matrix.
     """
     problem, engine = run.problem, run.engine
     optimizer, gradient, count = problem.optimizer, problem.gradient, problem.neurons
     kernel = engine.kernel(problem)
-    blocks = min(count, engine.blocks(run.workers))
-    edges = np.linspace(0, count, blocks + 1).astype(int).tolist()
-    chunk = 1 if gradient.coupled else min(_chunk_steps(run, state), most_steps)
+    units = count // problem.rows
+    blocks = min(units, engine.blocks(run.workers))
+    edges = (np.linspace(0, units, blocks + 1).astype(int) * problem.rows).tolist()
+    chunk = 1 if gradient.coupled else min(_chunk_steps(run), most_steps)
     parameters = gradient.parameters()
     parameters = np.broadcast_to(parameters, (count, parameters.shape[1])).copy()
     keys = neuron_keys(problem.seed, count, GRADIENT_STREAM)
@@ -77,10 +78,10 @@ def advance(run: Run, state: State, records: Records, most_steps: int = MAX_CHUN
             yield state.done
 
 
-def _chunk_steps(run: Run, state: State) -> int:
+def _chunk_steps(run: Run) -> int:
     """Steps of a chunk."""
-    cost = run.problem.neurons * max(state.slots.shape[2], _MIN_COST)
-    return int(np.clip(run.engine.chunk_work(run.workers) / cost, 1, MAX_CHUNK_STEPS))
+    work = run.engine.work(run.problem)
+    return int(np.clip(run.engine.chunk_work(run.workers) / work, 1, MAX_CHUNK_STEPS))
 
 
 class Checkpoint:

@@ -13,7 +13,8 @@ from rotsim import dataset
 from rotsim.errors import LARGEST_SIZE, DatasetError, InvalidInput, array, choice, instance, integer, require
 from rotsim.gradients import Gradient, checked_gradient
 from rotsim.memory import check_fits
-from rotsim.optimizers import checked_optimizer
+from rotsim.optimizers import Optimizer, checked_optimizer
+from rotsim.optimizers.base import matrix_rows
 from rotsim.schedules import Schedule, digests
 from rotsim.simulation.engines import AUTO, NAMES, engine_for, hint_of_reduced
 from rotsim.simulation.engines.base import Engine, Problem
@@ -66,6 +67,7 @@ class Run:
         return {
             "dim": problem.dim,
             "neurons": problem.neurons,
+            **({"rows": problem.rows} if problem.optimizer.acts_on == "matrix" else {}),
             "steps": steps,
             "gradient": problem.gradient.to_dict(),
             "seed": problem.seed,
@@ -115,6 +117,7 @@ def checked_run(
     keep_state: bool,
     resume: Any,
     threads: Any,
+    rows: Any,
 ) -> Run:
     """The run that these arguments of `simulate` ask for, all of them checked."""
     optimizer = checked_optimizer(optimizer)
@@ -135,13 +138,14 @@ def checked_run(
         engine = _engine_of(resume) if engine == AUTO else engine
     initial_weights = _weights(initial_weights)
     neurons, dim = _shape(neurons, dim, steps, gradient, initial_weights)
+    rows = _rows(rows, optimizer, neurons, dim)
     chosen = engine_for(engine, optimizer, gradient, keep_weights=keep_state)
     hint = hint_of_reduced(optimizer, gradient) if chosen.keeps_weights else ""
     require(dim <= chosen.max_dim, "dim", f"be <= {chosen.max_dim}{hint}", dim)
     least = optimizer.min_dim
     require(dim >= least, "dim", f"be >= {least} for {optimizer.label}, which tells {least} directions apart", dim)
     norms = _norms(neurons, initial_norm, initial_weights)
-    problem = Problem(optimizer, gradient, neurons, dim, seed, chosen.dtype(dtype), norms, initial_weights)
+    problem = Problem(optimizer, gradient, neurons, dim, seed, chosen.dtype(dtype), norms, initial_weights, rows)
     _check_memory(problem, chosen, workers, -(-steps // window), hint)
     source = "initial_norm" if initial_weights is None else "initial_weights"
     check_format(optimizer, gradient, norms, dim, problem.dtype, source)
@@ -198,6 +202,15 @@ def _shape(
         integer("neurons", _DEFAULT_NEURONS if neurons is None else neurons, low=1, high=_MAX_NEURONS),
         integer("dim", _DEFAULT_DIM if dim is None else dim, low=2),
     )
+
+
+def _rows(rows: Any, optimizer: Optimizer, neurons: int, dim: int) -> int:
+    """Neurons that see each other: of a matrix, all unless it is said; 1 where an optimizer knows no matrices."""
+    found = matrix_rows(optimizer, neurons if rows is None and optimizer.acts_on == "matrix" else rows, dim)
+    if found is None:
+        return 1
+    require(neurons % found == 0, "neurons", f"be a multiple of rows={found}, which make one matrix", neurons)
+    return found
 
 
 def _norms(neurons: int, initial_norm: Any, initial_weights: Any) -> np.ndarray:

@@ -46,13 +46,14 @@ def simulate(
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 300.0,
     engine: str = "auto",
+    rows: int | None = None,
 ) -> xr.Dataset:
-    """Evolve independent neurons under an optimizer and idealised gradients.
+    """Evolve independent neurons, or under Muon matrices of them, by an optimizer and idealised gradients.
 
     Parameters
     ----------
     optimizer : Optimizer
-        AdamW, AdamL2, SGDM, Lion, or the Rotational variant of one.
+        AdamW, AdamL2, SGDM, Lion, Muon, or the Rotational variant of one of the first four.
     dim : int
         Length C >= 2 of a neuron's weight vector (its fan-in); default 1024, or what the given
         arrays have.
@@ -105,6 +106,8 @@ def simulate(
         but on draws of its own, always in float64. "cuda": the walk on an NVIDIA GPU
         (`rotsim.simulation.engines.cuda`; the same draws, the same numbers up to rounding). "auto": "gram" where
         it is valid, unless `keep_state` asks for weights, else "numba"; with `resume`, what that was made with.
+    rows : int, optional
+        For Muon: how many neurons make one matrix, >= 2, of which `neurons` is a multiple. Default all.
 
     Returns
     -------
@@ -130,6 +133,7 @@ def simulate(
         optimizer, gradient, dim=dim, neurons=neurons, steps=steps, seed=seed, initial_norm=initial_norm,
         initial_weights=initial_weights, record_every=record_every, lr_schedule=lr_schedule, wd_schedule=wd_schedule,
         dtype=dtype, engine=engine, keep_state=keep_state, resume=resume, threads=threads,
+        rows=rows,
     )  # fmt: skip
     state = run.start()
     if run.resume is not None and state.done == run.steps:

@@ -39,6 +39,7 @@ def steps_to_equilibrium(
     gradient: Gradient | None = None,
     initial_norm: float = 1.0,
     within: float = 0.01,
+    rows: int | None = None,
 ) -> int:
     """Steps after which norm and rotation stay within a share `within` of equilibrium.
 
@@ -49,6 +50,8 @@ def steps_to_equilibrium(
     ----------
     within : float
         Share of norm and rotation, in [1e-6, 1).
+    rows : int, optional
+        For Muon, as in `predict`.
 
     Other parameters as in `predict`.
 
@@ -71,9 +74,9 @@ def steps_to_equilibrium(
     gradient = ScaleInvariant() if gradient is None else gradient
     share = real("within", within, f"be in [{SHARPEST:g}, 1)", low=SHARPEST, high=1.0)
     start = positive("initial_norm", initial_norm)
-    steps, halfway = _followed(optimizer, dim, gradient, start, share)
+    steps, halfway = _followed(optimizer, dim, gradient, start, share, rows)
     if steps is None:
-        rest = _extrapolated(optimizer, dim, gradient, halfway, share)
+        rest = _extrapolated(optimizer, dim, gradient, halfway, share, rows)
         steps = None if rest is None else MAX_COURSE_STEPS // 2 + rest
     if steps is None:
         raise InvalidInput(
@@ -85,16 +88,16 @@ def steps_to_equilibrium(
 
 
 def _followed(
-    optimizer: Optimizer, dim: int, gradient: Gradient, start: float, share: float
+    optimizer: Optimizer, dim: int, gradient: Gradient, start: float, share: float, rows: int | None
 ) -> tuple[int | None, float]:
     """Steps until a course of at most `MAX_COURSE_STEPS` is settled, None if it is not; and the norm halfway."""
-    goal = equilibrium(optimizer, dim, gradient)
+    goal = equilibrium(optimizer, dim, gradient, rows=rows)
     whole = (goal.relaxation_steps + 1 / (1 - max(optimizer.averages))) * (RELAXATION_TIMES - log(share)) + 100
     while True:
         steps = min(ceil(whole), MAX_COURSE_STEPS)
         cut = steps < whole  # its end is no equilibrium, and it is compared with that of theory
         window = max(1, steps // _RECORDS)
-        course = predict(optimizer, dim, gradient, steps, start, record_every=window)
+        course = predict(optimizer, dim, gradient, steps, start, record_every=window, rows=rows)
         outside, arrived = np.zeros(course.sizes["step"], dtype=bool), True
         for name in ("norm", "rotation"):
             values, wanted = course[name].values[0], getattr(goal, name)
@@ -111,9 +114,11 @@ def _followed(
         whole *= 2
 
 
-def _extrapolated(optimizer: Optimizer, dim: int, gradient: Gradient, start: float, share: float) -> int | None:
+def _extrapolated(
+    optimizer: Optimizer, dim: int, gradient: Gradient, start: float, share: float, rows: int | None
+) -> int | None:
     """Steps from the norm `start` with moments at rest beside it; None where faster rates do not tell."""
-    goal = equilibrium(optimizer, dim, gradient)
+    goal = equilibrium(optimizer, dim, gradient, rows=rows)
     if goal.relaxation_steps == 0:  # a rotational variant: rates change its angle alone
         return None
     # a norm that is far too long falls at half its rate near equilibrium, or faster
@@ -122,7 +127,7 @@ def _extrapolated(optimizer: Optimizer, dim: int, gradient: Gradient, start: flo
     counts = []
     for faster in (slowest, 2 * slowest, 4 * slowest):
         rates = optimizer.lr * sqrt(faster), optimizer.weight_decay * sqrt(faster)
-        found, _ = _followed(optimizer.with_rates(*rates), dim, gradient, start, share)
+        found, _ = _followed(optimizer.with_rates(*rates), dim, gradient, start, share, rows)
         if found is None:
             return None
         counts.append(found)

@@ -16,7 +16,7 @@ import numpy as np
 
 from rotsim import closed_forms
 from rotsim.errors import InvalidInput, instance
-from rotsim.optimizers.base import Optimizer
+from rotsim.optimizers.base import Optimizer, matrix_rows
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance
 
@@ -30,7 +30,7 @@ T = TypeVar("T", bound="type[Theory[Any]]")
 SCALE_INVARIANT = -1  # homogeneity of E‖g‖² in E‖w‖² behind a normalisation
 
 #: Optimizers whose theory is `rotsim/theory/NAME.py`, read when it is asked for. A new one is one name here.
-_HERE = ("adamw", "adam_l2", "sgdm", "lion", "signum", "rotational")
+_HERE = ("adamw", "adam_l2", "sgdm", "lion", "signum", "muon", "rotational")
 _THEORIES: dict[type[Optimizer], type[Theory[Any]]] = {}
 
 
@@ -70,6 +70,8 @@ class Theory(Generic[Spec]):
     Parameters
     ----------
     spec : Optimizer
+    rows : int or None
+        Neurons of one matrix, for an optimizer that acts on matrices; None stands for a square one.
     """
 
     #: Hyperparameters that may be arrays in `white`, beside dim and the law's size: it then answers for each element.
@@ -83,8 +85,8 @@ class Theory(Generic[Spec]):
     #: Steps are linear enough in gradients for a radial part of theirs to act as weight decay.
     feels_radial: ClassVar[bool] = True
 
-    def __init__(self, spec: Spec) -> None:
-        self.spec = spec
+    def __init__(self, spec: Spec, rows: int | None = None) -> None:
+        self.spec, self.rows = spec, rows
 
     # --- at rest
 
@@ -195,12 +197,14 @@ def theory_for(kind: type[Optimizer]) -> Callable[[T], T]:
     return register
 
 
-def theory_of(optimizer: Optimizer) -> Theory[Any] | None:
+def theory_of(optimizer: Optimizer, rows: int | None = None) -> Theory[Any] | None:
     """The theory of an optimizer with its hyperparameters; None for one that is only measured.
 
     Parameters
     ----------
     optimizer : Optimizer
+    rows : int, optional
+        Neurons of one matrix.
 
     Returns
     -------
@@ -210,22 +214,24 @@ def theory_of(optimizer: Optimizer) -> Theory[Any] | None:
     if kind not in _THEORIES and kind.name in _HERE:
         import_module(f"rotsim.theory.{kind.name}")
     found = _THEORIES.get(kind)
-    return None if found is None else found(optimizer)
+    return None if found is None else found(optimizer, rows)
 
 
-def required_theory(optimizer: Any) -> Theory[Any]:
+def required_theory(optimizer: Any, rows: int | None = None, dim: int = 2) -> Theory[Any]:
     """`theory_of` an argument called `optimizer`; `InvalidInput` if it is no spec or has no theory.
 
     Parameters
     ----------
     optimizer : Optimizer
+    rows, dim : int, optional
+        Neurons of one matrix, and their fan-in, as `rotsim.optimizers.base.matrix_rows` checks them.
 
     Returns
     -------
     Theory
     """
     spec: Optimizer = instance("optimizer", optimizer, Optimizer, "a spec such as rotsim.AdamW(...)")
-    found = theory_of(spec)
+    found = theory_of(spec, matrix_rows(spec, rows, dim))
     if found is None:
         raise InvalidInput(spec.refusal())
     return found

@@ -50,7 +50,11 @@ class Equilibrium:
 
 @within_floats
 def equilibrium(
-    optimizer: Optimizer, dim: int = 1024, gradient: Gradient | None = None, method: Method = "exact"
+    optimizer: Optimizer,
+    dim: int = 1024,
+    gradient: Gradient | None = None,
+    method: Method = "exact",
+    rows: int | None = None,
 ) -> Equilibrium:
     """Predict norm, rotation and update size in equilibrium.
 
@@ -65,7 +69,11 @@ def equilibrium(
         to those (`rotsim.theory.departures`). For Lion also Bursts, averaged over the second half of its series.
     method : {"exact", "leading"}
         "exact": finite-step second moments of the random walk. "leading": the paper's formulas,
-        the limit of lr·weight_decay → 0 (Kosson, Messmer, Jaggi 2024, table 1).
+        the limit of lr·weight_decay → 0 (Kosson, Messmer, Jaggi 2024, table 1). For Muon the published formula, by
+        which successive updates are correlated as AdamW's.
+    rows : int, optional
+        For Muon: how many neurons make one matrix, >= 2; default as many as `dim`, a square matrix. Norm and rotation
+        are those of a neuron.
 
     Returns
     -------
@@ -85,9 +93,10 @@ def equilibrium(
     >>> f"{eq.norm:.4f} {eq.rotation:.6f}"
     '2.2627 0.003244'
     """
-    theory = required_theory(optimizer)
+    required_theory(optimizer)
     choice("method", method, ("exact", "leading"))
     dim, gradient, law = checked_law(dim, gradient)
+    theory = required_theory(optimizer, rows, dim)
     if optimizer.weight_decay == 0:
         raise NoEquilibrium(
             "`weight_decay` must be > 0 for an equilibrium to exist; with 0.0 the norm grows without bound"

@@ -56,6 +56,7 @@ def plan(
     weight_decay: float | None = None,
     dim: int = 1024,
     gradient: Gradient | None = None,
+    rows: int | None = None,
     **fixed: Any,
 ) -> Plan:
     """Find the learning rate, weight decay and, where needed, momentum for a wanted equilibrium.
@@ -72,7 +73,7 @@ def plan(
         Wanted RMS norm, from 1e-30 to 1e30.
     lr, weight_decay : float, optional
         Held at this value, from 1e-30 to 1e30.
-    dim, gradient
+    dim, gradient, rows
         As in `rotsim.equilibrium`.
     **fixed
         Other hyperparameters (``betas``, ``momentum``, ``eps``). With rotation and relaxation_steps both
@@ -129,8 +130,8 @@ def plan(
             f"({', '.join(free)}); give as many of rotation, relaxation_steps, norm as are unknown, or fix lr"
         )
 
-    optimizer = search(spec, wanted, held, fixed, dim, gradient)
-    return Plan(optimizer, equilibrium(optimizer, dim, gradient))
+    optimizer = search(spec, wanted, held, fixed, dim, gradient, rows=rows)
+    return Plan(optimizer, equilibrium(optimizer, dim, gradient, rows=rows))
 
 
 def search(
@@ -141,6 +142,7 @@ def search(
     dim: int = 1024,
     gradient: Gradient | None = None,
     measure: Callable[..., Any] = equilibrium,
+    rows: int | None = None,
 ) -> Optimizer:
     """The setting of one optimizer at which what is measured has the wanted values.
 
@@ -154,10 +156,11 @@ def search(
         ``lr`` or ``weight_decay``, > 0.
     fixed : mapping of str to Any
         Other hyperparameters.
-    dim, gradient
+    dim, gradient, rows
         As in `rotsim.equilibrium`.
     measure : callable
-        ``measure(optimizer, dim, gradient)``: `equilibrium`, or a function that knows more.
+        ``measure(optimizer, dim, gradient)``: `equilibrium`, or a function that knows more. It gets `rows` by name
+        where they are given.
 
     Returns
     -------
@@ -173,6 +176,7 @@ def search(
     dim, gradient, law = checked_law(dim, gradient)
     free = [name for name in ("lr", "weight_decay") if name not in held]
     free += ["momentum"] if trades_momentum(wanted) else []
+    form = {} if rows is None else {"rows": rows}
     if wanted.get("rotation", 0.0) > np.pi:  # no search need show that
         raise _unreached(spec, dim, wanted, held)
 
@@ -186,14 +190,14 @@ def search(
 
     def miss(x: np.ndarray) -> np.ndarray:
         try:
-            found = measure(build(x), dim, gradient)
+            found = measure(build(x), dim, gradient, **form)
         except (InvalidInput, NoEquilibrium, OverflowError, FloatingPointError):
             return np.full(len(wanted), 1e2)  # outside the optimizer's range: far from everything
         return np.array([np.log(getattr(found, name) / value) for name, value in wanted.items()])
 
     start = _start(spec(1e-3, 1e-3, **fixed), dim, wanted, held, free)
     if not law.radial:  # whose strength some rates outweigh and others do not
-        equilibrium(build(start), dim, gradient)  # says so itself if what is held allows none
+        equilibrium(build(start), dim, gradient, rows=rows)  # says so itself if what is held allows none
     solved = _root(miss, start)
     if np.abs(miss(solved)).max() > _PRECISION:
         raise _unreached(spec, dim, wanted, held)
@@ -224,12 +228,13 @@ def transfer(
     steps_factor: float = 1.0,
     dim: int = 1024,
     gradient: Gradient | None = None,
+    rows: int | None = None,
 ) -> Plan:
     """Change momentum, batch size or length of the training, and learn as much: the same angle turned, the same norm.
 
-    To leading order the rates change as `derivations.planning` says, with f = batch_factor / steps_factor. For AdamW
-    and Lion both change by √f (the square-root rule). For SGDM lr changes by batch_factor at the same weight decay (the
-    linear rule).
+    To leading order the rates change as `derivations.planning` says, with f = batch_factor / steps_factor. For AdamW,
+    Lion and Muon both change by √f (the square-root rule). For SGDM lr changes by batch_factor at the same weight decay
+    (the linear rule).
 
     Parameters
     ----------
@@ -248,6 +253,8 @@ def transfer(
         Fan-in C, as in `rotsim.equilibrium`.
     gradient : Gradient
         At the old batch size, as in `rotsim.equilibrium`.
+    rows : int, optional
+        As in `rotsim.equilibrium`.
 
     Returns
     -------
@@ -269,15 +276,16 @@ def transfer(
     '0.002003 0.1997'
     """
     batch, length = positive("batch_factor", batch_factor), positive("steps_factor", steps_factor)
-    now = equilibrium(optimizer, dim, gradient)
+    now = equilibrium(optimizer, dim, gradient, rows=rows)
     plain_class(optimizer.name)
     changed = optimizer if momentum is None else optimizer.with_beta1(momentum)
     fixed = {f.name: getattr(changed, f.name) for f in fields(changed) if f.name not in ("lr", "weight_decay")}
     rotation = closed_forms.transferred_rotation(now.rotation, batch, length)
     noise = ScaleInvariant() if gradient is None else gradient
     return plan(
-        optimizer.name, rotation=float(rotation), norm=now.norm, dim=dim, gradient=noise.averaged(batch), **fixed
-    )
+        optimizer.name, rotation=float(rotation), norm=now.norm, dim=dim, gradient=noise.averaged(batch), rows=rows,
+        **fixed,
+    )  # fmt: skip
 
 
 def plain_class(family: str) -> type[Optimizer]:
@@ -294,8 +302,8 @@ def plain_class(family: str) -> type[Optimizer]:
     """
     if family == Rotational.name:
         raise InvalidInput(
-            "`family` must be adamw, adam_l2, sgdm or lion; a rotational variant keeps any norm and turns as its inner "
-            "optimizer does. Plan or transfer that one"
+            "`family` must be adamw, adam_l2, sgdm, lion or muon; a rotational variant keeps any norm and turns as its "
+            "inner optimizer does. Plan or transfer that one"
         )
     return optimizer_class(family)
 

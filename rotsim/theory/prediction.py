@@ -37,13 +37,14 @@ def predict(
     lr_schedule: ScheduleLike = None,
     wd_schedule: ScheduleLike = None,
     record_every: int = 100,
+    rows: int | None = None,
 ) -> xr.Dataset:
     """Expected norm, rotation and update size at every step, for any schedule and initial norm.
 
     Parameters
     ----------
     optimizer : Optimizer
-        AdamW, AdamL2, SGDM or Lion, whose ``weight_decay`` may be 0; or Rotational.
+        AdamW, AdamL2, SGDM, Lion or Muon, whose ``weight_decay`` may be 0; or Rotational.
     dim : int
         Fan-in C > 2 of the neuron.
     gradient : Gradient
@@ -58,6 +59,8 @@ def predict(
         `rotsim.theory.schedules`.
     record_every : int
         Steps per record window, >= 1; the last window may be shorter.
+    rows : int, optional
+        For Muon: how many neurons make one matrix, >= 2; default as many as `dim`.
 
     Returns
     -------
@@ -113,13 +116,13 @@ def predict(
     40
     """
     gradient = ScaleInvariant() if gradient is None else gradient
-    _, dim, _ = _checked(optimizer, dim, gradient, pulled=True)
+    theory, dim, _ = _checked(optimizer, dim, gradient, rows, pulled=True)
     steps, window = _countable("steps", integer("steps", steps, low=1)), integer("record_every", record_every, low=1)
     start = positive("initial_norm", initial_norm)
     number = np.arange(1, steps + 1)
     lr, lr_digest = _factors("lr_schedule", lr_schedule, number)
     wd, wd_digest = _factors("wd_schedule", wd_schedule, number)
-    course = follow(optimizer, dim, gradient, start, optimizer.lr * lr, optimizer.weight_decay * wd, window)
+    course = follow(optimizer, dim, gradient, start, optimizer.lr * lr, optimizer.weight_decay * wd, window, rows)
     last, rms, error, errors = course
     result = dataset.build(
         "prediction",
@@ -129,6 +132,7 @@ def predict(
         fan_in=dim,
         spec={
             "dim": dim,
+            **({"rows": theory.rows} if theory.rows else {}),
             "steps": steps,
             "gradient": gradient.to_dict(),
             "record_every": window,
@@ -152,6 +156,7 @@ def follow(
     lr: np.ndarray,
     weight_decay: np.ndarray,
     window: int,
+    rows: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
     """`predict` as plain arrays.
 
@@ -168,6 +173,8 @@ def follow(
         At each step, >= 0.
     window : int
         Steps per record window, >= 1.
+    rows : int, optional
+        As in `predict`.
 
     Returns
     -------
@@ -185,7 +192,7 @@ def follow(
     As of `predict`: `derivations.transient`, `derivations.damped` and `derivations.rotational`. That a pull is decay:
     `derivations.radial`.
     """
-    theory, dim, law = _checked(optimizer, dim, gradient, pulled=True)
+    theory, dim, law = _checked(optimizer, dim, gradient, rows, pulled=True)
     pull = gradient.power(dim).radial
     least = float(weight_decay.min())
     require(pull + least >= 0, "strength", f"not push outwards by more than the least weight decay, {least:g}", pull)
@@ -213,6 +220,7 @@ def settling(
     step: np.ndarray,
     lr_schedule: ScheduleLike = None,
     wd_schedule: ScheduleLike = None,
+    rows: int | None = None,
 ) -> xr.Dataset:
     """The equilibrium of the rates in force at each step: where norm and rotation are heading.
 
@@ -256,7 +264,7 @@ def settling(
     for column, rates in enumerate(zip(lr[chosen].tolist(), wd[chosen].tolist(), strict=True)):
         if min(rates) > 0:
             if rates not in known:
-                state = equilibrium(optimizer.with_rates(*rates), dim, gradient)
+                state = equilibrium(optimizer.with_rates(*rates), dim, gradient, rows=rows)
                 known[rates] = state.norm, state.rotation
             found[:, column] = known[rates]
     norm, rotation = (np.interp(step, step[chosen], row) for row in found)
@@ -265,7 +273,9 @@ def settling(
 
 
 @within_floats
-def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient | None = None) -> float:
+def rotation_over(
+    optimizer: Optimizer, dim: int, lag: int, gradient: Gradient | None = None, rows: int | None = None
+) -> float:
     """Angle in radians between weights `lag` steps apart in equilibrium, from their autocorrelation.
 
     It grows as the square root of the lag once momentum is forgotten, and saturates at π/2 when
@@ -274,13 +284,15 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
     Parameters
     ----------
     optimizer : Optimizer
-        AdamW, AdamL2, SGDM or Lion, with ``weight_decay`` > 0.
+        AdamW, AdamL2, SGDM, Lion or Muon, with ``weight_decay`` > 0.
     dim : int
         Fan-in C > 2.
     lag : int
         >= 0; the steps of one epoch give the rotation over an epoch.
     gradient : Gradient
         ScaleInvariant (default) or Isotropic.
+    rows : int, optional
+        For Muon, as in `predict`.
 
     Returns
     -------
@@ -299,7 +311,7 @@ def rotation_over(optimizer: Optimizer, dim: int, lag: int, gradient: Gradient |
     `derivations.adam_l2.dimensionless_chain`.
     """
     gradient = ScaleInvariant() if gradient is None else gradient
-    theory, dim, law = _checked(optimizer, dim, gradient)
+    theory, dim, law = _checked(optimizer, dim, gradient, rows)
     lag = integer("lag", lag, low=0)
     if optimizer.weight_decay == 0:
         raise NoEquilibrium("`weight_decay` must be > 0 for an equilibrium to exist; got 0.0")
@@ -330,13 +342,13 @@ def _young(
 
 
 def _checked(
-    optimizer: Optimizer, dim: int, gradient: Gradient, pulled: bool = False
+    optimizer: Optimizer, dim: int, gradient: Gradient, rows: int | None = None, pulled: bool = False
 ) -> tuple[Theory[Any], int, GradientPower]:
     """Validate what all functions here share; the theory, the dimension and the law of the gradient.
 
     With `pulled`, a radial part is left out of the law where it is decay: where decay is in the gradient.
     """
-    theory = required_theory(optimizer)
+    required_theory(optimizer)
     instance("gradient", gradient, Gradient, "a spec such as rotsim.ScaleInvariant()")
     dim = integer("dim", dim, low=3)
     law = gradient.power(dim)
@@ -347,7 +359,7 @@ def _checked(
             "`gradient` must be Isotropic or ScaleInvariant to be predicted in time; "
             f"got {type(gradient).__name__}, for which rotsim.equilibrium gives the state it settles in"
         )
-    return theory, dim, law
+    return required_theory(optimizer, rows, dim), dim, law
 
 
 def _factors(name: str, given: ScheduleLike, step: np.ndarray) -> tuple[np.ndarray, str]:

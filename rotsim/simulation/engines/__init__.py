@@ -10,12 +10,14 @@ from rotsim.simulation.engines.coordinatewise import Coordinatewise
 from rotsim.simulation.engines.cuda import Cuda
 from rotsim.simulation.engines.gram import Gram
 from rotsim.simulation.engines.gram_rotational import GramRotational
+from rotsim.simulation.engines.matrixwise import Matrixwise
 from rotsim.simulation.engines.neuronwise import Neuronwise
-from rotsim.simulation.engines.readable import Readable, ReadableNeuronwise
+from rotsim.simulation.engines.readable import Readable, ReadableMatrixwise, ReadableNeuronwise
 
 #: In the order in which "auto" asks them.
 ENGINES: tuple[Engine, ...] = (
-    Gram(), GramRotational(), Coordinatewise(), Neuronwise(), Readable(), ReadableNeuronwise(), Cuda()
+    Gram(), GramRotational(), Coordinatewise(), Neuronwise(), Matrixwise(), Readable(), ReadableNeuronwise(),
+    ReadableMatrixwise(), Cuda(),
 )  # fmt: skip
 AUTO = "auto"
 #: What `engine=` may be.

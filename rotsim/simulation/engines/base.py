@@ -18,6 +18,7 @@ from rotsim.simulation.workspace import Workspace, workspace, workspace_bytes
 _BLOCKS_PER_WORKER = 8  # blocks of neurons per worker, which workers take from one queue
 _COORDINATE_STEPS_PER_CHUNK = 3e8  # tenths of a second of a core, between looks at progress and Ctrl-C
 _MAX_DIM = (1 << 32) - 1  # the random numbers of a neuron count so many coordinates
+_LEAST_WORK = 64  # coordinates whose step costs as much as the least step of a neuron
 _BYTES_OF_A_DRAW = 64  # NumPy's temporaries for one coordinate: words, normals, and what is made of them
 
 
@@ -36,6 +37,8 @@ class Problem:
         ‖w_0‖.
     initial_weights : ndarray of float64, shape (neurons, dim), or None
         None stands for uniform directions.
+    rows : int
+        Neurons that see each other: those of a matrix, or 1.
     """
 
     optimizer: Optimizer
@@ -46,6 +49,7 @@ class Problem:
     dtype: np.dtype[Any]
     norms: np.ndarray
     initial_weights: np.ndarray | None
+    rows: int = 1
 
 
 class Engine(ABC):
@@ -99,6 +103,10 @@ class Engine(ABC):
     def blocks(self, workers: int) -> int:
         """Into how many parts neurons are cut for so many workers."""
         return _BLOCKS_PER_WORKER * workers
+
+    def work(self, problem: Problem) -> float:
+        """Of a step of all neurons, in steps of a coordinate."""
+        return problem.neurons * max(self.shape(problem)[1], _LEAST_WORK)
 
     def chunk_work(self, workers: int) -> float:
         """Coordinate-steps of a chunk, after which progress is shown and Ctrl-C heard."""

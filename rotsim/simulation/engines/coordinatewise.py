@@ -12,7 +12,7 @@ class Coordinatewise(WeightEngine):
 
     name = "numba"
     acts_on = "coordinate"
-    needs = "an optimizer that acts on coordinates or neurons"
+    needs = "an optimizer that acts on coordinates, neurons or matrices"
     automatic = True
 
     def kernel(self, problem: Problem) -> Kernel:

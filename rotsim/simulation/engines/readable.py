@@ -16,6 +16,7 @@ from rotsim.optimizers.base import ActsOn
 from rotsim.simulation.arguments import Kernel, Neurons, Steps, Windows
 from rotsim.simulation.engines.base import Problem, WeightEngine, bytes_in_numpy
 from rotsim.simulation.engines.coordinatewise import Coordinatewise
+from rotsim.simulation.engines.matrixwise import update_factor
 
 #: ``move(slots, g, c, step) -> (new weights, change)``: one step of all neurons; moves their moments in place.
 Move = Callable[[np.ndarray, np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
@@ -100,5 +101,25 @@ class ReadableNeuronwise(Readable):
             norm = np.linalg.norm(w, axis=1, keepdims=True)
             new = kept[:, 1, None] * (np.cos(turn) * w / norm + np.sin(turn) * u / np.maximum(size, tiny)[:, None])
             return new, new - w
+
+        return walk_by(move, problem.gradient)
+
+
+class ReadableMatrixwise(Readable):
+    """Update rules that act on a whole matrix."""
+
+    acts_on = "matrix"
+
+    def kernel(self, problem: Problem) -> Kernel:
+        optimizer, rows, factor = problem.optimizer, problem.rows, update_factor(problem)
+
+        def move(slots: np.ndarray, g: np.ndarray, c: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+            c, change = c.copy(), np.empty_like(g)
+            c[1] *= factor  # the rate of the update, without decay
+            for first in range(0, len(slots), rows):
+                one = slice(first, first + rows)
+                w, m, v = slots[one, 0], slots[one, 1], slots[one, 2]
+                change[one], slots[one, 1], slots[one, 2] = optimizer.update(w, m, v, g[one], c)
+            return slots[:, 0] + change, change
 
         return walk_by(move, problem.gradient)

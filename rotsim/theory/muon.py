@@ -1,0 +1,108 @@
+"""The theory of Muon: Lion's filter, singular values in the place of its sign, and decoupled decay."""
+
+from __future__ import annotations
+
+from math import inf, pi, sqrt
+from typing import TYPE_CHECKING
+
+from rotsim import closed_forms
+from rotsim.optimizers import Muon
+from rotsim.theory.base import Course, Method, Theory, theory_for
+from rotsim.theory.lion import course_of_modes
+from rotsim.theory.spectral import Spectral, of_polynomials
+from rotsim.theory.steady import SteadyState
+from rotsim.theory.walk import UpdateCovariance, decoupled, fallen
+
+if TYPE_CHECKING:
+    from rotsim.gradients import GradientPower
+
+FINITE_SIZE = 0.3  # of 1/p: what matrices of p rows differ from large ones, as walks show
+LEAST_MOMENTUM = 1e-7  # continuous at 0, where 0^0 would be needed
+_FELT = 1e-13
+
+
+@theory_for(Muon)
+class MuonTheory(Theory[Muon]):
+    """Under white noise and in large matrices nothing is neglected (`derivations.muon`).
+
+    Norm and rotation are those of a neuron, which is a row: all rows are alike.
+    """
+
+    feels_radial = False
+
+    def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
+        o, exact = self.spec, self._exact(dim)
+        relaxation = closed_forms.lion_relaxation_steps(o.lr, o.weight_decay)
+        if method == "leading":
+            power = o.update_factor(self._rows(dim), dim) ** 2 * self._share(dim)
+            square = closed_forms.muon_published_norm_squared(o.lr, o.weight_decay, o.momentum, power)
+            half = closed_forms.adamw_exact_one_minus_cosine(o.lr, o.weight_decay, o.momentum)
+            neglected = max(abs(sqrt(square / exact[0]) - 1), abs(sqrt(half / exact[1]) - 1))
+            return SteadyState(square, half, relaxation, neglected + self._finite(dim))
+        return SteadyState(*exact, relaxation, self._finite(dim) + self._felt_eps(dim, law, exact[0]))
+
+    def _exact(self, dim: int) -> tuple[float, float]:
+        """E‖w‖² of a row, and 1 - ρ."""
+        o = self.spec
+        total = self._shape(dim).discounted_sum(1 - o.lr * o.weight_decay, self._nearest(), o.momentum)
+        square, half = decoupled(o.lr, o.weight_decay, self._power(dim), total)
+        return float(square), float(half)
+
+    # --- its three choices
+
+    @property
+    def filter(self) -> tuple[float, float]:
+        """β1 and β2 of the same filter in Lion (`derivations.muon.filter_of_lion`)."""
+        momentum = max(self.spec.momentum, LEAST_MOMENTUM)
+        return momentum**2 if self.spec.nesterov else momentum, momentum
+
+    def _nearest(self) -> float:
+        """Correlation of successive directions."""
+        return float(closed_forms.lion_covariance(*self.filter, 1) / closed_forms.lion_variance(*self.filter))
+
+    def _rows(self, dim: int) -> int:
+        return self.rows or dim
+
+    def _shape(self, dim: int) -> Spectral:
+        rows = self._rows(dim)
+        return of_polynomials(self.spec.polynomials, min(rows, dim), max(rows, dim))
+
+    def _share(self, dim: int) -> float:
+        """Singular values over rows."""
+        return min(1.0, dim / self._rows(dim))
+
+    def _power(self, dim: int) -> float:
+        """E‖u‖² of a row."""
+        return self.spec.update_factor(self._rows(dim), dim) ** 2 * self._share(dim) * self._shape(dim).power
+
+    # --- what is neglected
+
+    def _finite(self, dim: int) -> float:
+        return FINITE_SIZE / min(self._rows(dim), dim)
+
+    def _felt_eps(self, dim: int, law: GradientPower, norm_squared: float) -> float:
+        """Infinite where directions are so short that ε is what they are divided by."""
+        size = law.scale_squared * norm_squared**law.homogeneity * closed_forms.lion_variance(*self.filter)
+        return inf if sqrt(self._rows(dim) * size) < 2 * self.spec.eps else 0.0
+
+    # --- in time
+
+    def advance(self, dim: int, law: GradientPower, course: Course) -> float:
+        """Lion's map: only what correlations become is another."""
+        powers, factors = self._shape(dim).modes()
+        as_of_signs = factors * (pi / 2)  # the map multiplies them by the 2/π of the arcsine law
+        size = (self._power(dim), law.scale_squared, float(law.homogeneity))
+        course_of_modes(*self.filter, powers, as_of_signs, *size, *course)
+        return self._finite(dim)
+
+    def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
+        return fallen(self.spec.lr, self.spec.weight_decay, self._covariance(dim), lag)
+
+    def _covariance(self, dim: int) -> UpdateCovariance:
+        """Autocovariance of the update of a row, a mode for each part."""
+        shape, (_, root), power = self._shape(dim), self.filter, self._power(dim)
+        degrees = shape.degrees.astype(float)
+        size = shape.parts * self._nearest() ** degrees
+        felt = size > _FELT
+        weights = power * shape.parts[felt] * (self._nearest() / root) ** degrees[felt]
+        return UpdateCovariance(power, weights, root ** degrees[felt])
