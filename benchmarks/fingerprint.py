@@ -24,7 +24,7 @@ ON_GPU = {"dim": 7, "neurons": 2, "steps": 4, "record_every": 3}  # the simulato
 
 
 def _optimizers() -> list[Any]:
-    plain = [spec.examples()[0] for spec in OPTIMIZERS.values()]
+    plain = [spec.examples()[0] for spec in OPTIMIZERS.values() if spec.acts_on == "coordinate"]
     return [*plain, *(rotsim.Rotational(o) for o in plain if o.name != "adam_l2")]
 
 

@@ -18,9 +18,10 @@ from derivations.symbols import TABLE
 DERIVATIONS = {
     name: import_module(f"derivations.{name}")
     for name in (
-        "adamw", "adam_l2", "sgdm", "lion", "shapes", "muon", "second_moment", "damped", "transient", "signal", "autocorrelated",
-        "lion_autocorrelated", "correlated_adam", "radial", "rotational", "rotational_adamw", "rotational_sgdm",
-        "rotational_lion", "finite_dim", "rare_updates", "planning", "nesterov", "signum",
+        "adamw", "adam_l2", "sgdm", "lion", "shapes", "muon", "second_moment", "damped", "transient", "signal",
+        "autocorrelated", "lion_autocorrelated", "correlated_adam", "radial", "rotational", "rotational_adamw",
+        "rotational_sgdm", "rotational_lion", "finite_dim", "rare_updates", "planning", "nesterov",
+        "signum",
     )
 }  # fmt: skip
 

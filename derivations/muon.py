@@ -120,8 +120,8 @@ def words_that_fade() -> Eq:
 def coefficients() -> Eq:
     """So write the update as a sum of such words. Its share b_k of the k-th is a projection on the semicircle.
 
-    Divide φ by the singular value √x, since each word has one factor d of its own. With U_k(cos ϑ) sin ϑ = sin (k+1)ϑ it
-    is a Fourier coefficient: one sine transform gives all of them, for any φ.
+    Divide φ by the singular value √x, since each word has one factor d of its own. With U_k(cos ϑ) sin ϑ = sin (k+1)ϑ
+    it is a Fourier coefficient: one sine transform gives all of them, for any φ.
     """
     shape = _phi(sqrt(x)) / sqrt(x) * sin((k + 1) * vartheta) * sin(vartheta)
     return equation(_b(k), 2 / pi * Integral(shape, (vartheta, 0, pi)))

@@ -14,7 +14,6 @@ from sympy import (
     exp,
     expand,
     factorial,
-    gamma as gamma_function,
     gammasimp,
     hermite_prob,
     integrate,
@@ -25,6 +24,9 @@ from sympy import (
     series,
     simplify,
     sqrt,
+)
+from sympy import (
+    gamma as gamma_function,
 )
 
 from derivations import lion
@@ -155,7 +157,7 @@ def checks() -> list[tuple[str, bool]]:
 
 
 def _hermite() -> bool:
-    """E He_n(x)·He_m(y) of Gaussians with correlation r, from the moments of x and of the noise in y = rx + √(1-r²)z."""
+    """E He_n(x)·He_m(y) of Gaussians with correlation r, by the moments of x and of the noise in y = rx + √(1-r²)z."""
     one, other = Symbol("x"), Symbol("z")
 
     def moment(power: int) -> Expr:
@@ -167,9 +169,9 @@ def _hermite() -> bool:
 
     later = _r * one + sqrt(1 - _r**2) * other
     return all(
-        vanishes(mean(hermite_prob(m, one) * hermite_prob(l, later)) - (factorial(l) * _r**l if m == l else 0))
+        vanishes(mean(hermite_prob(m, one) * hermite_prob(lower, later)) - (factorial(m) * _r**m if m == lower else 0))
         for m in range(1, 5)
-        for l in range(1, m + 1)
+        for lower in range(1, m + 1)
     )
 
 

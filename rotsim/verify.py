@@ -150,7 +150,8 @@ def _simulations(bar: Progress, quick: bool, seed: int, predict: Callable[..., E
     cases = []
     for index, (optimizer, gradient) in enumerate(settings):
         bar.update(task, description=f"simulating {optimizer.label}, {gradient.name}")
-        exact, leading = (predict(optimizer, dim, gradient, method) for method in ("exact", "leading"))
+        form = {"rows": neurons} if optimizer.acts_on == "matrix" else {}  # all make one matrix
+        exact, leading = (predict(optimizer, dim, gradient, method, **form) for method in ("exact", "leading"))
         steps = 100 * round(max(8_000, _RELAXATIONS * exact.relaxation_steps) / 100)
         data = simulate(
             optimizer,

@@ -24,7 +24,9 @@ from tests import chance
 pytest_plugins = ["tests.redraw"]
 
 # One moderate setting per registered optimizer: its gentle example, which settles within a few thousand steps.
-EXAMPLES = {name: spec.examples()[0] for name, spec in OPTIMIZERS.items()}
+# Those that act on a coordinate at a time; tests/test_muon.py has what acts on matrices.
+COORDINATEWISE = {name: spec for name, spec in OPTIMIZERS.items() if spec.acts_on == "coordinate"}
+EXAMPLES = {name: spec.examples()[0] for name, spec in COORDINATEWISE.items()}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -71,7 +73,7 @@ def no_figure_stays_open():
         sys.modules["matplotlib.pyplot"].close("all")
 
 
-@pytest.fixture(params=list(OPTIMIZERS))
+@pytest.fixture(params=list(COORDINATEWISE))
 def optimizer(request):
     """Every registered optimizer in turn."""
     return EXAMPLES[request.param]

@@ -18,6 +18,7 @@ from rotsim.simulation.engines.readable import walk_by
 from tests.conftest import EXAMPLES
 
 OPTIMIZERS = [*EXAMPLES.values(), *(rotsim.Rotational(EXAMPLES[name]) for name in ("adamw", "sgdm", "lion"))]
+OPTIMIZERS.append(rotsim.Muon(0.1))
 GRADIENTS = [rotsim.ScaleInvariant(), rotsim.Isotropic((1.0, 2.0)), rotsim.Autocorrelated(0.5), rotsim.Radial(0.1)]
 
 
@@ -129,9 +130,11 @@ MATRIX = {
 
 
 def test_an_update_of_a_matrix_needs_an_engine():
-    for name in ("auto", "numba", "numpy", "gram", "cuda"):
+    """The readable walk takes any rule of a matrix, the jitted one that of Muon."""
+    for name in ("auto", "numba", "gram", "cuda"):
         with pytest.raises(rotsim.InvalidInput, match=r"; got Orthogonalised\(.*No engine has what acts on a matrix$"):
             rotsim.simulate(Orthogonalised(0.1, 0.1), engine=name, **MATRIX)
+    assert np.isfinite(rotsim.simulate(Orthogonalised(0.1, 0.1), engine="numpy", **MATRIX)["norm"]).all()
 
 
 def test_an_engine_for_matrices_is_one_class(monkeypatch):

@@ -9,8 +9,8 @@ from scipy.optimize import brentq
 import rotsim
 from rotsim import closed_forms
 from rotsim.gradients import Isotropic, ScaleInvariant
-from rotsim.optimizers import OPTIMIZERS
 from tests import chance
+from tests.conftest import COORDINATEWISE as OPTIMIZERS
 
 DIM, NEURONS = 256, 48
 

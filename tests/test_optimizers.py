@@ -8,8 +8,9 @@ import pytest
 
 import rotsim
 from rotsim.gradients import Isotropic, ScaleInvariant
-from rotsim.optimizers import OPTIMIZERS, optimizer_class, optimizer_from_dict
+from rotsim.optimizers import optimizer_class, optimizer_from_dict
 from rotsim.optimizers.base import N_COEFFICIENTS
+from tests.conftest import COORDINATEWISE as OPTIMIZERS
 from tests.conftest import EXAMPLES
 
 

@@ -10,11 +10,11 @@ import pytest
 from rotsim import closed_forms
 from rotsim.cli import exploring, main
 from rotsim.errors import InvalidInput
-from rotsim.optimizers import OPTIMIZERS
 from rotsim.page.assemble import page
 from rotsim.page.notebook import widget
 from rotsim.page.numerics import text
 from rotsim.theory.base import theory_of
+from tests.conftest import COORDINATEWISE as OPTIMIZERS
 from tests.javascript import answer, needs_node
 
 

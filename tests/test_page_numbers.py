@@ -8,8 +8,8 @@ import pytest
 
 import rotsim
 from rotsim import closed_forms, noise, schedules
-from rotsim.optimizers import OPTIMIZERS
 from rotsim.page.translate import Program, Untranslatable
+from tests.conftest import COORDINATEWISE as OPTIMIZERS
 from tests.javascript import answer, needs_node
 
 pytestmark = needs_node

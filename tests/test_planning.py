@@ -10,8 +10,9 @@ from rotsim import closed_forms
 from rotsim.gradients import Isotropic, ScaleInvariant
 from rotsim.theory import planning
 from tests import chance
+from tests.conftest import COORDINATEWISE
 
-OPTIMIZERS = list(rotsim.OPTIMIZERS)
+OPTIMIZERS = list(COORDINATEWISE)
 
 
 @pytest.mark.parametrize("gradient", [ScaleInvariant(), Isotropic(0.05)], ids=lambda g: g.name)
@@ -244,7 +245,7 @@ def test_gradient_scale(scale):
         assert scaled.norm / one.norm == pytest.approx(scale**on_norm, rel=1e-9)
 
 
-SCALED = {name: spec.examples()[0] for name, spec in rotsim.OPTIMIZERS.items()}
+SCALED = {name: spec.examples()[0] for name, spec in COORDINATEWISE.items()}
 SCALED |= {f"rotational {name}": rotsim.Rotational(SCALED[name]) for name in ("adamw", "sgdm", "lion")}
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import rotsim
-from rotsim.optimizers import OPTIMIZERS
 from rotsim.theory.schedules import constant, cosine, linear, warmup, wsd
 from tests import chance
+from tests.conftest import COORDINATEWISE as OPTIMIZERS
 
 DIM, NEURONS, STEPS = 512, 64, 2000
 MODELS = {"scale_invariant": rotsim.ScaleInvariant(), "isotropic": rotsim.Isotropic(0.05)}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import rotsim
-from rotsim.optimizers import OPTIMIZERS
+from tests.conftest import COORDINATEWISE as OPTIMIZERS
 
 pytestmark = pytest.mark.machine
 

@@ -32,7 +32,8 @@ from rotsim.tasks import Ledger
 from rotsim.windows import bonferroni
 
 RESULTS = Path(__file__).parents[1] / "results"
-OPTIMIZERS = {name: spec.label for name, spec in rotsim.OPTIMIZERS.items()}
+#: Those whose neurons know nothing of each other; Muon has claims of its own.
+OPTIMIZERS = {name: spec.label for name, spec in rotsim.OPTIMIZERS.items() if spec.acts_on == "coordinate"}
 _DIGITS = 5
 
 

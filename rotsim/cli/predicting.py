@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from rotsim.cli.specs import HELP_SETTINGS, PerOptimizer, gradients_of
+from rotsim.cli.specs import HELP_SETTINGS, PerOptimizer, form_of, gradients_of
 from rotsim.cli.values import WHOLE, Named
 from rotsim.errors import InvalidInput, registered
 from rotsim.show.streams import shows
 
 
-def _equilibrium(optimizer: Any, dim: int, gradient: Any, output: str | None) -> None:
+def _equilibrium(optimizer: Any, dim: int, gradient: Any, output: str | None, rows: int | None = None) -> None:
     from rotsim.dataset import provenance
     from rotsim.files import check_writable, to_json, write_atomically
     from rotsim.show.terminal import console, equilibrium_table
@@ -20,14 +20,14 @@ def _equilibrium(optimizer: Any, dim: int, gradient: Any, output: str | None) ->
 
     if output is not None:
         check_writable(output)
-    exact, leading = (equilibrium(optimizer, dim, gradient, method) for method in ("exact", "leading"))
-    console().print(
-        equilibrium_table(optimizer, exact, leading, f"{optimizer.describe()}, dim {dim}, {gradients_of(gradient)}")
-    )
+    exact, leading = (equilibrium(optimizer, dim, gradient, method, rows) for method in ("exact", "leading"))
+    title = f"{optimizer.describe()}, {form_of(optimizer, dim, rows)}, {gradients_of(gradient)}"
+    console().print(equilibrium_table(optimizer, exact, leading, title))
     if output is not None:
         content = {
             "optimizer": optimizer.to_dict(),
             "dim": dim,
+            **({"rows": rows or dim} if optimizer.acts_on == "matrix" else {}),
             "gradient": gradient.to_dict(),
             "exact": exact.to_dict(),
             "leading": leading.to_dict(),
@@ -58,6 +58,7 @@ def _predict(
     corrected_decay: bool,
     output: str | None,
     figure: str | None,
+    rows: int | None = None,
 ) -> None:
     from rotsim import dataset, files
     from rotsim.errors import integer
@@ -78,18 +79,19 @@ def _predict(
     factors = named(schedule, steps, warmup_steps, final or 0.0)
     decay = factors if corrected_decay else None
     course = predict(
-        optimizer, dim, gradient, steps, initial_norm, factors, decay, record_every=max(1, steps // 200)
+        optimizer, dim, gradient, steps, initial_norm, factors, decay, max(1, steps // 200), rows
     )  # fmt: skip
-    in_force = settling(optimizer, dim, gradient, course["step"].values, factors, decay)
+    in_force = settling(optimizer, dim, gradient, course["step"].values, factors, decay, rows)
     note = ""
     if optimizer.weight_decay > 0:
         try:
-            first = steps_to_equilibrium(optimizer, dim, gradient, initial_norm, within=0.05)
+            first = steps_to_equilibrium(optimizer, dim, gradient, initial_norm, 0.05, rows)
             note = f"At a constant learning rate it comes within 5 % of equilibrium after {first} steps."
         except InvalidInput as unknown:  # only the time to equilibrium is unknown, not the course
             note = f"When it comes within 5 % of equilibrium is not known: {unknown}"
+    form = form_of(optimizer, dim, rows)
     rise = f" after {warmup_steps} steps of warm-up" if warmup_steps else ""
-    title = f"{optimizer.describe()}, dim {dim}, {gradients_of(gradient)}, {schedule} schedule{rise}"
+    title = f"{optimizer.describe()}, {form}, {gradients_of(gradient)}, {schedule} schedule{rise}"
     console().print(course_table(course, in_force, title, note))
     if output is not None:
         dataset.save(course, output)
@@ -130,8 +132,9 @@ predict = PerOptimizer(
 @click.option("--lr", type=float, default=None, help="Hold the learning rate at this value.")
 @click.option("--weight-decay", type=float, default=None, help="Hold the weight decay at this value.")
 @click.option("--betas", type=float, nargs=2, default=None, help="β1 and β2, where the optimizer has them.")
-@click.option("--momentum", type=float, default=None, help="Momentum of SGDM.")
+@click.option("--momentum", type=float, default=None, help="Momentum of SGDM and Muon.")
 @click.option("--dim", type=WHOLE, default=1024, help="Fan-in C.")
+@click.option("--rows", type=WHOLE, default=None, help="Neurons of one matrix, for Muon.  [default: as many as --dim]")
 def plan(family: str, betas: tuple[float, float] | None, momentum: float | None, **targets: Any) -> None:
     """Find the learning rate and weight decay that give a wanted equilibrium.
 
@@ -148,8 +151,9 @@ def plan(family: str, betas: tuple[float, float] | None, momentum: float | None,
         name: value for name, value in (("betas", betas), ("momentum", momentum)) if value is not None
     }
     found = plan(family.replace("-", "_"), **targets, **fixed)
-    leading = equilibrium(found.optimizer, targets["dim"], method="leading")
-    title = f"{found.optimizer.describe()}, dim {targets['dim']}"
+    dim, rows = targets["dim"], targets["rows"]
+    leading = equilibrium(found.optimizer, dim, method="leading", rows=rows)
+    title = f"{found.optimizer.describe()}, {form_of(found.optimizer, dim, rows)}"
     console().print(equilibrium_table(found.optimizer, found.equilibrium, leading, title))
 
 
@@ -160,6 +164,7 @@ def _transfer(
     new_momentum: float | None,
     batch_factor: float,
     steps_factor: float,
+    rows: int | None = None,
 ) -> None:
     from rotsim.show.terminal import console, equilibrium_table
     from rotsim.theory.equilibrium import equilibrium
@@ -172,11 +177,12 @@ def _transfer(
         steps_factor=steps_factor,
         dim=dim,
         gradient=gradient,
+        rows=rows,
     )
     new = found.optimizer
-    before = equilibrium(optimizer, dim, gradient)
-    leading = equilibrium(new, dim, gradient.averaged(batch_factor), method="leading")
-    console().print(equilibrium_table(new, found.equilibrium, leading, f"{new.describe()}, dim {dim}"))
+    before = equilibrium(optimizer, dim, gradient, rows=rows)
+    leading = equilibrium(new, dim, gradient.averaged(batch_factor), "leading", rows)
+    console().print(equilibrium_table(new, found.equilibrium, leading, f"{new.describe()}, {form_of(new, dim, rows)}"))
     click.echo(
         f"lr {optimizer.lr:g} → {new.lr:.4g} (x {new.lr / optimizer.lr:.4g}), weight decay {optimizer.weight_decay:g} "
         f"→ {new.weight_decay:.4g} (x {new.weight_decay / optimizer.weight_decay:.4g})\n"

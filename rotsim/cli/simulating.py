@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rotsim.cli.specs import PerOptimizer, gradients_of
+from rotsim.cli.specs import PerOptimizer, form_of, gradients_of
 from rotsim.cli.values import WHOLE, Named
 from rotsim.errors import InvalidInput, NoEquilibrium
 
@@ -19,6 +19,7 @@ def _simulate(
     resume: str | None,
     keep_state: bool,
     checkpoint_seconds: float | None,
+    rows: int | None = None,
     **run: Any,
 ) -> None:
     from rotsim import dataset, files
@@ -40,8 +41,9 @@ def _simulate(
     with progress_bar(console(stderr=True), f"{optimizer.label} walk, steps") as progress:
         try:
             result = simulate(
-                optimizer, dim=dim, gradient=gradient, resume=earlier, keep_state=keep_state, progress=progress, **run
-            )
+                optimizer, dim=dim, gradient=gradient, resume=earlier, keep_state=keep_state, progress=progress,
+                rows=rows, **run,
+            )  # fmt: skip
         except Interrupted as stopped:
             if output is not None:
                 stopped.saved_in = dataset.save(stopped.dataset, output)
@@ -51,8 +53,10 @@ def _simulate(
             dataset.save(result, output)
     finally:  # where the disk is full, the result is shown all the same
         try:
-            report = compare(result, equilibrium(optimizer, dim, gradient))
-            screen.print(report_table(report, f"{optimizer.describe()}, dim {dim}, {gradients_of(gradient)}"))
+            rows = dataset.spec_of(result).get("rows")
+            report = compare(result, equilibrium(optimizer, dim, gradient, rows=rows))
+            title = f"{optimizer.describe()}, {form_of(optimizer, dim, rows)}, {gradients_of(gradient)}"
+            screen.print(report_table(report, title))
         except (InvalidInput, NoEquilibrium) as reason:
             final = float((result["norm"].values[:, -1] ** 2).mean() ** 0.5)
             click.echo(f"RMS norm after {run['steps']} steps: {final:.6g}. No prediction to compare with: {reason}")

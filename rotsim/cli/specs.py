@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
+from inspect import signature
 from typing import Any
 
 import click
@@ -23,6 +24,9 @@ HYPERPARAMETER_HELP = {
     "dampening": "Share of a gradient that does not enter the momentum, in [0, 1).",
     "nesterov": "Nesterov momentum, as in torch.optim.SGD.",
     "eps": "ε in the denominator.",
+    "ns_coefficients": "a, b, c of the polynomial of Newton and Schulz's iteration.",
+    "ns_steps": "Iterations, from 1 to 99.",
+    "adjust_lr_fn": "Factor of the update: original, match_rms_adamw or spectral.  [default: original]",
 }
 # The models of rotsim.gradients that need no array of data. They are named here, so that importing this needs no numba.
 GRADIENT_NAMES = (
@@ -61,19 +65,9 @@ class PerOptimizer(click.Group):
             self.run(optimizer, gradient=gradient_model(*given), **values)
 
         hyperparameters: list[click.Parameter] = []
-        for field in fields(spec):
-            default = {"required": True} if field.default is MISSING else {"default": field.default}
-            kind: dict[str, Any] = {"type": float, "nargs": 2 if isinstance(field.default, tuple) else 1}
-            if isinstance(field.default, bool):
-                kind = {"is_flag": True}
-            hyperparameters.append(
-                click.Option(
-                    ["--" + field.name.replace("_", "-")],
-                    **kind,
-                    **default,
-                    help=HYPERPARAMETER_HELP.get(field.name, ""),
-                )
-            )
+        hyperparameters += [_option(field) for field in fields(spec)]
+        if spec.acts_on == "matrix" and "rows" in signature(self.run).parameters:
+            hyperparameters.append(_ROWS)
         help_text = (spec.__doc__ or "").strip().splitlines()[0]
         return click.Command(
             name,
@@ -85,6 +79,27 @@ class PerOptimizer(click.Group):
         )
 
 
+def _option(field: Field[Any]) -> click.Option:
+    """The option of one hyperparameter, of the type of its default."""
+    name, default = "--" + field.name.replace("_", "-"), field.default
+    about = HYPERPARAMETER_HELP.get(field.name, "")
+    if default is MISSING:
+        return click.Option([name], type=float, required=True, help=about)
+    if isinstance(default, bool):
+        return click.Option([f"{name}/--no-{name[2:]}"], default=default, help=about)
+    kinds: tuple[tuple[type, Any], ...] = ((int, WHOLE), (str | None, str))  # type: ignore[assignment]
+    kind = next((found for known, found in kinds if isinstance(default, known)), float)
+    return click.Option(
+        [name], type=kind, nargs=len(default) if isinstance(default, tuple) else 1, default=default, help=about
+    )
+
+
+_ROWS = click.Option(
+    ["--rows"],
+    type=WHOLE,
+    default=None,
+    help="Neurons that make one matrix.  [default: as many as --dim; in a simulation all]",
+)
 GRADIENT_OPTIONS: list[click.Parameter] = [
     click.Option(["--dim"], type=WHOLE, default=1024, help="Fan-in C: length of the neuron's weight vector."),
     click.Option(
@@ -132,3 +147,8 @@ def gradient_model(name: str, scale: float | None, parameters: tuple[str, ...]) 
 def gradients_of(gradient: Any) -> str:
     """A model as a title names it: "scale-invariant gradients"."""
     return f"{gradient.name.replace('_', '-')} gradients"
+
+
+def form_of(optimizer: Any, dim: int, rows: int | None) -> str:
+    """The fan-in as a title names it, with the rows where neurons make a matrix: "matrices of 64 x 256"."""
+    return f"matrices of {rows or dim} x {dim}" if optimizer.acts_on == "matrix" else f"dim {dim}"

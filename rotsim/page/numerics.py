@@ -30,7 +30,7 @@ def script() -> str:
     str
     """
     program = Program()
-    described = ",\n".join(_described(program, kind) for kind in OPTIMIZERS.values() if hasattr(kind, "update"))
+    described = ",\n".join(_described(program, kind) for kind in OPTIMIZERS.values() if walked(kind))
     angle, chord = program.function(squared_angle), program.function(squared_chord)
     constants = {
         "key": [int(word) for word in noise._KEY],
@@ -46,6 +46,11 @@ def script() -> str:
         f"  return {angle}({chord}(before, after, along, moved));\n}}\n"
     )
     return "\n".join([text("runtime.js"), text("closed_forms.js"), program.source(), own, *map(text, CORE)])
+
+
+def walked(kind: type[Optimizer]) -> bool:
+    """Whether the page has an optimizer: it draws neurons, and translates rules that act on a coordinate."""
+    return hasattr(kind, "update") and kind.acts_on != "matrix"
 
 
 def text(name: str) -> str:

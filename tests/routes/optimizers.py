@@ -209,6 +209,25 @@ def _(f, name):
     return [(f(lr, wd, total), half)]
 
 
+# --- Muon ----------------------------------------------------------------------------------------
+
+
+@route("spectral_eigenvalue")
+def _(f):
+    """Edges (1 ± √y)², and the middle from the mean of both."""
+    low, high = (1 - math.sqrt(0.3)) ** 2, (1 + math.sqrt(0.3)) ** 2
+    return [(f(0.0, 0.3), high), (f(math.pi, 0.3), low), (f(math.pi / 3, 0.3), (3 * high + low) / 4)]
+
+
+@route("muon_published_norm_squared")
+def _(f):
+    """w and an AR(1) update of mean square 2.5, by Lyapunov's equation."""
+    lr, wd, momentum = 0.3, 0.7, 0.8
+    entry = math.sqrt(2.5 * (1 - momentum**2))
+    system = [[1 - lr * wd, -lr * momentum], [0.0, momentum]], [-lr * entry, entry]
+    return [(f(lr, wd, momentum, 2.5), walk(system)[0])]
+
+
 @route("lion_momentum_power", "lion_seen", "lion_entered", "lion_faded")
 def _(f, name):
     beta1, beta2 = BETAS

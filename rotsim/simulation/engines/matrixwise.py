@@ -143,9 +143,7 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
                 fill_rows(rows, state[i], spots)
                 noise.draw_words(words, key0, key1, step)
                 given = data[t, i if data.shape[1] > 1 else 0]
-                neuron = Neuron(
-                    w, dim, neurons.norm_squared[i], key0, key1, step, neurons.parameters[i], memory, given
-                )
+                neuron = Neuron(w, dim, neurons.norm_squared[i], key0, key1, step, neurons.parameters[i], memory, given)
                 scale_z, scale_w = _sample(z, (words, room.constants), neuron)
                 a, b = real(scale_z), real(scale_w)
                 m, squares = state[i, 1], real(0)
@@ -237,8 +235,10 @@ class Matrixwise(WeightEngine):
             np.zeros(gradient.scratch(dim), dtype),
             np.zeros(spots // 2, np.uint32),
             CONSTANTS,
-            *(np.zeros((p, q), dtype) for _ in range(2)),
-            *(np.zeros((p, p), dtype) for _ in range(2)),
+            np.zeros((p, q), dtype),
+            np.zeros((p, q), dtype),
+            np.zeros((p, p), dtype),
+            np.zeros((p, p), dtype),
             problem.rows,
             update_factor(problem),
         )
