@@ -1,4 +1,4 @@
-"""Time of a step of Muon on one matrix, in a loop of torch.optim.Muon and in rotsim's walk: `python -m benchmarks.muon`.
+"""Milliseconds of a step of Muon, in a loop of torch.optim.Muon and in the walk: `python -m benchmarks.muon`.
 
 Both draw white gradients, take the step, and record norm and angle of every row. CPU time on one thread.
 """
@@ -38,9 +38,7 @@ def by_rotsim(rows: int, columns: int) -> Callable[[int], None]:
     """The same steps by `rotsim.simulate`."""
 
     def walk(steps: int) -> None:
-        rotsim.simulate(
-            rotsim.Muon(**SETTING), columns, rows, steps, rotsim.Isotropic(), record_every=steps, threads=1
-        )
+        rotsim.simulate(rotsim.Muon(**SETTING), columns, rows, steps, rotsim.Isotropic(), record_every=steps, threads=1)
 
     return walk
 
