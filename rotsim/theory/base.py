@@ -71,7 +71,7 @@ class Theory(Generic[Spec]):
     ----------
     spec : Optimizer
     rows : int or None
-        Neurons of one matrix, for an optimizer that acts on matrices; None stands for a square one.
+        Neurons of one matrix, >= 2, for an optimizer that acts on matrices; None stands for a square one.
     """
 
     #: Hyperparameters that may be arrays in `white`, beside dim and the law's size: it then answers for each element.
@@ -204,7 +204,7 @@ def theory_of(optimizer: Optimizer, rows: int | None = None) -> Theory[Any] | No
     ----------
     optimizer : Optimizer
     rows : int, optional
-        Neurons of one matrix.
+        Neurons of one matrix, >= 2.
 
     Returns
     -------
@@ -224,7 +224,7 @@ def required_theory(optimizer: Any, rows: int | None = None, dim: int = 2) -> Th
     ----------
     optimizer : Optimizer
     rows, dim : int, optional
-        Neurons of one matrix, and their fan-in, as `rotsim.optimizers.base.matrix_rows` checks them.
+        Neurons of one matrix, and their fan-in, >= 2, as `rotsim.optimizers.base.matrix_rows` checks them.
 
     Returns
     -------

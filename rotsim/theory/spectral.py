@@ -90,9 +90,9 @@ def of_polynomials(polynomials: tuple[tuple[float, float, float], ...], shorter:
     Parameters
     ----------
     polynomials : tuple of (float, float, float)
-        Of the iteration.
+        Of the iteration, each from -1e30 to 1e30.
     shorter, longer : int
-        Sides of the matrix, p and q.
+        Sides of the matrix, 1 <= p <= q.
 
     Returns
     -------
@@ -130,6 +130,10 @@ def spectral(shaped: np.ndarray, angle: np.ndarray) -> Spectral:
     Returns
     -------
     Spectral
+
+    Notes
+    -----
+    `derivations.muon.coefficients` and `correlation_of_updates`.
     """
     sine = np.sin(angle)
     parts = (scipy.fft.dst(shaped * sine, type=2) / len(angle)) ** 2
