@@ -93,7 +93,7 @@ class Muon(Optimizer):
     nesterov : bool
         Whether the newest gradient is mixed in once more.
     ns_coefficients : (float, float, float), or a sequence of those
-        (a, b, c) of every iteration, each from -1e30 to 1e30. Or of each, the last one repeated, such as
+        (a, b, c) of every iteration, each finite. Or of each, the last one repeated, such as
         `rotsim.optimizers.muon.POLAR_EXPRESS`.
     ns_steps : int
         Iterations from 1 to 99. 20 of POLAR_EXPRESS give the polar factor.

@@ -90,7 +90,7 @@ def of_polynomials(polynomials: tuple[tuple[float, float, float], ...], shorter:
     Parameters
     ----------
     polynomials : tuple of (float, float, float)
-        Of the iteration, each from -1e30 to 1e30.
+        Of the iteration, each finite.
     shorter, longer : int
         Sides of the matrix, 1 <= p <= q.
 
