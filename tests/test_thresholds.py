@@ -312,7 +312,10 @@ def test_the_summary_counts_layers():
     assert two.claimed == (good, bad) and not two.passed and Diagnosis(ADAMW, (good, other)).passed
     none = Diagnosis(ADAMW, (other, other))
     assert none.summary() == "The prediction applies to none of 2 layers; see the reasons." and not none.passed
-    assert Diagnosis(MUON, (other,)).summary() == "There is no theory for Muon: 1 layers are measured, none predicted."
+    assert (
+        Diagnosis(MUON, (layer("no theory"),)).summary()
+        == "There is no theory for Muon: 1 layers are measured, none predicted."
+    )
     content = two.to_dict()
     assert content["passed"] is False and content["optimizer"] == ADAMW.to_dict()
     assert [one["agrees"] for one in content["layers"]] == [True, False, None]
