@@ -270,7 +270,7 @@ def called(root):
 
 #: What the package replaces by a random v: the limit of constant v, which readers and tests compare with.
 LIMITS = {
-    "adamw_exact_norm_squared", "adamw_exact_one_minus_cosine", "adam_l2_exact_norm_squared_map",
+    "adamw_exact_norm_squared", "nesterov_exact_norm_squared", "adam_l2_exact_norm_squared_map",
     "adam_l2_exact_one_minus_cosine", "rotational_adamw_filling",
 }  # fmt: skip
 
