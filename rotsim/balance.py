@@ -53,7 +53,7 @@ def balance(trace: xr.Dataset) -> Balance:
     dataset.validate(trace)
     if trace.attrs["source"] != "trace":
         raise InvalidInput(f"balance needs a recorded trace; got a {trace.attrs['source']}")
-    dataset.need(trace, "layer", "active")
+    trace = dataset.completed(trace)
     late = trace.isel(step=slice(trace.sizes["step"] // 2, None))
     rotation = np.sqrt((late["rotation"].values.astype(float) ** 2).mean(axis=1))
     alive = (late["active"].fillna(0).mean("step").values >= 0.5) & np.isfinite(rotation) & (rotation > 0)

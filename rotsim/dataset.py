@@ -146,6 +146,32 @@ def need(dataset: xr.Dataset, *names: str) -> xr.Dataset:
     return dataset
 
 
+def completed(trace: xr.Dataset) -> xr.Dataset:
+    """A trace with what `rotsim.measure.Recorder` always writes, where it lacks that because another program made it.
+
+    Parameters
+    ----------
+    trace : Dataset
+        That follows the schema.
+
+    Returns
+    -------
+    Dataset
+        Neurons are of one layer "all" and have the optimizer's rates. They count as alive wherever their norm is known.
+        The gradient's size is taken as 1 under an optimizer that no size moves, and is not known under others.
+    """
+    optimizer, known = optimizer_of(trace), np.isfinite(trace["norm"].values)
+    normalised = optimizer.plain.decay != "coupled" and optimizer.plain.shape != "identity"
+    per_neuron = {"layer": "all", "lr": optimizer.lr, "weight_decay": optimizer.weight_decay}
+    per_window = {"gradient_norm": np.nan, "gradient_scale": 1.0 if normalised else np.nan}
+    coords = {name: ("neuron", np.full(len(known), value)) for name, value in per_neuron.items()}
+    values = {name: (("neuron", "step"), np.where(known, value, np.nan)) for name, value in per_window.items()}
+    values["active"] = ("neuron", "step"), known.astype(float)
+    return trace.assign_coords({name: value for name, value in coords.items() if name not in trace.variables}).assign(
+        {name: value for name, value in values.items() if name not in trace.variables}
+    )
+
+
 def optimizer_of(dataset: xr.Dataset, layer: str | None = None) -> Optimizer:
     """The optimizer spec that a dataset, or one layer of it, was made with.
 

@@ -174,7 +174,7 @@ def gather(trace: xr.Dataset) -> Iterator[Evidence]:
     DatasetError
         If it does not follow the schema of `rotsim.dataset`.
     """
-    dataset.need(dataset.validate(trace), "layer", "lr", "weight_decay", "active", "gradient_norm", "gradient_scale")
+    trace = dataset.completed(dataset.validate(trace))
     for name in dict.fromkeys(trace["layer"].values.tolist()):
         layer = trace.isel(neuron=trace["layer"].values == name)
         yield _layer(name, layer, predict_layer(trace, name), facts.correlation(trace, name), signal_of(trace, name))
@@ -213,7 +213,8 @@ def _layer(
         nothing = {each.name: np.nan for each in fields(Evidence) if each.name not in of_all}
         return Evidence(**{**nothing, **of_all, "quarters": (), "curves": None})
     kept = {key: value[rows][:, used] for key, value in values.items()}
-    kept["pace"] = facts.pace(kept["norm"], step[used])
+    span = layer["span"].values[used] if "span" in layer.variables else 1
+    kept["pace"] = facts.pace(kept["norm"], step[used]) * span
     theory = dict(zip(dataset.QUANTITIES, predicted.values[:, rows][:, :, used], strict=True))
     spec, known = predicted.spec, theory_of(predicted.spec)
     pulled, remembering = (factor[:, used] for factor in (predicted.pulled, predicted.remembering))

@@ -25,6 +25,8 @@ name                      dims                meaning
 ``gradient_log2``         (row, tick)         log2 of ‖g_t‖ of some rows of ``row_layer`` at every step ``tick``, in
                                               eighths, 16-bit; `gradient_series` reads it (traces of Lion)
 ``gradient_overlap``      (row,)              mean squared cosine of their gradients some steps apart
+``span``                  (step,)             steps between the weights that ``rotation`` and ``update_rms`` compare;
+                                              where it is, a window is one look, at its end (checkpoints, logs)
 ``layer``, ``fan_in``     (neuron,)           coordinates: parameter name, length of the weight vector
 ========================  ==================  =====================================================
 """
@@ -76,6 +78,7 @@ FORMS: dict[str, tuple[tuple[str, ...], type]] = {
         for name in ("lr", "weight_decay", "lr_start", "weight_decay_start", "beta1", "beta2")
     },
     "square_step": (("parameter",), float),
+    "span": (("step",), int),
     "era": (("era",), int),
     "era_autocorrelation": (("parameter", "era", "lag"), float),
     "era_square_step": (("parameter", "era"), float),
@@ -105,6 +108,7 @@ _SPEC_TYPES: dict[str, tuple[type, type | tuple[type, ...]]] = {
     "changed_outside": (dict, (int, float)),
     "absent": (dict, (int, float)),
     "scale_invariant_layers": (list, str),
+    "schedule": (dict, (str, int, float)),
 }
 
 

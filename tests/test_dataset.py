@@ -451,34 +451,41 @@ def test_dimensions_types_and_steps_are_checked(walk, trace):
             dataset.validate(damaged)
 
 
-def test_a_trace_without_a_variable_that_its_report_needs(trace, tmp_path, capsys):
-    for name in ("layer", "lr", "weight_decay", "active", "gradient_scale", "row_layer"):
-        short = trace.drop_vars(name)
-        with pytest.raises(rotsim.DatasetError, match=f"the trace lacks {name}, which rotsim.measure.Recorder writes"):
-            diagnose(short)
+def test_a_trace_that_lacks_what_the_recorder_writes_is_judged_by_what_it_has(trace, tmp_path, capsys):
+    whole = trace.assign_coords(
+        initial_norm=trace["norm"].isel(step=0).drop_vars("step"), initial_step=xr.zeros_like(trace["neuron"])
+    )
+    optional = set(whole.variables) - {*dataset.QUANTITIES, "neuron", "step", "fan_in"}
+    assert {"radial", "active", "gradient_scale", "initial_step", "parameter", "layer"} <= optional
+    for name in sorted(optional - {"row_layer", "tick"}):
+        assert diagnose(whole.drop_vars(name)).layers, name
+    assert len(diagnose(whole.drop_vars(optional)).layers) == 1  # all neurons as one layer
     old = rotsim.save(trace.drop_vars(["radial", "gradient_cosine"]), tmp_path / "old.nc")  # of an earlier recorder
     assert main(["trace", "report", str(old)]) == 0
     capsys.readouterr()
-    path = rotsim.save(short, tmp_path / "short.nc")
-    for command in (["trace", "report", str(path)], ["compare", str(path)]):
-        assert main(command) == 2
-        assert capsys.readouterr().err.count("\n") == 1
+    for name in ("row_layer", "tick"):  # a series without what it is of
+        path = rotsim.save(trace.drop_vars(name), tmp_path / "short.nc")
+        for command in (["trace", "report", str(path)], ["compare", str(path)]):
+            assert main(command) == 2
+            assert f"the trace lacks {name}" in capsys.readouterr().err
 
 
-def test_a_minimal_trace_is_refused_in_one_line():
+@pytest.mark.parametrize("given", [{"layer": np.array(["a.weight"] * 4)}, {}])
+def test_a_minimal_trace_is_judged_by_its_course(given, tmp_path, capsys):
     ones, optimizer = np.ones((4, 40)), rotsim.AdamW(1e-2, 0.1)
+    values = dict(norm=ones, rotation=0.01 * ones, update_rms=0.01 * ones)
     minimal = dataset.build(
-        "trace",
-        step=np.arange(1, 41) * 10,
-        variables=dict(norm=ones, rotation=0.01 * ones, update_rms=0.01 * ones),
-        optimizer=optimizer,
-        layer=np.array(["a.weight"] * 4),
-        fan_in=64,
-        spec={},
+        "trace", step=np.arange(1, 41) * 10, variables=values, optimizer=optimizer, fan_in=64, spec={}, **given
     )
-    for use in (diagnose, balance):
-        with pytest.raises(rotsim.DatasetError, match="the trace lacks"):
-            use(minimal)
+    (layer,) = diagnose(minimal).layers
+    assert layer.predicted_norm > 1 and layer.measured_rotation == pytest.approx(0.01)
+    assert balance(minimal).across_layers == 1
+    path = str(rotsim.save(minimal, tmp_path / "minimal.nc"))
+    for command in (["trace", "report", path, "--output", str(tmp_path / "x")], ["trace", "compare", path, path]):
+        assert main(command) == 0
+    unknown = minimal.assign_attrs(optimizer=json.dumps(rotsim.SGDM(0.1, 1e-3).to_dict()))
+    assert diagnose(unknown).layers[0].verdict == "unknown"  # its norm depends on the gradient's size
+    capsys.readouterr()
 
 
 def test_a_prediction_is_no_measurement(tmp_path, capsys):

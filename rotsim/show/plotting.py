@@ -133,7 +133,7 @@ def plot_layers(ax: Axes, trace: xr.Dataset, diagnosis: Diagnosis, quantity: str
     instance("ax", ax, Axes, "matplotlib axes")
     instance("diagnosis", diagnosis, Diagnosis, "from rotsim.diagnosis.diagnose")
     quantity = choice("quantity", quantity, ("rotation", "norm"))
-    dataset.need(dataset.validate(trace), "layer")
+    trace = dataset.completed(dataset.validate(trace))
     for position, layer in enumerate(diagnosis.layers):
         ratio = np.empty(0) if layer.curves is None else layer.curves.neurons[quantity]
         values = ratio[np.isfinite(ratio)]
@@ -265,7 +265,7 @@ def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
         Of this trace.
     """
     instance("diagnosis", diagnosis, Diagnosis, "from rotsim.diagnosis.diagnose")
-    dataset.need(dataset.validate(trace), "layer")
+    trace = dataset.completed(dataset.validate(trace))
     layers = [layer for layer in diagnosis.layers if layer.curves is not None]
     anywhere = any(np.isfinite(layer.predicted_rotation) for layer in layers)
     with style():

@@ -25,6 +25,7 @@ from rotsim.theory.base import theory_of
 from rotsim.theory.equilibrium import equilibrium
 from rotsim.theory.prediction import MAX_STEPS, follow
 from rotsim.theory.rates import Rates
+from rotsim.theory.spans import looks
 from rotsim.theory.walk import running_sum
 
 _GRID = 0.5  # of the logarithm of the norm at the start, between the points of which neurons are interpolated
@@ -224,6 +225,8 @@ def _windows(spec, dim, scale, start, lr, decay, turned, rates, ends):  # type: 
         return np.full((3, len(ends)), np.nan)
     square = rms.T**2
     square[1:] *= turned**2
+    if rates.spans is not None:
+        return looks(spec, dim, square, start, lr * decay, rates.start, ends, rates.spans)
     first, last = np.maximum(np.append(rates.start, ends[:-1]) - rates.start, 0), np.maximum(ends - rates.start, 0)
     sampled = rates.steps % rates.interval == 0  # a window holds these alone
     total = np.concatenate(

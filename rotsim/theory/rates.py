@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rotsim import dataset
+from rotsim.schedules import named
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,6 +28,8 @@ class Rates:
         Steps between two samples: the numbers of sampled steps are multiples.
     betas : ndarray, shape (2, steps)
         Momentum or (β1, β2); NaN for what the optimizer does not have or the trace does not hold.
+    spans : ndarray of int, shape (windows,), or None
+        Where a window is one look at its end: steps between the two weights that it compares.
     """
 
     start: int
@@ -34,6 +37,7 @@ class Rates:
     weight_decay: np.ndarray
     betas: np.ndarray
     interval: int = 1
+    spans: np.ndarray | None = None
 
     @property
     def steps(self) -> np.ndarray:
@@ -77,10 +81,14 @@ def rates_of(layer: xr.Dataset, start: int) -> Rates:
         return np.interp(step, at[seen], value[seen]) if seen.any() else np.full(len(step), np.nan)
 
     lr, decay = (course(name, float(layer[name].values[0])) for name in ("lr", "weight_decay"))
+    if schedule := dataset.spec_of(layer).get("schedule"):  # known at every step, not at looks alone
+        factor = named(schedule["name"], schedule["steps"], schedule["warmup_steps"], schedule["final"])
+        lr = schedule["lr"] * factor(step)
     return Rates(
         start,
         lr,
         decay,
         np.stack([course(name, np.nan) for name in ("beta1", "beta2")]),
         interval,
+        layer["span"].values if "span" in layer.variables else None,
     )

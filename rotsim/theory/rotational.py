@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
 
+_FORGOTTEN = 40.0  # memories of the average after which nothing is left of its start
+
+
 @kernel
 def _rotational(  # type: ignore[no-untyped-def]
     angle, forget, length, correction, weights, roots, norm_squared, error, doubt, window, records
@@ -79,8 +82,27 @@ class RotationalTheory(Theory[Rotational]):
         _rotational(*fixed, norm_squared, abs(bias), doubt, window, records)
         return 0.0
 
+    def lasting_decay(self, decay: np.ndarray) -> np.ndarray | None:
+        """As much as that of the inner optimizer: it turns as far."""
+        return required_theory(self.spec.inner).lasting_decay(decay)
+
     def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
-        raise InvalidInput(f"`optimizer` must be AdamW, AdamL2, SGDM or Lion; got {self.spec.describe()}")
+        """Once the averages are full: each turn keeps a share, and moves against what updates hold of earlier weights.
+
+        `derivations.rotational.mode_overlap`.
+        """
+        noise = required_theory(self.spec.inner).filling(1).noise
+        angle = float(self.spec.leading_rotation(self.spec.lr, self.spec.weight_decay)) ** 2 * (1 + self.angle_bias(dim))
+        overlap, across, radial = np.zeros(len(noise.roots)), noise.lag_0, 0.0
+        for _ in range(int(np.ceil(_FORGOTTEN / (1 - max(noise.roots))))):
+            across = float(closed_forms.rotational_across(radial, noise.lag_0))
+            rate = float(closed_forms.rotational_rate(np.sqrt(angle), across))
+            kept = float(closed_forms.rotational_kept(rate, radial, np.sqrt(angle)))
+            overlap = closed_forms.rotational_mode_overlap(rate, overlap, noise.weights, noise.roots, kept)
+            radial = float((noise.roots * overlap).sum())
+        # ρ ← kept·ρ - rate·⟨w_0, u⟩, where the modes of u forget by their roots
+        pushed = rate * noise.roots * overlap
+        return float(1 - kept**lag + (pushed * (kept**lag - noise.roots**lag) / (kept - noise.roots)).sum())
 
     def correlation_factors(self, autocorrelation: np.ndarray) -> tuple[float, float]:
         return 1.0, 1.0

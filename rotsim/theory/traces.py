@@ -123,7 +123,7 @@ def _start(layer: xr.Dataset, norm: np.ndarray) -> tuple[int, int, np.ndarray]:
     ends = layer["step"].values
     seen = np.isfinite(norm).any(axis=0)
     first = int(np.argmax(seen)) if seen.any() else 0
-    if "initial_norm" in layer:
+    if "initial_norm" in layer and "initial_step" in layer:
         start = layer["initial_norm"].values.astype(float)
         with np.errstate(divide="ignore", invalid="ignore"):
             change = np.abs(np.log(norm[:, first] / start))
@@ -131,6 +131,8 @@ def _start(layer: xr.Dataset, norm: np.ndarray) -> tuple[int, int, np.ndarray]:
         if len(change) and np.median(change) < np.log(_FOLLOWED):
             return int(layer["initial_step"].values[0]), first, start
     after = min(first + 1, len(ends) - 1)
+    if "span" in layer.variables:
+        return int(ends[first]), after, norm[:, first]
     return int(ends[first]), after, np.sqrt((norm[:, first] ** 2 + norm[:, after] ** 2) / 2)
 
 
@@ -167,7 +169,7 @@ def predict_trace(trace: xr.Dataset) -> xr.Dataset:
     `rotsim.predict` of each neuron, hence the maps of `derivations.transient` and its siblings, under the schedules
     of `rotsim.theory.courses`; with bursts `rotsim.theory.bursts`.
     """
-    dataset.need(dataset.validate(trace), "layer", "lr", "weight_decay", "gradient_scale", "active")
+    trace = dataset.completed(dataset.validate(trace))
     values = np.full((len(dataset.QUANTITIES), trace.sizes["neuron"], trace.sizes["step"]), np.nan)
     for name in dict.fromkeys(trace["layer"].values.tolist()):
         values[:, trace["layer"].values == name] = predict_layer(trace, name).values
