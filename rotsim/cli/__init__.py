@@ -13,6 +13,7 @@ from rotsim.cli.comparing import compare, verify
 from rotsim.cli.converting import convert
 from rotsim.cli.exploring import animate, explore
 from rotsim.cli.hints import called, error_line
+from rotsim.cli.importing import checkpoints
 from rotsim.cli.predicting import derive, equilibrium, plan, predict, transfer
 from rotsim.cli.simulating import simulate
 from rotsim.cli.specs import HELP_SETTINGS
@@ -56,6 +57,7 @@ def cli() -> None:
       rotsim simulate adamw --lr 1e-2 --weight-decay 0.1 --output walk.nc
       rotsim compare walk.nc
       rotsim trace report trace.nc
+      rotsim checkpoints FOLDER --optimizer adamw --lr 1e-3 --weight-decay 0.1 --steps-from-name
       rotsim derive adamw
     """  # noqa: D301 - click's own mark for lines that are not filled
 
@@ -71,6 +73,7 @@ for command in (
     simulate,
     compare,
     trace,
+    checkpoints,
     explore,
     animate,
     derive,

@@ -6,10 +6,14 @@ from math import isfinite
 
 import click
 
+from rotsim.cli.importing import trace_import
 
 @click.group()
 def trace() -> None:
     """Look at recorded training runs (rotsim.measure.Recorder)."""
+
+
+trace.add_command(trace_import)
 
 
 @trace.command("report")

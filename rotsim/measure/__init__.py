@@ -1,7 +1,7 @@
 """Measuring real PyTorch networks in the dataset schema of `rotsim.dataset`.
 
-`Recorder`, `optimizer_spec` and the optimizers (`Lion`, the rotational variants, `Rotated`) need PyTorch
-(``pip install 'rotsim[torch]'``); `shipped_traces` and `load_shipped` read recorded runs without
+`Recorder`, `read_checkpoints`, `optimizer_spec` and the optimizers (`Lion`, the rotational variants, `Rotated`) need
+PyTorch (``pip install 'rotsim[torch]'``). `read_log`, `shipped_traces` and `load_shipped` read runs without
 it, and `join` makes one trace of two.
 """
 
@@ -11,8 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rotsim.measure.checkpoints import read_checkpoints as read_checkpoints
     from rotsim.measure.joining import join as join
     from rotsim.measure.lion import Lion as Lion
+    from rotsim.measure.logs import read_log as read_log
     from rotsim.measure.recorder import Recorder as Recorder
     from rotsim.measure.rotated import Rotated as Rotated
     from rotsim.measure.rotational import RotationalAdamW as RotationalAdamW
@@ -32,6 +34,8 @@ _HOME = {
     "join": "rotsim.measure.joining",
     "load_shipped": "rotsim.measure.shipped",
     "optimizer_spec": "rotsim.measure.spec",
+    "read_checkpoints": "rotsim.measure.checkpoints",
+    "read_log": "rotsim.measure.logs",
     "shipped_traces": "rotsim.measure.shipped",
 }
 

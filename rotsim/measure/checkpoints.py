@@ -97,11 +97,11 @@ def read_checkpoints(
             for kept in (fan_in, norms, angles, ways):
                 kept.pop(name, None)  # type: ignore[attr-defined]
         for name in fan_in:
-            new = _double(now[name])
+            new = rows(now[name])
             length = torch.linalg.vector_norm(new, dim=1)
             norms.setdefault(name, []).append(length.numpy())
             if place:
-                angle, way = _between(_double(before[name]), new)
+                angle, way = _between(rows(before[name]), new)
                 angles.setdefault(name, []).append(angle)
                 ways.setdefault(name, []).append(way)
         before = {name: now[name] for name in fan_in}
@@ -123,10 +123,6 @@ def read_checkpoints(
     spec = {"from": "checkpoints", "layers": {layer_name(name): list(before[name].shape) for name in fan_in}}
     span = np.diff(order)
     return trace_of(layers, np.array(order[1:]), span, given, scale_invariant, order[0], spec)
-
-
-def _double(weight: torch.Tensor) -> torch.Tensor:
-    return rows(weight).double()
 
 
 def _between(old: torch.Tensor, new: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -177,11 +173,7 @@ def _step_in_name(path: Path, root: Path) -> int:
 
 
 def _step_inside(path: Path) -> int:
-    content: Mapping[str, Any] = {}
-    if path.suffix == ".safetensors":
-        content = _opened(path)[1]
-    else:
-        content = _loaded(path)
+    content: Mapping[str, Any] = _opened(path)[1] if path.suffix == ".safetensors" else _loaded(path)
     for name in _STEPS:
         value = content.get(name)
         try:
@@ -209,6 +201,9 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
         if is_a(name, str) and isinstance(value, torch.Tensor) and value.layout is torch.strided
     }
     kept = {name: w for name, w in tensors.items() if w.ndim >= 2 and w.numel() and w.is_floating_point()}
+    for name, w in kept.items():
+        if w.numel() * w.element_size() > w.untyped_storage().nbytes():  # one number that stands for a petabyte
+            raise DatasetError(f"{quoted(path)} is damaged: {name!r} has shape {tuple(w.shape)} and fewer numbers")
     if not kept:
         raise DatasetError(f"{quoted(path)} holds no weights of two dimensions; is it a checkpoint of the model?")
     return kept

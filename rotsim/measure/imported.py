@@ -125,7 +125,9 @@ def trace_of(
     counts = [len(layer.values["norm"]) for layer in layers]
 
     def joined(name: str) -> np.ndarray:
-        parts = [layer.values.get(name, np.full((n, len(step)), np.nan)) for layer, n in zip(layers, counts, strict=True)]
+        parts = [
+            layer.values.get(name, np.full((n, len(step)), np.nan)) for layer, n in zip(layers, counts, strict=True)
+        ]
         return _sound(name, np.concatenate(parts))
 
     def per_neuron(values: Iterable[Any]) -> np.ndarray:

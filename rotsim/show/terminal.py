@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from rotsim.balance import Balance
     from rotsim.checks import Report
+    from rotsim.decay import DecayUsed
     from rotsim.diagnosis import Diagnosis
+    from rotsim.evidence import Evidence
     from rotsim.optimizers.base import Optimizer
     from rotsim.theory.conversion import Conversion
     from rotsim.theory.equilibrium import Equilibrium
@@ -292,6 +294,25 @@ def norm_table(diagnosis: Diagnosis) -> Table:
     table.caption = (
         "gradients: what of the prediction the measured gradients make, correlated or uneven as they are, where white "
         "noise would give 1. A norm is claimed where that is within 10 % of 1 in each quarter."
+    )
+    return table
+
+
+def checkpoints_table(layers: Sequence[Evidence], used: DecayUsed, title: str) -> Table:
+    """Of saved weights: norm, angle between two checkpoints, and decay, each beside what was predicted or given."""
+    numbers = ("norm", "theory", "angle", "theory ", "decay used/given")
+    table = plain_table(title, "layer", *numbers, numbers=numbers)
+    _give_way(table)
+    for layer, decay in zip(layers, used.layers, strict=True):
+        table.add_row(
+            escape(layer_name(layer.layer)),
+            _or_dash(layer.measured_norm, ".3g"), _or_dash(layer.predicted_norm, ".3g"),
+            _or_dash(layer.measured_rotation, ".3g"), _or_dash(layer.predicted_rotation, ".3g"),
+            f"{decay.ratio:.3g} ± {decay.standard_error:.1g}" if np.isfinite(decay.ratio) else "-",
+        )  # fmt: skip
+    table.caption = (
+        "Medians over neurons of the RMS over checkpoints. angle: rad, from one checkpoint to the next. theory: the "
+        "course that the rates set. decay: lr·weight_decay, from how much of earlier weights is left in later ones."
     )
     return table
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rotsim import closed_forms
-from rotsim.errors import InvalidInput
 from rotsim.optimizers import Rotational
 from rotsim.theory.base import Course, Method, Theory, required_theory, theory_for
 from rotsim.theory.record import kernel
@@ -92,7 +91,9 @@ class RotationalTheory(Theory[Rotational]):
         `derivations.rotational.mode_overlap`.
         """
         noise = required_theory(self.spec.inner).filling(1).noise
-        angle = float(self.spec.leading_rotation(self.spec.lr, self.spec.weight_decay)) ** 2 * (1 + self.angle_bias(dim))
+        angle = float(self.spec.leading_rotation(self.spec.lr, self.spec.weight_decay)) ** 2 * (
+            1 + self.angle_bias(dim)
+        )
         overlap, across, radial = np.zeros(len(noise.roots)), noise.lag_0, 0.0
         for _ in range(int(np.ceil(_FORGOTTEN / (1 - max(noise.roots))))):
             across = float(closed_forms.rotational_across(radial, noise.lag_0))

@@ -154,7 +154,10 @@ class SGDMTheory(Departing[SGDM]):
         return 0.0
 
     def lasting_decay(self, decay: np.ndarray) -> np.ndarray:
-        return decay * entering_share(self.spec.momentum, self.spec.dampening) / (1 - self.spec.momentum)
+        """1 - z of the slow root of z² - (1+α-ηλ)z + α, the recursion of expected weights; |1 - z| where they swing."""
+        entering = decay * entering_share(self.spec.momentum, self.spec.dampening)
+        whole = 1 - self.spec.momentum + entering
+        return 2 * entering / (whole + np.sqrt(np.maximum(whole**2 - 4 * entering, 0.0)))
 
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
         """From the slower root of the recursion over lags (`derivations.transient.coupled_over_many_steps`)."""
