@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.rotational import NETWORKS, OPTIMIZERS
-from rotsim.measure import rotation_step, rotational
+from rotsim.measure import rotation_loop, rotation_step
 
 SHOWN = ("AdamW(foreach=True)", "RotationalAdamW", "RotationalSGDM", "RotationalLion")
 FREE = {  # views, allocations and questions, which move nothing
@@ -63,7 +63,7 @@ def _norm_of_a_gpu(x: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
 def count(make: Callable[..., torch.optim.Optimizer], parameters: list[torch.nn.Parameter]) -> tuple[int, float]:
     """Operations of a step, and numbers moved for each weight."""
     with (
-        mock.patch.object(rotational, "fits", lambda *tensors: False),
+        mock.patch.object(rotation_loop, "fits", lambda *tensors: False),
         mock.patch.object(rotation_step, "_squared", _norm_of_a_gpu),
     ):
         optimizer = make(parameters)

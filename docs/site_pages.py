@@ -21,7 +21,7 @@ REPOSITORY = f"{GENERATED}/repository"  # pages of files that are not in docs/
 LINK = re.compile(r"(\]\()([^)#\s]+)([^)]*\))")
 
 #: How-to pages in reading order. Pages of docs/ that are named nowhere are background.
-HOW_TO = ("explore", "predict", "sweep", "simulate", "page", "measure", "read-a-report")
+HOW_TO = ("explore", "predict", "sweep", "simulate", "page", "measure", "read-others", "read-a-report")
 #: Pages of docs/ that are evidence, beside those of experiments/.
 EVIDENCE = ("what-agrees", "speed")
 

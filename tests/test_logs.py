@@ -169,6 +169,7 @@ def test_hostile_pickles_end_in_one_line(name, tmp_path, capsys):
     path = tmp_path / "dynamics.pkl"
     path.write_bytes(content)
     command = ["trace", "import", str(path), "--output", str(tmp_path / "x.nc"), "--optimizer", "adamw", "--lr", "0.1"]
+    command += ["--weight-decay", "0.1"]
     assert main([*command, "--fan-in", "8"]) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1, said
@@ -207,6 +208,7 @@ def test_hostile_tables_end_in_one_line(name, content, message, tmp_path, capsys
     path = tmp_path / name
     path.write_bytes(content)
     command = ["trace", "import", str(path), "--output", str(tmp_path / "x.nc"), "--optimizer", "adamw", "--lr", "0.1"]
+    command += ["--weight-decay", "0.1"]
     assert main([*command, "--fan-in", "8"]) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1, said
@@ -220,10 +222,10 @@ def test_options_that_do_not_fit(walk, tmp_path, capsys):
     for more, message in (
         (["adamw"], "`--lr` must be given for AdamW"),
         (["sgdm", "--lr", "0.1", "--betas", "0.9", "0.99"], "`--betas` is no hyperparameter of SGDM"),
-        (["adamw", "--lr", "0.1", "--column", "norm"], "`--column` takes NAME=VALUE"),
-        (["adamw", "--lr", "0.1", "--fan-in", "x"], "`--fan-in` takes a whole number"),
-        (["adamw", "--lr", "0.1", "--column", "angle=rotation"], "`columns`"),
-        (["adamw", "--lr", "0.1", "--warmup", "-1"], "`warmup`"),
+        (["adamw", "--lr", "0.1", "--weight-decay", "0.1", "--column", "norm"], "`--column` takes NAME=VALUE"),
+        (["adamw", "--lr", "0.1", "--weight-decay", "0.1", "--fan-in", "x"], "`--fan-in` takes a whole number"),
+        (["adamw", "--lr", "0.1", "--weight-decay", "0.1", "--column", "angle=rotation"], "`columns`"),
+        (["adamw", "--lr", "0.1", "--weight-decay", "0.1", "--warmup", "-1"], "`warmup`"),
     ):
         assert main([*command, *more]) == 2
         assert message in capsys.readouterr().err

@@ -228,7 +228,7 @@ def test_dead_rows_and_zero_rows_stay_and_an_all_zero_weight_is_refused():
     assert (np.abs(rows(table)[[0, 1, 4]] - start[[0, 1, 4]]).max(axis=1) > 1e-2).all()
     zero = nn.Parameter(torch.zeros(3, 4))
     zero.grad = torch.ones(3, 4)
-    with pytest.raises(InvalidInput, match=r"all zeros and has no direction.*weight_decay=0"):
+    with pytest.raises(InvalidInput, match=r"all zeros and has no direction.*rotational=False"):
         RotationalAdamW([zero], weight_decay=0.1).step()
 
 
@@ -259,7 +259,7 @@ def test_convolutions_in_channels_last_and_half_precision():
 
 def plain_torch(monkeypatch) -> None:
     """What a GPU runs, and half precision: nothing fits the compiled kernel."""
-    for module in ("rotational", "rotated"):
+    for module in ("rotation_loop", "rotated"):
         monkeypatch.setattr(f"rotsim.measure.{module}.fits", lambda *tensors: False)
 
 
@@ -467,3 +467,151 @@ def test_rotated_around_adamw_is_rotational_adamw():
 def test_bad_arguments_are_answered_in_a_line(make, message):
     with pytest.raises(InvalidInput, match=message):
         make([weights(3, 4)])
+
+
+def test_an_update_norm_decay_near_one_turns_by_the_angle_on_both_paths():
+    """In float32 such a decay is 1: what it leaves is taken of the double."""
+    turned = {}
+    for decay in (0.9, 0.9999999, 0.9999999999):
+        for transposed in (False, True):  # memory that the compiled kernel refuses
+            noise = torch.Generator().manual_seed(0)
+            shape = torch.randn(16, 64, generator=noise)
+            parameter = torch.nn.Parameter(shape.t().contiguous().t() if transposed else shape)
+            optimizer = RotationalAdamW(
+                [parameter], lr=4e-3, weight_decay=0.5, betas=(0.9, 0.95), zero_mean=False, update_norm_decay=decay
+            )
+            squares = []
+            for _ in range(60):
+                before = parameter.detach().double()
+                gradient = torch.randn(16, 64, generator=noise)
+                parameter.grad = gradient.t().contiguous().t() if transposed else gradient
+                optimizer.step()
+                cosine = torch.nn.functional.cosine_similarity(before, parameter.detach().double(), dim=1)
+                squares.append(float((2 - 2 * cosine).mean()))
+            turned[decay, transposed] = np.sqrt(np.mean(squares[-30:]))
+        assert turned[decay, True] == pytest.approx(turned[decay, False], rel=1e-3)
+    assert turned[0.9, True] == pytest.approx(optimizer.rotation(optimizer.param_groups[0]), rel=0.1)
+
+
+def _once(optimizer, *parameters):
+    noise = torch.Generator().manual_seed(1)
+    for parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=noise, dtype=parameter.dtype)
+    before = [parameter.detach().clone() for parameter in parameters]
+    optimizer.step()
+    return [
+        torch.nn.functional.cosine_similarity(b, p.detach(), dim=1).acos().mean().item()
+        for b, p in zip(before, parameters, strict=True)
+    ]
+
+
+def _weight(rows=4, columns=32):
+    return torch.nn.Parameter(torch.randn(rows, columns, generator=torch.Generator().manual_seed(2)))
+
+
+def test_rotated_turns_where_the_inner_optimizer_has_no_decay():
+    for kind in (torch.optim.Adam, torch.optim.SGD):
+        parameter = _weight()
+        (angle,) = _once(Rotated(kind([parameter], lr=0.1), rotation=0.01), parameter)
+        assert angle == pytest.approx(0.01, rel=1e-3)
+    decayed, free, chosen = _weight(), _weight(), _weight()
+    inner = torch.optim.AdamW([
+        {"params": [decayed], "weight_decay": 0.1}, {"params": [free], "weight_decay": 0.0},
+        {"params": [chosen], "weight_decay": 0.0, "rotational": True},
+    ], lr=0.1)  # fmt: skip
+    turned = _once(Rotated(inner, rotation=0.01), decayed, free, chosen)
+    assert turned[0] == pytest.approx(0.01, rel=1e-3) and turned[2] == pytest.approx(0.01, rel=1e-3)
+    assert turned[1] > 0.1  # as before, groups without decay beside one that has it are moved by the inner one alone
+
+
+def test_the_papers_special_wrapper_leaves_the_decay_out_of_the_direction():
+    """v from g + λw, the direction from the average of g alone over √v: as written out, and not Adam's own."""
+    beta1, beta2, decay, eps = 0.9, 0.99, 0.8, 1e-8
+    noise = torch.Generator().manual_seed(3)
+    w0 = torch.nn.functional.normalize(torch.randn(6, 64, generator=noise, dtype=torch.float64), dim=1)
+    parameters = {whole: torch.nn.Parameter(w0.clone()) for whole in (False, True)}
+    optimizers = {
+        whole: Rotated(
+            torch.optim.Adam([p], lr=1e-2, betas=(beta1, beta2), eps=eps, weight_decay=decay), 0.02, zero_mean=False,
+            update_norm_decay=0.0, decay_in_direction=whole,
+        )
+        for whole, p in parameters.items()
+    }  # fmt: skip
+    w, m, v = w0.clone(), torch.zeros_like(w0), torch.zeros_like(w0)
+    for step in range(1, 31):
+        gradient = torch.nn.functional.normalize(torch.randn(6, 64, generator=noise, dtype=torch.float64), dim=1)
+        m, v = beta1 * m + (1 - beta1) * gradient, beta2 * v + (1 - beta2) * (gradient + decay * w) ** 2
+        u = m / (1 - beta1**step) / ((v / (1 - beta2**step)).sqrt() + eps)
+        u = u - (u * w).sum(1, keepdim=True) * w / (w * w).sum(1, keepdim=True)
+        w = w * np.cos(0.02) - torch.nn.functional.normalize(u, dim=1) * np.sin(0.02)
+        for whole, parameter in parameters.items():
+            parameter.grad = gradient.clone()
+            optimizers[whole].step()
+    assert (parameters[False] - w).abs().max() < 1e-9
+    assert (parameters[True] - w).abs().max() > 1e-3
+    again = torch.nn.Parameter(parameters[False].detach().clone())
+    resumed = Rotated(
+        torch.optim.Adam([again], lr=1e-2, betas=(beta1, beta2), eps=eps, weight_decay=decay), 0.02, zero_mean=False,
+        update_norm_decay=0.0, decay_in_direction=False,
+    )  # fmt: skip
+    resumed.load_state_dict(copy.deepcopy(optimizers[False].state_dict()))
+    _once(resumed, again)
+    _once(optimizers[False], parameters[False])
+    assert (again - parameters[False]).abs().max() < 1e-12
+    with pytest.raises(rotsim.InvalidInput, match="SGD has another rule"):
+        Rotated(torch.optim.SGD([again], lr=0.1), 0.01, decay_in_direction=False)
+
+
+def test_options_of_a_group_are_known_or_refused():
+    rotated, plain = _weight(), _weight()
+    optimizer = RotationalAdamW(
+        [{"params": [rotated]}, {"params": [plain], "rotational": False}], lr=1e-2, weight_decay=0.1
+    )
+    norms = [p.detach().norm(dim=1) for p in (rotated, plain)]
+    _once(optimizer, rotated, plain)
+    moved = [(p.detach().norm(dim=1) / n - 1).abs().max() for p, n in zip((rotated, plain), norms, strict=True)]
+    assert moved[0] < 1e-6 and moved[1] > 1e-4
+    for kind in (RotationalAdamW, RotationalSGDM, RotationalLion, Lion):
+        with pytest.raises(rotsim.InvalidInput, match="update_norm_decay_factor"):
+            kind([{"params": [_weight()], "update_norm_decay_factor": 0.0}], lr=1e-2, weight_decay=0.1)
+    for options, message in (
+        ({"rotational": True, "weight_decay": 0.0}, "needs `weight_decay` > 0"),
+        ({"rotational": 1}, "`rotational` must"),
+    ):
+        with pytest.raises(rotsim.InvalidInput, match=message):
+            RotationalAdamW([{"params": [_weight()], **options}], lr=1e-2)
+
+
+@pytest.mark.parametrize("kind", [RotationalSGDM, RotationalLion])
+def test_without_decay_they_say_that_they_rotate_nothing(kind):
+    parameter = _weight()
+    with pytest.warns(UserWarning, match="rotates nothing: `weight_decay` is 0"):
+        _once(kind([parameter], lr=1e-2), parameter)
+
+
+def test_errors_name_the_parameter():
+    weight, bias = torch.nn.Parameter(torch.zeros(3, 8)), torch.nn.Parameter(torch.ones(8))
+    with pytest.raises(rotsim.InvalidInput, match=r"the parameter 'fc.weight' of shape \(3, 8\) is all zeros"):
+        _once(RotationalAdamW([("fc.weight", weight)], weight_decay=0.1), weight)
+    bias.grad = torch.ones(8)
+    optimizer = RotationalAdamW([{"params": [("fc.bias", bias)], "rotational": True}], weight_decay=0.1)
+    with pytest.raises(rotsim.InvalidInput, match=r"the parameter 'fc.bias' of shape \(8,\) has no direction"):
+        optimizer.step()
+
+
+def test_a_checkpoint_of_the_plain_optimizer_is_taken_up():
+    parameter = _weight()
+    adamw = torch.optim.AdamW([parameter], lr=1e-3, weight_decay=0.1)
+    _once(adamw, parameter)
+    optimizer = RotationalAdamW([parameter], lr=5e-3, weight_decay=0.2, update_norm_decay=0.5)
+    optimizer.load_state_dict(adamw.state_dict())
+    group = optimizer.param_groups[0]
+    assert (group["lr"], group["weight_decay"], group["update_norm_decay"]) == (1e-3, 0.1, 0.5)
+    norm = parameter.detach().norm(dim=1)
+    (angle,) = _once(optimizer, parameter)
+    assert angle > 0 and torch.allclose(parameter.detach().norm(dim=1), norm, rtol=1e-6)
+    assert float(optimizer.state[parameter]["step"]) == 2
+    theirs = adamw.state_dict()
+    theirs["param_groups"][0]["update_norm_decay_factor"] = 0.9
+    with pytest.raises(rotsim.InvalidInput, match="of the paper's authors"):
+        optimizer.load_state_dict(theirs)

@@ -67,8 +67,6 @@ def test_the_angle_settles_when_the_moments_are_full(inner):
 
 def test_what_does_not_apply_says_so():
     opt = rotsim.Rotational(rotsim.SGDM(0.1, 0.02))
-    with pytest.raises(InvalidInput, match="AdamW, AdamL2, SGDM or Lion"):
-        rotsim.rotation_over(opt, 64, 10)
     with pytest.raises(InvalidInput, match="inner optimizer"):
         rotsim.transfer(opt, batch_factor=2)
     with pytest.raises(InvalidInput, match="inner optimizer"):
@@ -91,3 +89,34 @@ def test_the_running_mean_lags_where_a_schedule_jumps(inner):
     flat = course.copy(deep=True)
     flat["rotation"].loc[{"step": 310}] /= after
     assert {c.quantity for c in rotsim.compare(data, flat, k=k) if c.verdict == "FAIL"} == {"rotation"}
+
+
+@pytest.mark.parametrize("inner", [rotsim.AdamW(1e-2, 0.2, betas=(0.9, 0.99)), rotsim.SGDM(0.05, 0.01, momentum=0.9)])
+def test_rotation_over_many_steps(inner):
+    """Of walks: by weights some steps apart. And nearly that of the inner optimizer, by whose angle it turns."""
+    torch = pytest.importorskip("torch")
+    from rotsim.measure import RotationalAdamW, RotationalSGDM
+
+    spec, dim, neurons = rotsim.Rotational(inner, zero_mean=False), 256, 64
+    noise = torch.Generator().manual_seed(5)
+    parameter = torch.nn.Parameter(torch.randn(neurons, dim, generator=noise))
+    kind = RotationalAdamW if isinstance(inner, rotsim.AdamW) else RotationalSGDM
+    extra = {"betas": inner.betas} if isinstance(inner, rotsim.AdamW) else {"momentum": inner.momentum}
+    optimizer = kind([parameter], lr=inner.lr, weight_decay=inner.weight_decay, zero_mean=False, **extra)
+    kept = []
+    for _ in range(700):
+        w = parameter.detach()
+        gradient = torch.randn(w.shape, generator=noise)
+        parameter.grad = gradient - (gradient * w).sum(1, keepdim=True) / w.square().sum(1, keepdim=True) * w
+        optimizer.step()
+        kept.append(torch.nn.functional.normalize(parameter.detach().double(), dim=1))
+    for lag in (1, 3, 10, 30, 100):
+        pairs = ((kept[i], kept[i + lag]) for i in range(200, 700 - lag, max(1, lag // 2)))
+        cosines = torch.stack([(one * other).sum(1).mean() for one, other in pairs])
+        measured = float(1 - cosines.mean())
+        predicted = 1 - np.cos(rotsim.rotation_over(spec, dim, lag))
+        assert predicted == pytest.approx(measured, rel=0.03)
+        if lag == 1:
+            assert predicted == pytest.approx(1 - np.cos(rotsim.equilibrium(spec, dim).rotation), rel=1e-6)
+        if lag >= 30:
+            assert predicted == pytest.approx(1 - np.cos(rotsim.rotation_over(inner, dim, lag)), rel=0.05)

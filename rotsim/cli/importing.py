@@ -63,7 +63,7 @@ def _spec(name: str, **given: Any) -> Optimizer:
 
 def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
     pairs = dict(item.partition("=")[::2] for item in given)
-    if any("=" not in item or not key or not pairs[key] for item, key in zip(given, pairs, strict=False)):
+    if any("=" not in item or item.startswith("=") for item in given):
         raise InvalidInput(f"`{option}` takes NAME=VALUE; got {' '.join(given)}")
     return pairs
 

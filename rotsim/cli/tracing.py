@@ -8,6 +8,7 @@ import click
 
 from rotsim.cli.importing import trace_import
 
+
 @click.group()
 def trace() -> None:
     """Look at recorded training runs (rotsim.measure.Recorder)."""

@@ -17,6 +17,14 @@ STATE_RULE = "be what `state_dict` of such an optimizer returned, for parameters
 _TWICE = ".*duplicate parameters"  # of which PyTorch warns; each would be moved twice a step
 
 
+#: What may stand in a parameter group beside an optimizer's hyperparameters: names, what schedulers and other packages
+#: leave there, and the options of torch's optimizers, of which `rotation_step.refuse` takes some for errors.
+_ALSO_IN_GROUPS = (
+    "params", "param_names", "name", "group_name", "initial_lr", "max_lr", "min_lr", "lr_scale", "max_momentum",
+    "base_momentum", "foreach", "fused", "capturable", "differentiable", "maximize", "amsgrad", "nesterov", "dampening",
+)  # fmt: skip
+
+
 @contextmanager
 def taken_by_torch(name: str, rule: str = _PARAMETERS) -> Iterator[None]:
     """Turn an exception of PyTorch about the argument `name`, or its warning of duplicates, into `InvalidInput`."""
@@ -55,7 +63,8 @@ class CheckedOptimizer(torch.optim.Optimizer):
             If it is no group, or a hyperparameter is out of range.
         """
         with taken_by_torch("params"):
-            self.check({**self.defaults, **mapping("param_group", param_group)})
+            known = (*self.defaults, *_ALSO_IN_GROUPS)
+            self.check({**self.defaults, **mapping("param_group", param_group, known)})
             super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import io
 import os
 import pickle
 import pickletools
+import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from math import prod
@@ -58,7 +59,9 @@ def read_arrays(path: str | os.PathLike[str]) -> list[Any]:
                 if operation.name in _MEMO and int(argument or 0) > len(content):
                     raise DatasetError(f"{quoted(path)} is damaged: it asks for a memo of {argument} entries")
             stream.seek(start)
-            found.append(_plain(_Arrays(stream).load()))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's, of the storages that its own pickles name
+                found.append(_plain(_Arrays(stream).load()))
     except DatasetError:
         raise
     except pickle.UnpicklingError as error:

@@ -95,10 +95,11 @@ def read_checkpoints(
             fan_in = {name: w.numel() // w.shape[0] for name, w in now.items()}
         for name in [name for name in fan_in if name not in now or (place and now[name].shape != before[name].shape)]:
             for kept in (fan_in, norms, angles, ways):
-                kept.pop(name, None)  # type: ignore[attr-defined]
+                kept.pop(name, None)
         for name in fan_in:
             new = rows(now[name])
             length = torch.linalg.vector_norm(new, dim=1)
+            length[~length.isfinite()] = torch.nan
             norms.setdefault(name, []).append(length.numpy())
             if place:
                 angle, way = _between(rows(before[name]), new)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rotsim.dataset import build
-from rotsim.errors import DatasetError, InvalidInput, instance, is_a, nonnegative, positive, sequence, text
+from rotsim.errors import DatasetError, InvalidInput, instance, integer, is_a, nonnegative, positive, sequence, text
 from rotsim.optimizers.base import Optimizer
 from rotsim.schedules import named
 
@@ -48,10 +48,10 @@ class Hyperparameters:
     def described(self, last: int) -> dict[str, Any]:
         """The schedule as a dataset's spec holds it; checks it."""
         instance("optimizer", self.optimizer, Optimizer, "a spec such as rotsim.AdamW(lr=1e-3, weight_decay=0.1)")
-        steps = last if self.steps is None else self.steps
-        named(self.schedule, steps, self.warmup_steps, self.final)
+        steps = last if self.steps is None else integer("steps", self.steps, low=1)
         if steps < last:
             raise InvalidInput(f"`steps` must be at least {last}, the last step that was recorded; got {steps}")
+        named(self.schedule, steps, self.warmup_steps, self.final)
         given = {"name": self.schedule, "steps": steps, "warmup_steps": self.warmup_steps, "final": float(self.final)}
         return {**given, "lr": self.optimizer.lr}
 

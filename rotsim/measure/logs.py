@@ -69,7 +69,8 @@ def read_log(
         From a quantity to the column that holds it, where it has another name. Quantities are ``step``, ``layer``,
         ``neuron``, ``norm``, ``rms`` (of the weights, in place of their norm), ``rotation`` (radians, of one step),
         ``update_rms`` or ``relative_update``, ``gradient_norm``, ``fan_in``, or ``rows`` and ``columns`` of matrices
-        that are taken as one vector, ``lr``, ``weight_decay``. ``"{layer}/norm"`` stands for a column of each layer.
+        that are taken as one vector, ``lr``, ``weight_decay``. ``"{layer}/norm"`` stands for a column of each layer,
+        and ``""`` for none, where a column of that name holds something else.
     interval : int
         Of a pickle: steps between two of its values, >= 1.
     fan_in : int or mapping of str to int, optional
@@ -144,7 +145,11 @@ def _renamed(table: pd.DataFrame, columns: Mapping[str, str], path: Any) -> pd.D
     wide = {name: column for name, column in names.items() if "{layer}" in column}
     plain = {name: column for name, column in names.items() if column in table.columns and name not in wide}
     for name in columns:
-        if name not in plain and not any(_wide(columns[name]).fullmatch(column) for column in table.columns):
+        if (
+            columns[name]
+            and name not in plain
+            and not any(_wide(columns[name]).fullmatch(column) for column in table.columns)
+        ):
             raise DatasetError(
                 f"{quoted(path)} has no column {columns[name]!r} for {name}; it has {', '.join(table.columns[:8])}"
             )

@@ -12,8 +12,8 @@ from rotsim.errors import InvalidInput, answer, flag, instance, is_a, mapping, n
 from rotsim.measure.arguments import STATE_RULE, check_state, taken_by_torch
 from rotsim.measure.closure import evaluate
 from rotsim.measure.rotation_kernel import difference, fits, turn_
-from rotsim.measure.rotation_step import begin, can_rotate, keep_precision, refuse, rotate_
-from rotsim.optimizers.base import N_COEFFICIENTS, Optimizer
+from rotsim.measure.rotation_step import begin, called, can_rotate, keep_precision, refuse, rotate_, rotates
+from rotsim.optimizers.base import N_COEFFICIENTS, Optimizer, filled
 
 
 class Rotated(torch.optim.Optimizer):
@@ -33,6 +33,9 @@ class Rotated(torch.optim.Optimizer):
         ``f(group) -> float``, called at every step, to follow a schedule. A number and a spec do not follow one.
     per_neuron, zero_mean, update_norm_decay
         As in `rotsim.measure.RotationalAdamW`, for all groups.
+    decay_in_direction : bool
+        False is the paper's special wrapper, of `torch.optim.Adam` alone. Its v is still that of g + λw. The direction
+        is the average of g, without that of λw, over √v. True takes the inner optimizer's whole update.
     factors : mapping of Tensor to Tensor, optional
         For chosen parameters, a number ≥ 0 for every row: the row turns by that many times the angle.
 
@@ -43,8 +46,9 @@ class Rotated(torch.optim.Optimizer):
 
     Notes
     -----
-    Rotated are parameters with at least two dimensions in groups with ``weight_decay`` > 0. The inner
-    optimizer alone moves the others. The update is the difference of the weights before and after the inner
+    Rotated are parameters with at least two dimensions in groups with ``weight_decay`` > 0, or in all groups if none
+    has any. A group option ``rotational``, True or False, decides otherwise. The inner optimizer alone moves others.
+    The update is the difference of the weights before and after the inner
     step. It is divided by lr, so that schedules do not disturb its running norm. Weights are copied once per
     step, into memory that is kept for it. Where ``lr`` is below 1e-6 of the weights' size, float32
     differences lose digits, unlike with `RotationalAdamW` and its siblings.
@@ -65,6 +69,7 @@ class Rotated(torch.optim.Optimizer):
         per_neuron: bool = True,
         zero_mean: bool = True,
         update_norm_decay: float = 0.9,
+        decay_in_direction: bool = True,
         factors: Mapping[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
         instance("inner", inner, torch.optim.Optimizer, "a torch.optim.Optimizer")
@@ -82,6 +87,12 @@ class Rotated(torch.optim.Optimizer):
             "zero_mean": flag("zero_mean", zero_mean),
             "update_norm_decay": share("update_norm_decay", update_norm_decay),
         }
+        self._whole = flag("decay_in_direction", decay_in_direction)
+        if not self._whole and type(inner) is not torch.optim.Adam:
+            raise InvalidInput(
+                f"`decay_in_direction=False` takes the decay out of Adam's average of gradients; "
+                f"{type(inner).__name__} has another rule, so leave it out"
+            )
         self._factors = _checked_factors(factors, inner, per_neuron)
         self._copies: dict[torch.Tensor, torch.Tensor] = {}
         self.inner = inner
@@ -115,6 +126,8 @@ class Rotated(torch.optim.Optimizer):
             torch._foreach_copy_([self._copy(p) for p in turning], turning)
         self.inner.step()
         for group, turning in groups:
+            if not self._whole:
+                self._average_decay(group, turning)
             if group["lr"] > 0:  # else nothing moved: there is no direction, and the average must not see zeros
                 self._turn(group, turning)
         return loss
@@ -124,19 +137,41 @@ class Rotated(torch.optim.Optimizer):
         kinds: dict[torch.dtype | None, list[torch.Tensor]] = {}
         for parameter in parameters:
             copy = self._copies[parameter]
-            begin(copy, self.state[parameter], self._options["per_neuron"])
-            kinds.setdefault(parameter.dtype if fits(parameter, copy) else None, []).append(parameter)
+            begin(copy, self.state[parameter], self._options["per_neuron"], called(group, parameter))
+            kinds.setdefault(parameter.dtype if self._whole and fits(parameter, copy) else None, []).append(parameter)
         for dtype, members in kinds.items():
             states, old = [self.state[p] for p in members], [self._copies[p] for p in members]
             options = {**self._options, "factors": [self._factors_of(p) for p in members] if self._factors else None}
             if dtype is None:
                 updates = list(torch._foreach_sub(old, members))
                 torch._foreach_mul_(updates, rate)
+                if not self._whole:
+                    torch._foreach_sub_(updates, [self._share_of_decay(group, p) for p in members])
                 torch._foreach_copy_(members, old)
                 rotate_(members, updates, states, rotation, **options)
                 continue
             c = np.full((len(members), N_COEFFICIENTS), rate)
             turn_(difference, members, old, [()] * len(members), states, c, rotation, **options, restore=True)
+
+    def _average_decay(self, group: dict[str, Any], parameters: list[torch.Tensor]) -> None:
+        """Advance the part of Adam's average that is of λw."""
+        if any(group.get(name) for name in ("amsgrad", "maximize", "decoupled_weight_decay")):
+            raise InvalidInput("`decay_in_direction=False` needs Adam without amsgrad, maximize or decoupled decay")
+        beta1 = float(group["betas"][0])
+        for parameter in parameters:
+            state = self.state[parameter]
+            if "exp_avg_decay" not in state:
+                state["exp_avg_decay"] = torch.zeros_like(parameter)
+            weights, share = self._copies[parameter], (1 - beta1) * float(group["weight_decay"])
+            state["exp_avg_decay"].mul_(beta1).add_(weights, alpha=share)
+
+    def _share_of_decay(self, group: dict[str, Any], parameter: torch.Tensor) -> torch.Tensor:
+        """What that part is of Adam's update."""
+        inner, (beta1, beta2) = self.inner.state[parameter], map(float, group["betas"])
+        step = float(inner["step"])
+        root = (inner["exp_avg_sq"] / filled(beta2, step)).sqrt_().add_(group["eps"])
+        share: torch.Tensor = self.state[parameter]["exp_avg_decay"] / filled(beta1, step) / root
+        return share
 
     def _copy(self, parameter: torch.Tensor) -> torch.Tensor:
         """Where its weights before the step are kept: fresh memory would cost as much as the step."""
@@ -151,7 +186,8 @@ class Rotated(torch.optim.Optimizer):
         return torch.ones_like(kind) if factors is None else factors.to(kind)
 
     def _rotating(self, group: dict[str, Any]) -> list[torch.Tensor]:
-        if not group.get("weight_decay", 0.0) > 0:
+        decays = any(each.get("weight_decay", 0.0) > 0 for each in self.param_groups)
+        if not rotates(group, otherwise=not decays):
             return []
         per_neuron, zero_mean = self._options["per_neuron"], self._options["zero_mean"]
         return [p for p in group["params"] if p.grad is not None and can_rotate(p, per_neuron, zero_mean)]

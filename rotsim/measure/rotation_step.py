@@ -15,6 +15,7 @@ import torch
 
 from rotsim.errors import InvalidInput
 from rotsim.measure.rotation_kernel import ROUNDING
+from rotsim.optimizers.base import filled
 
 
 def can_rotate(parameter: torch.Tensor, per_neuron: bool, zero_mean: bool) -> bool:
@@ -22,6 +23,19 @@ def can_rotate(parameter: torch.Tensor, per_neuron: bool, zero_mean: bool) -> bo
     if parameter.ndim < 2 or not parameter.numel():
         return False
     return parameter.numel() // (parameter.shape[0] if per_neuron else 1) > 1 + zero_mean
+
+
+def rotates(group: Mapping[str, Any], otherwise: bool = False) -> bool:
+    """True if the vectors of a parameter group turn: it says so, or it has weight decay, or else `otherwise`."""
+    chosen = group.get("rotational")
+    return bool(group.get("weight_decay", 0.0) > 0 or otherwise) if chosen is None else bool(chosen)
+
+
+def called(group: Mapping[str, Any], parameter: torch.Tensor) -> str:
+    """A parameter in an error: its name, where it was given with one, and its shape."""
+    names = group.get("param_names") or [None] * len(group["params"])
+    name = next((n for n, p in zip(names, group["params"], strict=False) if p is parameter), None)
+    return f"the parameter {name!r}" if name else "a parameter"
 
 
 @torch.no_grad()
@@ -164,8 +178,8 @@ def _shares(
     age: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Shares of w and of what turns in u, of squared length `across`, in the turned vector; the new running power."""
-    power = torch.lerp(across, power, decay)
-    angle = (across / _nonzero(power)).sqrt_() * (rotation * (1 - decay**age) ** 0.5)
+    power = torch.lerp(power, across, 1 - decay)  # not the other way round: in float32 a decay near 1 is 1
+    angle = (across / _nonzero(power)).sqrt_() * (rotation * filled(decay, age) ** 0.5)
     of_w = angle.cos() * norm / _nonzero(squared).sqrt_()
     of_u = -angle.sin() * norm / _nonzero(across).sqrt_()
     return of_w, of_u, power
@@ -178,8 +192,8 @@ def _scatter(stacked: torch.Tensor, targets: list[torch.Tensor]) -> None:
     torch._foreach_copy_(targets, parts)
 
 
-def begin(parameter: torch.Tensor, state: dict[str, Any], per_neuron: bool) -> None:
-    """Note the norms at which `parameter` is to be kept, at its first step.
+def begin(parameter: torch.Tensor, state: dict[str, Any], per_neuron: bool, name: str = "a parameter") -> None:
+    """Note the norms at which `parameter` is to be kept, at its first step; errors call it by `name`.
 
     Raises
     ------
@@ -190,7 +204,7 @@ def begin(parameter: torch.Tensor, state: dict[str, Any], per_neuron: bool) -> N
     if "norm" in state:
         if len(state["norm"]) != (vectors := parameter.shape[0] if per_neuron else 1):
             raise InvalidInput(
-                f"a parameter of shape {tuple(parameter.shape)} had {len(state['norm'])} vectors when it was first "
+                f"{name} of shape {tuple(parameter.shape)} had {len(state['norm'])} vectors when it was first "
                 f"rotated and has {vectors} now; make a new optimizer"
             )
         if state["norm"].dtype != kind:  # the model changed its type
@@ -202,8 +216,8 @@ def begin(parameter: torch.Tensor, state: dict[str, Any], per_neuron: bool) -> N
     norm = torch.linalg.vector_norm(rows, dim=1, dtype=exact).to(kind)
     if not norm.any():
         raise InvalidInput(
-            f"a parameter of shape {tuple(rows.shape)} is all zeros and has no direction to rotate; "
-            "initialise it with noise, or put it into a parameter group with weight_decay=0"
+            f"{name} of shape {tuple(parameter.shape)} is all zeros and has no direction to rotate; "
+            "initialise it with noise, or put it into a parameter group with rotational=False"
         )
     state["norm"], state["update_norm_squared"], state["rotation_step"] = norm, torch.zeros_like(norm), 0
 

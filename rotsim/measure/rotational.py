@@ -2,147 +2,21 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from rotsim import closed_forms
-from rotsim.errors import InvalidInput, flag, nonnegative, share
-from rotsim.measure.arguments import CheckedOptimizer
-from rotsim.measure.closure import evaluate
-from rotsim.measure.rotation_kernel import fits, turn_
-from rotsim.measure.rotation_step import begin, can_rotate, keep_precision, refuse, rotate_, zeros_to_stack
+from rotsim.errors import nonnegative, share
+from rotsim.measure.rotation_loop import RotationalOptimizer, check_decay_if_moving, gradient_of, kernel_for
 from rotsim.optimizers import SGDM, AdamW, Lion
-from rotsim.optimizers.base import Optimizer, beta_pair, check_decay
+from rotsim.optimizers.base import Optimizer, beta_pair
 
 
-class _Rotational(CheckedOptimizer):
-    """Shared loop: which parameters rotate, which follow the plain rule, and the options common to all."""
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        per_neuron: bool,
-        zero_mean: bool,
-        update_norm_decay: float,
-        **hyperparameters: Any,
-    ) -> None:
-        options = {"per_neuron": per_neuron, "zero_mean": zero_mean, "update_norm_decay": update_norm_decay}
-        super().__init__(params, {**hyperparameters, **options})
-
-    def check(self, group: dict[str, Any]) -> None:
-        """Raise `InvalidInput` if a hyperparameter of a group is out of range."""
-        nonnegative("lr", group["lr"])
-        nonnegative("weight_decay", group["weight_decay"])
-        share("update_norm_decay", group["update_norm_decay"])
-        for name in ("per_neuron", "zero_mean"):
-            flag(name, group[name])
-        refuse(group, "capturable", "differentiable", "maximize", "amsgrad", "nesterov", "dampening")
-        self._check(group)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; return what `closure` returns, if one is given."""
-        loss = evaluate(closure)
-        for group in self.param_groups:
-            rotated: list[torch.Tensor] = []
-            plain: list[torch.Tensor] = []
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                if parameter.grad.layout is not torch.strided:
-                    raise InvalidInput(
-                        f"{type(self).__name__} takes dense gradients only; build the embedding with sparse=False"
-                    )
-                turns = group["weight_decay"] > 0 and can_rotate(parameter, group["per_neuron"], group["zero_mean"])
-                (rotated if turns else plain).append(parameter)
-            if rotated:
-                self._turn(group, rotated)
-            if plain:
-                states = [self._ready(group, p) for p in plain]
-                self._descend(group, plain, plain, states, group["lr"], group["weight_decay"])
-        return loss
-
-    def _turn(self, group: dict[str, Any], parameters: list[torch.Tensor]) -> None:
-        options = {name: group[name] for name in ("per_neuron", "zero_mean", "update_norm_decay")}
-        names = self._averages(group)
-        kinds: dict[torch.dtype | None, list[torch.Tensor]] = {}
-        for parameter in parameters:
-            state = self._ready(group, parameter)
-            begin(parameter, state, group["per_neuron"])
-            fast = fits(parameter, _gradient(parameter), *(state[name] for name in names))
-            kinds.setdefault(parameter.dtype if fast else None, []).append(parameter)
-        for dtype, members in kinds.items():
-            states = [self.state[p] for p in members]
-            if dtype is None:
-                rotate_(members, self._updates(group, members, states), states, self.rotation(group), **options)
-                continue
-            spec, gradients = self._inner(group), [_gradient(p) for p in members]
-            averages = [[state[name] for name in names] for state in states]
-            c = spec.coefficient_table(_advanced(states), np.ones(len(states)), np.zeros(len(states)))
-            turn_(spec.update, members, gradients, averages, states, c, self.rotation(group), **options)
-
-    def _ready(self, group: dict[str, Any], parameter: torch.Tensor) -> dict[str, Any]:
-        """The parameter's state, with the optimizer's averages in it."""
-        state: dict[str, Any] = self.state[parameter]
-        for name in self._averages(group):
-            if name not in state:
-                state[name] = torch.zeros_like(parameter)
-                if name == "exp_avg_sq":
-                    state["step"] = torch.tensor(0.0)
-        return state
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned; the norms of half-precision weights keep their digits."""
-        super().load_state_dict(state_dict)
-        keep_precision(self, state_dict)
-
-    def _updates(
-        self, group: dict[str, Any], parameters: list[torch.Tensor], states: list[dict[str, Any]]
-    ) -> list[torch.Tensor]:
-        """The plain optimizer's directions of descent: its step from zero, without decay, at lr -1."""
-        updates = zeros_to_stack(parameters, group["per_neuron"])
-        self._descend(group, updates, parameters, states, lr=-1.0, weight_decay=0.0)
-        return updates
-
-    @staticmethod
-    @abstractmethod
-    def _averages(group: dict[str, Any]) -> tuple[str, ...]:
-        """Names in the state of the optimizer's averages, as its spec orders them."""
-
-    @staticmethod
-    @abstractmethod
-    def _inner(group: dict[str, Any]) -> Optimizer:
-        """The optimizer's spec, whatever its rates."""
-
-    @staticmethod
-    @abstractmethod
-    def rotation(group: dict[str, Any]) -> float:
-        """Angle per step, in radians, at the learning rate and weight decay now in force in `group`."""
-
-    @abstractmethod
-    def _check(self, group: dict[str, Any]) -> None:
-        """Raise `InvalidInput` if a hyperparameter of its own is out of range."""
-
-    @abstractmethod
-    def _descend(
-        self,
-        group: dict[str, Any],
-        targets: list[torch.Tensor],
-        parameters: list[torch.Tensor],
-        states: list[dict[str, Any]],
-        lr: float,
-        weight_decay: float,
-    ) -> None:
-        """Advance the averages by the gradients of `parameters`, and move `targets` by the plain optimizer's step."""
-
-
-class RotationalAdamW(_Rotational):
+class RotationalAdamW(RotationalOptimizer):
     r"""AdamW whose weight vectors turn by the equilibrium angle at constant norm, without the norm's transient.
 
     The update direction is AdamW's. The angle is √(2ηλ(1-β1)/(1+β1)) in RMS, with the learning rate in
@@ -177,8 +51,9 @@ class RotationalAdamW(_Rotational):
     The running mean of the update's length follows while the moments fill: on white noise the first 40 steps turn
     at 0.79 of the angle, for β1 = 0.9 (`derivations.rotational.filling_average`).
 
-    Rotated are parameters with at least two dimensions in groups with ``weight_decay`` > 0. Their vectors
-    must be longer than 1 (2 with `zero_mean`). All others take the plain optimizer's step. Norms stay at
+    Rotated are parameters with at least two dimensions in groups with ``weight_decay`` > 0, but for groups with the
+    option ``rotational=False``. Their vectors must be longer than 1 (2 with `zero_mean`). All others take the plain
+    optimizer's step. Norms stay at
     their initial value: give each layer a normalisation or a learnable gain, or the network cannot choose
     its scales.
 
@@ -234,7 +109,7 @@ class RotationalAdamW(_Rotational):
         lr: float,
         weight_decay: float,
     ) -> None:
-        gradients, averages = [_gradient(p) for p in parameters], [state["exp_avg"] for state in states]
+        gradients, averages = [gradient_of(p) for p in parameters], [state["exp_avg"] for state in states]
         if weight_decay:
             torch._foreach_mul_(targets, 1 - lr * weight_decay)
         beta1, beta2 = group["betas"]
@@ -245,7 +120,7 @@ class RotationalAdamW(_Rotational):
             [state["exp_avg_sq"] for state in states],
             max_exp_avg_sqs=[],
             state_steps=[state["step"] for state in states],
-            **_kernel(targets, gradients, averages),
+            **kernel_for(targets, gradients, averages),
             has_complex=any(map(torch.is_complex, targets)),
             amsgrad=False,
             beta1=beta1,
@@ -257,7 +132,7 @@ class RotationalAdamW(_Rotational):
         )
 
 
-class RotationalSGDM(_Rotational):
+class RotationalSGDM(RotationalOptimizer):
     r"""SGD with momentum whose weight vectors turn by the equilibrium angle at constant norm.
 
     The update direction is the momentum m = α m + g. The angle is √(2ηλ/(1+α)) in RMS, with the learning
@@ -331,14 +206,14 @@ class RotationalSGDM(_Rotational):
         weight_decay: float,
     ) -> None:
         buffers: list[torch.Tensor | None] = [None] * len(parameters)
-        gradients = [_gradient(p) for p in parameters]
+        gradients = [gradient_of(p) for p in parameters]
         if group["momentum"]:
             buffers = [state["momentum_buffer"] for state in states]
         sgd(
             targets,
             gradients,
             buffers,
-            **_kernel(targets, gradients, [b for b in buffers if b is not None]),
+            **kernel_for(targets, gradients, [b for b in buffers if b is not None]),
             weight_decay=weight_decay,
             momentum=group["momentum"],
             lr=lr,
@@ -348,7 +223,7 @@ class RotationalSGDM(_Rotational):
         )
 
 
-class RotationalLion(_Rotational):
+class RotationalLion(RotationalOptimizer):
     r"""Lion whose weight vectors turn by the equilibrium angle at constant norm, from the first step on.
 
     The update direction is sign(β1 m + (1-β1) g). The angle is
@@ -423,41 +298,8 @@ class RotationalLion(_Rotational):
         self, group: dict[str, Any], parameters: list[torch.Tensor], states: list[dict[str, Any]]
     ) -> list[torch.Tensor]:
         beta1, beta2 = group["betas"]
-        gradients, averages = [_gradient(p) for p in parameters], [state["exp_avg"] for state in states]
+        gradients, averages = [gradient_of(p) for p in parameters], [state["exp_avg"] for state in states]
         directions = torch._foreach_lerp(averages, gradients, 1 - beta1)
         torch._foreach_lerp_(averages, gradients, 1 - beta2)
         torch._foreach_sign_(directions)
         return list(directions)
-
-
-def check_decay_if_moving(group: dict[str, Any]) -> None:
-    """``lr * weight_decay`` < 1; a schedule may start at lr 0."""
-    if group["lr"] > 0:
-        check_decay(group["lr"], group["weight_decay"])
-
-
-def _advanced(states: Sequence[dict[str, Any]]) -> np.ndarray:
-    """The step that is being taken, of each; where the optimizer counts steps it is counted on."""
-    if "step" not in states[0]:
-        return np.ones(len(states))
-    steps = [state["step"] for state in states]
-    torch._foreach_add_(steps, 1)
-    return np.array([float(step) for step in steps])
-
-
-def _gradient(parameter: torch.Tensor) -> torch.Tensor:
-    gradient = parameter.grad
-    assert gradient is not None
-    return gradient
-
-
-def _kernel(*tensors: list[torch.Tensor]) -> dict[str, Any]:
-    """Which of torch's kernels: on CPU the fused one, which takes one pass over memory but reads them as they lie.
-
-    Not in half precision, where torch 2.13's fused SGD on CPU is wrong from 32 elements on.
-    """
-    groups = [group for group in tensors if group]
-    fused = all(x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) for x in groups[0])
-    strides = [[x.stride() for x in group] for group in groups]
-    fused = fused and all(other == strides[0] for other in strides)
-    return {"fused": fused, "foreach": not fused}

@@ -130,7 +130,7 @@ def _rotational(inner: Callable[[Values], Optimizer]) -> Callable[[Values], Opti
         if not values["per_neuron"]:
             raise Variant("per_neuron=False sets the angle of whole weights, not of neurons")
         plain = inner(values)
-        if not plain.weight_decay:  # it does not rotate
+        if not plain.weight_decay or values.get("rotational") is False:  # it does not rotate
             return plain
         return Rotational(plain, update_norm_decay=values["update_norm_decay"], zero_mean=values["zero_mean"])
 

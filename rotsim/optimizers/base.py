@@ -164,13 +164,12 @@ _COMMON: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def filled(beta: float, step: np.ndarray) -> np.ndarray:
+def filled(beta: float, step: Any) -> Any:
     """Share of an exponential average's weight that `step` values have: 1 - beta**step, as bias correction divides by.
 
     By expm1: powers of many steps underflow, which the processor takes twenty times as long for.
     """
-    share: np.ndarray = -np.expm1(step * (log(beta) if beta > 0 else -inf))
-    return share
+    return -np.expm1(step * (log(beta) if beta > 0 else -inf))
 
 
 def matrix_rows(optimizer: Optimizer, rows: int | None, dim: int) -> int | None:
