@@ -278,41 +278,37 @@ def rotation_over(
 ) -> float:
     """Angle in radians between weights `lag` steps apart in equilibrium, from their autocorrelation.
 
-        It grows as the square root of the lag once momentum is forgotten, and saturates at π/2 when
-        the weights are.
+    It grows as the square root of the lag once momentum is forgotten, and saturates at π/2 when
+    the weights are.
 
-        Parameters
-        ----------
-        optimizer : Optimizer
-    <<<<<<< HEAD
-            AdamW, AdamL2, SGDM, Lion or Muon, with ``weight_decay`` > 0.
-    =======
-            AdamW, AdamL2, SGDM or Lion, with ``weight_decay`` > 0, or Rotational.
-    >>>>>>> f7467b9 (Rotational optimizers take a plain checkpoint, name what cannot turn, and offer the paper's special wrapper; the paper's settings; public runs)
-        dim : int
-            Fan-in C > 2.
-        lag : int
-            >= 0; the steps of one epoch give the rotation over an epoch.
-        gradient : Gradient
-            ScaleInvariant (default) or Isotropic.
-        rows : int, optional
-            For Muon, as in `predict`.
+    Parameters
+    ----------
+    optimizer : Optimizer
+        AdamW, AdamL2, SGDM, Lion or Muon, with ``weight_decay`` > 0, or Rotational.
+    dim : int
+        Fan-in C > 2.
+    lag : int
+        >= 0; the steps of one epoch give the rotation over an epoch.
+    gradient : Gradient
+        ScaleInvariant (default) or Isotropic.
+    rows : int, optional
+        For Muon, as in `predict`.
 
-        Returns
-        -------
-        float
-            arccos of the correlation, without cancellation; relative error of order 1/dim. For AdamL2 the correlation
-            is that of its Markov chain, where that has a solution; else v is taken constant.
+    Returns
+    -------
+    float
+        arccos of the correlation, without cancellation; relative error of order 1/dim. For AdamL2 the correlation
+        is that of its Markov chain, where that has a solution; else v is taken constant.
 
-        Raises
-        ------
-        InvalidInput, NoEquilibrium
-            If an argument is out of range, or ``weight_decay`` is 0.
+    Raises
+    ------
+    InvalidInput, NoEquilibrium
+        If an argument is out of range, or ``weight_decay`` is 0.
 
-        Notes
-        -----
-        `derivations.transient.over_many_steps`; for SGDM `coupled_over_many_steps`, for AdamL2
-        `derivations.adam_l2.dimensionless_chain`, for Rotational `derivations.rotational.mode_overlap`.
+    Notes
+    -----
+    `derivations.transient.over_many_steps`; for SGDM `coupled_over_many_steps`, for AdamL2
+    `derivations.adam_l2.dimensionless_chain`, for Rotational `derivations.rotational.mode_overlap`.
     """
     gradient = ScaleInvariant() if gradient is None else gradient
     theory, dim, law = _checked(optimizer, dim, gradient, rows)
