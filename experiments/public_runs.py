@@ -1,14 +1,14 @@
 """Public runs on a GPU: the noise walk with the size of steps that was logged follows the norms of their matrices.
 
-Claim (ours): six runs of small GPTs under AdamW, which others trained and logged matrix by matrix, follow the course of
-white noise in norm and rotation once one number is put in: the RMS of the update, which the log has. White noise alone
+Claim (ours): six small GPTs, which others trained with AdamW and logged matrix by matrix, follow the course of white
+noise in norm and rotation. For this one number is put in: the RMS of the update, which the log has. White noise alone
 has 0.2294 for it; in these runs it is 0.07 to 0.25 at peak rates and comes back as the rate falls. That it is not the
 data's signal shows where all tokens were replaced by random ones: there it is smallest.
 
 What would refute it:
 
-- with the logged update size, more than a tenth of the matrices of a run whose norm, or whose rotation, is anywhere
-  more than 10 % off after the first 100 steps;
+- with the logged update size, more than a tenth of the matrices of a run whose norm, or rotation, is ever 10 % off
+  after the first 100 steps;
 - without it, norms and rotations as good: then the size explains nothing;
 - norms of the ladder of decays that the noise walk alone misses by more than 25 %.
 

@@ -3,7 +3,7 @@
 Claim (ours, on sections 5 and 6 and the appendices of the paper): the equilibria of the settings that the authors'
 scripts have explain which runs settle. All runs but one last at least two relaxations. IWSLT under the standard weight
 decay does not: its run is a five hundredth of a relaxation. Its rotation is then set by lr and the norm of its weights,
-not by the decay, and a rotational variant at the same rates turns far less.
+not by the decay. A rotational variant at the same rates turns far less.
 
 What would refute it:
 
@@ -236,8 +236,8 @@ def document(rows: list[Row]) -> str:
         "Rotation and norm in equilibrium at the largest learning rate, and the course under the run's schedule. In "
         f"transient: share of the run in which the norm at the start moves norm or rotation by more than {SHOWS:.0%}. "
         "The start is that of PyTorch's layers, or 0.02 a weight. Under SGDM, whose norm depends on the gradient's "
-        "size, it is half the norm of equilibrium. Turned: the angles of all steps, summed in square; then that of the "
-        "rotational variant, which turns by the angle of equilibrium from the first step on.",
+        "size, it is half the norm of equilibrium. Turned: the angles of all steps, summed in square. Variant: that of "
+        "the rotational one, which turns by the angle of equilibrium from the first step on.",
         "",
         markdown.table(head, lines),
         "",

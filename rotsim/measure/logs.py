@@ -67,9 +67,9 @@ def read_log(
         The spec of what trained, with the largest learning rate. A column ``lr`` or ``weight_decay`` counts more.
     columns : mapping of str to str, optional
         From a quantity to the column that holds it, where it has another name. Quantities are ``step``, ``layer``,
-        ``neuron``, ``norm``, ``rms`` (of the weights, in place of their norm), ``rotation`` (radians, of one step),
-        ``update_rms`` or ``relative_update``, ``gradient_norm``, ``fan_in``, or ``rows`` and ``columns`` of matrices
-        that are taken as one vector, ``lr``, ``weight_decay``. ``"{layer}/norm"`` stands for a column of each layer,
+        ``neuron``, ``norm`` or ``rms`` of the weights, ``rotation`` (radians, of one step), ``lr``, ``weight_decay``.
+        Also ``update_rms`` or ``relative_update``, and ``gradient_norm``. ``fan_in`` may be ``rows`` and ``columns``
+        of a matrix that is taken as one vector. ``"{layer}/norm"`` stands for a column of each layer,
         and ``""`` for none, where a column of that name holds something else.
     interval : int
         Of a pickle: steps between two of its values, >= 1.
