@@ -88,7 +88,7 @@ def test_its_error_bar_is_as_wide_as_the_scatter(tmp_path):
     assert high < 5 * len(scores)  # an error bar of half the size would fail
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("share", [0.0, 0.4, 3.0])
 def test_another_decay_is_noticed(share, adamw, tmp_path, capsys):
     """The control: the same weights, of which another decay is claimed, or none was applied."""
     if share:

@@ -156,7 +156,7 @@ class SGDMTheory(Departing[SGDM]):
     def lasting_decay(self, decay: np.ndarray) -> np.ndarray:
         """1 - z of the slow root of z² - (1+α-ηλ)z + α, the recursion of expected weights; |1 - z| where they swing."""
         entering = decay * entering_share(self.spec.momentum, self.spec.dampening)
-        whole = 1 - self.spec.momentum + entering
+        whole = 1 - self.spec.momentum + entering * (1 + self.spec.momentum * self.spec.nesterov)
         return 2 * entering / (whole + np.sqrt(np.maximum(whole**2 - 4 * entering, 0.0)))
 
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
