@@ -72,15 +72,17 @@ def looks(
     ----------
     spec : Optimizer
     dim : int
+        Fan-in C > 2.
     square : ndarray, shape (3, steps)
         Squares of norm, rotation and update at every step after `first`.
     start : float
-        ‖w‖ after step `first`.
+        ‖w‖ > 0 after step `first`.
     decay : ndarray, shape (steps,)
         lr·weight_decay at every step.
     first : int
+        Steps before the first of these, >= 0.
     ends, spans : ndarray of int, shape (windows,)
-        The step of each look, and how many steps before it the weights are that it is compared with.
+        The step of each look, > 0, and how many steps >= 1 before it the weights are that it is compared with.
 
     Returns
     -------
