@@ -36,6 +36,7 @@ CLAIMS = (
     "layerwise",
     "validity",
     "exactness",
+    "muon",
     "settings",
 )
 
