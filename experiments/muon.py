@@ -32,10 +32,7 @@ QUANTITIES = ("norm", "rotation")
 def measure(momentum: float, nesterov: bool, rows: int, dim: int, seed: int, relaxations: int) -> dict[str, Any]:
     """Predicted and published over walked, less 1, with standard errors."""
     optimizer, gradient = rotsim.Muon(LR, DECAY / LR, momentum, nesterov), rotsim.ScaleInvariant()
-    exact, published = (
-        rotsim.equilibrium(optimizer, dim, gradient, method, rows)  # type: ignore[arg-type]
-        for method in ("exact", "leading")
-    )
+    exact, published = (rotsim.equilibrium(optimizer, dim, gradient, method, rows) for method in ("exact", "leading"))
     steps = round(relaxations * exact.relaxation_steps / 20) * 20
     walk = rotsim.simulate(optimizer, dim, rows, steps, gradient, seed, exact.norm, record_every=steps // 20)
     found: dict[str, Any] = {"rows": rows, "dim": dim, "momentum": momentum, "nesterov": nesterov}
