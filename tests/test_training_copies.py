@@ -101,7 +101,7 @@ def rotational(options):
         (AdamL2Turned("adamw", 1e-2, 0.5, 1e-3), None),
         (GrownTurned("adamw", 1e-2, 0.5, times=4.0), None),
     ],
-    ids=str,
+    ids=lambda value: None if callable(value) else str(value),  # an address would differ between processes
 )
 def test_every_arm_trains_each_copy_alone(arm, single):
     models = [alone(TINY, single or (lambda model: arm.build(model, 1)), seed, 3) for seed in SEEDS]
