@@ -177,6 +177,39 @@ def test_a_row_that_does_not_move_has_no_share_along():
     assert gather_first(trace).along == pytest.approx(gather_first(whole).along)
 
 
+@pytest.mark.parametrize(
+    ("norms", "initial", "start"),
+    [
+        ((1.0, 1.0, 1.0), 0.7, 0),  # grows 1.43-fold within the first window
+        ((1.0, 1.0, 1.0), 0.6, 1),  # 1.67-fold: its gradients may have collapsed as it grew
+        ((1.0, 1.0, 1.0), 2.4, 0),  # decay takes what it takes
+        ((1.0, 1.0, 1.0), 2.6, 1),
+        ((1.0, 1.19, 1.19), None, 1),
+        ((1.0, 3.8, 3.3), None, 2),  # between the first two windows the norm may be anything
+        ((1.0, 3.8, 2.2), 0.3, 3),  # the norm before the first step is of no use, and nor are two windows
+        ((1.0, 1.3, 1.0), None, 3),
+    ],
+)
+def test_a_course_starts_where_its_norm_is_known(norms, initial, start):
+    """At the first step, or between the first two windows whose norms are within 20 %."""
+
+    def moved(values):
+        values[:, : len(norms)] = norms
+        values[:, len(norms) :] = norms[-1]
+        return values
+
+    trace = random_trace(OPTIMIZERS["sgdm"], norm=moved)
+    if initial:
+        neurons = trace.sizes["neuron"]
+        trace = trace.assign_coords(
+            initial_norm=("neuron", np.full(neurons, initial)), initial_step=("neuron", np.zeros(neurons))
+        )
+    found = predict_layer(trace, "a")
+    assert found.rates.start == LENGTH * start and found.first == start
+    expected = initial if not start else np.sqrt(np.mean(np.array([*norms, norms[-1]])[start - 1 : start + 1] ** 2))
+    assert found.start_norm == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(("factor", "steps"), [(3.0, 1.0), (1.0, 0.0), (0.9, 0.0), (30.0, 1.0)])
 def test_a_way_longer_than_the_run_is_estimated(factor, steps):
     """By the slow mode, from the square of the norm; at least a relaxation."""

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-_FOLLOWED = 2.5  # factor between the norm at the start and in the first window
+# Factors between the norm at the start and in the first window, within which a course starts before it. A norm shrinks
+# by decay, which is known. It grows by gradients, which may collapse as it does, so that their mean says little.
+_SHRUNK, _GROWN = 2.5, 1.5
+# factor between the norms of two windows, between which a start is read off: within its square root it is known, which
+# is less than two thirds of the error that a claimed norm may have
+_BETWEEN = 1.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,22 +123,32 @@ def _start(layer: xr.Dataset, norm: np.ndarray) -> tuple[int, int, np.ndarray]:
     """Step and norms at the start, and the first window that is predicted.
 
     A trace without the norm before the first step starts where its first window ends, at the mean of two. So does a
-    course whose norm changes so much within that window that one gradient scale cannot tell how.
+    course whose norm changes so much within that window that one gradient scale cannot tell how. Where two windows
+    are too far apart to tell the norm between them, the start is between later ones: the first that are not, or else
+    those that are closest.
     """
     ends = layer["step"].values
     seen = np.isfinite(norm).any(axis=0)
     first = int(np.argmax(seen)) if seen.any() else 0
     if "initial_norm" in layer and "initial_step" in layer:
         start = layer["initial_norm"].values.astype(float)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            change = np.abs(np.log(norm[:, first] / start))
-        change = change[np.isfinite(change)]
-        if len(change) and np.median(change) < np.log(_FOLLOWED):
+        if -np.log(_SHRUNK) < _change(start, norm[:, first]) < np.log(_GROWN):
             return int(layer["initial_step"].values[0]), first, start
-    after = min(first + 1, len(ends) - 1)
     if "span" in layer.variables:
-        return int(ends[first]), after, norm[:, first]
+        return int(ends[first]), min(first + 1, len(ends) - 1), norm[:, first]
+    apart = np.array([abs(_change(norm[:, i], norm[:, i + 1])) for i in range(first, len(ends) - 1)] or [0.0])
+    close = apart < np.log(_BETWEEN)
+    first += int(np.argmax(close) if close.any() else np.argmin(apart))
+    after = min(first + 1, len(ends) - 1)
     return int(ends[first]), after, np.sqrt((norm[:, first] ** 2 + norm[:, after] ** 2) / 2)
+
+
+def _change(one: np.ndarray, other: np.ndarray) -> float:
+    """Median over neurons of the change of ln ‖w‖; infinite where none has both."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change = np.log(other / one)
+    change = change[np.isfinite(change)]
+    return float(np.median(change)) if len(change) else np.inf
 
 
 def _typical(rate: np.ndarray) -> float:
