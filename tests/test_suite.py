@@ -117,6 +117,10 @@ GATES = {
     for quantity in TOLERANCE
 }
 
+# Hidden layers that agree at least. Of SGDM and AdamW it is the least of `tests.scatter`, whose trainings were judged
+# before noise was counted. Two of Adam+L2's layers are too noisy in the committed training; Lion's may not be claimed.
+AGREEING = {"sgdm": 3, "adamw": 2, "adam_l2": 1, "lion": 0}
+
 
 def trained(folder, seed=0):
     """The ci suite as the command runs it: the diagnosis of each run."""
@@ -159,10 +163,20 @@ def test_trainings_agree_with_theory_as_far_as_it_goes(name):
         off = [abs(values("suite", f"{name} {layer} {quantity}").mean() - 1) for layer in HIDDEN]
         if name != "lion":  # see above
             assert max(off) < allowed
-    if name != "lion":
-        assert (values("suite", f"{name} claimed") == values("suite", f"{name} agree")).all()
+    assert values("suite", f"{name} agree").min() >= AGREEING[name]
     assert name != "sgdm" or values("suite", "sgdm claimed").min() == len(HIDDEN)
     assert values("suite", f"{name} claimed").max() <= len(HIDDEN)  # never the head
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_committed_training_refutes_nothing(name):
+    """Judged by the rules of today, which the table of `tests.scatter` may be older than."""
+    trace = load(RESULTS / "suite_ci" / f"digits_{name}.nc")
+    diagnosis = diagnose(trace)
+    assert not diagnosis.refuted
+    assert sum(layer.agrees for layer in diagnosis.claimed) >= AGREEING[name]
+    if name == "adamw":  # negative control: a network that turns half as much again
+        assert len(diagnose(trace.assign(rotation=1.5 * trace["rotation"])).refuted) >= AGREEING[name]
 
 
 @pytest.mark.slow
@@ -171,6 +185,7 @@ def test_the_ci_suite_is_a_training_like_the_others(ci):
     folder, diagnoses = ci
     found = numbers(diagnoses)
     for name in OPTIMIZERS:
+        assert not diagnoses[name].refuted
         for quantity in TOLERANCE:
             low, high = GATES[quantity][name]
             assert all(low < found[f"{name} {layer} {quantity}"] < high for layer in HIDDEN), (name, quantity)
