@@ -7,8 +7,7 @@ data's signal shows where all tokens were replaced by random ones: there it is s
 
 What would refute it:
 
-- with the logged update size, more than a tenth of a run's matrices whose norm or rotation is 10 % off, after the
-  first 100 steps;
+- with the logged update size, norm or rotation 10 % off in more than a tenth of a run's matrices, after 100 steps;
 - without it, norms and rotations as good: then the size explains nothing;
 - norms of the ladder of decays that the noise walk alone misses by more than 25 %.
 

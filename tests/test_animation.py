@@ -101,7 +101,7 @@ def test_bad_input_is_one_line(tmp_path, capsys, monkeypatch):
     known = ["animate", "sgdm", "--output"]
     for arguments, message in (
         ([*known, str(tmp_path / "w.avi")], "must end in .gif or .mp4; got"),
-        ([*known, str(tmp_path / "w.gif"), "--set", "beta3=1"], "`--set` takes lr, momentum, weight_decay"),
+        ([*known, str(tmp_path / "w.gif"), "--set", "beta3=1"], "`--set` takes dampening, lr, momentum"),
         ([*known, str(tmp_path / "w.gif"), "--dim", "2"], "`dim` must be"),
         (["animate", *["sgdm"] * 5, "--output", str(tmp_path / "w.gif")], "must be one to 4; got 5"),
         ([*known, str(tmp_path / "absent" / "w.gif")], "does not exist"),

@@ -82,7 +82,7 @@ def test_simulate_hands_on_every_option(handed, tmp_path):
     assert seen.named == {
         "dim": 32, "gradient": rotsim.StudentT(degrees=5, scale=2.0), "neurons": 3, "steps": 40, "seed": 7,
         "initial_norm": 0.5, "record_every": 20, "dtype": "float64", "threads": 1, "engine": "numpy", "resume": None,
-        "keep_state": True,
+        "keep_state": True, "rows": None,
         "checkpoint": path, "checkpoint_seconds": 9.0,
     }  # fmt: skip
     plain = handed("rotsim.simulation.simulate", ["simulate", *ADAMW, "--rotational"])
@@ -176,7 +176,7 @@ def test_plan_hands_on_its_targets(handed):
     seen = handed("rotsim.theory.planning.plan", ["plan", "adam-l2", *options, "--betas", "0.8", "0.9", "--dim", "32"])
     assert seen.given == ("adam_l2",) and seen.named == {
         "rotation": 0.01, "norm": 2.0, "relaxation_steps": 300.0, "lr": 0.1, "weight_decay": 0.2, "betas": (0.8, 0.9),
-        "dim": 32,
+        "dim": 32, "rows": None,
     }  # fmt: skip
     seen = handed("rotsim.theory.planning.plan", ["plan", "sgdm", "--momentum", "0.5"])
     assert seen.named["momentum"] == 0.5 and "betas" not in seen.named and seen.named["dim"] == 1024

@@ -1,8 +1,8 @@
 """Verdicts with power: effect, equivalent or undecided, from differences that are paired over seeds.
 
 A question states the smallest effect that matters before anything is trained. A pilot on seeds of its own plans how
-many seeds show that there is none. At a third, two thirds and all of them the interval is looked at, corrected for the
-looks (`spending`) and for the number of questions in a family (Bonferroni).
+many seeds show that there is none. At a third, two thirds and all of them, the interval is looked at.
+It is corrected for the looks (`spending`) and for the number of questions in a family (Bonferroni).
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -78,8 +78,9 @@ def _predict(
         raise InvalidInput("`--final` needs --schedule linear, cosine or wsd; a constant one does not end elsewhere")
     factors = named(schedule, steps, warmup_steps, final or 0.0)
     decay = factors if corrected_decay else None
+    every = max(1, steps // 200)
     course = predict(
-        optimizer, dim, gradient, steps, initial_norm, factors, decay, max(1, steps // 200), rows
+        optimizer, dim, gradient, steps, initial_norm, factors, decay, record_every=every, rows=rows
     )  # fmt: skip
     in_force = settling(optimizer, dim, gradient, course["step"].values, factors, decay, rows)
     note = ""

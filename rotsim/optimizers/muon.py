@@ -96,7 +96,7 @@ class Muon(Optimizer):
         (a, b, c) of every iteration, each finite. Or of each, the last one repeated, such as
         `rotsim.optimizers.muon.POLAR_EXPRESS`.
     ns_steps : int
-        Iterations from 1 to 99. 20 of POLAR_EXPRESS give the polar factor.
+        Iterations, >= 1 and <= 99. 20 of POLAR_EXPRESS give the polar factor.
     eps : float
         Least value that d is divided by, >= 0.
     adjust_lr_fn : {None, "original", "match_rms_adamw", "spectral"}

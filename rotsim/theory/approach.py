@@ -88,7 +88,7 @@ def steps_to_equilibrium(
 
 
 def _followed(
-    optimizer: Optimizer, dim: int, gradient: Gradient, start: float, share: float, rows: int | None
+    optimizer: Optimizer, dim: int, gradient: Gradient, start: float, share: float, rows: int | None = None
 ) -> tuple[int | None, float]:
     """Steps until a course of at most `MAX_COURSE_STEPS` is settled, None if it is not; and the norm halfway."""
     goal = equilibrium(optimizer, dim, gradient, rows=rows)
@@ -115,7 +115,7 @@ def _followed(
 
 
 def _extrapolated(
-    optimizer: Optimizer, dim: int, gradient: Gradient, start: float, share: float, rows: int | None
+    optimizer: Optimizer, dim: int, gradient: Gradient, start: float, share: float, rows: int | None = None
 ) -> int | None:
     """Steps from the norm `start` with moments at rest beside it; None where faster rates do not tell."""
     goal = equilibrium(optimizer, dim, gradient, rows=rows)

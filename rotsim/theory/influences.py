@@ -77,6 +77,7 @@ def level(correlation: np.ndarray) -> float:
     Returns
     -------
     float
+        What lasts is the mean of `derivations.signal`.
     """
     return float(correlation[3 * len(correlation) // 4 :].mean())
 
@@ -92,7 +93,7 @@ def signal_of(trace: xr.Dataset, layer: str) -> float:
     Returns
     -------
     float
-        NaN if no era was recorded.
+        NaN if no era was recorded. What lasts is the mean of `derivations.signal`.
     """
     parameter = layer.split("[")[0]
     if "era" not in trace.coords or not trace.sizes["era"] or parameter not in trace["parameter"].values:
