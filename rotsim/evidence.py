@@ -223,7 +223,9 @@ def _layer(
     quarters = quarters_of(rates.start, step[used], kept, theory, pulled, remembering, known)
     radial, radial_error = facts.radial(kept, known, float(np.median(rates.weight_decay)), dim)
     relaxation, steps_needed = (
-        _relaxation(spec, dim, median(predicted.start_norm[rows]), kept["gradient_scale"], int(step[-1]))
+        _relaxation(
+            spec, dim, median(predicted.start_norm[rows]), kept["gradient_scale"], int(step[-1]), predicted.matrix_rows
+        )
         if predictable and spec.weight_decay > 0
         else (np.nan, np.nan)
     )
@@ -291,18 +293,18 @@ def _corrected(quarter: Quarter, quantity: str) -> float:
 
 
 def _relaxation(
-    optimizer: Optimizer, dim: int, initial_norm: float, scale: np.ndarray, last: int
+    optimizer: Optimizer, dim: int, initial_norm: float, scale: np.ndarray, last: int, rows: int | None
 ) -> tuple[float, float]:
     """Steps in which the norm relaxes, and steps to equilibrium from the first recorded norm."""
     if not initial_norm > 0:
         return float("nan"), float("nan")
     gradient = ScaleInvariant(float(np.quantile(rms(scale), _SLOW)))
-    settled = equilibrium(optimizer, dim, gradient)
+    settled = equilibrium(optimizer, dim, gradient, rows=rows)
     relaxation = settled.relaxation_steps
     if not relaxation:  # a rotational variant
         return 0.0, 0.0
     if 2 * relaxation <= last:  # else the answer is far off, and an estimate will do
-        steps = steps_to_equilibrium(optimizer, dim, gradient, initial_norm, CLOSE)
+        steps = steps_to_equilibrium(optimizer, dim, gradient, initial_norm, CLOSE, rows=rows)
         return relaxation, max(relaxation, float(steps))
     excess = abs((initial_norm / settled.norm) ** 2 - 1)
     return relaxation, relaxation * max(1.0, float(np.log(max(excess, 1e-9) / (2 * CLOSE))))

@@ -68,6 +68,8 @@ def finding_of(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last:
     if finding := _known(e, optimizer, spec, last) or _predicted(e, spec):
         return finding
     theory = required_theory(optimizer)
+    if theory.beyond_noise:
+        return "unknown", theory.beyond_noise
     return _radial(e, theory, spec) or _noise(e, theory, last)
 
 

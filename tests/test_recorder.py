@@ -508,8 +508,6 @@ class Subclass(torch.optim.SGD):
         (lambda p: Subclass(p, lr=0.1), "Subclass: a subclass may change the update rule of SGD"),
         (lambda p: torch.optim.AdamW(p, lr=0.1, amsgrad=True), "amsgrad=True"),
         (lambda p: torch.optim.SGD(p, lr=0.1, maximize=True), "maximize=True"),
-        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True), "nesterov=True"),
-        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.5), "dampening=0.5"),
     ],
 )
 def test_an_optimizer_without_spec_is_recorded_without_or_with_a_given_one(make, reason):

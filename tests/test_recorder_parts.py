@@ -356,8 +356,6 @@ def test_the_spec_of_a_group_and_what_may_replace_its_rates():
     [
         (lambda p: torch.optim.AdamW(p, amsgrad=True), "AdamW: amsgrad=True changes the recurrence; supported"),
         (lambda p: torch.optim.SGD(p, maximize=True), "SGD: maximize=True changes"),
-        (lambda p: torch.optim.SGD(p, momentum=0.9, nesterov=True), "nesterov=True changes"),
-        (lambda p: torch.optim.SGD(p, momentum=0.9, dampening=0.1), "dampening=0.1 changes"),
         (lambda p: RotationalSGDM(p, lr=0.1, weight_decay=0.1, per_neuron=False), "per_neuron=False sets the angle"),
         (lambda p: type("Mine", (Lion,), {})(p, 0.1), "this Mine: a subclass may change the update rule of Lion"),
         (lambda p: torch.optim.NAdam(p), "this NAdam: its update rule is unknown to rotsim"),

@@ -57,6 +57,18 @@ RECOGNISED = {
     "Apex": ("FusedAdam", ADAM | {"bias_correction": True}, {"adam_w_mode": 1}, ADAMW_SPEC),
     "Apex, L2": ("FusedAdam", ADAM, {"adam_w_mode": 0}, rotsim.AdamL2(1e-3, 0.1, (0.9, 0.95), 1e-6)),
     "nanochat": ("MuonAdamW", ADAM | {"kind": "adamw"}, {}, ADAMW_SPEC),
+    "Signum without decay": (
+        "Signum",
+        {"lr": 1e-3, "momentum": 0.8, "weight_decay": 0.0},
+        {},
+        rotsim.Signum(1e-3, 0.0, 0.8),
+    ),
+    "Signum, decoupled": (
+        "Signum",
+        {"lr": 1e-3, "momentum": 0.8, "weight_decay": 0.1, "weight_decouple": True, "fixed_decay": False},
+        {},
+        rotsim.Signum(1e-3, 0.1, 0.8),
+    ),
     "Muon's own Adam": ("SingleDeviceMuonWithAuxAdam", ADAM | {"use_muon": False}, {}, ADAMW_SPEC),
 }
 
@@ -76,6 +88,13 @@ def test_optimizers_of_other_packages_are_recognised(package):
         ("Lion", LION | {"cautious_factor": 0.5}, {}, "cautious_factor=0.5 changes"),
         ("AdamW", ADAM | {"corrected_weight_decay": True}, {}, "corrected_weight_decay=True changes"),
         ("AdamW", ADAM | {"correct_bias": False}, {}, "correct_bias=False changes"),
+        (
+            "Signum",
+            {"lr": 1e-3, "momentum": 0.8, "weight_decay": 0.1},
+            {},
+            "nothing says that its weight decay is beside",
+        ),
+        ("Muon", {"lr": 1e-3, "momentum": 0.8, "weight_decay": 0.1}, {}, "its update rule is unknown"),  # another's
         ("AdamW8bit", ADAM, {"args": type("MockArgs", (), {})}, None),
         ("AdamW", {"lr": 1e-3, "weight_decay": 0.1}, {}, "its update rule is unknown"),  # none of AdamW's fields
     ],
@@ -186,6 +205,54 @@ def test_groups_with_their_own_betas_are_predicted_by_them():
         assert layer.quarters[-1].measured_rotation == pytest.approx(theory, rel=0.03)
     # the negative control: one spec for both would be wrong by this factor
     assert found[0].measured_rotation > 3 * found[1].measured_rotation
+
+
+RULES = {
+    "Muon": (
+        lambda p: torch.optim.Muon(p, lr=0.02, weight_decay=0.5, momentum=0.8, adjust_lr_fn="match_rms_adamw"),
+        rotsim.Muon(0.02, 0.5, 0.8, adjust_lr_fn="match_rms_adamw"),
+        "takes the singular values of gradients as those of white noise",
+    ),
+    "Nesterov": (
+        lambda p: torch.optim.SGD(p, lr=0.5, weight_decay=0.02, momentum=0.8, nesterov=True),
+        rotsim.SGDM(0.5, 0.02, 0.8, nesterov=True),
+        "under Nesterov momentum is not known in theory",
+    ),
+    "dampening": (
+        lambda p: torch.optim.SGD(p, lr=1.0, weight_decay=0.02, momentum=0.8, dampening=0.5),
+        rotsim.SGDM(1.0, 0.02, 0.8, dampening=0.5),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_course_has_the_shape_of_the_layer_and_claims_what_theory_can(name):
+    """On white noise orthogonal to the weights even what is not claimed must agree; a square matrix would not."""
+    make, spec, refusal = RULES[name]
+    rows = 24 if spec.acts_on == "matrix" else None
+    theory, draw = rotsim.equilibrium(spec, 96, rows=rows), torch.Generator().manual_seed(0)
+    weight = nn.Parameter(torch.randn(24, 96, generator=draw) * theory.norm / 96**0.5)
+    optimizer = make([weight])
+    assert optimizer_spec(optimizer) == spec
+    with Recorder({"weight": weight}, optimizer, interval=2, window=20, lags=0) as recorder:
+        for _ in range(600):
+            along = nn.functional.normalize(weight.detach(), dim=1)
+            noise = torch.randn(weight.shape, generator=draw)
+            noise -= along * torch.linalg.vecdot(noise, along)[:, None]
+            weight.grad = noise / weight.detach().norm(dim=1, keepdim=True)
+            optimizer.step()
+    [layer] = diagnose(recorder.dataset()).layers
+    last = layer.quarters[-1]
+    assert last.predicted_rotation == pytest.approx(theory.rotation, rel=0.02)
+    assert last.measured_rotation == pytest.approx(theory.rotation, rel=0.04)
+    assert last.measured_norm == pytest.approx(last.predicted_norm, rel=0.05)
+    if rows:  # the negative control
+        assert abs(rotsim.equilibrium(spec, 96).rotation / theory.rotation - 1) > 0.08
+    if refusal:
+        assert layer.verdict == "unknown" and not layer.claims and refusal in layer.reason
+    else:
+        assert layer.applies and layer.agrees
 
 
 def test_a_spec_may_be_given_group_by_group():

@@ -15,11 +15,11 @@ import torch
 
 from rotsim.errors import InvalidInput, instance, integer, mapping
 from rotsim.measure.arguments import taken_by_torch
-from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Rotational
+from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Muon, Rotational, Signum
 from rotsim.optimizers.base import Optimizer
 
 SUPPORTED = (
-    "AdamW, Adam, SGD (no nesterov, no dampening) and Lion of PyTorch and other packages, without amsgrad or maximize, "
+    "AdamW, Adam, SGD, Lion and Signum of PyTorch and other packages, without amsgrad or maximize, torch.optim.Muon, "
     "and rotsim.measure's RotationalAdamW, RotationalSGDM, RotationalLion and Rotated"
 )
 #: Options that change a recurrence, and the value with which they do not.
@@ -33,7 +33,9 @@ NEUTRAL: dict[str, Any] = {
     "bias_correction": True,
     "correct_bias": True,
     "max_unorm": 0.0,
+    "fixed_decay": False,
 }
+_NESTEROV = {name: value for name, value in NEUTRAL.items() if name != "nesterov"}  # where the spec has it
 # what a class name says of the storage of averages, which does not change what they are
 _STORAGE = re.compile(r"paged|fused|deepspeed|cpu|legacy|_?(4|8|32)_?bit|fp8")
 _HOLDERS = {"zeroredundancyoptimizer": "optim"}  # classes that pass steps on, and where they keep the optimizer
@@ -100,9 +102,11 @@ class Variant(Exception):
 
 
 def _sgdm(values: Values) -> SGDM:
-    if values.get("dampening", 0) and values.get("momentum", 0):
-        raise Variant(f"dampening={values['dampening']} changes the recurrence")
-    return SGDM(values.rates["lr"], values.rates["weight_decay"], float(values["momentum"]))
+    momentum = float(values["momentum"])
+    dampening = float(values.get("dampening") or 0.0) if momentum else 0.0  # PyTorch's has none without momentum
+    return SGDM(
+        **values.rates, momentum=momentum, dampening=dampening, nesterov=bool(values.get("nesterov") and momentum)
+    )
 
 
 def _adam(values: Values) -> Optimizer:
@@ -117,6 +121,18 @@ def _adamw(values: Values) -> AdamW:
 
 def _lion(values: Values) -> Lion:
     return Lion(**values.rates, betas=values.betas)
+
+
+def _signum(values: Values) -> Signum:
+    decoupled = any(values.get(name) for name in ("weight_decouple", "decoupled_weight_decay"))
+    if values.rates["weight_decay"] and not decoupled:
+        raise Variant("nothing says that its weight decay is beside the sign and not in it")
+    return Signum(**values.rates, momentum=float(values["momentum"]))
+
+
+def _muon(values: Values) -> Muon:
+    given: dict[str, Any] = {**values.rates, **{name: values[name] for name in _MUON_FIELDS}}
+    return Muon(**given)
 
 
 def _lion_rates(values: Values) -> tuple[Any, Any]:
@@ -152,12 +168,15 @@ def _rotated_rates(values: Values) -> tuple[Any, Any]:
 
 
 _SGDM_FIELDS, _LION_FIELDS, _ADAM_FIELDS = ("momentum",), ("betas", "weight_decay"), ("betas", "eps")
+_MUON_FIELDS = ("momentum", "nesterov", "ns_coefficients", "ns_steps", "eps", "adjust_lr_fn")
 _ROTATIONAL_FIELDS = ("per_neuron", "zero_mean", "update_norm_decay")
 FAMILIES: tuple[Family, ...] = (
     Family(names=("adamw",), fields=_ADAM_FIELDS, make=_adamw),
     Family(names=("adam",), fields=_ADAM_FIELDS, make=_adam),
-    Family(names=("sgd",), fields=_SGDM_FIELDS, make=_sgdm),
+    Family(names=("sgd",), fields=_SGDM_FIELDS, make=_sgdm, neutral=_NESTEROV),
     Family(names=("lion",), fields=_LION_FIELDS, make=_lion, rates=_lion_rates),
+    Family(names=("signum",), fields=("momentum",), make=_signum),
+    Family(names=("muon",), fields=_MUON_FIELDS, make=_muon, neutral=_NESTEROV),
     Family(names=("rotationaladamw",), fields=(*_ADAM_FIELDS, *_ROTATIONAL_FIELDS), make=_rotational(_adamw)),
     Family(names=("rotationalsgdm",), fields=(*_SGDM_FIELDS, *_ROTATIONAL_FIELDS), make=_rotational(_sgdm)),
     Family(names=("rotationallion",), fields=(*_LION_FIELDS, *_ROTATIONAL_FIELDS), make=_rotational(_lion)),
@@ -253,9 +272,9 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        ``AdamW``, ``Adam`` (`rotsim.AdamL2`, or `rotsim.AdamW` with ``decoupled_weight_decay``), ``SGD`` without
-        Nesterov momentum and dampening, or ``Lion``. It may be of PyTorch, timm, lion-pytorch, bitsandbytes or Apex:
-        names are the same. Or a rotational variant, and `rotsim.measure.Rotated` with a spec. In a
+        ``AdamW``, ``Adam`` (`rotsim.AdamL2`, or `rotsim.AdamW` with ``decoupled_weight_decay``), ``SGD``, ``Lion``,
+        ``Signum`` or PyTorch's ``Muon``. It may be of PyTorch, timm, lion-pytorch, bitsandbytes or Apex: names are the
+        same. Or a rotational variant, and `rotsim.measure.Rotated` with a spec. In a
         group without weight decay, a variant is the optimizer that it is a variant of. ``ZeroRedundancyOptimizer`` is
         what it holds. Where a group names its rule (``kind="adamw"``, ``use_muon=False``), that rule counts.
     group : int
@@ -265,7 +284,7 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
 
     Returns
     -------
-    AdamW or AdamL2 or SGDM or Lion or Rotational
+    Optimizer
 
     Raises
     ------

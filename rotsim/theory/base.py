@@ -133,10 +133,18 @@ class Theory(Generic[Spec]):
 
     # --- what real gradients change, to leading order
 
+    @property
+    def beyond_noise(self) -> str:
+        """Why real gradients, which are no white noise, are beyond it, as a sentence; empty where they are not.
+
+        Then the course under white noise is all that it has, and a diagnosis claims nothing.
+        """
+        return ""
+
     def correlation_factors(self, autocorrelation: np.ndarray) -> tuple[float, float]:
         """Rotation and norm under gradients with this autocorrelation (lags + 1,), over those under white noise."""
         power = self.average_power(autocorrelation)
-        if not power > 0:
+        if self.beyond_noise or not power > 0:
             return float("nan"), float("nan")
         turned, grown = self.power_factors(power, power, SCALE_INVARIANT)
         return float(np.sqrt(turned)), float(np.sqrt(grown))

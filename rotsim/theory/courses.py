@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ _GRID = 0.5  # of the logarithm of the norm at the start, between the points of 
 _MOST_NODES = 6  # then quantiles take the place of the grid
 _LITTLE = 1.1  # factor over which a power is read off
 _LEAST_LIMIT = 0.5  # of lr·weight_decay, below that of every optimizer
+_LEAST_MOMENTUM = 1e-9  # stands for 0, which Nesterov's rule does not have
 _BETAS = 16  # values of a momentum that changes, between which its equilibrium is interpolated
 
 
@@ -60,6 +62,7 @@ def course(
     start_norm: np.ndarray,
     scale: np.ndarray,
     influence: Influence,
+    rows: int | None = None,
 ) -> np.ndarray:
     """RMS norm, rotation and update of each neuron in each window.
 
@@ -76,6 +79,8 @@ def course(
     scale : ndarray, shape (neurons, windows)
         RMS of ‖g‖‖w‖, >= 0; NaN where it is not known.
     influence : Influence
+    rows : int, optional
+        Neurons of one matrix, as in `rotsim.predict`.
 
     Returns
     -------
@@ -97,16 +102,16 @@ def course(
     if not usable or len(rates.lr) > MAX_STEPS:
         return found
     spec = (optimizer if decay_most else optimizer.plain).with_rates(lr_most, min(decay_most, _LEAST_LIMIT / lr_most))
-    power = _scale_power(spec, dim)
+    power = _scale_power(spec, dim, rows)
     middle = float(np.median(own[alive]))
     seen = np.isfinite(scale[alive]).any(axis=0)
     relative = np.full(len(ends), np.nan)  # size in each window, of all neurons
     relative[seen] = np.nanmedian(scale[alive][:, seen] / own[alive][:, None], axis=0)
-    lr, decay, turned = _equivalent(spec, dim, rates, ends, middle * relative, middle, influence, power)
+    lr, decay, turned = _equivalent(spec, dim, rates, ends, middle * relative, middle, influence, power, rows)
     place = np.log(start_norm[alive]) - power * np.log(own[alive])
     nodes = _nodes(place)
     table = np.array([
-        _windows(spec, dim, middle, float(np.exp(node) * middle**power), lr, decay, turned, rates, ends)
+        _windows(spec, dim, middle, float(np.exp(node) * middle**power), lr, decay, turned, rates, ends, rows)
         for node in nodes
     ])  # fmt: skip
     column = np.interp(place, nodes, np.arange(len(nodes)))
@@ -130,7 +135,7 @@ def _nodes(place: np.ndarray) -> np.ndarray:
     return nodes if len(nodes) <= _MOST_NODES else np.unique(np.quantile(place, np.linspace(0, 1, _MOST_NODES)))
 
 
-def _equivalent(spec, dim, rates, ends, scale, middle, influence, power):  # type: ignore[no-untyped-def]
+def _equivalent(spec, dim, rates, ends, scale, middle, influence, power, rows):  # type: ignore[no-untyped-def]
     """Schedules under which white noise of one size `middle` takes this course, and what rotation is multiplied by."""
     step = rates.steps
     centre = (np.append(rates.start, ends[:-1]) + ends + 1) / 2
@@ -148,9 +153,9 @@ def _equivalent(spec, dim, rates, ends, scale, middle, influence, power):  # typ
         np.exp(np.interp(np.arange(1, step[-1] + 1), centre[seen], known[seen])) if seen.any() else np.ones(step[-1])
     )
     size = every[rates.start :]
-    grown, pace, bent = _other_betas(spec, dim, rates.betas)
+    grown, pace, bent = _other_betas(spec, dim, rates.betas, rows)
     factor = (at_steps(influence.norm) * grown) ** (1 / (1 - power))
-    turned = at_steps(influence.rotation) * bent / factor ** _turning_power(spec, dim)
+    turned = at_steps(influence.rotation) * bent / factor ** _turning_power(spec, dim, rows)
     if spec.plain.decay == "coupled":
         decay = decay / size
     if spec.plain.shape == "identity":
@@ -170,7 +175,9 @@ def _averaged(values: np.ndarray, beta: float) -> np.ndarray:
     return total / -np.expm1(np.log(beta) * np.arange(1, len(values) + 1)) if beta > 0 else values
 
 
-def _other_betas(spec: Optimizer, dim: int, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _other_betas(
+    spec: Optimizer, dim: int, betas: np.ndarray, rows: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Factors of norm, pace and rotation where the averages are others than those of `spec`."""
     ones = np.ones(betas.shape[1])
     own = np.array([*spec.averages, np.nan])[:2]
@@ -179,54 +186,55 @@ def _other_betas(spec: Optimizer, dim: int, betas: np.ndarray) -> tuple[np.ndarr
         return ones, ones, ones
     chosen = np.unique(np.linspace(0, len(ones) - 1, _BETAS * 8).round().astype(int))
     plain, law = spec.plain, ScaleInvariant()
-    home = equilibrium(plain, dim, law)
+    home = equilibrium(plain, dim, law, rows=rows)
     table = {}
     for column in chosen:
         pair = tuple(given[:, column].tolist())
         if pair not in table:
-            own_betas = {"betas": pair} if hasattr(plain, "betas") else {"momentum": pair[0]}
-            other = equilibrium(replace(plain, **own_betas), dim, law)
+            one = {"momentum": max(pair[0], _LEAST_MOMENTUM)}
+            changed: Any = one if len(plain.averages) == 1 else {"betas": pair}
+            other = equilibrium(replace(plain, **changed), dim, law, rows=rows)
             pace = home.relaxation_steps / other.relaxation_steps
             table[pair] = other.norm / home.norm, pace, other.rotation / home.rotation / np.sqrt(pace)
-    rows = np.array([table[tuple(given[:, column].tolist())] for column in chosen])
-    grown, pace, bent = (np.interp(np.arange(len(ones)), chosen, row) for row in rows.T)
+    found = np.array([table[tuple(given[:, column].tolist())] for column in chosen])
+    grown, pace, bent = (np.interp(np.arange(len(ones)), chosen, factor) for factor in found.T)
     return grown, pace, bent
 
 
 @lru_cache(maxsize=256)
-def _scale_power(spec: Optimizer, dim: int) -> float:
+def _scale_power(spec: Optimizer, dim: int, rows: int | None) -> float:
     """d ln ‖w‖ / d ln s in equilibrium, for gradients of size s."""
     plain = spec.plain
     if plain.weight_decay == 0:
         plain = plain.with_rates(plain.lr, min(1e-3, 1e-3 / plain.lr))
-    one, two = (equilibrium(plain, dim, ScaleInvariant(scale), "leading").norm for scale in (1.0, np.e))
+    one, two = (equilibrium(plain, dim, ScaleInvariant(scale), "leading", rows).norm for scale in (1.0, np.e))
     return float(np.log(two / one))
 
 
 @lru_cache(maxsize=256)
-def _turning_power(spec: Optimizer, dim: int) -> float:
+def _turning_power(spec: Optimizer, dim: int, rows: int | None) -> float:
     """d ln θ / d ln f in equilibrium at lr·f and weight_decay/f: not 0 for Adam+L2, whose decay depends on the norm."""
     plain = spec.plain
     if plain.weight_decay == 0:
         plain = plain.with_rates(plain.lr, min(1e-3, 1e-3 / plain.lr))
     two = plain.with_rates(plain.lr * _LITTLE, plain.weight_decay / _LITTLE)
-    one, other = (equilibrium(each, dim, ScaleInvariant(), "leading").rotation for each in (plain, two))
+    one, other = (equilibrium(each, dim, ScaleInvariant(), "leading", rows).rotation for each in (plain, two))
     return float(np.log(other / one) / np.log(_LITTLE))
 
 
-def _windows(spec, dim, scale, start, lr, decay, turned, rates, ends):  # type: ignore[no-untyped-def]
+def _windows(spec, dim, scale, start, lr, decay, turned, rates, ends, rows):  # type: ignore[no-untyped-def]
     """Of one neuron: RMS over each window of norm, rotation and update, shape (3, windows)."""
     decay = decay if spec.weight_decay else np.zeros(len(lr))
     if not np.isfinite([lr, decay]).all():
         return np.full((3, len(ends)), np.nan)
     try:
-        _, rms, *_ = follow(spec, dim, ScaleInvariant(scale), start, lr, decay, 1)
+        _, rms, *_ = follow(spec, dim, ScaleInvariant(scale), start, lr, decay, 1, rows)
     except (InvalidInput, ArithmeticError):
         return np.full((3, len(ends)), np.nan)
     square = rms.T**2
     square[1:] *= turned**2
     if rates.spans is not None:
-        return looks(spec, dim, square, start, lr * decay, rates.start, ends, rates.spans)
+        return looks(spec, dim, square, start, lr * decay, rates.start, ends, rates.spans, rows)
     first, last = np.maximum(np.append(rates.start, ends[:-1]) - rates.start, 0), np.maximum(ends - rates.start, 0)
     sampled = rates.steps % rates.interval == 0  # a window holds these alone
     total = np.concatenate(

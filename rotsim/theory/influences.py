@@ -149,7 +149,7 @@ def memory(trace: xr.Dataset, layer: str, theory: Theory[Any], dim: int) -> Infl
 
 def _factors(theory: Theory[Any], dim: int, correlation: np.ndarray, square_step: float) -> tuple[float, float]:
     """Of rotation and norm."""
-    if not np.isfinite(correlation).all():
+    if theory.beyond_noise or not np.isfinite(correlation).all():
         return np.nan, np.nan
     if not (np.isfinite(square_step) and theory.spec.weight_decay and dim >= 2):
         return theory.correlation_factors(correlation)

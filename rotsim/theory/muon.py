@@ -95,6 +95,13 @@ class MuonTheory(Theory[Muon]):
         course_of_modes(*self.filter, powers, as_of_signs, *size, *course)
         return self._finite(dim)
 
+    @property
+    def beyond_noise(self) -> str:
+        return (
+            "Muon's prediction takes the singular values of gradients as those of white noise. In a trained layer they "
+            "may be far from that, and a trace does not hold them, so nothing is claimed."
+        )
+
     def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
         return fallen(self.spec.lr, self.spec.weight_decay, self._covariance(dim), lag)
 

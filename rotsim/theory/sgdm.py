@@ -212,6 +212,15 @@ class SGDMTheory(Departing[SGDM]):
 
     # --- real gradients
 
+    @property
+    def beyond_noise(self) -> str:
+        if not self.spec.nesterov:
+            return ""
+        return (
+            "What gradients that resemble their predecessors do under Nesterov momentum is not known in theory, so "
+            "nothing is claimed."
+        )
+
     def power_factors(self, power: float, growth: float, homogeneity: int) -> tuple[float, float]:
         turned, _ = super().power_factors(power, growth, homogeneity)
         return turned, float(closed_forms.sgdm_correlated_norm_squared(homogeneity, growth))

@@ -23,7 +23,7 @@ _GENTLE = 1e-3  # lr·weight_decay at which a memory is measured of an optimizer
 
 
 @lru_cache(maxsize=1024)
-def kept_by_averages(spec: Optimizer, dim: int, span: int) -> tuple[float, float]:
+def kept_by_averages(spec: Optimizer, dim: int, span: int, rows: int | None = None) -> tuple[float, float]:
     """What averages keep of weights over a span: ln of the factor in E⟨w_b, w_e⟩ that decay alone does not explain.
 
     Parameters
@@ -33,6 +33,8 @@ def kept_by_averages(spec: Optimizer, dim: int, span: int) -> tuple[float, float
         Fan-in C > 2.
     span : int
         Steps, >= 1.
+    rows : int, optional
+        Neurons of one matrix, as in `rotsim.predict`.
 
     Returns
     -------
@@ -47,7 +49,7 @@ def kept_by_averages(spec: Optimizer, dim: int, span: int) -> tuple[float, float
     plain = spec if spec.decay == "none" else spec.plain
     if plain.weight_decay == 0:
         plain = plain.with_rates(plain.lr, min(_GENTLE, _GENTLE / plain.lr))
-    theory, law = required_theory(plain), ScaleInvariant().power(dim)
+    theory, law = required_theory(plain, rows, dim), ScaleInvariant().power(dim)
     step, whole = (theory.fallen(dim, law, steps) for steps in (1, span))
     decay = theory.lasting_decay(np.array([plain.lr * plain.weight_decay]))
     if decay is None or not 0 < whole < 1:
@@ -65,6 +67,7 @@ def looks(
     first: int,
     ends: np.ndarray,
     spans: np.ndarray,
+    rows: int | None = None,
 ) -> np.ndarray:
     """Norm at each look, and angle and length of the way from the look before, or from the step before.
 
@@ -83,6 +86,8 @@ def looks(
         Steps before the first of these, >= 0.
     ends, spans : ndarray of int, shape (windows,)
         The step of each look, > 0, and how many steps >= 1 before it the weights are that it is compared with.
+    rows : int, optional
+        Neurons of one matrix, as in `rotsim.predict`.
 
     Returns
     -------
@@ -95,7 +100,7 @@ def looks(
     """
     found = np.full((3, len(ends)), np.nan)
     norms = np.sqrt(np.append(start**2, square[0]))
-    lasting = required_theory(spec).lasting_decay(decay)
+    lasting = required_theory(spec, rows, dim).lasting_decay(decay)
     taken = None if lasting is None else np.append(0.0, np.cumsum(-np.log1p(-np.minimum(lasting, 1 - 1e-12))))
     for column, (end, span) in enumerate(zip((ends - first).tolist(), spans.tolist(), strict=True)):
         begin = end - span
@@ -105,7 +110,7 @@ def looks(
         if span == 1:
             found[1:, column] = np.sqrt(square[1:, end - 1])
         elif taken is not None:
-            memory = kept_by_averages(spec, dim, span)[0] * square[1, begin - 1] if begin else 0.0
+            memory = kept_by_averages(spec, dim, span, rows)[0] * square[1, begin - 1] if begin else 0.0
             kept = np.exp(taken[begin] - taken[end] + memory)
             half = np.clip((norms[end] - kept * norms[begin]) / norms[end] / 2, 0.0, 1.0)
             found[1, column] = 2 * np.arcsin(np.sqrt(half))

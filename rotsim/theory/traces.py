@@ -51,6 +51,8 @@ class Prediction:
         Factors of norm and rotation. The first is by the gradient's radial part, which is not in the prediction. The
         second, which is in it, is what the measured gradients make of the optimizer's averages, over white noise.
     bursts : tuple of Bursts
+    matrix_rows : int or None
+        Neurons of the layer's matrix, where the optimizer acts on matrices.
     """
 
     spec: Optimizer
@@ -61,6 +63,7 @@ class Prediction:
     pulled: np.ndarray
     remembering: np.ndarray
     bursts: tuple[Bursts, ...]
+    matrix_rows: int | None = None
 
 
 def predict_layer(trace: xr.Dataset, name: str) -> Prediction:
@@ -94,12 +97,13 @@ def predict_layer(trace: xr.Dataset, name: str) -> Prediction:
     ones = np.ones((2, len(ends)))
     nothing = np.full((3, *norm.shape), np.nan)
     scale = layer["gradient_scale"].values.astype(float)
-    if theory is None:
-        return Prediction(spec, rates, first, start_norm, nothing, ones, ones, (Bursts(),))
+    matrix_rows = _matrix_rows(trace, name, spec)
+    if theory is None or matrix_rows == 1:
+        return Prediction(spec, rates, first, start_norm, nothing, ones, ones, (Bursts(),), matrix_rows)
     parts = bursts(trace, name, theory, rates) if theory.counts_bursts else (Bursts(),)
 
     def follow(rows: np.ndarray, influence: Influence) -> np.ndarray:
-        found = course(spec, dim, rates, ends, start_norm[rows], scale[rows], influence)
+        found = course(spec, dim, rates, ends, start_norm[rows], scale[rows], influence, matrix_rows)
         found[:, :, :first] = np.nan
         return found
 
@@ -111,12 +115,21 @@ def predict_layer(trace: xr.Dataset, name: str) -> Prediction:
     values[:, alive] = follow(alive, own)
     counted = np.isfinite(values[1, :, -1])
     if not counted.any() or optimizer.decay == "none":
-        return Prediction(spec, rates, first, start_norm, values, ones, ones, parts)
+        return Prediction(spec, rates, first, start_norm, values, ones, ones, parts, matrix_rows)
     middle = np.flatnonzero(counted)[[np.argsort(start_norm[counted])[counted.sum() // 2]]]
     course_of = follow(middle, own)[:2, 0]
     forgetful = follow(middle, of_bursts(parts, rates, ends) if theory.counts_bursts else Influence())[:2, 0]
     pulled = follow(middle, _both(own, radial(layer.isel(neuron=counted), theory, rates)))[:2, 0]
-    return Prediction(spec, rates, first, start_norm, values, pulled / course_of, course_of / forgetful, parts)
+    factors = pulled / course_of, course_of / forgetful
+    return Prediction(spec, rates, first, start_norm, values, *factors, parts, matrix_rows)
+
+
+def _matrix_rows(trace: xr.Dataset, layer: str, spec: Optimizer) -> int | None:
+    """Neurons of the parameter that the layer is a block of; None where they are moved one by one."""
+    if spec.acts_on != "matrix":
+        return None
+    parameter = layer.split("[")[0]
+    return sum(name.split("[")[0] == parameter for name in trace["layer"].values.tolist())
 
 
 def _start(layer: xr.Dataset, norm: np.ndarray) -> tuple[int, int, np.ndarray]:
