@@ -89,9 +89,29 @@ def test_width_and_given_rates():
     assert convert(ADAMW, "adamw", weight_decay=1.6, **given | {"lr": 3e-4}).target.betas == ADAMW.betas
 
 
+def test_a_layer_for_muon_has_its_shape(capsys, tmp_path):
+    """Rotation, norm and time are those of `equilibrium` for that shape; a square layer asks for another setting."""
+    found = convert(ADAMW, "muon", keep=("rotation", "time"), dim=256, rows=64)
+    here, there = rotsim.equilibrium(ADAMW, 256), rotsim.equilibrium(found.target, 256, rows=64)
+    assert (there.rotation, there.norm) == pytest.approx((here.rotation, here.norm), rel=1e-6)
+    assert found.target.lr * found.target.weight_decay == pytest.approx(ADAMW.lr * ADAMW.weight_decay, rel=1e-6)
+    assert abs(rotsim.equilibrium(found.target, 256).rotation / here.rotation - 1) > 0.1
+    back = convert(found.target, "adamw", keep=("rotation", "time"), dim=256, rows=64, betas=ADAMW.betas)
+    assert back.target.lr == pytest.approx(ADAMW.lr, rel=1e-5)
+    words = "convert adamw --lr 3e-4 --weight-decay 0.1 --to muon --shape 64x256 --keep rotation,time"
+    assert main([*words.split(), "--output", str(tmp_path / "pair.json")]) == 0
+    saved = json.loads((tmp_path / "pair.json").read_text())
+    assert saved["target"]["lr"] == found.target.lr and (saved["rows"], saved["dim"]) == (64, 256)
+    assert "matrices of 64 x 256" in " ".join(capsys.readouterr().out.split())
+    assert main([*words.replace("64x256", "64").split()]) == 2
+    assert "'64' is not ROWSxCOLUMNS" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (dict(rows=64), "`rows` is for an optimizer that acts on matrices"),
+        (dict(to="muon", rows=1), "`rows` must be >= 2; got 1"),
         (dict(to="moon"), "optimizer 'moon' is unknown"),
         (dict(to="rotational"), "`family` must be"),
         (dict(keep=["rotation"]), "`keep` must name as many things as are free"),

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from rotsim.cli.specs import PerOptimizer, gradients_of
-from rotsim.cli.values import WHOLE, Named
+from rotsim.cli.values import WHOLE, Named, Shape
 from rotsim.errors import InvalidInput
 
 # of rotsim.theory.conversion, named here so that importing this module needs no theory
@@ -23,6 +23,7 @@ def _convert(
     to: str,
     keep: str | None,
     given: Sequence[str],
+    shape: tuple[int, int] | None,
     to_dim: int | None,
     convention: str | None,
     max_lr: float | None,
@@ -45,6 +46,7 @@ def _convert(
         )
         if value is not None
     }  # fmt: skip
+    rows, dim = shape or (None, dim)
     found = convert(
         optimizer,
         to.replace("-", "_"),
@@ -54,11 +56,13 @@ def _convert(
         dim=dim,
         to_dim=to_dim,
         gradient=gradient,
+        rows=rows,
         **hyperparameters(given),
     )
-    console().print(conversion_table(found, units, gradients_of(gradient)))
+    of = "" if rows is None else f", matrices of {rows} x {dim}"
+    console().print(conversion_table(found, units, gradients_of(gradient) + of))
     if output is not None:
-        content = {**found.to_dict(), "dim": dim, "to_dim": to_dim or dim, "gradient": gradient.to_dict()}
+        content = {**found.to_dict(), "rows": rows, "dim": dim, "to_dim": to_dim or dim, "gradient": gradient.to_dict()}
         for name, per_step in units.items():
             steps = (found.before.ema_steps, found.after.ema_steps)
             content[f"ema_{name}"] = [n / per_step if name == "epochs" else n * per_step for n in steps]
@@ -95,6 +99,13 @@ convert = PerOptimizer(
         click.Option(
             ["--set", "given"], multiple=True, metavar="NAME=VALUE",
             help="A hyperparameter of the other optimizer: betas=0.9,0.98, lr=1e-4.",
+        ),
+        click.Option(
+            ["--shape"],
+            type=Shape(),
+            metavar="ROWSxCOLUMNS",
+            default=None,
+            help="Neurons and fan-in of the layer, where one of both is Muon; in place of --dim.  [default: square]",
         ),
         click.Option(["--to-dim"], type=WHOLE, default=None, help="Fan-in of the other.  [default: that of --dim]"),
         click.Option(

@@ -43,4 +43,19 @@ class Named(click.Choice[str]):
         return spelled
 
 
+class Shape(click.ParamType):
+    """Rows and columns of a layer's matrix: 1024x4096."""
+
+    name = "rows x columns"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Both numbers, or click's error."""
+        if isinstance(value, tuple):
+            return value
+        rows, cross, columns = str(value).lower().replace("×", "x").partition("x")
+        if not cross:
+            self.fail(f"{value!r} is not ROWSxCOLUMNS, as in 1024x4096", param, ctx)
+        return WHOLE.convert(rows, param, ctx), WHOLE.convert(columns, param, ctx)
+
+
 WHOLE = Whole()

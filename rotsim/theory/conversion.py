@@ -123,6 +123,7 @@ def convert(
     dim: int = 1024,
     to_dim: int | None = None,
     gradient: Gradient | None = None,
+    rows: int | None = None,
     **fixed: Any,
 ) -> Conversion:
     """Find the rates of another optimizer that turn as this one does, or remember as long.
@@ -145,6 +146,8 @@ def convert(
         Fan-in C of both, as in `rotsim.equilibrium`; alike if `to_dim` is None.
     gradient : Gradient
         As in `rotsim.equilibrium`.
+    rows : int, optional
+        Neurons of the layer, >= 2, for Muon, whichever of both it is; a square layer if nothing is said.
     **fixed
         Hyperparameters of the other optimizer, its defaults if nothing is said. A new setting of the same optimizer has
         those of the old one.
@@ -175,7 +178,8 @@ def convert(
         raise InvalidInput(f"{spec.label} has no hyperparameter {unknown[0]!r}; it has {', '.join(known)}")
     dim = integer("dim", dim, low=2)
     to_dim = dim if to_dim is None else integer("to_dim", to_dim, low=2)
-    before = pace(source, dim, gradient)
+    before = pace(source, dim, gradient, rows if source.acts_on == "matrix" or spec.acts_on != "matrix" else None)
+    to_rows = rows if spec.acts_on == "matrix" else None
     held = {name: positive(name, fixed[name]) for name in _RATES if name in fixed}
     kept = _checked_keep(keep, held)
     held |= {name: getattr(source, name) for name in _RATES if name in kept}
@@ -187,14 +191,14 @@ def convert(
     if "rms" in wanted:
         wanted["norm"] = wanted.pop("rms") * sqrt(to_dim)
     try:
-        target = search(spec, wanted, held, rest, to_dim, gradient, pace) if wanted else spec(**held, **rest)
+        target = search(spec, wanted, held, rest, to_dim, gradient, pace, to_rows) if wanted else spec(**held, **rest)
     except Unreachable as error:
-        raise InvalidInput(f"{error}. {_nearest(spec, before, rest, wanted, to_dim, gradient)}") from None
+        raise InvalidInput(f"{error}. {_nearest(spec, before, rest, wanted, to_dim, gradient, to_rows)}") from None
     peak = 1.0 if max_lr is None else max_lr / source.lr
-    return Conversion(source, target, kept, before, pace(target, to_dim, gradient), peak)
+    return Conversion(source, target, kept, before, pace(target, to_dim, gradient, to_rows), peak)
 
 
-def pace(optimizer: Optimizer, dim: int = 1024, gradient: Gradient | None = None) -> Pace:
+def pace(optimizer: Optimizer, dim: int = 1024, gradient: Gradient | None = None, rows: int | None = None) -> Pace:
     """`Pace` of one setting, from `rotsim.equilibrium`.
 
     Parameters
@@ -205,6 +209,8 @@ def pace(optimizer: Optimizer, dim: int = 1024, gradient: Gradient | None = None
         Fan-in C >= 2.
     gradient : Gradient, optional
         Scale-invariant if nothing is said.
+    rows : int, optional
+        As in `rotsim.equilibrium`.
 
     Returns
     -------
@@ -214,9 +220,9 @@ def pace(optimizer: Optimizer, dim: int = 1024, gradient: Gradient | None = None
     -----
     A hyperball's update of length η·R across weights of length R turns them by arctan η (`derivations.rotational`).
     """
-    found = equilibrium(optimizer, dim, gradient)
+    found = equilibrium(optimizer, dim, gradient, rows=rows)
     dim, _, law = checked_law(dim, gradient)
-    decay = float(required_theory(optimizer).decay_of(dim, law, SteadyState(found.norm**2, 0.0)))
+    decay = float(required_theory(optimizer, rows, dim).decay_of(dim, law, SteadyState(found.norm**2, 0.0)))
     return Pace(
         rotation=found.rotation,
         update_ratio=found.update_rms / found.norm,
@@ -326,6 +332,7 @@ def _nearest(
     wanted: dict[str, float],
     dim: int,
     gradient: Gradient | None,
+    rows: int | None,
 ) -> str:
     """What comes nearest to rotation and time: rotation and norm, at the best of some momenta."""
     if not trades_momentum(wanted) or "norm" not in wanted:
@@ -337,10 +344,10 @@ def _nearest(
         start = spec(1e-3, 1e-3, **rest).with_beta1(momentum)
         changed = {f.name: getattr(start, f.name) for f in fields(spec) if f.name not in _RATES}
         try:
-            setting = search(spec, aims, {}, changed, dim, gradient, pace)
+            setting = search(spec, aims, {}, changed, dim, gradient, pace, rows)
         except (InvalidInput, NoEquilibrium):
             continue
-        ratio = getattr(pace(setting, dim, gradient), time) / wanted[time]
+        ratio = getattr(pace(setting, dim, gradient, rows), time) / wanted[time]
         found.append((abs(log(ratio)), ratio, setting))
     if not found:
         return "No momentum comes near it"
