@@ -255,6 +255,19 @@ def test_a_course_has_the_shape_of_the_layer_and_claims_what_theory_can(name):
         assert layer.applies and layer.agrees
 
 
+@pytest.mark.parametrize(("nesterov", "momentum", "verdict"), [(False, 0.5, None), (True, 0.0, "no theory")])
+def test_a_momentum_that_changes_is_followed(nesterov, momentum, verdict):
+    weight = nn.Parameter(torch.randn(8, 16, generator=torch.Generator().manual_seed(0)))
+    optimizer = torch.optim.SGD([weight], lr=0.1, weight_decay=0.02, momentum=0.8, nesterov=nesterov)
+    with Recorder({"weight": weight}, optimizer, interval=1, window=4, lags=2) as recorder:
+        for step in range(96):
+            optimizer.param_groups[0]["momentum"] = 0.8 if step < 48 else momentum
+            weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(step + 1))
+            optimizer.step()
+    [layer] = diagnose(recorder.dataset()).layers
+    assert layer.verdict == verdict if verdict else layer.predicted_rotation > 0
+
+
 def test_a_spec_may_be_given_group_by_group():
     model = nn.Sequential(nn.Linear(3, 2, bias=False), nn.Linear(3, 2, bias=False))
     optimizer = optimizer_class("Sophia")([{"params": layer.parameters()} for layer in model], **ADAM)

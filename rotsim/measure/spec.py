@@ -103,6 +103,8 @@ class Variant(Exception):
 
 def _sgdm(values: Values) -> SGDM:
     momentum = float(values["momentum"])
+    if values.get("nesterov") and not momentum:  # a schedule may end there
+        raise Variant("its Nesterov momentum is 0")
     dampening = float(values.get("dampening") or 0.0) if momentum else 0.0  # PyTorch's has none without momentum
     return SGDM(
         **values.rates, momentum=momentum, dampening=dampening, nesterov=bool(values.get("nesterov") and momentum)

@@ -187,16 +187,16 @@ def _other_betas(
     chosen = np.unique(np.linspace(0, len(ones) - 1, _BETAS * 8).round().astype(int))
     plain, law = spec.plain, ScaleInvariant()
     home = equilibrium(plain, dim, law, rows=rows)
-    table = {}
-    for column in chosen:
-        pair = tuple(given[:, column].tolist())
+    table: dict[tuple[float, ...], tuple[float, ...]] = {}
+    pairs = [tuple(column) for column in given[: len(plain.averages), chosen].T.tolist()]  # NaN finds no entry
+    for pair in pairs:
         if pair not in table:
             one = {"momentum": max(pair[0], _LEAST_MOMENTUM)}
             changed: Any = one if len(plain.averages) == 1 else {"betas": pair}
             other = equilibrium(replace(plain, **changed), dim, law, rows=rows)
             pace = home.relaxation_steps / other.relaxation_steps
             table[pair] = other.norm / home.norm, pace, other.rotation / home.rotation / np.sqrt(pace)
-    found = np.array([table[tuple(given[:, column].tolist())] for column in chosen])
+    found = np.array([table[pair] for pair in pairs])
     grown, pace, bent = (np.interp(np.arange(len(ones)), chosen, factor) for factor in found.T)
     return grown, pace, bent
 

@@ -139,6 +139,8 @@ def memory(trace: xr.Dataset, layer: str, theory: Theory[Any], dim: int) -> Infl
     else:
         at, correlations = ends[-1:], here["gradient_autocorrelation"].values.astype(float)[None]
         squares = np.array([float(here["square_step"]) if "square_step" in trace else np.nan])
+    if "momentum" in dataset.spec_of(trace).get("changed", {}).get(parameter, {}):
+        squares = np.full(len(at), np.nan)  # they are of the averages at first, and not of this spec's
     factors = np.array([_factors(theory, dim, *pair) for pair in zip(correlations, squares, strict=True)])
     seen = np.isfinite(factors).all(axis=1)
     if not seen.any():
