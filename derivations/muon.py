@@ -1,4 +1,4 @@
-"""Muon: singular values in the place of a sign. The correlation of spectral updates, by free probability."""
+"""Muon: singular values in place of a sign. Correlations of spectral updates, by free probability."""
 
 from collections.abc import Iterator
 

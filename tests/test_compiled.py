@@ -48,7 +48,7 @@ class Listener(event.Listener):
         pass
 event.register("numba:compile", Listener())
 rotsim.predict(rotsim.Lion(1e-3, 1.0), dim=8, steps=2)
-own = {str(path) for path in compiled.ingredients(lion._lion)[0]}
+own = {str(path) for path in compiled.ingredients(lion.course_of_modes)[0]}
 reported = {name for name in seen if "rotsim" in name}
 assert any(name.endswith("closed_forms.py") for name in reported), reported
 print(sorted(reported - own))

@@ -106,8 +106,8 @@ def test_leading_order_is_the_limit_of_the_exact(name, model):
         return np.array([leading.norm / exact.norm - 1, leading.rotation / exact.rotation - 1])
 
     far, near = gap(1e-3), gap(1e-4)
-    if name == "lion":  # the linearised sign leaves a constant: (π/2 - 1)·var c in norm²
-        assert 0.003 < abs(near[1]) < 0.02 and np.allclose(far, near, rtol=0.05)
+    if optimizer.shape == "sign":  # the linearised sign leaves a constant: (π/2 - 1)·var c in norm²
+        assert 0.003 < abs(near[1]) < 0.05 and np.allclose(far, near, rtol=0.05)
     else:
         assert (np.abs(near) < 1e-4).all()
         assert (np.abs(near) < 0.35 * np.abs(far) + 1e-9).all()
@@ -151,7 +151,7 @@ def test_tiny_decay_does_not_cancel():
     for name in OPTIMIZERS:
         optimizer = constant_v(replace(OPTIMIZERS[name].examples()[0], lr=1e-9, weight_decay=1e-6))
         exact, leading = (rotsim.equilibrium(optimizer, 10**6, method=m) for m in ("exact", "leading"))
-        assert exact.rotation == pytest.approx(leading.rotation, rel=0.02 if name == "lion" else 1e-5)
+        assert exact.rotation == pytest.approx(leading.rotation, rel=0.05 if optimizer.shape == "sign" else 1e-5)
 
 
 def test_adam_l2_fixed_point_exists_however_strong_the_decay():

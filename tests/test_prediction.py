@@ -18,12 +18,13 @@ SCHEDULES = {
     "wsd": wsd(STEPS, 200, 600, 0.05),
     "array": 0.2 + np.abs(np.sin(np.arange(STEPS) / 150)),
 }
-START = {"adamw": 3.0, "adam_l2": 0.3, "sgdm": 4.0, "lion": 0.5}  # all far from equilibrium
+START = {"adamw": 3.0, "adam_l2": 0.3, "sgdm": 4.0, "lion": 0.5, "signum": 0.5}  # all far from equilibrium
 STRONG = {
     "adamw": rotsim.AdamW(0.05, 0.6, (0.9, 0.95)),
     "adam_l2": rotsim.AdamL2(2e-3, 0.05, (0.9, 0.999)),
     "sgdm": rotsim.SGDM(0.3, 0.05, 0.8),
     "lion": rotsim.Lion(0.01, 1.0, (0.95, 0.98)),
+    "signum": rotsim.Signum(0.01, 1.0, 0.95),
 }
 
 
@@ -69,7 +70,7 @@ def course(name, model, schedule, optimizer=None, **changed):
 def test_every_window_agrees_with_simulation(name, model, schedule, walks):
     report = rotsim.compare(walks(name, model, schedule), course(name, model, schedule), k=chance.errors(None, 3))
     assert report.passed, "\n" + report.table()
-    if name in ("sgdm", "lion"):  # nothing but 1/dim is neglected
+    if name in ("sgdm", "lion", "signum"):  # nothing but 1/dim is neglected
         assert {check.tolerance for check in report} == {1 / DIM}
 
 
@@ -86,7 +87,7 @@ def test_wrong_courses_are_rejected(name, walks):
     assert fails(lr_schedule=wsd(STEPS, 200, 500, 0.05))
     assert fails(initial_norm=START[name] * 1.04)  # Lion forgets it soon: 2 % are seen in two walks of three
     assert fails(wd_schedule=constant(1.1))
-    beta = {"momentum": 0.75} if name == "sgdm" else {"betas": (0.85, STRONG[name].betas[1])}
+    beta = {"momentum": 0.75} if hasattr(STRONG[name], "momentum") else {"betas": (0.85, STRONG[name].betas[1])}
     assert fails(optimizer=replace(STRONG[name], **beta))
 
 

@@ -78,7 +78,7 @@ def test_walk_takes_the_steps_of_the_torch_optimizers(inner, zero_mean):
     rng = np.random.default_rng(3)
     weights, gradients = rng.normal(size=(6, 40)), rng.normal(size=(50, 6, 40))
     kind = {"adamw": measure.RotationalAdamW, "sgdm": measure.RotationalSGDM, "lion": measure.RotationalLion}
-    options = {key: value for key, value in inner.to_dict().items() if key != "name"}
+    options = {key: value for key, value in inner.to_dict().items() if key not in ("name", "dampening", "nesterov")}
     parameter = torch.nn.Parameter(torch.tensor(weights))
     reference = kind[inner.name]([parameter], **options, zero_mean=zero_mean, update_norm_decay=0.7)
     for g in gradients:

@@ -191,7 +191,7 @@ def single_over_double(optimizer, **options):
 
 def bound_of_float32(optimizer):
     """As `simulate` states it."""
-    if optimizer.name == "lion":  # rounding turns the sign of a momentum near zero, and then its step
+    if optimizer.shape == "sign":  # rounding turns the sign of a momentum near zero, and then its step
         return 1e-3
     rounded = 1.5e-8 / (1 - optimizer.betas[1]) if hasattr(optimizer, "betas") else 0.0  # 1 - β2 in float32
     return 1e-5 + rounded

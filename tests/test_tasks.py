@@ -68,7 +68,9 @@ def test_an_id_depends_on_every_value_and_on_nothing_else():
 
 def test_ids_are_those_of_other_processes_and_of_earlier_versions():
     """Ledgers outlive a process: the digest of given values is a constant."""
-    assert raw(rotsim.SGDM(0.5, 0.25, 0.0)) == {"type": "SGDM", "lr": 0.5, "weight_decay": 0.25, "momentum": 0.0}
+    assert raw(rotsim.Lion(0.5, 0.25, (0.5, 0.0))) == {
+        "type": "Lion", "lr": 0.5, "weight_decay": 0.25, "betas": [0.5, 0.0]
+    }  # fmt: skip
     code = "from tests.test_tasks import *; print(Walk(rotsim.Lion(1e-3, 1.0), 3).strong_id())"
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert there == Walk(rotsim.Lion(1e-3, 1.0), 3).strong_id()

@@ -76,8 +76,8 @@ def test_files(found):
 def test_a_wrong_formula_fails(name, monkeypatch):
     """Negative control: 2 % on one optimizer's rotation turns its verdicts, and the whole, into FAIL."""
 
-    def wrong(optimizer, dim, gradient, method):
-        right = rotsim.equilibrium(optimizer, dim, gradient, method)
+    def wrong(optimizer, dim, gradient, method, rows=None):
+        right = rotsim.equilibrium(optimizer, dim, gradient, method, rows=rows)
         return replace(right, rotation=1.02 * right.rotation) if optimizer.name == name else right
 
     monkeypatch.setattr(verify, "OPTIMIZERS", {name: rotsim.OPTIMIZERS[name]})

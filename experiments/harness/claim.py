@@ -33,7 +33,8 @@ from rotsim.windows import bonferroni
 
 RESULTS = Path(__file__).parents[1] / "results"
 #: Those whose neurons know nothing of each other; Muon has claims of its own.
-OPTIMIZERS = {name: spec.label for name, spec in rotsim.OPTIMIZERS.items() if spec.acts_on == "coordinate"}
+PAPER = ("adamw", "adam_l2", "sgdm", "lion")  # the optimizers of Kosson et al. 2024, which its claims are about
+OPTIMIZERS = {name: spec.label for name, spec in rotsim.OPTIMIZERS.items() if name in PAPER}
 _DIGITS = 5
 
 
