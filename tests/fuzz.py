@@ -72,7 +72,7 @@ ENDS = (
     "1e200", "1e300", "1.7976931348623157e308", "-1", "-1e-300", "-1e300", "np.float32(0.1)", "np.float16(0.1)",
 )  # fmt: skip
 WHOLE = (
-    "0", "1", "2", "3", "4", "5", "7", "8", "16", "33", "64", "100", "1000", "2**20", "2**31 - 1", "2**31", "2**32 - 1",
+    "0", "1", "2", "3", "4", "5", "7", "8", "16", "33", "64", "100", "1000", "2**16", "2**31 - 1", "2**31", "2**32 - 1",
     "2**32", "2**53", "2**62", "2**63 - 1", "2**63", "2**64", "10**30", "10**400", "-1", "-2**63", "1.0", "2.5",
     "np.int8(3)", "np.uint64(2**63)",
 )  # fmt: skip
@@ -131,10 +131,12 @@ class Maker:
 
     def plain_optimizer(self) -> str:
         lr, decay = self.number(1e-4, 0.3), self.number(1e-3, 0.5)
-        kind = self.among("AdamW", "AdamL2", "SGDM", "Lion")
+        kind = self.among("AdamW", "AdamL2", "SGDM", "Lion", "Signum", "Muon")
         extra: dict[str, Callable[[], str]] = {"eps": lambda: self.number(1e-12, 1e-3), "betas": self.betas}
-        if kind == "SGDM":
+        if kind in ("SGDM", "Signum", "Muon"):
             extra = {"momentum": self.share}
+        if kind == "SGDM":
+            extra |= {"dampening": self.share, "nesterov": self.flag}
         if kind == "Lion":
             del extra["eps"]
         rest = self.options({}, extra)
@@ -530,8 +532,19 @@ def _results(m: Maker) -> str:
 
 
 #: What makes a call, how often it is taken, and the public names that it calls.
+def _read(m: Maker) -> str:
+    """What other programs recorded: folders and files that hold none of it."""
+    path = m.among("FOLDER", "FOLDER / 'absent.csv'", "SAVED", "'log.csv'", "None")
+    if m.rng.random() < 0.4:
+        other = m.among("TRACE", "W", "EQ", "None")
+        return f"measure.join(TRACE, {other}, {m.options({}, {'at': lambda: m.whole(1, 500, 2000)})})"
+    reader = m.among("read_log", "read_checkpoints")
+    optional = {"schedule": lambda: m.among("'constant'", "'cosine'", "'sine'"), "steps": lambda: m.whole(1, 100)}
+    return f"measure.{reader}({path}, {m.optimizer()}, {m.options({}, optional)})"
+
+
 CALLS: dict[Callable[[Maker], str], tuple[int, str]] = {
-    Maker.optimizer: (4, "AdamW AdamL2 SGDM Lion Rotational"),
+    Maker.optimizer: (4, "AdamW AdamL2 SGDM Lion Signum Muon Rotational"),
     Maker.gradient: (
         4,
         "ScaleInvariant Isotropic Signal Autocorrelated Radial Bursts StudentT LayerInvariant SimpleSystem Replay",
@@ -559,6 +572,7 @@ CALLS: dict[Callable[[Maker], str], tuple[int, str]] = {
     _rotational: (4, "RotationalAdamW RotationalSGDM RotationalLion measure.Lion"),
     _rotated: (2, "Rotated"),
     _spec: (2, "optimizer_spec load_shipped shipped_traces"),
+    _read: (2, "join read_log read_checkpoints"),
     _results: (1, "InvalidInput DatasetError NoEquilibrium Interrupted SweepInterrupted OPTIMIZERS __version__"),
 }
 

@@ -143,7 +143,10 @@ def test_a_schedule_may_not_push_decay_past_what_the_spec_allows(optimizer, limi
 
 
 def test_the_share_of_the_start_lessens_the_spread_of_the_angle():
-    """Only under white noise, whose norms differ: Π z² of the slow root z² - (1+α-ηλ)z + α = 0, of the given start, averaged over the window."""
+    """Only under white noise, whose norms differ: Π z² of the given start, averaged over the window.
+
+    Here z is the slow root of z² - (1+α-ηλ)z + α.
+    """
     law, start, last = rotsim.Isotropic(1.0).power(16), 0.7, np.array([2, 5])
     decay, norm = np.array([0.01, 0.02, 0.005, 0.03, 0.01]), np.array([1.5, 0.9])
     for optimizer, momentum in ((rotsim.SGDM(0.1, 0.2, momentum=0.5), 0.5), (ADAMW, 0.0)):

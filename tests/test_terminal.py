@@ -165,7 +165,7 @@ def test_a_table_that_fits_stays_a_table():
         (["trace", "report"], "Missing argument 'FILE' (see rotsim trace report --help)"),
         (["simulat"], "Did you mean 'simulate'? (see rotsim --help)"),
         (["eq", *ADAMW], "Did you mean 'equilibrium'? (see rotsim --help)"),
-        (["trace", "walk.nc"], "No such command 'walk.nc'; choose from compare, import, join, report (see rotsim trace --help)"),
+        (["trace", "walk.nc"], "No such command 'walk.nc'; choose from compare, import, join, report"),
         (["verify", "quick"], "Did you mean --quick? (see rotsim verify --help)"),
         (["equilibrium", *ADAMW, "--betas", "0.9"], "one after the other: --betas 0.9 0.999 (see rotsim equil"),
         (["equilibrium", *ADAMW, "--seed", "1"], "No such option '--seed' (see rotsim equilibrium adamw --help)"),

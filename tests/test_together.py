@@ -73,7 +73,10 @@ def test_what_has_no_equilibrium_is_nan():
         ({"lr": [0.1, np.nan], "weight_decay": 0.1}, "`lr` must be finite"),
         ({"lr": [1.0, 10.0, 1.0], "weight_decay": [1.0, 0.9, 0.1]}, "`lr \\* weight_decay` must be < 2"),
         ({"lr": 0.1, "weight_decay": 0.1, "momentum": [0.0, 1.0]}, "`momentum` must be in"),
-        ({"lr": 0.1, "weight_decay": 0.1, "beta": 0.1}, "takes lr, weight_decay, momentum, dampening, nesterov; got beta"),
+        (
+            {"lr": 0.1, "weight_decay": 0.1, "beta": 0.1},
+            "takes lr, weight_decay, momentum, .*; got beta",
+        ),
         ({"lr": 0.1}, "needs a value for weight_decay"),
         ({"lr": [0.1, 0.2], "weight_decay": [1, 2, 3]}, "shapes that broadcast"),
         ({"lr": 0.1, "weight_decay": 0.1, "dim": [2, 1]}, "`dim` must be >= 2"),
