@@ -33,8 +33,6 @@ WITHOUT_THEORY = {
     "NAdam": lambda p: torch.optim.NAdam(p, lr=1e-3, weight_decay=0.1),
     "RMSprop": lambda p: torch.optim.RMSprop(p, lr=1e-3, momentum=0.9, weight_decay=0.1),
     "Rprop": lambda p: torch.optim.Rprop(p, lr=1e-3),
-    "Muon": lambda p: torch.optim.Muon([q for q in p if q.ndim == 2], lr=1e-3, weight_decay=0.1),
-    "SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-2),
 }
 
 
@@ -54,7 +52,7 @@ def learn(model, optimizer, steps, after=lambda step: None, seed=0):
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=[] if k in ("NAdam", "Muon") else [pytest.mark.slow]) for k in WITHOUT_THEORY]
+    "kind", [pytest.param(k, marks=[] if k == "NAdam" else [pytest.mark.slow]) for k in WITHOUT_THEORY]
 )
 def test_an_optimizer_without_theory_is_measured_and_said_to_be_without(kind, tmp_path, capsys):
     bare = network()

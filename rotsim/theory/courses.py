@@ -96,7 +96,7 @@ def course(
     total = np.where(finite, scale, 0.0) ** 2
     own = np.sqrt(total.sum(axis=1) / np.maximum(finite.sum(axis=1), 1))
     alive = (own > 0) & (start_norm > 0)
-    lr_most, decay_most = float(rates.lr.max()), float(rates.weight_decay.max())
+    lr_most, decay_most = (float(rate.max(initial=0.0)) for rate in (rates.lr, rates.weight_decay))  # of no steps: 0
     usable = theory_of(optimizer) is not None and dim >= 3 and alive.any() and lr_most > 0
     usable = usable and float((rates.lr * rates.weight_decay).max()) < optimizer.plain.decay_limit
     if not usable or len(rates.lr) > MAX_STEPS:

@@ -226,12 +226,20 @@ def _values(optimizer: Any, given: dict[str, Any]) -> tuple[type[Optimizer], dic
     else:
         base = instance("optimizer", optimizer, Optimizer, "an optimizer's class or spec, such as rotsim.AdamW")
         kind = type(base)
+    if kind.acts_on != "coordinate":
+        raise InvalidInput(
+            f"`optimizer` must act on one coordinate at a time; {kind.__name__} acts on a {kind.acts_on}. "
+            "Ask rotsim.equilibrium, setting by setting"
+        )
     own = [field for field in fields(kind) if field.init]
     known = {field.name: field.default if base is None else getattr(base, field.name) for field in own}
     values = known | mapping("hyperparameters", given, known)
     if missing := [name for name, value in values.items() if value is MISSING]:
         raise InvalidInput(f"{kind.__name__} needs a value for {', '.join(missing)}")
     rule = "be numbers"
+    for name in (name for name in values if isinstance(known[name], tuple)):
+        length = len(sequence(name, values[name], "be two of numbers"))
+        require(length == len(known[name]), name, f"be {len(known[name])} of numbers", values[name])
     return kind, {
         name: [array(f"{name}[{i}]", part, rule) for i, part in enumerate(sequence(name, value, "be two of numbers"))]
         if isinstance(known[name], tuple)
