@@ -237,9 +237,10 @@ def _values(optimizer: Any, given: dict[str, Any]) -> tuple[type[Optimizer], dic
     if missing := [name for name, value in values.items() if value is MISSING]:
         raise InvalidInput(f"{kind.__name__} needs a value for {', '.join(missing)}")
     rule = "be numbers"
-    for name in (name for name in values if isinstance(known[name], tuple)):
-        length = len(sequence(name, values[name], "be two of numbers"))
-        require(length == len(known[name]), name, f"be {len(known[name])} of numbers", values[name])
+    for name, value in known.items():
+        if isinstance(value, tuple):
+            pair = sequence(name, values[name], "be two of numbers")
+            require(len(pair) == len(value), name, f"be {len(value)} of numbers", values[name])
     return kind, {
         name: [array(f"{name}[{i}]", part, rule) for i, part in enumerate(sequence(name, value, "be two of numbers"))]
         if isinstance(known[name], tuple)
