@@ -233,7 +233,7 @@ def median_ratio(measured: np.ndarray, expected: np.ndarray, shared: Estimate) -
         return Estimate(value, error)
     # degrees of freedom of a sum of variances, after Welch and Satterthwaite
     degrees = error**4 / (across**4 / max(neurons - 1, 1) + 2 * (along**2 * shared.standard_error) ** 2)
-    return Estimate(value, error * float(scipy.stats.t.isf(scipy.stats.norm.sf(3), degrees)) / 3)
+    return Estimate(value, error * as_seldom(3, degrees) / 3)
 
 
 def equilibration(
