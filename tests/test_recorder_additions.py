@@ -129,7 +129,7 @@ def test_autocorrelation_of_an_ar1_gradient_and_of_white_noise():
     noise = chance.errors(None, 16) / np.sqrt(64 * 960)
     np.testing.assert_allclose(found[1, 1:], 0, atol=noise)
     np.testing.assert_allclose(found[0, 1:], 0.6 ** np.arange(1, 9), atol=0.04 + 1.5 * noise)
-    assert len(recorder._sampler._block) == 5  # bounded memory: one open block
+    assert len(recorder._every_step.coordinates._block) == 5  # bounded memory: one open block
 
 
 def test_fused_rows_fall_into_named_layers():

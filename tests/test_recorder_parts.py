@@ -476,7 +476,7 @@ def test_the_ticks_of_lions_series_are_steps(monkeypatch):
     model = nn.Linear(3, 2, bias=False)
     optimizer = Lion(model.parameters(), 1e-3, weight_decay=1.0)
     recorder = Recorder(model, optimizer, 1, 5, lags=0)
-    recorder._scales.length = 6
+    recorder._every_step.scales.length = 6
     with recorder:
         for step in range(1, 12):
             model.weight.grad = torch.full((2, 3), 2.0**step / sqrt(3))

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from rotsim.dataset import PER_OCTAVE, build
-from rotsim.errors import InvalidInput
+from rotsim.dataset import PER_OCTAVE, build, json_text
+from rotsim.errors import InvalidInput, mapping
 from rotsim.measure.coordinates import CoordinateSampler
 from rotsim.measure.quantities import VARIABLES, window_rates
 from rotsim.measure.recorded import RATES, Entry, Recorded
@@ -189,3 +189,21 @@ def _differ_in_rates_alone(one: Optimizer, other: Optimizer) -> bool:
 def _numbers(norm: torch.Tensor | None) -> np.ndarray:
     assert norm is not None  # a window with an entry in it began before
     return norm.cpu().numpy()
+
+
+def checked_note(note: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """A note as entries of the dataset's spec; raise `InvalidInput` if it cannot be kept.
+
+    Parameters
+    ----------
+    note : str, mapping or None
+
+    Returns
+    -------
+    dict
+    """
+    entries = {} if note is None else {"note": note} if isinstance(note, str) else mapping("note", note)
+    if reserved := WRITTEN & set(entries):
+        raise InvalidInput(f"`note` may not set {', '.join(sorted(reserved))}, which the recorder writes; rename it")
+    json_text("note", entries)
+    return entries

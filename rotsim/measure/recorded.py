@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rotsim.errors import InvalidInput
+from rotsim.errors import InvalidInput, is_a, require, shown
 from rotsim.measure.quantities import WINDOW_RATES as WINDOW_RATES
 from rotsim.measure.sample import rows
 from rotsim.measure.selection import Selection, Split, ends_in, groups_of, row_labels, select
@@ -217,3 +217,27 @@ def _averages(momentum: Any) -> tuple[float, float]:
     numbers = [float(value) for value in found[:2] if isinstance(value, int | float)]
     first, second = [*numbers, np.nan, np.nan][:2]
     return first, second
+
+
+def checked_spec(spec: Any, optimizer: torch.optim.Optimizer) -> Specs:
+    """Raise `InvalidInput` unless it is a spec, or one for each of the optimizer's groups; return it.
+
+    Parameters
+    ----------
+    spec : Any
+        As the caller gave it.
+    optimizer : torch.optim.Optimizer
+
+    Returns
+    -------
+    Optimizer, sequence of Optimizer, or None
+    """
+    if spec is None or isinstance(spec, Optimizer):
+        return spec
+    if not is_a(spec, list, tuple) or not all(one is None or isinstance(one, Optimizer) for one in spec):
+        raise InvalidInput(
+            f"`spec` must be a rotsim optimizer, e.g. rotsim.SGDM(...), or a list of them; got {shown(spec)}"
+        )
+    groups = len(optimizer.param_groups)
+    require(len(spec) == groups, "spec", f"hold one spec or None for each of the {groups} parameter groups", spec)
+    return spec

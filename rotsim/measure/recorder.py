@@ -10,34 +10,28 @@ import contextlib
 import os
 import warnings
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 
-from rotsim import netcdf
-from rotsim.dataset import json_text, load, save, spec_of, validate
-from rotsim.errors import DatasetError, InvalidInput, instance, integer, is_a, mapping, positive, require, shown
+from rotsim.dataset import save
+from rotsim.errors import InvalidInput, instance, integer, mapping, positive, require
 from rotsim.files import check_writable
-from rotsim.measure.assembly import WRITTEN, assemble, averaging, entries_of, with_samples, with_series
-from rotsim.measure.coordinates import CoordinateSampler
-from rotsim.measure.joining import check_joinable, join, until
+from rotsim.measure.assembly import assemble, checked_note, entries_of
+from rotsim.measure.earlier import Earlier, state_of
+from rotsim.measure.every_step import EveryStep
+from rotsim.measure.joining import join
 from rotsim.measure.metrics import metrics
-from rotsim.measure.quantities import VARIABLES
-from rotsim.measure.recorded import Recorded, Specs
-from rotsim.measure.sample import rows, sample, window_means
+from rotsim.measure.recorded import Recorded, Specs, checked_spec
+from rotsim.measure.running import Running
 from rotsim.measure.saving import Saving
-from rotsim.measure.scales import ScaleSampler
 from rotsim.measure.selection import Selection, Split
 from rotsim.measure.sinks import sinks
-from rotsim.measure.spec import state_of
 from rotsim.measure.steps import Steps, counter, with_hooks
 from rotsim.measure.windows import Windows
-from rotsim.optimizers.base import Optimizer
 
 
 class Recorder:
@@ -153,49 +147,23 @@ class Recorder:
             )
         optimizer = with_hooks(optimizer)
         instance("optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer")
-        spec = _checked_spec(spec, optimizer)
+        spec = checked_spec(spec, optimizer)
         split = {} if split is None else mapping("split", split)
         self.optimizer = optimizer
-        self._note = _checked_note(note)
+        self._note = checked_note(note)
         self._log = sinks(log)
         self._recorded = Recorded(model, optimizer, parameters, split, spec)
-        self._sampler = CoordinateSampler(lags) if integer("lags", lags, low=0) else None
-        self._scales = ScaleSampler()
+        self._running = Running(self._recorded, optimizer)
+        self._every_step = EveryStep(integer("lags", lags, low=0))
         self._spare = path is not None and _rank() > 0
         target = None if path is None or self._spare else check_writable(path)
-        self._at: int | None = None if resume is False or resume is True else integer("resume", resume, low=1)
-        self._earlier = None if target is None else self._found(target, resume)
+        self._earlier = Earlier(resume)
+        if target is not None:
+            self._earlier.find(target, self._recorded.entries, self._recorded.main().spec.label)
         self._saving = Saving(target, save_seconds, lambda path: self.save(path))
         self._steps = Steps(optimizer, self._before_step, self._after_step)
-        self._sampled_step = 0
-        self._last_tick = 0
-        self._samples = 0
         self._unsaved = False
         self._has_closure = False
-        self._before: list[tuple[torch.Tensor, torch.Tensor | None] | None] = []
-        self._lengths: list[torch.Tensor | None] = []
-        self._sums: list[torch.Tensor] = []
-
-    def _found(self, path: Path, resume: bool | int) -> xr.Dataset | None:
-        """The trace that is at the path, to go on from."""
-        if not path.exists():
-            return None
-        if resume is False:
-            raise InvalidInput(
-                f"`path` must not exist yet, so that no trace is lost; {str(path)!r} does. Pass resume=True to go on "
-                "from it, name another file, or remove it"
-            )
-        return self._fits(load(path))
-
-    def _fits(self, earlier: xr.Dataset) -> xr.Dataset:
-        if validate(earlier).attrs["source"] != "trace":
-            raise InvalidInput(f"`resume` needs a recorded trace; got a {earlier.attrs['source']}. Name another file")
-        layers: dict[str, tuple[int, int]] = {}
-        for entry in self._recorded.entries:
-            for label in dict.fromkeys(entry.labels):
-                layers[label] = entry.labels.count(label), entry.shape[1:].numel()
-        check_joinable(earlier, layers, self._recorded.main().spec.label)
-        return earlier
 
     @property
     def window(self) -> int:
@@ -230,17 +198,16 @@ class Recorder:
         self._detach()
         if self._saving.path is None or self._spare:
             return
-        if self._samples or self._windows.ends:
+        if self._running.samples or self._windows.ends:
             if self._unsaved:
                 self.save(self._saving.path)
-        elif self._earlier is None:
+        elif self._earlier.trace is None:
             warnings.warn(f"{self._saving.path} is not written: {self._nothing()}", stacklevel=2)
 
     def _detach(self) -> None:
         self._steps.detach()
         self._saving.unwatch()
-        self._before = []
-        self._lengths = []
+        self._running.let_go()
 
     def __enter__(self) -> Recorder:
         return self.start()
@@ -252,7 +219,7 @@ class Recorder:
             self.close()
             return
         self._detach()
-        if self._saving.path is not None and (self._samples or self._windows.ends):
+        if self._saving.path is not None and (self._running.samples or self._windows.ends):
             try:
                 self.save(self._saving.path)
             except (OSError, InvalidInput) as failure:  # what training raised matters more
@@ -262,126 +229,40 @@ class Recorder:
         with self._saving.whole():
             if not self._steps.seen:
                 self._begin()
-            self._before = []  # a step that raised may have left its copies
-            self._look_again()
+            self._running.look_again()
             self._has_closure = has_closure
             step = self.steps + 1
             self._recorded.begin(step)
             if not has_closure:  # with one, gradients exist after the step only
-                self._sample_coordinates()
+                self._every_step.read(self._recorded.entries, step)
             if step % self.interval:
                 return
-            if not self._sums:
+            if not self._running.samples:
                 with contextlib.suppress(InvalidInput):  # all may have left; that is no reason to stop a training
                     self._recorded.select()  # parameters may have joined; a window holds the same ones throughout
                 self._recorded.begin(step)
-            for entry in self._recorded.look(step):
-                if entry is None:
-                    self._before.append(None)
-                    continue
-                # copied before the step: some foreach and fused kernels reuse the gradient's memory
-                gradient = None if has_closure else self._gradient(entry.parameter)
-                self._before.append((entry.parameter.detach().clone(), gradient))
+            self._running.copy(step, has_closure)
 
     def _begin(self) -> None:
         """Count on from an earlier trace; optimizers have loaded their state by the first step."""
         counted = counter(self.optimizer, [entry.parameter for entry in self._recorded.entries])
-        if self._earlier is not None:
-            spec = spec_of(self._earlier)
-            if self._at is None:
-                self._at = int(spec["steps"])
-                if counted and spec.get("counted"):
-                    self._at = max(0, self._at + counted - int(spec["counted"]))
-            fits = self._at >= int(self._earlier["step"][0])
-            self._earlier = until(self._earlier, self._at) if fits else None
-            self._windows.window = max(self._windows.window, int(spec["window"]))
-        self._steps.done = self._at or 0
-        if self._sampler is not None:
-            self._sampler.begin(self._steps.done)
+        self._steps.done, window = self._earlier.begin(counted)
+        self._windows.window = max(self._windows.window, window)
+        self._every_step.begin(self._steps.done)
 
     def _after_step(self) -> None:
         with self._saving.whole():
             if self._has_closure:
-                self._sample_coordinates()
-            if self._before:
-                self._sample()
-            if self._samples and self.steps % self.window == 0:
-                self._windows.add(self.steps, self._window_record(), self._recorded.rates())
-                self._sums, self._samples = [], 0
+                self._every_step.read(self._recorded.entries, self.steps)
+            self._running.add(self.steps, self._has_closure)
+            if self._running.samples and self.steps % self.window == 0:
+                self._windows.add(self.steps, self._running.record(), self._recorded.rates())
+                self._running.next()
                 self._recorded.next_window()
                 self._send()
-            if self._samples or self._windows.ends:
+            if self._running.samples or self._windows.ends:
                 self._unsaved = True
                 self._saving.now_and_then()
-
-    def _sample(self) -> None:
-        """Add what the step has done to the sums of the window."""
-        if not self._sums:
-            self._sums = [
-                torch.zeros(len(VARIABLES) + 1, entry.neurons, dtype=torch.float64, device=entry.parameter.device)
-                for entry in self._recorded.entries
-            ]
-        for entry, copied, sums in zip(self._recorded.entries, self._before, self._sums, strict=True):
-            if copied is None:
-                continue
-            before, gradient = copied
-            if self._has_closure:
-                gradient = self._gradient(entry.parameter)
-            entry.sampled += 1
-            entry.absent += gradient is None
-            sums += sample(
-                rows(before),
-                rows(entry.parameter.detach()),
-                None if gradient is None else rows(gradient),
-                state_of(self.optimizer, entry.parameter),
-                self.optimizer.param_groups[entry.group],
-                entry.rule,
-            )
-        self._lengths = [
-            None if copied is None else _length(entry.parameter)
-            for entry, copied in zip(self._recorded.entries, self._before, strict=True)
-        ]
-        self._before = []
-        self._samples += 1
-        self._sampled_step = self.steps
-
-    def _look_again(self) -> None:
-        """Count the parameters that have changed since the sampled step that was the last one."""
-        for entry, length in zip(self._recorded.entries, self._lengths, strict=False):
-            if length is not None and length.device == entry.parameter.device:
-                entry.looked += 1
-                # NaN is no change; the comparison stays on the device
-                entry.touched = entry.touched + ((_length(entry.parameter) - length).abs() > 0)
-        self._lengths = []
-
-    def _gradient(self, parameter: torch.Tensor) -> torch.Tensor | None:
-        """A copy of what the optimizer takes for the gradient."""
-        if parameter.grad is None:
-            return None
-        gradient = parameter.grad.detach()
-        scale = getattr(self.optimizer, "grad_scale", None)  # set by GradScaler around a fused step
-        return gradient.clone() if scale is None else gradient / scale
-
-    def _sample_coordinates(self) -> None:
-        """Read what is read at every step."""
-        entries = self._recorded.entries
-        device = entries[0].parameter.device
-        signed = [i for i, entry in enumerate(entries) if entry.rule.shape == "sign"]
-        if self._sampler is None and not signed:
-            return
-        gradients = [_dense(e.parameter.grad) if e.parameter.shape == e.shape else None for e in entries]
-        if self._sampler is not None:
-            betas = [averaging(entry.rule) for entry in entries]
-            self._sampler.add(gradients, [entry.shape for entry in entries], betas, device)
-        if signed:
-            self._scales.add([gradients[i] for i in signed], [entries[i].labels for i in signed], device)
-            self._last_tick = self.steps + (not self._has_closure)
-
-    def _window_record(self) -> np.ndarray:
-        """The running window as float32, shape (len(VARIABLES), neurons)."""
-        means = window_means(torch.cat([sums.cpu() for sums in self._sums], dim=1))
-        with np.errstate(over="ignore"):
-            return means.numpy().astype(np.float32)
 
     def latest(self) -> dict[str, float]:
         """Rotation, norm and update of each layer in the window that ended last, for a chart.
@@ -434,11 +315,11 @@ class Recorder:
             If no step was sampled.
         """
         windows = self._windows
-        if self._samples:
-            windows = windows.with_one_more(self._sampled_step, self._window_record(), self._recorded.rates())
+        if self._running.samples:
+            windows = windows.with_one_more(self._running.last, self._running.record(), self._recorded.rates())
         if not windows.ends:
-            if self._earlier is not None:
-                return self._earlier
+            if self._earlier.trace is not None:
+                return self._earlier.trace
             raise InvalidInput(self._nothing())
         counted = counter(self.optimizer, [entry.parameter for entry in self._recorded.entries])
         spec = {
@@ -449,12 +330,10 @@ class Recorder:
             "counted": counted,
         }
         result = assemble(self._recorded, windows, spec, type(self.optimizer).__name__, provenance)
-        result = with_series(result, self._scales, self._last_tick)
-        if self._sampler is not None:
-            result = with_samples(result, self._sampler, entries_of(self._recorded, windows))
-        if self._earlier is None:
+        result = self._every_step.onto(result, entries_of(self._recorded, windows))
+        if self._earlier.trace is None:
             return result
-        return join(self._earlier, result, windows=self._windows.most)
+        return join(self._earlier.trace, result, windows=self._windows.most)
 
     def _nothing(self) -> str:
         if self._spare:
@@ -480,10 +359,8 @@ class Recorder:
             The trace as the bytes of a file in a uint8 tensor, and the steps; `torch.load` reads both with
             ``weights_only=True``.
         """
-        recorded = self._samples or self._windows.ends or self._earlier is not None
-        content = bytearray(netcdf.encode(self.dataset())) if recorded else bytearray()
-        held = torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
-        return {"trace": held, "steps": self.steps}
+        recorded = self._running.samples or self._windows.ends or self._earlier.trace is not None
+        return state_of(self.dataset() if recorded else None, self.steps)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned, in place of what a file at `path` holds.
@@ -500,46 +377,10 @@ class Recorder:
         state = mapping("state_dict", state_dict)
         if self._steps.seen:
             raise InvalidInput(f"`load_state_dict` must come before the first step; {self._steps.seen} were seen")
-        held, steps = state.get("trace"), state.get("steps")
-        if not isinstance(held, torch.Tensor) or held.dtype != torch.uint8 or type(steps) is not int:
-            raise InvalidInput("`state_dict` must be what Recorder.state_dict returned: a trace and its steps")
-        if held.numel():
-            try:
-                self._earlier = self._fits(netcdf.decode(BytesIO(held.cpu().numpy().tobytes())))
-            except DatasetError as error:
-                raise InvalidInput(f"`state_dict` holds no trace: {error}") from None
-        self._at = steps
+        self._earlier.take_state(state, self._recorded.entries, self._recorded.main().spec.label)
 
 
 def _rank() -> int:
     """Of this process, among those that train together."""
     distributed = torch.distributed
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
-
-
-def _length(parameter: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(parameter.detach(), dtype=torch.float64)
-
-
-def _dense(gradient: torch.Tensor | None) -> torch.Tensor | None:
-    return gradient if gradient is None or gradient.layout is torch.strided else gradient.to_dense()
-
-
-def _checked_spec(spec: Any, optimizer: torch.optim.Optimizer) -> Specs:
-    if spec is None or isinstance(spec, Optimizer):
-        return spec
-    if not is_a(spec, list, tuple) or not all(one is None or isinstance(one, Optimizer) for one in spec):
-        raise InvalidInput(
-            f"`spec` must be a rotsim optimizer, e.g. rotsim.SGDM(...), or a list of them; got {shown(spec)}"
-        )
-    groups = len(optimizer.param_groups)
-    require(len(spec) == groups, "spec", f"hold one spec or None for each of the {groups} parameter groups", spec)
-    return spec
-
-
-def _checked_note(note: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    entries = {} if note is None else {"note": note} if isinstance(note, str) else mapping("note", note)
-    if reserved := WRITTEN & set(entries):
-        raise InvalidInput(f"`note` may not set {', '.join(sorted(reserved))}, which the recorder writes; rename it")
-    json_text("note", entries)
-    return entries

@@ -1,0 +1,74 @@
+"""What a recorder reads at every step: some coordinates of the gradients, and the norms of some rows for signs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import xarray as xr
+
+from rotsim.measure.assembly import averaging, with_samples, with_series
+from rotsim.measure.coordinates import CoordinateSampler
+from rotsim.measure.recorded import Entry
+from rotsim.measure.scales import ScaleSampler
+
+
+class EveryStep:
+    """Two samplers that need each gradient, one after another.
+
+    Parameters
+    ----------
+    lags : int
+        Longest lag >= 0 of the autocorrelation, in steps; 0 turns it off.
+    """
+
+    def __init__(self, lags: int) -> None:
+        self.coordinates = CoordinateSampler(lags) if lags else None
+        self.scales = ScaleSampler()
+        self._last_tick = 0
+
+    def begin(self, done: int) -> None:
+        """Count on from as many steps."""
+        if self.coordinates is not None:
+            self.coordinates.begin(done)
+
+    def read(self, entries: Sequence[Entry], step: int) -> None:
+        """Read the gradients.
+
+        Parameters
+        ----------
+        entries : sequence of Entry
+        step : int
+            The step that they are of.
+        """
+        device = entries[0].parameter.device
+        signed = [i for i, entry in enumerate(entries) if entry.rule.shape == "sign"]
+        if self.coordinates is None and not signed:
+            return
+        gradients = [_dense(e.parameter.grad) if e.parameter.shape == e.shape else None for e in entries]
+        if self.coordinates is not None:
+            betas = [averaging(entry.rule) for entry in entries]
+            self.coordinates.add(gradients, [entry.shape for entry in entries], betas, device)
+        if signed:
+            self.scales.add([gradients[i] for i in signed], [entries[i].labels for i in signed], device)
+            self._last_tick = step
+
+    def onto(self, trace: xr.Dataset, entries: Sequence[Entry]) -> xr.Dataset:
+        """The trace, and what was read.
+
+        Parameters
+        ----------
+        trace : Dataset
+        entries : sequence of Entry
+            Those of the trace.
+
+        Returns
+        -------
+        Dataset
+        """
+        trace = with_series(trace, self.scales, self._last_tick)
+        return trace if self.coordinates is None else with_samples(trace, self.coordinates, entries)
+
+
+def _dense(gradient: torch.Tensor | None) -> torch.Tensor | None:
+    return gradient if gradient is None or gradient.layout is torch.strided else gradient.to_dense()
