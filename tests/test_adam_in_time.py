@@ -38,7 +38,11 @@ def test_points_that_enter_are_those_of_a_finer_grid():
     assert rows[0, 0, : counts[0] + 1] == pytest.approx(np.exp(-zeta[: counts[0] + 1]), abs=1e-8)
 
 
-@pytest.mark.parametrize("betas", [(0.9, 0.95), (0.0, 0.9), (0.98, 0.5), (0.5, 0.999)], ids=str)
+@pytest.mark.parametrize(
+    "betas",
+    [(0.9, 0.95), *(pytest.param(b, marks=pytest.mark.slow) for b in [(0.0, 0.9), (0.98, 0.5), (0.5, 0.999)])],
+    ids=str,
+)
 def test_update_power_while_the_gradient_falls(betas):
     """Scale-invariant weights far too short: E[m²/v] by the integral over all gradients so far, at their own sizes.
 

@@ -51,7 +51,7 @@ def test_recursion_is_the_double_sum_over_all_pairs_of_steps(name):
     assert abs(wrong.norm_squared / square - 1) > 0.01
 
 
-@pytest.mark.parametrize("settings", [(1e-3, 1.0), (1e-2, 2.5)])
+@pytest.mark.parametrize("settings", [pytest.param((1e-3, 1.0), marks=pytest.mark.slow), (1e-2, 2.5)])
 @pytest.mark.parametrize("name", SERIES)
 def test_walk_under_bursts_agrees_and_not_under_another_series(name, settings):
     """At lr·wd = 0.025 the norm follows single bursts, and the gradient the norm: that is in the recursion too."""

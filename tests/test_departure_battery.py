@@ -40,6 +40,7 @@ def test_white_noise_is_refused():
     assert refused >= 3
 
 
+@pytest.mark.slow
 def test_the_table_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(departures, "LAWS", ("signal",))
     monkeypatch.setattr(departures, "NAMES", ("sgdm", "lion"))

@@ -160,15 +160,12 @@ EXPRESSIONS = {
 # --- what is proved, what is committed ---------------------------------------------------------
 
 
-LONG = (
-    "damped",
-    "second_moment",
-    "adam_l2",
-)  # half of the time of all, which `python -m derivations --check` takes too
+#: Proofs of seconds in all; `python -m derivations --check` and `rotsim verify` prove the others, too.
+SHORT = set(derivations.QUICK) - {"shapes", "muon"}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in derivations.DERIVATIONS]
+    "name", [pytest.param(n, marks=[] if n in SHORT else [pytest.mark.slow]) for n in derivations.DERIVATIONS]
 )
 def test_every_statement_holds(name):
     """One derivation a test, which processes share."""

@@ -13,13 +13,11 @@ def text(name):
     return PROSE[name].read_text(encoding="utf-8")
 
 
-#: Pages whose commands others show, too.
-REPEATED = {"docs/explore.md", *(name for name in PAGES if name.startswith("docs/answers/"))}
 SHOWN = [name for name in PAGES if documents.examples(text(name))]
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in REPEATED else name for name in SHOWN]
+    "name", [name if name == "README.md" else pytest.param(name, marks=pytest.mark.slow) for name in SHOWN]
 )
 def test_a_document_shows_what_its_examples_print(name, request):
     if "import torch" in text(name):

@@ -91,7 +91,13 @@ def test_the_running_mean_lags_where_a_schedule_jumps(inner):
     assert {c.quantity for c in rotsim.compare(data, flat, k=k) if c.verdict == "FAIL"} == {"rotation"}
 
 
-@pytest.mark.parametrize("inner", [rotsim.AdamW(1e-2, 0.2, betas=(0.9, 0.99)), rotsim.SGDM(0.05, 0.01, momentum=0.9)])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        pytest.param(rotsim.AdamW(1e-2, 0.2, betas=(0.9, 0.99)), marks=pytest.mark.slow),
+        rotsim.SGDM(0.05, 0.01, momentum=0.9),
+    ],
+)
 def test_rotation_over_many_steps(inner):
     """Of walks: by weights some steps apart. And nearly that of the inner optimizer, by whose angle it turns."""
     torch = pytest.importorskip("torch")
