@@ -119,3 +119,14 @@ def test_a_norm_that_grows(name):
     allowed = 0.02 + chance.errors(8 * len(found), len(found)) * error
     assert np.abs(found - 1).max() < allowed
     assert np.abs(without - 1).max() > max(0.1, allowed)  # negative control: no growth in the balance
+
+
+@pytest.mark.parametrize("correlation", [-0.3, 0.5])
+@pytest.mark.parametrize("name", ["adamw", "adam_l2", "sgdm", "lion", "signum"])
+def test_a_remembered_gradient_is_one_with_that_autocorrelation(name, correlation):
+    """Two routes to the leading order: sums over lags, and closed forms of AR(1)."""
+    theory = required_theory(rotsim.OPTIMIZERS[name](1e-3, 0.1))
+    by_lags = theory.correlation_factors(correlation ** np.arange(400.0))
+    assert theory.remembered(theory.spec.beta1, correlation) == pytest.approx(by_lags, rel=1e-6)
+    if name != "signum":  # whose sign is of all that it remembers; else another memory is another number
+        assert theory.remembered(theory.spec.beta1, 0.1) != pytest.approx(by_lags, rel=1e-3)

@@ -107,6 +107,20 @@ def test_the_commands(tmp_path, capsys):
         assert message in error and error.count("\n") == 1
 
 
+def test_rows_are_those_of_the_matrices_of_a_map(tmp_path, capsys):
+    over = {"lr": [0.01, 0.02], "weight_decay": [0.05, 0.1]}
+    found = regimes(rotsim.Muon, over, dim=32, rows=16)
+    assert found["norm"].values[1, 1] == rotsim.equilibrium(rotsim.Muon(0.02, 0.1), 32, rows=16).norm
+    axes = ["--x", "lr=0.01:0.1:3", "--y", "weight_decay=0.01:0.1:3", "--dim", "32", "--rows", "16"]
+    picture = str(tmp_path / "m.png")
+    assert main(["map", "adamw", "muon", *axes, "--output", picture]) == 0
+    assert main(["map", "adamw", *axes, "--output", picture]) == 2
+    assert "`rows` is for an optimizer that acts on matrices" in capsys.readouterr().err
+    rates = ["--lr", "0.01:0.1:2", "--weight-decay", "0.1", "--dim", "32"]
+    assert main(["sweep", "muon", *rates, "--rows", "16,32", "--adjust-lr-fn", "spectral", "--ns-steps", "5,6"]) == 0
+    assert "lr 2 x ns_steps 2 x rows 2" in capsys.readouterr().out
+
+
 def test_a_sweep_is_drawn_over_one_two_or_three_names():
     line = rotsim.sweep(rotsim.SGDM, {"lr": [0.1, 0.2, 0.4]}, weight_decay=0.1)
     (curve,) = plot_sweep(line, "norm").axes[0].lines

@@ -79,6 +79,27 @@ def test_a_gradient_and_a_variant_are_swept_too():
     assert turned["rotation"].values[1] == rotsim.equilibrium(rotsim.Rotational(rotsim.AdamW(1e-2, 0.1)), 256).rotation
 
 
+def test_rows_of_a_matrix_are_swept_and_fixed():
+    """By every measure; for an optimizer that knows no matrices the cells say so."""
+    over = {"lr": [0.01, 0.02], "rows": [16, 32]}
+    for measure in ("equilibrium", "leading"):
+        found = rotsim.sweep(rotsim.Muon, over, measure, dim=32)
+        alone = rotsim.equilibrium(rotsim.Muon(0.02), 32, method=found.measure.replace("equilibrium", "exact"), rows=16)
+        assert found["norm"].sel(lr=0.02, rows=16) == alone.norm
+        same = found["norm"].sel(lr=0.02, rows=32) == alone.norm
+        assert same == (measure == "leading")  # the published formula knows no rows up to a square
+    fixed = rotsim.sweep(rotsim.Muon, {"adjust_lr_fn": ["original", "spectral"]}, lr=0.02, rows=16, dim=32)
+    assert fixed["norm"].values[0] == rotsim.equilibrium(rotsim.Muon(0.02), 32, rows=16).norm != fixed["norm"].values[1]
+    walk = dict(lr=0.02, weight_decay=1.0, rows=16, dim=32, steps=200)
+    course = rotsim.sweep(rotsim.Muon, {"momentum": [0.5, 0.9]}, "predict", **walk)
+    assert (
+        course["norm"].values[1, -1]
+        == rotsim.predict(rotsim.Muon(0.02, 1.0, 0.9), 32, steps=200, rows=16, record_every=10)["norm"].values[0, -1]
+    )
+    with pytest.raises(InvalidInput, match="no cell of this sweep has a result: `rows` is for an optimizer that acts"):
+        rotsim.sweep(rotsim.AdamW, RATES, rows=16)
+
+
 def test_a_cell_without_equilibrium_says_why():
     found = rotsim.sweep(rotsim.AdamW, {"lr": [1e-2], "weight_decay": [0.0, 0.1, 1000.0]})
     assert np.isnan(found["norm"].values[0, [0, 2]]).all() and found["norm"].values[0, 1] > 0

@@ -66,6 +66,25 @@ def test_what_has_no_equilibrium_is_nan():
     assert mean.norm[1] == expected.norm != rotsim.equilibrium(rotsim.SGDM(0.1, 0.1)).norm
 
 
+def test_matrices_have_rows():
+    """Of a shape each; what is no number is given once."""
+    rows, dims = np.array([[16], [64]]), np.array([32, 64])
+    found = rotsim.equilibria(rotsim.Muon, dims, rows=rows, lr=0.02, adjust_lr_fn="match_rms_adamw", ns_steps=6)
+    spec = rotsim.Muon(0.02, adjust_lr_fn="match_rms_adamw", ns_steps=6)
+    for i, j in itertools.product(range(2), range(2)):
+        one = rotsim.equilibrium(spec, int(dims[j]), rows=int(rows[i, 0]))
+        assert [getattr(found, n)[i, j] for n in NAMES] == [getattr(one, n) for n in NAMES]
+    assert found.norm[0, 0] != pytest.approx(found.norm[1, 0], rel=0.05)  # negative control
+    square = rotsim.equilibria(rotsim.Muon(0.02), 64, weight_decay=[0.1, 0.2])
+    assert square.norm[0] == rotsim.equilibrium(rotsim.Muon(0.02), 64).norm
+    with pytest.raises(InvalidInput, match="`rows` must be >= 2; got 1"):
+        rotsim.equilibria(rotsim.Muon, 64, rows=[8, 1], lr=0.02)
+    with pytest.raises(InvalidInput, match="`rows` is for an optimizer that acts on matrices"):
+        rotsim.equilibria(rotsim.AdamW, 64, rows=8, lr=1e-3, weight_decay=0.1)
+    with pytest.raises(InvalidInput, match="acts on a neuron"):
+        rotsim.equilibria(rotsim.Rotational(rotsim.AdamW(1e-3, 0.1)))
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

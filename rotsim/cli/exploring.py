@@ -24,7 +24,7 @@ def explore(output: str | None) -> None:
     """Write a page with live random walks beside their predictions, and open it in the browser.
 
     The page is one HTML file. It needs no network and no server, and runs on a tablet as well. AdamW, Adam+L2, SGDM,
-    Lion and Signum walk side by side on the same noise as `rotsim simulate`, and the dashed lines are those of
+    Lion, Signum and Muon walk side by side on the same noise as `rotsim simulate`, and the dashed lines are those of
     `rotsim predict`.
 
     Move a slider: the dashed line goes to its new place at once, and the walk drifts to it. The switches under
@@ -58,6 +58,7 @@ def _has_display() -> bool:
 @click.option("--rotational", is_flag=True, help="The rotational variants.")
 @click.option("--dim", type=WHOLE, default=128, help="Fan-in C.")
 @click.option("--neurons", type=WHOLE, default=64, help="Neurons behind the curves; three are on the sphere.")
+@click.option("--rows", type=WHOLE, default=None, help="Neurons of one matrix, under Muon.  [default: all]")
 @click.option("--steps", type=WHOLE, default=2000, help="Optimizer steps.")
 @click.option("--frames", type=WHOLE, default=120, help="Pictures.")
 @click.option("--fps", type=WHOLE, default=15, help="Pictures per second.")

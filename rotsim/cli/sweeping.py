@@ -18,6 +18,7 @@ MAP_POINTS = 41  # values of a range that does not say how many
 RANGE_HELP = "one value, a list 0.1,0.3, a range 1e-4:1e-2:25 of 25 values at equal ratios, or lin:0:1:11"
 _SETTINGS: dict[str, tuple[type, str]] = {
     "dim": (int, "Fan-in C."),
+    "rows": (int, "Neurons of one matrix, for Muon.  [default: as many as --dim; in a simulation all]"),
     "steps": (int, "Optimizer steps of a run (predict, simulate, error)."),
     "neurons": (int, "Independent neurons of a walk (simulate, error)."),
     "seed": (int, "Seed of a walk (simulate, error)."),
@@ -55,6 +56,15 @@ def values(name: str, given: str, kind: Callable[[str], Any]) -> list[Any]:
         raise InvalidInput(f"`{option}` takes {RANGE_HELP}; got {given!r}{way_out}") from None
 
 
+def _kind(default: Any) -> Callable[[str], Any]:
+    """What makes a value of a hyperparameter, by its default."""
+    if isinstance(default, bool):
+        return _switch
+    if isinstance(default, int):
+        return int
+    return str if isinstance(default, str | None) else float
+
+
 def _switch(text: str) -> bool:
     if (spelled := text.strip().lower()) not in ("true", "false"):
         raise ValueError
@@ -75,9 +85,10 @@ class _Swept(PerOptimizer):
         from rotsim.sweeps.grid import hyperparameters
 
         spec = optimizer_class(name.replace("-", "_"))
-        switches = {field.name for field in fields(spec) if isinstance(field.default, bool)}
-        own = {name: (_switch if name in switches else float, "") for name in hyperparameters(spec)}
-        ranges: dict[str, tuple[Callable[[str], Any], str]] = {**own, **_SETTINGS}
+        default = {field.name: field.default for field in fields(spec)}
+        own = {name: (_kind(default.get(name)), "") for name in hyperparameters(spec)}
+        settings = {name: one for name, one in _SETTINGS.items() if name != "rows" or spec.acts_on == "matrix"}
+        ranges: dict[str, tuple[Callable[[str], Any], str]] = {**own, **settings}
         options: list[click.Parameter] = [
             click.Option(["--" + key.replace("_", "-")], metavar="RANGE", help=HYPERPARAMETER_HELP.get(key, text))
             for key, (_, text) in ranges.items()
@@ -218,6 +229,7 @@ def assignment(option: str, given: str) -> tuple[str, list[Any]]:
 @click.option("--steps", type=WHOLE, default=None, help="Length of a run: shade where it does not reach equilibrium.")
 @click.option("--point", "points", multiple=True, metavar="X,Y", help="Your settings, marked: 3e-4,0.1.")
 @click.option("--dim", type=WHOLE, default=1024, help="Fan-in C.")
+@click.option("--rows", type=WHOLE, default=None, help="Neurons of one matrix, for Muon.  [default: as many as --dim]")
 @click.option("--gradient", type=Named(GRADIENT_NAMES), default="scale-invariant", help="Gradient model.")
 @click.option("--with", "parameters", multiple=True, metavar="NAME=VALUE", help="Parameter of the gradient model.")
 @click.option("--output", default="map.png", help="Figure: .png, .pdf or .svg.")
@@ -230,6 +242,7 @@ def map_command(
     steps: int | None,
     points: tuple[str, ...],
     dim: int,
+    rows: int | None,
     gradient: str,
     parameters: tuple[str, ...],
     output: str,
@@ -250,7 +263,8 @@ def map_command(
     marks = [tuple(values("point", point, float)) for point in points]
     figure = plot_map(
         [optimizer_class(name.replace("-", "_")) for name in optimizers], over, quantity.replace("-", "_"),
-        dim=dim, gradient=gradient_model(gradient, None, parameters), steps=steps, points=marks, **once,
+        dim=dim, gradient=gradient_model(gradient, None, parameters), steps=steps, rows=rows, points=marks,
+        **once,
     )  # fmt: skip
     save_figure(figure, output)
     click.echo(f"wrote {output}")

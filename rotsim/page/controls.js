@@ -60,7 +60,7 @@ function buildControls(view) {
     ...Object.entries(SCHEDULE_NAMES).map(([name, words]) => new Option(words, name, false, name === state.schedule)),
   );
   element("schedule-sliders").replaceChildren(...sliders(state.schedule === "constant" ? ["warmup"] : ["warmup", "final"]));
-  element("walk-sliders").replaceChildren(...sliders(["scale", "dim", "neurons", "norm", "steps"]));
+  element("walk-sliders").replaceChildren(...sliders(["scale", "dim", "neurons", "rows", "norm", "steps"]));
   buildSwitches(view);
   element("seed").value = state.seed;
   element("speed").max = SPEEDS.length - 1;
@@ -178,16 +178,23 @@ const SENTENCES = {
     " There is no transient. Adam+L2 has none: its angle depends on the gradient's size.",
 };
 
+// Which lines follow the gradient that is switched on.
+const DASHED = {
+  mean: "To leading order the equilibrium is that of white noise, as the lines have it.",
+  memory:
+    "The dotted lines of the equilibrium count the memory. rotsim.predict knows no course in time under it, so the dashed" +
+    " lines are those of white noise.",
+  bursts: "All lines are those of white noise.",
+};
+
 function sayOf(view) {
   const { state } = view;
   const on = [state.departure, ...["smallDim", "noDecay", "rotational"].filter((name) => state[name])].filter(Boolean);
   const said = on.map((name) => SENTENCES[name](state));
   const following = OPTIMIZERS.filter((optimizer) => pullAsDecay(view.lab.law, optimizer) > 0).map(({ label }) => label);
-  const white = "rotsim.predict knows no course under this gradient, so the dashed lines are those of white noise.";
-  const pulled = `The dashed lines of ${following.join(" and ")} count the pull as decay; the others are those of white noise.`;
-  const dashed = state.departure ? [following.length > 0 ? pulled : white] : [];
+  const dashed = { ...DASHED, radial: `The dashed lines of ${following.join(" and ")} count the pull as decay; the others are those of white noise.` };
   const refused = view.lab.runs.filter((run) => run.refused).map((run) => `${run.optimizer.label}: no prediction here.`);
   const plain = "Growth by noise and decay come into balance: the norm settles, and every step turns the weights by one angle.";
-  const words = [view.warning, ...said, ...(said.length > 0 ? dashed : [plain]), ...refused].filter(Boolean).join(" ");
+  const words = [view.warning, ...said, ...(said.length > 0 ? [dashed[state.departure]] : [plain]), ...refused].filter(Boolean).join(" ");
   if (element("sentence").textContent !== words) element("sentence").textContent = words;
 }

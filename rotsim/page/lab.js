@@ -31,7 +31,7 @@ class Lab {
 
   begin(optimizer, weights) {
     const { state, windows } = this;
-    const walker = new Walker(optimizer, specInForce(state, optimizer), turns(state, optimizer));
+    const walker = new Walker(optimizer, specInForce(state, optimizer), turns(state, optimizer), rowsOf(state));
     walker.begin(weights, this.neurons, this.dim);
     const curves = () => ({
       norm: new Float64Array(windows).fill(NaN), rotation: new Float64Array(windows).fill(NaN),
@@ -40,7 +40,7 @@ class Lab {
     return {
       optimizer, walker, start: 0, startNorm: state.norm, lr: new Float64Array(state.steps),
       decay: new Float64Array(state.steps), sums: [], measured: curves(), low: curves(), high: curves(),
-      predicted: curves(), heading: curves(), refused: "",
+      predicted: curves(), heading: curves(), refused: "", declared: 0,
     };
   }
 
@@ -77,7 +77,7 @@ class Lab {
     this.changed = Math.max(this.changed, Math.ceil(done / this.window));
   }
 
-  // The paper's equilibrium at the rates of each window to come.
+  // The paper's equilibrium at the rates of each window to come, with what a memory of the gradient makes of it.
   head(run, spec) {
     const power = this.law.scale ** 2 * (1 - 1 / this.dim);
     for (let place = Math.floor(this.done / this.window); place < this.windows; place += 1) {
@@ -85,8 +85,9 @@ class Lab {
       const rates = { ...spec, lr: run.lr[t], weight_decay: run.decay[t] + pullAsDecay(this.law, run.optimizer) };
       const known = rates.lr > 0 && rates.weight_decay > 0 && run.optimizer.equilibrium !== null;
       const found = known ? run.optimizer.equilibrium(rates, this.dim, power, -1) : { norm: NaN, rotation: NaN };
-      run.heading.norm[place] = run.walker.rotational ? NaN : found.norm;
-      run.heading.rotation[place] = found.rotation;
+      const by = run.walker.rotational ? { norm: NaN, rotation: 1 } : rememberedFactors(this.law, run.optimizer, spec);
+      run.heading.norm[place] = found.norm * by.norm;
+      run.heading.rotation[place] = found.rotation * by.rotation;
     }
   }
 
@@ -97,13 +98,14 @@ class Lab {
     if (run.optimizer.course === null && !run.walker.rotational) return;
     const question = {
       name: run.optimizer.name, spec, rotational: run.walker.rotational, dim: this.dim, scale: this.law.scale,
-      norm: run.startNorm, lr: run.lr.slice(first), window: this.window,
+      norm: run.startNorm, lr: run.lr.slice(first), window: this.window, rows: run.walker.rows,
       decay: run.decay.slice(first).map((one) => one + pullAsDecay(this.law, run.optimizer)),
     };
     this.ask(question, (found) => {
       if (asked !== run.asked) return;
       this.answers += 1;
       run.refused = found.refused ?? "";
+      run.declared = found.declared ?? 0;
       for (const [name, curve] of Object.entries(run.predicted)) {
         curve.fill(NaN, run.start);
         if (!found.refused) curve.set(found[name], run.start);
@@ -168,7 +170,7 @@ class Lab {
     const measured = Math.sqrt(mean / steps);
     const predicted = Math.sqrt(expected / steps);
     return {
-      measured, predicted, error: measured / predicted - 1,
+      measured, predicted, error: measured / predicted - 1, declared: run.declared + 1 / this.dim,
       standardError: ((measured / predicted) * Math.sqrt(variance / this.neurons)) / (2 * mean),
       neurons: each.map((square) => Math.sqrt(square / steps)),
     };

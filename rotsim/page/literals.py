@@ -14,8 +14,11 @@ FUNCTIONS = {
     "sin": "Math.sin", "cos": "Math.cos", "arcsin": "Math.asin", "arctan2": "Math.atan2", "sign": "Math.sign",
     "abs": "Math.abs", "maximum": "Math.max", "minimum": "Math.min", "asin": "Math.asin", "floor": "Math.floor",
     "ceil": "Math.ceil", "zeros": "$zeros", "ones": "$ones", "full": "$full", "zeros_like": "$zerosLike",
-    "min": "Math.min", "max": "Math.max", "float": "Number", "int": "Math.trunc",
+    "min": "Math.min", "max": "Math.max", "float": "Number", "int": "Math.trunc", "norm": "$size",
+    "rotsim.theory.spectral.of_polynomials": "$spectral",
 }  # fmt: skip
+#: Methods of what those functions return.
+METHODS = {"modes": "modes"}
 
 
 def literal(value: Any) -> str:

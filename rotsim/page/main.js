@@ -163,7 +163,7 @@ class View {
       head.scope = "row";
       head.textContent = run.optimizer.label;
       row.append(head);
-      for (const name of ["norm", "rotation"]) row.append(...cellsOf(this.lab.agreement(run, name), this.lab.dim));
+      for (const name of ["norm", "rotation"]) row.append(...cellsOf(this.lab.agreement(run, name)));
       return row;
     });
     element("agreement").querySelector("tbody").replaceChildren(...rows);
@@ -302,8 +302,8 @@ class View {
   }
 }
 
-// Measured, and its error in per cent with a standard error; far beyond three of them and theory's own 1/dim.
-function cellsOf(found, dim) {
+// Measured, and its error in per cent with a standard error; far beyond three of them and what theory declares.
+function cellsOf(found) {
   const cells = [document.createElement("td"), document.createElement("td")];
   if (found) {
     cells[0].textContent = shortNumber(rounded(found.measured, 3));
@@ -312,7 +312,7 @@ function cellsOf(found, dim) {
     const sign = error === "0.0" ? "" : found.error > 0 ? "+" : "−";
     const spread = Number.isFinite(found.standardError) ? ` ±${(100 * found.standardError).toFixed(1)}` : "";
     cells[1].textContent = known ? `${sign}${error}${spread}` : "–";
-    cells[1].classList.toggle("far", Math.abs(found.error) > 3 * found.standardError + 1 / dim);
+    cells[1].classList.toggle("far", Math.abs(found.error) > 3 * found.standardError + found.declared);
   }
   return cells;
 }

@@ -13,13 +13,14 @@ from typing import Any
 
 from rotsim import closed_forms, noise
 from rotsim.angle import squared_angle, squared_chord
+from rotsim.errors import InvalidInput
 from rotsim.optimizers import OPTIMIZERS, Optimizer
 from rotsim.page.literals import literal
 from rotsim.page.translate import Program, Untranslatable
 from rotsim.theory.base import theory_of
 
 #: Hand-written files that need no browser, in the order in which they stand in the page.
-CORE = ("noise.js", "schedules.js", "walk.js", "prediction.js", "predictions.js", "state.js", "lab.js")
+CORE = ("noise.js", "schedules.js", "spectral.js", "walk.js", "prediction.js", "predictions.js", "state.js", "lab.js")
 
 
 def script() -> str:
@@ -49,8 +50,8 @@ def script() -> str:
 
 
 def walked(kind: type[Optimizer]) -> bool:
-    """Whether the page has an optimizer: it draws neurons, and translates rules that act on a coordinate."""
-    return hasattr(kind, "update") and kind.acts_on != "matrix"
+    """Whether the page has an optimizer: rotsim can walk it."""
+    return hasattr(kind, "update")
 
 
 def text(name: str) -> str:
@@ -63,17 +64,14 @@ def _described(program: Program, kind: type[Optimizer]) -> str:
     gentle, _ = kind.examples()
     own: dict[str, Any] = {field.name: getattr(gentle, field.name) for field in fields(kind)}
     functions = {
-        "move": program.loop(kind.update, f"$move_{kind.name}"),
+        "move": _move(program, kind),
         "coefficients": program.function(kind.coefficients, kind),
         "course": _of_theory(program, gentle, "advance"),
         "lasting_decay": _of_theory(program, gentle, "lasting_decay"),
-        "leading_rotation": (
-            program.function(kind.leading_rotation, kind)
-            if kind.leading_rotation is not Optimizer.leading_rotation
-            else "null"
-        ),
+        "remembered": _of_theory(program, gentle, "remembered"),
+        "leading_rotation": _leading_rotation(program, gentle),
     }
-    functions["equilibrium"] = _equilibrium(kind)
+    functions["equilibrium"] = _equilibrium(program, gentle, functions["leading_rotation"])
     limit = inspect.getattr_static(kind, "decay_limit")
     functions["decay_limit"] = program.function(limit.fget, kind)
     traits = {
@@ -83,33 +81,58 @@ def _described(program: Program, kind: type[Optimizer]) -> str:
         "shape": kind.shape,
         "decay": kind.decay,
         "hyperparameters": own,
+        "matrices": kind.acts_on == "matrix",
+        "fixed": [name for name, value in own.items() if not isinstance(value, float | bool) and name != "betas"],
     }
     described = [f"{key}: {literal(value)}" for key, value in traits.items()]
     return f"  {{ {', '.join([*described, *(f'{key}: {name}' for key, name in functions.items())])} }}"
 
 
-def _equilibrium(kind: type[Optimizer]) -> str:
-    """The paper's norm and rotation, by the closed forms that bear the optimizer's name; null if there are none."""
-    names = [f"{kind.name}_leading_{quantity}" for quantity in ("norm", "rotation")]
-    if not all(hasattr(closed_forms, name) for name in names):
+def _move(program: Program, kind: type[Optimizer]) -> str:
+    """A step of all neurons: of each coordinate, or of each matrix."""
+    if kind.acts_on == "coordinate":
+        return program.loop(kind.update, f"$move_{kind.name}")
+    factor = getattr(kind, "update_factor", None)
+    scale = "null" if factor is None else program.function(factor, kind)
+    return f"$matrices({program.function(kind.update, arrays=True)}, {scale})"
+
+
+def _leading_rotation(program: Program, optimizer: Optimizer) -> str:
+    """The angle of its rotational variant; null where it has none."""
+    try:
+        optimizer.leading_rotation(optimizer.lr, optimizer.weight_decay)
+    except InvalidInput:
         return "null"
+    return program.function(type(optimizer).leading_rotation, type(optimizer))
+
+
+def _equilibrium(program: Program, optimizer: Optimizer, rotation: str) -> str:
+    """The paper's norm and rotation, by the closed forms that bear the optimizer's name; null if there are none."""
+    kind, theory = type(optimizer), theory_of(optimizer)
+    names = {quantity: f"{kind.name}_leading_{quantity}" for quantity in ("norm", "rotation")}
+    if theory is None or not all(hasattr(closed_forms, name) for name in names.values()):
+        return "null"
+    lr = program.function(inspect.getattr_static(type(theory), "lr").fget, type(theory))
     given = {
-        "lr": "self.lr", "weight_decay": "self.weight_decay", "momentum": "self.momentum", "beta1": "self.betas[0]",
-        "beta2": "self.betas[1]", "dim": "dim", "gradient_power": "power", "homogeneity": "homogeneity",
+        "lr": f"{lr}({{ spec: self }})", "weight_decay": "self.weight_decay", "momentum": "self.momentum",
+        "beta1": "self.betas[0]", "beta2": "self.betas[1]", "dim": "dim", "gradient_power": "power",
+        "homogeneity": "homogeneity",
     }  # fmt: skip
-    calls = []
-    for quantity, name in zip(("norm", "rotation"), names, strict=True):
+    calls = {}
+    for quantity, name in names.items():
         arguments = inspect.signature(getattr(closed_forms, name)).parameters
-        calls.append(f"{quantity}: closed_forms.{name}({', '.join(given[argument] for argument in arguments)})")
-    return f"(self, dim, power, homogeneity) => ({{ {', '.join(calls)} }})"
+        calls[quantity] = f"closed_forms.{name}({', '.join(given[argument] for argument in arguments)})"
+    if rotation != "null":
+        calls["rotation"] = f"{rotation}(self, self.lr, self.weight_decay)"
+    return f"(self, dim, power, homogeneity) => ({{ {', '.join(f'{name}: {call}' for name, call in calls.items())} }})"
 
 
 def _of_theory(program: Program, optimizer: Optimizer, method: str) -> str:
-    """A method of its theory, or null: without a theory, or with one that is more than loops."""
+    """A method of its theory, or null: without a theory, or with one that is more than the page can calculate."""
     theory = theory_of(optimizer)
     if theory is None:
         return "null"
     try:
-        return program.function(getattr(type(theory), method), type(theory))
+        return program.function(getattr(type(theory), method), type(theory), optimizer.acts_on == "matrix")
     except Untranslatable:
         return "null"

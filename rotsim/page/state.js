@@ -15,7 +15,8 @@ const RANGES = {
 const COMMON = {
   scale: { label: "Gradient scale", low: 0.01, high: 100, scale: "log", change: "restart", initial: 1 },
   dim: { label: "Weights C", low: 3, high: 512, scale: "whole", change: "reset", initial: 64 },
-  neurons: { label: "Neurons", low: 1, high: 256, scale: "whole", change: "reset", initial: 64 },
+  neurons: { label: "Neurons", low: 2, high: 256, scale: "whole", change: "reset", initial: 64 },
+  rows: { label: "Rows of a matrix", low: 2, high: 64, scale: "whole", change: "reset", initial: 16 },
   norm: { label: "Start norm", low: 0.01, high: 100, scale: "log", change: "reset", initial: 3 },
   steps: { label: "Run length", low: 200, high: 50000, scale: "whole", change: "reset", initial: 4000 },
   warmup: { label: "Warm-up", low: 0, high: 0.5, scale: "linear", change: "rates", initial: 0 },
@@ -47,7 +48,8 @@ function freshState() {
 
 // The sliders of an optimizer, by its fields: {key, label, ...range}; `betas` are two.
 function hyperparameters(optimizer) {
-  const keys = Object.entries(optimizer.hyperparameters).flatMap(([name, value]) =>
+  const own = Object.entries(optimizer.hyperparameters).filter(([name]) => !optimizer.fixed.includes(name));
+  const keys = own.flatMap(([name, value]) =>
     Array.isArray(value) ? value.map((_, place) => `${name}.${place}`) : ["number", "boolean"].includes(typeof value) ? [name] : [],
   );
   return keys.map((key) => {
@@ -92,6 +94,12 @@ function inForce(state) {
   return { dim: state.smallDim ? Math.min(state.dim, 4) : state.dim, neurons: state.neurons, law: gradientLaw(state) };
 }
 
+// Neurons that make one matrix: as many as the slider says, or the next fewer that divide all of them.
+function rowsOf({ neurons, rows }) {
+  for (let count = Math.min(rows, neurons); count > 1; count -= 1) if (neurons % count === 0) return count;
+  return neurons;
+}
+
 function specInForce(state, optimizer) {
   const spec = structuredClone(state.settings[optimizer.name]);
   if (state.noDecay) spec.weight_decay = 0;
@@ -112,6 +120,14 @@ function gradientLaw(state) {
 // Of a gradient's part along w, what acts as weight decay: all of it, where decay is a part of the gradient too.
 function pullAsDecay(law, optimizer) {
   return optimizer.decay === "coupled" ? law.strength : 0;
+}
+
+// What a memory of the gradient makes of the paper's norm and angle, to leading order; 1 where there is none.
+function rememberedFactors(law, optimizer, spec) {
+  if (law.correlation === 0) return { norm: 1, rotation: 1 };
+  if (optimizer.remembered === null) return { norm: NaN, rotation: NaN };
+  const [rotation, norm] = optimizer.remembered({ spec }, (spec.betas ?? [spec.momentum])[0], law.correlation);
+  return { norm, rotation };
 }
 
 // lr·weight_decay stays where the recurrence is stable; returns a sentence if it did not.
@@ -210,7 +226,7 @@ function pythonCall(state) {
   const pull = pullAsDecay(law, optimizer);
   const foreseen = pull > 0 ? "gradient" : `rotsim.ScaleInvariant(${law.scale})`;
   if (schedule) lines.push(`schedule = ${schedule}`);
-  const rates = schedule ? ", lr_schedule=schedule" : "";
+  const rates = `${schedule ? ", lr_schedule=schedule" : ""}${optimizer.matrices ? `, rows=${rowsOf(state)}` : ""}`;
   lines.push(
     "walk = rotsim.simulate(",
     `    optimizer, dim=${dim}, neurons=${state.neurons}, steps=${state.steps}, gradient=gradient, seed=${state.seed},`,
@@ -237,6 +253,8 @@ function gradientCall(state, law) {
 }
 
 function pythonValue(value) {
+  if (value === null) return "None";
+  if (typeof value === "string") return JSON.stringify(value);
   if (typeof value === "boolean") return value ? "True" : "False";
   return Array.isArray(value) ? `(${value.join(", ")})` : String(value);
 }

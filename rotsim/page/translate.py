@@ -2,12 +2,15 @@
 
 A function is read from its source, and with it every function that it calls and every constant that it names. What is
 understood is what kernels are made of: numbers, arrays by index, loops, conditions, tuples, a few functions of NumPy.
-Everything else raises `Untranslatable`, which names the line. Four rules go beyond syntax:
+Rules for a whole matrix are read with ``arrays``: then arithmetic may meet matrices, and is a call of `runtime.js`.
+Everything else raises `Untranslatable`, which names the line. Five rules go beyond syntax:
 
 * ``closed_forms.NAME`` is the function of that name in ``closed_forms.js``, which sympy prints.
 * A cached function without arguments is data: it is called here, and its result stands in the page.
 * A call for its own sake of what is no part of a kernel checks arguments, and is left out. The page has sliders.
-* ``self.NAME`` is a value of the object where NAME is a field, else what the class has under that name.
+* ``self.NAME`` is a value of the object where NAME is a field, else what the class has under that name. In a theory
+  ``self.spec.NAME`` is the same of its optimizer.
+* A property that is no kernel is data: its value for the optimizer's gentle example. The page has no sliders for it.
 """
 
 from __future__ import annotations
@@ -18,18 +21,27 @@ import inspect
 import json
 import textwrap
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 
 from rotsim.compiled import PARTS, Recipe
-from rotsim.page.literals import FUNCTIONS, literal
+from rotsim.optimizers import OPTIMIZERS, Optimizer
+from rotsim.page.literals import FUNCTIONS, METHODS, literal
+from rotsim.theory.base import theory_of
 
 #: Functions of `runtime.js`.
-RUNTIME = ("$square", "$zeros", "$ones", "$full", "$zerosLike", "$named", "$shape", "$backwards", "$runningMaximum")
+RUNTIME = (
+    "$square", "$zeros", "$ones", "$full", "$zerosLike", "$named", "$shape", "$backwards", "$runningMaximum", "$add",
+    "$subtract", "$multiply", "$divide", "$product", "$transposed", "$size", "$rows", "$matrices", "$elementwise",
+    "$spectral",
+)  # fmt: skip
 _OPERATORS = {ast.Add: ("+", 11), ast.Sub: ("-", 11), ast.Mult: ("*", 12), ast.Div: ("/", 12), ast.Mod: ("%", 12)}
+_OF_ARRAYS = {
+    ast.Add: "$add", ast.Sub: "$subtract", ast.Mult: "$multiply", ast.Div: "$divide", ast.MatMult: "$product",
+}  # fmt: skip
 _COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "===", ast.NotEq: "!=="}
 _RESERVED = {"new", "in", "of", "with", "var", "let", "default", "delete", "function", "const", "this", "void", "enum"}
 _ATOM = 20  # how tightly a name or number binds: more than any operator
@@ -50,22 +62,27 @@ class Program:
         """All definitions; data after what makes it."""
         return "\n".join(self._definitions.values()) + "\n"
 
-    def function(self, function: Callable[..., Any] | Recipe, owner: type | None = None) -> str:
+    def function(self, function: Callable[..., Any] | Recipe, owner: type | None = None, arrays: bool = False) -> str:
         """The name that a function, or a method of `owner`, has in JavaScript; defined if it is new."""
         recipe = function if isinstance(function, Recipe) else None
         plain = inspect.unwrap(recipe.function if recipe else function)  # type: ignore[arg-type]
-        key = (recipe or plain, owner)
+        arrays = arrays and recipe is None and plain not in PARTS  # kernels calculate with numbers
+        key = (recipe or plain, owner, arrays)
         if key not in self._names:
             stem = recipe.name if recipe else f"{owner.__name__}_{plain.__name__}" if owner else plain.__name__
             self._names[key] = name = self._fresh(stem.lstrip("_"))
             self._definitions[name] = ""  # the name is taken, should the function call itself
-            reader = _Reader(self, plain, {} if recipe is None else recipe.bound, owner)
-            self._definitions[name] = reader.definition(name)
+            reader = _Reader(self, plain, {} if recipe is None else recipe.bound, owner, arrays)
+            try:
+                self._definitions[name] = reader.definition(name)
+            except Untranslatable:
+                del self._names[key], self._definitions[name]
+                raise
         return self._names[key]
 
     def loop(self, update: Callable[..., Any], name: str) -> str:
         """A function that applies the update of a coordinate to a range of coordinates; see `walk.js`."""
-        reader = _Reader(self, inspect.unwrap(update), {}, None)
+        reader = _Reader(self, inspect.unwrap(update), {}, None, False)
         self._definitions[name] = reader.loop(name)
         return name
 
@@ -88,10 +105,16 @@ class _Reader:
     """One function, from its source."""
 
     def __init__(
-        self, program: Program, function: Callable[..., Any], bound: dict[str, Any], owner: type | None
+        self,
+        program: Program,
+        function: Callable[..., Any],
+        bound: dict[str, Any],
+        owner: type | None,
+        arrays: bool,
     ) -> None:
         assert isinstance(function, FunctionType)
-        self.program, self.owner = program, owner
+        self.program, self.owner, self.arrays = program, owner, arrays
+        self.kind = _kind_of(owner)
         self.scope = {**vars(builtins), **function.__globals__, **bound}
         self.title = function.__qualname__
         (self.tree,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
@@ -155,7 +178,7 @@ class _Reader:
             return lines + (["else {", *self._inner(node.orelse), "}"] if node.orelse else [])
         if isinstance(node, ast.While) and not node.orelse:
             return [f"while ({self.expression(node.test)}) {{", *self._inner(node.body), "}"]
-        if isinstance(node, ast.For) and not node.orelse and isinstance(node.target, ast.Name):
+        if isinstance(node, ast.For) and not node.orelse and isinstance(node.target, ast.Name | ast.Tuple):
             return [self._loop_head(node), *self._inner(node.body), "}"]
         if isinstance(node, ast.Raise):
             return [f"throw new RangeError({json.dumps(f'{self.title} has no answer here')});"]
@@ -202,6 +225,8 @@ class _Reader:
         return [f"{self.expression(value)};"]
 
     def _loop_head(self, node: ast.For) -> str:
+        if isinstance(node.target, ast.Tuple):
+            return f"for ({self.expression(node.target)} of {self.expression(node.iter)}) {{"
         assert isinstance(node.target, ast.Name)
         self.depth += 1
         name, counter = _safe(node.target.id), f"i_{self.depth}"
@@ -226,6 +251,8 @@ class _Reader:
             return self._binary(node.left, node.op, node.right)
         if isinstance(node, ast.UnaryOp):
             sign = {ast.USub: "-", ast.UAdd: "+", ast.Not: "!"}.get(type(node.op))
+            if sign == "-" and self.arrays and not isinstance(node.operand, ast.Constant):
+                return f"$multiply(-1, {self.expression(node.operand)})", _ATOM
             if sign:
                 return sign + self._within(node.operand, 13), 13
         if isinstance(node, ast.Compare):
@@ -243,7 +270,11 @@ class _Reader:
         return text if binds >= level else f"({text})"
 
     def _binary(self, left: ast.expr, operator: ast.operator, right: ast.expr) -> tuple[str, int]:
+        if self.arrays and type(operator) in _OF_ARRAYS:
+            return f"{_OF_ARRAYS[type(operator)]}({self.expression(left)}, {self.expression(right)})", _ATOM
         if isinstance(operator, ast.Pow):
+            if self.arrays and isinstance(right, ast.Constant) and right.value == 2:
+                return f"$multiply({self.expression(left)}, {self.expression(left)})", _ATOM
             if isinstance(right, ast.Constant) and right.value == 2:
                 return f"$square({self.expression(left)})", _ATOM
             return f"Math.pow({self.expression(left)}, {self.expression(right)})", _ATOM
@@ -287,7 +318,7 @@ class _Reader:
     def _value(self, node: ast.AST, value: Any) -> str:
         """A constant or a function that a name stands for."""
         if isinstance(value, Recipe | FunctionType) or hasattr(value, "__wrapped__"):
-            return self.program.function(value)
+            return self.program.function(value, arrays=self.arrays)
         if value is None or isinstance(value, bool | int | float | str | tuple | np.ndarray | np.generic):
             return literal(value)
         raise self._unknown(node)
@@ -298,25 +329,50 @@ class _Reader:
             base = base.args[0]
         if self.owner is not None and isinstance(base, ast.Name) and base.id == "self":
             return self._of_self(node)
+        if self._is_spec(base):
+            return self._of_spec(node)
         if isinstance(base, ast.Name) and base.id not in self.locals:
             module = self._looked_up(base)
             if isinstance(module, ModuleType):
                 if hasattr(module, node.attr):
                     return self._value(node, getattr(module, node.attr))
                 raise self._unknown(node)
+        if node.attr == "T" and self.arrays:
+            return f"$transposed({self.expression(base)})"
         if node.attr == "shape":
             return f"$shape({self.expression(base)})"
         return f"{self.expression(base)}.{_safe(node.attr)}"
 
     def _of_self(self, node: ast.Attribute) -> str:
         assert self.owner is not None
-        given = {field.name for field in fields(self.owner)} if is_dataclass(self.owner) else {"spec"}
+        given = {field.name for field in fields(self.owner)} if is_dataclass(self.owner) else {"spec", "rows"}
         if node.attr in given:
             return f"self.{node.attr}"
         found = inspect.getattr_static(self.owner, node.attr, None)
         if isinstance(found, property) and found.fget is not None:
-            return f"{self.program.function(found.fget, self.owner)}(self)"
+            return self._property(found.fget, self.owner, "self")
         return self._value(node, getattr(self.owner, node.attr, None))
+
+    def _is_spec(self, node: ast.expr) -> bool:
+        """Whether it is ``self.spec`` of a theory."""
+        return self.kind is not None and ast.unparse(node) == "self.spec"
+
+    def _of_spec(self, node: ast.Attribute) -> str:
+        """What the optimizer of a theory has: a field, or a property."""
+        assert self.kind is not None
+        found = inspect.getattr_static(self.kind, node.attr, None)
+        if isinstance(found, property) and found.fget is not None:
+            return self._property(found.fget, self.kind, "self.spec")
+        return f"self.spec.{_safe(node.attr)}"
+
+    def _property(self, getter: Callable[..., Any], owner: type, of: str) -> str:
+        """A property's value, computed; or that of the gentle example, where it is no kernel."""
+        try:
+            return f"{self.program.function(getter, owner, self.arrays)}({of})"
+        except Untranslatable:
+            if not issubclass(owner, Optimizer) or _moves(getter, owner.examples()[0]):
+                raise
+            return literal(getter(owner.examples()[0]))
 
     def _subscript(self, node: ast.Subscript) -> str:
         base, index = self._atom(node.value), node.slice
@@ -324,6 +380,8 @@ class _Reader:
             step = index.step
             if index.lower is None and index.upper is None and step is not None and ast.unparse(step) == "-1":
                 return f"$backwards({base})"
+            if index.lower is not None and index.upper is None and step is None:
+                return f"{base}.slice({self.expression(index.lower)})"
             raise self._unknown(node)
         places = index.elts if isinstance(index, ast.Tuple) else [index]
         for place in places:
@@ -342,12 +400,23 @@ class _Reader:
             return f"({test} ? {then} : {other})"
         if written == "np.maximum.accumulate":
             return f"$runningMaximum({arguments})"
+        if written == "chain" and len(node.args) == 1 and isinstance(node.args[0], ast.Starred):
+            return f"{self._atom(node.args[0].value)}.flat()"
+        if isinstance(node.func, ast.Attribute):
+            if written.endswith(".dtype.type"):
+                return arguments
+            if node.func.attr == "reshape" and len(node.args) == 2 and ast.unparse(node.args[0]) == "-1":
+                return f"$rows({self.expression(node.func.value)}, {self.expression(node.args[1])})"
+            if isinstance(node.func.value, ast.Call) and node.func.attr in METHODS:
+                return f"{self.expression(node.func.value)}.{METHODS[node.func.attr]}({arguments})"
         called = self._called(node.func)
         if called in (np, None):
             raise self._unknown(node)
         if isinstance(called, type) and hasattr(called, "_fields"):
             return f"$named({json.dumps(called._fields)}, [{arguments}])"
         module = getattr(called, "__module__", "") or ""
+        if (known := f"{module}.{getattr(called, '__name__', '')}") in FUNCTIONS:
+            return f"{FUNCTIONS[known]}({arguments})"
         if module == "rotsim.closed_forms":
             return f"closed_forms.{called.__name__}({arguments})"
         plain = isinstance(called, BuiltinFunctionType | type | np.ufunc) or module.split(".")[0] in ("numpy", "math")
@@ -358,9 +427,10 @@ class _Reader:
         if hasattr(called, "cache_info") and not node.args:
             return self.program.data(called)
         if written.startswith("self.") and isinstance(called, FunctionType):  # a method
-            name = self.program.function(called, self.owner)
-            return f"{name}({', '.join(filter(None, ('self', arguments)))})"
-        return f"{self.program.function(called)}({arguments})"
+            of, owner = ("self.spec", self.kind) if written.startswith("self.spec.") else ("self", self.owner)
+            name = self.program.function(called, owner, self.arrays)
+            return f"{name}({', '.join(filter(None, (of, arguments)))})"
+        return f"{self.program.function(called, arrays=self.arrays)}({arguments})"
 
     def _called(self, function: ast.expr) -> Any:
         """What a call calls: something that Python has, never a local variable."""
@@ -370,14 +440,38 @@ class _Reader:
             base = function.value
             if ast.unparse(base) in ("self", "type(self)") and self.owner is not None:
                 return getattr(self.owner, function.attr)
+            if self._is_spec(base):
+                return getattr(self.kind, function.attr)
             if isinstance(base, ast.Name) and base.id not in self.locals:
                 return getattr(self._looked_up(base), function.attr)
+            if ast.unparse(base) == "np.linalg" and self.scope.get("np") is np:
+                return getattr(np.linalg, function.attr)
         raise self._unknown(function)
 
     def _unknown(self, node: ast.AST, what: str = "") -> Untranslatable:
         line = getattr(node, "lineno", 0)
         said = what or ast.unparse(node)
         return Untranslatable(f"{self.title}, line {line}: no JavaScript for {said}")
+
+
+def _kind_of(owner: type | None) -> type[Optimizer] | None:
+    """The optimizer that a theory is of."""
+    for kind in OPTIMIZERS.values() if owner is not None else ():
+        if hasattr(kind, "update") and type(theory_of(kind.examples()[0])) is owner:
+            return kind
+    return None
+
+
+def _moves(getter: Callable[..., Any], example: Optimizer) -> bool:
+    """Whether a property changes with a hyperparameter that has a slider: a number, a switch or betas."""
+    for field in fields(example):
+        value: Any = getattr(example, field.name)
+        other: Any = not value if isinstance(value, bool) else 0.9 * value if isinstance(value, float) else None
+        if field.name == "betas":
+            other = tuple(0.9 * beta for beta in value)
+        if other is not None and getter(replace(example, **{field.name: other})) != getter(example):
+            return True
+    return False
 
 
 def _safe(name: str) -> str:

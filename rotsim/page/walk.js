@@ -8,10 +8,11 @@ const RECORDED = 3; // ‖w‖², squared angle and ‖Δw‖² of a step, summe
 
 // One optimizer's weights and moments. `law` is a gradient model with its scale; `rotational` takes its variant.
 class Walker {
-  constructor(optimizer, spec, rotational) {
+  constructor(optimizer, spec, rotational, rows) {
     this.optimizer = optimizer;
     this.spec = spec;
     this.rotational = rotational;
+    this.rows = rows; // neurons of one matrix, for a rule that acts on matrices
   }
 
   begin(weights, neurons, dim) {
@@ -48,7 +49,7 @@ class Walker {
     const { optimizer, spec, dim } = this;
     const inner = this.rotational ? [1, 0] : [lr, weightDecay];
     const c = optimizer.coefficients(spec, this.age, ...inner);
-    optimizer.move(this.W, this.M, this.V, this.G, this.D, c, 0, this.W.length);
+    optimizer.move(this.W, this.M, this.V, this.G, this.D, c, 0, this.W.length, this);
     if (this.rotational) this.turn(optimizer.leading_rotation(spec, lr, weightDecay));
     for (let neuron = 0; neuron < this.neurons; neuron += 1) this.advance(neuron, neuron * dim, (neuron + 1) * dim);
   }

@@ -80,6 +80,7 @@ def animate(
     steps: int = 2000,
     frames: int = 120,
     neurons: int = 64,
+    rows: int | None = None,
     gradient: Gradient | None = None,
     initial_norm: float = 1.0,
     lr_schedule: ScheduleLike = None,
@@ -105,6 +106,8 @@ def animate(
         Optimizer steps, and pictures that show them; each >= 1.
     neurons : int
         Neurons behind the curves, >= 3. The first three are on the sphere.
+    rows : int, optional
+        Neurons of one matrix, >= 2, under Muon; default all.
     gradient : Gradient, optional
         Default `rotsim.ScaleInvariant()`.
     initial_norm : float
@@ -151,7 +154,7 @@ def animate(
         def tell_step(step: int, begun: int = place * steps) -> None:
             tell(begun + step, total)
 
-        walks.append(_walked(spec, run, neurons, seed, tell_step))
+        walks.append(_walked(spec, run, neurons, rows, seed, tell_step))
     with style():
         movie, drawn = _Movie(walks, every, DOTS_PER_INCH[ending]), count(1)
 
@@ -163,7 +166,14 @@ def animate(
     return files.write_atomically(output, content)
 
 
-def _walked(optimizer: Optimizer, run: dict[str, Any], neurons: int, seed: int, tell: Callable[[int], object]) -> _Walk:
+def _walked(
+    optimizer: Optimizer,
+    run: dict[str, Any],
+    neurons: int,
+    rows: int | None,
+    seed: int,
+    tell: Callable[[int], object],
+) -> _Walk:
     """The walk of one optimizer, with the paths of some neurons, and what theory says of it."""
     thinned = max(1, run["record_every"] // POINTS_PER_FRAME)
     rolling: list[Rolling] = []
@@ -179,12 +189,13 @@ def _walked(optimizer: Optimizer, run: dict[str, Any], neurons: int, seed: int, 
             norms.append(np.linalg.norm(seen, axis=1))
         tell(step)
 
+    run = {**run, "rows": (rows or neurons) if optimizer.acts_on == "matrix" else None}
     measured = watched(watch, optimizer, neurons=neurons, seed=seed, threads=1, **run)
     predicted, settled = None, np.nan
     with suppress(InvalidInput, NoEquilibrium):
         predicted = predict(optimizer, **run)
     with suppress(InvalidInput, NoEquilibrium):
-        settled = equilibrium(optimizer, run["dim"], run["gradient"]).norm
+        settled = equilibrium(optimizer, run["dim"], run["gradient"], rows=run["rows"]).norm
         if not np.isfinite(settled):  # a rotational variant keeps the norm that it starts with
             settled = run["initial_norm"]
     return _Walk(optimizer, measured, predicted, settled, np.array(paths), np.array(norms))

@@ -44,6 +44,7 @@ def plot_map(
     dim: int = 1024,
     gradient: Gradient | None = None,
     steps: int | None = None,
+    rows: int | None = None,
     points: Sequence[tuple[float, float]] = (),
     **fixed: Any,
 ) -> Figure:
@@ -63,6 +64,8 @@ def plot_map(
         As in `rotsim.sweeps.regimes`.
     steps : int, optional
         Length of a run, >= 1: shaded is where 5 % of a deviation of ‖w‖² is left at its end.
+    rows : int, optional
+        Neurons of one matrix, >= 2, for those optimizers that act on matrices; default as many as `dim`.
     points : sequence of (float, float)
         Settings to mark, each finite: what the first name is and the second.
     **fixed
@@ -94,7 +97,11 @@ def plot_map(
             raise InvalidInput(
                 f"`over[{name!r}]` must be increasing numbers > 0, at least two; got {shown(over[name])}"
             )
-    found = [(getattr(spec, "label", str(spec)), regimes(spec, over, dim, gradient, steps, **fixed)) for spec in panels]
+    if rows is not None and not any(getattr(spec, "acts_on", None) == "matrix" for spec in panels):
+        raise InvalidInput("`rows` is for an optimizer that acts on matrices, such as Muon; leave it out")
+    found = [
+        (getattr(spec, "label", str(spec)), regimes(spec, over, dim, gradient, steps, rows, **fixed)) for spec in panels
+    ]
     run = f", a run of {steps:,} steps" if steps is not None else ""
     if quantity == ALL:
         return _drawn(found, list(CONTOURED), axes_of, marks, f"Equilibrium at dim {dim}{run}")

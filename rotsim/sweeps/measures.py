@@ -37,14 +37,18 @@ UNITS = {
 QUANTITIES = tuple(UNITS)
 
 
-def equilibrium(optimizer: Optimizer, dim: int = DIM, gradient: Gradient | None = None) -> dict[str, float]:
+def equilibrium(
+    optimizer: Optimizer, dim: int = DIM, gradient: Gradient | None = None, rows: int | None = None
+) -> dict[str, float]:
     """Norm, rotation, update size and time scale in equilibrium, by the exact theory."""
-    return _at_rest(optimizer, dim, gradient, "exact")
+    return _at_rest(optimizer, dim, gradient, "exact", rows)
 
 
-def leading(optimizer: Optimizer, dim: int = DIM, gradient: Gradient | None = None) -> dict[str, float]:
+def leading(
+    optimizer: Optimizer, dim: int = DIM, gradient: Gradient | None = None, rows: int | None = None
+) -> dict[str, float]:
     """The same by the paper's leading-order formulas."""
-    return _at_rest(optimizer, dim, gradient, "leading")
+    return _at_rest(optimizer, dim, gradient, "leading", rows)
 
 
 def predict(
@@ -57,6 +61,7 @@ def predict(
     warmup: int = 0,
     final: float = 0.0,
     windows: int = 20,
+    rows: int | None = None,
 ) -> xr.Dataset:
     """The expected course under a schedule, in windows of equal length over the run.
 
@@ -68,8 +73,9 @@ def predict(
     steps, windows = integer("steps", steps, low=1), integer("windows", windows, low=1)
     window = -(-steps // min(windows, steps))
     course = predict(
-        optimizer, dim, gradient, steps, initial_norm, named(schedule, steps, warmup, final), record_every=window
-    )
+        optimizer, dim, gradient, steps, initial_norm, named(schedule, steps, warmup, final),
+        record_every=window, rows=rows,
+    )  # fmt: skip
     kept = course[list(dataset.QUANTITIES)].isel(neuron=0, drop=True)
     share = np.round(kept["step"].values / (window * windows), 12)
     return kept.drop_vars([n for n in kept.coords if n != "step"]).assign_coords(step=share).rename(step="run_share")
@@ -86,6 +92,7 @@ def simulate(
     schedule: str = "constant",
     warmup: int = 0,
     final: float = 0.0,
+    rows: int | None = None,
 ) -> dict[str, float]:
     """Walk on one core; RMS over the windows that are stationary, each with its standard error."""
     from rotsim.schedules import named
@@ -96,6 +103,7 @@ def simulate(
     walk = simulate(
         optimizer, dim, neurons, steps, gradient, seed, initial_norm,
         record_every=max(1, steps // 200), lr_schedule=named(schedule, steps, warmup, final), threads=1,
+        rows=rows,
     )  # fmt: skip
     series = {name: walk[name].values for name in dataset.QUANTITIES}
     settled = equilibration(walk["step"].values, [x**2 for x in series.values()], True, 0.0)
@@ -116,14 +124,15 @@ def error(
     neurons: int = 64,
     steps: int = 20_000,
     seed: int = 0,
+    rows: int | None = None,
 ) -> dict[str, float]:
     """Relative distance from the exact theory: of the leading order, or of a simulation with its standard error."""
     choice("of", of, ("leading", "simulation"))
-    exact = equilibrium(optimizer, dim, gradient)
+    exact = equilibrium(optimizer, dim, gradient, rows)
     if of == "leading":
-        other = leading(optimizer, dim, gradient)
+        other = leading(optimizer, dim, gradient, rows)
     else:
-        other = simulate(optimizer, dim, gradient, neurons, steps, seed, initial_norm=exact["norm"])
+        other = simulate(optimizer, dim, gradient, neurons, steps, seed, initial_norm=exact["norm"], rows=rows)
     found: dict[str, float] = {}
     for name in dataset.QUANTITIES:
         found[f"{name}_error"] = other[name] / exact[name] - 1
@@ -139,7 +148,8 @@ def _together(method: Any, cells: Sequence[tuple[Optimizer, dict[str, Any]]]) ->
     found: list[dict[str, float] | None] = [None] * len(cells)
     groups: dict[Any, list[int]] = {}
     for number, (_, settings) in enumerate(cells):
-        if isinstance(settings.get("dim", DIM), int | np.integer) and settings.get("dim", DIM) >= 2:
+        dim = settings.get("dim", DIM)
+        if isinstance(dim, int | np.integer) and dim >= 2 and settings.get("rows") is None:
             with suppress(TypeError):  # a gradient that is made of arrays has no text
                 groups.setdefault(settings["gradient"], []).append(number)
     for gradient, numbers in groups.items():
@@ -212,8 +222,10 @@ def unit(name: str) -> str | None:
     return next((unit for quantity, unit in UNITS.items() if name.startswith(quantity)), None)
 
 
-def _at_rest(optimizer: Optimizer, dim: int, gradient: Gradient | None, method: Any) -> dict[str, float]:
+def _at_rest(
+    optimizer: Optimizer, dim: int, gradient: Gradient | None, method: Any, rows: int | None
+) -> dict[str, float]:
     from rotsim.theory.equilibrium import equilibrium
 
-    found = equilibrium(optimizer, dim, gradient, method)
+    found = equilibrium(optimizer, dim, gradient, method, rows)
     return {name: float(getattr(found, name)) for name in QUANTITIES}

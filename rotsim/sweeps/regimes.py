@@ -25,6 +25,7 @@ def regimes(
     dim: int = 1024,
     gradient: Gradient | None = None,
     steps: int | None = None,
+    rows: int | None = None,
     **fixed: Any,
 ) -> xr.Dataset:
     """Equilibrium over a grid, and what keeps a training from it.
@@ -40,6 +41,8 @@ def regimes(
         Default `rotsim.ScaleInvariant()`. Where another one is given, its effect on the rotation is a variable.
     steps : int, optional
         Length of a run, >= 1.
+    rows : int, optional
+        Neurons of one matrix, >= 2; left out for an optimizer that acts on no matrices.
 
     Returns
     -------
@@ -63,6 +66,8 @@ def regimes(
     import xarray as xr
 
     noise = ScaleInvariant() if gradient is None else gradient
+    if rows is not None and "rows" not in over and spec.acts_on == "matrix":
+        fixed["rows"] = rows
     found = sweep(spec, over, gradient=noise, dim=dim, **fixed)
     paper = sweep(spec, over, "leading", dim=dim, **fixed)
     if spec.decay == "decoupled":

@@ -88,6 +88,11 @@ class Theory(Generic[Spec]):
     def __init__(self, spec: Spec, rows: int | None = None) -> None:
         self.spec, self.rows = spec, rows
 
+    @property
+    def lr(self) -> Any:
+        """The learning rate that closed forms take: another where a share of each gradient is left out."""
+        return self.spec.lr
+
     # --- at rest
 
     def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
@@ -146,6 +151,14 @@ class Theory(Generic[Spec]):
         power = self.average_power(autocorrelation)
         if self.beyond_noise or not power > 0:
             return float("nan"), float("nan")
+        turned, grown = self.power_factors(power, power, SCALE_INVARIANT)
+        return float(np.sqrt(turned)), float(np.sqrt(grown))
+
+    def remembered(self, beta1: float, correlation: float) -> tuple[float, float]:
+        """The same for AR(1) gradients, whose autocorrelation is correlation^lag; `beta1` is the spec's."""
+        if self.beyond_noise:
+            return float("nan"), float("nan")
+        power = closed_forms.average_power_factor(beta1, correlation)
         turned, grown = self.power_factors(power, power, SCALE_INVARIANT)
         return float(np.sqrt(turned)), float(np.sqrt(grown))
 

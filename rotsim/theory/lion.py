@@ -234,3 +234,9 @@ class LionTheory(Departing[Lion]):
         found = closed_forms.lion_correlated_rotation(*betas, overlap / power)
         factor = float(np.sqrt(found / white)) if found > 0 else float("nan")
         return factor, 1 / factor
+
+    def remembered(self, beta1: float, correlation: float) -> tuple[float, float]:
+        betas = self.spec.betas
+        white = closed_forms.lion_correlated_rotation(*betas, closed_forms.lion_overlap_ratio(*betas, 0.0))
+        found = closed_forms.lion_correlated_rotation(*betas, closed_forms.lion_overlap_ratio(*betas, correlation))
+        return float(np.sqrt(found / white)), float(np.sqrt(white / found))

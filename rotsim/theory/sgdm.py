@@ -111,13 +111,13 @@ class SGDMTheory(Departing[SGDM]):
     elementwise = ("lr", "weight_decay", "momentum")
 
     @property
-    def _lr(self) -> Any:
+    def lr(self) -> Any:
         """The learning rate of the same walk without dampening (`derivations.nesterov.dampening`)."""
         return self.spec.lr * entering_share(self.spec.momentum, self.spec.dampening)
 
     @property
     def _hyper(self) -> tuple[Any, Any, Any]:
-        return self._lr, self.spec.weight_decay, self.spec.momentum
+        return self.lr, self.spec.weight_decay, self.spec.momentum
 
     def _form(self, name: str) -> Any:
         """The closed form of norm or rotation that fits."""
@@ -129,7 +129,7 @@ class SGDMTheory(Departing[SGDM]):
         if method == "leading":
             rotation = self._form("leading_rotation")(*self._hyper)
             norm = closed_forms.sgdm_leading_norm(*self._hyper, *size)
-            error = self._lr * self.spec.weight_decay * self._share_of_limit()
+            error = self.lr * self.spec.weight_decay * self._share_of_limit()
             return SteadyState(norm**2, rotation**2 / 2, relaxation, error)
         norm_squared = self._form("exact_norm_squared")(*self._hyper, *size)
         return SteadyState(norm_squared, self._form("exact_one_minus_cosine")(*self._hyper), relaxation)
@@ -141,7 +141,7 @@ class SGDMTheory(Departing[SGDM]):
 
     def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
         o = self.spec
-        kept = np.maximum(0.0, 1 - self._lr * o.weight_decay / (1 - o.momentum))
+        kept = np.maximum(0.0, 1 - self.lr * o.weight_decay / (1 - o.momentum))
         wavers = few_weights.wavering(closed_forms.coupled_held(*self._hyper), 1.0, kept)
         return 0.0, wavers * few_weights.fed_back(kept, o.momentum, None), 0.0
 
@@ -162,7 +162,7 @@ class SGDMTheory(Departing[SGDM]):
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
         """From the slower root of the recursion over lags (`derivations.transient.coupled_over_many_steps`)."""
         o = self.spec
-        taken, lost = self._lr * o.weight_decay, 1 - o.momentum
+        taken, lost = self.lr * o.weight_decay, 1 - o.momentum
         both = lost + taken * (1 + o.momentum * o.nesterov)
         spread = both**2 - 4 * taken
         if spread < 0:  # weights swing as they fade
@@ -191,7 +191,7 @@ class SGDMTheory(Departing[SGDM]):
 
     def walk(self, noise: float, mean: float, decayed: float, radial: float) -> SteadyState:
         o = self.spec
-        hyper = (self._lr, o.weight_decay + radial, o.momentum)
+        hyper = (self.lr, o.weight_decay + radial, o.momentum)
         square = closed_forms.sgdm_exact_norm_squared(*hyper, noise, 0)
         return SteadyState(square, closed_forms.sgdm_exact_one_minus_cosine(*hyper), decay=o.weight_decay)
 
@@ -222,7 +222,7 @@ class SGDMTheory(Departing[SGDM]):
         )
 
     def power_factors(self, power: float, growth: float, homogeneity: int) -> tuple[float, float]:
-        turned, _ = super().power_factors(power, growth, homogeneity)
+        turned = float(closed_forms.correlated_squared_rotation(power, growth))
         return turned, float(closed_forms.sgdm_correlated_norm_squared(homogeneity, growth))
 
     def step_power(self, square_step: float, dim: int, around: float) -> float:

@@ -7,10 +7,11 @@ between betas of AdamW where that takes less.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import MISSING, fields, replace
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -45,6 +46,7 @@ def equilibria(
     dim: Any = 1024,
     gradient: Gradient | None = None,
     method: Method = "exact",
+    rows: Any = None,
     **hyperparameters: Any,
 ) -> Equilibrium:
     """`rotsim.equilibrium` for arrays of hyperparameters.
@@ -58,9 +60,12 @@ def equilibria(
     gradient : Gradient, optional
         As in `rotsim.equilibrium`. One that is more than white noise is answered setting by setting.
     method : {"exact", "leading"}
+    rows : int or ndarray of int, any shape, optional
+        Neurons of one matrix, >= 2, as in `rotsim.equilibrium`.
     **hyperparameters : float or ndarray, any shape
-        By name, ranges as in the optimizer; `betas` is a pair of these. They broadcast with each other and with `dim`.
-        Between many betas of AdamW numbers are interpolated, to 1e-5, which is declared.
+        By name, ranges as in the optimizer; `betas` is a pair of these. They broadcast with each other, with `dim` and
+        with `rows`. One that is no number, such as a name, is given once. Between many betas of AdamW numbers are
+        interpolated, to 1e-5, which is declared.
 
     Returns
     -------
@@ -82,26 +87,30 @@ def equilibria(
     """
     choice("method", method, ("exact", "leading"))
     model = checked_gradient(gradient)
-    kind, values = _values(optimizer, hyperparameters)
-    given = array("dim", dim, "be whole numbers >= 2")
-    require(bool((given == np.floor(given)).all() and (abs(given) < 2**62).all()), "dim", "be whole numbers >= 2", dim)
+    kind, values, whole = _values(optimizer, hyperparameters)
+    given = _sizes("dim", dim)
     parts = [(name, part) for name, pair in values.items() for part in pair]
     try:
-        *spread, full = np.broadcast_arrays(*(part for _, part in parts), given)
+        *spread, full, high = np.broadcast_arrays(
+            *(part for _, part in parts), given, given if rows is None else _sizes("rows", rows)
+        )
     except ValueError:
-        raise InvalidInput("hyperparameters and `dim` must have shapes that broadcast with each other") from None
+        raise InvalidInput(
+            "hyperparameters, `dim` and `rows` must have shapes that broadcast with each other"
+        ) from None
     columns: Columns = {}
     for (name, _), part in zip(parts, spread, strict=True):
         earlier = columns.get(name)
         columns[name] = part.ravel() if earlier is None else np.stack([earlier, part.ravel()], axis=-1)
     shape, sizes = full.shape, full.ravel().astype(int)
-    for place in _extremes(kind, columns, sizes):
-        required_theory(_spec(kind, columns, place))
+    made_of = [None] * sizes.size if rows is None else high.ravel().astype(int).tolist()
+    for place in _extremes(kind, columns, sizes, whole) | _ends(high.ravel()):
+        required_theory(_spec(kind, columns, place, whole), made_of[place], int(sizes[place]))
         integer("dim", int(sizes[place]), low=2)
-    found = many(kind, columns, sizes, model, method, between=True)
+    found = many(kind, columns, sizes, model, method, between=True, whole=whole)
     for place in np.flatnonzero(np.isnan(found["rotation"])).tolist():
         try:
-            alone = equilibrium(_spec(kind, columns, place), int(sizes[place]), model, method)
+            alone = equilibrium(_spec(kind, columns, place, whole), int(sizes[place]), model, method, made_of[place])
         except (InvalidInput, NoEquilibrium):
             continue
         for name in _NAMES:
@@ -137,7 +146,13 @@ def of_specs(specs: Sequence[Optimizer], dim: np.ndarray, gradient: Gradient, me
 
 
 def many(
-    kind: type[Optimizer], columns: Columns, dim: np.ndarray, gradient: Gradient, method: Method, between: bool = False
+    kind: type[Optimizer],
+    columns: Columns,
+    dim: np.ndarray,
+    gradient: Gradient,
+    method: Method,
+    between: bool = False,
+    whole: Mapping[str, Any] = MappingProxyType({}),
 ) -> Columns:
     """Fields of `Equilibrium` for settings that were checked one by one.
 
@@ -145,11 +160,13 @@ def many(
     ----------
     kind : type of Optimizer
     columns : dict of ndarray, shape (settings,) or (settings, 2)
-        By name, all hyperparameters of `kind`.
+        By name, all hyperparameters of `kind` that are numbers.
     dim : ndarray of int, shape (settings,)
         Each >= 2.
     gradient : Gradient
     method : {"exact", "leading"}
+    whole : mapping, optional
+        The other hyperparameters by name, the same in all settings.
     between : bool
         Interpolate between betas where these are so many that it pays: to 1e-5, which is declared. A setting's number
         then depends on the others.
@@ -164,7 +181,7 @@ def many(
     The formulas are those of each optimizer's `white`, such as `derivations.lion.exact_norm_squared`.
     """
     found = {name: np.full(len(dim), np.nan) for name in _NAMES}
-    for theory, cells, names in _alike(kind, columns, between and method == "exact"):
+    for theory, cells, names in _alike(kind, columns, between and method == "exact", whole):
         for law, spread, chosen in _laws(gradient, dim, cells):
             chunk = type(theory)(_of(theory.spec, columns, chosen, names))
             try:
@@ -178,13 +195,13 @@ def many(
 
 
 def _alike(
-    kind: type[Optimizer], columns: Columns, between: bool
+    kind: type[Optimizer], columns: Columns, between: bool, whole: Mapping[str, Any]
 ) -> Iterator[tuple[Theory[Any], np.ndarray, tuple[str, ...]]]:
     """Settings, by their places, that share what must be single numbers; a theory of one; what need not be.
 
     With `between` that is betas as well, where many are asked for.
     """
-    first = theory_of(_spec(kind, columns, 0)) if columns and len(columns["lr"]) else None
+    first = theory_of(_spec(kind, columns, 0, whole)) if columns and len(columns["lr"]) else None
     if first is None or not first.elementwise:
         return
     shared = [column.reshape(len(column), -1) for name, column in columns.items() if name not in first.elementwise]
@@ -194,11 +211,11 @@ def _alike(
     if between and first.interpolated:
         inside = np.flatnonzero(columns["betas"][:, 1] >= betas.LEAST_BETA2)
         if betas.pays(*columns["betas"][inside].T):
-            yield type(first)(_spec(kind, columns, inside[0])), inside, (*first.elementwise, "betas")
+            yield type(first)(_spec(kind, columns, inside[0], whole)), inside, (*first.elementwise, "betas")
             order = order[np.isin(order, inside, invert=True)]
     for cells in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
         if len(cells):
-            yield type(first)(_spec(kind, columns, cells[0])), cells, first.elementwise
+            yield type(first)(_spec(kind, columns, cells[0], whole)), cells, first.elementwise
 
 
 def _laws(
@@ -219,16 +236,26 @@ def _laws(
         yield replace(found[0][0], scale_squared=size), np.array([spread for _, spread in found]), chosen
 
 
-def _values(optimizer: Any, given: dict[str, Any]) -> tuple[type[Optimizer], dict[str, list[np.ndarray]]]:
-    """All hyperparameters of an optimizer, each as one array, or two for a pair."""
+def _sizes(name: str, given: Any) -> np.ndarray:
+    """Whole numbers, as floats; where they begin is checked one by one."""
+    rule = "be whole numbers >= 2"
+    found = array(name, given, rule)
+    require(bool((found == np.floor(found)).all() and (abs(found) < 2**62).all()), name, rule, given)
+    return found
+
+
+def _values(
+    optimizer: Any, given: dict[str, Any]
+) -> tuple[type[Optimizer], dict[str, list[np.ndarray]], dict[str, Any]]:
+    """Hyperparameters that are numbers, each as one array, or two for betas; and those that are not, as they are."""
     if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
         kind, base = optimizer, None
     else:
         base = instance("optimizer", optimizer, Optimizer, "an optimizer's class or spec, such as rotsim.AdamW")
         kind = type(base)
-    if kind.acts_on != "coordinate":
+    if kind.acts_on == "neuron":
         raise InvalidInput(
-            f"`optimizer` must act on one coordinate at a time; {kind.__name__} acts on a {kind.acts_on}. "
+            f"`optimizer` must act on coordinates or matrices; {kind.__name__} acts on a neuron. "
             "Ask rotsim.equilibrium, setting by setting"
         )
     own = [field for field in fields(kind) if field.init]
@@ -236,23 +263,27 @@ def _values(optimizer: Any, given: dict[str, Any]) -> tuple[type[Optimizer], dic
     values = known | mapping("hyperparameters", given, known)
     if missing := [name for name, value in values.items() if value is MISSING]:
         raise InvalidInput(f"{kind.__name__} needs a value for {', '.join(missing)}")
-    rule = "be numbers"
-    for name, value in known.items():
-        if isinstance(value, tuple):
-            pair = sequence(name, values[name], "be two of numbers")
-            require(len(pair) == len(value), name, f"be {len(value)} of numbers", values[name])
-    return kind, {
-        name: [array(f"{name}[{i}]", part, rule) for i, part in enumerate(sequence(name, value, "be two of numbers"))]
-        if isinstance(known[name], tuple)
-        else [np.asarray(value, dtype=bool) if isinstance(known[name], bool) else array(name, value, rule)]
-        for name, value in values.items()
-    }
+    found: dict[str, list[np.ndarray]] = {}
+    whole: dict[str, Any] = {}
+    for name, value in values.items():
+        if name == "betas":
+            pair = sequence(name, value, "be two of numbers")
+            require(len(pair) == 2, name, "be 2 of numbers", value)
+            found[name] = [array(f"{name}[{i}]", part, "be numbers") for i, part in enumerate(pair)]
+        elif isinstance(known[name], bool):
+            found[name] = [np.asarray(value, dtype=bool)]
+        elif known[name] is MISSING or isinstance(known[name], float):
+            found[name] = [array(name, value, "be numbers")]
+        else:
+            whole[name] = value
+    return kind, found, whole
 
 
-def _spec(kind: type[Optimizer], columns: Columns, place: Any) -> Optimizer:
+def _spec(kind: type[Optimizer], columns: Columns, place: Any, whole: Mapping[str, Any]) -> Optimizer:
     """One setting, checked."""
     values = {name: column[place].tolist() for name, column in columns.items()}
-    return constructed(kind, {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}, kind.name)
+    made = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return constructed(kind, {**whole, **made}, kind.name)
 
 
 def _of(spec: Optimizer, columns: Columns, chosen: np.ndarray, names: tuple[str, ...]) -> Optimizer:
@@ -264,17 +295,22 @@ def _of(spec: Optimizer, columns: Columns, chosen: np.ndarray, names: tuple[str,
     return found
 
 
-def _extremes(kind: type[Optimizer], columns: Columns, dim: np.ndarray) -> set[int]:
+def _extremes(kind: type[Optimizer], columns: Columns, dim: np.ndarray, whole: Mapping[str, Any]) -> set[int]:
     """Settings that are wrong if any is: every rule is an interval of one number, or of the decay in units of a limit.
 
     That of SGDM's decay depends on the momentum, which `decay_limit` takes elementwise.
     """
     if not len(dim):
         return set()
-    arrays: Any = copy(_spec(kind, columns, 0))
+    arrays: Any = copy(_spec(kind, columns, 0, whole))
     for name, column in columns.items():
         if column.ndim == 1:
             object.__setattr__(arrays, name, column)
     each = [part for column in columns.values() for part in column.reshape(len(dim), -1).T]
     each += [dim, arrays.lr * arrays.weight_decay / arrays.decay_limit]
-    return {int(place) for part in each for place in (np.argmin(part), np.argmax(part))}
+    return set().union(*map(_ends, each))
+
+
+def _ends(values: np.ndarray) -> set[int]:
+    """Places of the smallest and the largest."""
+    return {int(np.argmin(values)), int(np.argmax(values))} if len(values) else set()
