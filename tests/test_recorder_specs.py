@@ -69,6 +69,12 @@ RECOGNISED = {
         {},
         rotsim.Signum(1e-3, 0.1, 0.8),
     ),
+    "Muon of its author": (
+        "Muon",
+        {"lr": 0.02, "momentum": 0.8, "nesterov": False, "ns_steps": 6},
+        {"rank": 0, "world_size": 1},
+        rotsim.Muon(0.02, 0.0, 0.8, False, ns_steps=6),
+    ),
     "Muon's own Adam": ("SingleDeviceMuonWithAuxAdam", ADAM | {"use_muon": False}, {}, ADAMW_SPEC),
 }
 
@@ -95,6 +101,12 @@ def test_optimizers_of_other_packages_are_recognised(package):
             "nothing says that its weight decay is beside",
         ),
         ("Muon", {"lr": 1e-3, "momentum": 0.8, "weight_decay": 0.1}, {}, "its update rule is unknown"),  # another's
+        (
+            "Muon",  # Moonlight's: another factor, and its decay has another name
+            {"lr": 1e-3, "momentum": 0.8, "nesterov": True, "ns_steps": 5, "wd": 0.1, "adamw_eps": 1e-8},
+            {},
+            "wd, adamw_eps may make it another one than its author's",
+        ),
         ("AdamW8bit", ADAM, {"args": type("MockArgs", (), {})}, None),
         ("AdamW", {"lr": 1e-3, "weight_decay": 0.1}, {}, "its update rule is unknown"),  # none of AdamW's fields
     ],

@@ -19,8 +19,8 @@ from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Muon, Rotational, Signu
 from rotsim.optimizers.base import Optimizer
 
 SUPPORTED = (
-    "AdamW, Adam, SGD, Lion and Signum of PyTorch and other packages, without amsgrad or maximize, torch.optim.Muon, "
-    "and rotsim.measure's RotationalAdamW, RotationalSGDM, RotationalLion and Rotated"
+    "AdamW, Adam, SGD, Lion and Signum of PyTorch and other packages, without amsgrad or maximize, Muon of PyTorch "
+    "and of its author, and rotsim.measure's RotationalAdamW, RotationalSGDM, RotationalLion and Rotated"
 )
 #: Options that change a recurrence, and the value with which they do not.
 NEUTRAL: dict[str, Any] = {
@@ -137,6 +137,16 @@ def _muon(values: Values) -> Muon:
     return Muon(**given)
 
 
+def _published_muon(values: Values) -> Muon:
+    """Keller Jordan's, whose coefficients, ε and factor are PyTorch's; others of the name have more fields than he."""
+    more = [name for name in values if name not in _JORDAN_FIELDS and not name.startswith("_")]
+    if more:
+        raise Variant(f"{', '.join(more)} may make it another one than its author's")
+    if any(weight.ndim != 2 for weight in values["params"]):
+        raise Variant("the factor of weights of more than two dimensions is that of their last two")
+    return Muon(**values.rates, **{name: values[name] for name in _PUBLISHED_FIELDS})
+
+
 def _lion_rates(values: Values) -> tuple[Any, Any]:
     """Those of lion-pytorch, whose `decoupled_weight_decay` takes the decay at the first learning rate."""
     lr, decay = _rates_in_group(values)
@@ -171,6 +181,11 @@ def _rotated_rates(values: Values) -> tuple[Any, Any]:
 
 _SGDM_FIELDS, _LION_FIELDS, _ADAM_FIELDS = ("momentum",), ("betas", "weight_decay"), ("betas", "eps")
 _MUON_FIELDS = ("momentum", "nesterov", "ns_coefficients", "ns_steps", "eps", "adjust_lr_fn")
+_PUBLISHED_FIELDS = ("momentum", "nesterov", "ns_steps")
+_JORDAN_FIELDS = {
+    *_PUBLISHED_FIELDS, "params", "lr", "initial_lr", "weight_decay", "rank", "world_size", "update_buffer",
+    "update_buffer_views",
+}  # fmt: skip
 _ROTATIONAL_FIELDS = ("per_neuron", "zero_mean", "update_norm_decay")
 FAMILIES: tuple[Family, ...] = (
     Family(names=("adamw",), fields=_ADAM_FIELDS, make=_adamw),
@@ -179,6 +194,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(names=("lion",), fields=_LION_FIELDS, make=_lion, rates=_lion_rates),
     Family(names=("signum",), fields=("momentum",), make=_signum),
     Family(names=("muon",), fields=_MUON_FIELDS, make=_muon, neutral=_NESTEROV),
+    Family(names=("muon",), fields=_PUBLISHED_FIELDS, make=_published_muon, neutral=_NESTEROV),
     Family(names=("rotationaladamw",), fields=(*_ADAM_FIELDS, *_ROTATIONAL_FIELDS), make=_rotational(_adamw)),
     Family(names=("rotationalsgdm",), fields=(*_SGDM_FIELDS, *_ROTATIONAL_FIELDS), make=_rotational(_sgdm)),
     Family(names=("rotationallion",), fields=(*_LION_FIELDS, *_ROTATIONAL_FIELDS), make=_rotational(_lion)),
@@ -275,7 +291,7 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
     ----------
     optimizer : torch.optim.Optimizer
         ``AdamW``, ``Adam`` (`rotsim.AdamL2`, or `rotsim.AdamW` with ``decoupled_weight_decay``), ``SGD``, ``Lion``,
-        ``Signum`` or PyTorch's ``Muon``. It may be of PyTorch, timm, lion-pytorch, bitsandbytes or Apex: names are the
+        ``Signum``, or ``Muon`` of PyTorch and of its author. It may be of PyTorch, timm, lion-pytorch, bitsandbytes or Apex: names are the
         same. Or a rotational variant, and `rotsim.measure.Rotated` with a spec. In a
         group without weight decay, a variant is the optimizer that it is a variant of. ``ZeroRedundancyOptimizer`` is
         what it holds. Where a group names its rule (``kind="adamw"``, ``use_muon=False``), that rule counts.

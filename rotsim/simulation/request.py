@@ -139,8 +139,8 @@ def checked_run(
     initial_weights = _weights(initial_weights)
     neurons, dim = _shape(neurons, dim, steps, gradient, initial_weights)
     rows = _rows(rows, optimizer, neurons, dim)
-    chosen = engine_for(engine, optimizer, gradient, keep_weights=keep_state)
-    hint = hint_of_reduced(optimizer, gradient) if chosen.keeps_weights else ""
+    chosen = engine_for(engine, optimizer, gradient, (rows, dim), keep_weights=keep_state)
+    hint = hint_of_reduced(optimizer, gradient, (rows, dim)) if chosen.keeps_weights else ""
     require(dim <= chosen.max_dim, "dim", f"be <= {chosen.max_dim}{hint}", dim)
     least = optimizer.min_dim
     require(dim >= least, "dim", f"be >= {least} for {optimizer.label}, which tells {least} directions apart", dim)

@@ -72,6 +72,10 @@ class Engine(ABC):
         """Whether it has this optimizer and these gradients."""
         return optimizer.acts_on == self.acts_on
 
+    def fits(self, rows: int, dim: int) -> bool:
+        """Whether it takes matrices of this form; every engine of single neurons does."""
+        return True
+
     def check_device(self) -> None:
         """Raise `InvalidInput` where the machine lacks what the engine runs on."""
         return

@@ -1,6 +1,7 @@
 r"""SGDM under white or scale-invariant noise without its coordinates: three numbers per neuron.
 
-Its rotational variant follows in `rotsim.simulation.engines.gram_rotational`, with six.
+Its rotational variant follows in `rotsim.simulation.engines.gram_rotational`, with six, and Muon in
+`rotsim.simulation.engines.gram_matrix`.
 
 The noise is isotropic. Only its components along w and along the part of the momentum m across w,
 and the length of the rest, matter: two normals and the root of a chi-square with C - 2 degrees of
@@ -83,8 +84,8 @@ class Chain(Engine):
 
     name = "gram"
     needs = (
-        "SGDM or its rotational variant under Isotropic or ScaleInvariant gradients, whose law depends on inner "
-        "products alone"
+        "SGDM or its rotational variant, or Muon on rows of at least four times as many weights, under Isotropic or "
+        "ScaleInvariant gradients, whose law depends on inner products alone"
     )
     automatic = True
     keeps_weights = False
