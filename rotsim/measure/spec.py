@@ -144,7 +144,8 @@ def _published_muon(values: Values) -> Muon:
         raise Variant(f"{', '.join(more)} may make it another one than its author's")
     if any(weight.ndim != 2 for weight in values["params"]):
         raise Variant("the factor of weights of more than two dimensions is that of their last two")
-    return Muon(**values.rates, **{name: values[name] for name in _PUBLISHED_FIELDS})
+    given: dict[str, Any] = {**values.rates, **{name: values[name] for name in _PUBLISHED_FIELDS}}
+    return Muon(**given)
 
 
 def _lion_rates(values: Values) -> tuple[Any, Any]:
@@ -291,8 +292,8 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
     ----------
     optimizer : torch.optim.Optimizer
         ``AdamW``, ``Adam`` (`rotsim.AdamL2`, or `rotsim.AdamW` with ``decoupled_weight_decay``), ``SGD``, ``Lion``,
-        ``Signum``, or ``Muon`` of PyTorch and of its author. It may be of PyTorch, timm, lion-pytorch, bitsandbytes or Apex: names are the
-        same. Or a rotational variant, and `rotsim.measure.Rotated` with a spec. In a
+        ``Signum``, or ``Muon`` of PyTorch and of its author. It may be of PyTorch, timm, lion-pytorch, bitsandbytes or
+        Apex: names are the same. Or a rotational variant, and `rotsim.measure.Rotated` with a spec. In a
         group without weight decay, a variant is the optimizer that it is a variant of. ``ZeroRedundancyOptimizer`` is
         what it holds. Where a group names its rule (``kind="adamw"``, ``use_muon=False``), that rule counts.
     group : int

@@ -102,8 +102,8 @@ def simulate(
     engine : {"auto", "numba", "numpy", "gram", "cuda"}
         "numba": the jitted walk. "numpy": its readable twin (the same numbers up to rounding,
         slower). "gram": SGDM and its rotational variant under plain noise, reduced to three or six numbers
-        per neuron (`rotsim.simulation.engines.gram`), and Muon's long matrices to 2 rows² numbers
-        (`rotsim.simulation.engines.gram_matrix`): any dim at the same cost, equal to the walk in distribution
+        per neuron (`rotsim.simulation.engines.gram`), and Muon on long rows likewise
+        (`rotsim.simulation.engines.gram_matrix`). It takes any dim at the same cost, equal to the walk in distribution
         but on draws of its own, always in float64. "cuda": the walk on an NVIDIA GPU
         (`rotsim.simulation.engines.cuda`; the same draws, the same numbers up to rounding). "auto": "gram" where
         it is valid, unless `keep_state` asks for weights, else "numba"; with `resume`, what that was made with.

@@ -26,7 +26,12 @@ NAMES = (AUTO, *dict.fromkeys(one.name for one in ENGINES))
 
 
 def engine_for(
-    name: str, optimizer: Optimizer, gradient: Gradient, form: tuple[int, int] = (1, 1024), *, keep_weights: bool = False
+    name: str,
+    optimizer: Optimizer,
+    gradient: Gradient,
+    form: tuple[int, int] = (1, 1024),
+    *,
+    keep_weights: bool = False,
 ) -> Engine:
     """The engine called `name` for this optimizer and gradient model, or what "auto" takes there.
 

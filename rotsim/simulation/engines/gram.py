@@ -84,7 +84,7 @@ class Chain(Engine):
 
     name = "gram"
     needs = (
-        "SGDM or its rotational variant, or Muon on rows of at least four times as many weights, under Isotropic or "
+        "SGDM or its rotational variant, or Muon on rows of at least eight times as many weights, under Isotropic or "
         "ScaleInvariant gradients, whose law depends on inner products alone"
     )
     automatic = True

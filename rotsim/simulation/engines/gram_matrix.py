@@ -51,7 +51,7 @@ from rotsim.simulation.state import SLOTS, State
 from rotsim.simulation.walk import FASTMATH
 
 #: Columns over rows from which on the chain takes less time than the matrix.
-LEAST_RATIO = 4
+LEAST_RATIO = 8
 _DEPENDENT = 1e-13  # share of a row's square off the rows before it, below which it is rounding
 
 
@@ -132,7 +132,9 @@ def _walk(block, neurons, steps, room, records, scale, orthogonal, dim):  # type
                         noise[part * pad + j] = np.float64(room.z[part * size + j])
                 for j in range(r, size):
                     noise[2 * pad + j] = 0.0
-                noise[2 * pad + r] = np.sqrt(chi_squared(dim - 2 * size - r, key1, key0, step))  # other draws: keys swapped
+                noise[2 * pad + r] = np.sqrt(
+                    chi_squared(dim - 2 * size - r, key1, key0, step)
+                )  # other draws: keys swapped
                 w, m, direction = x[r], x[pad + r], d[r]
                 a, b = scale[i], 0.0
                 if orthogonal:
@@ -185,7 +187,8 @@ def initial_frame(problem: Problem) -> np.ndarray:
     neurons, rows, dim = problem.neurons, problem.rows, problem.dim
     if problem.initial_weights is not None:
         matrices = np.asarray(problem.initial_weights, np.float64).reshape(-1, rows, dim)
-        return np.concatenate([np.linalg.qr(matrix.T, mode="r").T for matrix in matrices])
+        triangles = [np.asarray(np.linalg.qr(matrix.T, mode="r")).T for matrix in matrices]
+        return np.concatenate(triangles)
     keys, row = neuron_keys(problem.seed, neurons, INITIAL_WEIGHTS_STREAM), np.arange(neurons) % rows
     word = random_words(keys[:, 1], keys[:, 0], *np.zeros((2, neurons), np.uint32))[0]
     length = np.sqrt(2 * scipy.special.gammaincinv((dim - row) / 2, (word + 0.5) * 2.0**-32))
