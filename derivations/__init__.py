@@ -21,7 +21,7 @@ DERIVATIONS = {
         "adamw", "adam_l2", "sgdm", "lion", "shapes", "muon", "second_moment", "damped", "transient", "signal",
         "autocorrelated", "lion_autocorrelated", "correlated_adam", "radial", "rotational", "rotational_adamw",
         "rotational_sgdm", "rotational_lion", "finite_dim", "rare_updates", "planning", "nesterov",
-        "signum",
+        "signum", "nadamw",
     )
 }  # fmt: skip
 
@@ -69,7 +69,8 @@ def _title(name: str) -> str:
     """The name of a step as a heading; optimizers as they are written."""
     title = name.replace("_", " ").capitalize()
     for code, label in (
-        ("adamw", "AdamW"),
+        ("nadamw", "NAdamW"),
+        (r"\badamw", "AdamW"),
         ("adam l2", "Adam+L2"),
         ("sgdm", "SGDM"),
         (" lion", " Lion"),

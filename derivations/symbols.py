@@ -125,6 +125,7 @@ P = argument(
     "P", "radial", "share of the weights that the normalised gradient contains", "weight_decay + radial > 0", real=True
 )
 y_a = argument("y", "aspect", "shorter over longer side of a matrix", "0 < aspect <= 1")
+mu_a = argument("mu_a", "ahead", "weight of the average in NAdamW's update", "0 <= ahead < 1")
 
 delta = part("delta", "decay", "share of the weights that decays in one step", "0 < decay < 1")
 a = part("a", "kept", "share of the weights that survives one step", "0 < kept < 1")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rotsim.optimizers import AdamW as AdamW
     from rotsim.optimizers import Lion as Lion
     from rotsim.optimizers import Muon as Muon
+    from rotsim.optimizers import NAdamW as NAdamW
     from rotsim.optimizers import Rotational as Rotational
     from rotsim.optimizers import Signum as Signum
     from rotsim.show.animation import animate as animate
@@ -61,7 +62,7 @@ _NAMES = {
     "errors": "DatasetError InvalidInput NoEquilibrium",
     "gradients": "Autocorrelated Bursts Isotropic LayerInvariant Radial Replay ScaleInvariant Signal SimpleSystem "
     "StudentT",
-    "optimizers": "OPTIMIZERS AdamW AdamL2 SGDM Lion Signum Muon Rotational",
+    "optimizers": "OPTIMIZERS AdamW AdamL2 SGDM Lion Signum Muon NAdamW Rotational",
     "show.animation": "animate",
     "simulation": "Interrupted simulate",
     "sweeps": "sweep SweepInterrupted",

@@ -1321,4 +1321,32 @@ def nesterov_fallen(lr: Any, weight_decay: Any, momentum: Any, fallen: Any, fall
     return decay + fallen * (1 + momentum) * (1 - decay) - fallen_before * momentum * (1 - decay)
 
 
+def nadamw_newest(beta1: Any, ahead: Any) -> Any:
+    """What the direct part adds to the newest gradient's share of E u² under NAdamW.
+
+    Derived in `derivations.nadamw.newest`.
+    Valid for 0 <= beta1 < 1, 0 <= ahead < 1.
+    """
+    return (1 - ahead) * (1 + 2 * ahead * (1 - beta1) - ahead)
+
+
+def nadamw_leading_rotation(lr: Any, weight_decay: Any, beta1: Any, ahead: Any) -> Any:
+    """RMS angle per step of NAdamW, to leading order in ηλ.
+
+    Derived in `derivations.nadamw.leading_rotation`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, 0 <= ahead < 1.
+    """
+    part_1 = (1 - ahead) * (1 + 2 * ahead * (1 - beta1) - ahead) + ahead**2 * (1 - beta1) / (1 + beta1)
+    return np.sqrt(2 * lr * weight_decay * part_1)
+
+
+def nadamw_met_again(beta1: Any, beta2: Any, ahead: Any) -> Any:
+    """Q in the growth 2Q/dim of E‖w‖² under NAdamW behind a normalisation, first order in 1/dim.
+
+    Derived in `derivations.nadamw.met_again`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, 0 <= ahead < 1.
+    """
+    return beta1 * ahead * (1 - beta2) * (1 + beta1 - beta1 * ahead) / ((1 + beta1) * (1 - beta1 * beta2))
+
+
 compiled.all_kernel_parts(globals())

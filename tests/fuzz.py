@@ -131,7 +131,7 @@ class Maker:
 
     def plain_optimizer(self) -> str:
         lr, decay = self.number(1e-4, 0.3), self.number(1e-3, 0.5)
-        kind = self.among("AdamW", "AdamL2", "SGDM", "Lion", "Signum", "Muon")
+        kind = self.among("AdamW", "AdamL2", "SGDM", "Lion", "Signum", "Muon", "NAdamW")
         extra: dict[str, Callable[[], str]] = {"eps": lambda: self.number(1e-12, 1e-3), "betas": self.betas}
         if kind in ("SGDM", "Signum", "Muon"):
             extra = {"momentum": self.share}
@@ -139,6 +139,8 @@ class Maker:
             extra |= {"dampening": self.share, "nesterov": self.flag}
         if kind == "Lion":
             del extra["eps"]
+        if kind == "NAdamW":
+            extra["momentum_decay"] = lambda: self.number(1e-4, 10)
         rest = self.options({}, extra)
         return f"rotsim.{kind}({lr}, {decay}{', ' + rest if rest else ''})"
 
@@ -544,7 +546,7 @@ def _read(m: Maker) -> str:
 
 
 CALLS: dict[Callable[[Maker], str], tuple[int, str]] = {
-    Maker.optimizer: (4, "AdamW AdamL2 SGDM Lion Signum Muon Rotational"),
+    Maker.optimizer: (4, "AdamW AdamL2 SGDM Lion Signum Muon NAdamW Rotational"),
     Maker.gradient: (
         4,
         "ScaleInvariant Isotropic Signal Autocorrelated Radial Bursts StudentT LayerInvariant SimpleSystem Replay",

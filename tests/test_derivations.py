@@ -149,6 +149,9 @@ nesterov_along(lr, weight_decay, momentum, norm_squared, across)
 nesterov_moved(lr, weight_decay, momentum, momentum_overlap, momentum_power, pull_power)
 nesterov_momentum_overlap(lr, weight_decay, momentum, across, momentum_overlap, momentum_power, pull_power)
 nesterov_fallen(lr, weight_decay, momentum, fallen, fallen_before)
+nadamw_newest(beta1, ahead)
+nadamw_leading_rotation(lr, weight_decay, beta1, ahead)
+nadamw_met_again(beta1, beta2, ahead)
 """
 
 FUNCTIONS = {name: function for name, function in inspect.getmembers(forms, inspect.isfunction)}

@@ -27,6 +27,7 @@ def test_names_and_traits_of_the_registry():
         "sgdm": ("identity", "coupled", 1),
         "lion": ("sign", "decoupled", 2),
         "signum": ("sign", "decoupled", 1),
+        "nadamw": ("inverse root", "decoupled", 2),
     }
     variant = rotsim.Rotational(EXAMPLES["lion"])
     assert (variant.acts_on, variant.decay, variant.averages) == ("neuron", "none", EXAMPLES["lion"].averages)

@@ -18,13 +18,21 @@ SCHEDULES = {
     "wsd": wsd(STEPS, 200, 600, 0.05),
     "array": 0.2 + np.abs(np.sin(np.arange(STEPS) / 150)),
 }
-START = {"adamw": 3.0, "adam_l2": 0.3, "sgdm": 4.0, "lion": 0.5, "signum": 0.5}  # all far from equilibrium
+START = {
+    "adamw": 3.0,
+    "adam_l2": 0.3,
+    "sgdm": 4.0,
+    "lion": 0.5,
+    "signum": 0.5,
+    "nadamw": 3.0,
+}  # all far from equilibrium
 STRONG = {
     "adamw": rotsim.AdamW(0.05, 0.6, (0.9, 0.95)),
     "adam_l2": rotsim.AdamL2(2e-3, 0.05, (0.9, 0.999)),
     "sgdm": rotsim.SGDM(0.3, 0.05, 0.8),
     "lion": rotsim.Lion(0.01, 1.0, (0.95, 0.98)),
     "signum": rotsim.Signum(0.01, 1.0, 0.95),
+    "nadamw": rotsim.NAdamW(0.05, 0.6, (0.9, 0.95), momentum_decay=0.1),
 }
 
 

@@ -1,5 +1,7 @@
 """Every spec follows its torch.optim counterpart step for step on the same gradients."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,10 @@ CASES = {
     "adamw": rotsim.AdamW(lr=0.02, weight_decay=0.3, betas=(0.8, 0.95), eps=1e-8),
     "adamw eps": rotsim.AdamW(lr=0.02, weight_decay=0.3, betas=(0.9, 0.999), eps=0.3),
     "adamw no momentum": rotsim.AdamW(lr=0.02, weight_decay=0.0, betas=(0.0, 0.9)),
+    "nadamw": rotsim.NAdamW(lr=0.02, weight_decay=0.3, betas=(0.8, 0.95), momentum_decay=0.2),
+    "nadamw eps": rotsim.NAdamW(lr=0.02, weight_decay=0.3, betas=(0.9, 0.999), eps=0.3),
+    "nadamw no momentum": rotsim.NAdamW(lr=0.02, weight_decay=0.0, betas=(0.0, 0.9)),
+    "nadamw no schedule": rotsim.NAdamW(lr=0.02, weight_decay=0.3, momentum_decay=0.0),
     "adam_l2": rotsim.AdamL2(lr=0.02, weight_decay=0.3, betas=(0.8, 0.95)),
     "adam_l2 eps": rotsim.AdamL2(lr=0.02, weight_decay=0.3, eps=0.3),
     "sgdm": rotsim.SGDM(lr=0.05, weight_decay=0.3, momentum=0.9),
@@ -71,6 +77,7 @@ def torch_optimizer(spec, parameter):
     values = {k: v for k, v in spec.to_dict().items() if k != "name"}
     make = {
         "adamw": torch.optim.AdamW,
+        "nadamw": functools.partial(torch.optim.NAdam, decoupled_weight_decay=True),
         "adam_l2": torch.optim.Adam,
         "sgdm": torch.optim.SGD,
         "lion": published_lion,
@@ -86,10 +93,13 @@ def torch_weights(spec, gradients, initial):
     w = torch.tensor(initial, dtype=torch.float64, requires_grad=True)
     optimizer = torch_optimizer(spec, w)
     history = [w.detach().numpy().copy()]
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # in which NAdam keeps the product of its momenta
     for g in gradients:
         w.grad = torch.tensor(g)
         optimizer.step()
         history.append(w.detach().numpy().copy())
+    torch.set_default_dtype(before)
     return np.array(history)
 
 
@@ -142,6 +152,8 @@ def test_follows_torch(case, engine, data):
     [
         (rotsim.AdamW(0.02, 0.3), rotsim.AdamL2(0.02, 0.3)),
         (rotsim.AdamW(0.02, 0.3, eps=0.3), rotsim.AdamW(0.02, 0.3, eps=0.29)),
+        (rotsim.NAdamW(0.02, 0.3), rotsim.AdamW(0.02, 0.3)),
+        (rotsim.NAdamW(0.02, 0.3), rotsim.NAdamW(0.02, 0.3, momentum_decay=4.1e-3)),
         (rotsim.SGDM(0.05, 0.3), rotsim.SGDM(0.05, 0.3, momentum=0.9001)),
         (rotsim.Lion(0.01, 0.5), rotsim.Lion(0.01, 0.5, betas=(0.99, 0.9))),
     ],

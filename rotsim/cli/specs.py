@@ -24,6 +24,7 @@ HYPERPARAMETER_HELP = {
     "dampening": "Share of a gradient that does not enter the momentum, in [0, 1).",
     "nesterov": "Nesterov momentum, as in torch.optim.SGD.",
     "eps": "ε in the denominator.",
+    "momentum_decay": "ψ of NAdam's schedule, by which its momentum grows from β1/2 to β1; in torch.optim.NAdam, too.",
     "ns_coefficients": "a, b, c of the polynomial of Newton and Schulz's iteration.",
     "ns_steps": "Iterations, from 1 to 99.",
     "adjust_lr_fn": "Factor of the update: original, match_rms_adamw or spectral.  [default: original]",

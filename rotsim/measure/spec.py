@@ -15,12 +15,13 @@ import torch
 
 from rotsim.errors import InvalidInput, instance, integer, mapping
 from rotsim.measure.arguments import taken_by_torch
-from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Muon, Rotational, Signum
+from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Muon, NAdamW, Rotational, Signum
 from rotsim.optimizers.base import Optimizer
 
 SUPPORTED = (
     "AdamW, Adam, SGD, Lion and Signum of PyTorch and other packages, without amsgrad or maximize, Muon of PyTorch "
-    "and of its author, and rotsim.measure's RotationalAdamW, RotationalSGDM, RotationalLion and Rotated"
+    "and of its author, torch.optim.NAdam with decoupled decay, and rotsim.measure's RotationalAdamW, RotationalSGDM, "
+    "RotationalLion and Rotated"
 )
 #: Options that change a recurrence, and the value with which they do not.
 NEUTRAL: dict[str, Any] = {
@@ -121,6 +122,13 @@ def _adamw(values: Values) -> AdamW:
     return AdamW(**values.rates, betas=values.betas, eps=float(values["eps"]))
 
 
+def _nadam(values: Values) -> NAdamW:
+    if values.rates["weight_decay"] and not values.get("decoupled_weight_decay"):
+        raise Variant("its weight decay is in the gradient, where decoupled_weight_decay=True has it beside the update")
+    own = {"eps": float(values["eps"]), "momentum_decay": float(values["momentum_decay"])}
+    return NAdamW(**values.rates, betas=values.betas, **own)
+
+
 def _lion(values: Values) -> Lion:
     return Lion(**values.rates, betas=values.betas)
 
@@ -191,6 +199,7 @@ _ROTATIONAL_FIELDS = ("per_neuron", "zero_mean", "update_norm_decay")
 FAMILIES: tuple[Family, ...] = (
     Family(names=("adamw",), fields=_ADAM_FIELDS, make=_adamw),
     Family(names=("adam",), fields=_ADAM_FIELDS, make=_adam),
+    Family(names=("nadam",), fields=(*_ADAM_FIELDS, "momentum_decay"), make=_nadam),
     Family(names=("sgd",), fields=_SGDM_FIELDS, make=_sgdm, neutral=_NESTEROV),
     Family(names=("lion",), fields=_LION_FIELDS, make=_lion, rates=_lion_rates),
     Family(names=("signum",), fields=("momentum",), make=_signum),
@@ -292,8 +301,8 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
     ----------
     optimizer : torch.optim.Optimizer
         ``AdamW``, ``Adam`` (`rotsim.AdamL2`, or `rotsim.AdamW` with ``decoupled_weight_decay``), ``SGD``, ``Lion``,
-        ``Signum``, or ``Muon`` of PyTorch and of its author. It may be of PyTorch, timm, lion-pytorch, bitsandbytes or
-        Apex: names are the same. Or a rotational variant, and `rotsim.measure.Rotated` with a spec. In a
+        ``Signum``, PyTorch's ``NAdam``, or ``Muon`` of PyTorch and of its author. It may be of PyTorch, timm,
+        lion-pytorch, bitsandbytes or Apex: names are the same. Or a rotational variant, and `rotsim.measure.Rotated` with a spec. In a
         group without weight decay, a variant is the optimizer that it is a variant of. ``ZeroRedundancyOptimizer`` is
         what it holds. Where a group names its rule (``kind="adamw"``, ``use_muon=False``), that rule counts.
     group : int

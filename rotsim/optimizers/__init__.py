@@ -11,6 +11,7 @@ from rotsim.optimizers.adamw import AdamW
 from rotsim.optimizers.base import Optimizer
 from rotsim.optimizers.lion import Lion
 from rotsim.optimizers.muon import Muon
+from rotsim.optimizers.nadamw import NAdamW
 from rotsim.optimizers.rotational import Rotational
 from rotsim.optimizers.sgdm import SGDM
 from rotsim.optimizers.signum import Signum
@@ -23,6 +24,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "lion": Lion,
     "signum": Signum,
     "muon": Muon,
+    "nadamw": NAdamW,
 }
 
 

@@ -563,4 +563,16 @@ const closed_forms = {
     const decay = lr*weight_decay;
     return -momentum*fallen_before*(1 - decay) + decay + fallen*(1 - decay)*(momentum + 1);
   },
+  // What the direct part adds to the newest gradient's share of E u² under NAdamW. derivations.nadamw.newest
+  nadamw_newest(beta1, ahead) {
+    return (1 - ahead)*(2*ahead*(1 - beta1) - ahead + 1);
+  },
+  // RMS angle per step of NAdamW, to leading order in ηλ. derivations.nadamw.leading_rotation
+  nadamw_leading_rotation(lr, weight_decay, beta1, ahead) {
+    return Math.sqrt(2)*Math.sqrt(lr)*Math.sqrt(weight_decay)*Math.sqrt($square(ahead)*(1 - beta1)/(beta1 + 1) + (1 - ahead)*(2*ahead*(1 - beta1) - ahead + 1));
+  },
+  // Q in the growth 2Q/dim of E‖w‖² under NAdamW behind a normalisation, first order in 1/dim. derivations.nadamw.met_again
+  nadamw_met_again(beta1, beta2, ahead) {
+    return beta1*ahead*(1 - beta2)*(-beta1*ahead + beta1 + 1)/((beta1 + 1)*(-beta1*beta2 + 1));
+  },
 };

@@ -22,6 +22,7 @@ from rotsim.theory.departures import Departing
 from rotsim.theory.fixed_point import noise_variance, settled
 from rotsim.theory.memory import CorrelatedUpdate, projection, remembering
 from rotsim.theory.steady import SteadyState
+from rotsim.theory.walk import UpdateCovariance
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
@@ -41,8 +42,37 @@ class Adam(Departing[AdamSpec]):
     follow: ClassVar[Callable[..., int]]
     #: Coordinates are followed in parts by |w| while decay fills v.
     splits: ClassVar[bool] = False
+    #: Moments that the course keeps.
+    moments: ClassVar[int] = 6
+
+    # --- its update, for gradients of unit variance
+
+    def noise(self, eps: Any = 0.0) -> UpdateCovariance:
+        """Autocovariance of the update beside an ε in deviations of the gradient."""
+        return adam_covariance(*self.spec.betas, eps)
+
+    def response(self) -> tuple[Any, Any]:
+        """Size and memory of its answer to a lasting gradient."""
+        return mean_response(*self.spec.betas)
+
+    def linear_power(self) -> Any:
+        """E u² if v were constant."""
+        beta1, _ = self.spec.betas
+        return (1 - beta1) / (1 + beta1)
+
+    def held(self, decay: Any) -> Any:
+        """Mean correlation of the weights with those of all gradients in the update, for a share that decays."""
+        return closed_forms.decoupled_held(1.0, decay, self.spec.betas[0])
+
+    def met_again(self) -> Any:
+        """Q of `rotsim.theory.few_weights`."""
+        return closed_forms.adam_met_again(*self.spec.betas)
 
     # --- in time
+
+    def fading(self) -> float:
+        """What the distance of NAdamW's momentum from β1 keeps in a step; others have none."""
+        return 0.0
 
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         o = self.spec
@@ -50,9 +80,9 @@ class Adam(Departing[AdamSpec]):
         by = parts() if self.splits else (np.zeros(1), np.ones(1), np.ones(1))
         strongest = np.maximum.accumulate(course.weight_decay[::-1])[::-1]
         done = type(self).follow(
-            o.betas[0], max(o.betas[1], LEAST_BETA2), o.eps, tables(), *by, strongest,
-            state(len(by[0]), course.norm_squared / dim), float(dim), law.scale_squared, float(law.homogeneity),
-            *course,
+            o.betas[0], max(o.betas[1], LEAST_BETA2), o.eps, self.fading(), tables(), *by, strongest,
+            state(len(by[0]), course.norm_squared / dim, type(self).moments), float(dim), law.scale_squared,
+            float(law.homogeneity), *course,
         )  # fmt: skip
         if done < len(course.lr):
             raise InvalidInput(
@@ -66,12 +96,12 @@ class Adam(Departing[AdamSpec]):
         beta1, beta2 = self.spec.betas
         if np.max(beta2) < LEAST_BETA2 and np.max(beta1) > 0:  # u has no variance without ε
             return 0.0, 1.0, 1.0
-        noise, (response, _) = adam_covariance(beta1, beta2), mean_response(beta1, beta2)
+        noise, (response, _) = self.noise(), self.response()
         decay = self.decay_of(dim, law, state)
         linear = response**2 / (noise.lag_0 * (1 + 2 * noise.discounted_sum(1.0)))
-        wavers = few_weights.wavering(closed_forms.decoupled_held(1.0, decay, beta1), linear, 1 - decay)
-        bent = 1 - response**2 * (1 - beta1) / (1 + beta1) / noise.lag_0
-        return closed_forms.adam_met_again(beta1, beta2), wavers, bent
+        wavers = few_weights.wavering(self.held(decay), linear, 1 - decay)
+        bent = 1 - response**2 * self.linear_power() / noise.lag_0
+        return self.met_again(), wavers, bent
 
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
         """Share of a weight that decay takes in a step, below 1."""

@@ -1,6 +1,6 @@
-r"""AdamW and Adam+L2 one step at a time, with v random: second moments of one coordinate under the weights of `damped`.
+r"""AdamW, NAdamW and Adam+L2 step by step, v random: second moments of a coordinate under the weights of `damped`.
 
-* AdamW is exact for any course of the gradient's scale: m is Gaussian under every weight.
+* AdamW is exact for any course of the gradient's scale: m is Gaussian under every weight. So is NAdamW.
 * Under Adam+L2 the decay λw is averaged into m and v with the gradient. (w, m) is taken as Gaussian under every weight
   by itself, given where w started. Coordinates are therefore followed in parts, by |w|, while decay fills v and their
   start is remembered; elsewhere all are one part of mean 0. A step of many parts takes 20 times as long as one of one.
@@ -47,6 +47,7 @@ MOST_SPLIT = 50_000  # steps in parts that are followed, some six seconds
 _LEAST_EXPECTATION = 1e-14  # E e^(-ζv) below which a point is given up
 _MAX_RATIO = 4.0  # E e^(-ζv) falling by more from point to point is not resolved: ratios to it are held there
 _WEIGHT, _W, _M, _WW, _WM, _MM = range(6)  # rows: E e^(-ζv), and under it moments about the part's mean
+_NM, _NN = 6, 7  # of NAdamW, whose update is made of n in the place of m
 
 # The maps of one step, generated from derivations.damped.
 
@@ -111,8 +112,21 @@ def _absorb(rows, count, zeta, centre, decay, beta1, beta2, dim, gradient):  # t
 
 
 @kernel_part()
-def _read(rows, count, zeta, centre, coupled, tables, integrals, values, scratch):  # type: ignore[no-untyped-def]
-    """E[m/√v], E[w·m/√v], E[m²/√v] and E[m²/v] under e^(-ζv), w about its mean, into the four rows of `integrals`."""
+def _look_ahead(rows, count, zeta, own, ahead, beta1, beta2, pull):  # type: ignore[no-untyped-def]
+    """E[n m] and E[n²] under e^(-ζv) of n = own·g + ahead·m, g being the newest gradient."""
+    for k in range(count + 1):
+        square = rows[_WEIGHT, k] * closed_forms.damped_momentum_square(0.0, 0.0, beta2, 0.0, 0.0, zeta[k], pull)
+        shared = own * (1 - beta1) * square
+        rows[_NM, k] = ahead * rows[_MM, k] + shared
+        rows[_NN, k] = ahead * (rows[_NM, k] + shared) + own * own * square
+
+
+@kernel_part()
+def _read(rows, count, zeta, centre, coupled, tables, integrals, values, scratch, crossed, squared):  # type: ignore[no-untyped-def]
+    """E[m/√v], E[w·m/√v], E[m²/√v] and E[m²/v] under e^(-ζv), w about its mean, into the four rows of `integrals`.
+
+    The last two are of the rows `crossed` and `squared`.
+    """
     m0 = centre[1]
     for k in range(count + 1):
         integrals[0, k] = 0.0
@@ -125,16 +139,16 @@ def _read(rows, count, zeta, centre, coupled, tables, integrals, values, scratch
             elif which == 1:
                 values[k] = m0 * rows[_W, k] + rows[_WM, k]
             elif which == 2:
-                values[k] = m0 * rows[_M, k] + rows[_MM, k]
+                values[k] = m0 * rows[_M, k] + rows[crossed, k]
             else:
-                values[k] = m0 * (m0 * rows[_WEIGHT, k] + 2 * rows[_M, k]) + rows[_MM, k]
+                values[k] = m0 * (m0 * rows[_WEIGHT, k] + 2 * rows[_M, k]) + rows[squared, k]
         root = which < 3
         integrals[which, 0] = integral(values, zeta, count, root, tables.root_tail if root else tables.plain_tail)
         if coupled or which == 2:
             weights = tables.root if root else tables.plain
             beyond(values, zeta, count, root, weights, tables.ghosts, scratch, integrals[which])
     if not coupled:
-        integrals[3, 0] = integral(rows[_MM], zeta, count, False, tables.plain_tail)
+        integrals[3, 0] = integral(rows[squared], zeta, count, False, tables.plain_tail)
 
 
 @kernel_part()
@@ -215,12 +229,12 @@ def _remembered(centres, share):  # type: ignore[no-untyped-def]
 
 
 @kernel_part()
-def _fourth_moments(rows, count, zeta, centre):  # type: ignore[no-untyped-def]
+def _fourth_moments(rows, count, zeta, centre, squared):  # type: ignore[no-untyped-def]
     """E[m⁴/v²] = ∫ ζ E[m⁴ e^(-ζv)] dζ; the same and E[m²/v] for m about its mean. m is Gaussian under every weight."""
     total, central, power = 0.0, 0.0, 0.0
     for k in range(1, count + 1):
         weight, mean = rows[_WEIGHT, k], rows[_M, k] / rows[_WEIGHT, k]
-        square = max(rows[_MM, k] / weight - mean**2, 0.0)
+        square = max(rows[squared, k] / weight - mean**2, 0.0)
         mean += centre[1]
         area = zeta[k] * weight * SPACING
         total += zeta[k] * area * (3 * square**2 + 6 * square * mean**2 + mean**4)
@@ -288,7 +302,7 @@ class State(NamedTuple):
     matrices: np.ndarray
 
 
-def state(parts: int, square: float) -> State:
+def state(parts: int, square: float, rows: int) -> State:
     """One coordinate before its first step, with room for so many parts.
 
     Parameters
@@ -297,6 +311,8 @@ def state(parts: int, square: float) -> State:
         >= 1.
     square : float
         E w_0² > 0.
+    rows : int
+        6; 8 for NAdamW.
 
     Returns
     -------
@@ -304,23 +320,24 @@ def state(parts: int, square: float) -> State:
         Of one part, of Gaussian weights and without momentum (`derivations.damped.one_coordinate`).
     """
     size = POINTS + 1
-    rows = np.zeros((parts, 6, size))
-    rows[0, _WEIGHT, :], rows[0, _WW, :] = 1.0, square
+    moments = np.zeros((parts, rows, size))
+    moments[0, _WEIGHT, :], moments[0, _WW, :] = 1.0, square
     counts, centres, v = np.full(parts, POINTS), np.zeros((parts, 2)), np.zeros(parts)
     room = (np.zeros((4, size)), np.zeros(size), np.zeros(size + GHOSTS), np.zeros((6, size)))
-    return State(np.zeros(size), rows, counts, centres, v, *room, np.zeros(3), np.zeros((3, 3, 3)))
+    return State(np.zeros(size), moments, counts, centres, v, *room, np.zeros(3), np.zeros((3, 3, 3)))
 
 
-_coupled = None  # what a kernel binds
+_coupled, _nesterov = None, None  # what a kernel binds
 
 
 def _adam(  # type: ignore[no-untyped-def]
-    beta1, beta2, eps, tables, point, share, coarse, strongest, state, dim, power, homogeneity, w2, lr, weight_decay,
-    window, records,
+    beta1, beta2, eps, fading, tables, point, share, coarse, strongest, state, dim, power, homogeneity, w2, lr,
+    weight_decay, window, records,
 ):  # fmt: skip
     """Follow a course, and return the number of steps done: all, unless more than `MOST_SPLIT` are in parts.
 
-    `strongest` is the largest weight decay from each step on. With len(point) = 1 there are no parts.
+    `strongest` is the largest weight decay from each step on. With len(point) = 1 there are no parts. `fading` is what
+    a step leaves of NAdamW's distance from β1, which is β1/2 at first.
     """
     zeta, rows, counts, centres, v = state.zeta, state.rows, state.counts, state.centres, state.v
     integrals, values, scratch, error = state.integrals, state.values, state.scratch, state.error
@@ -328,6 +345,8 @@ def _adam(  # type: ignore[no-untyped-def]
     parts, last_filled, in_parts = 1, 0.0, 0
     m_total, v_total, cumulant, not_normal = 0.0, 0.0, 0.0, 0.0
     left1, left2, ripple = 1.0, 1.0, 0.0
+    crossed, squared = (_NM, _NN) if _nesterov else (_MM, _MM)
+    own, ahead, distance, product = 0.0, 1.0, 0.5, 1.0
     for t in range(len(lr)):
         left1, left2 = left1 * beta1, left2 * beta2
         inside, outside = (weight_decay[t], 0.0) if _coupled else (0.0, weight_decay[t])
@@ -360,18 +379,26 @@ def _adam(  # type: ignore[no-untyped-def]
                 zeta[k] /= beta2
             widen(zeta, rows, counts, parts, largest, tables.entering)
         step = lr[t] / (1 - left1) * np.sqrt(1 - left2)
+        if _nesterov:
+            distance *= fading
+            momentum, then = beta1 * (1 - distance), beta1 * (1 - distance * fading)
+            product *= momentum
+            own, ahead = (1 - momentum) / (1 - product), then / (1 - product * then)
+            step = lr[t] * np.sqrt(1 - left2)
         across, update_power, fourth, wild, made = 0.0, 0.0, 0.0, 0.0, 0.0
         off_norm, off_power, stopped = 0.0, 0.0, 0.0
         for part in range(parts):
             of, centre, by = rows[part], centres[part], share[part] if parts > 1 else 1.0
             count = _absorb(of, counts[part], zeta, centre, inside, beta1, beta2, dim, gradient)
-            _read(of, count, zeta, centre, _coupled, tables, integrals, values, scratch)
+            if _nesterov:
+                _look_ahead(of, count, zeta, own, ahead, beta1, beta2, gradient / dim)
+            _read(of, count, zeta, centre, _coupled, tables, integrals, values, scratch, crossed, squared)
             deviation = np.sqrt(v[part] / (1 - left2))
             felt = deviation / (deviation + eps)
             stopped = max(stopped, 1 - felt)
             one, two = integrals[1, 0] + centre[0] * integrals[0, 0], integrals[3, 0]
-            across, update_power = across + by * felt * one, update_power + by * felt**2 * two
-            four, central_four, central = _fourth_moments(of, count, zeta, centre)
+            across, update_power = across + by * felt * ahead * one, update_power + by * felt**2 * two
+            four, central_four, central = _fourth_moments(of, count, zeta, centre, squared)
             fourth += by * felt**4 * four
             if _coupled and central > 0.0:
                 about = inside**2 * max(of[_WW, 0], 0.0)
@@ -429,5 +456,6 @@ def _adam(  # type: ignore[no-untyped-def]
 
 
 # Apart, since numba leaves out of AdamW's what decay inside v alone asks for, which is a third of its time to compile.
-adamw = kernel(_adam, "adamw", _coupled=False)
-adam_l2 = kernel(_adam, "adam_l2", _coupled=True)
+adamw = kernel(_adam, "adamw", _coupled=False, _nesterov=False)
+nadamw = kernel(_adam, "nadamw", _coupled=False, _nesterov=True)
+adam_l2 = kernel(_adam, "adam_l2", _coupled=True, _nesterov=False)

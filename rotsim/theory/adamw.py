@@ -39,7 +39,7 @@ class AdamWTheory(Adam[AdamW]):
         lr, weight_decay, beta1, beta2 = o.lr, o.weight_decay, *o.betas
         relaxation = closed_forms.adamw_relaxation_steps(lr, weight_decay)
         if method == "leading":
-            rotation = o.leading_rotation(lr, weight_decay)
+            rotation = self.leading_rotation()
             norm = closed_forms.adamw_leading_norm(lr, weight_decay, dim)
             # neglected: finite lr·wd against the momentum window, and the spread of v
             error = lr * weight_decay / (1 - beta1) + (1 - beta2)
@@ -62,7 +62,7 @@ class AdamWTheory(Adam[AdamW]):
             felt = deviation / (deviation + o.eps)
             relaxation = closed_forms.adamw_lagged_relaxation_steps(lr, weight_decay, beta2, law.homogeneity, felt)
         eps, _ = felt_eps(*o.betas, o.eps / deviation)
-        seen, turned = rare_updates(lr, weight_decay, o.betas, eps, dim, covariance, heaviest(*o.betas))
+        seen, turned = self.rare(eps, dim, covariance)
         # neglected: that a run mostly sees less of the norm; in the angle, as much as rare updates take of it
         error = covariance.error + np.maximum(abs(np.log(seen)), abs(np.log(turned))) / 2
         return SteadyState(norm_squared, half, relaxation, error, angle_factor=np.sqrt(turned))
@@ -72,7 +72,16 @@ class AdamWTheory(Adam[AdamW]):
         return met, wavers * few_weights.fed_back(1 - self.spec.lr * self.spec.weight_decay, *self.spec.betas), bent
 
     def _updates(self, dim: int, law: GradientPower, norm_squared: float) -> UpdateCovariance:
-        return adam_covariance(*self.spec.betas, self.spec.eps / np.sqrt(noise_variance(law, dim, norm_squared)))
+        return self.noise(self.spec.eps / np.sqrt(noise_variance(law, dim, norm_squared)))
+
+    def leading_rotation(self) -> Any:
+        """RMS angle per step to leading order."""
+        return self.spec.leading_rotation(self.spec.lr, self.spec.weight_decay)
+
+    def rare(self, eps: Any, dim: int, covariance: UpdateCovariance) -> tuple[Any, Any]:
+        """What rare updates leave of squared norm and angle, beside an ε in deviations of the gradient."""
+        o = self.spec
+        return rare_updates(o.lr, o.weight_decay, o.betas, eps, dim, covariance, heaviest(*o.betas))
 
     def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
         updates = self._updates(dim, law, self.white(dim, law, "exact").norm_squared)

@@ -44,29 +44,36 @@ _GAUSS = np.polynomial.legendre.leggauss(16)  # of the integral over t
 
 
 @lru_cache(maxsize=64)
-def _grid(beta1: float, beta2: float, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _grid(
+    beta1: float, beta2: float, eps: float, share: float = 1.0, newest: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """s, P(s) e^(-ε²s) and S(s) on an even grid of log s."""
+
+    def at(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        log_p, total = log_product_and_sum(s, beta1, beta2)
+        return log_p, share * total + newest / (1 + 2 * s * (1 - beta2))
+
     end = 0.0
     while True:
         s = np.array([exp(end)])
-        log_p, total = log_product_and_sum(s, beta1, beta2)
+        log_p, total = at(s)
         if float(log_p[0] - eps**2 * s[0] + 2 * end + 2 * np.log(total[0])) < log(LEAST_INTEGRAND):
             break
         end += 1.0
     s = np.exp(np.arange(-45.0, end, _STEP))
-    log_p, total = log_product_and_sum(s, beta1, beta2)
+    log_p, total = at(s)
     return s, np.exp(log_p - eps**2 * s), total
 
 
-def log_growth(size: float | np.ndarray, beta1: float, beta2: float, eps: float) -> Any:
+def log_growth(size: float | np.ndarray, *law: float) -> Any:
     """L(κ) = E log(1 + κu²) of the module docstring.
 
     Parameters
     ----------
     size : float or ndarray, any shape
         κ >= 0.
-    beta1, beta2, eps : float
-        As in `rare_updates`.
+    *law : float
+        β1, β2, ε and `squares`, as in `rare_updates`.
 
     Returns
     -------
@@ -76,20 +83,20 @@ def log_growth(size: float | np.ndarray, beta1: float, beta2: float, eps: float)
     -----
     `derivations.rare_updates.over_the_momentum`.
     """
-    s, weight, square = _grid(beta1, beta2, eps)
+    s, weight, square = _grid(*law)
     seen = np.log1p(np.multiply.outer(2 * size, s * square))
     return -_STEP * (weight * np.expm1(-seen / 2)).sum(axis=-1)
 
 
-def squared_angle(size: float, beta1: float, beta2: float, eps: float) -> float:
+def squared_angle(size: float, *law: float) -> float:
     """E arctan²(√κ u), the mean squared angle of steps along one coordinate.
 
     Parameters
     ----------
     size : float
         κ >= 0.
-    beta1, beta2, eps : float
-        As in `rare_updates`.
+    *law : float
+        β1, β2, ε and `squares`, as in `rare_updates`.
 
     Returns
     -------
@@ -101,13 +108,13 @@ def squared_angle(size: float, beta1: float, beta2: float, eps: float) -> float:
     """
     node, by = _GAUSS
     part = ((node + 1) / 2) ** 2
-    whole = log_growth(size, beta1, beta2, eps)
-    return float((by * (whole - log_growth(size * part, beta1, beta2, eps)) / (1 - part)).sum() / 2)
+    whole = log_growth(size, *law)
+    return float((by * (whole - log_growth(size * part, *law)) / (1 - part)).sum() / 2)
 
 
 def rare_updates(
     lr: Any, weight_decay: Any, betas: tuple[Any, Any], eps: Any, dim: Any, covariance: UpdateCovariance,
-    most: Any = None,
+    most: Any = None, squares: tuple[Any, Any] = (1.0, 0.0),
 ) -> tuple[Any, Any]:  # fmt: skip
     """Squared norm that a run mostly sees, and mean squared angle, over those of the exact second moments; elementwise.
 
@@ -125,6 +132,8 @@ def rare_updates(
         Of the updates, from `rotsim.theory.second_moment.adam_covariance`.
     most : float or ndarray, any shape, optional
         `heaviest` of the betas, >= 3, where these are arrays.
+    squares : (float, float) or (ndarray, ndarray), any shape
+        In the place of S stands so much of it, and so much of what the newest gradient alone would have; each >= 0.
 
     Returns
     -------
@@ -138,14 +147,14 @@ def rare_updates(
     kept = 1 - lr * weight_decay
     total = covariance.discounted_sum(kept)
     exact = lr**2 / (kept**2 * closed_forms.lion_exact_norm_squared(lr, weight_decay, dim * covariance.lag_0, total))
-    given = np.broadcast_arrays(*betas, exact, eps, dim, covariance.lag_0, total)
+    given = np.broadcast_arrays(*betas, eps, *squares, exact, dim, covariance.lag_0, total)
     seen, turned = np.ones(given[0].shape), np.ones(given[0].shape)
     if np.max(betas) == 0:  # u is at most 1
         return seen[()], turned[()]
     most = heaviest(*betas) if most is None else most
     for place in map(tuple, np.argwhere(exact * covariance.lag_0 * most >= LEAST_CORRECTION)):
-        beta1, beta2, *rest = (float(values[place]) for values in given)
-        seen[place], turned[place] = _of_one((beta1, beta2), *rest)
+        one = [float(values[place]) for values in given]
+        seen[place], turned[place] = _of_one(tuple(one[:5]), *one[5:])
     return seen[()], turned[()]
 
 
@@ -155,30 +164,28 @@ def heaviest(beta1: float, beta2: float) -> float:
     return max(3.0, _fourth(beta1, beta2, 0.0)) if beta2 > _SHORT else inf
 
 
-def _fourth(beta1: float, beta2: float, eps: float) -> float:
-    s, weight, square = _grid(beta1, beta2, eps)
+def _fourth(*law: float) -> float:
+    s, weight, square = _grid(*law)
     second = _STEP * float((s * weight * square).sum())
     return 3 * _STEP * float((s**2 * weight * square**2).sum()) / second**2
 
 
-def _of_one(
-    betas: tuple[float, float], exact: float, eps: float, dim: float, lag_0: float, total: float
-) -> tuple[float, float]:
+def _of_one(law: tuple[float, ...], exact: float, dim: float, lag_0: float, total: float) -> tuple[float, float]:
     """`rare_updates` for one κ, `exact`, of the exact norm, and one discounted sum `total` of the covariance."""
-    if exact * lag_0 * _fourth(*betas, eps) < LEAST_CORRECTION:
+    if exact * lag_0 * _fourth(*law) < LEAST_CORRECTION:
         return 1.0, 1.0
-    s, weight, square = _grid(*betas, eps)
+    s, weight, square = _grid(*law)
     # The grid has v + ε² where updates have (√v + ε)²; in units of this share their mean square is exact.
     share = lag_0 / (_STEP * float((s * weight * square).sum()))
     balance = exact * dim * lag_0 * (1 + 2 * total)
 
     def excess(log_size: float) -> float:
         size = exp(log_size)
-        return log(dim * (log_growth(size * share, *betas, eps) + 2 * size * lag_0 * total) / balance)
+        return log(dim * (log_growth(size * share, *law) + 2 * size * lag_0 * total) / balance)
 
     low = log(exact)
     high = low + 1.0
     while excess(high) < 0:
         high += 2.0
     size = exp(bracketed_root(excess, low, high, xtol=1e-10))
-    return exact / size, squared_angle(size * share, *betas, eps) / (exact * lag_0)
+    return exact / size, squared_angle(size * share, *law) / (exact * lag_0)

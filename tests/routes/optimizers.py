@@ -302,3 +302,40 @@ def _(f):
     c = stationary(transition, entry)
     apart = [1 - (np.linalg.matrix_power(transition, k) @ c)[0, 0] / c[0, 0] for k in range(6)]
     return [(f(lr, wd, momentum, apart[k - 1], apart[k - 2]), apart[k]) for k in range(2, 6)]
+
+
+# --- NAdamW --------------------------------------------------------------------------------------
+
+
+def nadamw_filter(beta1, ahead, terms=400):
+    """Weights of past gradients in the update, by running the recurrence on an impulse."""
+    m, found = 0.0, np.empty(terms)
+    for step in range(terms):
+        g = 1.0 if step == 0 else 0.0
+        m = beta1 * m + (1 - beta1) * g
+        found[step] = (1 - ahead) * g + ahead * m
+    return found
+
+
+@route("nadamw_newest")
+def _(f):
+    weights, average = nadamw_filter(0.8, 0.7), nadamw_filter(0.8, 1.0)
+    return [(f(0.8, 0.7), weights @ weights - 0.7**2 * average @ average)]
+
+
+@route("nadamw_leading_rotation", tolerance=LEADING)
+def _(f):
+    lr, wd = GENTLE
+    entry, own = adamw(lr, wd, 0.8)[1], 0.3
+    system = [[1 - lr * wd, -lr * 0.7 * 0.8], [0.0, 0.8]], [-lr * (own + 0.7 * entry[1]), entry[1]]
+    return [(f(lr, wd, 0.8, 0.7), math.sqrt(2 * walk(system)[1]))]
+
+
+@route("nadamw_met_again")
+def _(f):
+    beta1, beta2, ahead = 0.8, 0.9, 0.7
+    weights, total = nadamw_filter(beta1, ahead), 0.0
+    for n in range(1, 400):
+        later = weights[n:]
+        total += weights[:n].sum() * (later * (1 - beta2) * beta2 ** np.arange(len(later))).sum()
+    return [(f(beta1, beta2, ahead), total)]
