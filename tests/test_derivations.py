@@ -728,6 +728,7 @@ def test_a_lagging_second_moment_slows_relaxation(homogeneity, beta2):
 # --- numerics ----------------------------------------------------------------------------------
 
 INTERIOR = {
+    "ahead": (0.3, 0.8),
     "aspect": (0.25, 1.0),
     "lr": (0.01, 0.02),
     "weight_decay": (0.1, 0.3),

@@ -312,7 +312,7 @@ def state(parts: int, square: float, rows: int) -> State:
     square : float
         E w_0² > 0.
     rows : int
-        6; 8 for NAdamW.
+        >= 6: six, and two more for NAdamW.
 
     Returns
     -------
