@@ -268,7 +268,8 @@ def _nearest(value: Any, known: Sequence[str]) -> str:
     """A hint at the option that `value` may be a misspelling of, or at two that are near."""
     given = value.lower() if is_a(value, str) and len(value) < 100 else ""
     near = [given] if given in known else difflib.get_close_matches(given, known, 1)
-    near += [name for name in difflib.get_close_matches(given, known, 2, _LEAST_SIMILARITY)[1:] if given not in known]
+    others = difflib.get_close_matches(given, known, 4, _LEAST_SIMILARITY)[1:] if given not in known else []
+    near += [name for name in others if name[0] == given[0]][:1]
     return f". Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

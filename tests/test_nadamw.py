@@ -176,6 +176,8 @@ def test_the_default_schedule_takes_thousands_of_steps():
     course = rotsim.predict(NAdamW(1e-2, 0.1), 256, steps=60_000, initial_norm=eq.norm)
     rotation = course["rotation"].values[0] / eq.rotation
     assert rotation[19] > 1.3 and rotation[199] > 1.02 and rotation[-1] == pytest.approx(1, abs=1e-3)
+    settled = rotsim.steps_to_equilibrium(NAdamW(1e-2, 0.1), 256, initial_norm=eq.norm, within=0.02)
+    assert abs(rotation[settled // 100 - 10] - 1) > 0.02 > abs(rotation[settled // 100 + 10] - 1)
 
 
 # --- whatever else has it

@@ -76,6 +76,11 @@ class Optimizer(ABC):
         return (getattr(plain, "momentum", 0.0),)
 
     @property
+    def memory_steps(self) -> float:
+        """Steps that its slowest average remembers."""
+        return 1 / (1 - max(self.averages))
+
+    @property
     def beta1(self) -> float:
         """Decay of the average that its update is made of: β1, or SGD's momentum."""
         return self.averages[0]

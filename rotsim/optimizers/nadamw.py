@@ -127,6 +127,12 @@ class NAdamW(Optimizer):
         """μ in the end: β1, or half of it without a schedule."""
         return self.betas[0] * (1.0 if self.momentum_decay > 0 else 0.5)
 
+    @property
+    def memory_steps(self) -> float:
+        """Those of the schedule of μ, where it is slower than the averages."""
+        rate = -log(FADE) * self.momentum_decay
+        return max(super().memory_steps, 1 / rate if rate > 0 else 0.0)
+
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         beta1, beta2 = self.betas
         now, then = scheduled(beta1, self.momentum_decay, step), scheduled(beta1, self.momentum_decay, step + 1)

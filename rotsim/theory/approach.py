@@ -92,7 +92,7 @@ def _followed(
 ) -> tuple[int | None, float]:
     """Steps until a course of at most `MAX_COURSE_STEPS` is settled, None if it is not; and the norm halfway."""
     goal = equilibrium(optimizer, dim, gradient, rows=rows)
-    whole = (goal.relaxation_steps + 1 / (1 - max(optimizer.averages))) * (RELAXATION_TIMES - log(share)) + 100
+    whole = (goal.relaxation_steps + optimizer.memory_steps) * (RELAXATION_TIMES - log(share)) + 100
     while True:
         steps = min(ceil(whole), MAX_COURSE_STEPS)
         cut = steps < whole  # its end is no equilibrium, and it is compared with that of theory
