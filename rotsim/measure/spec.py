@@ -303,8 +303,9 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
         ``AdamW``, ``Adam`` (`rotsim.AdamL2`, or `rotsim.AdamW` with ``decoupled_weight_decay``), ``SGD``, ``Lion``,
         ``Signum``, PyTorch's ``NAdam``, or ``Muon`` of PyTorch and of its author. It may be of PyTorch, timm,
         lion-pytorch, bitsandbytes or Apex: names are the same. Or a rotational variant, and `rotsim.measure.Rotated`
-        with a spec. In a group without weight decay, a variant is the optimizer that it is a variant of. ``ZeroRedundancyOptimizer`` is
-        what it holds. Where a group names its rule (``kind="adamw"``, ``use_muon=False``), that rule counts.
+        with a spec. In a group without weight decay, a variant is the optimizer that it is a variant of.
+        ``ZeroRedundancyOptimizer`` is what it holds. Where a group names its rule (``kind="adamw"``,
+        ``use_muon=False``), that rule counts.
     group : int
         Index into ``optimizer.param_groups``, as in a list.
     **override : float
