@@ -35,8 +35,8 @@ from rotsim.theory.base import theory_of
 #: Functions of `runtime.js`.
 RUNTIME = (
     "$square", "$zeros", "$ones", "$full", "$zerosLike", "$named", "$shape", "$backwards", "$runningMaximum", "$add",
-    "$subtract", "$multiply", "$divide", "$product", "$transposed", "$size", "$rows", "$matrices", "$elementwise",
-    "$spectral",
+    "$subtract", "$multiply", "$divide", "$product", "$transposed", "$size", "$rows", "$matrices", "$matrix",
+    "$cells", "$like", "$productOfRows", "$spectral",
 )  # fmt: skip
 _OPERATORS = {ast.Add: ("+", 11), ast.Sub: ("-", 11), ast.Mult: ("*", 12), ast.Div: ("/", 12), ast.Mod: ("%", 12)}
 _OF_ARRAYS = {
@@ -270,6 +270,8 @@ class _Reader:
         return text if binds >= level else f"({text})"
 
     def _binary(self, left: ast.expr, operator: ast.operator, right: ast.expr) -> tuple[str, int]:
+        if isinstance(operator, ast.MatMult) and isinstance(right, ast.Attribute) and right.attr == "T":
+            return f"$productOfRows({self.expression(left)}, {self.expression(right.value)})", _ATOM
         if self.arrays and type(operator) in _OF_ARRAYS:
             return f"{_OF_ARRAYS[type(operator)]}({self.expression(left)}, {self.expression(right)})", _ATOM
         if isinstance(operator, ast.Pow):
