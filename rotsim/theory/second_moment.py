@@ -122,28 +122,36 @@ def _erfcx(x: np.ndarray) -> np.ndarray:
 def _nodes(beta1: float, beta2: float, step: float, eps: float) -> tuple[np.ndarray, np.ndarray]:
     """s on a grid, and weights that make Σ weight·F(s) the integral of F over the weight of 1/(√v + ε).
 
-    √s = exp(y - e^(-y-L)) with L = log(max(ε, 1)): doubly exponential at 0, where the weight has a term in √s.
+    √s = exp(y - e^(-y-L)) with L = log(max(ε, 1)): doubly exponential at 0, where the weight has a term in √s. The grid
+    is the same for all ε up to 1, so that what is known on it serves them all.
     """
     shift = float(np.log(max(eps, 1.0)))
+    end = _right_end(beta1, beta2, eps if shift else 0.0)
+    root, weight = _weighted(np.arange(-LEFT_END - shift, end + step, step), shift, eps)
+    return root**2, step * weight
 
-    def at(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """√s, and the weight of F(s) dy."""
-        fall = np.exp(-y - shift)
-        root = np.exp(y - fall)
-        weight = 2 / np.sqrt(np.pi) * root * (1 + fall)
-        return root, weight * left_by_eps(eps * root) if eps else weight
 
+def _weighted(y: np.ndarray, shift: float, eps: float) -> tuple[np.ndarray, np.ndarray]:
+    """√s, and the weight of F(s) dy."""
+    fall = np.exp(-y - shift)
+    root = np.exp(y - fall)
+    weight = 2 / np.sqrt(np.pi) * root * (1 + fall)
+    return root, weight * left_by_eps(eps * root) if eps else weight
+
+
+@lru_cache(maxsize=1024)
+def _right_end(beta1: float, beta2: float, eps: float) -> float:
+    """Where y may end, since what is left of the integrand is negligible."""
+    shift = float(np.log(max(eps, 1.0)))
     end, largest = -shift, -np.inf
     while True:
-        root, weight = at(np.array([end]))
+        root, weight = _weighted(np.array([end]), shift, eps)
         log_product, total = log_product_and_sum(root**2, beta1, beta2)
         size = float(log_product[0] + np.log(total[0] * weight[0]))
         largest = max(largest, size)
         if size < largest - _NEGLIGIBLE:
-            break
+            return end
         end += 0.5
-    root, weight = at(np.arange(-LEFT_END - shift, end + step, step))
-    return root**2, step * weight
 
 
 def decorrelation(b: np.ndarray, beta1: float, beta2: float, step: float = _STEP, eps: float = 0.0) -> np.ndarray:
@@ -170,11 +178,17 @@ def decorrelation(b: np.ndarray, beta1: float, beta2: float, step: float = _STEP
     `derivations.second_moment.decorrelation`.
     """
     s, weight = _nodes(beta1, beta2, step, eps)
-    log_p, log_ps = _tabulated(2 * s[-1], step / 4, beta1, beta2)
-    ratio = np.reshape(b, (-1, 1))
-    shared = np.exp(log_ps(s[:, None] + (ratio * s)[:, None, :]))
-    alone = np.exp(log_p(s) - log_p(ratio * s)) * weight
-    return np.reshape((shared @ alone[..., None])[..., 0] @ weight, np.shape(b))
+    shared, alone = _on_grid(np.ravel(b).tobytes(), s.tobytes(), beta1, beta2, step)
+    return np.reshape((shared @ (alone * weight)[..., None])[..., 0] @ weight, np.shape(b))
+
+
+@lru_cache(maxsize=4)
+def _on_grid(b: bytes, s: bytes, beta1: float, beta2: float, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """(PS)(s + b r) and P(r)/P(b r), which no ε is in: the next one finds them here."""
+    ratio, grid = np.frombuffer(b)[:, None], np.frombuffer(s)
+    log_p, log_ps = _tabulated(2 * grid[-1], step / 4, beta1, beta2)
+    shared = np.exp(log_ps(grid[:, None] + (ratio * grid)[:, None, :]))
+    return shared, np.exp(log_p(grid) - log_p(ratio * grid))
 
 
 def _tabulated(largest: float, spacing: float, beta1: float, beta2: float) -> list[Callable[[np.ndarray], np.ndarray]]:
