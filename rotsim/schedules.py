@@ -7,13 +7,13 @@ them, and beyond it the factor stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
-from rotsim.errors import LARGEST_SIZE, InvalidInput, answer, array, choice, function, integer, real, require
+from rotsim.errors import LARGEST_SIZE, InvalidInput, answer, array, choice, function, integer, is_a, real, require
 
 Factors = Callable[[np.ndarray], np.ndarray]
 
@@ -158,9 +158,66 @@ class Schedule:
         if self.given is None:
             return "constant"
         hashed = sha256()
-        for first in range(1, steps + 1, 1 << 16):
-            hashed.update(self(np.arange(first, min(first + (1 << 16), steps + 1))).tobytes())
+        for number in _numbers(steps):
+            hashed.update(self(number).tobytes())
         return hashed.hexdigest()
+
+
+#: How weight decay may follow the learning rate, whose factor is f. Its own is 1, f over the largest f (AdamC), or 1/f:
+#: a step then takes the same share of the weights all along.
+CONVENTIONS = ("decoupled", "corrected", "independent")
+
+
+def pair(lr_schedule: Any, wd_schedule: Any, steps: int) -> tuple[Schedule, Schedule]:
+    """The schedules of learning rate and weight decay in a run; that of decay may be the name of a convention.
+
+    Parameters
+    ----------
+    lr_schedule : array_like of shape (steps,), callable or None
+    wd_schedule : array_like of shape (steps,), callable, str or None
+        A string is one of `CONVENTIONS`.
+    steps : int
+        Of the run, >= 1.
+
+    Returns
+    -------
+    Schedule, Schedule
+
+    Raises
+    ------
+    InvalidInput
+        If either is none of these. Where the factors of a convention do not exist, when they are asked for.
+    """
+    rate = Schedule("lr_schedule", lr_schedule, steps)
+    if is_a(wd_schedule, str):
+        wd_schedule = _following(choice("wd_schedule", wd_schedule, CONVENTIONS), rate, steps)
+    return rate, Schedule("wd_schedule", wd_schedule, steps)
+
+
+def _following(convention: str, rate: Schedule, steps: int) -> Factors | None:
+    """Factors of weight decay by the name of a convention."""
+    if convention == "decoupled":
+        return None
+    if convention == "corrected":
+        peak = max(float(rate(number).max()) for number in _numbers(steps))
+        return lambda step: rate(step) / (peak or 1.0)
+
+    def inverse(step: np.ndarray) -> np.ndarray:
+        factor = rate(step)
+        if not (factor > 0).all():
+            raise InvalidInput(
+                "`lr_schedule` must be above 0 at every step where decay is independent of it; "
+                f"it is 0 at step {int(step[factor <= 0][0])}. Let it end above 0"
+            )
+        return 1 / factor
+
+    return inverse
+
+
+def _numbers(steps: int) -> Iterator[np.ndarray]:
+    """Numbers of all steps, some at a time."""
+    for first in range(1, steps + 1, 1 << 16):
+        yield np.arange(first, min(first + (1 << 16), steps + 1))
 
 
 def digests(schedules: tuple[Schedule, ...], steps: int) -> dict[str, str]:

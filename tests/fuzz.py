@@ -203,6 +203,8 @@ class Maker:
             "np.zeros(9)",
             "[1e300] * 9",
             "'cosine'",
+            "'corrected'",
+            "'independent'",
         )
         return self.one(lambda: self.among(*sound), ends)
 

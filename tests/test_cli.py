@@ -44,7 +44,8 @@ def test_equilibrium_output(tmp_path, capsys):
 
 def test_predict(tmp_path, capsys):
     course, figure = tmp_path / "course.nc", tmp_path / "course.png"
-    schedule = ["--steps", "2000", "--schedule", "cosine", "--warmup", "200", "--final", "0.1", "--corrected-decay"]
+    schedule = ["--steps", "2000", "--schedule", "cosine", "--warmup", "200", "--final", "0.1"]
+    schedule += ["--convention", "corrected"]
     assert main(["predict", *ADAMW, *schedule, "--output", str(course), "--figure", str(figure)]) == 0
     out = capsys.readouterr().out
     assert "within 5 % of" in out and "/ settled" in out and figure.stat().st_size > 10_000

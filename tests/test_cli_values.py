@@ -112,9 +112,9 @@ def test_a_walk_that_nothing_predicts_says_its_last_norm(capsys):
         (["--steps", "300", "--schedule", "wsd", "--final", "0.2", "--warmup", "50"], wsd(300, 50, final=0.2)),
     ],
 )
-@pytest.mark.parametrize("corrected", [False, True])
-def test_predict_hands_on_its_schedule(handed, options, factors, corrected):
-    options = [*options, "--dim", "32", "--initial-norm", "0.5", "--scale", "3"] + ["--corrected-decay"] * corrected
+@pytest.mark.parametrize("convention", ["decoupled", "corrected", "independent"])
+def test_predict_hands_on_its_schedule(handed, options, factors, convention):
+    options = [*options, "--dim", "32", "--initial-norm", "0.5", "--scale", "3", "--convention", convention]
     seen = handed("rotsim.theory.prediction.predict", ["predict", *ADAMW, *options])
     names = ("optimizer", "dim", "gradient", "steps", "initial_norm", "lr_schedule", "wd_schedule")
     given = dict(zip(names, seen.given, strict=False)) | seen.named
@@ -122,10 +122,7 @@ def test_predict_hands_on_its_schedule(handed, options, factors, corrected):
     assert (given["steps"], given["initial_norm"], given["record_every"]) == (300, 0.5, 1)
     steps = np.arange(1, 301)
     np.testing.assert_allclose(given["lr_schedule"](steps), factors(steps))
-    if corrected:
-        np.testing.assert_allclose(given["wd_schedule"](steps), factors(steps))
-    else:
-        assert given["wd_schedule"] is None
+    assert given["wd_schedule"] == convention
 
 
 @pytest.mark.parametrize(("steps", "every"), [(199, 1), (600, 3), (20_000, 100)])

@@ -55,7 +55,7 @@ def _predict(
     schedule: str,
     warmup_steps: int,
     final: float | None,
-    corrected_decay: bool,
+    convention: str,
     output: str | None,
     figure: str | None,
     rows: int | None = None,
@@ -77,12 +77,11 @@ def _predict(
     if schedule == "constant" and final is not None:
         raise InvalidInput("`--final` needs --schedule linear, cosine or wsd; a constant one does not end elsewhere")
     factors = named(schedule, steps, warmup_steps, final or 0.0)
-    decay = factors if corrected_decay else None
     every = max(1, steps // 200)
     course = predict(
-        optimizer, dim, gradient, steps, initial_norm, factors, decay, record_every=every, rows=rows
+        optimizer, dim, gradient, steps, initial_norm, factors, convention, record_every=every, rows=rows
     )  # fmt: skip
-    in_force = settling(optimizer, dim, gradient, course["step"].values, factors, decay, rows)
+    in_force = settling(optimizer, dim, gradient, course["step"].values, factors, convention, rows)
     note = ""
     if optimizer.weight_decay > 0:
         try:
@@ -115,7 +114,13 @@ predict = PerOptimizer(
         ),
         click.Option(["--warmup", "warmup_steps"], type=WHOLE, default=0, help="Steps of linear warm-up."),
         click.Option(["--final"], type=float, default=None, help="Share of --lr at the last step.  [default: 0]"),
-        click.Option(["--corrected-decay"], is_flag=True, help="Weight decay follows the schedule too (AdamC)."),
+        click.Option(
+            ["--convention"],
+            type=Named(["decoupled", "corrected", "independent"]),
+            default="decoupled",
+            help="What the schedule does to --weight-decay: nothing, as in PyTorch; corrected: it follows the learning "
+            "rate (AdamC); independent: a step takes the same share of the weights all along.",
+        ),
         click.Option(["--output"], type=str, default=None, help="Save the course to this NetCDF file."),
         click.Option(["--figure"], type=str, default=None, help="Draw the course into this file: .png, .pdf or .svg."),
     ],

@@ -15,7 +15,7 @@ from rotsim.gradients import Gradient, checked_gradient
 from rotsim.memory import check_fits
 from rotsim.optimizers import Optimizer, checked_optimizer
 from rotsim.optimizers.base import matrix_rows
-from rotsim.schedules import Schedule, digests
+from rotsim.schedules import Schedule, digests, pair
 from rotsim.simulation.engines import AUTO, NAMES, engine_for, hint_of_reduced
 from rotsim.simulation.engines.base import Engine, Problem
 from rotsim.simulation.formats import check_format
@@ -149,7 +149,7 @@ def checked_run(
     _check_memory(problem, chosen, workers, -(-steps // window), hint)
     source = "initial_norm" if initial_weights is None else "initial_weights"
     check_format(optimizer, gradient, norms, dim, problem.dtype, source)
-    schedules = Schedule("lr_schedule", lr_schedule, steps), Schedule("wd_schedule", wd_schedule, steps)
+    schedules = pair(lr_schedule, wd_schedule, steps)
     initial = dataset.initial_description(initial_norm, initial_weights)
     return Run(problem, chosen, steps, window, schedules, dtype, initial, workers, resume)
 

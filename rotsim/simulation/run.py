@@ -38,7 +38,7 @@ def simulate(
     lr_schedule: np.ndarray | Callable[[np.ndarray], np.ndarray] | None = None,
     dtype: str = "float32",
     *,
-    wd_schedule: np.ndarray | Callable[[np.ndarray], np.ndarray] | None = None,
+    wd_schedule: np.ndarray | Callable[[np.ndarray], np.ndarray] | str | None = None,
     keep_state: bool = False,
     resume: xr.Dataset | None = None,
     threads: int | None = None,
@@ -82,8 +82,10 @@ def simulate(
         records differ from float64 ones by less than 1e-5 relatively. With Adam 1.5e-8/(1-β2) is added, as β2
         itself is rounded. With Lion it is less than 1e-3, since rounding can turn a sign. Rotations down to
         1e-6 rad are right to 1 %.
-    wd_schedule : array_like of shape (steps,) or callable, optional
-        Likewise on ``optimizer.weight_decay``.
+    wd_schedule : array_like of shape (steps,), callable or str, optional
+        Likewise on ``optimizer.weight_decay``. Or how decay follows the learning rate, whose factor is f: "decoupled",
+        not at all; "corrected", by f over its largest value (AdamC); "independent", by 1/f, so that a step takes the
+        same share of the weights all along.
     keep_state : bool
         Also return weights and optimizer state (of the engine "gram", its few numbers), from which `resume` continues.
     resume : Dataset, optional

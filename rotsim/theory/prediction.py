@@ -13,7 +13,7 @@ from rotsim import closed_forms, dataset
 from rotsim.errors import InvalidInput, NoEquilibrium, array, instance, integer, positive, require
 from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
 from rotsim.optimizers.base import Optimizer
-from rotsim.schedules import Schedule
+from rotsim.schedules import digests, pair
 from rotsim.theory.base import Course, Theory, required_theory
 from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import equilibrium
@@ -35,7 +35,7 @@ def predict(
     steps: int = 20_000,
     initial_norm: float = 1.0,
     lr_schedule: ScheduleLike = None,
-    wd_schedule: ScheduleLike = None,
+    wd_schedule: ScheduleLike | str = None,
     record_every: int = 100,
     rows: int | None = None,
 ) -> xr.Dataset:
@@ -56,7 +56,7 @@ def predict(
         ‖w_0‖ from 1e-30 to 1e30.
     lr_schedule, wd_schedule : array_like of shape (steps,) or callable, optional
         Factors on ``lr`` and ``weight_decay`` at each step, as in `rotsim.simulate`; see
-        `rotsim.theory.schedules`.
+        `rotsim.theory.schedules`. `wd_schedule` may be "decoupled", "corrected" or "independent" as well.
     record_every : int
         Steps per record window, >= 1; the last window may be shorter.
     rows : int, optional
@@ -120,8 +120,8 @@ def predict(
     steps, window = _countable("steps", integer("steps", steps, low=1)), integer("record_every", record_every, low=1)
     start = positive("initial_norm", initial_norm)
     number = np.arange(1, steps + 1)
-    lr, lr_digest = _factors("lr_schedule", lr_schedule, number)
-    wd, wd_digest = _factors("wd_schedule", wd_schedule, number)
+    schedules = pair(lr_schedule, wd_schedule, steps)
+    lr, wd = (schedule(number) for schedule in schedules)
     course = follow(optimizer, dim, gradient, start, optimizer.lr * lr, optimizer.weight_decay * wd, window, rows)
     last, rms, error, errors = course
     result = dataset.build(
@@ -136,8 +136,7 @@ def predict(
             "steps": steps,
             "gradient": gradient.to_dict(),
             "record_every": window,
-            "lr_schedule": lr_digest,
-            "wd_schedule": wd_digest,
+            **digests(schedules, steps),
             "initial": dataset.initial_description(start, None),
             "model_error": error,
         },
@@ -219,7 +218,7 @@ def settling(
     gradient: Gradient,
     step: np.ndarray,
     lr_schedule: ScheduleLike = None,
-    wd_schedule: ScheduleLike = None,
+    wd_schedule: ScheduleLike | str = None,
     rows: int | None = None,
 ) -> xr.Dataset:
     """The equilibrium of the rates in force at each step: where norm and rotation are heading.
@@ -256,8 +255,8 @@ def settling(
     require(rising and bool((given % 1 == 0).all()), "step", rule, step)
     number = np.arange(1, _countable("step[-1]", int(given[-1])) + 1)
     step = given.astype(np.int64)
-    lr = optimizer.lr * _factors("lr_schedule", lr_schedule, number)[0][step - 1]
-    wd = optimizer.weight_decay * _factors("wd_schedule", wd_schedule, number)[0][step - 1]
+    factors = [schedule(number)[step - 1] for schedule in pair(lr_schedule, wd_schedule, len(number))]
+    lr, wd = optimizer.lr * factors[0], optimizer.weight_decay * factors[1]
     chosen = np.unique(np.linspace(0, len(step) - 1, _SETTLING).round().astype(int))
     found = np.full((2, len(chosen)), np.nan)
     known: dict[tuple[float, float], tuple[float, float]] = {}  # of a constant rate only one is computed
@@ -360,12 +359,6 @@ def _checked(
             f"got {type(gradient).__name__}, for which rotsim.equilibrium gives the state it settles in"
         )
     return required_theory(optimizer, rows, dim), dim, law
-
-
-def _factors(name: str, given: ScheduleLike, step: np.ndarray) -> tuple[np.ndarray, str]:
-    """Factors of a schedule at every step, and what identifies them."""
-    schedule = Schedule(name, given, len(step))
-    return schedule(step), schedule.digest(len(step))
 
 
 def _countable(name: str, steps: int) -> int:
