@@ -1,6 +1,6 @@
 """Muon: singular values in place of a sign. Correlations of spectral updates, by free probability."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sympy import (
     Eq,
@@ -39,7 +39,8 @@ LIMIT = "lr * weight_decay < 1"
 
 rows, columns = symbols("p q", integer=True, positive=True)
 _r, _eps = symbols("r epsilon", positive=True)
-LOCAL = (rows, columns, vartheta, x, _r)  # with meanings of their own here
+kappa_row = Symbol("kappa")
+LOCAL = (rows, columns, vartheta, x, _r, kappa_row)  # with meanings of their own here
 _phi, _s, _b, _U = Function("phi"), Function("s"), Function("b"), Function("U")
 _d = IndexedBase("d")
 _root = Symbol("√y", positive=True)
@@ -197,6 +198,25 @@ def norm_and_rotation() -> tuple[Eq, ...]:
     )
 
 
+@step
+def response_of_a_row() -> tuple[Eq, ...]:
+    """Do equal rows stay equal? Gradients of scale-invariant weights shrink as 1/‖w‖, row by row.
+
+    Let one row of d be longer by a small share. The matrix d·dᵀ changes there, and φ² of it by divided differences.
+    The response κ is the relative change of E‖u‖² of this row over that share. A row whose weights are longer
+    by the share ε in ‖w‖² has gradients that are shorter by ε/2. Its updates gain -κε/2, and decay takes ε. So ε
+    shrinks by ηλ(2+κ) a step: below κ = -2 rows drift apart. It happens to long rows where φ falls fast with x.
+    """
+    x_2, mass = Symbol("x′", positive=True), Function("dMP")
+    kernel = (x + x_2) * (_phi(sqrt(x)) ** 2 - _phi(sqrt(x_2)) ** 2) / (x - x_2)
+    share = Integral(kernel * mass(x) * mass(x_2), (x, 0, oo), (x_2, 0, oo))
+    epsilon = IndexedBase("epsilon")
+    return (
+        equation(kappa_row, share / Function("E")(_phi(sqrt(x)) ** 2)),
+        equation(epsilon[t] / epsilon[t - 1], 1 - eta * lamda * (2 + kappa_row)),
+    )
+
+
 @step("muon_published_norm_squared", "E‖w‖² of a row under Muon, its updates taken as an AR(1) process.", limit=LIMIT)
 def published_norm() -> Eq:
     """The published formula takes singular values as 1 and successive updates as correlated by α^k, as AdamW's are.
@@ -323,6 +343,10 @@ def checks() -> list[tuple[str, bool]]:
         ("first order in y: (1 - y/4) r + (y/4) r³", vanishes(
             long_rows()[0].rhs - (1 - y_a / 4) * _r - y_a / 4 * _r**3)),
         ("y → 0: s(r) = r", vanishes(long_rows()[0].rhs.subs(y_a, 0) - _r)),
+        ("response of a row: 2 for the identity, 0 for the polar factor", _response(lambda v: v) == 2
+            and _response(lambda v: Integer(1)) == 0),
+        ("response of long rows: that of φ² at the one singular value", vanishes(
+            _response(lambda v: v**3) - 6)),
         ("published: norm² is AdamW's of an update of length 1", vanishes(
             published_norm().rhs / K_0 - exact_norm / (C * (1 - alpha) / (1 + alpha)))),
         ("published: the step on the sphere is the sine of the angle", vanishes(
@@ -338,6 +362,13 @@ def _square_projection(degree: int) -> Expr:
     half = Symbol("h", real=True)
     shape = sin(2 * (degree + 1) * half) * sin(half)  # sin ϑ/(2 cos ϑ/2) is the second factor
     return simplify(2 / pi * 2 * integrate(expand(shape, trig=True), (half, 0, pi / 2)))
+
+
+def _response(square: Callable[[Expr], Expr]) -> Expr:
+    """κ where all x are near 1, for φ² as a function of x: the kernel as both meet."""
+    one, other = Symbol("v", positive=True), Symbol("v′", positive=True)
+    kernel = cancel((one + other) * (square(one) - square(other)) / (one - other))
+    return (kernel / square(one)).subs({one: 1, other: 1})
 
 
 def _first_order_of_a_row() -> bool:

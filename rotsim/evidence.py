@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rotsim import dataset, facts
+from rotsim import closed_forms, dataset, facts
 from rotsim.facts import median, rms
 from rotsim.gradients import ScaleInvariant
 from rotsim.optimizers.base import Optimizer
@@ -84,6 +84,8 @@ class Evidence:
         independently; NaN likewise.
     signal : float
         Correlation left at the longest lags, in the part of the run where most is left; NaN if not measured.
+    stable_rank, white_rank : float
+        Of the average that a spectral update is made of, and of such a matrix of white noise; NaN for other updates.
     relaxation_steps : float
         Steps in which the norm's distance from equilibrium shrinks by e, at the rates in the middle of their course.
     steps_needed : float
@@ -132,6 +134,8 @@ class Evidence:
     burst_error: float
     overlap: float
     signal: float
+    stable_rank: float
+    white_rank: float
     relaxation_steps: float
     steps_needed: float
     drowned_decay: float
@@ -269,6 +273,8 @@ def _layer(
         burst_error=bursts["error"],
         overlap=bursts["overlap"],
         signal=_signal(lasting, correlation),
+        stable_rank=median(kept["stable_rank"]) if "stable_rank" in kept else np.nan,
+        white_rank=_white_rank(predicted.matrix_rows, dim),
         relaxation_steps=relaxation,
         steps_needed=steps_needed,
         drowned_decay=drowned_decay,
@@ -281,6 +287,12 @@ def _signal(lasting: float, correlation: np.ndarray | None) -> float:
     if np.isfinite(lasting):
         return lasting
     return level(correlation) if correlation is not None else np.nan
+
+
+def _white_rank(rows: int | None, dim: int) -> float:
+    """Shorter side over the largest squared singular value, where the mean of all is 1 (`derivations.muon`)."""
+    shorter, longer = sorted((rows or 0, dim))
+    return shorter / float(closed_forms.spectral_eigenvalue(0.0, shorter / longer)) if rows else np.nan
 
 
 def _known(rates: Any) -> list[np.ndarray]:

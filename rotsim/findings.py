@@ -69,8 +69,15 @@ def finding_of(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last:
         return finding
     theory = required_theory(optimizer)
     if theory.beyond_noise:
-        return "unknown", theory.beyond_noise
+        return "unknown", theory.beyond_noise + _rank(e)
     return _radial(e, theory, spec) or _noise(e, theory, last)
+
+
+def _rank(e: Evidence) -> str:
+    """How far the singular values that a spectral update sees are from those of white noise."""
+    if not np.isfinite(e.stable_rank + e.white_rank):
+        return ""
+    return f" The stable rank of its averages was {e.stable_rank:.2g}, that of white noise is {e.white_rank:.2g}."
 
 
 def furthest(e: Evidence, factor: str) -> float:

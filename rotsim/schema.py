@@ -15,6 +15,8 @@ name                      dims                meaning
 ``gradient_burst``        (neuron, step)      mean of ‖g̃‖⁴ over the square of the mean of ‖g̃‖², at least 1 (traces)
 ``active``                (neuron, step)      share of sampled steps with a nonzero gradient (traces)
 ``radial``                (neuron, step)      mean ⟨w, ĝ⟩ over mean ‖w‖², ĝ the gradient as the optimizer scales it
+``stable_rank``           (neuron, step)      mean ‖m‖²_F/‖m‖²_2 of the matrix of averages, in each of its rows (traces
+                                              of Muon)
 ``gradient_autocorrelation``  (parameter, lag)  of sampled gradient coordinates, ``lag`` in steps (traces)
 ``window_lr``, ``window_weight_decay``  (parameter, step)  last in force in each window (traces); likewise
                                               ``window_beta1``, ``window_beta2``, NaN where there is none
@@ -57,6 +59,7 @@ LABELS = {
     "gradient_cosine": ("RMS cosine of the angle between gradient and weights", "1"),
     "gradient_burst": ("mean fourth power of the gradient scale over its squared mean square", "1"),
     "radial": ("radial projection of the preconditioned gradient", "1"),
+    "stable_rank": ("stable rank of the average of gradients, as a matrix", "1"),
     "active": ("share of sampled steps with a nonzero gradient", "1"),
 }
 

@@ -119,3 +119,12 @@ def test_the_committed_mutants_are_noticed_or_excused():
     for module in {name.split()[0] for name in excused}:
         known = {m.name for m in mutations(module, (mutants.ROOT / module).read_text())}
         assert {name for name in excused if name.split()[0] == module} <= known
+
+
+def test_the_times_of_muon_are_those_of_the_committed_result():
+    pytest.importorskip("torch")
+    from benchmarks import muon
+
+    result = json.loads(muon.RESULT.read_text())
+    assert page.shown("muon") == muon.table(result), "run `python -m benchmarks.muon --table`"
+    assert all(row["torch.optim.Muon"] > 5 * row["rotsim"] for row in result["sizes"])

@@ -11,7 +11,7 @@ from rotsim.cli import main
 from rotsim.optimizers import optimizer_from_dict
 from rotsim.optimizers.muon import POLAR_EXPRESS, Muon
 from rotsim.theory.base import required_theory
-from rotsim.theory.spectral import Spectral, after, of_polynomials, spectral
+from rotsim.theory.spectral import Spectral, after, of_polynomials, row_response, spectral
 from tests import chance
 
 SHAPES = {"wide": (6, 17), "tall": (11, 4), "square": (8, 8)}
@@ -238,6 +238,24 @@ def test_finite_size_is_declared_and_falls_as_one_over_p():
     errors = [rotsim.equilibrium(Muon(0.02), dim, rows=dim).model_error for dim in (16, 64, 256)]
     assert errors[0] / errors[1] == pytest.approx(4) and errors[1] / errors[2] == pytest.approx(4)
     assert rotsim.equilibrium(Muon(0.02, eps=1e3), 16, rows=16).model_error == np.inf  # what d is divided by
+
+
+def test_rows_that_drift_apart_are_declared():
+    """Long rows where φ falls fast: under scale-invariant noise a longer row has the larger update, and stays longer."""
+    o, rows, dim = Muon(0.1, 0.5, 0.8), 24, 6144
+    for gradient, apart in ((rotsim.Isotropic(), False), (rotsim.ScaleInvariant(), True)):
+        eq = rotsim.equilibrium(o, dim, gradient, rows=rows)
+        walk = rotsim.simulate(o, dim, rows, 400, gradient, initial_norm=eq.norm, record_every=200)
+        norm = walk["norm"].values[:, -1]
+        assert (norm.std() / norm.mean() > 0.1) == apart
+        assert (abs(np.sqrt((norm**2).mean()) / eq.norm - 1) > 0.05) == apart
+        assert (eq.model_error == np.inf) == apart
+    responses = [row_response(o.polynomials, *form) for form in ((24, 6144), (6144, 24), (48, 6144), (24, 24))]
+    assert responses[0] < -2 and responses[1] > 1.9 and min(responses[2:]) > 0
+    long, step = 10**12, 1e-5  # rows as long as that see one singular value
+    at = np.array([1 - step, 1 + step]) / np.sqrt(24)
+    slope = np.diff(np.log(after(o.polynomials, at) ** 2))[0] / np.diff(np.log(at))[0]
+    assert row_response(o.polynomials, 24, long) == pytest.approx(slope, rel=1e-3)
 
 
 @pytest.mark.parametrize("nesterov", [True, False])

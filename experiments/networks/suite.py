@@ -28,7 +28,7 @@ from rotsim.tasks import Entry, Task, digest
 _CI = {"adamw": (4e-3, 1.0), "sgdm": (0.1, 4e-3), "adam_l2": (4e-3, 4e-3), "lion": (4e-4, 10.0)}
 _CONV = {"adamw": (2e-3, 1.0), "sgdm": (0.1, 2e-3), "adam_l2": (2e-3, 2e-3), "lion": (2e-4, 10.0)}
 _GPT = {"adamw": (2e-3, 0.5), "sgdm": (0.3, 1e-3), "adam_l2": (2e-3, 4e-3), "lion": (2e-4, 5.0)}
-_MUON = (0.02, 0.05)
+_MUON = (0.02, 0.1)
 _WARMUPS = (0.0, 0.1)
 _RATES = (4e-3, 1.6e-2, 6.4e-2)
 
@@ -57,12 +57,13 @@ def _gpts(size: GPTSize, batch: int, steps: int) -> dict[str, AnyRun]:
 
 
 def _muons() -> dict[str, AnyRun]:
-    """Muon for inner matrices beside AdamW for the rest, all with lr·wd = 1e-3."""
-    widths = (64, 128, 128, 128, 10)
+    """Muon for inner matrices beside AdamW for the rest, all with lr·wd = 2e-3."""
+    size = GPTSize(layers=1)
+    digits = Run((64, 64, 64, 64, 10), 64, 3000, "muon", *_MUON, input_noise=INPUT_NOISE, beta2=0.99)
     return {
-        "digits_muon": Run(widths, 64, 6000, "muon", *_MUON, input_noise=INPUT_NOISE, beta2=0.99),
-        "wngpt_muon": TextRun("muon", *_MUON, steps=3000),
-        "gpt_muon": TextRun("muon", *_MUON, steps=3000, normalised=False),
+        "digits_muon": digits,
+        "wngpt_muon": TextRun("muon", *_MUON, steps=1500, size=size),
+        "gpt_muon": TextRun("muon", *_MUON, steps=1500, size=size, normalised=False),
     }
 
 

@@ -17,6 +17,7 @@ VARIABLES = (
     "gradient_burst",
     "active",
     "radial",
+    "stable_rank",
 )
 #: What is kept of a window's rates, in this order, and in words.
 WINDOW_RATES = {

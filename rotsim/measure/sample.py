@@ -14,6 +14,8 @@ _NORM, _SCALE, _COSINE, _BURST, _ACTIVE, _RADIAL = (
     VARIABLES.index(name)
     for name in ("norm", "gradient_scale", "gradient_cosine", "gradient_burst", "active", "radial")
 )
+_FREE = 3  # last rows that may be NaN by themselves, but for the ones
+_POWERS = 30  # multiplications by a matrix and its transpose, which bring out its largest singular value
 
 
 def rows(tensor: torch.Tensor) -> torch.Tensor:
@@ -47,8 +49,8 @@ def sample(
     Returns
     -------
     Tensor
-        The first six `VARIABLES` squared, ‖g̃‖⁴, the activity, ⟨w, ĝ⟩, and last a one. A neuron with
-        any number that is not finite adds zeros alone, so that the ones count what is averaged.
+        The first six `VARIABLES` squared, ‖g̃‖⁴, the activity, ⟨w, ĝ⟩, the stable rank, and last a one. A neuron with
+        any other number that is not finite adds zeros alone, so that the ones count what is averaged.
     """
     norm_before = torch.linalg.vector_norm(before, dim=1)
     norm = torch.linalg.vector_norm(after, dim=1)
@@ -70,10 +72,28 @@ def sample(
             scale**4,
             (gradient_norm != 0).to(torch.float64),
             radial,
+            _stable_rank(state.get("momentum_buffer", gradient), norm, rule),
             torch.ones_like(norm),
         ]
     )
-    return torch.where(torch.isfinite(sums[:-2]).all(0), sums, 0.0)
+    return torch.where(torch.isfinite(sums[:-_FREE]).all(0), sums, 0.0)
+
+
+def _stable_rank(average: torch.Tensor | None, norm: torch.Tensor, rule: Optimizer) -> torch.Tensor:
+    """‖m‖²_F/‖m‖²_2 of what a spectral update is made of, once for every row of the matrix; NaN for other updates.
+
+    Power iteration from the longest row draws no random numbers, and may fall short by a few per cent in a flat
+    spectrum.
+    """
+    if rule.acts_on != "matrix" or average is None:
+        return torch.full_like(norm, torch.nan)
+    matrix = rows(average)
+    length = torch.linalg.vector_norm(matrix, dim=1)
+    vector = matrix[length.argmax()]
+    for _ in range(_POWERS):
+        vector = matrix.T @ (matrix @ vector)
+        vector = vector / torch.linalg.vector_norm(vector)
+    return torch.full_like(norm, 1.0) * length.square().sum() / torch.linalg.vector_norm(matrix @ vector) ** 2
 
 
 def window_means(sums: torch.Tensor) -> torch.Tensor:

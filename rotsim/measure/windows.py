@@ -158,6 +158,7 @@ def merged(pair: np.ndarray) -> np.ndarray:
             ),
             "gradient_burst": fourth / square["gradient_scale"] ** 2,
             "radial": _mean(values["radial"] * values["norm"] ** 2) / square["norm"],
+            "stable_rank": _mean(values["stable_rank"]),
         }
     return np.stack([result[name] for name in VARIABLES]).astype(pair.dtype)
 

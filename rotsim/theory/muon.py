@@ -9,7 +9,7 @@ from rotsim import closed_forms
 from rotsim.optimizers import Muon
 from rotsim.theory.base import Course, Method, Theory, theory_for
 from rotsim.theory.lion import course_of_modes
-from rotsim.theory.spectral import Spectral, of_polynomials
+from rotsim.theory.spectral import Spectral, of_polynomials, row_response
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance, decoupled, fallen
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
 FINITE_SIZE = 0.3  # of 1/p: what matrices of p rows differ from large ones, as walks show
+DRIFTING = -1.8  # response of a row below which rows drift apart, in walks; -2 in large matrices
 LEAST_MOMENTUM = 1e-7  # continuous at 0, where 0^0 would be needed
 _FELT = 1e-13
 
@@ -39,7 +40,8 @@ class MuonTheory(Theory[Muon]):
             half = closed_forms.adamw_exact_one_minus_cosine(o.lr, o.weight_decay, o.momentum)
             neglected = max(abs(sqrt(square / exact[0]) - 1), abs(sqrt(half / exact[1]) - 1))
             return SteadyState(square, half, relaxation, neglected + self._finite(dim))
-        return SteadyState(*exact, relaxation, self._finite(dim) + self._felt_eps(dim, law, exact[0]))
+        error = self._finite(dim) + self._felt_eps(dim, law, exact[0]) + self._drift(dim, law)
+        return SteadyState(*exact, relaxation, error)
 
     def _exact(self, dim: int) -> tuple[float, float]:
         """E‖w‖² of a row, and 1 - ρ."""
@@ -85,6 +87,12 @@ class MuonTheory(Theory[Muon]):
         size = law.scale_squared * norm_squared**law.homogeneity * closed_forms.lion_variance(*self.filter)
         return inf if sqrt(self._rows(dim) * size) < 2 * self.spec.eps else 0.0
 
+    def _drift(self, dim: int, law: GradientPower) -> float:
+        """Infinite where rows of equal length do not last: a longer one has the larger update."""
+        if law.homogeneity == 0:
+            return 0.0
+        return inf if row_response(self.spec.polynomials, self._rows(dim), dim) < DRIFTING else 0.0
+
     # --- in time
 
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
@@ -93,13 +101,13 @@ class MuonTheory(Theory[Muon]):
         as_of_signs = factors * (pi / 2)  # the map multiplies them by the 2/π of the arcsine law
         size = (self._power(dim), law.scale_squared, float(law.homogeneity))
         course_of_modes(*self.filter, powers, as_of_signs, *size, *course)
-        return self._finite(dim)
+        return self._finite(dim) + self._drift(dim, law)
 
     @property
     def beyond_noise(self) -> str:
         return (
             "Muon's prediction takes the singular values of gradients as those of white noise. In a trained layer they "
-            "may be far from that, and a trace does not hold them, so nothing is claimed."
+            "may be far from that, so nothing is claimed."
         )
 
     def fallen(self, dim: int, law: GradientPower, lag: int) -> float:

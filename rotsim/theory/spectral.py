@@ -17,6 +17,7 @@ from rotsim import closed_forms
 
 ANGLES = 8192  # on the semicircle, and so the most parts that are told apart
 SMALLEST_PART = 1e-13  # of all; smaller ones are left out
+_ANGLES_OF_PAIRS = 512
 _LARGEST_POWER, _POWER_RATIO = 1e5, 1.3
 _MOST_EXACT_MODES = 24
 
@@ -110,6 +111,37 @@ def _of_polynomials(polynomials: tuple[tuple[float, float, float], ...], shorter
     angle = (np.arange(ANGLES) + 0.5) * (np.pi / ANGLES)
     root = np.sqrt(closed_forms.spectral_eigenvalue(angle, aspect))
     return spectral(after(polynomials, root / np.sqrt(shorter)) / root, angle)
+
+
+@lru_cache(maxsize=256)
+def row_response(polynomials: tuple[tuple[float, float, float], ...], rows: int, columns: int) -> float:
+    """Relative change of E‖u‖² of a row over that of the size of its gradient, all other rows as they are.
+
+    Parameters
+    ----------
+    polynomials : tuple of (float, float, float)
+        Of the iteration, each finite.
+    rows, columns : int
+
+    Returns
+    -------
+    float
+        2 for an update as long as its gradient, 0 where no row is longer than another. Rows drift apart below -2.
+
+    Notes
+    -----
+    `derivations.muon.response_of_a_row`.
+    """
+    shorter, longer = sorted((rows, columns))
+    aspect = shorter / longer
+    angle = (np.arange(_ANGLES_OF_PAIRS) + 0.5) * (np.pi / _ANGLES_OF_PAIRS)
+    x = closed_forms.spectral_eigenvalue(angle, aspect)
+    square = after(polynomials, np.sqrt(x / shorter)) ** 2
+    mass = np.sin(angle) ** 2 / x
+    apart = np.where(np.eye(len(x)) == 0, x[:, None] - x, 1.0)
+    pairs = (x[:, None] + x) * (square[:, None] - square) / apart  # those of one value with itself have no mass
+    found = float(mass @ pairs @ mass / mass.sum() / (mass @ square))
+    return found if rows <= columns else aspect * found + 2 * (1 - aspect)
 
 
 def after(polynomials: tuple[tuple[float, float, float], ...], values: np.ndarray) -> np.ndarray:
