@@ -241,7 +241,7 @@ def test_finite_size_is_declared_and_falls_as_one_over_p():
 
 
 def test_rows_that_drift_apart_are_declared():
-    """Long rows where φ falls fast: under scale-invariant noise a longer row has the larger update, and stays longer."""
+    """Long rows where φ falls fast: a longer row has the larger update under scale-invariant noise."""
     o, rows, dim = Muon(0.1, 0.5, 0.8), 24, 6144
     for gradient, apart in ((rotsim.Isotropic(), False), (rotsim.ScaleInvariant(), True)):
         eq = rotsim.equilibrium(o, dim, gradient, rows=rows)

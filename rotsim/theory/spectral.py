@@ -134,13 +134,14 @@ def row_response(polynomials: tuple[tuple[float, float, float], ...], rows: int,
     """
     shorter, longer = sorted((rows, columns))
     aspect = shorter / longer
-    angle = (np.arange(_ANGLES_OF_PAIRS) + 0.5) * (np.pi / _ANGLES_OF_PAIRS)
-    x = closed_forms.spectral_eigenvalue(angle, aspect)
+    halves = np.arange(1, 2 * _ANGLES_OF_PAIRS) * (np.pi / (2 * _ANGLES_OF_PAIRS))
+    x = closed_forms.spectral_eigenvalue(halves, aspect)
     square = after(polynomials, np.sqrt(x / shorter)) ** 2
-    mass = np.sin(angle) ** 2 / x
-    apart = np.where(np.eye(len(x)) == 0, x[:, None] - x, 1.0)
-    pairs = (x[:, None] + x) * (square[:, None] - square) / apart  # those of one value with itself have no mass
-    found = float(mass @ pairs @ mass / mass.sum() / (mass @ square))
+    mass = np.sin(halves) ** 2 / x
+    one, other = slice(None, None, 2), slice(1, None, 2)  # two grids, whose points never meet
+    apart = x[one, None] - x[other]
+    pairs = (x[one, None] + x[other]) * (square[one, None] - square[other]) / apart
+    found = float(mass[one] @ pairs @ mass[other] / mass[other].sum() / (mass[one] @ square[one]))
     return found if rows <= columns else aspect * found + 2 * (1 - aspect)
 
 
