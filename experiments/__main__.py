@@ -37,7 +37,6 @@ CLAIMS = (
     "validity",
     "exactness",
     "muon",
-    "matrices",
     "settings",
 )
 

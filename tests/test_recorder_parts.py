@@ -90,6 +90,17 @@ def test_a_step_without_gradient_and_a_row_of_zeros():
     assert np.isnan([means["gradient_cosine"], means["gradient_burst"]]).all()
 
 
+def test_the_stable_rank_is_that_of_what_the_update_is_made_of():
+    """Of the average if there is one, else of the gradient; once for every row, and of no other update."""
+    u, v = (torch.linalg.qr(normal(n, 3, seed=n)).Q for n in (4, 6))
+    m, w = u @ torch.diag(torch.tensor([4.0, 3.0, 2.0], dtype=torch.float64)) @ v.T, normal(4, 6)
+    muon, at = rotsim.Muon(0.1), VARIABLES.index("stable_rank")
+    for g, state, wanted in ((-m, {}, 29 / 16), (w, {"momentum_buffer": m}, 29 / 16), (u[:, :1] @ v[:, :1].T, {}, 1.0)):
+        found = window_means(sample(w, w, g, state, {}, muon))[at]
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert window_means(sample(w, w, m, {}, {}, EXAMPLES["sgdm"]))[at].isnan().all()
+
+
 # --- windows ---------------------------------------------------------------------------------------
 
 
@@ -131,7 +142,7 @@ def test_windows_are_merged_in_pairs_when_there_are_most():
     more = windows.with_one_more(17, record(9, 3), np.ones((4, 2)))
     assert more.ends == [5, 10, 15, 17] and more.window == 5 and windows.ends == [5, 10, 15]
     values, in_force = more.stacked()
-    assert values.shape == (9, 3, 4) and in_force.shape == (4, 2, 4)
+    assert values.shape == (len(VARIABLES), 3, 4) and in_force.shape == (4, 2, 4)
     np.testing.assert_array_equal(values[:, :2, 2], record(2))
     assert np.isnan(values[:, 2, :3]).all() and np.isnan(in_force[:, 1, :3]).all() and (in_force[..., 3] == 1).all()
     windows.add(20, record(3), rates[3])

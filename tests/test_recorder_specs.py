@@ -260,6 +260,8 @@ def test_a_course_has_the_shape_of_the_layer_and_claims_what_theory_can(name):
     assert last.measured_rotation == pytest.approx(theory.rotation, rel=0.04)
     assert last.measured_norm == pytest.approx(last.predicted_norm, rel=0.05)
     if rows:  # the negative control
+        assert layer.stable_rank == pytest.approx(layer.white_rank, rel=0.2) and layer.white_rank < 12
+        assert f"stable rank of its averages was {layer.stable_rank:.2g}" in layer.reason
         assert abs(rotsim.equilibrium(spec, 96).rotation / theory.rotation - 1) > 0.08
     if refusal:
         assert layer.verdict == "unknown" and not layer.claims and refusal in layer.reason

@@ -34,7 +34,8 @@ PERFECT = Evidence(
     predicted_rotation=0.04, measured_rotation=0.04, rotation_error=1e-4, corrected_rotation=0.04, predicted_norm=2.0,
     measured_norm=2.0, corrected_norm=2.0, rotation_factor=1.0, spread=0.01, within=1.0, radial=0.0, radial_error=0.0,
     norm_change=1.0, cosine=0.0, along=0.0, burst=1.0, burst_rotation=nan, burst_norm=nan, burst_error=nan,
-    overlap=nan, signal=0.0, relaxation_steps=500.0, steps_needed=1000.0, drowned_decay=0.0, drowned_rotation=0.0,
+    overlap=nan, signal=0.0, stable_rank=nan, white_rank=nan, relaxation_steps=500.0, steps_needed=1000.0,
+    drowned_decay=0.0, drowned_rotation=0.0,
     scheduled=False, judged_from=0, recorded_from=500, windows=20,
 )  # fmt: skip
 OF_A_QUARTER = (
