@@ -151,7 +151,7 @@ def test_windows_are_merged_in_pairs_when_there_are_most():
     np.testing.assert_array_equal(values[..., 1], merged(np.stack([record(2), record(3)], axis=-1)))
     # two that were in force at the first look, and two last
     assert in_force[:, 0].tolist() == [[0, 2], [0, 20], [1, 3], [10, 30]]
-    assert windows.nbytes == 2 * (9 * 2 * 4 + 4 * 8)
+    assert windows.nbytes == 2 * (len(VARIABLES) * 2 * 4 + 4 * 8)
     # one that ended early stays with the pair of steps that it is from
     odd = Windows(5, 4)
     for end in (5, 11, 15, 20):

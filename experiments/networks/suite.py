@@ -28,7 +28,6 @@ from rotsim.tasks import Entry, Task, digest
 _CI = {"adamw": (4e-3, 1.0), "sgdm": (0.1, 4e-3), "adam_l2": (4e-3, 4e-3), "lion": (4e-4, 10.0)}
 _CONV = {"adamw": (2e-3, 1.0), "sgdm": (0.1, 2e-3), "adam_l2": (2e-3, 2e-3), "lion": (2e-4, 10.0)}
 _GPT = {"adamw": (2e-3, 0.5), "sgdm": (0.3, 1e-3), "adam_l2": (2e-3, 4e-3), "lion": (2e-4, 5.0)}
-_MUON = (0.02, 0.1)
 _WARMUPS = (0.0, 0.1)
 _RATES = (4e-3, 1.6e-2, 6.4e-2)
 
@@ -56,17 +55,6 @@ def _gpts(size: GPTSize, batch: int, steps: int) -> dict[str, AnyRun]:
     return runs | {"gpt_adamw": TextRun("adamw", *_GPT["adamw"], steps, normalised=False, size=size, batch=batch)}
 
 
-def _muons() -> dict[str, AnyRun]:
-    """Muon for inner matrices beside AdamW for the rest, all with lr·wd = 2e-3."""
-    size = GPTSize(layers=1)
-    digits = Run((64, 64, 64, 64, 10), 64, 3000, "muon", *_MUON, input_noise=INPUT_NOISE, beta2=0.99)
-    return {
-        "digits_muon": digits,
-        "wngpt_muon": TextRun("muon", *_MUON, steps=1500, size=size),
-        "gpt_muon": TextRun("muon", *_MUON, steps=1500, size=size, normalised=False),
-    }
-
-
 def _warmups(size: GPTSize, batch: int, steps: int) -> dict[str, AnyRun]:
     """AdamW and its rotational variant with and without warm-up, three learning rates, cosine to zero."""
     return {
@@ -92,7 +80,6 @@ SUITES: dict[str, dict[str, AnyRun]] = {
         **_gpts(_LARGE, batch=32, steps=2500),
         **_warmups(_LARGE, batch=32, steps=500),
     },
-    "muon": _muons(),
     # the gpu suite where no GPU is at hand: the same runs on narrower networks
     "gpu-reduced": {
         **_resnets(3, (1, 4, 8, 16, 10), batch=32, steps=3000),
