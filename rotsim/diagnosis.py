@@ -24,6 +24,7 @@ from rotsim.checks import Verdict as Outcome
 from rotsim.errors import InvalidInput
 from rotsim.evidence import WITHIN, Evidence, gather
 from rotsim.findings import CORRELATED, Verdict, finding_of, furthest
+from rotsim.forecast import FORESEEN, Forecast, foresee
 from rotsim.optimizers.base import Optimizer
 from rotsim.quarters import Quarter
 from rotsim.statistics import Estimate
@@ -36,6 +37,8 @@ TOLERANCE = {"rotation": WITHIN, "norm": 0.15}
 #: Standard errors of the measurement that a miss must exceed in a quarter. A layer that is off by just its tolerance in
 #: each of four quarters fails by chance in one claim of 180; one that is off by half of it, practically never.
 STANDARD_ERRORS = 3.0
+#: Verdicts of layers that are no less alive for having no claim: what their gradients do may last.
+FORESEEABLE = ("scale-sensitive", "tilted", "signal", "autocorrelated", "bursty", "no decay", "unknown")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +51,14 @@ class LayerDiagnosis(Evidence):
         "applies", or the first assumption that fails.
     reason : str
         One sentence, or two.
+    rest : Forecast or None
+        The second half of the run as the first shows it; None if the prediction applies, or nothing can be foreseen
+        because of what the verdict says.
     """
 
     verdict: Verdict
     reason: str
+    rest: Forecast | None = None
 
     @property
     def applies(self) -> bool:
@@ -84,12 +91,31 @@ class LayerDiagnosis(Evidence):
 
     def checks(self) -> Iterator[Check]:
         """What is claimed of this layer, and whether it holds in every quarter; each at the quarter that is worst."""
-        for quantity in self.claims:
-            judged = [(_SEVERITY.index(_verdict(each, quantity)), abs(each.error(quantity))) for each in self.quarters]
-            worst = self.quarters[judged.index(max(judged))]
-            verdict, allowed = _verdict(worst, quantity), TOLERANCE[quantity]
+        yield from self._judged(self.claims, self.quarters, TOLERANCE, self.reason)
+
+    def foreseen(self) -> Iterator[Check]:
+        """What is foreseen of the second half of the run, and whether it holds; nothing if nothing is foreseen."""
+        if self.rest is not None:
+            why = "Foreseen from the first half of the run."
+            yield from self._judged(self.rest.claims, self.rest.quarters, FORESEEN, why)
+
+    @property
+    def foreseen_outcome(self) -> Outcome | None:
+        """The worst verdict on what is foreseen; None if nothing is."""
+        return max((check.verdict for check in self.foreseen()), key=_SEVERITY.index, default=None)
+
+    def _judged(
+        self, claims: tuple[str, ...], quarters: tuple[Quarter, ...], tolerance: dict[str, float], reason: str
+    ) -> Iterator[Check]:
+        for quantity in claims:
+            allowed = tolerance[quantity]
+            judged = [
+                (_SEVERITY.index(_verdict(each, quantity, allowed)), abs(each.error(quantity))) for each in quarters
+            ]
+            worst = quarters[judged.index(max(judged))]
+            verdict = _verdict(worst, quantity, allowed)
             noise, which = worst.noise(quantity), f"steps {worst.start + 1} to {worst.end}"
-            note = f"{which}, the quarter furthest off. {self.reason}"
+            note = f"{which}, the quarter furthest off. {reason}"
             if verdict == "UNRESOLVED":
                 could = "explain the miss" if abs(worst.error(quantity)) > allowed else "hide a miss"
                 note = (
@@ -102,9 +128,9 @@ class LayerDiagnosis(Evidence):
 _SEVERITY: list[Outcome] = ["PASS", "UNRESOLVED", "FAIL"]
 
 
-def _verdict(quarter: Quarter, quantity: str) -> Outcome:
+def _verdict(quarter: Quarter, quantity: str, allowed: float) -> Outcome:
     """Of one claim in one quarter."""
-    error, allowed = abs(quarter.error(quantity)), TOLERANCE[quantity]
+    error = abs(quarter.error(quantity))
     noise = STANDARD_ERRORS * quarter.noise(quantity)
     if not np.isfinite(error) or error > allowed + noise:
         return "FAIL"
@@ -133,6 +159,16 @@ class Diagnosis:
         """The layers that the prediction applies to, where it fails."""
         return tuple(layer for layer in self.claimed if layer.outcome == "FAIL")
 
+    @property
+    def foreseen(self) -> tuple[LayerDiagnosis, ...]:
+        """The layers whose second half is foreseen from the first."""
+        return tuple(layer for layer in self.layers if layer.foreseen_outcome is not None)
+
+    @property
+    def unforeseen(self) -> tuple[LayerDiagnosis, ...]:
+        """Those of them where what is foreseen fails."""
+        return tuple(layer for layer in self.layers if layer.foreseen_outcome == "FAIL")
+
     def rates(self) -> str:
         """The optimizer at the largest learning rate of the run, and the last one where a schedule has moved it."""
         own = (layer.largest_lr for layer in self.layers if layer.lr == self.optimizer.lr)  # groups may have others
@@ -148,7 +184,7 @@ class Diagnosis:
             layers = f"{len(self.layers)} layers are measured, none predicted."
             return f"There is no theory for {self.optimizer.label}: {layers}"
         if not self.claimed:
-            return f"The prediction applies to none of {len(self.layers)} layers; see the reasons."
+            return f"The prediction applies to none of {len(self.layers)} layers; see the reasons.{self._foreseen()}"
         good = sum(layer.agrees for layer in self.claimed)
         unresolved = len(self.claimed) - good - len(self.refuted)
         return (
@@ -156,6 +192,16 @@ class Diagnosis:
             f"in each quarter of the run (rotation within {TOLERANCE['rotation']:.0%}, norm within "
             f"{TOLERANCE['norm']:.0%})."
             + (f" {unresolved} measured with too much noise to tell." if unresolved else "")
+            + self._foreseen()
+        )
+
+    def _foreseen(self) -> str:
+        if not self.foreseen:
+            return ""
+        good = sum(layer.foreseen_outcome == "PASS" for layer in self.foreseen)
+        return (
+            f" Of {len(self.foreseen)} others the second half of the run is foreseen from the first; {good} agree "
+            f"(rotation within {FORESEEN['rotation']:.0%}, norm within {FORESEEN['norm']:.0%})."
         )
 
     def report(self) -> Report:
@@ -170,6 +216,7 @@ class Diagnosis:
                 "claims": list(layer.claims),
                 "outcome": layer.outcome,
                 "agrees": layer.agrees if layer.applies else None,
+                "foreseen": layer.foreseen_outcome,
             }
             for layer in self.layers
         ]
@@ -179,7 +226,9 @@ class Diagnosis:
 def _plain(value: Any) -> Any:
     """What JSON has a form for."""
     if isinstance(value, tuple):
-        return [{key: _plain(number) for key, number in quarter.items()} for quarter in value]
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
@@ -205,12 +254,15 @@ def diagnose(trace: xr.Dataset) -> Diagnosis:
     dataset.validate(trace)
     if trace.attrs["source"] != "trace":
         raise InvalidInput(f"diagnosis needs a recorded trace; got a {trace.attrs['source']}. Use rotsim.compare")
+    trace = dataset.completed(trace)
     spec, last = dataset.spec_of(trace), int(trace["step"].values[-1])
     layers = []
     for evidence in gather(trace):
         optimizer = dataset.optimizer_of(trace, evidence.layer)
         finding = finding_of(evidence, optimizer, spec, last)
-        layers.append(LayerDiagnosis(**vars(evidence), verdict=finding[0], reason=finding[1]))
+        open_ended = finding[0] in FORESEEABLE and evidence.lr > 0 and evidence.fan_in > 1
+        rest = foresee(trace, evidence.layer, evidence.judged_from) if open_ended else None
+        layers.append(LayerDiagnosis(**vars(evidence), verdict=finding[0], reason=finding[1], rest=rest))
     return Diagnosis(dataset.optimizer_of(trace), tuple(layers))
 
 

@@ -106,9 +106,10 @@ def quarters_of(
     pulled: np.ndarray,
     remembering: np.ndarray,
     known: Theory[Any] | None,
+    parts: int = QUARTERS,
 ) -> tuple[Quarter, ...]:
-    """Prediction and measurement in each quarter of the steps after `start`; none if one of them has no window."""
-    bounds = start + (step[-1] - start) * np.arange(QUARTERS + 1) / QUARTERS
+    """Prediction and measurement in each of equal parts of the steps after `start`; none if one has no window."""
+    bounds = start + (step[-1] - start) * np.arange(parts + 1) / parts
     places = [np.flatnonzero((step > low) & (step <= high)) for low, high in itertools.pairwise(bounds)]
     if not all(len(place) for place in places):
         return ()

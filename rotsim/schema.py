@@ -110,6 +110,7 @@ _SPEC_TYPES: dict[str, tuple[type, type | tuple[type, ...]]] = {
     "changed": (dict, dict),
     "changed_outside": (dict, (int, float)),
     "absent": (dict, (int, float)),
+    "sampled_rows": (dict, int),
     "scale_invariant_layers": (list, str),
     "schedule": (dict, (str, int, float)),
 }

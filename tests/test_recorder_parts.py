@@ -13,6 +13,7 @@ import rotsim  # noqa: E402
 from rotsim.dataset import NO_GRADIENT, UNKNOWN, spec_of  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Lion, Recorder, RotationalSGDM, optimizer_spec  # noqa: E402
+from rotsim.measure import coordinates as coordinates_module  # noqa: E402
 from rotsim.measure import scales as scales_module  # noqa: E402
 from rotsim.measure.coordinates import CoordinateSampler  # noqa: E402
 from rotsim.measure.recorded import Recorded  # noqa: E402
@@ -276,12 +277,30 @@ def test_a_parameter_that_joins_starts_a_block_anew_and_silence_has_no_correlati
         late = step >= 6  # two steps into the second block of four
         parts = [normal(3, seed=step), torch.zeros(2)] if late else [normal(3, seed=step)]
         sampler.add(parts, [first, second] if late else [first], [None] * len(parts), CPU)
-    assert sampler.length == 4 and len(sampler._reduced) == 2 and len(sampler._block) == 1
+    assert sampler.length == 4 and len(sampler._spans) == 2 and len(sampler._block) == 1
     found = sampler.autocorrelation()
     assert found.shape == (2, 2) and found[0, 0] == pytest.approx(1.0) and np.isnan(found[1]).all()
     block = np.array([normal(3, seed=step).numpy()[[0, 2]] for step in range(6, 10)])  # the last half of two
     one_apart = np.mean(block[:-1] * block[1:], axis=0) / np.mean(block**2, axis=0)
     assert found[0, 1] == pytest.approx(np.mean(one_apart), abs=1e-5)
+
+
+def test_memory_of_coordinates_is_bounded_and_averages_are_of_all_blocks(monkeypatch):
+    def sampled(most):
+        monkeypatch.setattr(coordinates_module, "MOST_SPANS", most)
+        sampler = CoordinateSampler(1, count=2)
+        for step in range(4 * 192):
+            late = step >= 4 * 100  # a second parameter joins
+            parts = [normal(2, seed=step), normal(2, seed=-1 - step) if late else None][: 1 + late]
+            sampler.add(parts, [torch.Size([2])] * len(parts), [(0.5, 0.9)] * len(parts), CPU)
+        return sampler
+
+    bounded, whole = sampled(8), sampled(192)
+    assert len(bounded._spans) == 6 and len(whole._spans) == 192
+    np.testing.assert_allclose(bounded.autocorrelation(), whole.autocorrelation(), rtol=1e-6)
+    np.testing.assert_allclose(bounded.square_step(), whole.square_step(), rtol=1e-6)
+    assert bounded.eras()[0].tolist() == [4 * 32 * k for k in range(1, 7)]  # blocks of 4, 32 to a span
+    assert np.isnan(bounded.eras()[1][1, :3]).all() and np.isfinite(bounded.eras()[1][1, 3:]).all()
 
 
 # --- which parameters ------------------------------------------------------------------------------

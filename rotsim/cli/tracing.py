@@ -7,6 +7,7 @@ from math import isfinite
 import click
 
 from rotsim.cli.importing import trace_import
+from rotsim.cli.watching import trace_watch
 
 
 @click.group()
@@ -15,17 +16,24 @@ def trace() -> None:
 
 
 trace.add_command(trace_import)
+trace.add_command(trace_watch)
 
 
 @trace.command("report")
 @click.argument("file")
 @click.option("--output", type=str, default=None, help="Folder for report.json and report.png (created if absent).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def trace_report(file: str, output: str | None, as_json: bool) -> None:
-    """Say for each layer whether theory applies and why; exit code 1 if it applies and does not agree."""
+@click.option("--all", "every", is_flag=True, help="Show every layer and its reason, also of 20 layers or more.")
+def trace_report(file: str, output: str | None, as_json: bool, every: bool) -> None:
+    """Say for each layer whether theory applies and why; exit code 1 if it applies and does not agree.
+
+    Of other layers it foresees the second half of the run from the first, where that can be, and judges that too. Of 20
+    layers or more it shows their kinds and blocks, worst first.
+    """
     from rotsim import dataset, files
     from rotsim.diagnosis import diagnose, to_json
-    from rotsim.show.terminal import console, diagnosis_reasons, diagnosis_table, norm_table, skipped_text
+    from rotsim.overview import MANY, advice, blocks, kinds
+    from rotsim.show import terminal
 
     folder = files.output_folder(output, "report.json", "report.png") if output is not None else None
     data = dataset.load(file)
@@ -33,15 +41,24 @@ def trace_report(file: str, output: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(diagnosis, data), nl=False)
     else:
-        screen = console()
-        screen.print(diagnosis_table(diagnosis, f"{file}: {diagnosis.rates()}"))
-        if any(isfinite(layer.predicted_norm) for layer in diagnosis.layers):
-            screen.print(norm_table(diagnosis))
-        if reasons := diagnosis_reasons(diagnosis):
-            screen.print(reasons)
-        if skipped := skipped_text(dataset.spec_of(data).get("skipped", {})):
+        screen, title, spec = terminal.console(), f"{file}: {diagnosis.rates()}", dataset.spec_of(data)
+        grouped = len(diagnosis.layers) >= MANY and not every
+        if grouped:
+            screen.print(terminal.overview_table(kinds(diagnosis), title, "kind of layer"))
+            screen.print(terminal.overview_table(blocks(diagnosis), "The same layers by block", "block"))
+        else:
+            screen.print(terminal.diagnosis_table(diagnosis, title))
+            if any(isfinite(layer.predicted_norm) for layer in diagnosis.layers):
+                screen.print(terminal.norm_table(diagnosis))
+            if any(layer.rest is not None for layer in diagnosis.layers):
+                screen.print(terminal.forecast_table(diagnosis))
+            if reasons := terminal.diagnosis_reasons(diagnosis):
+                screen.print(reasons)
+        if sampled := terminal.sampled_text(data["layer"].values.tolist(), spec.get("sampled_rows", {})):
+            screen.print(f"Evenly spaced neurons stand for all: {sampled}.", markup=False)
+        if skipped := terminal.skipped_text(spec.get("skipped", {})):
             screen.print(f"Not recorded: {skipped}.", markup=False)
-        screen.print(diagnosis.summary())
+        screen.print(advice(diagnosis, int(data["step"].values[-1])) if grouped else diagnosis.summary())
     if folder is not None:
         from rotsim.show.plotting import save_figure, trace_figure
 
@@ -49,7 +66,7 @@ def trace_report(file: str, output: str | None, as_json: bool) -> None:
         save_figure(trace_figure(data, diagnosis), folder / "report.png")
         if not as_json:
             click.echo(f"wrote {folder / 'report.json'} and {folder / 'report.png'}")
-    if diagnosis.refuted:
+    if diagnosis.refuted or diagnosis.unforeseen:
         raise SystemExit(1)
 
 

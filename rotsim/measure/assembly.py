@@ -27,7 +27,7 @@ _SQUARE_STEP = {
 #: What `assemble` writes into the spec by itself; a note may not.
 WRITTEN = {f"{name}_changed" for name in RATES} | {
     "interval", "window", "steps", "counted", "layers", "optimizers", "skipped", "left", "changed", "changed_outside",
-    "dtypes", "absent",
+    "dtypes", "absent", "sampled_rows",
 }  # fmt: skip
 
 
@@ -68,13 +68,14 @@ def assemble(
         variables=dict(zip(VARIABLES, values, strict=True)),
         optimizer=main,
         layer=np.concatenate([entry.labels for entry in entries]),
-        fan_in=per_neuron(lambda entry: entry.shape[1:].numel()),
+        fan_in=per_neuron(lambda entry: entry.layout.dim),
         spec={
             **spec,
             "layers": {entry.name: list(entry.shape) for entry in entries},
             "dtypes": {entry.name: str(entry.parameter.dtype).removeprefix("torch.") for entry in entries},
             "optimizers": {name: other.to_dict() for name, other in others.items()},
             "skipped": recorded.skipped,
+            "sampled_rows": {e.name: e.layout.total for e in entries if e.neurons < e.layout.total},
             "left": recorded.left,
             "changed_outside": {e.name: float(e.touched) / e.looked for e in entries if e.touched},
             "absent": {e.name: e.absent / e.sampled for e in entries if e.absent},

@@ -10,11 +10,14 @@ to turn a correction of 40 % into none. So the blocks are averaged era by era, a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from rotsim.measure.quantities import ERAS
+
+MOST_SPANS = 8 * ERAS  # sums that are kept of a run, of one block or of more each
 
 
 class CoordinateSampler:
@@ -43,8 +46,8 @@ class CoordinateSampler:
         self._betas: list[tuple[float, ...] | None] = []
         self._places: list[torch.Tensor] = []
         self._block: list[torch.Tensor] = []
-        self._reduced: list[np.ndarray] = []
-        self._ends: list[int] = []
+        self._spans: list[_Span] = []
+        self._per_span = 1
         self._steps = 0
 
     def begin(self, step: int) -> None:
@@ -118,8 +121,18 @@ class CoordinateSampler:
                 plain = (self._betas[i] or (0, 0))[1] == 1
                 square_step = step.sum() / square.sum() if plain else step.mean()
                 result[i] = np.append((live / live[0]).mean(axis=1), square_step)
-        self._reduced.append(result)
-        self._ends.append(self._steps)
+        seen = np.isfinite(result[:, 0])
+        self._keep(_Span(np.where(seen[:, None], result, 0.0), seen.astype(int), 1, self._steps))
+
+    def _keep(self, new: _Span) -> None:
+        """Add a block to the spans; when there are too many, neighbours become one, and later spans are as long."""
+        if self._spans and self._spans[-1].blocks < self._per_span:
+            self._spans[-1] = self._spans[-1] + new
+            return
+        if len(self._spans) == MOST_SPANS:
+            self._spans = [one + two for one, two in zip(self._spans[::2], self._spans[1::2], strict=True)]
+            self._per_span *= 2
+        self._spans.append(new)
 
     def _steady(self, block: torch.Tensor) -> torch.Tensor:
         """A block without the trend of each parameter's size, which is no memory: theory follows it by itself."""
@@ -166,21 +179,35 @@ class CoordinateSampler:
         autocorrelation : ndarray, shape (parameters, eras, lags + 1)
         square_step : ndarray, shape (parameters, eras)
         """
-        parts = [part for part in np.array_split(np.arange(len(self._reduced)), ERAS) if len(part)]
-        means = [self._means([self._reduced[i] for i in part]) for part in parts]
+        parts = [part for part in np.array_split(np.arange(len(self._spans)), ERAS) if len(part)]
+        means = [self._means([self._spans[i] for i in part]) for part in parts]
         table = np.stack(means, axis=1) if means else np.empty((len(self._places), 0, self.lags + 2))
-        steps = np.array([self._ends[part[-1]] for part in parts], dtype=np.int64)
+        steps = np.array([self._spans[part[-1]].end for part in parts], dtype=np.int64)
         return steps, table[..., :-1], table[..., -1]
 
     @property
-    def _late(self) -> list[np.ndarray]:
-        return self._reduced[len(self._reduced) // 2 :]
+    def _late(self) -> list[_Span]:
+        return self._spans[len(self._spans) // 2 :]
 
-    def _means(self, blocks: list[np.ndarray]) -> np.ndarray:
-        total = np.zeros((len(self._places), self.lags + 2))
-        count = np.zeros(len(self._places))
-        for block in blocks:
-            seen = np.isfinite(block[:, 0])
-            total[: len(block)][seen] += block[seen]
-            count[: len(block)] += seen
+    def _means(self, spans: list[_Span]) -> np.ndarray:
+        total, count = np.zeros((len(self._places), self.lags + 2)), np.zeros(len(self._places))
+        for span in spans:
+            total[: len(span.total)] += span.total
+            count[: len(span.count)] += span.count
         return np.where(count > 0, total.T / np.maximum(count, 1), np.nan).T
+
+
+@dataclass(frozen=True, eq=False)
+class _Span:
+    """Sums over blocks, and of how many they are for each parameter: those with a gradient that is finite."""
+
+    total: np.ndarray
+    count: np.ndarray
+    blocks: int
+    end: int
+
+    def __add__(self, later: _Span) -> _Span:
+        total, count = later.total.astype(np.float64), later.count.copy()  # it has no fewer parameters
+        total[: len(self.total)] += self.total
+        count[: len(self.count)] += self.count
+        return _Span(total, count, self.blocks + later.blocks, later.end)

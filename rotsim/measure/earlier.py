@@ -76,7 +76,7 @@ class Earlier:
         layers: dict[str, tuple[int, int]] = {}
         for entry in entries:
             for name in dict.fromkeys(entry.labels):
-                layers[name] = entry.labels.count(name), entry.shape[1:].numel()
+                layers[name] = entry.labels.count(name), entry.layout.dim
         check_joinable(trace, layers, label)
         self.trace = trace
 

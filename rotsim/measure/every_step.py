@@ -50,7 +50,8 @@ class EveryStep:
             betas = [averaging(entry.rule) for entry in entries]
             self.coordinates.add(gradients, [entry.shape for entry in entries], betas, device)
         if signed:
-            self.scales.add([gradients[i] for i in signed], [entries[i].labels for i in signed], device)
+            of_neurons = [None if gradients[i] is None else entries[i].layout.rows(gradients[i]) for i in signed]
+            self.scales.add(of_neurons, [entries[i].labels for i in signed], device)
             self._last_tick = step
 
     def onto(self, trace: xr.Dataset, entries: Sequence[Entry]) -> xr.Dataset:

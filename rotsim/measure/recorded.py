@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from rotsim.errors import InvalidInput, is_a, require, shown
+from rotsim.measure.neurons import Axes, Neurons, axes_of, checked_axes, fused
 from rotsim.measure.quantities import WINDOW_RATES as WINDOW_RATES
-from rotsim.measure.sample import rows
-from rotsim.measure.selection import Selection, Split, ends_in, groups_of, row_labels, select
+from rotsim.measure.selection import Selection, Split, ends_in, groups_of, row_labels, select, unwrapped
 from rotsim.measure.spec import NoSpec, optimizer_spec, rates_in_force
 from rotsim.optimizers import Unmodelled
 from rotsim.optimizers.base import Optimizer
@@ -37,6 +37,7 @@ class Entry:
     name: str
     parameter: torch.Tensor
     shape: torch.Size
+    layout: Neurons
     labels: list[str]
     group: int
     lr: float
@@ -58,8 +59,12 @@ class Entry:
 
     @property
     def neurons(self) -> int:
-        """The number of rows of its matrix."""
-        return self.shape[0]
+        """The number that is recorded."""
+        return self.layout.count
+
+    def rows(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor of its shape as float64 rows, one per recorded neuron."""
+        return self.layout.rows(tensor).to(torch.float64)
 
     def among(self, here: Mapping[int, int]) -> bool:
         """True if the optimizer still updates it, by `groups_of`, and it has the shape it had."""
@@ -71,7 +76,7 @@ class Recorded:
 
     Parameters
     ----------
-    model, optimizer, selection, split, spec
+    model, optimizer, selection, split, spec, axes, rows
         As `rotsim.measure.Recorder` takes them.
 
     Attributes
@@ -90,16 +95,21 @@ class Recorded:
         selection: Selection,
         split: Split,
         spec: Specs,
+        axes: Axes | None = None,
+        rows: int = 1 << 62,
     ) -> None:
         self._model, self._optimizer, self._selection, self._split = model, optimizer, selection, split
-        self._given_spec = spec
+        self._given_spec, self._axes, self._most = spec, axes or {}, rows
         self.entries: list[Entry] = []
         self.skipped: dict[str, str] = {}
         self.left: dict[str, int] = {}
         self.select()
-        if unused := [key for key in split if not any(ends_in(entry.name, key) for entry in self.entries)]:
+        for argument, given in (("split", split), ("axes", self._axes)):
+            unused = [key for key in given if not any(ends_in(entry.name, key) for entry in self.entries)]
+            if not unused:
+                continue
             raise InvalidInput(
-                f"`split` names {', '.join(map(repr, unused))}, which no recorded parameter ends in; "
+                f"`{argument}` names {', '.join(map(repr, unused))}, which no recorded parameter ends in; "
                 f"choose from {', '.join(entry.name for entry in self.entries)}"
             )
 
@@ -107,9 +117,14 @@ class Recorded:
         """Append to the entries what the model and the optimizer now share and the selection names."""
         known, names = {id(entry.parameter) for entry in self.entries}, [entry.name for entry in self.entries]
         found, self.skipped = select(self._model, self._optimizer, self._selection)
+        axes = axes_of(unwrapped(self._model)) if any(id(p) not in known for p, _ in found.values()) else {}
         for name, (parameter, group) in found.items():
             if id(parameter) not in known:
-                labels = row_labels(name, parameter.shape[0], self._split)
+                layout = self._layout(name, parameter.shape, axes.get(name, (0,)))
+                split = self._split
+                if (blocks := fused(name, layout.total, layout.dim)) and not any(ends_in(name, key) for key in split):
+                    split = {**split, name: blocks}
+                labels = layout.labels(row_labels(name, layout.total, split))
                 if earlier := sum(other == name or other.startswith(f"{name} (") for other in names):
                     base, name = name, f"{name} ({earlier + 1})"
                     labels = [name + label[len(base) :] for label in labels]
@@ -117,8 +132,12 @@ class Recorded:
                 rates = self._hyperparameters(group)
                 spec = self._spec_of(group, *rates)
                 self.entries.append(
-                    Entry(name, parameter, parameter.shape, labels, group, *rates, _momentum(values), spec)
+                    Entry(name, parameter, parameter.shape, layout, labels, group, *rates, _momentum(values), spec)
                 )
+
+    def _layout(self, name: str, shape: torch.Size, axes: tuple[int, ...]) -> Neurons:
+        given = next((value for key, value in self._axes.items() if ends_in(name, key)), axes)
+        return Neurons(shape, checked_axes(name, given, shape), self._most)
 
     def rates(self) -> np.ndarray:
         """The `WINDOW_RATES` of the running window, shape (len(WINDOW_RATES), parameters)."""
@@ -137,7 +156,7 @@ class Recorded:
         new = [entry for entry in self.entries if entry.initial_norm is None]
         self.look(step)
         for entry in new:
-            entry.initial_norm = torch.linalg.vector_norm(rows(entry.parameter.detach()), dim=1)
+            entry.initial_norm = torch.linalg.vector_norm(entry.rows(entry.parameter.detach()), dim=1)
             entry.initial_step = step - 1
 
     def specs(self) -> dict[str, Optimizer]:

@@ -25,6 +25,7 @@ from rotsim.measure.earlier import Earlier, state_of
 from rotsim.measure.every_step import EveryStep
 from rotsim.measure.joining import join
 from rotsim.measure.metrics import metrics
+from rotsim.measure.neurons import Axes
 from rotsim.measure.recorded import Recorded, Specs, checked_spec
 from rotsim.measure.running import Running
 from rotsim.measure.saving import Saving
@@ -62,7 +63,12 @@ class Recorder:
     split : mapping, optional
         How rows of fused weights fall into layers of their own: ``{"attn.qkv.weight": ("q", "k", "v")}`` for
         equal blocks, ``{"attn.qkv.weight": {"q": 64, "k": 16, "v": 16}}`` for unequal ones. A key stands for every
-        parameter whose name ends in it; the blocks are called ``name[q]``.
+        parameter whose name ends in it; the blocks are called ``name[q]``. Queries, keys and values of equal number are
+        split by default in weights called ``in_proj_weight``, ``c_attn``, ``qkv`` or ``Wqkv``.
+    axes : mapping, optional
+        Which axes of a parameter number its neurons, ``{"experts.w1": (0, 2)}``, where that is not known; see Notes.
+    rows : int
+        Most neurons of a parameter to record, >= 1: of an embedding with more, so many that are evenly spaced.
     lags : int
         Longest lag >= 0, in steps, of the gradients' autocorrelation; 0 turns it off. It reads 64 coordinates per
         parameter at every step, and needs 4 · lags steps.
@@ -93,11 +99,13 @@ class Recorder:
     Notes
     -----
     A neuron is a row of the weight viewed as (shape[0], -1): an output feature of a linear layer, an
-    output channel of a convolution, a row of an embedding. (Transposed convolutions store input channels
-    first: their rows are input channels.) A weight shared by several modules is one entry. Parameters with fewer
-    dimensions, frozen ones and those of other optimizers are left out; `skipped` says which and why. A parameter
-    that joins later (unfrozen, or `add_param_group`) is recorded from the next window on; before, it is NaN. So is
-    one that left the optimizer or changed its shape, from then on; what takes its name is recorded as ``NAME (2)``.
+    output channel of a convolution, a row of an embedding. It is a column of the ``Conv1D`` of transformers, and the
+    second axis of a transposed convolution. A parameter of three dimensions outside convolutions is a stack of
+    matrices, one for each expert, with a neuron in every row. A weight shared by several modules is one entry.
+    Parameters with fewer dimensions, frozen ones and those of other optimizers are left out; `skipped` says which and
+    why. A parameter that joins later (unfrozen, or `add_param_group`) is recorded from the next window on; before, it
+    is NaN. So is one that left the optimizer or changed its shape, from then on; what takes its name is recorded as
+    ``NAME (2)``.
     Weights that change between steps (clipped, averaged, normalised, loaded) are noticed after sampled steps, and
     the share is kept in ``spec["changed_outside"]``: the recorded rotation is the optimizer's alone.
 
@@ -123,6 +131,8 @@ class Recorder:
         *,
         spec: Specs = None,
         split: Split | None = None,
+        axes: Axes | None = None,
+        rows: int = 4096,
         lags: int = 128,
         path: str | os.PathLike[str] | None = None,
         resume: bool | int = False,
@@ -152,7 +162,8 @@ class Recorder:
         self.optimizer = optimizer
         self._note = checked_note(note)
         self._log = sinks(log)
-        self._recorded = Recorded(model, optimizer, parameters, split, spec)
+        axes, rows = {} if axes is None else mapping("axes", axes), integer("rows", rows, low=1)
+        self._recorded = Recorded(model, optimizer, parameters, split, spec, axes, rows)
         self._running = Running(self._recorded, optimizer)
         self._every_step = EveryStep(integer("lags", lags, low=0))
         self._spare = path is not None and _rank() > 0

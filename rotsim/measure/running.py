@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from rotsim.measure.quantities import VARIABLES
-from rotsim.measure.recorded import Recorded
-from rotsim.measure.sample import rows, sample, window_means
+from rotsim.measure.recorded import Entry, Recorded
+from rotsim.measure.sample import sample, window_means
 from rotsim.measure.spec import state_of
 
 
@@ -55,8 +55,8 @@ class Running:
                 self._before.append(None)
                 continue
             # copied before the step: some foreach and fused kernels reuse the gradient's memory
-            gradient = None if has_closure else self._gradient(entry.parameter)
-            self._before.append((entry.parameter.detach().clone(), gradient))
+            gradient = None if has_closure else self._gradient(entry)
+            self._before.append((entry.layout.rows(entry.parameter.detach()).clone(), gradient))
 
     def add(self, step: int, has_closure: bool) -> None:
         """Add what the step has done to the sums, if it was copied before.
@@ -78,16 +78,17 @@ class Running:
                 continue
             before, gradient = copied
             if has_closure:
-                gradient = self._gradient(entry.parameter)
+                gradient = self._gradient(entry)
             entry.sampled += 1
             entry.absent += gradient is None
             sums += sample(
-                rows(before),
-                rows(entry.parameter.detach()),
-                None if gradient is None else rows(gradient),
+                before.to(torch.float64),
+                entry.rows(entry.parameter.detach()),
+                None if gradient is None else gradient.to(torch.float64),
                 state_of(self._optimizer, entry.parameter),
                 self._optimizer.param_groups[entry.group],
                 entry.rule,
+                entry.rows,
             )
         self._lengths = [
             None if copied is None else _length(entry.parameter)
@@ -121,11 +122,11 @@ class Running:
         """Forget the copies, which are as large as the parameters."""
         self._before, self._lengths = [], []
 
-    def _gradient(self, parameter: torch.Tensor) -> torch.Tensor | None:
-        """A copy of what the optimizer takes for the gradient."""
-        if parameter.grad is None:
+    def _gradient(self, entry: Entry) -> torch.Tensor | None:
+        """A copy of what the optimizer takes for the gradient, of the recorded neurons."""
+        if entry.parameter.grad is None:
             return None
-        gradient = parameter.grad.detach()
+        gradient = entry.layout.rows(entry.parameter.grad.detach())
         scale = getattr(self._optimizer, "grad_scale", None)  # set by GradScaler around a fused step
         return gradient.clone() if scale is None else gradient / scale
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ def sample(
     state: Mapping[str, Any],
     group: Mapping[str, Any],
     rule: Optimizer,
+    read: Callable[[torch.Tensor], torch.Tensor] = rows,
 ) -> torch.Tensor:
     """What one step adds to the sums, shape (len(VARIABLES) + 1, neurons), float64.
 
@@ -45,6 +46,8 @@ def sample(
         Its parameter group.
     rule : Optimizer
         The spec that the optimizer follows, the inner one of a rotational variant.
+    read : callable
+        Gives the rows of a tensor in the state, as float64.
 
     Returns
     -------
@@ -63,7 +66,7 @@ def sample(
     else:
         gradient_norm = torch.linalg.vector_norm(gradient, dim=1)
         overlap = torch.linalg.vecdot(before, gradient)
-        radial = _radial(before, gradient, state, group, rule)
+        radial = _radial(before, gradient, state, group, rule, read)
     scale = gradient_norm * norm_before
     cosine = torch.where(scale > 0, overlap / scale, 0.0)
     sums = torch.stack(
@@ -109,7 +112,12 @@ def window_means(sums: torch.Tensor) -> torch.Tensor:
 
 
 def _radial(
-    w: torch.Tensor, gradient: torch.Tensor, state: Mapping[str, Any], group: Mapping[str, Any], rule: Optimizer
+    w: torch.Tensor,
+    gradient: torch.Tensor,
+    state: Mapping[str, Any],
+    group: Mapping[str, Any],
+    rule: Optimizer,
+    read: Callable[[torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
     r"""Radial part ⟨w, ĝ⟩ of the gradient that the optimizer averages.
 
@@ -125,7 +133,7 @@ def _radial(
         if rule.decay == "coupled" and group["weight_decay"]:
             gradient = gradient + group["weight_decay"] * w
         correction = 1 - group["betas"][1] ** float(state["step"])
-        gradient = gradient / ((rows(state["exp_avg_sq"]) / correction).sqrt() + group["eps"])
+        gradient = gradient / ((read(state["exp_avg_sq"]) / correction).sqrt() + group["eps"])
     elif rule.shape != "identity":
         return w.new_full((len(w),), torch.nan)
     return torch.linalg.vecdot(w, gradient)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -10,6 +11,7 @@ from rotsim.errors import InvalidInput, answer, is_a, shown
 
 Selection = Iterable[str] | Callable[[str, torch.Tensor], bool] | None
 Split = Mapping[str, Sequence[str] | Mapping[str, int]]
+_STACKED = 3  # dimensions from which a lone vector is no row of a matrix
 
 
 def select(
@@ -20,7 +22,7 @@ def select(
     candidates: dict[str, tuple[torch.Tensor, int]] = {}
     skipped: dict[str, str] = {}
     named: Mapping[str, torch.Tensor] = (
-        model if isinstance(model, Mapping) else dict(_unwrapped(model).named_parameters())
+        model if isinstance(model, Mapping) else dict(unwrapped(model).named_parameters())
     )
     if others := len(group_of.keys() - {id(parameter) for parameter in named.values()}):
         skipped[f"{others} parameter{'s' if others > 1 else ''} of the optimizer"] = "not in `model`"
@@ -77,12 +79,12 @@ def groups_of(optimizer: torch.optim.Optimizer) -> dict[int, int]:
     return {id(p): i for i, group in enumerate(optimizer.param_groups) for p in group["params"]}
 
 
-def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+def unwrapped(model: Any) -> Any:
     """The module inside ``torch.compile`` and data parallelism, whose parameters have the names it gave them."""
     while isinstance(model, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
         model = model.module
     inner = getattr(model, "_orig_mod", None)
-    return _unwrapped(inner) if isinstance(inner, torch.nn.Module) else model
+    return unwrapped(inner) if isinstance(inner, torch.nn.Module) else model
 
 
 def _unfit(parameter: torch.Tensor, trained: bool, optimized: bool) -> str:
@@ -97,6 +99,8 @@ def _unfit(parameter: torch.Tensor, trained: bool, optimized: bool) -> str:
         return f"{parameter.ndim}-D: not a weight of neurons"
     if not parameter.numel():
         return "empty"
+    if parameter.ndim >= _STACKED and parameter.shape[:-1].numel() == 1:
+        return "one vector: not a weight of neurons"  # a cls token
     if not parameter.is_floating_point():
         return "complex" if parameter.is_complex() else "not floating point"
     if not trained:

@@ -16,6 +16,7 @@ _SPELLING = {
     "…": "...", "≤": "<=", "≥": ">=", "≈": "~", "∝": "~", "√": "sqrt", "∞": "inf", "Δ": "d", "ℓ": "l", "’": "'",
     "“": '"', "”": '"', "°": " deg", "′": "'", "⊥": "_|_", "⟂": "_|_", "∫": "integral ", "∂": "d", "⊙": "*", "⌈": "[",
     "⌉": "]", "λ": "lambda", "Λ": "Lambda",
+    "▁": "_", "▂": ".", "▃": "-", "▄": "~", "▅": "=", "▆": "+", "▇": "*", "█": "#",
 }  # fmt: skip
 # These characters move a terminal's cursor or turn its text around. Names in a file must not command it.
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

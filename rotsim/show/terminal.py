@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from rotsim.diagnosis import Diagnosis
     from rotsim.evidence import Evidence
     from rotsim.optimizers.base import Optimizer
+    from rotsim.overview import Group
     from rotsim.theory.conversion import Conversion
     from rotsim.theory.equilibrium import Equilibrium
 
@@ -277,6 +279,65 @@ def diagnosis_table(diagnosis: Diagnosis, title: str) -> Table:
     return table
 
 
+def overview_table(groups: Sequence[Group], title: str, first: str) -> Table:
+    """One row per group of layers, worst first."""
+    numbers = ("layers", "theory", "measured", "ratio", "norm", "pace")
+    table = plain_table(title, first, "verdict", *numbers, "furthest off", numbers=numbers)
+    _give_way(table)
+    for group in groups:
+        worst = group.worst
+        table.add_row(
+            escape(group.name), group.verdicts, str(len(group.layers)),
+            _or_dash(group.median("predicted_rotation"), ".3g"), _or_dash(group.median("measured_rotation"), ".3g"),
+            _or_dash(group.median("ratio"), ".2f"), _or_dash(group.median("norm_ratio"), ".2f"),
+            _or_dash(group.pace, ".2f"), f"{escape(layer_name(worst.layer))} {_or_dash(worst.ratio, '.2f')}",
+        )  # fmt: skip
+    table.caption = (
+        "Medians over layers. theory, measured: rotation in rad per step. ratio, norm: measured / predicted rotation "
+        "and norm. pace: rotation over that of the median layer. Worst first; --all shows every layer and its reason."
+    )
+    return table
+
+
+def watch_table(diagnosis: Diagnosis, trace: xr.Dataset, title: str, most: int | None = None) -> Table:
+    """The last window of a training that goes on, one row per layer; at most so many rows, of those furthest off."""
+    numbers = ("rotation", "theory", "ratio", "norm", "theory ")
+    table = plain_table(title, "layer", "verdict", *numbers, "so far", numbers=numbers)
+    _give_way(table)
+    names = {layer.layer: row for row, layer in enumerate(diagnosis.layers)}
+    far = sorted(diagnosis.layers, key=lambda layer: np.nan_to_num(abs(np.log(layer.ratio)), nan=-1.0), reverse=True)
+    shown = sorted(far[:most], key=lambda layer: names[layer.layer])
+    for layer in shown:
+        curves = layer.curves
+        last = [curves.measured["rotation"], curves.predicted["rotation"], curves.measured["norm"],
+                curves.predicted["norm"]] if curves else [np.array([np.nan])] * 4  # fmt: skip
+        rotation, theory, norm, settled = (float(values[-1]) for values in last)
+        table.add_row(
+            escape(layer_name(layer.layer)), layer.verdict, _or_dash(rotation, ".3g"), _or_dash(theory, ".3g"),
+            _or_dash(rotation / theory if theory else np.nan, ".2f"), _or_dash(norm, ".3g"), _or_dash(settled, ".3g"),
+            _sparkline(curves.ratio["rotation"]) if curves else "",
+        )  # fmt: skip
+    left = len(diagnosis.layers) - len(shown)
+    table.caption = (
+        f"{diagnosis.rates()}, step {int(trace['step'].values[-1])}. Last window: rotation in rad per step and norm, "
+        f"medians over neurons, and the course that the rates set. so far: ratio over the run, from {_SPARKS[0]} = 1/2 "
+        f"to {_SPARKS[-1]} = 2." + (f" {left} layers nearer to theory are not shown." if left else "")
+    )
+    return table
+
+
+_SPARKS = "▁▂▃▄▅▆▇█"
+_SPARK_COLUMNS = 16
+
+
+def _sparkline(ratio: np.ndarray) -> str:
+    """Ratios over time as a row of bars, on a scale of logarithms from 1/2 to 2."""
+    parts = np.array_split(ratio, min(_SPARK_COLUMNS, len(ratio)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        height = np.nan_to_num(np.log2([np.mean(part) for part in parts]), nan=-1.0, posinf=1.0, neginf=-1.0)
+    return "".join(_SPARKS[round((min(max(each, -1.0), 1.0) + 1) / 2 * (len(_SPARKS) - 1))] for each in height)
+
+
 def norm_table(diagnosis: Diagnosis) -> Table:
     """Predicted and measured norm of every layer that has a prediction."""
     numbers = ("theory", "measured", "ratio", "worst", "gradients")
@@ -294,6 +355,30 @@ def norm_table(diagnosis: Diagnosis) -> Table:
     table.caption = (
         "gradients: what of the prediction the measured gradients make, correlated or uneven as they are, where white "
         "noise would give 1. A norm is claimed where that is within 10 % of 1 in each quarter."
+    )
+    return table
+
+
+def forecast_table(diagnosis: Diagnosis) -> Table:
+    """The second half of the run of layers without a claim, from the first."""
+    numbers = ("rotation", "foreseen", "worst", "norm", "foreseen ", "worst ")
+    table = plain_table(
+        "Second half of the run, foreseen from the first", "layer", "verdict", *numbers, numbers=numbers
+    )
+    _give_way(table)
+    for layer in diagnosis.layers:
+        if layer.rest is None or not layer.rest.quarters:
+            continue
+        last, cells = layer.rest.quarters[-1], []
+        for quantity in ("rotation", "norm"):
+            worst = max((each.error(quantity) for each in layer.rest.quarters), key=abs)
+            cells += [f"{last.measured(quantity):.3g}", f"{last.predicted(quantity):.3g}", f"{1 + worst:.2f}"]
+        verdict = verdict_text(layer.foreseen_outcome) if layer.foreseen_outcome else "[dim]not claimed[/]"
+        table.add_row(escape(layer_name(layer.layer)), verdict, *cells)
+    table.caption = (
+        "Medians over neurons, of the last quarter: measured and foreseen. worst: measured / foreseen in the quarter "
+        "that is further off. The first half shows what gradients add to the norm and how far they step across the "
+        "weights. Not claimed where that did not last from its first quarter to its second."
     )
     return table
 
@@ -323,6 +408,8 @@ def diagnosis_reasons(diagnosis: Diagnosis) -> str:
     for layer in diagnosis.layers:
         reasons = [f"{check.quantity}, {check.note}" for check in layer.checks() if not check.passed]
         reasons += [] if layer.applies else [layer.reason]
+        reasons += [f"{check.quantity}, {check.note}" for check in layer.foreseen() if not check.passed]
+        reasons += [f"Not foreseen: {layer.rest.forbidden}"] if layer.rest and layer.rest.forbidden else []
         if 0 < layer.dead < layer.neurons:
             reasons.append(f"{layer.dead} of {layer.neurons} neurons get no gradient in most steps; left out.")
         if 0 < layer.lost < layer.neurons:
@@ -340,6 +427,12 @@ def _merged(sentences: Sequence[str]) -> str:
     columns = zip(*(_NUMBER.findall(sentence) for sentence in sentences), strict=True)
     ranges = iter([" to ".join(dict.fromkeys([min(c, key=float), max(c, key=float)])) for c in columns])
     return _NUMBER.sub(lambda _: next(ranges), sentences[0])
+
+
+def sampled_text(layers: Sequence[str], totals: Mapping[str, int]) -> str:
+    """Of which parameters not all neurons were recorded; empty if of none."""
+    some = Counter(name.split("[")[0] for name in layers)
+    return "; ".join(f"{layer_name(name)}: {some[name]} of {total} neurons" for name, total in totals.items())
 
 
 def skipped_text(skipped: Mapping[str, str]) -> str:

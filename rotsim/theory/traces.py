@@ -129,6 +129,8 @@ def _matrix_rows(trace: xr.Dataset, layer: str, spec: Optimizer) -> int | None:
     if spec.acts_on != "matrix":
         return None
     parameter = layer.split("[")[0]
+    if parameter in (some := dataset.spec_of(trace).get("sampled_rows", {})):  # of which not all were recorded
+        return int(some[parameter])
     return sum(name.split("[")[0] == parameter for name in trace["layer"].values.tolist())
 
 

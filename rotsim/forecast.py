@@ -1,0 +1,170 @@
+r"""What the first half of a run says of the second, for layers that no prediction is claimed of.
+
+Where no normalisation follows a layer, its gradients have a part along the weights. In a step gradients change ‖w‖² by
+s: noise lengthens the weights, the part along them mostly shortens. Decay takes a share 2δ of it. The rest of a step
+is across the weights, of length a, and turns them:
+
+.. math:: \|w\|^2_{t+1} = \|w\|^2_t + s - 2\delta\|w\|^2_t, \qquad \theta_t = a / \|w\|_t
+
+Both s and a are read off the second quarter of the run, neuron by neuron. They go with the learning rate, and are taken
+to last. Where they lasted from the first quarter to the second, the second half is foreseen, from there alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rotsim import dataset
+from rotsim.facts import median, rms
+from rotsim.optimizers.base import Optimizer
+from rotsim.quarters import Quarter, quarters_of
+from rotsim.theory.influences import ALIVE
+from rotsim.theory.rates import Rates, rates_of
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+#: Relative error allowed of what is foreseen.
+FORESEEN = {"rotation": 0.15, "norm": 0.20}
+LASTING = 0.5  # of that error: what the first quarter may miss of the second, where the second half is foreseen
+_LEAST_WINDOWS = 16
+_PARTS = 2  # of the second half, each of which must agree
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The second half of a layer's run, from the first.
+
+    Attributes
+    ----------
+    start : int
+        Steps before the half that is foreseen.
+    quarters : tuple of Quarter
+        The third and the fourth; none where nothing could be foreseen.
+    missed_rotation, missed_norm : float
+        How far the same rule, from the first quarter alone, misses the second: the largest relative error; NaN if
+        there was none.
+    forbidden : str
+        The measured quantity because of which nothing is claimed; empty if it is.
+    """
+
+    start: int
+    quarters: tuple[Quarter, ...]
+    missed_rotation: float
+    missed_norm: float
+    forbidden: str
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """What is claimed to agree in the second half."""
+        return () if self.forbidden else ("rotation", "norm")
+
+
+def foresee(trace: xr.Dataset, name: str, judged_from: int) -> Forecast:
+    """Foresee the second half of a layer's run.
+
+    Parameters
+    ----------
+    trace : Dataset
+        From `rotsim.measure.Recorder`.
+    name : str
+        Of the layer.
+    judged_from : int
+        Steps before the judged part of the run, as of `rotsim.evidence.Evidence`.
+
+    Returns
+    -------
+    Forecast
+    """
+    layer = trace.isel(neuron=trace["layer"].values == name)
+    layer = layer.isel(step=layer["step"].values > judged_from)
+    step, spec = layer["step"].values, dataset.optimizer_of(trace, name)
+
+    def none(why: str) -> Forecast:
+        return Forecast(judged_from, (), np.nan, np.nan, why)
+
+    if spec.decay == "none" or (spec.decay == "coupled" and spec.shape != "identity"):
+        return none(
+            f"{spec.label}'s decay is not in proportion to the weights, so that it cannot be told from the pull."
+        )
+    if layer.sizes["step"] < _LEAST_WINDOWS:
+        return none(f"{layer.sizes['step']} windows are too few; record at least {_LEAST_WINDOWS}.")
+    middle, values = len(step) // 2, _values(layer)
+    early = {key: series[:, :middle] for key, series in values.items()}
+    rows = (np.nan_to_num(early["active"]).mean(axis=1) >= ALIVE) & (early["norm"] > 0).all(axis=1)
+    rows &= np.isfinite(values["norm"] + values["rotation"]).all(axis=1)
+    values = {key: series[rows] for key, series in values.items()}
+    quarter = middle // 2
+    course = _Course(spec, rates_of(layer, judged_from), step, values["norm"], values["rotation"])
+    if not rows.any() or not all(
+        course.lr[part].any() for part in (slice(quarter // 2, quarter), slice(quarter, middle))
+    ):
+        return none("No neuron was moved in the first and the second quarter by gradients that are finite.")
+    before = course.ahead(quarter // 2, quarter, middle)
+    missed = {key: _missed(values[key][:, quarter:middle], before[key]) for key in FORESEEN}
+    theory = course.ahead(quarter, middle, len(step))
+    late = {key: series[:, middle:] for key, series in values.items()}
+    ones = np.ones((2, len(step) - middle))
+    start = int(step[middle - 1])
+    parts = quarters_of(start, step[middle:], late, theory, ones, ones, None, _PARTS)
+    return Forecast(start, parts, missed["rotation"], missed["norm"], _forbidden(missed, bool(parts)))
+
+
+def _forbidden(missed: dict[str, float], seen: bool) -> str:
+    for key, allowed in FORESEEN.items():
+        if not missed[key] <= LASTING * allowed:
+            return (
+                f"What gradients did to the weights in the first quarter of the run misses the {key} in the second by "
+                f"{missed[key]:.0%}, more than {LASTING * allowed:.1%}: it did not last."
+            )
+    return "" if seen else "A quarter of the run has no window."
+
+
+def _values(layer: xr.Dataset) -> dict[str, np.ndarray]:
+    names = ("norm", "rotation", "active", "gradient_scale", "gradient_burst")
+    return {name: layer[name].values.astype(float) for name in names if name in layer}
+
+
+def _missed(measured: np.ndarray, expected: np.ndarray) -> float:
+    """Median over neurons of measured over expected, minus 1, in the half of the windows where that is larger."""
+    halves = zip(np.array_split(measured, _PARTS, axis=1), np.array_split(expected, _PARTS, axis=1), strict=True)
+    return max(abs(median(rms(x) / rms(y)) - 1) for x, y in halves)
+
+
+class _Course:
+    """The norms of a layer's neurons, and what decay and the learning rate are in every window."""
+
+    def __init__(self, spec: Optimizer, rates: Rates, step: np.ndarray, norm: np.ndarray, rotation: np.ndarray) -> None:
+        self.square, self.turned = norm**2, rotation * norm
+        share = rates.lr * rates.weight_decay
+        if spec.decay == "coupled":  # it goes through the momentum
+            share = share * (1 - getattr(spec, "dampening", 0.0)) / (1 - spec.beta1)
+        ends = step - rates.start
+        sums = np.append(0.0, np.cumsum(share))[ends], np.append(0.0, np.cumsum(rates.lr))[ends]
+        self.decay, self.lr = (np.diff(total, prepend=0.0) for total in sums)
+        self.steps = np.diff(ends, prepend=0)
+
+    def ahead(self, first: int, now: int, last: int) -> dict[str, np.ndarray]:
+        """Norm and rotation in the windows from `now` to `last`, from those between `first` and `now`."""
+        past, between = slice(first, now), np.ones(now - first)
+        between[[0, -1]] = 0.5  # from the middle of the first window to that of the last
+        lost = 2 * (self.decay * self.square)[:, past] @ between
+        added = (self.square[:, now - 1] - self.square[:, first] + lost) / (self.lr[past] @ between)  # at a rate of 1
+        rate = self.lr / self.steps
+        moving = first + np.flatnonzero(rate[past] > 0)
+        across = np.sqrt(((self.turned[:, moving] / rate[moving]) ** 2).mean(axis=1))
+        square = self.square[:, now - 1] ** 1.5 / np.sqrt(self.square[:, now - 2])  # at the end of the window
+        found = []
+        for window in range(now, last):
+            twice = 2 * self.decay[window]
+            gained = added * self.lr[window]
+            kept, kept_mean = np.exp(-twice), -np.expm1(-twice) / twice if twice > 0 else 1.0
+            # gains come evenly, and decay after them: the mean over the window, and its end
+            gain_mean = (1 - kept_mean) / twice if twice > 1e-6 else 0.5
+            found.append(square * kept_mean + gained * gain_mean)
+            square = square * kept + gained * kept_mean
+        norm = np.sqrt(np.maximum(np.array(found).T, np.finfo(float).tiny))
+        return {"norm": norm, "rotation": across[:, None] * rate[now:last] / norm}

@@ -1,0 +1,164 @@
+"""Which numbers of a parameter are the weights of one neuron, and which of its neurons are recorded.
+
+A linear layer keeps a neuron in each row. Others do not: GPT-2's ``Conv1D`` keeps them in columns, a transposed
+convolution in its second axis, and experts are a stack of matrices. The axes that number the neurons say it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from rotsim.errors import InvalidInput, is_a, shown
+
+Axes = Mapping[str, int | Sequence[int]]
+_CONVOLUTION, _TRANSPOSED = torch.nn.modules.conv._ConvNd, torch.nn.modules.conv._ConvTransposeNd
+_STACK_DIMS = 3  # dimensions of a stack of matrices
+_FUSED = ("in_proj_weight", "c_attn.weight", "qkv.weight", "Wqkv.weight")  # a third each of query, key and value
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """The neurons of one parameter.
+
+    Attributes
+    ----------
+    shape : torch.Size
+        Of the parameter.
+    axes : tuple of int
+        Whose indices number the neurons; the other axes are the weights of one.
+    most : int
+        Neurons that are recorded, at most: evenly spaced ones of more.
+    """
+
+    shape: torch.Size
+    axes: tuple[int, ...] = (0,)
+    most: int = 1 << 62
+    chosen: np.ndarray | None = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        some = np.linspace(0, self.total - 1, self.most).astype(np.int64) if self.total > self.most else None
+        object.__setattr__(self, "chosen", some)
+
+    @property
+    def total(self) -> int:
+        """Neurons of the parameter."""
+        return int(np.prod([self.shape[axis] for axis in self.axes]))
+
+    @property
+    def dim(self) -> int:
+        """Weights per neuron."""
+        return self.shape.numel() // max(1, self.total)
+
+    @property
+    def count(self) -> int:
+        """Neurons that are recorded."""
+        return self.total if self.chosen is None else len(self.chosen)
+
+    def rows(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor of the parameter's shape as one row per recorded neuron; a view where that can be.
+
+        Parameters
+        ----------
+        tensor : Tensor
+            Of the parameter's shape, sparse or dense.
+
+        Returns
+        -------
+        Tensor, shape (count, dim)
+        """
+        dense = tensor if tensor.layout is torch.strided else tensor.to_dense()
+        table = dense.movedim(self.axes, tuple(range(len(self.axes)))).reshape(self.total, -1)
+        return table if self.chosen is None else table[torch.from_numpy(self.chosen).to(table.device)]
+
+    def labels(self, of_all: Sequence[str]) -> list[str]:
+        """The names of the recorded neurons, from those of all.
+
+        Parameters
+        ----------
+        of_all : sequence of str
+
+        Returns
+        -------
+        list of str
+        """
+        return list(of_all) if self.chosen is None else [of_all[i] for i in self.chosen]
+
+
+def axes_of(model: torch.nn.Module | Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    """The axes that number the neurons of each parameter, by name, where the first alone does not.
+
+    Parameters
+    ----------
+    model : torch.nn.Module or mapping of str to Tensor
+        Tensors without modules say nothing.
+
+    Returns
+    -------
+    dict
+    """
+    if isinstance(model, Mapping):
+        return {}
+    modules, found = dict(model.named_modules()), {}
+    for name, parameter in model.named_parameters():
+        owner = modules[name.partition(".parametrizations.")[0] if ".parametrizations." in name else _parent(name)]
+        if isinstance(owner, _TRANSPOSED):
+            if owner.groups == 1:
+                found[name] = (1,)
+        elif parameter.ndim == _STACK_DIMS and not isinstance(owner, _CONVOLUTION):
+            found[name] = (0, 1)  # experts; positions, of which a batch of one is kept
+        elif parameter.ndim == 2 and type(owner).__name__ == "Conv1D" and hasattr(owner, "nf"):  # of transformers
+            found[name] = (1,)
+    return found
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def checked_axes(name: str, given: int | Sequence[int], shape: torch.Size) -> tuple[int, ...]:
+    """The axes that the caller gave for a parameter.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter.
+    given : int or sequence of int
+    shape : torch.Size
+
+    Returns
+    -------
+    tuple of int
+
+    Raises
+    ------
+    InvalidInput
+        If they are no axes of it, or leave no weights.
+    """
+    axes = (given,) if type(given) is int else tuple(given) if is_a(given, list, tuple) else ()
+    whole = all(type(axis) is int and 0 <= axis < len(shape) for axis in axes)
+    if not whole or not 0 < len(set(axes)) == len(axes) < len(shape):
+        raise InvalidInput(
+            f"`axes[{name!r}]` must be one axis of shape {tuple(shape)} or some, and leave one for the weights; "
+            f"got {shown(given)}. Rows are axis 0, columns axis 1"
+        )
+    return axes
+
+
+def fused(name: str, neurons: int, dim: int) -> tuple[str, ...] | None:
+    """The blocks of a weight that is known by name to hold queries, keys and values of equal number.
+
+    Parameters
+    ----------
+    name : str
+    neurons, dim : int
+
+    Returns
+    -------
+    tuple of str, or None
+    """
+    known = any(name == end or name.endswith(f".{end}") for end in _FUSED)
+    return ("q", "k", "v") if known and neurons == 3 * dim else None

@@ -1,0 +1,115 @@
+"""The second half of a run from its first: against loops, with wrong rates, and without peeking."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import rotsim
+from rotsim.diagnosis import diagnose
+from rotsim.forecast import FORESEEN, _Course, foresee
+from rotsim.theory.rates import Rates
+from tests.test_diagnosis import ADAM_L2, LION, RV, WHITE, made
+
+PULLED = {"radial": 0.5, "gradient_cosine": 0.1}  # as if no normalisation followed
+WINDOWS, WINDOW = 20, 500
+
+
+def with_rates(trace, lr=1.0, decay=1.0):
+    """The same, told that rates in the second half were so many times those of the first."""
+    late = np.where(np.arange(trace.sizes["step"]) >= trace.sizes["step"] // 2 + 1, 1.0, 0.0)
+    courses = {}
+    for name, factor in (("lr", lr), ("weight_decay", decay)):
+        constant = float(trace[name].values[0])
+        course = (("parameter", "step"), (constant * factor**late)[None])
+        courses |= {f"window_{name}": course, f"window_{name}_start": course}
+    return trace.assign_coords(parameter=["body.weight"]).assign(courses)
+
+
+def only(trace):
+    (layer,) = diagnose(trace).layers
+    return layer
+
+
+@pytest.mark.parametrize("optimizer", [rotsim.AdamW(2e-3, 0.5), rotsim.SGDM(0.1, 2e-3), LION])
+def test_the_course_is_that_of_a_loop(optimizer):
+    """Every step on its own, at rates that change in every step."""
+    draw, steps, window = np.random.default_rng(0), 4000, 100
+    lr = optimizer.lr * (1 + 0.5 * np.sin(np.arange(steps) / 300))
+    decay = optimizer.weight_decay * np.linspace(1, 2, steps)
+    added, across = draw.uniform(0.5, 2, 3), draw.uniform(0.5, 2, 3)  # at a rate of 1, per step
+    share = lr * decay / (1 - optimizer.beta1) if optimizer.decay == "coupled" else lr * decay
+    square, norms, turned = np.array([1.0, 4.0, 0.2]), [], []
+    for t in range(steps):
+        square = square + added * lr[t] - 2 * share[t] * square
+        norms.append(square)
+        turned.append((across * lr[t]) ** 2 / square)
+
+    def mean(values):
+        return np.sqrt(np.array(values).reshape(-1, window, 3).mean(axis=1)).T
+
+    rates = Rates(0, lr, decay, np.full((2, steps), np.nan))
+    course = _Course(optimizer, rates, window * np.arange(1, 41), mean(norms), mean(turned))
+    found = course.ahead(10, 20, 40)
+    np.testing.assert_allclose(found["norm"], mean(norms)[:, 20:], rtol=0.01)
+    np.testing.assert_allclose(found["rotation"], mean(turned)[:, 20:], rtol=0.02)
+
+
+def test_what_lasts_is_foreseen_and_judged():
+    layer = only(with_rates(made(**PULLED)))
+    assert layer.verdict == "scale-sensitive" and not layer.claims
+    assert layer.foreseen_outcome == "PASS" and layer.rest.claims == ("rotation", "norm")
+    assert [quarter.end for quarter in layer.rest.quarters][-1] == WINDOWS * WINDOW
+    assert {check.quantity: check.tolerance for check in layer.foreseen()} == FORESEEN
+    applies = only(made())
+    assert applies.rest is None and applies.foreseen_outcome is None
+
+
+@pytest.mark.parametrize("wrong", [{"lr": 1.5}, {"lr": 1 / 1.5}, {"decay": 2.0}, {"decay": 0.5}])
+def test_wrong_rates_in_the_second_half_fail(wrong):
+    """Negative control."""
+    diagnosis = diagnose(with_rates(made(**PULLED), **wrong))
+    assert [layer.foreseen_outcome for layer in diagnosis.unforeseen] == ["FAIL"]
+    assert "second half of the run is foreseen from the first; 0 agree" in diagnosis.summary()
+
+
+def test_the_second_half_is_not_looked_at():
+    def twice(values):
+        values[:, WINDOWS // 2 + 1 :] *= 2
+        return values
+
+    as_it_was = foresee(made(**PULLED), "body.weight", WINDOW)
+    changed = made(rotation=twice, norm=twice, update_rms=twice, gradient_scale=twice, gradient_norm=twice, **PULLED)
+    other = foresee(changed, "body.weight", WINDOW)
+    assert other.forbidden == as_it_was.forbidden == ""
+    for one, two in zip(as_it_was.quarters, other.quarters, strict=True):
+        for quantity in FORESEEN:
+            assert two.predicted(quantity) == one.predicted(quantity)
+            assert two.error(quantity) > 0.5
+    assert only(changed).foreseen_outcome == "FAIL"
+
+
+def test_what_did_not_last_in_the_first_half_is_not_claimed():
+    def early(values):
+        values[:, : WINDOWS // 4] *= 0.8
+        return values
+
+    layer = only(made(rotation=early, **PULLED))
+    assert layer.rest.claims == () and layer.foreseen_outcome is None and layer.rest.quarters
+    assert "misses the rotation in the second by" in layer.rest.forbidden
+
+
+@pytest.mark.parametrize(
+    ("trace", "why"),
+    [
+        (made(ADAM_L2, radial=lambda x: 2 * x), "Adam+L2's decay is not in proportion"),
+        (made(windows=10, **PULLED), "9 windows are too few"),
+    ],
+)
+def test_what_cannot_be_foreseen_says_why(trace, why):
+    assert why in only(trace).rest.forbidden and only(trace).foreseen_outcome is None
+
+
+def test_layers_that_are_dead_or_turned_by_hand_are_not_asked():
+    assert only(made(active=0.0)).rest is None and only(made(RV)).rest is None
+    assert only(made(LION, correlation=WHITE, gradient_cosine=0.125)).foreseen_outcome == "PASS"

@@ -1,0 +1,178 @@
+"""Layers that people have: where their neurons are, what they are called, and how many of them are recorded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import rotsim  # noqa: E402
+from rotsim.cli import main  # noqa: E402
+from rotsim.dataset import spec_of  # noqa: E402
+from rotsim.errors import InvalidInput  # noqa: E402
+from rotsim.measure import Recorder  # noqa: E402
+from rotsim.measure.neurons import Neurons  # noqa: E402
+
+nn = torch.nn
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Conv1D(nn.Module):
+    """As in transformers: the weight is kept as (inputs, outputs)."""
+
+    def __init__(self, nf, nx):
+        super().__init__()
+        self.nf = nf
+        self.weight = nn.Parameter(0.1 * torch.randn(nx, nf))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+class Layers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.c_attn = Conv1D(24, 8)
+        self.experts = nn.Parameter(0.1 * torch.randn(3, 5, 8))  # three matrices of five rows
+        self.position = nn.Parameter(0.1 * torch.randn(1, 6, 8))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.depthwise = nn.Conv1d(8, 8, 3, padding=1, groups=8)
+        self.up = nn.ConvTranspose1d(8, 4, 2)
+        self.normed = torch.nn.utils.parametrizations.weight_norm(nn.Conv1d(8, 4, 1))
+        self.rotated = nn.Linear(8, 7, bias=False)
+
+    def forward(self, x):
+        x = x + self.position + self.cls_token
+        mixed = torch.einsum("btd,ekd->btek", x, self.experts).flatten(2)
+        convolved = self.up(self.depthwise(x.transpose(1, 2))).square().mean() + self.normed(x.transpose(1, 2)).mean()
+        return self.c_attn(x).square().mean() + mixed.square().mean() + convolved + self.rotated(x).square().mean()
+
+
+def recorded(model, steps=4, **options):
+    """A trace of windows of one step, and the weights before each and after the last."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    draw, kept = torch.Generator().manual_seed(0), []
+    with Recorder(model, optimizer, interval=1, window=1, lags=0, **options) as recorder:
+        for _ in range(steps):
+            kept.append({name: p.detach().double().numpy().copy() for name, p in model.named_parameters()})
+            optimizer.zero_grad()
+            model(torch.randn(2, 6, 8, generator=draw)).backward()
+            optimizer.step()
+    kept.append({name: p.detach().double().numpy().copy() for name, p in model.named_parameters()})
+    return recorder, kept
+
+
+def angles(kept, name, rows):
+    """Of each neuron in each step, from weights that `rows` reads as a table."""
+    table = np.array([rows(weights[name]) for weights in kept])
+    unit = table / np.linalg.norm(table, axis=-1, keepdims=True)
+    return np.arccos((unit[1:] * unit[:-1]).sum(axis=-1)).T
+
+
+ROWS = {
+    "c_attn.weight": lambda w: w.T,
+    "experts": lambda w: w.reshape(15, 8),
+    "position": lambda w: w.reshape(6, 8),
+    "depthwise.weight": lambda w: w.reshape(8, 3),
+    "up.weight": lambda w: w.transpose(1, 0, 2).reshape(4, 16),
+    "normed.parametrizations.weight.original1": lambda w: w.reshape(4, 8),
+    "rotated.weight": lambda w: w,
+}
+
+
+def test_every_layer_is_read_by_its_own_neurons():
+    torch.manual_seed(0)
+    recorder, kept = recorded(Layers())
+    trace = recorder.dataset()
+    names = np.array([name.split("[")[0] for name in trace["layer"].values])
+    for name, rows in ROWS.items():
+        here = names == name
+        expected = angles(kept, name, rows)
+        assert trace["fan_in"].values[here].tolist() == [rows(kept[0][name]).shape[1]] * len(expected)
+        np.testing.assert_allclose(trace["rotation"].values[here], expected, rtol=2e-3, err_msg=name)
+    assert set(trace["layer"].values[names == "c_attn.weight"]) == {f"c_attn.weight[{x}]" for x in "qkv"}
+    assert recorder.skipped["cls_token"].startswith("one vector")
+    inputs = angles(kept, "c_attn.weight", lambda w: w)  # negative control: rows of GPT-2's weights are no neurons
+    assert trace["rotation"].values[names == "c_attn.weight"].shape != inputs.shape
+
+
+def test_the_axes_of_neurons_can_be_given():
+    torch.manual_seed(0)
+    recorder, kept = recorded(Layers(), axes={"experts": (0, 2), "rotated.weight": 1})
+    trace = recorder.dataset()
+    for name, rows in {
+        "experts": lambda w: w.transpose(0, 2, 1).reshape(24, 5),
+        "rotated.weight": lambda w: w.T,
+    }.items():
+        found = trace["rotation"].values[trace["layer"].values == name]
+        np.testing.assert_allclose(found, angles(kept, name, rows), rtol=2e-3)
+    model = Layers()
+    optimizer = torch.optim.AdamW(model.parameters())
+    for axes, message in (
+        ({"experts": (0, 1, 2)}, "leave one for the weights"),
+        ({"experts": 3}, "must be one axis of shape"),
+        ({"expert": 0}, "`axes` names 'expert', which no recorded parameter ends in"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            Recorder(model, optimizer, axes=axes)
+    with pytest.raises(InvalidInput, match="`rows` must be"):
+        Recorder(model, optimizer, rows=0)
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(3000, 8)
+        self.head = nn.Linear(8, 3, bias=False)
+
+    def forward(self, x):
+        tokens = (x[..., 0].abs() * 1e4).long() % 3000
+        return self.head(self.table(tokens)).square().mean()
+
+
+def test_a_large_table_is_recorded_by_evenly_spaced_rows(tmp_path, capsys):
+    def trace(rows):
+        torch.manual_seed(0)
+        return recorded(Words(), rows=rows)[0].dataset()
+
+    some, every = trace(100), trace(4096)
+    places = np.append(np.linspace(0, 2999, 100).astype(int), 3000 + np.arange(3))
+    assert some.sizes["neuron"] == 103 and every.sizes["neuron"] == 3003
+    for name in ("norm", "rotation", "gradient_norm", "radial", "initial_norm"):
+        np.testing.assert_array_equal(some[name].values, every[name].values[places])
+    assert spec_of(some)["sampled_rows"] == {"table.weight": 3000} and spec_of(every)["sampled_rows"] == {}
+    path = rotsim.dataset.save(some, tmp_path / "words.nc")
+    assert main(["trace", "report", str(path)]) == 0
+    assert "Evenly spaced neurons stand for all: table: 100 of 3000 neurons." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("optimizer", ["lion", "muon"])
+def test_optimizers_that_are_read_in_other_ways_take_the_same_neurons(optimizer):
+    from rotsim.measure import Lion
+
+    torch.manual_seed(0)
+    model = Words()
+    made = {
+        "lion": lambda: Lion(model.parameters(), lr=1e-3, weight_decay=0.1),
+        "muon": lambda: torch.optim.Muon(model.parameters(), lr=1e-3, weight_decay=0.1),
+    }[optimizer]()
+    with Recorder(model, made, interval=1, window=2, rows=50) as recorder:
+        for step in range(6):
+            made.zero_grad()
+            model(torch.full((4, 5, 8), 0.01 * (step + 1))).backward()
+            made.step()
+    trace = recorder.dataset()
+    assert (trace["layer"].values == "table.weight").sum() == 50
+    if optimizer == "muon":
+        assert rotsim.theory.traces.predict_layer(trace, "table.weight").matrix_rows == 3000
+    else:
+        assert list(trace["row_layer"].values).count("table.weight") == 8
+
+
+def test_the_neurons_of_a_parameter():
+    neurons = Neurons(torch.Size([3, 5, 8]), (0, 2), most=10)
+    assert (neurons.total, neurons.dim, neurons.count) == (24, 5, 10)
+    tensor = torch.arange(120.0).reshape(3, 5, 8)
+    assert neurons.rows(tensor)[-1].tolist() == tensor[2, :, 7].tolist()
+    assert Neurons(torch.Size([2, 3])).rows(torch.eye(2, 3).to_sparse()).tolist() == torch.eye(2, 3).tolist()
