@@ -242,7 +242,7 @@ def test_odd_shapes(shape):
     with Recorder(model, optimizer, interval=1, window=1, lags=1) as recorder:
         noise_steps(model, optimizer, 5)
     trace = recorder.dataset()
-    assert trace.sizes["neuron"] == shape[0]
+    assert trace.sizes["neuron"] == np.prod(shape[:2] if len(shape) == 3 else shape[:1])  # a stack of matrices
     assert all(np.isfinite(variable.values).all() for variable in trace.data_vars.values())
 
 

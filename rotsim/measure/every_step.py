@@ -50,7 +50,8 @@ class EveryStep:
             betas = [averaging(entry.rule) for entry in entries]
             self.coordinates.add(gradients, [entry.shape for entry in entries], betas, device)
         if signed:
-            of_neurons = [None if gradients[i] is None else entries[i].layout.rows(gradients[i]) for i in signed]
+            pairs = ((entries[i], gradients[i]) for i in signed)
+            of_neurons = [None if given is None else entry.layout.rows(given) for entry, given in pairs]
             self.scales.add(of_neurons, [entries[i].labels for i in signed], device)
             self._last_tick = step
 

@@ -102,7 +102,8 @@ def axes_of(model: torch.nn.Module | Mapping[str, torch.Tensor]) -> dict[str, tu
     """
     if isinstance(model, Mapping):
         return {}
-    modules, found = dict(model.named_modules()), {}
+    modules = dict(model.named_modules())
+    found: dict[str, tuple[int, ...]] = {}
     for name, parameter in model.named_parameters():
         owner = modules[name.partition(".parametrizations.")[0] if ".parametrizations." in name else _parent(name)]
         if isinstance(owner, _TRANSPOSED):
@@ -138,7 +139,7 @@ def checked_axes(name: str, given: int | Sequence[int], shape: torch.Size) -> tu
     InvalidInput
         If they are no axes of it, or leave no weights.
     """
-    axes = (given,) if type(given) is int else tuple(given) if is_a(given, list, tuple) else ()
+    axes = (given,) if isinstance(given, int) else tuple(given) if is_a(given, list, tuple) else ()
     whole = all(type(axis) is int and 0 <= axis < len(shape) for axis in axes)
     if not whole or not 0 < len(set(axes)) == len(axes) < len(shape):
         raise InvalidInput(
