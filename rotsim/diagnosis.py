@@ -52,8 +52,8 @@ class LayerDiagnosis(Evidence):
     reason : str
         One sentence, or two.
     rest : Forecast or None
-        The second half of the run as the first shows it; None if the prediction applies, or nothing can be foreseen
-        because of what the verdict says.
+        The second half of the run as the first shows it. None if the prediction applies, or the verdict leaves
+        nothing to foresee.
     """
 
     verdict: Verdict

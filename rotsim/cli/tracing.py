@@ -54,7 +54,7 @@ def trace_report(file: str, output: str | None, as_json: bool, every: bool) -> N
                 screen.print(terminal.forecast_table(diagnosis))
             if reasons := terminal.diagnosis_reasons(diagnosis):
                 screen.print(reasons)
-        if sampled := terminal.sampled_text(data["layer"].values.tolist(), spec.get("sampled_rows", {})):
+        if sampled := terminal.sampled_text(diagnosis, spec.get("sampled_rows", {})):
             screen.print(f"Evenly spaced neurons stand for all: {sampled}.", markup=False)
         if skipped := terminal.skipped_text(spec.get("skipped", {})):
             screen.print(f"Not recorded: {skipped}.", markup=False)

@@ -429,9 +429,11 @@ def _merged(sentences: Sequence[str]) -> str:
     return _NUMBER.sub(lambda _: next(ranges), sentences[0])
 
 
-def sampled_text(layers: Sequence[str], totals: Mapping[str, int]) -> str:
+def sampled_text(diagnosis: Diagnosis, totals: Mapping[str, int]) -> str:
     """Of which parameters not all neurons were recorded; empty if of none."""
-    some = Counter(name.split("[")[0] for name in layers)
+    some: Counter[str] = Counter()
+    for layer in diagnosis.layers:
+        some[layer.layer.split("[")[0]] += layer.neurons
     return "; ".join(f"{layer_name(name)}: {some[name]} of {total} neurons" for name, total in totals.items())
 
 
