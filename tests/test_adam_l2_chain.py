@@ -130,6 +130,18 @@ def test_a_sign_without_memory():
     assert found.norm_squared == pytest.approx(chain.steady(h, 0.0, 1e-6).norm_squared, rel=0.01)  # continuous in β2
 
 
+@pytest.mark.parametrize("case", [(0.01, 0.9, 0.1), (0.3, 0.5, 1.0), (0.02, 0.0, 0.03)], ids=str)
+def test_a_second_moment_without_memory_is_the_limit_of_one_with(case):
+    """β2 = 0 has one node of v; β2 = 1e-9, as good as none beside ε, has many, and other points of y."""
+    h, beta1, eps = case
+    one, many, other = (chain.steady(h, beta1, beta2, eps=eps) for beta2 in (0.0, 1e-9, 0.01))
+    for name in ("norm_squared", "one_minus_cosine"):
+        assert getattr(one, name) == pytest.approx(getattr(many, name), rel=1e-6)
+        assert getattr(one, name) != pytest.approx(getattr(other, name), rel=1e-3)  # control
+    lag = [chain.fallen(h, beta1, beta2, 30, eps) for beta2 in (0.0, 1e-9)]
+    assert lag[0] == pytest.approx(lag[1], rel=1e-6)
+
+
 @pytest.mark.parametrize("betas", [(0.98, 0.9), (0.9, 0.999)], ids=str)
 def test_scale_invariant_weights_make_their_own_noise(betas):
     """At the norm it finds, white noise of the variance that the norm gives leads to the same state."""

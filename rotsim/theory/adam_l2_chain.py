@@ -50,9 +50,10 @@ if TYPE_CHECKING:
 #: (D, points in log v): the last is what is used, those before it say how far off it is.
 _RUNGS = ((2, 16), (4, 20), (6, 24))
 _TAIL = 21.0  # e^-21 of the law of v lies beyond either end of the interpolation
-_SMALLEST = 1e-12  # β2 below this is as good as 0
+_SMALLEST = 1e-12  # a smaller β2 > 0 counts as this; 0 itself is exact
 _REACH = 11.0  # deviations of y up to which integrals go
-_STEP = 0.125  # of asinh: the integrands are analytic within π/4 of the real axis
+_STEP = 0.125  # of asinh or log: the integrands are analytic within π/4 of the real axis
+_FALL = 40.0  # of log y, below which e^-40 of an integral is left out
 LEAST_STEP = 1e-10  # share of x that a step takes away; below it all is proportional to that, and 1 less it is rounded
 _RAISE = 1.5  # less is as good as one
 _MAX_UNRESOLVED_STEPS = 1e6  # steps over which what is not resolved is followed; its memory is gone well before
@@ -94,7 +95,7 @@ def steady(h: float, beta1: float, beta2: float, kept: float = 1.0, eps: float =
         return SteadyState(np.inf, 2.0, model_error=np.inf)
     with _blas().limit(limits=1):  # matrices this small wait for threads, on a busy machine ten times as long
         for rung in _RUNGS:
-            square, moved = _solve(h, beta1, max(beta2, _SMALLEST), kept, eps, *rung, float(found[-1][0]))
+            square, moved = _solve(h, beta1, _remembered(beta2), kept, eps, *rung, float(found[-1][0]))
             if not (0 < square < np.inf and 0 < moved < np.inf):
                 break
             found.append(np.array([square, moved / (2 * square)]))
@@ -110,6 +111,10 @@ def steady(h: float, beta1: float, beta2: float, kept: float = 1.0, eps: float =
 def _raised(h: float, kept: float, eps: float) -> float:
     """Factor on all that is small in a step to bring it up to `LEAST_STEP`; 1 or less where it is there."""
     return LEAST_STEP / (abs(h) / (1 + eps) + (1 - kept))
+
+
+def _remembered(beta2: float) -> float:
+    return max(beta2, _SMALLEST) if beta2 > 0 else 0.0
 
 
 @lru_cache(maxsize=1)
@@ -190,8 +195,13 @@ def _integrals(beta2: float, eps: float, degree: int, points: int, odd: bool = F
     """log v at the nodes, and K_{kni} of `_terms` as matrices from values of f at the nodes to values at the nodes.
 
     y = √(β2 v/(1-β2)) sinh u makes log v' = log(β2 v) + 2 log cosh u: analytic, however small v is, and the
-    trapezoidal rule converges geometrically.
+    trapezoidal rule converges geometrically. Without a memory v' is y² alone: there is one node, and y is e^t.
     """
+    kinds = np.array(_terms(degree, odd)[2])
+    if beta2 == 0:
+        y = np.exp(np.arange(log(min(eps or 1.0, 1.0)) - _FALL, log(_REACH), _STEP))
+        weight = 2 * _STEP * y * np.exp(-(y**2) / 2) / sqrt(2 * np.pi)
+        return np.zeros(1), (_integrands(y, y, eps, degree, kinds) @ weight)[:, None, None]
     low, high = _range(beta2)
     if beta2 < 0.3:
         points = int(points + 2 * (high - low) - 24)
@@ -200,7 +210,6 @@ def _integrals(beta2: float, eps: float, degree: int, points: int, odd: bool = F
     node = np.cos(angle)
     barycentric = (-1.0) ** np.arange(points) * np.sin(angle)
     log_v = middle + half * node
-    kinds = np.array(_terms(degree, odd)[2])
     found = np.empty((len(kinds), points, points))
     for row, at in enumerate(log_v):
         scale = sqrt(beta2 / (1 - beta2)) * np.exp(at / 2)
@@ -214,11 +223,15 @@ def _integrals(beta2: float, eps: float, degree: int, points: int, odd: bool = F
         away[away == 0] = 1e-300
         interpolate = barycentric / away
         interpolate /= interpolate.sum(axis=1, keepdims=True)
-        hermite = np.polynomial.hermite_e.hermevander(y, int(kinds[:, 0].max())).T
-        power, inverse = (base ** np.arange(degree + 1)[:, None] for base in (y, 1 / (np.exp(after / 2) + eps)))
-        integrand = hermite[kinds[:, 0]] * power[kinds[:, 1]] * inverse[kinds[:, 2]] * weight
-        found[:, row] = integrand @ interpolate
+        found[:, row] = (_integrands(y, np.exp(after / 2), eps, degree, kinds) * weight) @ interpolate
     return log_v, found
+
+
+def _integrands(y: np.ndarray, root: np.ndarray, eps: float, degree: int, kinds: np.ndarray) -> np.ndarray:
+    """He_k(y) yⁿ (√v' + ε)^-i of every (k, n, i), at y and √v'; shape (kinds, points)."""
+    hermite = np.polynomial.hermite_e.hermevander(y, int(kinds[:, 0].max())).T
+    power, inverse = (base ** np.arange(degree + 1)[:, None] for base in (y, 1 / (root + eps)))
+    return np.asarray(hermite[kinds[:, 0]] * power[kinds[:, 1]] * inverse[kinds[:, 2]])
 
 
 def _one_step_ahead(
@@ -297,7 +310,7 @@ def fallen(h: float, beta1: float, beta2: float, lag: int, eps: float = 0.0) -> 
         followed = min(lag, int(_MAX_UNRESOLVED_STEPS))
         gone = fallen(h * raised, beta1, beta2, followed, eps)
         return -expm1(log1p(-gone) / raised * (lag / max(followed, 1)))
-    beta2, settled = max(beta2, _SMALLEST), steady(h, beta1, beta2, eps=eps)
+    beta2, settled = _remembered(beta2), steady(h, beta1, beta2, eps=eps)
     if not np.isfinite(settled.model_error):
         return float("nan")
     with _blas().limit(limits=1):
