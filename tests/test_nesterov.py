@@ -56,6 +56,22 @@ def test_equilibrium_is_the_impulse_response(spec):
     assert abs(rotsim.equilibrium(plain, 64).rotation / eq.rotation - 1) > 1e-3  # another rule is told apart
 
 
+@pytest.mark.parametrize("kind", [{}, {"nesterov": True}, {"dampening": 0.8}], ids=str)
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.98])
+def test_lasting_decay_is_that_of_the_slower_root(momentum, kind):
+    """By the roots of the expected weights' recursion, at every rate that is stable, and where they swing."""
+    spec = SGDM(1.0, 1.0, momentum, **kind) if momentum else SGDM(1.0, 1.0, momentum)
+    decay = spec.decay_limit * np.array([1e-9, 1e-3, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
+    taken, ahead = decay * (1 - spec.dampening), momentum * spec.nesterov
+    roots = [np.roots([1, -(1 + momentum - t * (1 + ahead)), momentum - t * ahead]) for t in taken]
+    found = theory_of(spec).lasting_decay(decay)
+    np.testing.assert_allclose(found, [1 - np.abs(both).max() for both in roots], rtol=1e-6, atol=1e-12)
+    assert (found > 0).all()
+    swings = np.array([np.iscomplex(both).any() for both in roots])
+    assert swings.any() == (momentum > 0)
+    assert (np.abs(found / taken - 1) > 1e-3)[swings].all()  # control: not decay itself
+
+
 @functools.cache
 def allowed():
     """Standard errors that either quantity of any setting may be off."""

@@ -48,8 +48,8 @@ def _sgdm(  # type: ignore[no-untyped-def]
         w2 = record_step(records[t // window], w2, along, moved)
 
 
-def fallen_with_momentum(lr: float, weight_decay: float, momentum: float, lag: int) -> float:
-    """1 - ρ_lag of SGDM: its recursion over the lag, an affine map, raised to the power `lag`.
+def fallen_with_momentum(lr: float, weight_decay: float, momentum: float, lag: int, form: str = "sgdm") -> float:
+    """1 - ρ_lag of SGDM: its recursion over the lag, an affine map, raised to a power.
 
     Parameters
     ----------
@@ -59,6 +59,8 @@ def fallen_with_momentum(lr: float, weight_decay: float, momentum: float, lag: i
         In [0, 1).
     lag : int
         >= 0.
+    form : {"sgdm", "nesterov"}
+        Of the closed forms.
 
     Returns
     -------
@@ -66,42 +68,17 @@ def fallen_with_momentum(lr: float, weight_decay: float, momentum: float, lag: i
 
     Notes
     -----
-    `derivations.transient.coupled_over_many_steps`.
+    `derivations.transient.coupled_over_many_steps` and `derivations.nesterov.over_many_steps`. The second holds from
+    two steps on, so both begin with one.
     """
-    hyper = (lr, weight_decay, momentum)
-    source = closed_forms.sgdm_fallen(*hyper, 0.0, 0.0)
-    near, far = (closed_forms.sgdm_fallen(*hyper, *unit) - source for unit in ((1.0, 0.0), (0.0, 1.0)))
+    if lag == 0:
+        return 0.0
+    hyper, ahead = (lr, weight_decay, momentum), getattr(closed_forms, f"{form}_fallen")
+    source = ahead(*hyper, 0.0, 0.0)
+    near, far = (ahead(*hyper, *unit) - source for unit in ((1.0, 0.0), (0.0, 1.0)))
     step = np.array([[near, far, source], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    first = closed_forms.sgdm_exact_one_minus_cosine(*hyper)  # 1 - ρ_1 = 1 - ρ_{-1}
-    return float((np.linalg.matrix_power(step, lag) @ [0.0, first, 1.0])[0])
-
-
-def fallen_ahead(lr: float, weight_decay: float, momentum: float, lag: int) -> float:
-    """1 - ρ_lag with Nesterov momentum, as `fallen_with_momentum`.
-
-    Parameters
-    ----------
-    lr, weight_decay : float
-        Both > 0.
-    momentum : float
-        In [0, 1).
-    lag : int
-        >= 0.
-
-    Returns
-    -------
-    float
-
-    Notes
-    -----
-    `derivations.nesterov.over_many_steps`.
-    """
-    hyper = (lr, weight_decay, momentum)
-    source = closed_forms.nesterov_fallen(*hyper, 0.0, 0.0)
-    near, far = (closed_forms.nesterov_fallen(*hyper, *unit) - source for unit in ((1.0, 0.0), (0.0, 1.0)))
-    step = np.array([[near, far, source], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    first = closed_forms.nesterov_exact_one_minus_cosine(*hyper)
-    return 0.0 if lag == 0 else float((np.linalg.matrix_power(step, lag - 1) @ [first, 0.0, 1.0])[0])
+    first = getattr(closed_forms, f"{form}_exact_one_minus_cosine")(*hyper)
+    return float((np.linalg.matrix_power(step, lag - 1) @ [first, 0.0, 1.0])[0])
 
 
 @theory_for(SGDM)
@@ -119,9 +96,13 @@ class SGDMTheory(Departing[SGDM]):
     def _hyper(self) -> tuple[Any, Any, Any]:
         return self.lr, self.spec.weight_decay, self.spec.momentum
 
+    @property
+    def _ahead(self) -> str:
+        """What the closed forms of norm and rotation that fit begin with."""
+        return "nesterov" if self.spec.nesterov else "sgdm"
+
     def _form(self, name: str) -> Any:
-        """The closed form of norm or rotation that fits."""
-        return getattr(closed_forms, f"{'nesterov' if self.spec.nesterov else 'sgdm'}_{name}")
+        return getattr(closed_forms, f"{self._ahead}_{name}")
 
     def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
         size = (law.scale_squared, law.homogeneity)
@@ -154,20 +135,18 @@ class SGDMTheory(Departing[SGDM]):
         return 0.0
 
     def lasting_decay(self, decay: np.ndarray) -> np.ndarray:
-        """1 - z of the slow root of z² - (1+α-ηλ)z + α, the recursion of expected weights; |1 - z| where they swing."""
-        entering = decay * entering_share(self.spec.momentum, self.spec.dampening)
-        whole = 1 - self.spec.momentum + entering * (1 + self.spec.momentum * self.spec.nesterov)
-        return 2 * entering / (whole + np.sqrt(np.maximum(whole**2 - 4 * entering, 0.0)))
+        """1 - |z| of the slower root of the recursion of expected weights (`derivations.transient`); also if they swing.
 
-    def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
-        """From the slower root of the recursion over lags (`derivations.transient.coupled_over_many_steps`)."""
-        o = self.spec
-        taken, lost = self.lr * o.weight_decay, 1 - o.momentum
-        both = lost + taken * (1 + o.momentum * o.nesterov)
+        The roots are 1 - y with y² - (1-α+ηλ) y + ηλ = 0, under Nesterov momentum 1-α+ηλ(1+α). Their product is what
+        is left of the momentum.
+        """
+        ahead = self.spec.momentum * self.spec.nesterov
+        taken = decay * entering_share(self.spec.momentum, self.spec.dampening)
+        both = 1 - self.spec.momentum + taken * (1 + ahead)
         spread = both**2 - 4 * taken
-        if spread < 0:  # weights swing as they fade
-            return 1 - np.sqrt(o.momentum * (1 - taken * o.nesterov))
-        return 2 * taken / (both + np.sqrt(spread))
+        apart = np.sqrt(np.maximum(spread, 0.0))
+        swings = 1 - np.sqrt(np.maximum(self.spec.momentum - taken * ahead, 0.0))
+        return np.where(spread < 0, swings, np.minimum(2 * taken / (both + apart), 2 - (both + apart) / 2))
 
     def filling(self, steps: int) -> Filling:
         """Of a damped momentum it is not that of the first steps, which are counted whole."""
@@ -180,7 +159,7 @@ class SGDMTheory(Departing[SGDM]):
         return Filling(length, np.ones(steps), np.zeros(steps), noise)
 
     def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
-        return (fallen_ahead if self.spec.nesterov else fallen_with_momentum)(*self._hyper, lag)
+        return fallen_with_momentum(*self._hyper, lag, self._ahead)
 
     def departed(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> SteadyState:
         if self.spec.nesterov and not law.radial:  # which is decay, as the momentum has it
