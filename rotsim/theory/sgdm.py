@@ -135,7 +135,7 @@ class SGDMTheory(Departing[SGDM]):
         return 0.0
 
     def lasting_decay(self, decay: np.ndarray) -> np.ndarray:
-        """1 - |z| of the slower root of the recursion of expected weights (`derivations.transient`); also if they swing.
+        """1 - |z| of the slower root of the recursion of expected weights (`derivations.transient`), swinging or not.
 
         The roots are 1 - y with y² - (1-α+ηλ) y + ηλ = 0, under Nesterov momentum 1-α+ηλ(1+α). Their product is what
         is left of the momentum.
