@@ -7,6 +7,7 @@ import pytest
 from scipy.signal import lfilter
 
 import rotsim
+from rotsim.theory import adam_l2_chain as chain
 from rotsim.theory.rare_updates import log_growth, rare_updates, squared_angle
 from rotsim.theory.second_moment import adam_covariance
 from tests import chance
@@ -36,15 +37,18 @@ LR, DECAY, DIM = 0.1, 0.1, 96
 
 
 @cache
-def rms_angle(beta2, neurons=48, steps=2600, burn=600):
-    """RMS angle of a walk in plain NumPy and its standard error over neurons: AdamW, isotropic noise, β1 = 0.9."""
+def rms_angle(beta2, lr=LR, decoupled=LR * DECAY, coupled=0.0, neurons=48, steps=2600, burn=600):
+    """RMS angle of a walk in plain NumPy and its standard error over neurons: isotropic noise, β1 = 0.9.
+
+    AdamW, or Adam+L2 where `coupled` is its weight decay.
+    """
     draw = np.random.default_rng(17)
     w = draw.standard_normal((neurons, DIM))
     m, v, square = np.zeros_like(w), np.zeros_like(w), np.zeros(neurons)
     for t in range(1, steps + 1):
-        g = draw.standard_normal((neurons, DIM))
+        g = draw.standard_normal((neurons, DIM)) + coupled * w
         m, v = 0.9 * m + 0.1 * g, beta2 * v + (1 - beta2) * g * g
-        new = (1 - LR * DECAY) * w - LR * m / (1 - 0.9**t) / np.sqrt(v / (1 - beta2**t))
+        new = (1 - decoupled) * w - lr * m / (1 - 0.9**t) / np.sqrt(v / (1 - beta2**t))
         if t > burn:
             cosine = (w * new).sum(axis=1) / np.sqrt((w * w).sum(axis=1) * (new * new).sum(axis=1))
             square += np.arccos(np.minimum(cosine, 1)) ** 2 / (steps - burn)
@@ -66,6 +70,18 @@ def test_rotation_at_small_beta2(beta2):
     assert measured / uncorrected - 1 < -k * error / measured
     assert 1 - np.sqrt(turned) < eq.model_error  # what is corrected is declared
     assert (eq.model_error > 0.1) == (beta2 == 1e-6)
+
+
+def test_rare_updates_are_declared_under_coupled_decay():
+    """Without them what is declared is a third of what the rotation is off by."""
+    optimizer = rotsim.AdamL2(1e-2, 0.1, betas=(0.9, 1e-6))
+    eq = rotsim.equilibrium(optimizer, DIM, rotsim.Isotropic())
+    measured, error = rms_angle(1e-6, 1e-2, 0.0, 0.1)
+    k = chance.errors(48)
+    assert abs(measured / eq.rotation - 1) < eq.model_error + k * error / measured
+    bare = chain.steady(1e-3, 0.9, 1e-6)
+    uncorrected = 2 * np.arcsin(np.sqrt(bare.one_minus_cosine / 2))
+    assert measured / uncorrected - 1 < -bare.model_error - k * error / measured
 
 
 def test_a_norm_that_lives_on_rare_events_is_no_verdict():

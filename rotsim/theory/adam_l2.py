@@ -18,12 +18,15 @@ from rotsim.theory.adam_in_time import adam_l2
 from rotsim.theory.base import Method, theory_for
 from rotsim.theory.coupled import stationary
 from rotsim.theory.fixed_point import bracketed_root, falling, noise_variance
+from rotsim.theory.rare_updates import heaviest, rare_updates
 from rotsim.theory.second_moment import adam_covariance, felt_eps, mean_response
 from rotsim.theory.sgdm import fallen_with_momentum
 from rotsim.theory.steady import SteadyState
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
+
+MOST_TAKEN = 0.9  # of a weight in a step, that rare updates are weighed against
 
 
 @theory_for(AdamL2)
@@ -75,7 +78,19 @@ class AdamL2Theory(Adam[AdamL2]):
             relaxation = closed_forms.adam_l2_lagged_relaxation_steps(
                 lr, weight_decay * response, beta2, v, law.homogeneity, felt
             )
-        return SteadyState(norm_squared, found.one_minus_cosine, relaxation, found.model_error + jump + left_out)
+        state = SteadyState(norm_squared, found.one_minus_cosine, relaxation, found.model_error + jump + left_out)
+        return self._beside_rare_updates(dim, law, state)
+
+    def _beside_rare_updates(self, dim: int, law: GradientPower, state: SteadyState) -> SteadyState:
+        """As under AdamW, whose decay is decoupled, with the decay that passes through √v."""
+        o = self.spec
+        eps, _ = felt_eps(*o.betas, o.eps / np.sqrt(noise_variance(law, dim, state.norm_squared)))
+        taken = np.minimum(self.decay_of(dim, law, state), MOST_TAKEN)
+        seen, turned = rare_updates(
+            o.lr, taken / o.lr, o.betas, eps, dim, adam_covariance(*o.betas, eps), heaviest(*o.betas)
+        )
+        error = state.model_error + np.maximum(abs(np.log(seen)), abs(np.log(turned))) / 2
+        return replace(state, model_error=error, angle_factor=np.sqrt(turned))
 
     def lasting_decay(self, decay: np.ndarray) -> None:
         """It depends on v."""
