@@ -146,6 +146,28 @@ def need(dataset: xr.Dataset, *names: str) -> xr.Dataset:
     return dataset
 
 
+def forgotten_rates(trace: xr.Dataset) -> str:
+    """Rates that changed in training while the trace does not say how, in words; empty if none did.
+
+    Parameters
+    ----------
+    trace : Dataset
+
+    Returns
+    -------
+    str
+    """
+    spec = spec_of(trace)
+    words = {"lr": "learning rate", "weight_decay": "weight decay"}
+    known = {"lr"} if spec.get("schedule") else set()
+    lost = [
+        word
+        for name, word in words.items()
+        if spec.get(f"{name}_changed") and f"window_{name}" not in trace and name not in known
+    ]
+    return " and ".join(lost)
+
+
 def completed(trace: xr.Dataset) -> xr.Dataset:
     """A trace with what `rotsim.measure.Recorder` always writes, where it lacks that because another program made it.
 

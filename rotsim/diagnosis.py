@@ -23,7 +23,7 @@ from rotsim.checks import Check, Report, resolution
 from rotsim.checks import Verdict as Outcome
 from rotsim.errors import InvalidInput
 from rotsim.evidence import WITHIN, Evidence, gather
-from rotsim.findings import CORRELATED, Verdict, finding_of, furthest
+from rotsim.findings import CORRELATED, Finding, Verdict, finding_of, furthest
 from rotsim.forecast import FORESEEN, Forecast, foresee
 from rotsim.optimizers.base import Optimizer
 from rotsim.quarters import Quarter
@@ -37,8 +37,9 @@ TOLERANCE = {"rotation": WITHIN, "norm": 0.15}
 #: Standard errors of the measurement that a miss must exceed in a quarter. A layer that is off by just its tolerance in
 #: each of four quarters fails by chance in one claim of 180; one that is off by half of it, practically never.
 STANDARD_ERRORS = 3.0
-#: Verdicts of layers that are no less alive for having no claim: what their gradients do may last.
-FORESEEABLE = ("scale-sensitive", "tilted", "signal", "autocorrelated", "bursty", "no decay", "unknown")
+#: Verdicts of layers that are no less alive for having no claim: what their gradients do may last. A signal that turns
+#: weights one way does not, as networks showed that had not been looked at.
+FORESEEABLE = ("scale-sensitive", "tilted", "autocorrelated", "bursty", "no decay", "unknown")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,11 +257,17 @@ def diagnose(trace: xr.Dataset) -> Diagnosis:
         raise InvalidInput(f"diagnosis needs a recorded trace; got a {trace.attrs['source']}. Use rotsim.compare")
     trace = dataset.completed(trace)
     spec, last = dataset.spec_of(trace), int(trace["step"].values[-1])
-    layers = []
+    layers, lost = [], dataset.forgotten_rates(trace)
     for evidence in gather(trace):
         optimizer = dataset.optimizer_of(trace, evidence.layer)
-        finding = finding_of(evidence, optimizer, spec, last)
-        open_ended = finding[0] in FORESEEABLE and evidence.lr > 0 and evidence.fan_in > 1
+        if lost:  # a prediction at the last rates would say nothing
+            evidence = replace(evidence, predicted_rotation=nan, predicted_norm=nan)
+        finding: Finding = (
+            ("unknown", f"The {lost} changed in training, and the trace does not say how. Record it again.")
+            if lost
+            else finding_of(evidence, optimizer, spec, last)
+        )
+        open_ended = not lost and finding[0] in FORESEEABLE and evidence.lr > 0 and evidence.fan_in > 1
         rest = foresee(trace, evidence.layer, evidence.judged_from) if open_ended else None
         layers.append(LayerDiagnosis(**vars(evidence), verdict=finding[0], reason=finding[1], rest=rest))
     return Diagnosis(dataset.optimizer_of(trace), tuple(layers))

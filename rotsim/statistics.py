@@ -232,7 +232,8 @@ def median_ratio(measured: np.ndarray, expected: np.ndarray, shared: Estimate) -
     if not error > 0:
         return Estimate(value, error)
     # degrees of freedom of a sum of variances, after Welch and Satterthwaite
-    degrees = error**4 / (across**4 / max(neurons - 1, 1) + 2 * (along**2 * shared.standard_error) ** 2)
+    own, common = (across / error) ** 2, (along / error) ** 2
+    degrees = 1 / (own**2 / max(neurons - 1, 1) + 2 * (common * shared.standard_error) ** 2)
     return Estimate(value, error * as_seldom(3, degrees) / 3)
 
 

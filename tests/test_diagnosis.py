@@ -86,7 +86,11 @@ def alternating(values):
         (made(), "applies", "In equilibrium"),
         (made(correlation=WHITE), "applies", "In equilibrium"),
         (made(correlation=0.5 ** np.arange(65.0)), "applies", "make the norm 1.6"),
-        (made(spec={"lr_changed": True}), "applies", ""),
+        (
+            made(spec={"lr_changed": True}),
+            "unknown",
+            "The learning rate changed in training, and the trace does",
+        ),
         (made(gradient_burst=6.0), "applies", ""),
         (made(LION, correlation=WHITE), "applies", ""),
         (made(LION, correlation=WHITE, gradient_cosine=0.125), "scale-sensitive", "RMS cosine 1 times"),

@@ -334,12 +334,12 @@ def test_a_schedule_is_noticed_and_may_start_and_end_at_zero():
     assert optimizer_of(trace) == rotsim.AdamW(lr=0.25e-2, weight_decay=0.1)
 
 
-def test_memory_grows_by_nine_float32_per_neuron_and_window():
+def test_memory_grows_by_ten_float32_per_neuron_and_window():
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with Recorder(model, optimizer, interval=2, window=10) as recorder:
         train(model, optimizer, 200)
-    assert recorder._windows.nbytes == 20 * (9 * 8 * 4 + 2 * 6 * 8)  # and six rates per parameter
+    assert recorder._windows.nbytes == 20 * (10 * 8 * 4 + 2 * 6 * 8)  # and six rates per parameter
     assert not recorder._running.holds
 
 

@@ -388,7 +388,7 @@ def test_the_spec_of_a_group_and_what_may_replace_its_rates():
         (lambda p: torch.optim.SGD(p, maximize=True), "SGD: maximize=True changes"),
         (lambda p: RotationalSGDM(p, lr=0.1, weight_decay=0.1, per_neuron=False), "per_neuron=False sets the angle"),
         (lambda p: type("Mine", (Lion,), {})(p, 0.1), "this Mine: a subclass may change the update rule of Lion"),
-        (lambda p: torch.optim.NAdam(p), "this NAdam: its update rule is unknown to rotsim"),
+        (lambda p: torch.optim.RAdam(p), "this RAdam: its update rule is unknown to rotsim"),
     ],
 )
 def test_what_has_no_spec_says_why(make, why):

@@ -12,7 +12,7 @@ import xarray as xr
 from rotsim.dataset import PER_OCTAVE, build, json_text
 from rotsim.errors import InvalidInput, mapping
 from rotsim.measure.coordinates import CoordinateSampler
-from rotsim.measure.quantities import VARIABLES, window_rates
+from rotsim.measure.quantities import variables_of, window_rates
 from rotsim.measure.recorded import RATES, Entry, Recorded
 from rotsim.measure.scales import ScaleSampler
 from rotsim.measure.windows import Windows
@@ -34,7 +34,7 @@ WRITTEN = {f"{name}_changed" for name in RATES} | {
 def assemble(
     recorded: Recorded, windows: Windows, spec: Mapping[str, Any], torch_optimizer: str, provenance: Mapping[str, Any]
 ) -> xr.Dataset:
-    """Norm, rotation and the rest of `VARIABLES`, the rates in force, and what became of each parameter.
+    """Norm, rotation and the rest of a window, the rates in force, and what became of each parameter.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def assemble(
     result = build(
         "trace",
         step=np.array(windows.ends),
-        variables=dict(zip(VARIABLES, values, strict=True)),
+        variables=variables_of(values),
         optimizer=main,
         layer=np.concatenate([entry.labels for entry in entries]),
         fan_in=per_neuron(lambda entry: entry.layout.dim),

@@ -9,7 +9,7 @@ import numpy as np
 
 from rotsim import dataset
 from rotsim.errors import InvalidInput, integer
-from rotsim.measure.quantities import ERAS, VARIABLES, WINDOW_RATES, window_rates
+from rotsim.measure.quantities import ERAS, VARIABLES, WINDOW_RATES, variables_of, window_rates
 from rotsim.measure.windows import Windows
 from rotsim.schema import UNKNOWN
 
@@ -63,7 +63,7 @@ def join(first: xr.Dataset, second: xr.Dataset, at: int | None = None, windows: 
     result = dataset.build(
         "trace",
         step=np.array(kept.ends),
-        variables=dict(zip(VARIABLES, values, strict=True)),
+        variables=variables_of(values),
         optimizer=dataset.optimizer_of(second),
         layer=np.array([layer for layer, _ in pair.labels["neuron"]]),
         fan_in=pair.late("fan_in", "neuron").astype(np.int64),

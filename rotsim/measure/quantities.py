@@ -32,6 +32,21 @@ STARTS = 2  # so many of them are of the first look
 ERAS = 16  # parts of a run, at most, in which sampled gradients are averaged
 
 
+def variables_of(values: np.ndarray) -> dict[str, np.ndarray]:
+    """By name, what a dataset holds of windows; the stable rank where a spectral update has one.
+
+    Parameters
+    ----------
+    values : ndarray, shape (len(VARIABLES), ...)
+
+    Returns
+    -------
+    dict of ndarray
+    """
+    found = dict(zip(VARIABLES, values, strict=True))
+    return {name: value for name, value in found.items() if name != "stable_rank" or np.isfinite(value).any()}
+
+
 def window_rates(rates: np.ndarray) -> dict[str, Any]:
     """The variables of a trace that hold what was in force in each window.
 

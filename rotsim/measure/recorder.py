@@ -111,7 +111,7 @@ class Recorder:
 
     Angles come from ``2·atan2(‖u - v‖, ‖u + v‖)`` of the rows, scaled to equal length, in float64, so
     1e-6 rad between float32 weights keeps its digits. All sums are float64 on the parameter's device; per
-    window and neuron nine float32 numbers are kept, of at most `windows` windows. A sample with a NaN or infinity
+    window and neuron ten float32 numbers are kept, of at most `windows` windows. A sample with a NaN or infinity
     counts for nothing in its neurons; a window without any other is NaN. Lion's rotation depends on how gradients
     burst. For it the gradient norms of eight rows per layer are kept besides, at every one of the last 32768 steps.
 

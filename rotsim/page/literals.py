@@ -15,7 +15,7 @@ FUNCTIONS = {
     "abs": "Math.abs", "maximum": "Math.max", "minimum": "Math.min", "asin": "Math.asin", "floor": "Math.floor",
     "ceil": "Math.ceil", "zeros": "$zeros", "ones": "$ones", "full": "$full", "zeros_like": "$zerosLike",
     "min": "Math.min", "max": "Math.max", "float": "Number", "int": "Math.trunc", "norm": "$size",
-    "rotsim.theory.spectral.of_polynomials": "$spectral",
+    "rotsim.theory.spectral.of_polynomials": "$spectral", "rotsim.theory.spectral.row_response": "$rowResponse",
 }  # fmt: skip
 #: Methods of what those functions return.
 METHODS = {"modes": "modes"}

@@ -5,6 +5,15 @@ const SPECTRAL_ANGLES = 4096; // on the semicircle
 const SPECTRAL_LEFT_OUT = 1e-8; // of all parts
 const spectralKnown = new Map();
 
+function afterPolynomials(polynomials, singular) {
+  let value = singular;
+  for (const [a, b, c] of polynomials) {
+    const square = value * value;
+    value *= a + square * (b + square * c);
+  }
+  return value;
+}
+
 // Mean square of the shape, and the powers and factors of the correlation of updates: parts of odd degree.
 function $spectral(polynomials, shorter, longer) {
   const key = JSON.stringify([polynomials, shorter, longer]);
@@ -21,11 +30,7 @@ function spectralParts(polynomials, shorter, longer) {
   for (let n = 0; n < SPECTRAL_ANGLES; n += 1) {
     const angle = ((n + 0.5) * Math.PI) / SPECTRAL_ANGLES;
     const root = Math.sqrt(closed_forms.spectral_eigenvalue(angle, shorter / longer));
-    let value = root / Math.sqrt(shorter);
-    for (const [a, b, c] of polynomials) {
-      const square = value * value;
-      value *= a + square * (b + square * c);
-    }
+    const value = afterPolynomials(polynomials, root / Math.sqrt(shorter));
     sine[n] = Math.sin(angle);
     twice[n] = 2 * Math.cos(angle);
     shaped[n] = (value / root) * sine[n];
@@ -44,4 +49,37 @@ function spectralParts(polynomials, shorter, longer) {
   }
   const odd = Float64Array.from(parts, (_, k) => 2 * k + 1);
   return { power, modes: () => [odd, Float64Array.from(parts)] };
+}
+
+const SPECTRAL_PAIRS = 512; // points on each of two grids of angles
+const rowResponseKnown = new Map();
+
+// Relative change of the update of a row over that of its gradient: two sums over singular values, which never meet.
+function $rowResponse(polynomials, rows, columns) {
+  const key = JSON.stringify([polynomials, rows, columns]);
+  if (!rowResponseKnown.has(key)) rowResponseKnown.set(key, rowResponse(polynomials, rows, columns));
+  return rowResponseKnown.get(key);
+}
+
+function rowResponse(polynomials, rows, columns) {
+  const shorter = Math.min(rows, columns);
+  const aspect = shorter / Math.max(rows, columns);
+  const points = Array.from({ length: 2 * SPECTRAL_PAIRS - 1 }, (_, n) => {
+    const angle = ((n + 1) * Math.PI) / (2 * SPECTRAL_PAIRS);
+    const x = closed_forms.spectral_eigenvalue(angle, aspect);
+    const value = afterPolynomials(polynomials, Math.sqrt(x / shorter));
+    return { x, square: value * value, mass: Math.sin(angle) ** 2 / x };
+  });
+  let [pairs, masses, squares] = [0, 0, 0];
+  for (let n = 0; n < points.length; n += 2) {
+    const one = points[n];
+    squares += one.mass * one.square;
+    for (let m = 1; m < points.length; m += 2) {
+      const other = points[m];
+      pairs += (one.mass * other.mass * (one.x + other.x) * (one.square - other.square)) / (one.x - other.x);
+    }
+  }
+  for (let m = 1; m < points.length; m += 2) masses += points[m].mass;
+  const found = pairs / masses / squares;
+  return rows <= columns ? found : aspect * found + 2 * (1 - aspect);
 }

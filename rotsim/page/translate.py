@@ -37,6 +37,7 @@ RUNTIME = (
     "$square", "$zeros", "$ones", "$full", "$zerosLike", "$named", "$shape", "$backwards", "$runningMaximum", "$add",
     "$subtract", "$multiply", "$divide", "$product", "$transposed", "$size", "$rows", "$matrices", "$matrix",
     "$cells", "$like", "$productOfRows", "$spectral",
+    "$rowResponse",
 )  # fmt: skip
 _OPERATORS = {ast.Add: ("+", 11), ast.Sub: ("-", 11), ast.Mult: ("*", 12), ast.Div: ("/", 12), ast.Mod: ("%", 12)}
 _OF_ARRAYS = {

@@ -53,7 +53,7 @@ def simulate(
     Parameters
     ----------
     optimizer : Optimizer
-        AdamW, AdamL2, SGDM, Lion, Muon, or the Rotational variant of one of the first four.
+        Any of `rotsim.optimizers.OPTIMIZERS`, or the Rotational variant of AdamW, AdamL2, SGDM or Lion.
     dim : int
         Length C >= 2 of a neuron's weight vector (its fan-in); default 1024, or what the given
         arrays have.
@@ -84,8 +84,8 @@ def simulate(
         1e-6 rad are right to 1 %.
     wd_schedule : array_like of shape (steps,), callable or str, optional
         Likewise on ``optimizer.weight_decay``. Or how decay follows the learning rate, whose factor is f: "decoupled",
-        not at all; "corrected", by f over its largest value (AdamC); "independent", by 1/f, so that a step takes the
-        same share of the weights all along.
+        not at all; "corrected", by f over its largest value (AdamC); "independent", by 1/f. A step then takes the same
+        share of the weights all along.
     keep_state : bool
         Also return weights and optimizer state (of the engine "gram", its few numbers), from which `resume` continues.
     resume : Dataset, optional

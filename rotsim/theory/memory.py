@@ -10,9 +10,9 @@ v and c the projection (derivations.correlated_adam):
 
 u has the autocovariance of `correlated_moment`, with v as random as it is; κ, s and ρ are its answer to a pull. Lion's
 signs have that of the arcsine law, and answer by its slope (derivations.lion_autocorrelated.lion_answer). Exact as
-η·weight_decay → 0, under Adam also for constant v; neglected are products of the pull and what is not linear. For
-Lion, a part of the pull's share in the power of the sign's argument is declared, and 4 φ² η·weight_decay of an answer
-at once. For Adam it is what `rotsim.theory.adam` has of v. Under Adam+L2 only the ratio to white noise is taken from
+η·weight_decay → 0, under Adam also for constant v; neglected are products of the pull and what is not linear. Declared
+for Lion is a part of the pull's share in the power of the sign's argument. An answer at once adds 4 φ² η·weight_decay.
+For Adam it is what `rotsim.theory.adam` has of v. Under Adam+L2 only the ratio to white noise is taken from
 this, since that is known exactly. SGDM is linear.
 """
 

@@ -47,6 +47,7 @@ _POINTS = points(5)
 INTERPOLATION_ERROR = 5e-7  # relative error of the polynomials
 _LEAST_SMOOTH = 0.02  # smallest β2 for which they are that good
 _LEAST_EPS = 1e-100  # smaller is as good as 0
+_LAST_END = 300.0  # e^(2 * 300) is a float yet
 _LEAST = 1e-300  # β2 below this is as good as 0
 _FAR_ROOT = 26.0  # from here on `left_by_eps` is a series, good to 3e-10; erfc is no normal number from 26.6 on
 LARGEST_IN_SERIES = 0.2  # below this, log(1 + x) and 1/(1 + x) are summed over i as power series of 20 terms, to 1e-14
@@ -70,7 +71,8 @@ def log_product_and_sum(sigma: np.ndarray, beta1: float, beta2: float, power: in
     x, c, fade = 2 * (1 - beta2) * np.asarray(sigma, dtype=np.float64), (1 - beta1) ** power, beta1**power
     log_product, total = np.zeros_like(x), np.zeros_like(x)
     largest = float(x.max(initial=0.0))
-    large = np.log(max(largest, LARGEST_IN_SERIES) / LARGEST_IN_SERIES) / -np.log(max(beta2, _LEAST))  # factors
+    above = np.log(max(largest, LARGEST_IN_SERIES)) - np.log(LARGEST_IN_SERIES)  # their quotient may overflow
+    large = above / -np.log(max(beta2, _LEAST))  # factors
     for _ in range(max(0, int(np.ceil(large)))):
         log_product += np.log1p(x)
         total += c / (1 + x)
@@ -123,10 +125,13 @@ def _nodes(beta1: float, beta2: float, step: float, eps: float) -> tuple[np.ndar
     """s on a grid, and weights that make Σ weight·F(s) the integral of F over the weight of 1/(√v + ε).
 
     √s = exp(y - e^(-y-L)) with L = log(max(ε, 1)): doubly exponential at 0, where the weight has a term in √s. The grid
-    is the same for all ε up to 1, so that what is known on it serves them all.
+    is the same for all ε up to 1, so that what is known on it serves them all. Where v forgets at once, ε alone makes
+    the integral end.
     """
     shift = float(np.log(max(eps, 1.0)))
     end = _right_end(beta1, beta2, eps if shift else 0.0)
+    if eps and end >= _LAST_END:
+        end = _right_end(beta1, beta2, eps)
     root, weight = _weighted(np.arange(-LEFT_END - shift, end + step, step), shift, eps)
     return root**2, step * weight
 
@@ -149,7 +154,7 @@ def _right_end(beta1: float, beta2: float, eps: float) -> float:
         log_product, total = log_product_and_sum(root**2, beta1, beta2)
         size = float(log_product[0] + np.log(total[0] * weight[0]))
         largest = max(largest, size)
-        if size < largest - _NEGLIGIBLE:
+        if size < largest - _NEGLIGIBLE or end >= _LAST_END:
             return end
         end += 0.5
 

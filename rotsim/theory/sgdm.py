@@ -48,6 +48,13 @@ def _sgdm(  # type: ignore[no-untyped-def]
         w2 = record_step(records[t // window], w2, along, moved)
 
 
+#: 1 - ρ over one step, and over some from that over one and two steps less.
+_FALLING = {
+    "sgdm": (closed_forms.sgdm_exact_one_minus_cosine, closed_forms.sgdm_fallen),
+    "nesterov": (closed_forms.nesterov_exact_one_minus_cosine, closed_forms.nesterov_fallen),
+}
+
+
 def fallen_with_momentum(lr: float, weight_decay: float, momentum: float, lag: int, form: str = "sgdm") -> float:
     """1 - ρ_lag of SGDM: its recursion over the lag, an affine map, raised to a power.
 
@@ -73,12 +80,11 @@ def fallen_with_momentum(lr: float, weight_decay: float, momentum: float, lag: i
     """
     if lag == 0:
         return 0.0
-    hyper, ahead = (lr, weight_decay, momentum), getattr(closed_forms, f"{form}_fallen")
+    hyper, (once, ahead) = (lr, weight_decay, momentum), _FALLING[form]
     source = ahead(*hyper, 0.0, 0.0)
     near, far = (ahead(*hyper, *unit) - source for unit in ((1.0, 0.0), (0.0, 1.0)))
     step = np.array([[near, far, source], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    first = getattr(closed_forms, f"{form}_exact_one_minus_cosine")(*hyper)
-    return float((np.linalg.matrix_power(step, lag - 1) @ [first, 0.0, 1.0])[0])
+    return float((np.linalg.matrix_power(step, lag - 1) @ [once(*hyper), 0.0, 1.0])[0])
 
 
 @theory_for(SGDM)
