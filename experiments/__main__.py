@@ -37,6 +37,7 @@ CLAIMS = (
     "validity",
     "exactness",
     "muon",
+    "matrices",
     "settings",
 )
 

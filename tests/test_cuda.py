@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import rotsim
+from rotsim.optimizers import OPTIMIZERS
 from rotsim.simulation.engines import cuda
 from tests.conftest import EXAMPLES
 
@@ -51,16 +52,16 @@ print(json.dumps({"found": found, "control": control, "same": same}))
 
 @pytest.mark.slow
 def test_the_simulator_follows_the_twin():
-    """Five optimizers, two noise models, both formats, an odd dim; then resumed, and cut into chunks.
+    """Every optimizer of coordinates, two noise models, both formats, an odd dim; then resumed, and cut into chunks.
 
-    The NumPy twin stands for the CPU engine: compiling twenty walks would take most of the test's time.
+    The NumPy twin stands for the CPU engine: compiling all walks would take most of the test's time.
     """
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
     command = [sys.executable, "-c", SIMULATED + CUT_UP]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert len(result["found"]) == 20
+    assert len(result["found"]) == 4 * sum(spec.acts_on == "coordinate" for spec in OPTIMIZERS.values())
     for name, deviation in result["found"].items():
         assert deviation < (1e-4 if "float32" in name else 1e-12), name
     assert result["control"] > 1e-2

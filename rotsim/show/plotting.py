@@ -283,7 +283,7 @@ def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
                                     spread.get_legend_handles_labels(), strict=True)),
             loc="outside lower center", fontsize=10, ncols=4,
         )  # fmt: skip
-        figure.suptitle(diagnosis.summary(), fontsize=12)
+        figure.suptitle(fill(diagnosis.summary(), 110), fontsize=12)
         plt.close(figure)
     return figure
 
