@@ -13,6 +13,9 @@ import numpy as np
 from rotsim.dataset import layer_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from rotsim.checks import Verdict as Outcome
     from rotsim.diagnosis import Diagnosis, LayerDiagnosis
 
 MANY = 20  # layers from which on a report is grouped
@@ -67,11 +70,16 @@ def badness(layer: LayerDiagnosis) -> tuple[int, float]:
     tuple
     """
     off = abs(np.log(layer.ratio)) if layer.ratio > 0 and np.isfinite(layer.ratio) else 0.0
-    return _RANK[layer.outcome or layer.foreseen_outcome], float(off)
+    return _RANK[_outcome(layer)], float(off)
+
+
+def _outcome(layer: LayerDiagnosis) -> Outcome | None:
+    """Of what is claimed of the layer, or else of what is foreseen."""
+    return layer.outcome or layer.foreseen_outcome
 
 
 def _word(layer: LayerDiagnosis) -> str:
-    outcome = layer.outcome or layer.foreseen_outcome
+    outcome = _outcome(layer)
     if outcome in ("FAIL", "UNRESOLVED"):
         return outcome
     return f"{layer.verdict}, foreseen" if layer.foreseen_outcome else layer.verdict
@@ -110,7 +118,7 @@ def blocks(diagnosis: Diagnosis) -> list[Group]:
     return _grouped(diagnosis, block)
 
 
-def _grouped(diagnosis: Diagnosis, key) -> list[Group]:  # type: ignore[no-untyped-def]
+def _grouped(diagnosis: Diagnosis, key: Callable[[str], str]) -> list[Group]:
     found: dict[str, list[LayerDiagnosis]] = {}
     for layer in diagnosis.layers:
         found.setdefault(key(layer_name(layer.layer)), []).append(layer)
@@ -119,7 +127,7 @@ def _grouped(diagnosis: Diagnosis, key) -> list[Group]:  # type: ignore[no-untyp
     return sorted(groups, key=lambda group: badness(group.worst), reverse=True)
 
 
-def _median_rotation(layers) -> float:  # type: ignore[no-untyped-def]
+def _median_rotation(layers: Iterable[LayerDiagnosis]) -> float:
     turning = [x.measured_rotation for x in layers if np.isfinite(x.measured_rotation) and x.measured_rotation > 0]
     return median(turning) if turning else float("nan")
 
