@@ -59,7 +59,7 @@ def orthogonalise(d: np.ndarray, eps: float, polynomials: np.ndarray) -> np.ndar
     x = x / max(np.linalg.norm(x), eps, d.dtype.type(TINY))
     for a, b, c in polynomials:
         gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = a * x + (b * gram + c * (gram @ gram.T)) @ x  # a product with its own transposed costs half
     return x.T if tall else x
 
 

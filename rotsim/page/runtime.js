@@ -49,8 +49,19 @@ function $runningMaximum(array) {
 
 // --- matrices: {rows, columns, cells}, row after row. An operand may be a number or a list of numbers as well.
 
-function $matrix(rows, columns, cells = new Float64Array(rows * columns)) {
+function $matrix(rows, columns, cells = numbers(rows * columns)) {
   return { rows, columns, cells };
+}
+
+// A rule takes the same arrays in the same order at every step. It gets them again: a new one costs more than its sums.
+const kept = [];
+let taken = -1; // of those kept; negative where arrays are lasting
+
+function numbers(length) {
+  if (taken < 0) return new Float64Array(length);
+  if (kept[taken]?.length !== length) kept[taken] = new Float64Array(length);
+  taken += 1;
+  return kept[taken - 1];
 }
 
 function $cells(a) {
@@ -64,7 +75,7 @@ function $like(a, cells) {
 function $add(a, b) {
   if (typeof a === "number") return typeof b === "number" ? a + b : $add(b, a);
   const x = $cells(a);
-  const out = new Float64Array(x.length);
+  const out = numbers(x.length);
   if (typeof b === "number") for (let j = 0; j < out.length; j += 1) out[j] = x[j] + b;
   else {
     const y = $cells(b);
@@ -76,7 +87,7 @@ function $add(a, b) {
 function $multiply(a, b) {
   if (typeof a === "number") return typeof b === "number" ? a * b : $multiply(b, a);
   const x = $cells(a);
-  const out = new Float64Array(x.length);
+  const out = numbers(x.length);
   if (typeof b === "number") for (let j = 0; j < out.length; j += 1) out[j] = x[j] * b;
   else {
     const y = $cells(b);
@@ -103,51 +114,39 @@ function $transposed(a) {
 }
 
 function $product(a, b) {
-  const found = $matrix(a.rows, b.columns);
-  const width = b.columns;
-  const sums = found.cells;
-  const right = b.cells;
-  const four = b.rows - (b.rows % 4); // rows of b are taken four at a time
-  for (let i = 0; i < a.rows; i += 1) {
-    const to = i * width;
-    for (let k = 0; k < four; k += 4) {
-      const at = i * a.columns + k;
-      const one = a.cells[at], two = a.cells[at + 1], three = a.cells[at + 2], last = a.cells[at + 3];
-      let from = k * width;
-      for (let j = to; j < to + width; j += 1, from += 1) {
-        sums[j] +=
-          one * right[from] + two * right[from + width] + (three * right[from + 2 * width] + last * right[from + 3 * width]);
-      }
-    }
-    for (let k = four; k < b.rows; k += 1) {
-      const factor = a.cells[i * a.columns + k];
-      for (let j = 0; j < width; j += 1) sums[to + j] += factor * right[k * width + j];
-    }
-  }
-  return found;
+  return multiplied(a, b, false);
 }
 
-// The product with a transposed matrix, of all rows with all rows: once where both are the same.
+// The product with a transposed matrix, of all rows with all rows.
 function $productOfRows(a, b) {
-  const found = $matrix(a.rows, b.rows);
-  const width = a.columns;
-  const left = a.cells;
-  const right = b.cells;
+  return multiplied(a, $transposed(b), a === b);
+}
+
+// a·b. Of a symmetric product one half is computed. Rows of b are taken eight at a time, so that sums are seldom stored.
+function multiplied(a, b, symmetric) {
+  const found = $matrix(a.rows, b.columns);
+  const left = a.cells, right = b.cells, sums = found.cells;
+  const width = b.columns;
+  const eight = b.rows - (b.rows % 8);
   for (let i = 0; i < a.rows; i += 1) {
-    for (let k = a === b ? i : 0; k < b.rows; k += 1) {
-      let even = 0;
-      let odd = 0;
-      let from = k * width;
-      const end = i * width + width;
-      let at = i * width;
-      for (; at + 1 < end; at += 2, from += 2) {
-        even += left[at] * right[from];
-        odd += left[at + 1] * right[from + 1];
+    const skipped = symmetric ? i : 0;
+    const to = i * width;
+    sums.fill(0, to + skipped, to + width);
+    for (let k = 0; k < eight; k += 8) {
+      const at = i * a.columns + k;
+      const c0 = left[at], c1 = left[at + 1], c2 = left[at + 2], c3 = left[at + 3];
+      const c4 = left[at + 4], c5 = left[at + 5], c6 = left[at + 6], c7 = left[at + 7];
+      for (let j = to + skipped, p = k * width + skipped; j < to + width; j += 1, p += 1) {
+        sums[j] +=
+          c0 * right[p] + c1 * right[p + width] + (c2 * right[p + 2 * width] + c3 * right[p + 3 * width]) +
+          (c4 * right[p + 4 * width] + c5 * right[p + 5 * width] + (c6 * right[p + 6 * width] + c7 * right[p + 7 * width]));
       }
-      if (at < end) even += left[at] * right[from];
-      found.cells[i * b.rows + k] = even + odd;
-      if (a === b) found.cells[k * b.rows + i] = even + odd;
     }
+    for (let k = eight; k < b.rows; k += 1) {
+      const factor = left[i * a.columns + k];
+      for (let j = skipped; j < width; j += 1) sums[to + j] += factor * right[k * width + j];
+    }
+    if (symmetric) for (let j = i + 1; j < width; j += 1) sums[j * width + i] = sums[to + j];
   }
   return found;
 }
@@ -170,11 +169,13 @@ function $matrices(rule, factor) {
     const scaled = [...c];
     scaled[1] *= factor === null ? 1 : factor(spec, rows, dim);
     for (let start = first; start < last; start += rows * dim) {
-      const [w, m, v, g] = [W, M, V, G].map((flat) => $matrix(rows, dim, flat.slice(start, start + rows * dim)));
+      taken = 0;
+      const [w, m, v, g] = [W, M, V, G].map((flat) => $matrix(rows, dim, flat.subarray(start, start + rows * dim)));
       const [moved, nextM, nextV] = rule(w, m, v, g, scaled);
       D.set(moved.cells, start);
       M.set(nextM.cells, start);
       V.set(nextV.cells, start);
     }
+    taken = -1;
   };
 }
