@@ -19,7 +19,7 @@ from rotsim.diagnosis import diagnose  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Recorder  # noqa: E402
 from rotsim.optimizers import Unmodelled  # noqa: E402
-from rotsim.show.terminal import diagnosis_reasons  # noqa: E402
+from rotsim.show.trace_tables import diagnosis_reasons  # noqa: E402
 from rotsim.theory.base import required_theory  # noqa: E402
 from tests.test_diagnosis import ADAMW, WHITE, made, only  # noqa: E402
 from tests.test_verdicts import noise  # noqa: E402

@@ -16,7 +16,8 @@ def compare(context: click.Context, file: str, as_json: bool) -> None:
     """Compare a saved simulation with theory; exit code 1 if they disagree. A trace gets its `trace report`."""
     from rotsim import dataset, files
     from rotsim.comparison import compare_with_theory
-    from rotsim.show.terminal import console, report_table
+    from rotsim.show.terminal import console
+    from rotsim.show.theory_tables import report_table
 
     data = dataset.load(file)
     if data.attrs["source"] == "trace":

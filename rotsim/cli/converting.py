@@ -34,7 +34,8 @@ def _convert(
     from rotsim.dataset import provenance
     from rotsim.errors import positive
     from rotsim.files import check_writable, to_json, write_atomically
-    from rotsim.show.terminal import console, conversion_table
+    from rotsim.show.terminal import console
+    from rotsim.show.theory_tables import conversion_table
     from rotsim.theory.conversion import convert
 
     if output is not None:

@@ -150,7 +150,8 @@ def checkpoints(
     from rotsim.decay import decay_used
     from rotsim.evidence import gather
     from rotsim.measure import read_checkpoints
-    from rotsim.show.terminal import checkpoints_table, console
+    from rotsim.show.terminal import console
+    from rotsim.show.trace_tables import checkpoints_table
 
     if output is not None:
         files.check_writable(output)

@@ -15,7 +15,8 @@ from rotsim.show.streams import shows
 def _equilibrium(optimizer: Any, dim: int, gradient: Any, output: str | None, rows: int | None = None) -> None:
     from rotsim.dataset import provenance
     from rotsim.files import check_writable, to_json, write_atomically
-    from rotsim.show.terminal import console, equilibrium_table
+    from rotsim.show.terminal import console
+    from rotsim.show.theory_tables import equilibrium_table
     from rotsim.theory.equilibrium import equilibrium
 
     if output is not None:
@@ -63,7 +64,8 @@ def _predict(
     from rotsim import dataset, files
     from rotsim.errors import integer
     from rotsim.schedules import named
-    from rotsim.show.terminal import console, course_table
+    from rotsim.show.terminal import console
+    from rotsim.show.theory_tables import course_table
     from rotsim.theory.approach import steps_to_equilibrium
     from rotsim.theory.prediction import predict, settling
 
@@ -149,7 +151,8 @@ def plan(family: str, betas: tuple[float, float] | None, momentum: float | None,
 
     Example: rotsim plan adamw --rotation 0.01 --norm 1 --dim 1024
     """
-    from rotsim.show.terminal import console, equilibrium_table
+    from rotsim.show.terminal import console
+    from rotsim.show.theory_tables import equilibrium_table
     from rotsim.theory.equilibrium import equilibrium
     from rotsim.theory.planning import plan
 
@@ -172,7 +175,8 @@ def _transfer(
     steps_factor: float,
     rows: int | None = None,
 ) -> None:
-    from rotsim.show.terminal import console, equilibrium_table
+    from rotsim.show.terminal import console
+    from rotsim.show.theory_tables import equilibrium_table
     from rotsim.theory.equilibrium import equilibrium
     from rotsim.theory.planning import transfer
 

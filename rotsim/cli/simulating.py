@@ -25,7 +25,8 @@ def _simulate(
     from rotsim import dataset, files
     from rotsim.comparison import compare
     from rotsim.show.progress import progress_bar
-    from rotsim.show.terminal import console, report_table
+    from rotsim.show.terminal import console
+    from rotsim.show.theory_tables import report_table
     from rotsim.simulation import Interrupted, simulate
     from rotsim.theory.equilibrium import equilibrium
 

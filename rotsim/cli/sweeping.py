@@ -130,7 +130,8 @@ def _sweep(
 
     from rotsim import files
     from rotsim.show.progress import progress_bar
-    from rotsim.show.terminal import console, sweep_table
+    from rotsim.show.terminal import console
+    from rotsim.show.theory_tables import sweep_table
     from rotsim.sweeps import sweep
 
     if output is not None:

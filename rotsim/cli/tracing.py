@@ -33,7 +33,7 @@ def trace_report(file: str, output: str | None, as_json: bool, every: bool) -> N
     from rotsim import dataset, files
     from rotsim.diagnosis import diagnose, to_json
     from rotsim.overview import MANY, advice, blocks, kinds
-    from rotsim.show import terminal
+    from rotsim.show import terminal, trace_tables
 
     folder = files.output_folder(output, "report.json", "report.png") if output is not None else None
     data = dataset.load(file)
@@ -44,19 +44,19 @@ def trace_report(file: str, output: str | None, as_json: bool, every: bool) -> N
         screen, title, spec = terminal.console(), f"{file}: {diagnosis.rates()}", dataset.spec_of(data)
         grouped = len(diagnosis.layers) >= MANY and not every
         if grouped:
-            screen.print(terminal.overview_table(kinds(diagnosis), title, "kind of layer"))
-            screen.print(terminal.overview_table(blocks(diagnosis), "The same layers by block", "block"))
+            screen.print(trace_tables.overview_table(kinds(diagnosis), title, "kind of layer"))
+            screen.print(trace_tables.overview_table(blocks(diagnosis), "The same layers by block", "block"))
         else:
-            screen.print(terminal.diagnosis_table(diagnosis, title))
+            screen.print(trace_tables.diagnosis_table(diagnosis, title))
             if any(isfinite(layer.predicted_norm) for layer in diagnosis.layers):
-                screen.print(terminal.norm_table(diagnosis))
+                screen.print(trace_tables.norm_table(diagnosis))
             if any(layer.rest is not None for layer in diagnosis.layers):
-                screen.print(terminal.forecast_table(diagnosis))
-            if reasons := terminal.diagnosis_reasons(diagnosis):
+                screen.print(trace_tables.forecast_table(diagnosis))
+            if reasons := trace_tables.diagnosis_reasons(diagnosis):
                 screen.print(reasons)
-        if sampled := terminal.sampled_text(diagnosis, spec.get("sampled_rows", {})):
+        if sampled := trace_tables.sampled_text(diagnosis, spec.get("sampled_rows", {})):
             screen.print(f"Evenly spaced neurons stand for all: {sampled}.", markup=False)
-        if skipped := terminal.skipped_text(spec.get("skipped", {})):
+        if skipped := trace_tables.skipped_text(spec.get("skipped", {})):
             screen.print(f"Not recorded: {skipped}.", markup=False)
         screen.print(advice(diagnosis, int(data["step"].values[-1])) if grouped else diagnosis.summary())
     if folder is not None:
@@ -77,7 +77,8 @@ def trace_compare(first: str, second: str) -> None:
     """Compare how evenly two runs rotate: across layers and across neurons."""
     from rotsim import dataset
     from rotsim.balance import balance
-    from rotsim.show.terminal import balance_table, console
+    from rotsim.show.terminal import console
+    from rotsim.show.trace_tables import balance_table
 
     one, two = dataset.load(first), dataset.load(second)
     labels = (dataset.optimizer_of(one).label, dataset.optimizer_of(two).label)

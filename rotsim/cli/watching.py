@@ -23,7 +23,8 @@ def trace_watch(file: str, once: bool) -> None:
 
     from rotsim import dataset, files
     from rotsim.diagnosis import diagnose
-    from rotsim.show.terminal import console, watch_table
+    from rotsim.show.terminal import console
+    from rotsim.show.trace_tables import watch_table
 
     screen, path = console(), Path(file)
     if once:
