@@ -41,14 +41,20 @@ ROOT = HERE.parent
 RESULT = HERE / "results" / "mutants.json"
 CALIBRATION = Path(tempfile.gettempdir()) / "rotsim-tests.json"
 EQUIVALENT = HERE / "equivalent_mutants.toml"
-MODULES = ["comparison", "statistics", "windows", "diagnosis", "evidence", "balance", "theory/prediction", "cli/*"] + [
-    f"measure/{name}"
-    for name in ("recorder", "recorded", "sample", "windows", "scales", "coordinates", "selection", "spec")
-]
+MODULES = [
+    *("comparison", "statistics", "windows", "diagnosis", "evidence", "findings", "facts", "quarters", "balance"),
+    *("overview", "forecast", "theory/prediction", "cli/*"),
+    *(f"measure/{name}" for name in (
+        "recorder", "recorded", "running", "assembly", "sample", "windows", "scales", "coordinates", "selection", "spec",
+        "steps", "neurons",
+    )),
+]  # fmt: skip
 #: Those that are quick to start and to run first.
 TESTS = [f"tests/test_{name}.py" for name in (
-    "statistics", "comparison", "thresholds", "evidence", "recorder_parts", "cli_values", "prediction_values", "scales",
-    "recorder", "recorder_additions", "recorder_adversary", "verdicts", "diagnosis", "sweeps", "maps", "tasks",
+    "statistics", "comparison", "thresholds", "evidence", "recorder_parts", "cli_values", "overview", "forecast",
+    "prediction_values", "scales", "recorder", "recorder_additions", "recorder_adversary", "recorder_layers",
+    "recorder_specs", "recorder_resume", "verdicts", "diagnosis", "cli", "terminal", "prediction", "conversion",
+    "hostile_theory", "sweeps", "maps", "tasks",
 )]  # fmt: skip
 LIBRARIES = [
     "pytest",

@@ -3,12 +3,52 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from rotsim.compiled import Recipe
 
 _BUILDING = threading.RLock()
+
+
+class Compilation(threading.local):
+    """What the compilation of kernels has taken of a thread.
+
+    Attributes
+    ----------
+    seconds : float
+        Of processor time, of compilations that have ended.
+    depth : int
+        Compilations that go on: that of a kernel has those of its parts inside.
+    began : float
+        Processor time at which the outermost of these began, seconds.
+    """
+
+    seconds = 0.0
+    depth = 0
+    began = 0.0
+
+    def notify(self, event: Any) -> None:
+        """What numba calls before and after it compiles."""
+        if event.is_start:
+            self.began = self.began if self.depth else time.thread_time()
+            self.depth += 1
+        else:
+            self.depth -= 1
+            self.seconds += 0.0 if self.depth else time.thread_time() - self.began
+
+
+compilation = Compilation()
+
+
+@cache
+def _counted() -> None:
+    from numba.core import event
+
+    event.Listener.register(Compilation)
+    event.register("numba:compile", compilation)  # type: ignore[arg-type]
 
 
 class Compiled(Recipe):
@@ -27,6 +67,7 @@ class Compiled(Recipe):
             if self._dispatcher is None:
                 from rotsim.jit import build
 
+                _counted()
                 self._dispatcher = build(self)
         return self._dispatcher
 

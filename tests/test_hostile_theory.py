@@ -1,15 +1,17 @@
 """Whatever the theory's functions are given, they answer with rotsim's own error or a right number, in seconds."""
 
+import contextlib
 import math
 import random
 import re
+import time
 
 import numpy as np
 import pytest
 
 import rotsim
 from rotsim.cli import main
-from rotsim.theory import approach, damped
+from rotsim.theory import approach, boundary, damped
 from rotsim.theory.prediction import MAX_STEPS, settling
 
 A, L, S, I, R = rotsim.AdamW, rotsim.AdamL2, rotsim.SGDM, rotsim.Lion, rotsim.Rotational  # noqa: E741
@@ -70,6 +72,14 @@ REFUSED = {
         lambda: rotsim.equilibrium(I(1e-3, 0.1, betas=(1 - 1e-10, 1 - 1e-10))),
         "signs uncorrelated after 4000000 steps",
     ),
+    "a gradient's memory of 10^8 steps": (
+        lambda: rotsim.equilibrium(A(1e-3, 0.1), gradient=rotsim.Autocorrelated(1 - 1e-8)),
+        "averages uncorrelated after 1000000 steps",
+    ),
+    "a second moment of 10^9 steps beside a mean": (
+        lambda: rotsim.equilibrium(A(1e-3, 0.1, betas=(0.9, 1 - 1e-9)), gradient=rotsim.Signal(0.1, scale_invariant=False)),
+        r"`betas\[1\]` must be at most 0.999998",
+    ),
 }
 
 
@@ -80,6 +90,60 @@ def test_refused_by_name(kind):
     with pytest.raises(OWN, match=message) as caught:
         call()
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: rotsim.plan("adamw", rotation=0.01, norm=1.0),
+        lambda: rotsim.transfer(A(1e-3, 0.1), batch_factor=4.0),
+        lambda: rotsim.convert(A(1e-3, 0.1), "sgdm"),
+        lambda: rotsim.steps_to_equilibrium(GENTLE, 64),
+        lambda: settling(GENTLE, 64, rotsim.ScaleInvariant(), np.arange(1, 99), lambda step: 1 / step),
+    ],
+    ids=["plan", "transfer", "convert", "steps_to_equilibrium", "settling"],
+)
+def test_a_call_of_many_equilibria_ends(call, monkeypatch):
+    """One clock for the call and all that it calls, which is not passed over as a setting that has no answer."""
+    call()
+    monkeypatch.setattr(boundary, "MAX_SECONDS", 0.0)
+    with pytest.raises(rotsim.InvalidInput, match="takes more than 0 s of processor time"):
+        call()
+    rotsim.equilibrium(GENTLE, 64)  # one that is short is not stopped, nor does the clock of the last one run on
+
+
+def test_the_clock_stands_still_while_numba_compiles(monkeypatch):
+    """Else the first call on a machine would be refused."""
+    event = pytest.importorskip("numba.core.event")
+    rotsim.predict(GENTLE, 64, steps=5)  # from here on compilations are counted
+    monkeypatch.setattr(boundary, "MAX_SECONDS", 0.02)
+
+    @boundary.within_floats
+    def busy(compilations):
+        with contextlib.ExitStack() as stack:
+            for _ in range(compilations):
+                stack.enter_context(event.trigger_event("numba:compile", data={"dispatcher": None}))
+            end = time.thread_time() + 0.03
+            while time.thread_time() < end:
+                pass
+        boundary.check_time()
+
+    busy(1)
+    busy(2)
+    with pytest.raises(rotsim.InvalidInput, match="`busy` takes more than 0.02 s"):
+        busy(0)
+
+
+def test_a_rotational_variant_at_rest_beside_any_memory():
+    """A step turns by the wanted angle only where the averages are at rest, however long they remember.
+
+    An average that outlasts many turns keeps its direction: weights arrive there, and step to and fro.
+    """
+    for left in (0.1, 1e-3, 1e-9, 1e-12):
+        variant = R(S(1e-3, 1e-3, momentum=1 - left))
+        turned = rotsim.rotation_over(variant, 64, 1)
+        assert turned == pytest.approx(rotsim.equilibrium(variant, 64).rotation, rel=1e-5)
+        assert (rotsim.rotation_over(variant, 64, 100) > 5 * turned) == (left >= variant.lr)
 
 
 @pytest.mark.parametrize(

@@ -166,8 +166,8 @@ class Adam(Departing[AdamSpec]):
     def correlated(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> SteadyState:
         if method == "leading":
             return self.by_factors(law, white)
-        plain = self._remembering(dim, law, 0.0, white.norm_squared)
         found = self._remembering(dim, law, law.correlation, white.norm_squared)
+        plain = self._remembering(dim, law, 0.0, white.norm_squared)
         return replace(
             white,
             norm_squared=white.norm_squared * (found.norm_squared / plain.norm_squared),

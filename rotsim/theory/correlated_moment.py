@@ -28,6 +28,7 @@ import scipy
 
 from rotsim import closed_forms
 from rotsim.compiled import kernel_part
+from rotsim.errors import require
 from rotsim.kernels import compiled
 from rotsim.theory.damped import POINTS, SIDE, integral, lay, tables, widen
 from rotsim.theory.memory import CorrelatedUpdate
@@ -37,6 +38,8 @@ _LEAST_DAMPING = 1e-9  # s v below which nothing is damped
 _MEMORY_EXPONENT = 25.0  # e^-25 of a memory is left out
 _LEAST_EXPECTATION = 1e-20  # E e^(-ζv) below which a point is given up
 _SMALLEST = 1e-12  # β2 below this is as good as 0
+LARGEST_BETA2 = 1 - 2e-6  # whose table takes seconds to fill
+MOST_LAGS = 1_000_000  # that are carried: about five seconds, and 1 GB
 _MAX_LAGS = 300  # beyond the memory of m, until a shift's covariance is geometric
 _LEAST_ROOT_GAP = 1e-3  # roots closer than this count as one
 #: rows: E e^(-ζv), and under it covariances, then means for a shift of one; f is m at the earlier time
@@ -107,13 +110,24 @@ def signal_update(beta1: float, beta2: float, signal_ratio: float) -> tuple[floa
 
 
 def _lags(beta1: float, correlation: float) -> int:
-    return max(1, int(np.ceil(_MEMORY_EXPONENT / -np.log(max(beta1, abs(correlation), 1e-9)))))
+    """To where neither remembers; `InvalidInput` if that is too far."""
+    last = _forgotten(max(beta1, abs(correlation)))
+    way_out = f"Use betas[0], and a correlation, of at most 1 - {_MEMORY_EXPONENT / MOST_LAGS:.1e}"
+    require(last <= MOST_LAGS, "betas", f"leave averages uncorrelated after {MOST_LAGS} steps", last, way_out)
+    return last
+
+
+def _forgotten(root: float) -> int:
+    return max(1, int(np.ceil(_MEMORY_EXPONENT / -np.log(max(root, 1e-9)))))
 
 
 def _solve(
     beta1: float, beta2: float, correlation: float, shift: float
 ) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], float]]:
     """E[u_t u_{t+k}] by lag, the table at the points of the grid, and the sum over them that takes a root."""
+    rule = f"be at most {LARGEST_BETA2:.6f} where gradients have a memory or a mean"
+    require(beta2 <= LARGEST_BETA2, "betas[1]", rule, beta2)
+    lags = _lags(beta1, correlation)
     rate = -np.log(beta2)
     chains, stride = max(1, int(np.ceil(rate / _SPACING))), max(1, int(_SPACING / rate))
     spacing = rate / chains * stride
@@ -122,9 +136,8 @@ def _solve(
     points = int(np.log(2 * zeta[-1] / _LEAST_DAMPING) / spacing) + 4
     table = np.zeros((points, 8))
     _fill(beta1, beta2, correlation, shift, chains, stride, spacing, table)
-    lags = _lags(beta1, correlation)
     if shift != 0:  # v, remembered beyond m, goes on; in the end as β2^k
-        lags = max(lags, min(_lags(beta2, 0.0), _MAX_LAGS))
+        lags = max(lags, min(_forgotten(beta2), _MAX_LAGS))
     inner, covariance = np.zeros((lags + 1, POINTS + 1)), np.zeros(lags + 1)
     by = tables()
     room = np.zeros(POINTS + 1), np.zeros((1, 9, POINTS + 1)), np.zeros(1, dtype=np.int64), np.zeros(POINTS + 1)

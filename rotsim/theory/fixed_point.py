@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rotsim.theory.boundary import check_time
+
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
@@ -44,6 +46,7 @@ def settled(image: Callable[[float], float], start: float) -> float:
     """
 
     def excess(log_norm_squared: float) -> float:
+        check_time()
         value = image(float(np.exp(log_norm_squared)))
         return float(np.log(value) - log_norm_squared) if 0 < value < np.inf else 1e3
 
@@ -97,6 +100,7 @@ def bracketed_root(
         raise ValueError(f"no change of sign between {low:g} and {high:g}: values are {at_last:g} and {at_here:g}")
     other = at_other = step = before = 0.0
     for _ in range(MAX_STEPS):
+        check_time()
         if at_last != 0.0 and copysign(1.0, at_last) != copysign(1.0, at_here):
             other, at_other = last, at_last  # the root lies between here and there
             before = step = here - last
@@ -153,6 +157,7 @@ def falling(excess: Callable[[Any], Any], start: Any) -> Any:
     at_here = excess(here)
     done = np.zeros(np.shape(here), dtype=bool)
     for _ in range(MAX_STEPS):
+        check_time()
         done = done | np.logical_not(abs(at_here) >= LOG_TOLERANCE)
         if done.all():
             break

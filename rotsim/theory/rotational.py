@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import nan
+from math import exp, expm1, log, nan, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from rotsim import closed_forms
 from rotsim.optimizers import Rotational
 from rotsim.theory.base import Course, Method, Theory, required_theory, theory_for
+from rotsim.theory.fixed_point import bracketed_root
 from rotsim.theory.record import kernel
 from rotsim.theory.steady import SteadyState
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
 
-_FORGOTTEN = 40.0  # memories of the average after which nothing is left of its start
+_LEAST_ACROSS = 1e-12  # of an update's length, that lies across the weights
 
 
 @kernel
@@ -91,19 +92,22 @@ class RotationalTheory(Theory[Rotational]):
         `derivations.rotational.mode_overlap`.
         """
         noise = required_theory(self.spec.inner).filling(1).noise
-        angle = float(self.spec.leading_rotation(self.spec.lr, self.spec.weight_decay)) ** 2 * (
-            1 + self.angle_bias(dim)
-        )
-        overlap, across, radial = np.zeros(len(noise.roots)), noise.lag_0, 0.0
-        for _ in range(int(np.ceil(_FORGOTTEN / (1 - max(noise.roots))))):
-            across = float(closed_forms.rotational_across(radial, noise.lag_0))
-            rate = float(closed_forms.rotational_rate(np.sqrt(angle), across))
-            kept = float(closed_forms.rotational_kept(rate, radial, np.sqrt(angle)))
-            overlap = closed_forms.rotational_mode_overlap(rate, overlap, noise.weights, noise.roots, kept)
-            radial = float((noise.roots * overlap).sum())
+        angle = float(self.spec.leading_rotation(self.spec.lr, self.spec.weight_decay)) * sqrt(1 + self.angle_bias(dim))
+        weights, roots = np.asarray(noise.weights), noise.roots
+
+        def at(log_share: float) -> tuple[float, float, np.ndarray, float]:
+            """Where so much of ‖u‖ is across the weights: rate, kept, each overlap, and by how much they miss."""
+            across = noise.lag_0 * exp(2 * log_share)
+            radial = -sqrt(-noise.lag_0 * expm1(2 * log_share))
+            rate = float(closed_forms.rotational_rate(angle, across))
+            kept = float(closed_forms.rotational_kept(rate, radial, angle))
+            overlap = closed_forms.rotational_mode_overlap(rate, 0.0, weights, roots, kept) / (1 - kept * roots)
+            return rate, kept, overlap, float((roots * overlap).sum()) - radial
+
+        rate, kept, overlap, _ = at(bracketed_root(lambda share: at(share)[3], log(_LEAST_ACROSS), 0.0, xtol=1e-300))
         # ρ ← kept·ρ - rate·⟨w_0, u⟩, where the modes of u forget by their roots
-        pushed = rate * noise.roots * overlap
-        return float(1 - kept**lag + (pushed * (kept**lag - noise.roots**lag) / (kept - noise.roots)).sum())
+        pushed = rate * roots * overlap
+        return float(1 - kept**lag + (pushed * (kept**lag - roots**lag) / (kept - roots)).sum())
 
     def correlation_factors(self, autocorrelation: np.ndarray) -> tuple[float, float]:
         return 1.0, 1.0
