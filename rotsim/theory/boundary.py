@@ -65,8 +65,7 @@ def within_floats(function: F) -> F:
         except _OutOfTime:
             raise InvalidInput(
                 f"`{function.__name__}` takes more than {MAX_SECONDS:g} s of processor time at "
-                f"({_listed(given, named)}); "
-                "use betas and a correlation with a shorter memory"
+                f"({_listed(given, named)}); shorter memories and a gradient without any take less"
             ) from None
         finally:
             _began.reset(token)
