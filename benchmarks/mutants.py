@@ -45,8 +45,8 @@ MODULES = [
     *("comparison", "statistics", "windows", "diagnosis", "evidence", "findings", "facts", "quarters", "balance"),
     *("overview", "forecast", "theory/prediction", "cli/*"),
     *(f"measure/{name}" for name in (
-        "recorder", "recorded", "running", "assembly", "sample", "windows", "scales", "coordinates", "selection", "spec",
-        "steps", "neurons",
+        "recorder", "recorded", "running", "assembly", "sample", "windows", "scales", "coordinates", "selection",
+        "spec", "steps", "neurons",
     )),
 ]  # fmt: skip
 #: Those that are quick to start and to run first.

@@ -48,7 +48,7 @@ def _counted() -> None:
     from numba.core import event
 
     event.Listener.register(Compilation)
-    event.register("numba:compile", compilation)  # type: ignore[arg-type]
+    event.register("numba:compile", compilation)
 
 
 class Compiled(Recipe):

@@ -77,7 +77,7 @@ REFUSED = {
         "averages uncorrelated after 1000000 steps",
     ),
     "a second moment of 10^9 steps beside a mean": (
-        lambda: rotsim.equilibrium(A(1e-3, 0.1, betas=(0.9, 1 - 1e-9)), gradient=rotsim.Signal(0.1, scale_invariant=False)),
+        lambda: rotsim.equilibrium(A(1e-3, 0.1, (0.9, 1 - 1e-9)), 64, rotsim.Signal(0.1, scale_invariant=False)),
         r"`betas\[1\]` must be at most 0.999998",
     ),
 }
@@ -130,7 +130,7 @@ def test_the_clock_stands_still_while_numba_compiles(monkeypatch):
 
     busy(1)
     busy(2)
-    with pytest.raises(rotsim.InvalidInput, match="`busy` takes more than 0.02 s"):
+    with pytest.raises(rotsim.InvalidInput, match=r"`busy` takes more than 0\.02 s"):
         busy(0)
 
 
