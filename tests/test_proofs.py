@@ -73,7 +73,8 @@ def begun(proofs):
 def test_ctrl_c_during_verify_is_one_line():
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import sys; "
     program += "import time; from rotsim import verify; from rotsim.cli import main\n"
-    program += "def wait(*_):\n    print('proving', flush=True)\n    time.sleep(300)\n"
+    # a signal between the call of sleep and the sleep itself does not wake it: so many short ones
+    program += "def wait(*_):\n    print('proving', flush=True)\n    while True: time.sleep(0.05)\n"
     program += "verify._simulations = wait\nsys.exit(main(['verify']))"
     child = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -81,6 +82,10 @@ def test_ctrl_c_during_verify_is_one_line():
     )  # fmt: skip
     assert child.stdout.readline() == "proving\n"  # the workers run by then, and main waits where walks would be
     os.killpg(child.pid, signal.SIGINT)
-    _, errors = child.communicate(timeout=300)
+    try:
+        _, errors = child.communicate(timeout=300)
+    finally:
+        child.kill()
+        child.wait()
     assert child.returncode == 130
     assert errors.strip() == "rotsim: interrupted; nothing was written"

@@ -6,9 +6,11 @@ Functions that draw take an Axes and return it; those that compose return a Figu
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
+from itertools import zip_longest
 from pathlib import Path
 from textwrap import fill
 
@@ -24,11 +26,11 @@ from rotsim import dataset, files
 from rotsim.dataset import layer_name
 from rotsim.diagnosis import TOLERANCE, Diagnosis, LayerDiagnosis
 from rotsim.errors import DatasetError, InvalidInput, choice, instance, names, positive, text
-from rotsim.optimizers import Optimizer
 from rotsim.theory.equilibrium import Equilibrium
 
 _MOST_NAMES = 10  # layers whose names stand beside their lines
 FORMATS = ("png", "pdf", "svg")
+COLUMNS = 4  # panels side by side that are still read on a page
 _STYLE = Path(__file__).with_name("rotsim.mplstyle")
 _COLORS = {"norm": "C0", "rotation": "C1", "update_rms": "C2"}
 _NAMES = {"norm": "norm ‖w‖", "rotation": "rotation", "update_rms": "update size"}
@@ -164,7 +166,7 @@ def plot_layers(ax: Axes, trace: xr.Dataset, diagnosis: Diagnosis, quantity: str
 def verify_figure(
     walks: Sequence[tuple[xr.Dataset, Equilibrium]], traces: Mapping[str, tuple[xr.Dataset, Diagnosis]]
 ) -> Figure:
-    """What `rotsim verify` found: simulations above, real networks below, one column per optimizer.
+    """What `rotsim verify` found: simulations above, real networks below, at most `COLUMNS` panels side by side.
 
     Parameters
     ----------
@@ -173,34 +175,26 @@ def verify_figure(
     traces : mapping from str to (Dataset, Diagnosis)
         By name, as `rotsim.measure.shipped_traces` has them.
     """
-    columns: dict[Optimizer, tuple[xr.Dataset, Equilibrium]] = {}
-    for walk in walks:
-        optimizer = dataset.optimizer_of(walk[0])
-        if optimizer.name not in (known.name for known in columns):
-            columns[optimizer] = walk
-    datasets = list(dict.fromkeys(name.split("_")[0] for name in traces))
-    rows = 1 + len(datasets)
+    simulated: dict[str, Callable[[Axes], None]] = {}
+    for data, predicted in walks:
+        label = dataset.optimizer_of(data).label
+        simulated.setdefault(label, partial(_walk_panel, data=data, predicted=predicted, title=f"{label}: random walk"))
+    blocks = [list(simulated.values())]
+    for name in dict.fromkeys(name.split("_")[0] for name in traces):
+        found = [trace for key, trace in traces.items() if key.startswith(f"{name}_")]
+        blocks.append([partial(_network_panel, data=data, diagnosis=diagnosis) for data, diagnosis in found])
+    rows = [block[first : first + COLUMNS] for block in blocks for first in range(0, len(block), COLUMNS)]
+    width = max(map(len, rows))
     with style():
-        figure, axes = plt.subplots(
-            rows, len(columns), figsize=(3.6 * len(columns), 3.3 * rows), squeeze=False, sharey="row"
-        )
-        for column, (optimizer, walk) in enumerate(columns.items()):
-            ax = plot_walk(axes[0, column], *walk)
-            ax.set(title=f"{optimizer.label}: random walk", xlim=(0, 12), ylim=(0.15, 2.1))
-            for row, data_name in enumerate(datasets, start=1):
-                ax = axes[row, column]
-                found = traces.get(f"{data_name}_{optimizer.name}")
-                if found is None:
+        figure, axes = plt.subplots(len(rows), width, figsize=(3.6 * width, 3.3 * len(rows)), squeeze=False)
+        for panels, row in zip(rows, axes, strict=True):
+            for ax, draw in zip_longest(row, panels):
+                if draw is None:
                     ax.set_axis_off()
                     continue
-                spec = dataset.spec_of(found[0])
-                plot_layers(ax, *found)
-                ax.set(title=f"{optimizer.label}: {spec['network'].split()[0]} on {spec['data']}", ylim=(0.28, 1.6))
-                ax.set_xlabel("layer")
-        for row in range(1, rows):
-            axes[row, 0].set_ylabel("rotation measured / predicted")
-        for ax in axes[:, 1:].flat:
-            ax.set_ylabel("")
+                draw(ax)
+                if ax is not row[0]:
+                    ax.set_ylabel("")
         axes[0, -1].legend(loc="upper right", fontsize=10)
         figure.suptitle(
             "Rotational equilibrium: simulations settle on the exact prediction (dashed); so do the layers of real\n"
@@ -209,6 +203,18 @@ def verify_figure(
         )
         plt.close(figure)
     return figure
+
+
+def _walk_panel(ax: Axes, data: xr.Dataset, predicted: Equilibrium, title: str) -> None:
+    plot_walk(ax, data, predicted)
+    ax.set(title=title, xlim=(0, 12), ylim=(0.15, 2.1))
+
+
+def _network_panel(ax: Axes, data: xr.Dataset, diagnosis: Diagnosis) -> None:
+    spec = dataset.spec_of(data)
+    plot_layers(ax, data, diagnosis)
+    title = f"{diagnosis.optimizer.label}: {spec['network'].split()[0]} on {spec['data']}"
+    ax.set(title=title, ylim=(0.28, 1.6), xlabel="layer", ylabel="rotation measured / predicted")
 
 
 _VERDICT_COLORS = {

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import scipy
 
-from rotsim.angle import squared_angle, squared_chord
 from rotsim.compiled import kernel_part, wide_vectors
 from rotsim.gradients.base import Gradient, Noise
 from rotsim.kernels import compiled
@@ -38,7 +37,7 @@ from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.arguments import Kernel, Neurons, Steps, Windows
 from rotsim.simulation.engines.base import Problem
 from rotsim.simulation.engines.gram import Chain
-from rotsim.simulation.engines.matrixwise import STATIC, update_factor
+from rotsim.simulation.engines.matrixwise import STATIC, move_row, update_factor
 from rotsim.simulation.spectral import (
     SpectralRoom,
     filled_up,
@@ -153,22 +152,7 @@ def _walk(block, neurons, steps, room, records, scale, orthogonal, dim):  # type
             orthogonalise(room.spectral, c[STATIC:], max(c[4], 1e-38))
             shrink, push = -c[0], -c[1] * room.factor
             for r in range(size):
-                i = first + r
-                w, update = x[r], out[r]
-                after, moved, along = 0.0, 0.0, 0.0
-                for j in range(3 * pad):
-                    old = w[j]
-                    change = shrink * old + push * update[j]
-                    value = old + change
-                    w[j] = value
-                    along += old * change
-                    after += value * value
-                    moved += change * change
-                record = records.sums[i, :, (step - 1) // records.length - records.first]
-                record[0] += after
-                record[1] += squared_angle(squared_chord(neurons.norm_squared[i], after, along, moved))
-                record[2] += moved
-                neurons.norm_squared[i] = after
+                move_row(x[r], out[r], 3 * pad, shrink, push, first + r, step, neurons, records)
             turn_frame(x, room.gram)
         for r in range(size):
             for part in range(2):

@@ -12,7 +12,7 @@ import numpy as np
 
 from rotsim import noise
 from rotsim.angle import squared_angle, squared_chord
-from rotsim.compiled import wide_vectors
+from rotsim.compiled import kernel_part, wide_vectors
 from rotsim.gradients import Gradient
 from rotsim.gradients.base import Neuron
 from rotsim.kernels import compiled
@@ -52,6 +52,27 @@ class MatrixRoom(NamedTuple):
     spectral: SpectralRoom
     size: int
     factor: float
+
+
+@kernel_part(fastmath=FASTMATH)
+def move_row(weights, update, count, shrink, push, i, step, neurons, records):  # type: ignore[no-untyped-def]
+    """Add ``shrink * weights + push * update`` to the weights of neuron i, and to its record what became of them."""
+    real = weights.dtype.type
+    after, moved, along = real(0), real(0), real(0)
+    for j in range(count):
+        old = weights[j]
+        change = shrink * old + push * update[j]
+        value = old + change
+        weights[j] = value
+        along += old * change
+        after += value * value
+        moved += change * change
+    before, reached = neurons.norm_squared[i], np.float64(after)
+    record = records.sums[i, :, (step - 1) // records.length - records.first]
+    record[0] += reached
+    record[1] += squared_angle(squared_chord(before, reached, np.float64(along), np.float64(moved)))
+    record[2] += np.float64(moved)
+    neurons.norm_squared[i] = reached
 
 
 def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
@@ -96,22 +117,7 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
             shrink, push = -c[0], -real(np.float64(c[1]) * room.factor)
             for r in range(size):
                 i = first + r
-                weights, update = state[i, 0], out[r]
-                after, moved, along = real(0), real(0), real(0)
-                for j in range(dim):
-                    old = weights[j]
-                    change = shrink * old + push * update[j]
-                    value = old + change
-                    weights[j] = value
-                    along += old * change
-                    after += value * value
-                    moved += change * change
-                before, reached = neurons.norm_squared[i], np.float64(after)
-                record = records.sums[i, :, (step - 1) // records.length - records.first]
-                record[0] += reached
-                record[1] += squared_angle(squared_chord(before, reached, np.float64(along), np.float64(moved)))
-                record[2] += np.float64(moved)
-                neurons.norm_squared[i] = reached
+                move_row(state[i, 0], out[r], dim, shrink, push, i, step, neurons, records)
 
 
 @cache
