@@ -287,6 +287,7 @@ def checks() -> list[tuple[str, bool]]:
     ]  # fmt: skip
 
 
+@cache
 def _weighted(inside: Expr, mean: Expr | int = 0) -> Expr:
     """E[inside(ξ) e^(-bξ²/2)] for ξ of variance σ², not normalised."""
     density = exp(-((_xi - mean) ** 2) / (2 * sigma**2)) / sqrt(2 * pi * sigma**2)

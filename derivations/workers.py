@@ -24,8 +24,8 @@ from rotsim.tasks import cores
 
 #: Derivations that take longest, by `python -m benchmarks.startup proofs`: they are begun first.
 LONGEST_FIRST = (
-    "radial", "autocorrelated", "adam_l2", "damped", "correlated_adam", "lion_autocorrelated", "second_moment",
-    "transient", "lion", "adamw",
+    "damped", "adam_l2", "second_moment", "muon", "transient", "radial", "nadamw", "lion_autocorrelated",
+    "autocorrelated", "finite_dim", "nesterov", "lion", "adamw", "shapes",
 )  # fmt: skip
 
 
