@@ -158,6 +158,9 @@ def _scale(values: np.ndarray) -> str:
     return "log" if np.nanmin(values, initial=np.inf) > 0 else "linear"
 
 
+_LEGEND_WIDTH = 8.0  # inches: of two of its sentences side by side
+
+
 def _drawn(
     panels: list[tuple[str, xr.Dataset]], quantities: list[str], axes_of: list[str], marks: list[np.ndarray], title: str
 ) -> Figure:
@@ -172,8 +175,9 @@ def _drawn(
         name: _levels(np.concatenate([data[name].values.ravel() for _, data in panels]), most) for name in quantities
     }
     with style():
+        width = max(_LEGEND_WIDTH, 6.2 * len(panels) + 0.6)
         figure, axes = plt.subplots(
-            1, len(panels), figsize=(6.2 * len(panels) + 0.6, 5.6), sharey=True, squeeze=False, layout="constrained"
+            1, len(panels), figsize=(width, 5.6), sharey=True, squeeze=False, layout="constrained"
         )
         legend: dict[str, Any] = {}
         if len(quantities) > 1:
