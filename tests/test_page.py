@@ -88,7 +88,7 @@ def test_words_and_lines_stand_out_from_the_paper_in_light_and_dark():
 
 
 CHANGED = """() => {
-  const state = freshState();
+  const state = { ...freshState(), hidden: [] };
   state.settings.adamw.betas[0] = 0.95;
   state.settings.lion.lr = 0.003;
   Object.assign(state, { linked: false, dim: 32, schedule: "cosine", warmup: 0.1, departure: "memory", amount: 0.7 });
@@ -117,7 +117,7 @@ def test_a_switch_of_an_optimizer_is_in_links_and_in_the_python_call():
     """No optimizer of today has one, so one is given it."""
     function = """() => {
       OPTIMIZERS[0].hyperparameters.nesterov = false;
-      const state = freshState();
+      const state = { ...freshState(), hidden: [] };
       state.settings.adamw.nesterov = true;
       const again = fromHash(toHash(state)).settings.adamw;
       const nonsense = fromHash("#adamw=nesterov:3,lr:true").settings.adamw;
@@ -146,7 +146,7 @@ def test_sliders_go_there_and_back():
 
 
 LAB = """({change}) => {
-  const state = freshState();
+  const state = { ...freshState(), hidden: [] };
   Object.assign(state, { steps: 100, neurons: 2, dim: 32 }, change);
   const lab = new Lab(state, (question, answer) => answer(answerQuestion(question)));
   while (!lab.finished) lab.advance();
@@ -225,7 +225,7 @@ def test_the_line_of_the_equilibrium_follows_a_memory_of_the_gradient():
 @needs_node
 def test_a_change_of_rates_goes_on_and_one_of_scale_starts_from_the_weights_as_they_are():
     function = """() => {
-      const state = freshState();
+      const state = { ...freshState(), hidden: [] };
       Object.assign(state, { steps: 1000, neurons: 16, dim: 32, norm: 1 });
       const lab = new Lab(state, (question, answer) => answer(answerQuestion(question)));
       for (let step = 0; step < 401; step += 1) lab.advance();
@@ -269,7 +269,7 @@ def test_a_widget_has_the_page_and_checks_its_arguments(monkeypatch):
 def test_the_picture_of_a_step_is_that_of_the_first_neuron(rotational):
     """Old weights, decay and update add up to the new weights, in a plane whose angle is the recorded one."""
     function = """({rotational}) => {
-      const state = freshState();
+      const state = { ...freshState(), hidden: [] };
       Object.assign(state, { steps: 40, neurons: 3, dim: 32, norm: 1, rotational });
       const lab = new Lab(state, (question, answer) => answer(answerQuestion(question)));
       for (let step = 0; step < 30; step += 1) lab.advance();
@@ -296,7 +296,7 @@ def test_the_picture_of_a_step_is_that_of_the_first_neuron(rotational):
 def test_decay_and_growth_are_those_of_theory():
     """The share of decay against `lasting_decay` and the paper's Adam+L2; growth is the rest of what ‖w‖² does."""
     function = """() => {
-      const state = freshState();
+      const state = { ...freshState(), hidden: [] };
       Object.assign(state, { steps: 500, neurons: 8, dim: 32, norm: 1 });
       const lab = new Lab(state, (question, answer) => answer(answerQuestion(question)));
       return lab.runs.map((run) => {

@@ -50,7 +50,7 @@ def opened(browser, address, **settings):
     tab.on("console", lambda message: said.append(message.text))
     tab.on("pageerror", lambda error: said.append(str(error)))
     tab.goto(address)
-    tab.wait_for_function("view.lab.answers >= OPTIMIZERS.length")
+    tab.wait_for_function("view.lab.answers >= view.shown.length")
     yield tab, said
     context.close()
 
@@ -65,7 +65,7 @@ def test_the_walk_starts_pauses_steps_and_ends(view):
     view.evaluate("view.change('steps', 400, 'reset')")
     view.keyboard.press("e")
     view.wait_for_function("view.lab.finished")
-    view.wait_for_function("document.querySelectorAll('#agreement tbody td').length === 4 * OPTIMIZERS.length")
+    view.wait_for_function("document.querySelectorAll('#agreement tbody td').length === 4 * view.shown.length")
     assert "±" in view.inner_text("#agreement tbody")
     view.keyboard.press("r")
     assert view.evaluate("view.lab.done") == 0
@@ -73,14 +73,14 @@ def test_the_walk_starts_pauses_steps_and_ends(view):
 
 def test_a_slider_moves_the_prediction_at_once_and_the_walk_after_it(view):
     view.evaluate("Object.assign(view.state, { neurons: 16 }) && view.change('steps', 2000, 'reset')")
-    view.wait_for_function("view.lab.answers >= 2 * OPTIMIZERS.length")
+    view.wait_for_function("view.lab.answers >= 2 * view.shown.length")
     last = "view.lab.runs[0].predicted.norm.at(-1)"
     before, answers = view.evaluate(last), view.evaluate("view.lab.answers")
     slider = view.get_by_label("Weight decay").first
     slider.focus()
     for _ in range(3):
         view.keyboard.press("PageUp")
-    view.wait_for_function(f"view.lab.answers >= {answers} + OPTIMIZERS.length && {last} < 0.7 * {before}")
+    view.wait_for_function(f"view.lab.answers >= {answers} + view.shown.length && {last} < 0.7 * {before}")
     assert view.evaluate("Object.values(view.state.settings).every((spec) => spec.weight_decay > 0.5)")
     assert "weight_decay:" in view.evaluate("location.hash")
     view.keyboard.press("e")
@@ -116,7 +116,12 @@ def test_an_optimizer_is_chosen_hidden_and_has_its_own_rate(view):
     rates = view.evaluate("Object.values(view.state.settings).map((spec) => spec.lr)")
     assert len(set(rates[:3])) == 1 and rates[3] < rates[0]
     view.get_by_label("Hide SGDM").click()
-    assert view.locator("#planes figure").count() == view.evaluate("OPTIMIZERS.length") - 1
+    assert view.locator("#planes figure").count() == 3
+    view.keyboard.press("s")
+    view.get_by_label("Show Muon").click()
+    assert view.evaluate("[view.lab.done, view.lab.walking.length]") == [0, 4]
+    view.keyboard.press("s")
+    assert view.evaluate("view.lab.latestStep(view.lab.runs.find((run) => run.optimizer.name === 'muon')).angle") > 0
     view.check("#linked")
     assert len(set(view.evaluate("Object.values(view.state.settings).map((spec) => spec.lr)"))) == 1
 

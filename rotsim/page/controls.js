@@ -193,7 +193,7 @@ function sayOf(view) {
   const said = on.map((name) => SENTENCES[name](state));
   const following = OPTIMIZERS.filter((optimizer) => pullAsDecay(view.lab.law, optimizer) > 0).map(({ label }) => label);
   const dashed = { ...DASHED, radial: `The dashed lines of ${following.join(" and ")} count the pull as decay; the others are those of white noise.` };
-  const refused = view.lab.runs.filter((run) => run.refused).map((run) => `${run.optimizer.label}: no prediction here.`);
+  const refused = view.lab.walking.filter((run) => run.refused).map((run) => `${run.optimizer.label}: no prediction here.`);
   const plain = "Growth by noise and decay come into balance: the norm settles, and every step turns the weights by one angle.";
   const words = [view.warning, ...said, ...(said.length > 0 ? [dashed[state.departure]] : [plain]), ...refused].filter(Boolean).join(" ");
   if (element("sentence").textContent !== words) element("sentence").textContent = words;

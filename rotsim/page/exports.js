@@ -50,7 +50,7 @@ function csvOf(lab) {
   const names = ["norm", "rotation", "update"];
   const head = names.flatMap((name) => [name, `${name}_low`, `${name}_high`, `${name}_predicted`]);
   const rows = [["step", "optimizer", "lr", "weight_decay", ...head].join(",")];
-  for (const run of lab.runs) {
+  for (const run of lab.walking) {
     for (let place = 0; place < lab.windows; place += 1) {
       const step = Math.min((place + 1) * lab.window, lab.state.steps);
       const values = names.flatMap((name) => [run.measured, run.low, run.high, run.predicted].map((of) => of[name][place]));

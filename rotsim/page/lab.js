@@ -1,4 +1,4 @@
-// The run: walks of all optimizers on one noise, window by window, beside what is predicted of them.
+// The run: walks of all optimizers that are shown on one noise, window by window, beside what is predicted of them.
 "use strict";
 
 const JUDGED = 0.1; // share of the run over which measured and predicted are compared, or what has passed since a change
@@ -26,6 +26,7 @@ class Lab {
     this.noise = new Noise(state.seed, neurons, dim);
     const weights = initialWeights(state.seed, neurons, dim, state.norm);
     this.runs = OPTIMIZERS.map((optimizer) => this.begin(optimizer, weights));
+    this.walking = this.runs.filter((run) => !state.hidden.includes(run.optimizer.name));
     this.setRates();
   }
 
@@ -49,7 +50,7 @@ class Lab {
     while (this.done % this.window !== 0 && this.done < this.state.steps) this.advance();
     this.law = gradientLaw(this.state);
     this.noise.remembers = false;
-    for (const run of this.runs) {
+    for (const run of this.walking) {
       run.walker.spec = specInForce(this.state, run.optimizer);
       run.walker.rotational = turns(this.state, run.optimizer);
       run.walker.forget();
@@ -64,7 +65,7 @@ class Lab {
   setRates() {
     const { state, done } = this;
     const warmup = warmupSteps(state);
-    for (const run of this.runs) {
+    for (const run of this.walking) {
       const spec = specInForce(state, run.optimizer);
       run.walker.spec = spec;
       for (let t = done; t < state.steps; t += 1) {
@@ -127,7 +128,7 @@ class Lab {
   advance() {
     const t = this.done;
     const z = this.noise.draw(t + 1, this.law);
-    for (const run of this.runs) run.walker.step(z, this.noise.size, this.law, run.lr[t], run.decay[t]);
+    for (const run of this.walking) run.walker.step(z, this.noise.size, this.law, run.lr[t], run.decay[t]);
     this.done += 1;
     if (this.done % this.window === 0 || this.finished) this.close();
   }
@@ -136,7 +137,7 @@ class Lab {
   close() {
     const place = Math.ceil(this.done / this.window) - 1;
     const steps = this.done - place * this.window;
-    for (const run of this.runs) {
+    for (const run of this.walking) {
       const sums = run.walker.takeSums();
       run.sums[place] = { sums, steps };
       ["norm", "rotation", "update"].forEach((name, column) => {

@@ -70,13 +70,18 @@ class View {
 
   focusOn(name) {
     this.state.focus = name;
-    this.state.hidden = this.state.hidden.filter((one) => one !== name);
-    this.rebuilt();
+    this.setHidden(this.state.hidden.filter((one) => one !== name));
   }
 
   toggleHidden(name) {
     const { hidden } = this.state;
-    this.state.hidden = hidden.includes(name) ? hidden.filter((one) => one !== name) : [...hidden, name];
+    this.setHidden(hidden.includes(name) ? hidden.filter((one) => one !== name) : [...hidden, name]);
+  }
+
+  // What is hidden does not walk: where one comes into view that has not, all begin anew, on one noise.
+  setHidden(hidden) {
+    this.state.hidden = hidden;
+    if (this.shown.some((run) => !this.lab.walking.includes(run))) this.lab.reset();
     this.rebuilt();
   }
 
@@ -115,6 +120,7 @@ class View {
       return figure;
     });
     element("planes").replaceChildren(...planes);
+    element("planes").querySelector(".focus")?.scrollIntoView({ block: "nearest", inline: "nearest" });
     const panel = (figure, draw, words, every) => ({ figure, canvas: figure.querySelector("canvas"), draw, words, every });
     this.panels = planes.map((figure, place) => {
       const name = this.shown[place].optimizer.name;

@@ -175,9 +175,10 @@ function drawPlane(pen, width, height, lab, run, look) {
   const numbers = `θ = ${shortNumber(rounded(step.angle, 3))} rad`;
   pen.text(width - 8, row, numbers, { fill: look.ink, weight: 600, align: "right" });
   const bottom = height - 26;
-  const tip = [Math.max(0.26 * width, 52), row + 0.36 * (bottom - row)];
+  const drop = Math.min(0.64 * (bottom - row), 0.75 * width); // pixels of a vector that are seen
+  const tip = [Math.max(0.26 * width, 52), bottom - drop];
   const enlarged = enlargement(Math.max(shape.angle, step.shrink));
-  const norm = enlarged * (bottom - tip[1]); // pixels
+  const norm = enlarged * drop; // pixels
   const at = (across, outward) => [tip[0] + norm * across, tip[1] - norm * outward];
   const origin = at(0, -1);
   const shrunk = at(0, -step.shrink);

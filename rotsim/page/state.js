@@ -16,7 +16,7 @@ const COMMON = {
   scale: { label: "Gradient scale", low: 0.01, high: 100, scale: "log", change: "restart", initial: 1 },
   dim: { label: "Weights C", low: 3, high: 512, scale: "whole", change: "reset", initial: 64 },
   neurons: { label: "Neurons", low: 2, high: 256, scale: "whole", change: "reset", initial: 64 },
-  rows: { label: "Rows of a matrix", low: 2, high: 64, scale: "whole", change: "reset", initial: 16 },
+  rows: { label: "Matrix rows", low: 2, high: 64, scale: "whole", change: "reset", initial: 16 },
   norm: { label: "Start norm", low: 0.01, high: 100, scale: "log", change: "reset", initial: 3 },
   steps: { label: "Run length", low: 200, high: 50000, scale: "whole", change: "reset", initial: 4000 },
   warmup: { label: "Warm-up", low: 0, high: 0.5, scale: "linear", change: "rates", initial: 0 },
@@ -34,9 +34,11 @@ const DEPARTURES = {
   bursts: { label: "Bursts", field: "burst", low: 1.5, high: 20, initial: 5, spec: "Bursts" },
 };
 
+const FIRST_SHOWN = 4; // optimizers, so that each has room on a projector
+
 function freshState() {
   const state = {
-    settings: {}, hidden: [], focus: OPTIMIZERS[0].name, linked: true, seed: 0, speed: SPEEDS.indexOf(4),
+    settings: {}, hidden: OPTIMIZERS.slice(FIRST_SHOWN).map((one) => one.name), focus: OPTIMIZERS[0].name, linked: true, seed: 0, speed: SPEEDS.indexOf(4),
     schedule: "constant", departure: "", amount: 0, rotational: false, noDecay: false, smallDim: false,
   };
   for (const optimizer of OPTIMIZERS) {
@@ -157,7 +159,7 @@ function toHash(state) {
   for (const key of [...Object.keys(COMMON), "seed", "speed", "amount", "focus", ...Object.keys(WORDS), ...FLAGS]) {
     if (state[key] !== plain[key]) parts.push(`${key}=${state[key]}`);
   }
-  if (state.hidden.length > 0) parts.push(`hidden=${state.hidden.join(",")}`);
+  if (state.hidden.join() !== plain.hidden.join()) parts.push(`hidden=${state.hidden.join(",")}`);
   return parts.length > 0 ? `#${parts.join("&")}` : "";
 }
 

@@ -182,6 +182,7 @@ def verify_figure(
     blocks = [list(simulated.values())]
     for name in dict.fromkeys(name.split("_")[0] for name in traces):
         found = [trace for key, trace in traces.items() if key.startswith(f"{name}_")]
+        found.sort(key=lambda trace: [*simulated, trace[1].optimizer.label].index(trace[1].optimizer.label))
         blocks.append([partial(_network_panel, data=data, diagnosis=diagnosis) for data, diagnosis in found])
     rows = [block[first : first + COLUMNS] for block in blocks for first in range(0, len(block), COLUMNS)]
     width = max(map(len, rows))
