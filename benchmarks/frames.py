@@ -3,8 +3,8 @@
     python -m benchmarks.frames [--steps-a-frame 4] [--neurons 64] [--dim 64] [--seconds 5] [--all]
 
 The optimizers that the page shows at first walk; with `--all`, all of them. Frames are counted by the page itself. The
-time of a frame is what its main thread works, steps and drawing together. A browser shows 60 frames a second, of 16.7 ms
-each.
+time of a frame is what its main thread works, steps and drawing together. A browser shows 60 frames a second, so that
+each has 16.7 ms.
 """
 
 from __future__ import annotations
