@@ -9,8 +9,9 @@ import pytest
 import rotsim
 from rotsim import closed_forms, noise, schedules
 from rotsim.optimizers import OPTIMIZERS
+from rotsim.page.expressions import Untranslatable
 from rotsim.page.numerics import walked as on_the_page
-from rotsim.page.translate import Program, Untranslatable
+from rotsim.page.translate import Program
 from tests.javascript import answer, needs_node
 
 pytestmark = needs_node

@@ -15,8 +15,9 @@ from rotsim import closed_forms, noise
 from rotsim.angle import squared_angle, squared_chord
 from rotsim.errors import InvalidInput
 from rotsim.optimizers import OPTIMIZERS, Optimizer
+from rotsim.page.expressions import Untranslatable
 from rotsim.page.literals import literal
-from rotsim.page.translate import Program, Untranslatable
+from rotsim.page.translate import Program
 from rotsim.theory.base import theory_of
 
 #: Hand-written files that need no browser, in the order in which they stand in the page.
