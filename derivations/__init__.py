@@ -21,7 +21,7 @@ DERIVATIONS = {
         "adamw", "adam_l2", "sgdm", "lion", "shapes", "muon", "second_moment", "damped", "transient", "signal",
         "autocorrelated", "lion_autocorrelated", "correlated_adam", "radial", "rotational", "rotational_adamw",
         "rotational_sgdm", "rotational_lion", "finite_dim", "rare_updates", "planning", "nesterov",
-        "signum", "nadamw",
+        "signum", "nadamw", "ademamix",
     )
 }  # fmt: skip
 
@@ -70,6 +70,7 @@ def _title(name: str) -> str:
     title = name.replace("_", " ").capitalize()
     for code, label in (
         ("nadamw", "NAdamW"),
+        ("ademamix", "AdEMAMix"),
         (r"\badamw", "AdamW"),
         ("adam l2", "Adam+L2"),
         ("sgdm", "SGDM"),

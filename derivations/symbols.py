@@ -126,6 +126,8 @@ P = argument(
 )
 y_a = argument("y", "aspect", "shorter over longer side of a matrix", "0 < aspect <= 1")
 mu_a = argument("mu_a", "ahead", "weight of the average in NAdamW's update", "0 <= ahead < 1")
+beta3 = argument("beta3", "beta3", "decay of AdEMAMix's slow average", "0 <= beta3 < 1")
+alpha_s = argument("alpha_s", "mix", "what AdEMAMix's slow average counts", "mix >= 0")
 
 delta = part("delta", "decay", "share of the weights that decays in one step", "0 < decay < 1")
 a = part("a", "kept", "share of the weights that survives one step", "0 < kept < 1")

@@ -1349,4 +1349,58 @@ def nadamw_met_again(beta1: Any, beta2: Any, ahead: Any) -> Any:
     return beta1 * ahead * (1 - beta2) * (1 + beta1 - beta1 * ahead) / ((1 + beta1) * (1 - beta1 * beta2))
 
 
+def ademamix_shared(beta1: Any, beta3: Any, mix: Any) -> Any:
+    """What both averages of AdEMAMix share, over the power of one with the root √(β1β3).
+
+    Derived in `derivations.ademamix.shared`.
+    Valid for 0 <= beta1 < 1, 0 <= beta3 < 1, mix >= 0.
+    """
+    return mix * (1 - beta1) * (1 - beta3) / (1 - np.sqrt(beta1 * beta3)) ** 2
+
+
+def ademamix_leading_norm(lr: Any, weight_decay: Any, dim: Any, mix: Any) -> Any:
+    """RMS norm of the weights under AdEMAMix, as ηλ → 0.
+
+    Derived in `derivations.ademamix.leading_norm`.
+    Valid for lr > 0, weight_decay > 0, dim >= 1, mix >= 0.
+    """
+    return (1 + mix) * np.sqrt(2 * dim * lr / weight_decay) / 2
+
+
+def ademamix_linear_power(beta1: Any, beta3: Any, mix: Any) -> Any:
+    """E u² of AdEMAMix for constant v, over the square of 1 + mix.
+
+    Derived in `derivations.ademamix.linear_power`.
+    Valid for 0 <= beta1 < 1, 0 <= beta3 < 1, mix >= 0.
+    """
+    part_2 = 2 * mix * (1 - beta1) * (1 - beta3) / (1 - beta1 * beta3)
+    part_1 = (1 - beta1) / (1 + beta1) + mix**2 * (1 - beta3) / (1 + beta3) + part_2
+    return part_1 / (1 + mix) ** 2
+
+
+def ademamix_leading_rotation(lr: Any, weight_decay: Any, beta1: Any, beta3: Any, mix: Any) -> Any:
+    """RMS angle per step of AdEMAMix, as ηλ → 0.
+
+    Derived in `derivations.ademamix.leading_rotation`.
+    Valid for lr > 0, weight_decay > 0, 0 <= beta1 < 1, 0 <= beta3 < 1, mix >= 0.
+    """
+    part_2 = 2 * mix * (1 - beta1) * (1 - beta3) / (1 - beta1 * beta3)
+    part_1 = (1 - beta1) / (1 + beta1) + mix**2 * (1 - beta3) / (1 + beta3) + part_2
+    return np.sqrt(2 * lr * weight_decay * part_1) / (1 + mix)
+
+
+def ademamix_met_again(beta1: Any, beta2: Any, beta3: Any, mix: Any) -> Any:
+    """Q in the growth 2Q/dim of E‖w‖² under AdEMAMix behind a normalisation, first order in 1/dim.
+
+    Derived in `derivations.ademamix.met_again`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, 0 <= beta3 < 1, mix >= 0.
+    """
+    part_3 = 1 + mix + mix * beta1 - mix * beta1 * beta3 - mix * beta3 - beta1 * beta3
+    part_2 = beta1 * part_3 * (1 - beta2) / ((1 + beta1) * (1 - beta1 * beta2) * (1 - beta1 * beta3))
+    part_5 = 1 + mix + beta3 - mix * beta1 * beta3 - beta1 - beta1 * beta3
+    part_4 = mix * beta3 * part_5 * (1 - beta2) / ((1 + beta3) * (1 - beta1 * beta3) * (1 - beta2 * beta3))
+    part_1 = part_2 + part_4
+    return part_1 / (1 + mix) ** 2
+
+
 compiled.all_kernel_parts(globals())

@@ -131,7 +131,7 @@ class Maker:
 
     def plain_optimizer(self) -> str:
         lr, decay = self.number(1e-4, 0.3), self.number(1e-3, 0.5)
-        kind = self.among("AdamW", "AdamL2", "SGDM", "Lion", "Signum", "Muon", "NAdamW")
+        kind = self.among("AdamW", "AdamL2", "SGDM", "Lion", "Signum", "Muon", "NAdamW", "AdEMAMix")
         extra: dict[str, Callable[[], str]] = {"eps": lambda: self.number(1e-12, 1e-3), "betas": self.betas}
         if kind in ("SGDM", "Signum", "Muon"):
             extra = {"momentum": self.share}
@@ -139,6 +139,9 @@ class Maker:
             extra |= {"dampening": self.share, "nesterov": self.flag}
         if kind == "Lion":
             del extra["eps"]
+        if kind == "AdEMAMix":
+            extra |= {"betas": lambda: f"({self.share()}, {self.share()}, {self.share()})"}
+            extra["alpha"] = lambda: self.number(1e-3, 20)
         if kind == "NAdamW":
             extra["momentum_decay"] = lambda: self.number(1e-4, 10)
         rest = self.options({}, extra)
@@ -548,7 +551,7 @@ def _read(m: Maker) -> str:
 
 
 CALLS: dict[Callable[[Maker], str], tuple[int, str]] = {
-    Maker.optimizer: (4, "AdamW AdamL2 SGDM Lion Signum Muon NAdamW Rotational"),
+    Maker.optimizer: (4, "AdamW AdamL2 SGDM Lion Signum Muon NAdamW AdEMAMix Rotational"),
     Maker.gradient: (
         4,
         "ScaleInvariant Isotropic Signal Autocorrelated Radial Bursts StudentT LayerInvariant SimpleSystem Replay",

@@ -152,6 +152,11 @@ nesterov_fallen(lr, weight_decay, momentum, fallen, fallen_before)
 nadamw_newest(beta1, ahead)
 nadamw_leading_rotation(lr, weight_decay, beta1, ahead)
 nadamw_met_again(beta1, beta2, ahead)
+ademamix_shared(beta1, beta3, mix)
+ademamix_leading_norm(lr, weight_decay, dim, mix)
+ademamix_linear_power(beta1, beta3, mix)
+ademamix_leading_rotation(lr, weight_decay, beta1, beta3, mix)
+ademamix_met_again(beta1, beta2, beta3, mix)
 """
 
 FUNCTIONS = {name: function for name, function in inspect.getmembers(forms, inspect.isfunction)}

@@ -65,7 +65,7 @@ def walk_of_vectors(optimizer, model, weights, walk):
     slots, norm_squared = np.zeros((1, 4, dim)), np.array([weights @ weights])
     slots[0, 0] = weights
     keys, records = noise.neuron_keys(0, 1, 0), np.zeros((1, 3, STEPS))
-    room = workspace(model, dim, np.dtype(np.float64))
+    room = workspace(model, dim, np.dtype(np.float64), optimizer.memory_slots)
     e = np.full(dim, dim**-0.5) if optimizer.zero_mean else np.zeros(dim)
     seen = []
 

@@ -28,6 +28,7 @@ def test_names_and_traits_of_the_registry():
         "lion": ("sign", "decoupled", 2),
         "signum": ("sign", "decoupled", 1),
         "nadamw": ("inverse root", "decoupled", 2),
+        "ademamix": ("inverse root", "decoupled", 3),
     }
     variant = rotsim.Rotational(EXAMPLES["lion"])
     assert (variant.acts_on, variant.decay, variant.averages) == ("neuron", "none", EXAMPLES["lion"].averages)
@@ -52,8 +53,8 @@ def test_update_works_on_arrays_and_keeps_zero_at_zero(optimizer):
     c = optimizer.coefficient_table(np.array([1]), np.array([optimizer.lr]), np.array([optimizer.weight_decay]))[0]
     assert c.shape == (N_COEFFICIENTS,)
     zero = np.zeros(4)
-    change, m, v = optimizer.update(zero, zero, zero, zero, c)
-    assert not change.any() and not m.any() and not v.any()
+    moved = optimizer.update(zero, zero, zero, zero, c, *[zero] * optimizer.memory_slots)
+    assert len(moved) == 3 + optimizer.memory_slots and not any(part.any() for part in moved)
 
 
 def test_coefficients_are_finite_for_a_long_run(optimizer):

@@ -18,7 +18,7 @@ pytestmark = needs_node
 
 SPECS = {name: kind.examples()[1] for name, kind in OPTIMIZERS.items() if on_the_page(kind)}
 COORDINATEWISE = {name: spec for name, spec in SPECS.items() if spec.acts_on == "coordinate"}
-TURNED = {name: spec for name, spec in COORDINATEWISE.items() if name not in ("adam_l2", "nadamw")}
+TURNED = {name: spec for name, spec in COORDINATEWISE.items() if name not in ("adam_l2", "nadamw", "ademamix")}
 LAWS = {
     "white": (rotsim.ScaleInvariant(0.7), {}),
     "mean": (rotsim.Signal(0.2, scale=0.7), {"ratio": 0.2}),

@@ -25,6 +25,7 @@ START = {
     "lion": 0.5,
     "signum": 0.5,
     "nadamw": 3.0,
+    "ademamix": 9.0,
 }  # all far from equilibrium
 STRONG = {
     "adamw": rotsim.AdamW(0.05, 0.6, (0.9, 0.95)),
@@ -33,6 +34,7 @@ STRONG = {
     "lion": rotsim.Lion(0.01, 1.0, (0.95, 0.98)),
     "signum": rotsim.Signum(0.01, 1.0, 0.95),
     "nadamw": rotsim.NAdamW(0.05, 0.6, (0.9, 0.95), momentum_decay=0.1),
+    "ademamix": rotsim.AdEMAMix(0.05, 0.6, (0.9, 0.95, 0.99), alpha=2.0),
 }
 
 

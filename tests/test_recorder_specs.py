@@ -37,6 +37,7 @@ def weights(count=1):
 ADAM = {"lr": 1e-3, "betas": (0.9, 0.95), "eps": 1e-6, "weight_decay": 0.1}
 LION = {"lr": 1e-4, "betas": (0.9, 0.98), "weight_decay": 0.3}
 ADAMW_SPEC = rotsim.AdamW(1e-3, 0.1, (0.9, 0.95), 1e-6)
+ADEMAMIX_SPEC = rotsim.AdEMAMix(1e-3, 0.1, (0.9, 0.95, 0.999), 5.0, 1e-6)
 LION_SPEC = rotsim.Lion(1e-4, 0.3, (0.9, 0.98))
 BITSANDBYTES = {"alpha": 0.0, "t_alpha": None, "t_beta3": None}
 
@@ -56,6 +57,18 @@ RECOGNISED = {
     "torchao": ("AdamW4bit", ADAM | {"amsgrad": False}, {}, ADAMW_SPEC),
     "Apex": ("FusedAdam", ADAM | {"bias_correction": True}, {"adam_w_mode": 1}, ADAMW_SPEC),
     "Apex, L2": ("FusedAdam", ADAM, {"adam_w_mode": 0}, rotsim.AdamL2(1e-3, 0.1, (0.9, 0.95), 1e-6)),
+    "AdEMAMix of its authors": (
+        "AdEMAMix",
+        ADAM | {"betas": (0.9, 0.95, 0.999), "alpha": 5.0, "alpha_warmup": None, "beta3_warmup": None},
+        {},
+        ADEMAMIX_SPEC,
+    ),
+    "bitsandbytes AdEMAMix": (
+        "PagedAdEMAMix8bit",
+        ADAM | {"betas": (0.9, 0.95, 0.999), "alpha": 5.0, "t_alpha": None, "t_beta3": None},
+        {"optimizer_name": "ademamix"},
+        ADEMAMIX_SPEC,
+    ),
     "nanochat": ("MuonAdamW", ADAM | {"kind": "adamw"}, {}, ADAMW_SPEC),
     "Signum without decay": (
         "Signum",
@@ -93,6 +106,12 @@ def test_optimizers_of_other_packages_are_recognised(package):
         ("Lion", LION | {"caution": True}, {}, "caution=True changes the recurrence"),
         ("Lion", LION | {"cautious_factor": 0.5}, {}, "cautious_factor=0.5 changes"),
         ("AdamW", ADAM | {"corrected_weight_decay": True}, {}, "corrected_weight_decay=True changes"),
+        (
+            "AdEMAMix",
+            ADAM | {"betas": (0.9, 0.95, 0.999), "alpha": 5.0, "alpha_warmup": None, "beta3_warmup": 1000},
+            {},
+            "beta3_warmup=1000 makes its slow average change in training",
+        ),
         ("AdamW", ADAM | {"correct_bias": False}, {}, "correct_bias=False changes"),
         (
             "Signum",

@@ -23,6 +23,9 @@ CASES = {
     "nadamw eps": rotsim.NAdamW(lr=0.02, weight_decay=0.3, betas=(0.9, 0.999), eps=0.3),
     "nadamw no momentum": rotsim.NAdamW(lr=0.02, weight_decay=0.0, betas=(0.0, 0.9)),
     "nadamw no schedule": rotsim.NAdamW(lr=0.02, weight_decay=0.3, momentum_decay=0.0),
+    "ademamix": rotsim.AdEMAMix(lr=0.02, weight_decay=0.3, betas=(0.8, 0.95, 0.99), alpha=3.0),
+    "ademamix eps": rotsim.AdEMAMix(lr=0.02, weight_decay=0.3, eps=0.3),
+    "ademamix slow alone": rotsim.AdEMAMix(lr=0.02, weight_decay=0.0, betas=(0.0, 0.9, 0.97), alpha=8.0),
     "adam_l2": rotsim.AdamL2(lr=0.02, weight_decay=0.3, betas=(0.8, 0.95)),
     "adam_l2 eps": rotsim.AdamL2(lr=0.02, weight_decay=0.3, eps=0.3),
     "sgdm": rotsim.SGDM(lr=0.05, weight_decay=0.3, momentum=0.9),
@@ -73,6 +76,27 @@ def published_signum(parameters, lr, weight_decay, momentum):
     return Published()
 
 
+def published_ademamix(parameters, lr, weight_decay, betas, alpha, eps):
+    """Algorithm 1 of Pagliardini et al. 2024 with α and β3 fixed; the slow average has no bias correction."""
+
+    class Published(torch.optim.Optimizer):
+        def __init__(self):
+            super().__init__(parameters, {})
+
+        @torch.no_grad()
+        def step(self):
+            for p in self.param_groups[0]["params"]:
+                state, g = self.state[p], p.grad
+                age = state["age"] = state.get("age", 0) + 1
+                zero = torch.zeros_like(p)
+                for name, beta, value in (("m1", betas[0], g), ("nu", betas[1], g * g), ("m2", betas[2], g)):
+                    state[name] = beta * state.get(name, zero) + (1 - beta) * value
+                fast, second = state["m1"] / (1 - betas[0] ** age), state["nu"] / (1 - betas[1] ** age)
+                p -= lr * ((fast + alpha * state["m2"]) / (second.sqrt() + eps) + weight_decay * p)
+
+    return Published()
+
+
 def torch_optimizer(spec, parameter):
     values = {k: v for k, v in spec.to_dict().items() if k != "name"}
     make = {
@@ -82,6 +106,7 @@ def torch_optimizer(spec, parameter):
         "sgdm": torch.optim.SGD,
         "lion": published_lion,
         "signum": published_signum,
+        "ademamix": published_ademamix,
     }[spec.name]
     if "betas" in values:
         values["betas"] = tuple(values["betas"])

@@ -24,8 +24,8 @@ def explore(output: str | None) -> None:
     """Write a page with live random walks beside their predictions, and open it in the browser.
 
     The page is one HTML file. It needs no network and no server, and runs on a tablet as well. AdamW, Adam+L2, SGDM,
-    Lion, Signum, Muon and NAdamW walk side by side on the noise of `rotsim simulate`. The dashed lines are those of
-    `rotsim predict`.
+    Lion, Signum, Muon, NAdamW and AdEMAMix walk side by side on the noise of `rotsim simulate`. The dashed lines are
+    those of `rotsim predict`.
 
     Move a slider: the dashed line goes to its new place at once, and the walk drifts to it. The switches under
     "Break it" take away one assumption each. Its link, picture, numbers and Python call can be saved.

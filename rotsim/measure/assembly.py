@@ -177,7 +177,7 @@ def averaging(rule: Optimizer) -> tuple[float, ...] | None:
     -------
     tuple of float, or None
     """
-    return {"inverse root": rule.averages, "identity": (rule.beta1, 1.0)}.get(rule.shape)
+    return {"inverse root": rule.averages[:2], "identity": (rule.beta1, 1.0)}.get(rule.shape)
 
 
 def _differ_in_rates_alone(one: Optimizer, other: Optimizer) -> bool:

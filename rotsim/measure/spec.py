@@ -15,13 +15,13 @@ import torch
 
 from rotsim.errors import InvalidInput, instance, integer, mapping
 from rotsim.measure.arguments import taken_by_torch
-from rotsim.optimizers import SGDM, AdamL2, AdamW, Lion, Muon, NAdamW, Rotational, Signum
+from rotsim.optimizers import SGDM, AdamL2, AdamW, AdEMAMix, Lion, Muon, NAdamW, Rotational, Signum
 from rotsim.optimizers.base import Optimizer
 
 SUPPORTED = (
     "AdamW, Adam, SGD, Lion and Signum of PyTorch and other packages, without amsgrad or maximize, Muon of PyTorch "
-    "and of its author, torch.optim.NAdam with decoupled decay, and rotsim.measure's RotationalAdamW, RotationalSGDM, "
-    "RotationalLion and Rotated"
+    "and of its author, torch.optim.NAdam with decoupled decay, AdEMAMix without schedules of its own, and "
+    "rotsim.measure's RotationalAdamW, RotationalSGDM, RotationalLion and Rotated"
 )
 #: Options that change a recurrence, and the value with which they do not.
 NEUTRAL: dict[str, Any] = {
@@ -129,6 +129,18 @@ def _nadam(values: Values) -> NAdamW:
     return NAdamW(**values.rates, betas=values.betas, **own)
 
 
+def _ademamix(values: Values) -> AdEMAMix:
+    """Of its authors, who call the schedules of α and β3 warmups, and of bitsandbytes."""
+    for name in ("alpha_warmup", "beta3_warmup", "t_alpha", "t_beta3", "t_alpha_beta3"):
+        if values.get(name) is not None:
+            raise Variant(f"{name}={values[name]} makes its slow average change in training")
+    if values.rates["weight_decay"] and values.get("weight_decouple") is False:
+        raise Variant("its weight decay is in the gradient")
+    beta1, beta2, beta3 = (float(beta) for beta in values["betas"])
+    own = {"alpha": float(values["alpha"]), "eps": float(values["eps"])}
+    return AdEMAMix(**values.rates, betas=(beta1, beta2, beta3), **own)
+
+
 def _lion(values: Values) -> Lion:
     return Lion(**values.rates, betas=values.betas)
 
@@ -200,6 +212,12 @@ FAMILIES: tuple[Family, ...] = (
     Family(names=("adamw",), fields=_ADAM_FIELDS, make=_adamw),
     Family(names=("adam",), fields=_ADAM_FIELDS, make=_adam),
     Family(names=("nadam",), fields=(*_ADAM_FIELDS, "momentum_decay"), make=_nadam),
+    Family(
+        names=("ademamix",),
+        fields=(*_ADAM_FIELDS, "alpha"),
+        make=_ademamix,
+        neutral=NEUTRAL | {"cautious": False, "stable_adamw": False},
+    ),
     Family(names=("sgd",), fields=_SGDM_FIELDS, make=_sgdm, neutral=_NESTEROV),
     Family(names=("lion",), fields=_LION_FIELDS, make=_lion, rates=_lion_rates),
     Family(names=("signum",), fields=("momentum",), make=_signum),
@@ -301,9 +319,10 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
     ----------
     optimizer : torch.optim.Optimizer
         ``AdamW``, ``Adam`` (`rotsim.AdamL2`, or `rotsim.AdamW` with ``decoupled_weight_decay``), ``SGD``, ``Lion``,
-        ``Signum``, PyTorch's ``NAdam``, or ``Muon`` of PyTorch and of its author. It may be of PyTorch, timm,
-        lion-pytorch, bitsandbytes or Apex: names are the same. Or a rotational variant, and `rotsim.measure.Rotated`
-        with a spec. In a group without weight decay, a variant is the optimizer that it is a variant of.
+        ``Signum``, PyTorch's ``NAdam``, ``AdEMAMix``, or ``Muon`` of PyTorch and of its author. It may be of PyTorch,
+        timm, lion-pytorch, bitsandbytes or Apex: names are the same. Or a rotational variant, and
+        `rotsim.measure.Rotated` with a spec. In a group without weight decay, a variant is the optimizer that it is a
+        variant of.
         ``ZeroRedundancyOptimizer`` is what it holds. Where a group names its rule (``kind="adamw"``,
         ``use_muon=False``), that rule counts.
     group : int

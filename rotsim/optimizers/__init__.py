@@ -8,6 +8,7 @@ from typing import Any
 from rotsim.errors import constructed, described, instance, is_a, registered
 from rotsim.optimizers.adam_l2 import AdamL2
 from rotsim.optimizers.adamw import AdamW
+from rotsim.optimizers.ademamix import AdEMAMix
 from rotsim.optimizers.base import Optimizer
 from rotsim.optimizers.lion import Lion
 from rotsim.optimizers.muon import Muon
@@ -25,6 +26,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "signum": Signum,
     "muon": Muon,
     "nadamw": NAdamW,
+    "ademamix": AdEMAMix,
 }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from rotsim.errors import InvalidInput, integer, nonnegative, positive, require, sequence, share
 
-N_COEFFICIENTS = 6
+N_COEFFICIENTS = 7
 DECOUPLED_RULE = "be < 1 (each step multiplies the weights by 1 - lr * weight_decay)"
 TINY = float(np.finfo(np.float32).tiny)  # added to √v where ε is 0: a gradient of 0 then makes no step, not 0/0
 LEAST_LR = 1e-30  # stands for a smaller rate, such as 0: it moves nothing, and Adam can divide by it
@@ -38,7 +38,8 @@ class Optimizer(ABC):
     acts_on: ClassVar[ActsOn] = "coordinate"
     #: `update` is -lr·m with m = momentum·m + g + weight_decay·w, and these three are its first coefficients.
     linear: ClassVar[bool] = False
-    #: Rows of length dim that the walk keeps for it besides weights and two moments, after those of the gradient.
+    #: Rows of length dim that the walk keeps for it besides weights and two moments, after those of the gradient. The
+    #: update of a coordinate takes one more average after `c`, and returns it as well.
     memory_slots: ClassVar[int] = 0
     #: What the average of gradients becomes: a step as it is, divided by √v, its sign, or singular values near 1.
     shape: ClassVar[Literal["identity", "inverse root", "sign", "spectral", "unknown"]] = "unknown"
@@ -55,6 +56,9 @@ class Optimizer(ABC):
         for name, normalise in _COMMON.items():
             if name in self._fields():
                 self._set(name, normalise(getattr(self, name)))
+        if "betas" in self._fields():
+            count = len(next(field.default for field in fields(self) if field.name == "betas"))
+            self._set("betas", several_betas(getattr(self, "betas", None), count))
         check_decay(self.lr, self.weight_decay, self.decay_limit, self._decay_rule())
 
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
@@ -155,15 +159,21 @@ class Optimizer(ABC):
         object.__setattr__(self, name, value)
 
 
+def several_betas(value: Any, count: int) -> tuple[float, ...]:
+    """Validate ``betas``: so many numbers in [0, 1)."""
+    rule = f"be {'three' if count == 3 else 'two'} numbers in [0, 1)"
+    given = sequence("betas", value, rule)
+    require(len(given) == count, "betas", rule, value)
+    return tuple(share(f"betas[{place}]", beta) for place, beta in enumerate(given))
+
+
 def beta_pair(value: Any) -> tuple[float, float]:
-    """Validate ``betas``: two numbers in [0, 1)."""
-    given = sequence("betas", value, "be two numbers in [0, 1)")
-    require(len(given) == 2, "betas", "be two numbers in [0, 1)", value)
-    return share("betas[0]", given[0]), share("betas[1]", given[1])
+    """Validate ``betas`` of an optimizer that has two."""
+    beta1, beta2 = several_betas(value, 2)
+    return beta1, beta2
 
 
 _COMMON: dict[str, Callable[[Any], Any]] = {
-    "betas": beta_pair,
     "eps": lambda value: nonnegative("eps", value),
     "momentum": lambda value: share("momentum", value),
 }

@@ -14,7 +14,7 @@ from rotsim.optimizers.base import Optimizer
 
 @kernel_part(fastmath={"contract", "nsz", "arcp"})
 def _update(w, m, v, g, c):  # type: ignore[no-untyped-def]
-    decay, lr, beta1, beta2, _, _ = c
+    decay, lr, beta1, beta2 = c[:4]
     direction = np.sign(g + beta1 * (m - g))
     return -decay * w - lr * direction, g + beta2 * (m - g), v
 

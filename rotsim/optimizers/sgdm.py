@@ -15,7 +15,7 @@ from rotsim.optimizers.base import Optimizer
 
 @kernel_part(fastmath={"contract", "nsz", "arcp"})
 def _update(w, m, v, g, c):  # type: ignore[no-untyped-def]
-    lr, weight_decay, momentum, entering, ahead, kept = c
+    lr, weight_decay, momentum, entering, ahead, kept = c[:6]
     pull = g + weight_decay * w
     m = momentum * m + entering * pull
     return -lr * (kept * m + ahead * pull), m, v

@@ -575,4 +575,24 @@ const closed_forms = {
   nadamw_met_again(beta1, beta2, ahead) {
     return beta1*ahead*(1 - beta2)*(-beta1*ahead + beta1 + 1)/((beta1 + 1)*(-beta1*beta2 + 1));
   },
+  // What both averages of AdEMAMix share, over the power of one with the root √(β1β3). derivations.ademamix.shared
+  ademamix_shared(beta1, beta3, mix) {
+    return mix*(1 - beta1)*(1 - beta3)/$square(-Math.sqrt(beta1)*Math.sqrt(beta3) + 1);
+  },
+  // RMS norm of the weights under AdEMAMix, as ηλ → 0. derivations.ademamix.leading_norm
+  ademamix_leading_norm(lr, weight_decay, dim, mix) {
+    return (1/2)*Math.sqrt(2)*Math.sqrt(dim)*Math.sqrt(lr)*(mix + 1)/Math.sqrt(weight_decay);
+  },
+  // E u² of AdEMAMix for constant v, over the square of 1 + mix. derivations.ademamix.linear_power
+  ademamix_linear_power(beta1, beta3, mix) {
+    return ($square(mix)*(1 - beta3)/(beta3 + 1) + 2*mix*(1 - beta1)*(1 - beta3)/(-beta1*beta3 + 1) + (1 - beta1)/(beta1 + 1))/$square(mix + 1);
+  },
+  // RMS angle per step of AdEMAMix, as ηλ → 0. derivations.ademamix.leading_rotation
+  ademamix_leading_rotation(lr, weight_decay, beta1, beta3, mix) {
+    return Math.sqrt(2)*Math.sqrt(lr)*Math.sqrt(weight_decay)*Math.sqrt($square(mix)*(1 - beta3)/(beta3 + 1) + 2*mix*(1 - beta1)*(1 - beta3)/(-beta1*beta3 + 1) + (1 - beta1)/(beta1 + 1))/(mix + 1);
+  },
+  // Q in the growth 2Q/dim of E‖w‖² under AdEMAMix behind a normalisation, first order in 1/dim. derivations.ademamix.met_again
+  ademamix_met_again(beta1, beta2, beta3, mix) {
+    return (mix*beta3*(1 - beta2)*(-mix*beta1*beta3 + mix - beta1*beta3 - beta1 + beta3 + 1)/((beta3 + 1)*(-beta1*beta3 + 1)*(-beta2*beta3 + 1)) + beta1*(1 - beta2)*(-mix*beta1*beta3 + mix*beta1 - mix*beta3 + mix - beta1*beta3 + 1)/((beta1 + 1)*(-beta1*beta2 + 1)*(-beta1*beta3 + 1)))/$square(mix + 1);
+  },
 };

@@ -116,8 +116,8 @@ def _equilibrium(program: Program, optimizer: Optimizer, rotation: str) -> str:
     lr = program.function(inspect.getattr_static(type(theory), "lr").fget, type(theory))
     given = {
         "lr": f"{lr}({{ spec: self }})", "weight_decay": "self.weight_decay", "momentum": "self.momentum",
-        "beta1": "self.betas[0]", "beta2": "self.betas[1]", "dim": "dim", "gradient_power": "power",
-        "homogeneity": "homogeneity",
+        "beta1": "self.betas[0]", "beta2": "self.betas[1]", "beta3": "self.betas[2]", "mix": "self.alpha", "dim": "dim",
+        "gradient_power": "power", "homogeneity": "homogeneity",
     }  # fmt: skip
     calls = {}
     for quantity, name in names.items():

@@ -10,6 +10,7 @@ const RANGES = {
   momentum: { label: "Momentum", low: 0, high: 0.9999, scale: "memory", change: "restart" },
   "betas.0": { label: "β1", low: 0, high: 0.9999, scale: "memory", change: "restart" },
   "betas.1": { label: "β2", low: 0.5, high: 0.9999, scale: "memory", change: "restart" },
+  "betas.2": { label: "β3", low: 0, high: 0.9999, scale: "memory", change: "restart" },
   eps: { label: "ε", low: 1e-12, high: 1, scale: "log", change: "restart" },
 };
 const COMMON = {

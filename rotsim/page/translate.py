@@ -99,16 +99,19 @@ class _Reader(Expressions):
     def loop(self, name: str) -> str:
         """The body for every coordinate, with what it returns put where it belongs."""
         *start, last = self._body()
-        if len(self.parameters) != 5 or not isinstance(last, ast.Return) or not isinstance(last.value, ast.Tuple):
-            raise self._unknown(self.tree, "an update that is not (w, m, v, g, c) -> (change, m, v)")
-        w, m, v, g, c = map(safe, self.parameters)
-        change, new_m, new_v = (self.expression(part) for part in last.value.elts)
-        head = f"    let {w} = W[i], {m} = M[i], {v} = V[i], {g} = G[i];\n"
-        tail = (
-            f"    D[i] = {change};\n    const new_m = {new_m}, new_v = {new_v};\n    M[i] = new_m;\n    V[i] = new_v;\n"
-        )
+        if not isinstance(last, ast.Return) or not isinstance(last.value, ast.Tuple):
+            raise self._unknown(self.tree, "an update that does not end with what it changes")
+        w, m, v, g, c, *more = map(safe, self.parameters)
+        kept = {m: "M", v: "V", **dict.fromkeys(more, "S")}  # S is the walker's row for one more average
+        change, *new = (self.expression(part) for part in last.value.elts)
+        if len(new) != len(kept) or len(more) > 1:
+            raise self._unknown(self.tree, "an update that is not (w, m, v, g, c[, s]) -> (change, m, v[, s])")
+        read = ", ".join(f"{name} = {row}[i]" for name, row in {w: "W", **kept, g: "G"}.items())
+        stored = "".join(f"    {row}[i] = new_{row};\n" for row in kept.values())
+        named = ", ".join(f"new_{row} = {value}" for row, value in zip(kept.values(), new, strict=True))
+        head, tail = f"    let {read};\n", f"    D[i] = {change};\n    const {named};\n{stored}"
         loop = f"  for (let i = first; i < last; i += 1) {{\n{head}{self._block(start, '    ')}{tail}  }}\n"
-        return f"function {name}(W, M, V, G, D, {c}, first, last) {{\n{self._declared()}{loop}}}"
+        return f"function {name}(W, M, V, G, D, {c}, first, last, {{ S }}) {{\n{self._declared()}{loop}}}"
 
     def _body(self) -> list[ast.stmt]:
         assert isinstance(self.tree, ast.FunctionDef)

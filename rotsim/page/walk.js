@@ -21,6 +21,7 @@ class Walker {
     this.W = weights.slice();
     this.M = new Float64Array(neurons * dim);
     this.V = new Float64Array(neurons * dim);
+    this.S = new Float64Array(neurons * dim); // one more average, for an update that keeps one
     this.G = new Float64Array(neurons * dim);
     this.D = new Float64Array(neurons * dim);
     this.sums = new Float64Array(neurons * RECORDED);
@@ -31,6 +32,7 @@ class Walker {
   forget() {
     this.M.fill(0);
     this.V.fill(0);
+    this.S.fill(0);
     this.age = 0;
     this.meanSquare = new Float64Array(this.neurons);
     this.length = Float64Array.from({ length: this.neurons }, (_, neuron) => Math.sqrt(this.square(neuron)));

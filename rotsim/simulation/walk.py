@@ -34,11 +34,15 @@ FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging
 
 
 class Parts(NamedTuple):
-    """Rows of a neuron cut where one counter's draws go, and the words of a step where one counter's words go."""
+    """Rows of a neuron cut where one counter's draws go, and the words of a step where one counter's words go.
+
+    `more` is the last row: one more average, where the update keeps one.
+    """
 
     w: tuple[np.ndarray, ...]
     m: tuple[np.ndarray, ...]
     v: tuple[np.ndarray, ...]
+    more: tuple[np.ndarray, ...]
     z: tuple[np.ndarray, ...]
     words: tuple[np.ndarray, ...]
 
@@ -87,10 +91,19 @@ def keep_rows(rows, state):  # type: ignore[no-untyped-def]
             state[slot, j] = rows[slot, j]
 
 
-def _move(w, m, v, z, j, a, b, c, sums):  # type: ignore[no-untyped-def]
+def _move(w, m, v, more, z, j, a, b, c, sums):  # type: ignore[no-untyped-def]
     """Update one coordinate and add its terms to the sums ‖w‖², ⟨w, Δw⟩ and ‖Δw‖²."""
     old = w[j]
     change, m[j], v[j] = _update(old, m[j], v[j], a * z[j] + b * old, c)
+    new = old + change
+    w[j] = new
+    return sums[0] + new * new, sums[1] + old * change, sums[2] + change * change
+
+
+def _move_with_more(w, m, v, more, z, j, a, b, c, sums):  # type: ignore[no-untyped-def]
+    """The same for an update that keeps one more average."""
+    old = w[j]
+    change, m[j], v[j], more[j] = _update(old, m[j], v[j], a * z[j] + b * old, c, more[j])
     new = old + change
     w[j] = new
     return sums[0] + new * new, sums[1] + old * change, sums[2] + change * change
@@ -115,27 +128,27 @@ def _quarters(x):  # type: ignore[no-untyped-def]
 def _advance(parts, vectors, a, b, c, key0, key1, next_step):  # type: ignore[no-untyped-def]
     """Update every coordinate with g = a·z + b·w and draw the next step's words; ‖w‖², ⟨w, Δw⟩ and ‖Δw‖²."""
     wide_vectors()
-    w, m, v, z, words = parts.w, parts.m, parts.v, parts.z, parts.words
+    w, m, v, more, z, words = parts.w, parts.m, parts.v, parts.more, parts.z, parts.words
     zero = w[0].dtype.type(0)
     sums = zero, zero, zero
     for j in range(8 * vectors):  # a multiple of eight, as LLVM sees: vectors leave no remainder
         x = noise.begin(key0, key1, np.uint32(j), np.uint32(next_step))
         x = noise.first_half(x)
-        sums = _coordinate(w[0], m[0], v[0], z[0], j, a, b, c, sums)
+        sums = _coordinate(w[0], m[0], v[0], more[0], z[0], j, a, b, c, sums)
         x = noise.second_half(x)
-        sums = _coordinate(w[1], m[1], v[1], z[1], j, a, b, c, sums)
+        sums = _coordinate(w[1], m[1], v[1], more[1], z[1], j, a, b, c, sums)
         x = noise.first_half(x)
-        sums = _coordinate(w[2], m[2], v[2], z[2], j, a, b, c, sums)
+        sums = _coordinate(w[2], m[2], v[2], more[2], z[2], j, a, b, c, sums)
         x = noise.second_half(x)
-        sums = _coordinate(w[3], m[3], v[3], z[3], j, a, b, c, sums)
+        sums = _coordinate(w[3], m[3], v[3], more[3], z[3], j, a, b, c, sums)
         x = noise.first_half(x)
-        sums = _coordinate(w[4], m[4], v[4], z[4], j, a, b, c, sums)
+        sums = _coordinate(w[4], m[4], v[4], more[4], z[4], j, a, b, c, sums)
         x = noise.second_half(x)
-        sums = _coordinate(w[5], m[5], v[5], z[5], j, a, b, c, sums)
+        sums = _coordinate(w[5], m[5], v[5], more[5], z[5], j, a, b, c, sums)
         x = noise.first_half(x)
-        sums = _coordinate(w[6], m[6], v[6], z[6], j, a, b, c, sums)
+        sums = _coordinate(w[6], m[6], v[6], more[6], z[6], j, a, b, c, sums)
         x = noise.second_half(x)
-        sums = _coordinate(w[7], m[7], v[7], z[7], j, a, b, c, sums)
+        sums = _coordinate(w[7], m[7], v[7], more[7], z[7], j, a, b, c, sums)
         words[0][j], words[1][j], words[2][j], words[3][j] = x
     return sums
 
@@ -149,7 +162,8 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
     number, dim = coefficients.shape[0], state.shape[2]
     n = noise.counters(dim)
     w, memory = rows[0, : 8 * n], rows[3:]
-    parts = Parts(_eighths(rows[0], n), _eighths(rows[1], n), _eighths(rows[2], n), _eighths(z, n), _quarters(words))
+    moved = _eighths(rows[0], n), _eighths(rows[1], n), _eighths(rows[2], n), _eighths(rows[-1], n)
+    parts = Parts(moved[0], moved[1], moved[2], moved[3], _eighths(z, n), _quarters(words))
     for i in range(block[0], block[1]):
         fill_rows(rows, state[i], 8 * n)
         key0, key1 = neurons.keys[i, 0], neurons.keys[i, 1]
@@ -166,7 +180,7 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
                     z[j] = real(0)
                 a, b = real(scale_z), real(scale_w)
                 c = coefficients[t]
-                c = (c[0], c[1], c[2], c[3], c[4], c[5])
+                c = (c[0], c[1], c[2], c[3], c[4], c[5], c[6])
                 after, along, moved = _step(parts, n // 8, a, b, c, key0, key1, steps.first + t + 1)
                 sums[0, k], sums[1, k], sums[2, k], sums[3, k] = before, after, along, moved
                 before = np.float64(after)
@@ -181,6 +195,7 @@ def kernel(optimizer: type[Optimizer], gradient: type[Gradient]) -> Callable[...
     name = f"{optimizer.name}_{gradient.name}"
     bound = {"_update": optimizer.update, "_sample": gradient.sample}
     options: Any = {"fastmath": FASTMATH, "_nrt": False}
-    bound["_coordinate"] = inlined(_move, f"move_{name}", bound, **options)
+    move = _move_with_more if optimizer.memory_slots else _move
+    bound["_coordinate"] = inlined(move, f"move_{name}", bound, **options)
     bound["_step"] = inlined(_advance, f"advance_{name}", bound, interleave=1, **options)
     return compiled(_walk, f"walk_{name}", bound, **options)

@@ -23,8 +23,8 @@ class Workspace(NamedTuple):
 
     Attributes
     ----------
-    rows : ndarray, shape (SLOTS + gradient.memory_slots, at least places)
-        One neuron's state.
+    rows : ndarray, shape (slots, at least places)
+        One neuron's state: as many rows as it has.
     z : ndarray, shape (gradient.scratch(dim),)
         The sampler's.
     words : ndarray of uint32, shape (places/2,)
@@ -42,16 +42,16 @@ class Workspace(NamedTuple):
     sums: np.ndarray
 
 
-def workspace(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> Workspace:
-    """Zeros, for one thread.
+def workspace(gradient: Gradient, dim: int, dtype: np.dtype[Any], more: int = 0) -> Workspace:
+    """Zeros, for one thread, with rows for weights, two moments, the gradient's memory and `more`.
 
     Rows are as long as the draws of a step, which may be more than dim: a loop over them fills its vectors.
     The update reads eight places of each row at once. Where dim is a multiple of 4096 those of all rows would meet in
     one set of the cache and push each other out. Every row is therefore longer than it needs to be.
     """
-    count, length = SLOTS + gradient.memory_slots, gradient.scratch(dim)
+    count, length = SLOTS + gradient.memory_slots + more, gradient.scratch(dim)
     row, z_row, _ = _row_sizes(gradient, dim, dtype)
-    room = np.zeros(workspace_bytes(gradient, dim, dtype), np.uint8)
+    room = np.zeros(workspace_bytes(gradient, dim, dtype, more), np.uint8)
     room = room[-room.ctypes.data % _WAY_BYTES :]
     rows, room = room[: count * row], room[count * row :]
     z, words = room[: length * dtype.itemsize], room[z_row : z_row + 2 * places(dim)]
@@ -64,10 +64,10 @@ def workspace(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> Workspace:
     )
 
 
-def workspace_bytes(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> int:
+def workspace_bytes(gradient: Gradient, dim: int, dtype: np.dtype[Any], more: int = 0) -> int:
     """Memory that `workspace` takes, but for the sums."""
     row, z_row, words_row = _row_sizes(gradient, dim, dtype)
-    return _WAY_BYTES + (SLOTS + gradient.memory_slots) * row + z_row + words_row
+    return _WAY_BYTES + (SLOTS + gradient.memory_slots + more) * row + z_row + words_row
 
 
 def _row_sizes(gradient: Gradient, dim: int, dtype: np.dtype[Any]) -> tuple[int, int, int]:

@@ -45,6 +45,11 @@ class Adam(Departing[AdamSpec]):
     #: Moments that the course keeps.
     moments: ClassVar[int] = 6
 
+    @property
+    def betas(self) -> tuple[Any, Any]:
+        """β1 and β2: of the average that makes the update, or the first of them, and of v."""
+        return self.spec.betas
+
     # --- its update, for gradients of unit variance
 
     def noise(self, eps: Any = 0.0) -> UpdateCovariance:
@@ -74,13 +79,17 @@ class Adam(Departing[AdamSpec]):
         """What the distance of NAdamW's momentum from β1 keeps in a step; others have none."""
         return 0.0
 
+    def second_average(self) -> tuple[float, float]:
+        """β3 and α of AdEMAMix; others have none."""
+        return 0.0, 0.0
+
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
-        o = self.spec
-        adam_covariance(*o.betas)  # refuses betas at which the update has no variance
+        o, (beta1, beta2) = self.spec, self.betas
+        adam_covariance(beta1, beta2)  # refuses betas at which the update has no variance
         by = parts() if self.splits else (np.zeros(1), np.ones(1), np.ones(1))
         strongest = np.maximum.accumulate(course.weight_decay[::-1])[::-1]
         done = type(self).follow(
-            o.betas[0], max(o.betas[1], LEAST_BETA2), o.eps, self.fading(), tables(), *by, strongest,
+            beta1, max(beta2, LEAST_BETA2), o.eps, self.fading(), self.second_average(), tables(), *by, strongest,
             state(len(by[0]), course.norm_squared / dim, type(self).moments), float(dim), law.scale_squared,
             float(law.homogeneity), *course,
         )  # fmt: skip
@@ -93,7 +102,7 @@ class Adam(Departing[AdamSpec]):
         return QUADRATURE
 
     def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
-        beta1, beta2 = self.spec.betas
+        beta1, beta2 = self.betas
         if np.max(beta2) < LEAST_BETA2 and np.max(beta1) > 0:  # u has no variance without ε
             return 0.0, 1.0, 1.0
         noise, (response, _) = self.noise(), self.response()

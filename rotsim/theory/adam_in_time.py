@@ -1,6 +1,7 @@
-r"""AdamW, NAdamW and Adam+L2 step by step, v random: second moments of a coordinate under the weights of `damped`.
+r"""AdamW and its like step by step, v random: second moments of a coordinate under the weights of `damped`.
 
-* AdamW is exact for any course of the gradient's scale: m is Gaussian under every weight. So is NAdamW.
+* AdamW is exact for any course of the gradient's scale: m is Gaussian under every weight. So are NAdamW and
+  AdEMAMix (`rotsim.theory.slow_average`).
 * Under Adam+L2 the decay λw is averaged into m and v with the gradient. (w, m) is taken as Gaussian under every weight
   by itself, given where w started. Coordinates are therefore followed in parts, by |w|, while decay fills v and their
   start is remembered; elsewhere all are one part of mean 0. A step of many parts takes 20 times as long as one of one.
@@ -36,6 +37,7 @@ from rotsim import closed_forms
 from rotsim.compiled import kernel_part
 from rotsim.theory.damped import GHOSTS, POINTS, SIDE, SPACING, beyond, integral, lay, widen
 from rotsim.theory.record import kernel, record_step
+from rotsim.theory.slow_average import blend, entered, move, overlap
 
 PARTS = 40
 _MAX_DEVIATIONS = 5.5  # of the largest |w| of a part
@@ -47,7 +49,7 @@ MOST_SPLIT = 50_000  # steps in parts that are followed, some six seconds
 _LEAST_EXPECTATION = 1e-14  # E e^(-ζv) below which a point is given up
 _MAX_RATIO = 4.0  # E e^(-ζv) falling by more from point to point is not resolved: ratios to it are held there
 _WEIGHT, _W, _M, _WW, _WM, _MM = range(6)  # rows: E e^(-ζv), and under it moments about the part's mean
-_NM, _NN = 6, 7  # of NAdamW, whose update is made of n in the place of m
+_NM, _NN = 6, 7  # of NAdamW and AdEMAMix, whose update is made of n in the place of m
 
 # The maps of one step, generated from derivations.damped.
 
@@ -105,7 +107,7 @@ def _absorb(rows, count, zeta, centre, decay, beta1, beta2, dim, gradient):  # t
         )
     centre[1] = new_m0
     while count > 2 * SIDE and rows[_WEIGHT, count] < _LEAST_EXPECTATION:
-        for row in range(6):
+        for row in range(rows.shape[0]):
             rows[row, count] = 0.0
         count -= 1
     return count
@@ -312,7 +314,7 @@ def state(parts: int, square: float, rows: int) -> State:
     square : float
         E w_0² > 0.
     rows : int
-        >= 6: six, and two more for NAdamW.
+        >= 6: six, two more for NAdamW, six more for AdEMAMix.
 
     Returns
     -------
@@ -327,17 +329,17 @@ def state(parts: int, square: float, rows: int) -> State:
     return State(np.zeros(size), moments, counts, centres, v, *room, np.zeros(3), np.zeros((3, 3, 3)))
 
 
-_coupled, _nesterov = None, None  # what a kernel binds
+_coupled, _nesterov, _mixed = None, None, None  # what a kernel binds
 
 
 def _adam(  # type: ignore[no-untyped-def]
-    beta1, beta2, eps, fading, tables, point, share, coarse, strongest, state, dim, power, homogeneity, w2, lr,
+    beta1, beta2, eps, fading, second, tables, point, share, coarse, strongest, state, dim, power, homogeneity, w2, lr,
     weight_decay, window, records,
 ):  # fmt: skip
     """Follow a course, and return the number of steps done: all, unless more than `MOST_SPLIT` are in parts.
 
     `strongest` is the largest weight decay from each step on. With len(point) = 1 there are no parts. `fading` is what
-    a step leaves of NAdamW's distance from β1, which is β1/2 at first.
+    a step leaves of NAdamW's distance from β1, which is β1/2 at first. `second` is β3 and α of AdEMAMix.
     """
     zeta, rows, counts, centres, v = state.zeta, state.rows, state.counts, state.centres, state.v
     integrals, values, scratch, error = state.integrals, state.values, state.scratch, state.error
@@ -345,7 +347,8 @@ def _adam(  # type: ignore[no-untyped-def]
     parts, last_filled, in_parts = 1, 0.0, 0
     m_total, v_total, cumulant, not_normal = 0.0, 0.0, 0.0, 0.0
     left1, left2, ripple = 1.0, 1.0, 0.0
-    crossed, squared = (_NM, _NN) if _nesterov else (_MM, _MM)
+    crossed, squared = (_NM, _NN) if _nesterov or _mixed else (_MM, _MM)
+    beta3, mix = second
     own, ahead, distance, product = 0.0, 1.0, 0.5, 1.0
     for t in range(len(lr)):
         left1, left2 = left1 * beta1, left2 * beta2
@@ -385,19 +388,28 @@ def _adam(  # type: ignore[no-untyped-def]
             product *= momentum
             own, ahead = (1 - momentum) / (1 - product), then / (1 - product * then)
             step = lr[t] * np.sqrt(1 - left2)
+        if _mixed:
+            ahead = mix * (1 - left1)  # of the slow average; step has the correction of the other
         across, update_power, fourth, wild, made = 0.0, 0.0, 0.0, 0.0, 0.0
         off_norm, off_power, stopped = 0.0, 0.0, 0.0
         for part in range(parts):
             of, centre, by = rows[part], centres[part], share[part] if parts > 1 else 1.0
+            if _mixed:
+                entered(of, counts[part], zeta, beta1, beta2, beta3, gradient / dim)
             count = _absorb(of, counts[part], zeta, centre, inside, beta1, beta2, dim, gradient)
             if _nesterov:
                 _look_ahead(of, count, zeta, own, ahead, beta1, beta2, gradient / dim)
+            if _mixed:
+                blend(of, count, ahead)
             _read(of, count, zeta, centre, _coupled, tables, integrals, values, scratch, crossed, squared)
             deviation = np.sqrt(v[part] / (1 - left2))
             felt = deviation / (deviation + eps)
             stopped = max(stopped, 1 - felt)
             one, two = integrals[1, 0] + centre[0] * integrals[0, 0], integrals[3, 0]
-            across, update_power = across + by * felt * ahead * one, update_power + by * felt**2 * two
+            if _mixed:
+                one += ahead * overlap(of, zeta, count, tables)
+            held = ahead if _nesterov else 1.0  # the newest gradient has no overlap with the weights
+            across, update_power = across + by * felt * held * one, update_power + by * felt**2 * two
             four, central_four, central = _fourth_moments(of, count, zeta, centre, squared)
             fourth += by * felt**4 * four
             if _coupled and central > 0.0:
@@ -407,6 +419,8 @@ def _adam(  # type: ignore[no-untyped-def]
                 if parts == 1:
                     made = _leaves_normal(of, count, zeta, step * felt, one, two)
             _move(of, count, centre, _coupled, lr[t], outside, step * felt, integrals)
+            if _mixed:
+                move(of, count, zeta, lr[t], outside, step * felt, tables, scratch, integrals[1])
             counts[part] = count
             if parts > 1:
                 off_norm += (coarse[part] - share[part]) * (centre[0] ** 2 + of[_WW, 0])
@@ -427,6 +441,8 @@ def _adam(  # type: ignore[no-untyped-def]
         m_old, v_old = beta1**2 * m_total, beta2 * v_total
         m_total, v_total = m_old + (1 - beta1) ** 2 * pull_power, v_old + (1 - beta2) * pull_power
         m_left, v_left = m_old / m_total, v_old / v_total
+        if _mixed:
+            m_left = 1 - (1 - beta1 + ahead * (1 - beta3)) ** 2 * gradient / dim / rows[0, _NN, 0]
         _respond(matrix, old, follows * (1 - m_left), follows * (1 - v_left), m_left, v_left)
         unlike = 0.0
         if _coupled:
@@ -456,6 +472,7 @@ def _adam(  # type: ignore[no-untyped-def]
 
 
 # Apart, since numba leaves out of AdamW's what decay inside v alone asks for, which is a third of its time to compile.
-adamw = kernel(_adam, "adamw", _coupled=False, _nesterov=False)
-nadamw = kernel(_adam, "nadamw", _coupled=False, _nesterov=True)
-adam_l2 = kernel(_adam, "adam_l2", _coupled=True, _nesterov=False)
+adamw = kernel(_adam, "adamw", _coupled=False, _nesterov=False, _mixed=False)
+nadamw = kernel(_adam, "nadamw", _coupled=False, _nesterov=True, _mixed=False)
+ademamix = kernel(_adam, "ademamix", _coupled=False, _nesterov=False, _mixed=True)
+adam_l2 = kernel(_adam, "adam_l2", _coupled=True, _nesterov=False, _mixed=False)

@@ -36,13 +36,13 @@ class AdamWTheory(Adam[AdamW]):
 
     def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
         o = self.spec
-        lr, weight_decay, beta1, beta2 = o.lr, o.weight_decay, *o.betas
+        lr, weight_decay, beta1, beta2 = o.lr, o.weight_decay, *self.betas
         relaxation = closed_forms.adamw_relaxation_steps(lr, weight_decay)
         if method == "leading":
             rotation = self.leading_rotation()
-            norm = closed_forms.adamw_leading_norm(lr, weight_decay, dim)
+            norm = self.leading_norm(dim)
             # neglected: finite lr·wd against the momentum window, and the spread of v
-            error = lr * weight_decay / (1 - beta1) + (1 - beta2)
+            error = lr * weight_decay / (1 - np.maximum.reduce(self.momenta())) + (1 - beta2)
             return SteadyState(norm**2, rotation**2 / 2, relaxation, error)
 
         def at(log_norm_squared: Any) -> tuple[UpdateCovariance, Any, Any]:
@@ -52,7 +52,7 @@ class AdamWTheory(Adam[AdamW]):
             image, half = decoupled(lr, weight_decay, dim * covariance.lag_0, total)
             return covariance, half, np.log(image) - log_norm_squared
 
-        log_norm_squared = 2 * np.log(closed_forms.adamw_leading_norm(lr, weight_decay, dim))
+        log_norm_squared = 2 * np.log(self.leading_norm(dim))
         if law.homogeneity:
             log_norm_squared = falling(lambda x: at(x)[2], log_norm_squared)
         covariance, half, excess = at(log_norm_squared)
@@ -61,7 +61,7 @@ class AdamWTheory(Adam[AdamW]):
         if law.homogeneity:  # the gradient follows the norm, and v follows the gradient
             felt = deviation / (deviation + o.eps)
             relaxation = closed_forms.adamw_lagged_relaxation_steps(lr, weight_decay, beta2, law.homogeneity, felt)
-        eps, _ = felt_eps(*o.betas, o.eps / deviation)
+        eps, _ = felt_eps(beta1, beta2, o.eps / deviation)
         seen, turned = self.rare(eps, dim, covariance)
         # neglected: that a run mostly sees less of the norm; in the angle, as much as rare updates take of it
         error = covariance.error + np.maximum(abs(np.log(seen)), abs(np.log(turned))) / 2
@@ -69,10 +69,20 @@ class AdamWTheory(Adam[AdamW]):
 
     def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
         met, wavers, bent = super().in_few_weights(dim, law, state)
-        return met, wavers * few_weights.fed_back(1 - self.spec.lr * self.spec.weight_decay, *self.spec.betas), bent
+        kept = 1 - self.spec.lr * self.spec.weight_decay
+        late = [few_weights.fed_back(kept, momentum, self.betas[1]) for momentum in self.momenta()]
+        return met, wavers * np.maximum.reduce(late), bent
 
     def _updates(self, dim: int, law: GradientPower, norm_squared: float) -> UpdateCovariance:
         return self.noise(self.spec.eps / np.sqrt(noise_variance(law, dim, norm_squared)))
+
+    def momenta(self) -> tuple[Any, ...]:
+        """Decay of each average that the update is made of."""
+        return (self.betas[0],)
+
+    def leading_norm(self, dim: Any) -> Any:
+        """RMS norm to leading order."""
+        return closed_forms.adamw_leading_norm(self.spec.lr, self.spec.weight_decay, dim)
 
     def leading_rotation(self) -> Any:
         """RMS angle per step to leading order."""

@@ -30,7 +30,7 @@ T = TypeVar("T", bound="type[Theory[Any]]")
 SCALE_INVARIANT = -1  # homogeneity of E‖g‖² in E‖w‖² behind a normalisation
 
 #: Optimizers whose theory is `rotsim/theory/NAME.py`, read when it is asked for. A new one is one name here.
-_HERE = ("adamw", "adam_l2", "sgdm", "lion", "signum", "muon", "nadamw", "rotational")
+_HERE = ("adamw", "adam_l2", "sgdm", "lion", "signum", "muon", "nadamw", "ademamix", "rotational")
 _THEORIES: dict[type[Optimizer], type[Theory[Any]]] = {}
 
 

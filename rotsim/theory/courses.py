@@ -161,7 +161,7 @@ def _equivalent(spec, dim, rates, ends, scale, middle, influence, power, rows): 
     if spec.plain.shape == "identity":
         lr = lr * size
     if spec.plain.shape == "inverse root":
-        lag = size / np.sqrt(_averaged(every**2, spec.averages[-1])[rates.start :])  # v forgets what was before, too
+        lag = size / np.sqrt(_averaged(every**2, spec.averages[1])[rates.start :])  # v forgets what was before, too
         if spec.plain.decay == "coupled":
             lr = lr * lag
         else:
@@ -192,7 +192,7 @@ def _other_betas(
     for pair in pairs:
         if pair not in table:
             one = {"momentum": max(pair[0], _LEAST_MOMENTUM)}
-            changed: Any = one if len(plain.averages) == 1 else {"betas": pair}
+            changed: Any = one if len(plain.averages) == 1 else {"betas": (*pair, *plain.averages[2:])}
             other = equilibrium(replace(plain, **changed), dim, law, rows=rows)
             pace = home.relaxation_steps / other.relaxation_steps
             table[pair] = other.norm / home.norm, pace, other.rotation / home.rotation / np.sqrt(pace)

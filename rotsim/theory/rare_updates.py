@@ -45,13 +45,16 @@ _GAUSS = np.polynomial.legendre.leggauss(16)  # of the integral over t
 
 @lru_cache(maxsize=64)
 def _grid(
-    beta1: float, beta2: float, eps: float, share: float = 1.0, newest: float = 0.0
+    beta1: float, beta2: float, eps: float, share: float = 1.0, newest: float = 0.0, *more: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """s, P(s) e^(-ε²s) and S(s) on an even grid of log s."""
 
     def at(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         log_p, total = log_product_and_sum(s, beta1, beta2)
-        return log_p, share * total + newest / (1 + 2 * s * (1 - beta2))
+        total = share * total + newest / (1 + 2 * s * (1 - beta2))
+        for root, size in zip(more[::2], more[1::2], strict=True):
+            total += size * log_product_and_sum(s, root, beta2)[1]
+        return log_p, total
 
     end = 0.0
     while True:
@@ -114,7 +117,7 @@ def squared_angle(size: float, *law: float) -> float:
 
 def rare_updates(
     lr: Any, weight_decay: Any, betas: tuple[Any, Any], eps: Any, dim: Any, covariance: UpdateCovariance,
-    most: Any = None, squares: tuple[Any, Any] = (1.0, 0.0),
+    most: Any = None, squares: tuple[Any, ...] = (1.0, 0.0),
 ) -> tuple[Any, Any]:  # fmt: skip
     """Squared norm that a run mostly sees, and mean squared angle, over those of the exact second moments; elementwise.
 
@@ -132,8 +135,9 @@ def rare_updates(
         Of the updates, from `rotsim.theory.second_moment.adam_covariance`.
     most : float or ndarray, any shape, optional
         `heaviest` of the betas, >= 3, where these are arrays.
-    squares : (float, float) or (ndarray, ndarray), any shape
+    squares : tuple of float or ndarray, any shape
         In the place of S stands so much of it, and so much of what the newest gradient alone would have; each >= 0.
+        Then pairs of the root of another average, and how much of its S is added.
 
     Returns
     -------
@@ -147,14 +151,15 @@ def rare_updates(
     kept = 1 - lr * weight_decay
     total = covariance.discounted_sum(kept)
     exact = lr**2 / (kept**2 * closed_forms.lion_exact_norm_squared(lr, weight_decay, dim * covariance.lag_0, total))
-    given = np.broadcast_arrays(*betas, eps, *squares, exact, dim, covariance.lag_0, total)
+    law = (*betas, eps, *squares)
+    given = np.broadcast_arrays(*law, exact, dim, covariance.lag_0, total)
     seen, turned = np.ones(given[0].shape), np.ones(given[0].shape)
-    if np.max(betas) == 0:  # u is at most 1
+    if np.max(betas) == 0 and not squares[2:]:  # u is at most 1
         return seen[()], turned[()]
     most = heaviest(*betas) if most is None else most
     for place in map(tuple, np.argwhere(exact * covariance.lag_0 * most >= LEAST_CORRECTION)):
         one = [float(values[place]) for values in given]
-        seen[place], turned[place] = _of_one(tuple(one[:5]), *one[5:])
+        seen[place], turned[place] = _of_one(tuple(one[: len(law)]), *one[len(law) :])
     return seen[()], turned[()]
 
 

@@ -63,9 +63,9 @@ def equilibria(
     rows : int or ndarray of int, any shape, optional
         Neurons of one matrix, >= 2, as in `rotsim.equilibrium`.
     **hyperparameters : float or ndarray, any shape
-        By name, ranges as in the optimizer; `betas` is a pair of these. They broadcast with each other, with `dim` and
-        with `rows`. One that is no number, such as a name, is given once. Between many betas of AdamW numbers are
-        interpolated, to 1e-5, which is declared.
+        By name, ranges as in the optimizer; `betas` are two of these, or three. They broadcast with each other, with
+        `dim` and with `rows`. One that is no number, such as a name, is given once. Between many betas of AdamW numbers
+        are interpolated, to 1e-5, which is declared.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def equilibria(
     columns: Columns = {}
     for (name, _), part in zip(parts, spread, strict=True):
         earlier = columns.get(name)
-        columns[name] = part.ravel() if earlier is None else np.stack([earlier, part.ravel()], axis=-1)
+        columns[name] = part.ravel() if earlier is None else np.column_stack([earlier, part.ravel()])
     shape, sizes = full.shape, full.ravel().astype(int)
     made_of = [None] * sizes.size if rows is None else high.ravel().astype(int).tolist()
     for place in _extremes(kind, columns, sizes, whole) | _ends(high.ravel()):
@@ -159,7 +159,7 @@ def many(
     Parameters
     ----------
     kind : type of Optimizer
-    columns : dict of ndarray, shape (settings,) or (settings, 2)
+    columns : dict of ndarray, shape (settings,), or (settings, count) for betas
         By name, all hyperparameters of `kind` that are numbers.
     dim : ndarray of int, shape (settings,)
         Each >= 2.
@@ -247,7 +247,7 @@ def _sizes(name: str, given: Any) -> np.ndarray:
 def _values(
     optimizer: Any, given: dict[str, Any]
 ) -> tuple[type[Optimizer], dict[str, list[np.ndarray]], dict[str, Any]]:
-    """Hyperparameters that are numbers, each as one array, or two for betas; and those that are not, as they are."""
+    """Hyperparameters that are numbers, each as one array, or several for betas; and the others, as they are."""
     if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
         kind, base = optimizer, None
     else:
@@ -267,9 +267,10 @@ def _values(
     whole: dict[str, Any] = {}
     for name, value in values.items():
         if name == "betas":
-            pair = sequence(name, value, "be two of numbers")
-            require(len(pair) == 2, name, "be 2 of numbers", value)
-            found[name] = [array(f"{name}[{i}]", part, "be numbers") for i, part in enumerate(pair)]
+            rule = f"be {len(known[name])} of numbers"
+            parts = sequence(name, value, rule)
+            require(len(parts) == len(known[name]), name, rule, value)
+            found[name] = [array(f"{name}[{i}]", part, "be numbers") for i, part in enumerate(parts)]
         elif isinstance(known[name], bool):
             found[name] = [np.asarray(value, dtype=bool)]
         elif known[name] is MISSING or isinstance(known[name], float):

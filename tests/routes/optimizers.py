@@ -339,3 +339,57 @@ def _(f):
         later = weights[n:]
         total += weights[:n].sum() * (later * (1 - beta2) * beta2 ** np.arange(len(later))).sum()
     return [(f(beta1, beta2, ahead), total)]
+
+
+# --- AdEMAMix ------------------------------------------------------------------------------------
+
+MIX = (0.8, 0.93, 1.5)  # β1, β3, and what the slow average counts
+
+
+def ademamix_filter(beta1, beta3, mix, terms=1200):
+    """Weights of past gradients in the update, by running the recurrence on an impulse."""
+    fast = slow = 0.0
+    found = np.empty(terms)
+    for step in range(terms):
+        g = 1.0 if step == 0 else 0.0
+        fast, slow = beta1 * fast + (1 - beta1) * g, beta3 * slow + (1 - beta3) * g
+        found[step] = fast + mix * slow
+    return found
+
+
+def ademamix(lr, wd, beta1, beta3, mix):
+    """(w, m, n) per unit noise."""
+    new = np.array([1 - beta1, 1 - beta3])
+    held = [-lr * beta1, -lr * mix * beta3]
+    return [[1 - lr * wd, *held], [0, beta1, 0], [0, 0, beta3]], [-lr * (new @ [1, mix]), *new]
+
+
+@route("ademamix_shared")
+def _(f):
+    beta1, beta3, mix = MIX
+    fast, slow, between = (ademamix_filter(root, 0.0, 0.0) for root in (beta1, beta3, math.sqrt(beta1 * beta3)))
+    return [(f(beta1, beta3, mix), mix * fast @ slow / (between @ between))]
+
+
+@route("ademamix_linear_power")
+def _(f):
+    weights = ademamix_filter(*MIX)
+    return [(f(*MIX), weights @ weights / weights.sum() ** 2)]
+
+
+@route("ademamix_leading_norm", "ademamix_leading_rotation", tolerance=LEADING)
+def _(f, name):
+    square, half = walk(ademamix(*GENTLE, *MIX))
+    if name == "ademamix_leading_norm":
+        return [(f(*GENTLE, 48.0, MIX[2]), math.sqrt(48 * square))]
+    return [(f(*GENTLE, *MIX), math.sqrt(2 * half))]
+
+
+@route("ademamix_met_again")
+def _(f):
+    beta1, beta3, mix = MIX
+    beta2, weights, total = 0.9, ademamix_filter(*MIX, terms=400), 0.0
+    for n in range(1, 400):
+        later = weights[n:]
+        total += weights[:n].sum() * (later * (1 - beta2) * beta2 ** np.arange(len(later))).sum()
+    return [(f(beta1, beta2, beta3, mix), total / (1 + mix) ** 2)]

@@ -129,10 +129,10 @@ class WeightEngine(Engine):
         return fresh(shape, problem.seed, problem.norms, problem.initial_weights, problem.dtype)
 
     def workspace(self, problem: Problem) -> Workspace | None:
-        return workspace(problem.gradient, problem.dim, problem.dtype)
+        return workspace(problem.gradient, problem.dim, problem.dtype, problem.optimizer.memory_slots)
 
     def bytes_beside_state(self, problem: Problem, workers: int) -> int:
-        one = workspace_bytes(problem.gradient, problem.dim, problem.dtype)
+        one = workspace_bytes(problem.gradient, problem.dim, problem.dtype, problem.optimizer.memory_slots)
         return max(drawn_bytes(problem), min(workers, problem.neurons) * one)
 
 

@@ -29,7 +29,7 @@ from rotsim.simulation.engines.base import Problem, WeightEngine, drawn_bytes
 _COORDINATE_STEPS_PER_CHUNK = 3e10  # a large GPU takes some tenths of a second for them
 
 # `_kernel` binds these
-_cuda = _real = _threads = _groups = _update = _words = _normals = _angle = _chord = _block_sums = None
+_cuda = _real = _threads = _groups = _update = _move = _words = _normals = _angle = _chord = _block_sums = None
 
 
 def _toolkit() -> ModuleType:
@@ -67,6 +67,18 @@ def _sum_over_block(sums, partial, me, a, b, c):  # type: ignore[no-untyped-def]
     return a, b, c
 
 
+def _moved(w, m, v, more, j, g, c):  # type: ignore[no-untyped-def]
+    """The change of one coordinate, whose moments are moved."""
+    change, m[j], v[j] = _update(w[j], m[j], v[j], g, c)
+    return change
+
+
+def _moved_with_more(w, m, v, more, j, g, c):  # type: ignore[no-untyped-def]
+    """The same for an update that keeps one more average."""
+    change, m[j], v[j], more[j] = _update(w[j], m[j], v[j], g, c, more[j])
+    return change
+
+
 def _walk(  # type: ignore[no-untyped-def]
     state, norm_squared, keys, first_step, coefficients, parameters, orthogonal, window, first_window, z, records
 ):
@@ -74,7 +86,7 @@ def _walk(  # type: ignore[no-untyped-def]
     i, me = _cuda.blockIdx.x, _cuda.threadIdx.x
     sums = _cuda.shared.array((3, _threads), _real)
     partial = _cuda.shared.array((3, _groups), _real)
-    w, m, v = state[i, 0], state[i, 1], state[i, 2]
+    w, m, v, more = state[i, 0], state[i, 1], state[i, 2], state[i, state.shape[1] - 1]
     dim = w.size
     count = z.shape[1] // 8
     key0, key1 = keys[i, 0], keys[i, 1]
@@ -101,13 +113,13 @@ def _walk(  # type: ignore[no-untyped-def]
                 b = -a * overlap / before
             c = (
                 coefficients[t, 0], coefficients[t, 1], coefficients[t, 2], coefficients[t, 3], coefficients[t, 4],
-                coefficients[t, 5],
+                coefficients[t, 5], coefficients[t, 6],
             )  # fmt: skip
             after, along, moved = _real(0), _real(0), _real(0)
             for q in range(me, count, _threads):
                 for j in range(q, dim, count):
                     old = w[j]
-                    change, m[j], v[j] = _update(old, m[j], v[j], a * z[i, j] + b * old, c)
+                    change = _move(w, m, v, more, j, a * z[i, j] + b * old, c)
                     new = old + change
                     w[j] = new
                     after += new * new
@@ -174,6 +186,8 @@ def _kernel(optimizer: type[Optimizer], real: str) -> tuple[Any, int]:
         functions = {name: _on_device(function) for name, function in functions.items()}
         bound["np"] = _numpy()
     bound |= functions
+    move = _moved_with_more if optimizer.memory_slots else _moved
+    bound["_move"] = cuda.jit(device=True)(specialised(move, "moved", bound))
     bound["_block_sums"] = cuda.jit(device=True)(specialised(_sum_over_block, "sum_over_block", bound))
     return cuda.jit(specialised(_walk, f"walk_{optimizer.name}_{real}", bound)), groups**2
 

@@ -84,7 +84,7 @@ def _walk(block, neurons, steps, records, scale, orthogonal, freedom):  # type: 
             g1 = size * z1 * mean if orthogonal else size * z1
             c = coefficients[t]
             m1, m2, power, mean, centred, angle = step(
-                m1, m2, power, mean, centred, g1, size * z2, size * z3, c[2], c[6], c[7], c[8]
+                m1, m2, power, mean, centred, g1, size * z2, size * z3, c[2], c[7], c[8], c[9]
             )
             chord = 2.0 * w * np.sin(0.5 * angle)
             record = records.sums[i, :, (number - 1) // records.length - records.first]

@@ -25,7 +25,7 @@ _update = _sample = None  # what `kernel` binds to the inner optimizer's update 
 
 
 def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
-    """Advance the neurons of a block; ten coefficients a step."""
+    """Advance the neurons of a block; eleven coefficients a step."""
     wide_vectors()
     state, coefficients, data = neurons.state, steps.coefficients, steps.data
     rows, z, words = room.rows, room.z, room.words
@@ -36,7 +36,7 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
     w, m, v, memory = rows[0, :places], rows[1, :places], rows[2, :places], rows[3:]
     for i in range(block[0], block[1]):
         fill_rows(rows, state[i], places)
-        kept, before = state[i, -1], neurons.norm_squared[i]
+        kept, before = rows[-1], neurons.norm_squared[i]
         key0, key1 = neurons.keys[i, 0], neurons.keys[i, 1]
         for t in range(coefficients.shape[0]):
             step = steps.first + t
@@ -48,8 +48,8 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
             scale_z, scale_w = _sample(z, (words, room.constants), neuron)
             a, b = real(scale_z), real(scale_w)
             c = coefficients[t]
-            theta, decay, age, zero_mean = c[6], c[7], c[8], c[9]
-            plain = (c[0], c[1], c[2], c[3], c[4], c[5])
+            theta, decay, age, zero_mean = c[7], c[8], c[9], c[10]
+            plain = (c[0], c[1], c[2], c[3], c[4], c[5], c[6])
             overlap, mean_u, mean_w = real(0), real(0), real(0)
             for j in range(dim):
                 u, m[j], v[j] = _update(w[j], m[j], v[j], a * z[j] + b * w[j], plain)

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from rotsim.gradients import Gradient
-from rotsim.optimizers.base import ActsOn
+from rotsim.optimizers.base import N_COEFFICIENTS, ActsOn
 from rotsim.simulation.arguments import Kernel, Neurons, Steps, Windows
 from rotsim.simulation.engines.base import Problem, WeightEngine, bytes_in_numpy
 from rotsim.simulation.engines.coordinatewise import Coordinatewise
@@ -63,8 +63,10 @@ class Readable(WeightEngine):
         optimizer = problem.optimizer
 
         def move(slots: np.ndarray, g: np.ndarray, c: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-            w = slots[:, 0]
-            change, slots[:, 1], slots[:, 2] = optimizer.update(w, slots[:, 1], slots[:, 2], g, c)
+            w, more = slots[:, 0], [slots[:, -1]] * optimizer.memory_slots
+            change, slots[:, 1], slots[:, 2], *more = optimizer.update(w, slots[:, 1], slots[:, 2], g, c, *more)
+            if more:
+                slots[:, -1] = more[0]
             return w + change, change
 
         return walk_by(move, problem.gradient)
@@ -88,8 +90,8 @@ class ReadableNeuronwise(Readable):
             w, kept = slots[:, 0], slots[:, -1]
             if step == 1:
                 kept[:, 0], kept[:, 1] = 0, np.linalg.norm(w, axis=1)
-            u, slots[:, 1], slots[:, 2] = optimizer.plain.update(w, slots[:, 1], slots[:, 2], g, c[:6])
-            theta, decay, age, zero_mean = c[6:]
+            u, slots[:, 1], slots[:, 2] = optimizer.plain.update(w, slots[:, 1], slots[:, 2], g, c[:N_COEFFICIENTS])
+            theta, decay, age, zero_mean = c[N_COEFFICIENTS:]
             if zero_mean:
                 u = u - u.mean(axis=1, keepdims=True)
             centred = w - w.mean(axis=1, keepdims=True) if zero_mean else w

@@ -1,0 +1,231 @@
+"""AdEMAMix: AdamW whose update is made of two averages of the gradient, a fast one and a slow one."""
+
+from sympy import Eq, Expr, Function, Integer, Rational, Sum, Symbol, factor, oo, simplify, solve, sqrt, symbols
+
+from derivations import adamw, finite_dim, lion
+from derivations.algebra import geometric_sum, tidy, vanishes
+from derivations.formula import follow, step
+from derivations.symbols import *
+
+_f, _K, _D = (Function(name) for name in ("f", "K", "D"))
+_n_ = IndexedBase("n")
+_since = Symbol("n", positive=True, integer=True)
+_whole = 1 + alpha_s
+
+
+@step
+def random_walk() -> tuple[Eq, ...]:
+    """Beside AdamW's average m stands α times a slower one, n.
+
+    Bias corrections are past. As for AdamW u = g/√v is the normalised gradient, of unit variance for constant v.
+    """
+    return (
+        equation(E(u_[t] ** 2), Integer(1)),
+        equation(m_[t], beta1 * m_[t - 1] + (1 - beta1) * u_[t]),
+        equation(_n_[t], beta3 * _n_[t - 1] + (1 - beta3) * u_[t]),
+        equation(w_[t], a * w_[t - 1] - eta * (m_[t] + alpha_s * _n_[t])),
+    )
+
+
+@step
+def filter_weights() -> tuple[Eq, ...]:
+    """So the update is a filter of past gradients, of two geometric parts. Its weights add up to 1 + α.
+
+    A gradient moves the weights by 1 + α times as much as under AdamW, in the end.
+    """
+    return equation(_f(j), _weight(j)), equation(Sum(_f(j), (j, 0, oo)), _whole)
+
+
+def _weight(lag: Expr) -> Expr:
+    return (1 - beta1) * beta1**lag + alpha_s * (1 - beta3) * beta3**lag
+
+
+@step
+def covariance() -> tuple[Eq, ...]:
+    """Gradients are uncorrelated: the autocovariance is a sum over those that both updates hold.
+
+    The later update holds them in both averages, each with its own decay. So two powers of the lag appear.
+    """
+    return equation(_K(0), _power()), equation(_K(k), _covariance())
+
+
+def _product(one: Expr, other: Expr) -> Expr:
+    """Σ c_j d_j of two averages of unit weight."""
+    return tidy((1 - one) * (1 - other) / (1 - one * other))
+
+
+def _power() -> Expr:
+    return _product(beta1, beta1) + 2 * alpha_s * _product(beta1, beta3) + alpha_s**2 * _product(beta3, beta3)
+
+
+def _covariance() -> Expr:
+    shared = alpha_s * _product(beta1, beta3)
+    return beta1**k * (_product(beta1, beta1) + shared) + beta3**k * (alpha_s**2 * _product(beta3, beta3) + shared)
+
+
+@step("ademamix_shared", "What both averages of AdEMAMix share, over the power of one with the root √(β1β3).")
+def shared() -> Eq:
+    """A product of weights of both, c_j d_j, falls by β1β3, as the square of an average with the root √(β1β3) does."""
+    return equation(Symbol("x_s"), alpha_s * (1 - beta1) * (1 - beta3) / (1 - sqrt(beta1 * beta3)) ** 2)
+
+
+@step
+def random_second_moment() -> tuple[Eq, ...]:
+    """With v random, the derivation of AdamW's holds step by step: of the filter it asks for products f_j f_{j+k} only.
+
+    Each is divided by the same q_j, and summed. So the result is a sum of the D of three averages: those with the roots
+    β1 and β3, and that with √(β1β3).
+    """
+    one, both, other = (_D(root, beta2**k) for root in (beta1, sqrt(beta1 * beta3), beta3))
+    mixed = shared().rhs * both
+    return (
+        equation(_K(0), (one + 2 * mixed + alpha_s**2 * other).subs(k, 0)),
+        equation(_K(k), beta1**k * (one + mixed) + beta3**k * (alpha_s**2 * other + mixed)),
+    )
+
+
+follow(__name__, lion.exact_norm_squared, lion.exact_one_minus_cosine)
+
+
+@step("ademamix_leading_norm", "RMS norm of the weights under AdEMAMix, as ηλ → 0.")
+def leading_norm() -> Eq:
+    """Where decay is far slower than the slow average, a gradient has moved the weights by all that it will.
+
+    Then the norm is 1 + α times AdamW's.
+    """
+    return equation(sqrt(W), _whole * adamw.leading_norm().rhs)
+
+
+@step("ademamix_linear_power", "E u² of AdEMAMix for constant v, over the square of 1 + mix.")
+def linear_power() -> Eq:
+    """Mean square of an update whose filter adds up to 1."""
+    return equation(_K(0) / _whole**2, _power() / _whole**2)
+
+
+@step("ademamix_leading_rotation", "RMS angle per step of AdEMAMix, as ηλ → 0.")
+def leading_rotation() -> Eq:
+    """Length of a step over the norm. A slow average adds much to the norm and little to the step."""
+    return equation(theta, sqrt(2 * eta * lamda * linear_power().rhs))
+
+
+@step(
+    "ademamix_met_again",
+    "Q in the growth 2Q/dim of E‖w‖² under AdEMAMix behind a normalisation, first order in 1/dim.",
+)
+def met_again() -> Eq:
+    """As under AdamW a gradient meets the variance that it has changed itself.
+
+    n steps after it, it has moved its weight by 1 + α less what both averages still hold. Updates to come hold it in
+    both. Over the square of 1 + α, since the norm grows by that.
+    """
+    sizes = ((1, beta1), (alpha_s, beta3))
+    total = Integer(0)
+    for size, root in sizes:
+        held = size * (1 - root) * (1 - beta2) / (1 - root * beta2)
+        back = sum(other * geometric_sum((root * kept) ** _since, _since, 1) for other, kept in sizes)
+        total += tidy(held * (_whole * geometric_sum(root**_since, _since, 1) - back))
+    return equation(Symbol("Q_w"), total / _whole**2)
+
+
+LOCAL = (_since,)  # with meanings of their own here
+
+
+def checks() -> list[tuple[str, bool]]:
+    """The claims of the walk-through that sympy can prove, each with its verdict."""
+    of_adamw, of_one = {alpha_s: 0}, {beta3: beta1}
+    small = linear_power().rhs
+    return [
+        ("the filter adds up to 1 + α", vanishes(
+            sum(geometric_sum(part, j) for part, _ in _terms(j)) - _whole)),
+        ("K_0 is the sum of the squared weights", vanishes(simplify(_squares() - _power()))),
+        ("K_k is the sum of their products", vanishes(simplify(_products() - _covariance()))),
+        ("K_k at no lag is K_0", vanishes(_covariance().subs(k, 0) - _power())),
+        ("random v: products over q_j are those of three averages", _split()),
+        ("β2 → 1: the D are those of constant v", _constant()),
+        ("the sum over lags gives E w² of the linear recursion", vanishes(simplify(_summed() - _solved()))),
+        ("E w² as ηλ → 0: the leading norm", vanishes(
+            factor(_summed() * (1 - a) / eta**2).subs(a, 1) - _whole**2 / 2)),
+        ("leading rotation: AdamW's for α = 0", vanishes(
+            (leading_rotation().rhs**2).subs(of_adamw) - adamw.leading_rotation().rhs**2)),
+        ("β3 = β1: AdamW's rotation", vanishes(simplify(
+            (leading_rotation().rhs**2).subs(of_one) - adamw.leading_rotation().rhs**2))),
+        ("Q: AdamW's for α = 0, and for β3 = β1", all(vanishes(simplify(
+            met_again().rhs.subs(case) - finite_dim.met_again().rhs)) for case in (of_adamw, of_one))),
+        ("Q is the sum over all steps in between, term by term", _counted()),
+        ("a slow average turns less: rotation² falls by 1/(1+α)² as β3 → 1", vanishes(
+            small.subs(beta3, 1) * _whole**2 - _product(beta1, beta1))),
+    ]  # fmt: skip
+
+
+def _terms(lag: Expr) -> tuple[tuple[Expr, Expr], ...]:
+    """Size and root of the parts of the filter at a lag."""
+    return ((1 - beta1) * beta1**lag, beta1), (alpha_s * (1 - beta3) * beta3**lag, beta3)
+
+
+def _squares() -> Expr:
+    return sum(geometric_sum(one * other, j) for one, _ in _terms(j) for other, _ in _terms(j))
+
+
+def _products() -> Expr:
+    return sum(geometric_sum(one * other, j) for one, _ in _terms(j) for other, _ in _terms(j + k))
+
+
+def _split() -> bool:
+    """f_j f_{j+2}/q_j over four gradients, against the same of the averages of which D is made."""
+    thinned = [Symbol(f"q_{lag}", positive=True) for lag in range(4)]
+
+    def average(root: Expr) -> Expr:
+        return sum(((1 - root) * root**lag) ** 2 / q_j for lag, q_j in enumerate(thinned))
+
+    mixed = shared().rhs * average(sqrt(beta1 * beta3))
+    ours = beta1**2 * (average(beta1) + mixed) + beta3**2 * (alpha_s**2 * average(beta3) + mixed)
+    theirs = sum(_weight(lag) * _weight(lag + 2) / q_j for lag, q_j in enumerate(thinned))
+    return vanishes(simplify(ours - theirs))
+
+
+def _constant() -> bool:
+    constant = {
+        _D(root, at): (1 - root) / (1 + root)
+        for root in (beta1, sqrt(beta1 * beta3), beta3)
+        for at in (Integer(1), beta2**k)
+    }
+    return all(
+        vanishes(simplify(random.rhs.subs(constant) - fixed.rhs))
+        for random, fixed in zip(random_second_moment(), covariance(), strict=True)
+    )
+
+
+def _summed() -> Expr:
+    """E w² of a coordinate by the sum over lags."""
+    at_1 = (_product(beta1, beta1) + alpha_s * _product(beta1, beta3)) * a * beta1 / (1 - a * beta1)
+    at_3 = (alpha_s**2 * _product(beta3, beta3) + alpha_s * _product(beta1, beta3)) * a * beta3 / (1 - a * beta3)
+    return eta**2 * (_power() + 2 * (at_1 + at_3)) / (1 - a**2)
+
+
+def _solved() -> Expr:
+    """The same by the fixed point of all second moments of (w, m, n), from the rules."""
+    square, with_m, with_n, mm, mn, nn = unknown = symbols("ww wm wn mm mn nn")
+    update = mm + 2 * alpha_s * mn + alpha_s**2 * nn
+    rules = (
+        a**2 * square - 2 * a * eta * (beta1 * with_m + alpha_s * beta3 * with_n) + eta**2 * update - square,
+        a * beta1 * with_m - eta * (mm + alpha_s * mn) - with_m,
+        a * beta3 * with_n - eta * (mn + alpha_s * nn) - with_n,
+        beta1**2 * mm + (1 - beta1) ** 2 - mm,
+        beta1 * beta3 * mn + (1 - beta1) * (1 - beta3) - mn,
+        beta3**2 * nn + (1 - beta3) ** 2 - nn,
+    )
+    return solve(rules, unknown, dict=True)[0][square]
+
+
+def _counted() -> bool:
+    """Q against the double sum over l >= n >= 1, of rational averages, to 80 steps: what is left out is below 1e-6."""
+    rates = {beta1: Rational(1, 2), beta2: Rational(4, 5), beta3: Rational(7, 10), alpha_s: Rational(3, 2)}
+    b1, b2, b3, mix = rates.values()
+    weights = [(1 - b1) * b1**lag + mix * (1 - b3) * b3**lag for lag in range(81)]
+    moved = [sum(weights[:since]) for since in range(81)]
+    total = sum(
+        moved[since] * weights[later] * (1 - b2) * b2 ** (later - since)
+        for later in range(1, 81)
+        for since in range(1, later + 1)
+    )
+    return bool(abs(met_again().rhs.subs(rates) - total / (1 + mix) ** 2) < 1e-6)

@@ -1,0 +1,119 @@
+"""AdEMAMix's slow average s beside the fast one m, under the weights of `damped`: what one step does to their moments.
+
+Rows 8, 9 and 10 are E w·s, E m·s and E s² under e^(-ζv), as 3 and 5 are E w·m and E m². The update is made of
+n = m + α' s, whose E n·m, E n² and E n·s are rows 6, 7 and 11. All are Gaussian under every weight, as m is
+(`derivations.ademamix`, `derivations.damped.gaussian_under_every_weight`).
+"""
+
+from __future__ import annotations
+
+from rotsim import closed_forms
+from rotsim.compiled import kernel_part
+from rotsim.theory.damped import beyond, integral
+
+_WEIGHT, _WM, _MM, _NM, _NN, _WS, _MS, _SS, _NS = 0, 4, 5, 6, 7, 8, 9, 10, 11
+
+
+@kernel_part()
+def entered(rows, count, zeta, beta1, beta2, beta3, pull) -> None:  # type: ignore[no-untyped-def]
+    """Take a new gradient into the slow average, before the fast one and v take it.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (12, points)
+        Moments, changed in place.
+    count : int
+        Index of the last point in use.
+    zeta : ndarray, shape (points,)
+    beta1, beta2, beta3 : float
+        In [0, 1).
+    pull : float
+        Variance of a coordinate of the gradient, > 0.
+
+    Notes
+    -----
+    `derivations.damped.momentum`.
+    """
+    for k in range(count + 1):
+        left = closed_forms.damped_share(beta2, zeta[k], pull)
+        square = rows[_WEIGHT, k] * closed_forms.damped_momentum_square(0.0, 0.0, beta2, 0.0, 0.0, zeta[k], pull)
+        rows[_WS, k] *= left * beta3
+        rows[_MS, k] = left * (beta1 * beta3 * rows[_MS, k] + (1 - beta1) * (1 - beta3) * square)
+        rows[_SS, k] = left * (beta3 * beta3 * rows[_SS, k] + (1 - beta3) ** 2 * square)
+
+
+@kernel_part()
+def blend(rows, count, ahead) -> None:  # type: ignore[no-untyped-def]
+    """E n·m, E n² and E n·s of n = m + ahead·s.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (12, points)
+        Moments, changed in place.
+    count : int
+        Index of the last point in use.
+    ahead : float
+        α', >= 0.
+
+    Notes
+    -----
+    `derivations.ademamix.random_walk`.
+    """
+    for k in range(count + 1):
+        rows[_NM, k] = rows[_MM, k] + ahead * rows[_MS, k]
+        rows[_NS, k] = rows[_MS, k] + ahead * rows[_SS, k]
+        rows[_NN, k] = rows[_NM, k] + ahead * rows[_NS, k]
+
+
+@kernel_part()
+def overlap(rows, zeta, count, tables):  # type: ignore[no-untyped-def]
+    """E w·s/√v.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (12, points)
+    zeta : ndarray, shape (points,)
+    count : int
+        Index of the last point in use.
+    tables : Tables
+        Of `rotsim.theory.damped`.
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    `derivations.damped.damped_moments`.
+    """
+    return integral(rows[_WS], zeta, count, True, tables.root_tail)
+
+
+@kernel_part()
+def move(rows, count, zeta, lr, decay, step, tables, scratch, room) -> None:  # type: ignore[no-untyped-def]
+    """E w·s after the step.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (12, points)
+        Moments, changed in place.
+    count : int
+        Index of the last point in use.
+    zeta : ndarray, shape (points,)
+    lr, decay : float
+        >= 0.
+    step : float
+        What multiplies n/√v, >= 0.
+    tables : Tables
+        Of `rotsim.theory.damped`.
+    scratch, room : ndarray
+        Overwritten; see `rotsim.theory.damped.beyond`.
+
+    Notes
+    -----
+    `derivations.damped.overlap_after_the_step`.
+    """
+    room[0] = integral(rows[_NS], zeta, count, True, tables.root_tail)
+    beyond(rows[_NS], zeta, count, True, tables.root, tables.ghosts, scratch, room)
+    for k in range(count + 1):
+        rows[_WS, k] = closed_forms.moved_overlap(lr, decay, step, rows[_WS, k], room[k])
