@@ -97,7 +97,7 @@ def test_wrong_courses_are_rejected(name, walks):
     assert fails(lr_schedule=wsd(STEPS, 200, 500, 0.05))
     assert fails(initial_norm=START[name] * 1.04)  # Lion forgets it soon: 2 % are seen in two walks of three
     assert fails(wd_schedule=constant(1.1))
-    beta = {"momentum": 0.75} if hasattr(STRONG[name], "momentum") else {"betas": (0.85, STRONG[name].betas[1])}
+    beta = {"momentum": 0.75} if hasattr(STRONG[name], "momentum") else {"betas": (0.85, *STRONG[name].betas[1:])}
     assert fails(optimizer=replace(STRONG[name], **beta))
 
 

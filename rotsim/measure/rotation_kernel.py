@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 
 from rotsim.compiled import kernel_part, wide_vectors
 from rotsim.kernels import compiled, inlined
+from rotsim.optimizers.base import N_COEFFICIENTS
 
 #: Share of a squared update, across the weights, that is no more than rounding.
 ROUNDING = 1e-12
@@ -91,17 +92,17 @@ def turn_(
         Per parameter at most two, m and v.
     states : sequence of dict
         Per parameter, begun by `rotation_step.begin`.
-    coefficients : ndarray, shape (parameters, 6)
+    coefficients : ndarray, shape (parameters, N_COEFFICIENTS)
         c of each, as ``coefficients`` of the optimizer's spec gives it.
     rotation, per_neuron, zero_mean, update_norm_decay, factors
         As `rotate_` takes them.
     restore : bool
         Take `given` for the weights before the step, to be turned in their place.
     """
-    jobs, numbers = [], np.empty((len(parameters), 8))
+    jobs, numbers = [], np.empty((len(parameters), N_COEFFICIENTS + 2))
     for i, (w, g, averages, state) in enumerate(zip(parameters, given, moments, states, strict=True)):
         state["rotation_step"] = age = state["rotation_step"] + 1
-        numbers[i, :6], numbers[i, 6], numbers[i, 7] = coefficients[i], rotation, 1 - update_norm_decay**age
+        numbers[i, :-2], numbers[i, -2:] = coefficients[i], (rotation, 1 - update_norm_decay**age)
         rows = len(w) if per_neuron else 1
         tensors = [w, g, *averages, *[None] * (2 - len(averages)), state["norm"], state["update_norm_squared"]]
         tensors.append(None if factors is None else factors[i])
@@ -274,7 +275,8 @@ def _turn(zero_mean, decay, jobs, numbers):  # type: ignore[no-untyped-def]
         power = carray(_address(jobs[i, 8]), (rows,), _real)
         factor = carray(_address(jobs[i, 9]), (rows,), _real)
         c = numbers[of]
-        c = (_real(c[0]), _real(c[1]), _real(c[2]), _real(c[3]), _real(c[4]), _real(c[5]))
+        rotation, age = c[-2], c[-1]
+        c = (_real(c[0]), _real(c[1]), _real(c[2]), _real(c[3]), _real(c[4]), _real(c[5]), _real(c[6]))
         height = max(1, _BLOCK // dim)  # rows whose quotients and roots are taken together
         for start in range(0, rows, height):
             stop = min(start + height, rows)
@@ -285,7 +287,7 @@ def _turn(zero_mean, decay, jobs, numbers):  # type: ignore[no-untyped-def]
                 for k in range(5):
                     sums[k, r - start] = found[k]
             own = factor[start:stop] if jobs[i, 9] else ones[: stop - start]
-            _plan(sums, zero_mean, decay, dim, norm[start:stop], power[start:stop], own, numbers[of, 6], numbers[of, 7])
+            _plan(sums, zero_mean, decay, dim, norm[start:stop], power[start:stop], own, rotation, age)
             for r in range(start, stop):
                 u = scratch[(r - start) * dim : (r - start + 1) * dim]
                 shares = sums[:, r - start]

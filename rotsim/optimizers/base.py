@@ -57,8 +57,8 @@ class Optimizer(ABC):
             if name in self._fields():
                 self._set(name, normalise(getattr(self, name)))
         if "betas" in self._fields():
-            count = len(next(field.default for field in fields(self) if field.name == "betas"))
-            self._set("betas", several_betas(getattr(self, "betas", None), count))
+            default: Any = next(field.default for field in fields(self) if field.name == "betas")
+            self._set("betas", several_betas(getattr(self, "betas", None), len(default)))
         check_decay(self.lr, self.weight_decay, self.decay_limit, self._decay_rule())
 
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:

@@ -34,7 +34,8 @@ class AdEMAMixTheory(AdamWTheory):
 
     @property
     def betas(self) -> tuple[Any, Any]:
-        return self.spec.betas[:2]
+        beta1, beta2, _ = self.spec.betas
+        return beta1, beta2
 
     def momenta(self) -> tuple[Any, ...]:
         return self.spec.betas[::2]

@@ -23,8 +23,9 @@ def entered(rows, count, zeta, beta1, beta2, beta3, pull) -> None:  # type: igno
     rows : ndarray, shape (12, points)
         Moments, changed in place.
     count : int
-        Index of the last point in use.
+        Index of the last point in use, >= 0.
     zeta : ndarray, shape (points,)
+        ζ >= 0, rising.
     beta1, beta2, beta3 : float
         In [0, 1).
     pull : float
@@ -51,7 +52,7 @@ def blend(rows, count, ahead) -> None:  # type: ignore[no-untyped-def]
     rows : ndarray, shape (12, points)
         Moments, changed in place.
     count : int
-        Index of the last point in use.
+        Index of the last point in use, >= 0.
     ahead : float
         α', >= 0.
 
@@ -73,8 +74,9 @@ def overlap(rows, zeta, count, tables):  # type: ignore[no-untyped-def]
     ----------
     rows : ndarray, shape (12, points)
     zeta : ndarray, shape (points,)
+        ζ >= 0, rising.
     count : int
-        Index of the last point in use.
+        Index of the last point in use, >= 0.
     tables : Tables
         Of `rotsim.theory.damped`.
 
@@ -98,16 +100,18 @@ def move(rows, count, zeta, lr, decay, step, tables, scratch, room) -> None:  # 
     rows : ndarray, shape (12, points)
         Moments, changed in place.
     count : int
-        Index of the last point in use.
+        Index of the last point in use, >= 0.
     zeta : ndarray, shape (points,)
+        ζ >= 0, rising.
     lr, decay : float
         >= 0.
     step : float
         What multiplies n/√v, >= 0.
     tables : Tables
         Of `rotsim.theory.damped`.
-    scratch, room : ndarray
-        Overwritten; see `rotsim.theory.damped.beyond`.
+    scratch : ndarray, shape (points + GHOSTS,)
+    room : ndarray, shape (points,)
+        Both are overwritten.
 
     Notes
     -----

@@ -259,7 +259,7 @@ def _values(
             "Ask rotsim.equilibrium, setting by setting"
         )
     own = [field for field in fields(kind) if field.init]
-    known = {field.name: field.default if base is None else getattr(base, field.name) for field in own}
+    known: dict[str, Any] = {field.name: field.default if base is None else getattr(base, field.name) for field in own}
     values = known | mapping("hyperparameters", given, known)
     if missing := [name for name, value in values.items() if value is MISSING]:
         raise InvalidInput(f"{kind.__name__} needs a value for {', '.join(missing)}")

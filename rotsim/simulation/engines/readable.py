@@ -95,7 +95,8 @@ class ReadableNeuronwise(Readable):
             if zero_mean:
                 u = u - u.mean(axis=1, keepdims=True)
             centred = w - w.mean(axis=1, keepdims=True) if zero_mean else w
-            u = u - (u * centred).sum(axis=1, keepdims=True) / (centred**2).sum(axis=1, keepdims=True) * centred
+            left = np.maximum((centred**2).sum(axis=1, keepdims=True), 1e-6 * (w**2).sum(axis=1, keepdims=True))
+            u = u - (u * centred).sum(axis=1, keepdims=True) / left * centred  # of equal weights nothing is left
             size = np.linalg.norm(u, axis=1)
             kept[:, 0] = decay * kept[:, 0] + (1 - decay) * size**2
             tiny = np.finfo(w.dtype).tiny  # if all signs are alike no update is left, and the neuron stays
