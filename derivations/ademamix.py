@@ -10,6 +10,8 @@ from derivations.symbols import *
 _f, _K, _D = (Function(name) for name in ("f", "K", "D"))
 _n_ = IndexedBase("n")
 _since = Symbol("n", positive=True, integer=True)
+_moved, _held = Function("F"), Function("H")
+_beta_s, _x_s = Symbol("beta_s", positive=True), Symbol("x_s", positive=True)
 _whole = 1 + alpha_s
 
 
@@ -66,7 +68,7 @@ def _covariance() -> Expr:
 @step("ademamix_shared", "What both averages of AdEMAMix share, over the power of one with the root √(β1β3).")
 def shared() -> Eq:
     """A product of weights of both, c_j d_j, falls by β1β3, as the square of an average with the root √(β1β3) does."""
-    return equation(Symbol("x_s"), alpha_s * (1 - beta1) * (1 - beta3) / (1 - sqrt(beta1 * beta3)) ** 2)
+    return equation(_x_s, alpha_s * (1 - beta1) * (1 - beta3) / (1 - sqrt(beta1 * beta3)) ** 2)
 
 
 @step
@@ -74,11 +76,12 @@ def random_second_moment() -> tuple[Eq, ...]:
     """With v random, the derivation of AdamW's holds step by step: of the filter it asks for products f_j f_{j+k} only.
 
     Each is divided by the same q_j, and summed. So the result is a sum of the D of three averages: those with the roots
-    β1 and β3, and that with √(β1β3).
+    β1 and β3, and that with β_s.
     """
-    one, both, other = (_D(root, beta2**k) for root in (beta1, sqrt(beta1 * beta3), beta3))
-    mixed = shared().rhs * both
+    one, both, other = (_D(root, beta2**k) for root in (beta1, _beta_s, beta3))
+    mixed = _x_s * both
     return (
+        equation(_beta_s, sqrt(beta1 * beta3)),
         equation(_K(0), (one + 2 * mixed + alpha_s**2 * other).subs(k, 0)),
         equation(_K(k), beta1**k * (one + mixed) + beta3**k * (alpha_s**2 * other + mixed)),
     )
@@ -108,26 +111,43 @@ def leading_rotation() -> Eq:
     return equation(theta, sqrt(2 * eta * lamda * linear_power().rhs))
 
 
+@step
+def still_held() -> tuple[Eq, ...]:
+    """As under AdamW a gradient meets the variance that it has changed itself, which makes the norm longer by 2Q/C.
+
+    n steps after it, it has moved its weight by F: 1 + α less what both averages still hold. Updates to come hold it by
+    H, in both. Q is over the square of 1 + α, since the norm grows by that.
+    """
+    held = sum(size * _held_by(root) * root**_since for size, root in _SIZES)
+    return (
+        equation(_moved(_since), _whole - beta1**_since - alpha_s * beta3**_since),
+        equation(_held(_since), held),
+        equation(Symbol("Q_w"), Sum(_moved(_since) * _held(_since), (_since, 1, oo)) / _whole**2),
+    )
+
+
+_SIZES = ((Integer(1), beta1), (alpha_s, beta3))
+
+
+def _held_by(root: Expr) -> Expr:
+    return (1 - root) * (1 - beta2) / (1 - root * beta2)
+
+
 @step(
     "ademamix_met_again",
     "Q in the growth 2Q/dim of E‖w‖² under AdEMAMix behind a normalisation, first order in 1/dim.",
+    shown=False,
 )
 def met_again() -> Eq:
-    """As under AdamW a gradient meets the variance that it has changed itself.
-
-    n steps after it, it has moved its weight by 1 + α less what both averages still hold. Updates to come hold it in
-    both. Over the square of 1 + α, since the norm grows by that.
-    """
-    sizes = ((1, beta1), (alpha_s, beta3))
+    """That sum, of geometric ones."""
     total = Integer(0)
-    for size, root in sizes:
-        held = size * (1 - root) * (1 - beta2) / (1 - root * beta2)
-        back = sum(other * geometric_sum((root * kept) ** _since, _since, 1) for other, kept in sizes)
-        total += tidy(held * (_whole * geometric_sum(root**_since, _since, 1) - back))
+    for size, root in _SIZES:
+        back = sum(other * geometric_sum((root * kept) ** _since, _since, 1) for other, kept in _SIZES)
+        total += tidy(size * _held_by(root) * (_whole * geometric_sum(root**_since, _since, 1) - back))
     return equation(Symbol("Q_w"), total / _whole**2)
 
 
-LOCAL = (_since,)  # with meanings of their own here
+LOCAL = (_since, _beta_s, _x_s)  # with meanings of their own here
 
 
 def checks() -> list[tuple[str, bool]]:
@@ -185,13 +205,12 @@ def _split() -> bool:
 
 def _constant() -> bool:
     constant = {
-        _D(root, at): (1 - root) / (1 + root)
-        for root in (beta1, sqrt(beta1 * beta3), beta3)
-        for at in (Integer(1), beta2**k)
+        _D(root, at): (1 - root) / (1 + root) for root in (beta1, _beta_s, beta3) for at in (Integer(1), beta2**k)
     }
+    named, *randoms = random_second_moment()
     return all(
-        vanishes(simplify(random.rhs.subs(constant) - fixed.rhs))
-        for random, fixed in zip(random_second_moment(), covariance(), strict=True)
+        vanishes(simplify(random.rhs.subs(constant).subs(_x_s, shared().rhs).subs(_beta_s, named.rhs) - fixed.rhs))
+        for random, fixed in zip(randoms, covariance(), strict=True)
     )
 
 

@@ -734,6 +734,8 @@ def test_a_lagging_second_moment_slows_relaxation(homogeneity, beta2):
 
 INTERIOR = {
     "ahead": (0.3, 0.8),
+    "beta3": (0.95, 0.6),
+    "mix": (2.0, 0.5),
     "aspect": (0.25, 1.0),
     "lr": (0.01, 0.02),
     "weight_decay": (0.1, 0.3),
