@@ -1,5 +1,9 @@
 """Callbacks of Lightning and of transformers: the trace is that of a plain loop, also after an interruption."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -143,6 +147,31 @@ def test_the_trainer_goes_on_from_a_checkpoint(transformers, tmp_path, plain):
     trainer_run(transformers, tmp_path, RotationCallback(path, **OPTIONS), steps=45)
     trainer_run(transformers, tmp_path, RotationCallback(path, **OPTIONS), checkpoint=str(tmp_path / "checkpoint-30"))
     same(rotsim.load(path), plain)
+
+
+RAISING = """
+from pathlib import Path
+import sys
+import transformers
+from rotsim.measure.transformers import RotationCallback
+from tests.test_recorder_integrations import OPTIONS, trainer_run
+
+class Raising(RotationCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 25:
+            raise RuntimeError("out of memory")
+
+trainer_run(transformers, Path(sys.argv[1]), Raising(sys.argv[2], **OPTIONS))
+"""
+
+
+def test_a_training_that_raises_leaves_its_trace(transformers, tmp_path, plain):
+    command = [sys.executable, "-c", RAISING, str(tmp_path), str(tmp_path / "trace.nc")]
+    ended = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert ended.returncode == 1 and "out of memory" in ended.stderr
+    found = rotsim.load(tmp_path / "trace.nc")
+    assert found["step"].values.tolist() == [10, 20, 25]
+    same(found.isel(step=slice(2)), plain.isel(step=slice(2)))
 
 
 def test_a_new_training_does_not_replace_the_trace(transformers, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from types import TracebackType
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -35,7 +37,8 @@ class RotationCallback(TrainerCallback):
 
     Notes
     -----
-    The Trainer tells its callbacks nothing of an exception. What was recorded since the last save is then lost.
+    The Trainer tells its callbacks nothing of an exception. One that ends the program saves the trace on its way. Where
+    it is caught, in a notebook too, ``callback.recorder.close()`` saves.
 
     Examples
     --------
@@ -53,6 +56,7 @@ class RotationCallback(TrainerCallback):
         """Attach to the optimizer."""
         options = {"resume": state.global_step or False, **self.options}
         self.recorder = Recorder(kwargs["model"], kwargs["optimizer"], path=self.path, **options).start()
+        self._excepthook, sys.excepthook = sys.excepthook, self._raised
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save beside a checkpoint."""
@@ -63,5 +67,15 @@ class RotationCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Save, and leave the optimizer."""
+        self._close()
+
+    def _close(self) -> None:
+        if sys.excepthook == self._raised:
+            sys.excepthook = self._excepthook
         if self.recorder is not None:
             self.recorder.close()
+
+    def _raised(self, kind: type[BaseException], raised: BaseException, where: TracebackType | None) -> None:
+        before = self._excepthook
+        self._close()
+        before(kind, raised, where)
