@@ -30,6 +30,7 @@ from rotsim import closed_forms
 from rotsim.compiled import kernel_part
 from rotsim.errors import require
 from rotsim.kernels import compiled
+from rotsim.theory.boundary import check_time
 from rotsim.theory.damped import POINTS, SIDE, integral, lay, tables, widen
 from rotsim.theory.memory import CorrelatedUpdate
 
@@ -141,7 +142,10 @@ def _solve(
     inner, covariance = np.zeros((lags + 1, POINTS + 1)), np.zeros(lags + 1)
     by = tables()
     room = np.zeros(POINTS + 1), np.zeros((1, 9, POINTS + 1)), np.zeros(1, dtype=np.int64), np.zeros(POINTS + 1)
-    _carry(beta1, beta2, correlation, shift, table, spacing, zeta, by.root_tail, by.entering, inner, covariance, *room)
+    given = beta1, beta2, correlation, shift, table, spacing, zeta, by.root_tail, by.entering, inner, covariance, *room
+    for point in range(POINTS + 1):
+        check_time()
+        _carry(point, *given)
     at_zeta = np.zeros((POINTS + 1, 8))
     for point in range(POINTS + 1):
         _look_up(table, zeta[point], spacing, at_zeta[point])
@@ -221,52 +225,51 @@ def _look_up(table, s, spacing, out):  # type: ignore[no-untyped-def]
 
 
 def _carry(  # type: ignore[no-untyped-def]
-    beta1, beta2, correlation, shift, table, spacing, grid, tail, entering, inner, covariance, zeta, rows,
+    point, beta1, beta2, correlation, shift, table, spacing, grid, tail, entering, inner, covariance, zeta, rows,
     counts, values,
 ):  # fmt: skip
-    """The integral over r for every s on the grid, into inner[lag, point], and that over s, into covariance[lag]."""
+    """The integral over r for an s on the grid, into inner[lag, point]; after the last of these that over s, by lag."""
     start, row = np.empty(8), rows[0]
-    for point in range(POINTS + 1):
-        counts[0] = POINTS
-        for k in range(POINTS + 1):
-            zeta[k] = grid[k]
-            _look_up(table, grid[point] + grid[k], spacing, start)
-            row[_WEIGHT, k], row[_ZZ, k], row[_ZM, k], row[_MM, k] = start[0], start[1], start[2], start[3]
-            row[_ZF, k], row[_MF, k] = start[2], start[3]
-            row[_Z, k], row[_M, k], row[_F, k] = start[_SHIFTED_Z], start[_SHIFTED_M], start[_SHIFTED_M]
-        if row[_WEIGHT, 0] < _LEAST_EXPECTATION:
-            continue
+    counts[0] = POINTS
+    for k in range(POINTS + 1):
+        zeta[k] = grid[k]
+        _look_up(table, grid[point] + grid[k], spacing, start)
+        row[_WEIGHT, k], row[_ZZ, k], row[_ZM, k], row[_MM, k] = start[0], start[1], start[2], start[3]
+        row[_ZF, k], row[_MF, k] = start[2], start[3]
+        row[_Z, k], row[_M, k], row[_F, k] = start[_SHIFTED_Z], start[_SHIFTED_M], start[_SHIFTED_M]
+    felt = row[_WEIGHT, 0] >= _LEAST_EXPECTATION
+    for lag in range(len(inner) if felt else 0):
+        if lag > 0:
+            count = counts[0]
+            while count > 2 * SIDE and row[_WEIGHT, count] < _LEAST_EXPECTATION:
+                count -= 1
+            counts[0] = count
+            for k in range(1, POINTS + 1):
+                zeta[k] /= beta2
+            for k in range(count + 1):
+                fz = correlation * row[_ZF, k]
+                share, pull, mz, zz, zm, mm = _absorb(
+                    correlation, beta1, beta2, zeta[k], row[_ZZ, k], row[_ZM, k], row[_MM, k]
+                )
+                mf = closed_forms.damped_covariance(beta2, zeta[k], pull, row[_MF, k], mz, fz)
+                zf = closed_forms.damped_covariance(beta2, zeta[k], pull, fz, pull, fz)
+                if shift != 0.0:
+                    y = correlation * row[_Z, k] + 1.0
+                    share *= closed_forms.damped_share_of_mean(1.0, beta2, zeta[k], shift * y, pull)
+                    row[_Z, k] = closed_forms.damped_covariance(beta2, zeta[k], pull, y, pull, y) - 1.0
+                    m = closed_forms.damped_covariance(beta2, zeta[k], pull, row[_M, k], mz, y)
+                    row[_M, k] = closed_forms.averaged(beta1, m, row[_Z, k] + 1.0)
+                    row[_F, k] = closed_forms.damped_covariance(beta2, zeta[k], pull, row[_F, k], fz, y)
+                row[_WEIGHT, k] *= share
+                row[_ZZ, k], row[_ZM, k], row[_MM, k] = zz, zm, mm
+                row[_ZF, k], row[_MF, k] = zf, closed_forms.averaged(beta1, mf, zf)
+            widen(zeta, rows, counts, 1, 1 / beta2, entering)
+        for k in range(counts[0] + 1):
+            values[k] = row[_WEIGHT, k] * (row[_MF, k] + shift**2 * row[_F, k] * row[_M, k])
+        inner[lag, point] = integral(values, zeta, counts[0], True, tail)
+    if point == POINTS:
         for lag in range(len(inner)):
-            if lag > 0:
-                count = counts[0]
-                while count > 2 * SIDE and row[_WEIGHT, count] < _LEAST_EXPECTATION:
-                    count -= 1
-                counts[0] = count
-                for k in range(1, POINTS + 1):
-                    zeta[k] /= beta2
-                for k in range(count + 1):
-                    fz = correlation * row[_ZF, k]
-                    share, pull, mz, zz, zm, mm = _absorb(
-                        correlation, beta1, beta2, zeta[k], row[_ZZ, k], row[_ZM, k], row[_MM, k]
-                    )
-                    mf = closed_forms.damped_covariance(beta2, zeta[k], pull, row[_MF, k], mz, fz)
-                    zf = closed_forms.damped_covariance(beta2, zeta[k], pull, fz, pull, fz)
-                    if shift != 0.0:
-                        y = correlation * row[_Z, k] + 1.0
-                        share *= closed_forms.damped_share_of_mean(1.0, beta2, zeta[k], shift * y, pull)
-                        row[_Z, k] = closed_forms.damped_covariance(beta2, zeta[k], pull, y, pull, y) - 1.0
-                        m = closed_forms.damped_covariance(beta2, zeta[k], pull, row[_M, k], mz, y)
-                        row[_M, k] = closed_forms.averaged(beta1, m, row[_Z, k] + 1.0)
-                        row[_F, k] = closed_forms.damped_covariance(beta2, zeta[k], pull, row[_F, k], fz, y)
-                    row[_WEIGHT, k] *= share
-                    row[_ZZ, k], row[_ZM, k], row[_MM, k] = zz, zm, mm
-                    row[_ZF, k], row[_MF, k] = zf, closed_forms.averaged(beta1, mf, zf)
-                widen(zeta, rows, counts, 1, 1 / beta2, entering)
-            for k in range(counts[0] + 1):
-                values[k] = row[_WEIGHT, k] * (row[_MF, k] + shift**2 * row[_F, k] * row[_M, k])
-            inner[lag, point] = integral(values, zeta, counts[0], True, tail)
-    for lag in range(len(inner)):
-        covariance[lag] = integral(inner[lag], grid, POINTS, True, tail)
+            covariance[lag] = integral(inner[lag], grid, POINTS, True, tail)
 
 
 _look_up = compiled(_look_up, "correlated_look_up", {})
