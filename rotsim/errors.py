@@ -189,6 +189,7 @@ def sequence(name: str, value: Any, rule: str = "be a sequence") -> list[Any]:
     """Return the entries of a list, tuple, array or other sequence that is no string."""
     if is_a(value, np.ndarray):
         require(value.ndim == 1, name, rule, value)
+        _in_memory(name, value)
         return value.tolist()
     require(is_a(value, Sequence) and not is_a(value, str, bytes), name, rule, value)
     _bounded(name, value)
@@ -216,9 +217,12 @@ def array(name: str, value: Any, rule: str) -> np.ndarray:
         _bounded(name, value)
     try:
         found = np.asarray(value)
+        _in_memory(name, found)
         kind = found.dtype.kind
         with np.errstate(over="ignore"):  # longer floats become infinite, which the caller refuses
             numbers = found.astype(np.float64, copy=False) if kind in "iuf" else None
+    except InvalidInput:
+        raise
     except Exception:  # ragged lists, objects with an __array__ of their own, more than memory holds
         raise InvalidInput(f"`{name}` must {rule}; got {shown(value)}, which is no array of numbers") from None
     if numbers is None:
@@ -274,14 +278,27 @@ def _nearest(value: Any, known: Sequence[str]) -> str:
 
 
 def _holds_numbers(value: Any, deepest: int = 8) -> bool:
-    """Whether NumPy may be asked to read it: numbers and arrays, and lists of such, but no object that only says so."""
+    """Whether NumPy may be asked to read it: numbers and arrays, and lists of such, but no object that only says so.
+
+    Nor masked entries: NumPy would take what is under the mask.
+    """
     if is_a(value, list, tuple):
         kinds = set(map(type, value))
+        if any(issubclass(kind, np.ma.MaskedArray) for kind in kinds):
+            return False
         nested = deepest > 0 and all(_holds_numbers(x, deepest - 1) for x in value if is_a(x, list, tuple))
         return nested and all(
             issubclass(kind, (*_NUMBERS, list, tuple)) or hasattr(kind, "__array__") for kind in kinds
         )
+    if is_a(value, np.ma.MaskedArray):
+        return not np.ma.is_masked(value)
     return is_a(value, *_NUMBERS) or hasattr(type(value), "__array__")
+
+
+def _in_memory(name: str, value: np.ndarray) -> None:
+    """Refuse an array that repeats few numbers so often that it would fill memory when something is done with it."""
+    whole = 0 not in value.strides or value.size <= LONGEST_LAZY_SEQUENCE
+    require(whole, name, f"have at most {LONGEST_LAZY_SEQUENCE} entries unless all are in memory", value.shape)
 
 
 def _bounded(name: str, value: Sequence[Any]) -> None:

@@ -26,7 +26,8 @@ COORDINATES = 2e8  # times steps of a walk, about
 FEWEST, MOST = 12, 2048  # neurons
 WINDOWS, BURNED = 72, 36
 SEED = 4100
-GROUPS = {"tuned": range(9100, 9102), "held out": range(9300, 9301)}  # seeds of the random settings of each
+#: Seeds of the random settings of each.
+GROUPS = {"tuned": range(9100, 9102), "held out": range(9300, 9301), "new": range(9500, 9506)}
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,18 @@ def cases() -> dict[str, Case]:
     found = {}
     for group, seeds in GROUPS.items():
         for law in LAWS:
-            for name in NAMES:
+            for name in NAMES if group != "new" else ("lion",):
                 for seed in seeds:
                     found[f"{law} {name} {seed}"] = Case(group, *setting(law, name, seed))
     for number, group in enumerate(GROUPS):
-        found |= {f"{name}, {group}": Case(group, *case) for name, case in _corners(number).items()}
+        corners = {name: case for name, case in _corners(number).items() if group != "new" or "lion" in name}
+        found |= {f"{name}, {group}": Case(group, *case) for name, case in corners.items()}
     return found
 
 
-def _corners(held: int) -> dict[str, tuple[Optimizer, int, Gradient]]:
-    """Long memories, strong pulls, bursts, ε and few weights; of the two groups, `held` picks other numbers."""
-    rate, phi = (0.03, 0.017)[held], (0.95, 0.91)[held]
+def _corners(group: int) -> dict[str, tuple[Optimizer, int, Gradient]]:
+    """Long memories, strong pulls, bursts, ε and few weights, each group by its number with numbers of its own."""
+    rate, phi = (0.03, 0.017, 0.023)[group], (0.95, 0.91, 0.87)[group]
     found: dict[str, tuple[Optimizer, int, Gradient]] = {}
     for name, betas in {
         "default": (0.9, 0.99),
@@ -64,21 +66,21 @@ def _corners(held: int) -> dict[str, tuple[Optimizer, int, Gradient]]:
     }.items():
         lion = rotsim.Lion(2e-3, rate / 2e-3, betas)
         found[f"memory lion {name}"] = lion, 1024, Autocorrelated(phi)
-        found[f"anticorrelated lion {name}"] = lion, 1024, Autocorrelated((-0.9, -0.7)[held])
+        found[f"anticorrelated lion {name}"] = lion, 1024, Autocorrelated((-0.9, -0.7, -0.8)[group])
         adamw = rotsim.AdamW(0.01, rate / 0.01, betas, eps=0.0)
         found[f"memory adamw {name}"] = adamw, 1024, Autocorrelated(phi)
-        adam_l2 = rotsim.AdamL2(2e-3, (0.1, 0.05)[held], betas, eps=0.0)
+        adam_l2 = rotsim.AdamL2(2e-3, (0.1, 0.05, 0.07)[group], betas, eps=0.0)
         found[f"memory adam_l2 {name}"] = adam_l2, 1024, Autocorrelated(phi)
     lion = rotsim.Lion(2e-3, rate / 2e-3)
-    for name, pull in {"inward": 1.3, "outward": -0.1}.items():
+    for name, pull in {"inward": (1.3, 1.3, 0.7)[group], "outward": (-0.1, -0.1, -0.06)[group]}.items():
         strength = pull * lion.weight_decay / rotsim.equilibrium(lion, 1024).norm / np.sqrt(1024) / 1.25
         found[f"radial lion {name}"] = lion, 1024, Radial(round(float(strength), 5))
-    found["signal lion"] = lion, 1024, Signal((0.1, 0.05)[held])
-    series = np.exp(np.random.default_rng(held).standard_normal(56 * WINDOWS))
+    found["signal lion"] = lion, 1024, Signal((0.1, 0.05, 0.15)[group])
+    series = np.exp(np.random.default_rng(group).standard_normal(56 * WINDOWS))
     found["bursts lion"] = lion, 512, Bursts(series)
     for name, betas in {"default": (0.9, 0.99), "fast": (0.98, 0.9), "none": (0.0, 0.95)}.items():
-        few = (12, 16)[held]
-        decay = (0.05, 0.03)[held]
+        few = (12, 16, 20)[group]
+        decay = (0.05, 0.03, 0.02)[group]
         optimizers: dict[str, Optimizer] = {
             "adamw": rotsim.AdamW(0.01, decay / 0.01, betas),
             "adam_l2": rotsim.AdamL2(0.01, decay, betas),
@@ -89,9 +91,9 @@ def _corners(held: int) -> dict[str, tuple[Optimizer, int, Gradient]]:
             found[f"few weights {optimizer} {name}"] = spec, few, ScaleInvariant()
             if name == "default":
                 found[f"few weights, isotropic {optimizer}"] = spec, few, Isotropic()
-    eps = (0.3, 0.2)[held]
+    eps = (0.3, 0.2, 0.1)[group]
     for name in ("adamw", "adam_l2"):
-        spec = rotsim.OPTIMIZERS[name](lr=2e-3, weight_decay=(10.0, 7.0)[held], betas=(0.9, 0.95))  # type: ignore[call-arg]
+        spec = rotsim.OPTIMIZERS[name](lr=2e-3, weight_decay=(10.0, 7.0, 5.0)[group], betas=(0.9, 0.95))  # type: ignore[call-arg]
         for law in (Isotropic(), Autocorrelated(0.7, scale_invariant=False), Signal(0.1, scale_invariant=False)):
             found[f"eps {name} {law.name}"] = replace(spec, eps=eps), 1024, law  # type: ignore[call-arg]
     return found

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from rotsim import errors
+from rotsim import Bursts, Isotropic, Muon, equilibrium, errors
 from rotsim.errors import InvalidInput
 from rotsim.gradients import gradient_from_dict
 from rotsim.optimizers import optimizer_from_dict
@@ -19,7 +19,8 @@ FOREIGN = [
     float("inf"), 1e31, np.float64("nan"), np.longdouble("1e400"), [], (), {}, [1.0, "x"], [[1.0], [1.0, 2.0]], ITSELF,
     object(), object, len, Hostile(), [Hostile()], HostileFloat(1), HostileInt(1), Endless(), [Endless()], range(2**70),
     range(2**40), np.array([1j]), np.array([None]), np.array(["a"]), np.array([True]), np.array(0), iter([1.0]),
-    np.array(["2020"], "datetime64[D]"),
+    np.array(["2020"], "datetime64[D]"), [np.ma.masked, 1.0], np.ma.array([1.0, 2.0], mask=[True, False]),
+    np.broadcast_to(1.0, 10**10),
 ]  # fmt: skip
 RULES = {
     "real": lambda value: errors.real("x", value, "be in [0, 1)", low=0.0, high=1.0),
@@ -48,7 +49,7 @@ def test_a_rule_answers_with_its_own_error_in_one_line(rule):
         except InvalidInput as error:
             assert "\n" not in str(error) and 10 < len(str(error)) < 600, str(error)
             refused += 1
-    assert refused >= len(FOREIGN) - 12  # a rule that lets most of these through rules nothing
+    assert refused >= len(FOREIGN) - 14  # a rule that lets most of these through rules nothing
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,8 @@ def test_a_rule_answers_with_its_own_error_in_one_line(rule):
         (errors.names("x", ["norm", "norm"], ["norm", "rotation"]), ("norm",)),
         (errors.array("x", [[1, 2.5], range(2)], "be").tolist(), [[1.0, 2.5], [0.0, 1.0]]),
         (errors.array("x", np.float16(2), "be").tolist(), 2.0),
+        (errors.array("x", np.ma.array([1.0, 2.0]), "be").tolist(), [1.0, 2.0]),
+        (errors.array("x", np.broadcast_to(1.0, (2, 1)), "be").tolist(), [[1.0], [1.0]]),
     ],
 )
 def test_a_rule_returns_what_it_was_given(returned, expected):
@@ -101,6 +104,11 @@ def test_a_rule_returns_what_it_was_given(returned, expected):
         ),
         (lambda: gradient_from_dict({}), "`gradient` must have a 'name' among its fields"),
         (lambda: gradient_from_dict({"name": "isotropic", "scael": 1}), "takes scale; got scael. Did you mean 'scale'"),
+        (lambda: Isotropic(np.broadcast_to(1.0, 10**10)), "`scale` must have at most 16777216 entries unless all are"),
+        (
+            lambda: equilibrium(Muon(0.1, 0.1), gradient=Bursts([1.0, 5.0] * 25)),
+            "predicted under Muon; got one with bursts. Simulate",
+        ),
         (lambda: gradient_from_dict({"name": "signal", 3: 1}), "`gradient` must have strings as keys; got 3"),
     ],
 )

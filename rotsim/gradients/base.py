@@ -57,6 +57,12 @@ class GradientPower:
         """Nothing but noise that is new in every step, and of one size."""
         return not (self.signal or self.correlation or self.radial) and self.series is None
 
+    def __str__(self) -> str:
+        """What it has besides white noise, in words."""
+        parts = {"a mean of": self.signal, "a memory of": self.correlation, "a radial part of": self.radial}
+        found = [f"{name} {value:g}" for name, value in parts.items() if value]
+        return " and ".join(found + ["bursts"] * (self.series is not None)) or "white noise"
+
 
 class Neuron(NamedTuple):
     """What a sampler knows of the neuron whose gradient it draws, and of the step.

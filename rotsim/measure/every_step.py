@@ -12,6 +12,8 @@ from rotsim.measure.coordinates import CoordinateSampler
 from rotsim.measure.recorded import Entry
 from rotsim.measure.scales import ScaleSampler
 
+MOST_LAGS = 1 << 16  # steps; 64 gradients of four times as many are in memory, per parameter
+
 
 class EveryStep:
     """Two samplers that need each gradient, one after another.

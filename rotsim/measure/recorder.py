@@ -22,7 +22,7 @@ from rotsim.errors import InvalidInput, instance, integer, mapping, positive, re
 from rotsim.files import check_writable
 from rotsim.measure.assembly import assemble, checked_note, entries_of
 from rotsim.measure.earlier import Earlier, state_of
-from rotsim.measure.every_step import EveryStep
+from rotsim.measure.every_step import MOST_LAGS, EveryStep
 from rotsim.measure.joining import join
 from rotsim.measure.metrics import metrics
 from rotsim.measure.neurons import Axes
@@ -70,7 +70,7 @@ class Recorder:
     rows : int
         Most neurons of a parameter to record, >= 1: of an embedding with more, so many that are evenly spaced.
     lags : int
-        Longest lag >= 0, in steps, of the gradients' autocorrelation; 0 turns it off. It reads 64 coordinates per
+        Longest lag, 0 to 65535 steps, of the gradients' autocorrelation; 0 turns it off. It reads 64 coordinates per
         parameter at every step, and needs 4 · lags steps.
     path : str or Path, optional
         Where to save: after a few seconds, then every `save_seconds`, and at `close`, also if training raised.
@@ -165,7 +165,7 @@ class Recorder:
         axes, rows = {} if axes is None else mapping("axes", axes), integer("rows", rows, low=1)
         self._recorded = Recorded(model, optimizer, parameters, split, spec, axes, rows)
         self._running = Running(self._recorded, optimizer)
-        self._every_step = EveryStep(integer("lags", lags, low=0))
+        self._every_step = EveryStep(integer("lags", lags, low=0, high=MOST_LAGS))
         self._spare = path is not None and _rank() > 0
         target = None if path is None or self._spare else check_writable(path)
         self._earlier = Earlier(resume)

@@ -69,9 +69,12 @@ def select(
 
 def _names(selection: Iterable[str]) -> list[str]:
     try:
-        return list(selection)
+        found = list(selection)
     except Exception:  # an iterable of the caller's
-        raise InvalidInput(f"`parameters` must be names of parameters; got {shown(selection)}") from None
+        found = [None]
+    if not all(is_a(name, str) for name in found):
+        raise InvalidInput(f"`parameters` must be names of parameters; got {shown(selection)}")
+    return found
 
 
 def groups_of(optimizer: torch.optim.Optimizer) -> dict[int, int]:
