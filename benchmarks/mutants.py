@@ -53,7 +53,8 @@ MODULES = [
 TESTS = [f"tests/test_{name}.py" for name in (
     "statistics", "comparison", "thresholds", "evidence", "recorder_parts", "cli_values", "overview", "forecast",
     "prediction_values", "scales", "recorder", "recorder_additions", "recorder_adversary", "recorder_layers",
-    "recorder_specs", "recorder_resume", "verdicts", "diagnosis", "cli", "sweeps", "maps", "tasks",
+    "recorder_specs", "recorder_resume", "verdicts", "diagnosis", "cli", "terminal", "conversion", "logs",
+    "checkpoints", "animation", "sweeps", "maps", "tasks",
 )]  # fmt: skip
 LIBRARIES = [
     "pytest",

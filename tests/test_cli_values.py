@@ -14,7 +14,8 @@ import rotsim
 import rotsim.theory.approach  # else first imported while what it imports is replaced
 import rotsim.verify
 from rotsim import dataset
-from rotsim.cli import cli, main
+from rotsim.cli import cli, converting, main, sweeping
+from rotsim.errors import InvalidInput
 from rotsim.theory.schedules import constant, cosine, linear, warmup, wsd
 
 ADAMW = ["adamw", "--lr", "1e-2", "--weight-decay", "0.1"]
@@ -301,3 +302,38 @@ def test_what_click_refuses_is_one_line_too(capsys):
     assert main(["equilibrium", *ADAMW, "--dim", "x"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("rotsim: ") and "'x' is not a whole number" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "expected"),
+    [
+        ("0.1:10:3", float, [0.1, 1.0, 10.0]),
+        ("0.5:2:3", float, [0.5, 1.0, 2.0]),
+        ("lin:0:1:3", float, [0.0, 0.5, 1.0]),
+        ("lin:-1:1:2", float, [-1.0, 1.0]),
+        ("1:8:4", int, [1, 2, 4, 8]),
+        ("1:2:9", int, [1, 2]),
+        ("3:5:1", float, [3.0]),
+        ("0.1,0.3", float, [0.1, 0.3]),
+        ("8,1e3", int, [8, 1000]),
+    ],
+)
+def test_a_range_on_the_command_line(given, kind, expected):
+    assert sweeping.values("lr", given, kind) == pytest.approx(expected)
+
+
+def test_a_range_of_no_numbers_or_too_many():
+    assert len(sweeping.values("lr", f"1:2:{sweeping.MOST_POINTS}", float)) == sweeping.MOST_POINTS
+    assert len(sweeping.values("lr", "1:2", float)) == sweeping.MAP_POINTS
+    for given in (f"1:2:{sweeping.MOST_POINTS + 1}", "1:2:0", "1:inf:3", "0:1:3", "-1:1:3", "1:2:3:4", "a", "8.5:x"):
+        with pytest.raises(InvalidInput, match="`--weight-decay` takes"):
+            sweeping.values("weight_decay", given, float)
+
+
+def test_names_on_the_command_line_may_have_hyphens(capsys):
+    given = ["momentum-decay=0.1", "betas=0.9, 0.99", "kind = a"]
+    assert converting.hyperparameters(given) == {"momentum_decay": 0.1, "betas": (0.9, 0.99), "kind": "a"}
+    words = ["convert", "adamw", "--lr", "1e-3", "--weight-decay", "0.1", "--to", "sgdm"]
+    assert main([*words, "--keep", "rotation, weight-decay"]) == 0
+    assert main(["equilibrium", "adamw", "--learning_rate", "3"]) == 2
+    assert "Did you mean --lr?" in capsys.readouterr().err
