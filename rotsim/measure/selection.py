@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -68,10 +69,9 @@ def select(
 
 
 def _names(selection: Iterable[str]) -> list[str]:
-    try:
+    found: list[Any] = [None]
+    with suppress(Exception):  # an iterable of the caller's
         found = list(selection)
-    except Exception:  # an iterable of the caller's
-        found = [None]
     if not all(is_a(name, str) for name in found):
         raise InvalidInput(f"`parameters` must be names of parameters; got {shown(selection)}")
     return found
