@@ -26,7 +26,7 @@ from rotsim.evidence import WITHIN, Evidence, gather
 from rotsim.findings import CORRELATED, Finding, Verdict, finding_of, furthest
 from rotsim.forecast import FORESEEN, Forecast, foresee
 from rotsim.optimizers.base import Optimizer
-from rotsim.quarters import Quarter
+from rotsim.quarters import Part
 from rotsim.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class LayerDiagnosis(Evidence):
         return max((check.verdict for check in self.foreseen()), key=_SEVERITY.index, default=None)
 
     def _judged(
-        self, claims: tuple[str, ...], quarters: tuple[Quarter, ...], tolerance: dict[str, float], reason: str
+        self, claims: tuple[str, ...], quarters: tuple[Part, ...], tolerance: dict[str, float], reason: str
     ) -> Iterator[Check]:
         for quantity in claims:
             allowed = tolerance[quantity]
@@ -129,7 +129,7 @@ class LayerDiagnosis(Evidence):
 _SEVERITY: list[Outcome] = ["PASS", "UNRESOLVED", "FAIL"]
 
 
-def _verdict(quarter: Quarter, quantity: str, allowed: float) -> Outcome:
+def _verdict(quarter: Part, quantity: str, allowed: float) -> Outcome:
     """Of one claim in one quarter."""
     error = abs(quarter.error(quantity))
     noise = STANDARD_ERRORS * quarter.noise(quantity)
@@ -212,8 +212,9 @@ class Diagnosis:
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable; what was not measured is null."""
         layers = [
-            {k: _plain(v) for k, v in asdict(replace(layer, curves=None)).items() if k != "curves"}
+            {k: _plain(v) for k, v in asdict(replace(layer, curves=None, rest=None)).items() if k != "curves"}
             | {
+                "rest": layer.rest and _plain(_foreseen(layer.rest)),
                 "claims": list(layer.claims),
                 "outcome": layer.outcome,
                 "agrees": layer.agrees if layer.applies else None,
@@ -222,6 +223,12 @@ class Diagnosis:
             for layer in self.layers
         ]
         return {"optimizer": self.optimizer.to_dict(), "passed": self.passed, "layers": layers}
+
+
+def _foreseen(rest: Forecast) -> dict[str, Any]:
+    """A forecast without its course, and with its declared errors."""
+    errors = {f"declared_{quantity}": rest.declared(quantity) for quantity in FORESEEN}
+    return {k: v for k, v in asdict(rest).items() if k not in ("step", "ratio")} | errors
 
 
 def _plain(value: Any) -> Any:

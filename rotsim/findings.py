@@ -65,7 +65,7 @@ def finding_of(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last:
     last : int
         Steps of the run.
     """
-    if finding := _known(e, optimizer, spec, last) or _predicted(e, spec):
+    if finding := _known(e, optimizer, spec, last) or _predicted(e, spec) or _silent(e):
         return finding
     theory = required_theory(optimizer)
     if theory.beyond_noise:
@@ -99,6 +99,11 @@ def _known(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last: int
         )
     if e.lost + e.dead == e.neurons:
         return "dead", "No neuron has a gradient in most steps: nothing but decay and momentum moves them."
+    if e.layer in spec.get("products", ()):
+        return (
+            "no theory",
+            "It is the product of two trained matrices, which are reported by themselves, and is only measured.",
+        )
     if theory_of(optimizer) is None:
         return "no theory", f"{optimizer.refusal()}. It is only measured; to compare it, give the Recorder `spec`."
     if (share := spec.get("changed_outside", {}).get(e.layer.split("[")[0], 0.0)) > OUTSIDE:
@@ -131,6 +136,17 @@ def _predicted(e: Evidence, spec: Mapping[str, Any]) -> Finding | None:
             f"record at least {_MIN_WINDOWS}, some in each quarter of the run, with a smaller `window`."
         )
     return None
+
+
+def _silent(e: Evidence) -> Finding | None:
+    """Did gradients reach the layer in every step?"""
+    worst = max(e.quarters, key=lambda quarter: quarter.silent)
+    if worst.silent <= ABSENT:
+        return None
+    return "dead", (
+        f"In {worst.silent:.0%} of the sampled steps from {worst.start + 1} to {worst.end} none of its neurons had a "
+        "gradient: what it feeds is dying. Its steps are then what averages remember of gradients that have ended."
+    )
 
 
 def _rounding(e: Evidence, dtype: str) -> str:

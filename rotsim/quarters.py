@@ -17,8 +17,8 @@ QUARTERS = 4  # of the run, in each of which prediction and measurement must agr
 
 
 @dataclass(frozen=True)
-class Quarter:
-    """One quarter of a run: medians over neurons of the RMS over its windows.
+class Part:
+    """A part of a run: medians over neurons of the RMS over its windows.
 
     Attributes
     ----------
@@ -29,14 +29,6 @@ class Quarter:
     predicted_norm, measured_norm : float
     rotation_noise, norm_noise : float
         Standard errors of measured over predicted.
-    pulled_rotation, pulled_norm : float
-        Factors in the prediction that the gradient's radial part makes, and for rotation the share of the update that
-        is along the weights.
-    remembered_rotation, remembered_norm : float
-        Factors that are in the prediction: what the measured gradients, correlated and uneven as they are, make of
-        the optimizer's averages.
-    burst : float
-        E‖g̃‖⁴/(E‖g̃‖²)², 1 for a steady gradient.
     """
 
     start: int
@@ -47,11 +39,6 @@ class Quarter:
     measured_norm: float
     rotation_noise: float
     norm_noise: float
-    pulled_rotation: float
-    pulled_norm: float
-    remembered_rotation: float
-    remembered_norm: float
-    burst: float
 
     def predicted(self, quantity: str) -> float:
         """Of "rotation" or "norm"."""
@@ -61,10 +48,6 @@ class Quarter:
         """Of "rotation" or "norm"."""
         return float(getattr(self, f"measured_{quantity}"))
 
-    def corrected(self, quantity: str) -> float:
-        """The prediction with the gradient's radial part put in."""
-        return self.predicted(quantity) * float(getattr(self, f"pulled_{quantity}"))
-
     def noise(self, quantity: str) -> float:
         """Standard error of measured over predicted."""
         return float(getattr(self, f"{quantity}_noise"))
@@ -73,6 +56,36 @@ class Quarter:
         """Measured over predicted, minus 1."""
         measured, predicted = self.measured(quantity), self.predicted(quantity)
         return measured / predicted - 1 if measured != predicted else 0.0
+
+
+@dataclass(frozen=True)
+class Quarter(Part):
+    """One quarter of a run, and what its gradients do besides being noise.
+
+    Attributes
+    ----------
+    pulled_rotation, pulled_norm : float
+        Factors in the prediction that the gradient's radial part makes, and for rotation the share of the update that
+        is along the weights.
+    remembered_rotation, remembered_norm : float
+        Factors that are in the prediction: what the measured gradients, correlated and uneven as they are, make of
+        the optimizer's averages.
+    burst : float
+        E‖g̃‖⁴/(E‖g̃‖²)², 1 for a steady gradient.
+    silent : float
+        Share of the sampled steps in which no neuron of the layer had a gradient.
+    """
+
+    pulled_rotation: float
+    pulled_norm: float
+    remembered_rotation: float
+    remembered_norm: float
+    burst: float
+    silent: float
+
+    def corrected(self, quantity: str) -> float:
+        """The prediction with the gradient's radial part put in."""
+        return self.predicted(quantity) * float(getattr(self, f"pulled_{quantity}"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +111,51 @@ class Curves:
     neurons: dict[str, np.ndarray]
 
 
+def parts_of(
+    start: int, step: np.ndarray, kept: dict[str, np.ndarray], theory: dict[str, np.ndarray], count: int
+) -> tuple[Part, ...]:
+    """Prediction and measurement in each of `count` equal parts of the steps after `start`.
+
+    Parameters
+    ----------
+    start : int
+        Steps before the first window.
+    step : ndarray of int, shape (windows,)
+        Last step of each window, > `start`.
+    kept, theory : dict of ndarray, shape (neurons, windows)
+        Measured and predicted "rotation" and "norm", of the neurons that count.
+    count : int
+        >= 1.
+
+    Returns
+    -------
+    tuple of Part
+        None if one has no window.
+    """
+    shared = {key: scatter(kept[key] / theory[key]) for key in ("rotation", "norm")}
+    found = []
+    for low, high, place in _places(start, step, count):
+        measured, expected = ({key: of[key][:, place] for key in shared} for of in (kept, theory))
+        ratio = {key: median_ratio(measured[key], expected[key], shared[key]) for key in shared}
+        levels = {key: median(rms(expected[key])) for key in shared}
+        reached = {
+            key: ratio[key].value * levels[key] if levels[key] > 0 else median(rms(measured[key])) for key in shared
+        }
+        found.append(
+            Part(
+                start=low,
+                end=high,
+                predicted_rotation=levels["rotation"],
+                measured_rotation=reached["rotation"],
+                predicted_norm=levels["norm"],
+                measured_norm=reached["norm"],
+                rotation_noise=ratio["rotation"].standard_error,
+                norm_noise=ratio["norm"].standard_error,
+            )
+        )
+    return tuple(found)
+
+
 def quarters_of(
     start: int,
     step: np.ndarray,
@@ -106,50 +164,53 @@ def quarters_of(
     pulled: np.ndarray,
     remembering: np.ndarray,
     known: Theory[Any] | None,
-    parts: int = QUARTERS,
 ) -> tuple[Quarter, ...]:
-    """Prediction and measurement in each of equal parts of the steps after `start`; none if one has no window."""
-    bounds = start + (step[-1] - start) * np.arange(parts + 1) / parts
-    places = [np.flatnonzero((step > low) & (step <= high)) for low, high in itertools.pairwise(bounds)]
-    if not all(len(place) for place in places):
-        return ()
-    shared = {key: scatter(kept[key] / theory[key]) for key in ("rotation", "norm")}
-    found = []
-    for place, low, high in zip(places, bounds[:-1], bounds[1:], strict=True):
-        measured = {key: value[:, place] for key, value in kept.items()}
-        expected = {key: theory[key][:, place] for key in ("rotation", "norm")}
-        ratio = {key: median_ratio(measured[key], expected[key], shared[key]) for key in expected}
-        middle = {key: np.median(value, axis=0) for key, value in expected.items()}
+    """Prediction and measurement in each quarter of the steps after `start`, none if one has no window.
 
-        def factor(influence: np.ndarray, key: str, at: np.ndarray = place, weight: Any = middle) -> float:
+    Parameters
+    ----------
+    start, step, kept, theory
+        As `parts_of` takes them; `kept` has all that was measured.
+    pulled, remembering : ndarray, shape (2, windows)
+        Factors of norm and rotation, as of `rotsim.theory.traces.Prediction`.
+    known : Theory or None
+
+    Returns
+    -------
+    tuple of Quarter
+    """
+    parts, found = parts_of(start, step, kept, theory, QUARTERS), []
+    for part, (_, _, place) in zip(parts, _places(start, step, QUARTERS), strict=False):
+        measured = {key: value[:, place] for key, value in kept.items()}
+
+        def factor(influence: np.ndarray, key: str, at: np.ndarray = place) -> float:
             row = influence[("norm", "rotation").index(key), at]
-            square = weight[key] ** 2
+            square = np.median(theory[key][:, at], axis=0) ** 2
             return float(np.sqrt((row**2 * square).sum() / square.sum())) if square.sum() else np.nan
 
         turning = np.sqrt(1 - along(measured)) if known is not None and known.feels_radial else 1.0
         held = known is not None and known.spec.decay == "none"
-        levels = {key: median(rms(expected[key])) for key in expected}
-        reached = {
-            key: ratio[key].value * levels[key] if levels[key] > 0 else median(rms(measured[key])) for key in expected
-        }
         found.append(
             Quarter(
-                start=int(low),
-                end=int(high),
-                predicted_rotation=levels["rotation"],
-                measured_rotation=reached["rotation"],
-                predicted_norm=levels["norm"],
-                measured_norm=reached["norm"],
-                rotation_noise=ratio["rotation"].standard_error,
-                norm_noise=ratio["norm"].standard_error,
+                **vars(part),
                 pulled_rotation=1.0 if held else factor(pulled, "rotation") * float(turning),
                 pulled_norm=factor(pulled, "norm"),
                 remembered_rotation=factor(remembering, "rotation"),
                 remembered_norm=factor(remembering, "norm"),
                 burst=burst(measured),
+                silent=1 - float(np.nan_to_num(measured["active"]).mean(axis=1).max()),
             )
         )
     return tuple(found)
+
+
+def _places(start: int, step: np.ndarray, count: int) -> list[tuple[int, int, np.ndarray]]:
+    """First and last step of each part, and its windows; none if one has no window."""
+    bounds = start + (step[-1] - start) * np.arange(count + 1) / count
+    found = [
+        (int(low), int(high), np.flatnonzero((step > low) & (step <= high))) for low, high in itertools.pairwise(bounds)
+    ]
+    return found if all(len(place) for *_, place in found) else []
 
 
 def drowned(least: float, predicted: Prediction, step: np.ndarray, rotation: np.ndarray) -> tuple[float, float]:

@@ -336,3 +336,47 @@ def test_a_network_nobody_tuned_for(tmp_path, learnable):
     if learnable:  # where λ_eff > 0 it explains most of the deviation, in most layers; else 0.2 to 0.7 of it is left
         found = numbers(diagnosis)
         assert found["explained"] >= 3 and found["median left"] < EXPLAINED
+
+
+def test_a_layer_loses_its_claim_when_gradients_stop_to_reach_it():
+    """In some steps of the last quarter none of its neurons has a gradient: what it feeds is dying."""
+
+    def late(values, of_all=True):
+        values[:, -5:] = 0.7
+        values[0] = 0.7 if of_all else 1.0
+        return values
+
+    layer = only(made(active=late))
+    assert layer.verdict == "dead" and not layer.claims and layer.rest is None
+    assert "In 30% of the sampled steps from 7626 to 10000 none of its neurons had a gradient" in layer.reason
+    assert layer.quarters[-1].silent == pytest.approx(0.3) and layer.quarters[0].silent == pytest.approx(0.0, abs=0.31)
+    assert only(made(active=lambda values: late(values, of_all=False))).applies  # single neurons may be off
+
+
+@pytest.mark.slow
+def test_a_network_that_dies_under_a_schedule_is_not_claimed():
+    """Random labels, a cosine to zero: 63 of the 64 neurons of the second layer die, and gradients of the first end."""
+    torch = pytest.importorskip("torch")
+    from rotsim.measure import Recorder
+
+    nn, steps = torch.nn, 3000
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    hidden = [layer for inputs in (32, 64) for layer in (nn.Linear(inputs, 64), nn.BatchNorm1d(64), nn.ReLU())]
+    model = nn.Sequential(*hidden, nn.Linear(64, 10))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    try:
+        with Recorder(model, optimizer) as recorder:
+            for _ in range(steps):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(torch.randn(64, 32)), torch.randint(0, 10, (64,))).backward()
+                optimizer.step()
+                schedule.step()
+    finally:
+        torch.set_num_threads(threads)
+    layers = {layer.layer: layer for layer in diagnose(recorder.dataset()).layers}
+    assert layers["3.weight"].dead > 32
+    assert layers["0.weight"].verdict == "dead" and "none of its neurons had a gradient" in layers["0.weight"].reason
+    assert not any(layer.applies for layer in layers.values())

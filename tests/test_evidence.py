@@ -14,6 +14,8 @@ from rotsim import dataset
 from rotsim.balance import balance
 from rotsim.evidence import gather
 from rotsim.theory.base import required_theory
+from rotsim.theory.courses import Influence, course
+from rotsim.theory.rates import Rates
 from rotsim.theory.traces import predict_layer, predict_trace
 
 OPTIMIZERS = {
@@ -355,3 +357,36 @@ def test_balance_counts_live_finite_rows_of_two_weights_over_the_last_half():
         balance(trace.assign(rotation=(("neuron", "step"), 0 * rotation)))
     with pytest.raises(rotsim.InvalidInput, match="needs a recorded trace; got a simulation"):
         balance(trace.assign_attrs(source="simulation"))
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_v_remembers_gradients_over_the_norms_that_they_met(coupled):
+    """Gradients fall by a factor of 50 while weights shrink by 3: a loop of Adam's rule on noise, by the course."""
+    steps, window, rows, dim, beta1, beta2 = 1600, 50, 48, 48, 0.9, 0.999
+    lr, decay = 0.01, 1e-5 if coupled else 0.1
+    draw, size = np.random.default_rng(6), np.exp(-np.log(50) * np.arange(steps) / steps)
+    w = draw.normal(size=(rows, dim))
+    w *= 3.0 / np.linalg.norm(w, axis=1, keepdims=True)
+    start, m, v, turned, norms = np.linalg.norm(w, axis=1), 0.0, 0.0, [], []
+    for t in range(1, steps + 1):
+        g = draw.normal(size=(rows, dim)) / dim**0.5
+        square = (w**2).sum(axis=1, keepdims=True)
+        g = (g - (g * w).sum(axis=1, keepdims=True) / square * w) * size[t - 1] / np.sqrt(square)
+        g = g + decay * w if coupled else g
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+        new = w * (1 if coupled else 1 - lr * decay) - lr * m / (1 - beta1**t) / np.sqrt(v / (1 - beta2**t))
+        cosine = (w * new).sum(axis=1) / np.sqrt(square[:, 0]) / np.linalg.norm(new, axis=1)
+        turned.append(np.arccos(np.minimum(cosine, 1)) ** 2)
+        w = new
+        norms.append((w**2).sum(axis=1))
+
+    def windows(values):
+        return np.sqrt(np.array(values).reshape(-1, window, rows).mean(axis=1)).T
+
+    kind = rotsim.AdamL2 if coupled else rotsim.AdamW
+    rates = Rates(0, np.full(steps, lr), np.full(steps, decay), np.full((2, steps), np.nan))
+    scale = np.sqrt((size**2).reshape(-1, window).mean(axis=1)) * np.ones((rows, 1))
+    ends = window * np.arange(1, steps // window + 1)
+    found = course(kind(lr, decay, (beta1, beta2), 0.0), dim, rates, ends, start, scale, Influence())
+    np.testing.assert_allclose(np.median(windows(norms) / found[0], axis=0), 1, atol=0.03)
+    np.testing.assert_allclose(np.median(windows(turned) / found[1], axis=0)[1:], 1, atol=0.08)

@@ -113,3 +113,29 @@ def test_what_cannot_be_foreseen_says_why(trace, why):
 def test_layers_that_are_dead_or_turned_by_hand_are_not_asked():
     assert only(made(active=0.0)).rest is None and only(made(RV)).rest is None
     assert only(made(LION, correlation=WHITE, gradient_cosine=0.125)).foreseen_outcome == "PASS"
+
+
+@pytest.mark.parametrize("factor", [{"lr": 1.5}, {"weight_decay": 1.5}])
+def test_a_rate_that_is_wrong_throughout_the_run_is_absorbed(factor):
+    """What gradients add and how far they step is read off at that rate. Only the course of a wrong rate shows."""
+    trace = with_rates(made(**PULLED))
+    [(name, by)] = factor.items()
+    told = {f"window_{name}{end}": trace[f"window_{name}{end}"] * by for end in ("", "_start")}
+    right, wrong = only(trace), only(trace.assign(told))
+    assert wrong.foreseen_outcome == right.foreseen_outcome == "PASS"
+    for one, other in zip(right.rest.quarters, wrong.rest.quarters, strict=True):
+        assert other.predicted("rotation") == pytest.approx(one.predicted("rotation"), rel=0.02)
+        assert other.predicted("norm") == pytest.approx(one.predicted("norm"), rel=0.02)
+
+
+@pytest.mark.parametrize("pace", [0.03, -0.05, 0.1])
+def test_what_drifts_is_off_by_what_is_declared(pace):
+    """Rotation drifts by a share of `pace` in each quarter: too much is refused, and less is declared."""
+    drift = np.exp(pace * (np.arange(WINDOWS) - WINDOWS / 2) / (WINDOWS / 4))
+    rest = only(made(rotation=lambda values: values * drift, **PULLED)).rest
+    error = max(abs(part.error("rotation")) for part in rest.quarters)
+    assert 0.5 * error < rest.declared("rotation") < 2 * error
+    assert bool(rest.claims) == (rest.declared("rotation") <= FORESEEN["rotation"])
+    still = only(made(**PULLED)).rest
+    assert still.declared("rotation") < 0.5 * rest.declared("rotation") and list(rest.ratio) == list(FORESEEN)
+    assert rest.step.tolist() == sorted(rest.step.tolist()) and len(rest.step) == len(rest.ratio["norm"])

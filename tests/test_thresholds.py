@@ -26,7 +26,7 @@ NAME, LAST = "body.weight", 10_000
 AGREEING = Quarter(
     start=0, end=2500, predicted_rotation=0.04, measured_rotation=0.04, predicted_norm=2.0, measured_norm=2.0,
     rotation_noise=1e-6, norm_noise=1e-6, pulled_rotation=1.0, pulled_norm=1.0, remembered_rotation=1.0,
-    remembered_norm=1.0, burst=1.0,
+    remembered_norm=1.0, burst=1.0, silent=0.0,
 )  # fmt: skip
 QUARTERS = tuple(replace(AGREEING, start=2500 * k, end=2500 * (k + 1)) for k in range(4))
 PERFECT = Evidence(
@@ -46,6 +46,7 @@ OF_A_QUARTER = (
     "pulled_rotation",
     "remembered_rotation",
     "remembered_norm",
+    "silent",
 )
 
 

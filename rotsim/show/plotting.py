@@ -306,6 +306,10 @@ def _over_time(panel: Axes, layers: Sequence[LayerDiagnosis], name: str, anywher
         color = _VERDICT_COLORS.get(layer.verdict, "0.55")
         panel.plot(layer.curves.step, values, color=color, alpha=0.85, linewidth=1.4)
         ends.append((float(values[-1]), float(layer.curves.step[-1]), layer_name(layer.layer), color))
+        if anywhere and layer.rest is not None and layer.rest.claims and layer.rest.step is not None:
+            panel.plot(layer.rest.step, layer.rest.ratio[name], color=color, linestyle=":", linewidth=1.6)
+    if anywhere and name == "rotation" and any(layer.foreseen_outcome for layer in layers):
+        panel.plot([], [], color="0.3", linestyle=":", linewidth=1.6, label="over what the first half foresees")
     if anywhere:
         panel.axhline(1.0, color="k", linestyle="--", linewidth=1.3, label="prediction" if name == "rotation" else None)
         allowed = TOLERANCE[name]

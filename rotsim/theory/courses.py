@@ -5,7 +5,8 @@ learns, and are more than white noise. Each of these is another schedule of the 
 
 * Gradients s times as large. Where decay passes through the average, as in SGDM and Adam+L2, it is weight_decay/s.
   Where the step is not normalised, as in SGDM, the step is s times as long.
-* An average over the root of a second moment that lags behind a falling gradient: shorter steps.
+* An average over the root of a second moment that lags behind a falling gradient: shorter steps. What v holds are
+  sizes over norms, both as they were then.
 * A steady norm that is R times as long at the same pace, from what the gradients are like: lr·f and weight_decay/f.
   That is the same lr·weight_decay. With ‖w‖ ∝ (lr/weight_decay)^p it needs f = R^(1/2p).
 * A radial part of the gradient: weight_decay·(1 + P/λ).
@@ -13,6 +14,7 @@ learns, and are more than white noise. Each of these is another schedule of the 
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -29,6 +31,7 @@ from rotsim.theory.rates import Rates
 from rotsim.theory.spans import looks
 from rotsim.theory.walk import running_sum
 
+_PASSES = 2  # after the first, of a course whose own norm Adam's v remembers
 _GRID = 0.5  # of the logarithm of the norm at the start, between the points of which neurons are interpolated
 _MOST_NODES = 6  # then quantiles take the place of the grid
 _LITTLE = 1.1  # factor over which a power is read off
@@ -107,9 +110,13 @@ def course(
     seen = np.isfinite(scale[alive]).any(axis=0)
     relative = np.full(len(ends), np.nan)  # size in each window, of all neurons
     relative[seen] = np.nanmedian(scale[alive][:, seen] / own[alive][:, None], axis=0)
-    lr, decay, turned = _equivalent(spec, dim, rates, ends, middle * relative, middle, influence, power, rows)
     place = np.log(start_norm[alive]) - power * np.log(own[alive])
     nodes = _nodes(place)
+    given = spec, dim, rates, ends, middle * relative, middle, influence, power, rows
+    lr, decay, turned = _equivalent(*given, np.ones(len(rates.lr)))
+    for _ in range(_PASSES if spec.plain.shape == "inverse root" else 0):
+        start = float(np.exp(np.median(place)) * middle**power)
+        lr, decay, turned = _equivalent(*given, _every_step(spec, dim, middle, start, lr, decay, rows)[0])
     table = np.array([
         _windows(spec, dim, middle, float(np.exp(node) * middle**power), lr, decay, turned, rates, ends, rows)
         for node in nodes
@@ -135,8 +142,11 @@ def _nodes(place: np.ndarray) -> np.ndarray:
     return nodes if len(nodes) <= _MOST_NODES else np.unique(np.quantile(place, np.linspace(0, 1, _MOST_NODES)))
 
 
-def _equivalent(spec, dim, rates, ends, scale, middle, influence, power, rows):  # type: ignore[no-untyped-def]
-    """Schedules under which white noise of one size `middle` takes this course, and what rotation is multiplied by."""
+def _equivalent(spec, dim, rates, ends, scale, middle, influence, power, rows, norm):  # type: ignore[no-untyped-def]
+    """Schedules under which white noise of one size `middle` takes this course, and what rotation is multiplied by.
+
+    `norm` is ‖w‖ at every step, of which Adam's v holds the inverse square, and forgets it as it does sizes.
+    """
     step = rates.steps
     centre = (np.append(rates.start, ends[:-1]) + ends + 1) / 2
 
@@ -161,7 +171,11 @@ def _equivalent(spec, dim, rates, ends, scale, middle, influence, power, rows): 
     if spec.plain.shape == "identity":
         lr = lr * size
     if spec.plain.shape == "inverse root":
-        lag = size / np.sqrt(_averaged(every**2, spec.averages[1])[rates.start :])  # v forgets what was before, too
+        # v holds squared sizes over squared norms; that of steady sizes is in the course already
+        before = np.full(rates.start, norm[0] if len(norm) else 1.0)
+        over = np.append(before, norm) ** -2.0
+        v, own = (_averaged(square, spec.averages[1])[rates.start :] for square in (every**2 * over, over))
+        lag = size * np.sqrt(own / v)
         if spec.plain.decay == "coupled":
             lr = lr * lag
         else:
@@ -224,14 +238,7 @@ def _turning_power(spec: Optimizer, dim: int, rows: int | None) -> float:
 
 def _windows(spec, dim, scale, start, lr, decay, turned, rates, ends, rows):  # type: ignore[no-untyped-def]
     """Of one neuron: RMS over each window of norm, rotation and update, shape (3, windows)."""
-    decay = decay if spec.weight_decay else np.zeros(len(lr))
-    if not np.isfinite([lr, decay]).all():
-        return np.full((3, len(ends)), np.nan)
-    try:
-        _, rms, *_ = follow(spec, dim, ScaleInvariant(scale), start, lr, decay, 1, rows)
-    except (InvalidInput, ArithmeticError):
-        return np.full((3, len(ends)), np.nan)
-    square = rms.T**2
+    square = _every_step(spec, dim, scale, start, lr, decay, rows) ** 2
     square[1:] *= turned**2
     if rates.spans is not None:
         return looks(spec, dim, square, start, lr * decay, rates.start, ends, rates.spans, rows)
@@ -242,3 +249,12 @@ def _windows(spec, dim, scale, start, lr, decay, turned, rates, ends, rows):  # 
     )
     *sums, count = total[:, last] - total[:, np.minimum(first, last)]
     return np.sqrt(np.where(count > 0, sums / np.maximum(count, 1), np.nan))
+
+
+def _every_step(spec, dim, scale, start, lr, decay, rows):  # type: ignore[no-untyped-def]
+    """Norm, rotation and update at every step, shape (3, steps); NaN where theory has no course."""
+    decay = decay if spec.weight_decay else np.zeros(len(lr))
+    if np.isfinite([lr, decay]).all():
+        with contextlib.suppress(InvalidInput, ArithmeticError):
+            return follow(spec, dim, ScaleInvariant(scale), start, lr, decay, 1, rows)[1].T
+    return np.full((3, len(lr)), np.nan)
