@@ -152,7 +152,7 @@ class Maker:
         if self.rng.random() < 0.15:
             rest = self.options(
                 {},
-                {"update_norm_decay": self.share, "zero_mean": lambda: self.one(lambda: self.among("True", "False"))},
+                {"update_norm_decay": self.share, "zero_mean": self.flag, "exact_angle": self.flag},
             )
             return f"rotsim.Rotational({self.one(self.plain_optimizer)}{', ' + rest if rest else ''})"
         return self.one(self.plain_optimizer)
@@ -480,9 +480,11 @@ def _rotational(m: Maker) -> str:
         "lr": lambda: m.number(1e-4, 0.1), "weight_decay": lambda: m.number(1e-3, 0.5)
     }  # fmt: skip
     if kind == "RotationalSGDM":
-        optional["momentum"] = m.share
+        optional |= {"momentum": m.share, "nesterov": m.flag}
     else:
         optional["betas"] = m.betas
+    if kind == "RotationalLion":
+        optional["exact_angle"] = m.flag
     if kind == "RotationalAdamW":
         optional["eps"] = lambda: m.number(1e-12, 1e-3)
     if kind != "Lion":

@@ -31,6 +31,11 @@ KINDS = {
         lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.8, weight_decay=1e-2),
         sqrt(2 * 1e-3 / 1.8),
     ),
+    "nesterov": (
+        lambda p, **k: RotationalSGDM(p, lr=0.1, momentum=0.8, weight_decay=1e-2, nesterov=True, **k),
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.8, weight_decay=1e-2, nesterov=True),
+        sqrt(2 * 1e-3 * (1 + 2 * 0.8 - 2 * 0.8**3) / 1.8),
+    ),
     "lion": (
         lambda p, **k: RotationalLion(p, lr=1e-3, weight_decay=1.0, **k),
         lambda p: Lion(p, lr=1e-3, weight_decay=1.0),
@@ -55,6 +60,12 @@ def walk(optimizer, parameters, steps: int, seed: int = 1, after=lambda: None) -
 
 def rows(parameter) -> np.ndarray:
     return parameter.detach().double().reshape(parameter.shape[0], -1).numpy().copy()
+
+
+def centred(w: np.ndarray) -> np.ndarray:
+    """As the first step leaves rows before it turns them."""
+    found = w - w.mean(axis=1, keepdims=True)
+    return found * np.linalg.norm(w, axis=1, keepdims=True) / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 def angles(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -104,6 +115,7 @@ def test_the_angle_is_the_leading_equilibrium_of_the_spec(kind):
     spec = {
         "adamw": rotsim.AdamW(lr=1e-2, weight_decay=0.1),
         "sgdm": rotsim.SGDM(lr=0.1, momentum=0.8, weight_decay=1e-2),
+        "nesterov": rotsim.SGDM(lr=0.1, momentum=0.8, weight_decay=1e-2, nesterov=True),
         "lion": rotsim.Lion(lr=1e-3, weight_decay=1.0),
     }[kind]
     assert rotsim.equilibrium(spec, method="leading").rotation == pytest.approx(KINDS[kind][2], rel=1e-12)
@@ -126,6 +138,7 @@ def test_one_step_equals_the_formula_in_numpy(per_neuron, zero_mean):
     power = 0.0
     for step in (1, 2, 3):
         w = rows(parameter) if per_neuron else rows(parameter).reshape(1, -1)
+        w = centred(w) if zero_mean and step == 1 else w
         parameter.grad = torch.randn(3, 5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
         u = rows(parameter.grad).reshape(w.shape)
         basis = [np.ones_like(w), w] if zero_mean else [w]
@@ -190,8 +203,9 @@ def test_a_schedule_sets_the_angle_at_once():
     parameter = weights(16, 128)
     optimizer = RotationalAdamW([parameter], lr=1e-2, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0 if step < 10 else 0.25)
-    start = rows(parameter)
-    walk(optimizer, [parameter], 10, after=schedule.step)
+    walk(optimizer, [parameter], 1, after=schedule.step)
+    start = rows(parameter)  # centred, once
+    walk(optimizer, [parameter], 9, after=schedule.step)
     assert (rows(parameter) == start).all() or angles(start, rows(parameter)).max() < 1e-6  # lr 0 turns nothing
     assert agrees(optimizer, parameter, KINDS["adamw"][2] / 2)
 
@@ -224,7 +238,7 @@ def test_dead_rows_and_zero_rows_stay_and_an_all_zero_weight_is_refused():
         optimizer.step()
     assert torch.isfinite(table).all()
     assert (rows(table)[2] == 0).all()
-    np.testing.assert_allclose(rows(table)[3], start[3], rtol=1e-6)
+    np.testing.assert_allclose(rows(table)[3], centred(start[3:4])[0], rtol=1e-5)  # turned by no gradient
     assert (np.abs(rows(table)[[0, 1, 4]] - start[[0, 1, 4]]).max(axis=1) > 1e-2).all()
     zero = nn.Parameter(torch.zeros(3, 4))
     zero.grad = torch.ones(3, 4)
@@ -335,14 +349,15 @@ def test_an_update_along_the_weights_turns_nothing(compiled, monkeypatch):
     if not compiled:
         plain_torch(monkeypatch)
     parallel, even = weights(4, 30), weights(4, 30, seed=1)
-    starts, norms = [rows(parallel), rows(even)], [np.linalg.norm(rows(p), axis=1) for p in (parallel, even)]
+    starts = [centred(rows(p)) for p in (parallel, even)]
+    norms = [np.linalg.norm(start, axis=1) for start in starts]
     along, level = (RotationalSGDM([p], lr=0.1, weight_decay=0.1, zero_mean=True) for p in (parallel, even))
     for _ in range(5):
         parallel.grad, even.grad = 3.0 * parallel.detach(), torch.full((4, 30), 0.7)
         along.step()
         level.step()
     for parameter, start in zip((parallel, even), starts, strict=True):
-        np.testing.assert_allclose(rows(parameter), start, rtol=2e-6)
+        np.testing.assert_allclose(rows(parameter), start, rtol=2e-6, atol=2e-6)
     constant = weights(4, 30, seed=2)
     optimizer = RotationalAdamW([even], lr=0.1, weight_decay=0.1)
     for _ in range(300):  # until the weights lie along the gradient, and the update along the weights
@@ -386,7 +401,7 @@ def test_a_parameter_added_later_starts_its_own_clock():
     optimizer = RotationalAdamW([first], lr=1e-2, weight_decay=0.1)
     walk(optimizer, [first], 50)
     optimizer.add_param_group({"params": [second], "weight_decay": 0.4})
-    start = rows(second)
+    start = centred(rows(second))
     walk(optimizer, [first, second], 1)
     # the first update of AdamW is ±1 in every coordinate: the angle is the theory's to rounding
     np.testing.assert_allclose(angles(start, rows(second)), 2 * KINDS["adamw"][2], rtol=1e-4)
@@ -449,7 +464,8 @@ def test_rotated_around_adamw_is_rotational_adamw():
             lambda p: RotationalAdamW([{"params": p, "capturable": True}]),
             "`capturable=True` is not.*CUDA graph",
         ),
-        (lambda p: RotationalSGDM([{"params": p, "nesterov": True}]), "`nesterov=True` is not supported"),
+        (lambda p: RotationalAdamW([{"params": p, "nesterov": True}]), "`nesterov=True` is not supported"),
+        (lambda p: RotationalSGDM(p, momentum=0.0, nesterov=True), "`momentum` must be > 0 with nesterov"),
         (
             lambda p: Rotated(torch.optim.AdamW(p, capturable=True), 0.1),
             "`capturable=True` is not.*CUDA graph",
@@ -506,7 +522,8 @@ def _once(optimizer, *parameters):
 
 
 def _weight(rows=4, columns=32):
-    return torch.nn.Parameter(torch.randn(rows, columns, generator=torch.Generator().manual_seed(2)))
+    found = torch.randn(rows, columns, generator=torch.Generator().manual_seed(2))
+    return torch.nn.Parameter(found - found.mean(dim=1, keepdim=True))
 
 
 def test_rotated_turns_where_the_inner_optimizer_has_no_decay():
@@ -615,3 +632,99 @@ def test_a_checkpoint_of_the_plain_optimizer_is_taken_up():
     theirs["param_groups"][0]["update_norm_decay_factor"] = 0.9
     with pytest.raises(rotsim.InvalidInput, match="of the paper's authors"):
         optimizer.load_state_dict(theirs)
+
+
+def published(kind: str, w: np.ndarray, gradients: np.ndarray, angle: float, zero_mean: bool) -> np.ndarray:
+    """The authors' step, from their own formulas: a step along the update, then back to the norm.
+
+    It turns by the arctangent of its length, hence the tangent here. Weights of (rows, dim) and gradients of
+    (steps, rows, dim), the hyperparameters of `KINDS`.
+    """
+    norm = np.linalg.norm(w, axis=1, keepdims=True)
+    if zero_mean:
+        w = w - w.mean(axis=1, keepdims=True)
+        w = w * norm / np.linalg.norm(w, axis=1, keepdims=True)
+    m, v, s = np.zeros_like(w), np.zeros_like(w), 0.0
+    for t, g in enumerate(gradients, 1):
+        if kind == "adamw":
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            u = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        elif kind == "lion":
+            u, m = np.sign(0.9 * m + 0.1 * g), 0.99 * m + 0.01 * g
+        else:
+            m = 0.8 * m + g
+            u = g + 0.8 * m if kind == "nesterov" else m
+        if zero_mean:
+            u = u - u.mean(axis=1, keepdims=True)
+        u = u - w * (u * w).sum(axis=1, keepdims=True) / norm**2
+        length = np.linalg.norm(u, axis=1, keepdims=True)
+        s = 0.1 * length**2 + 0.9 * s
+        w = w - np.tan(angle * length / np.sqrt(s / (1 - 0.9**t))) * u / length * norm
+        w = w * norm / np.linalg.norm(w, axis=1, keepdims=True)
+    return w
+
+
+@pytest.mark.parametrize("zero_mean", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_published_step_in_numpy_takes_the_same_way(kind, zero_mean):
+    make, _, angle = KINDS[kind]
+    noise = np.random.default_rng(8)
+    start, gradients = noise.normal(0.3, 1.0, size=(4, 24)), noise.normal(size=(60, 4, 24))
+    parameter = nn.Parameter(torch.tensor(start))
+    optimizer = make([parameter], zero_mean=zero_mean)
+    for gradient in gradients:
+        parameter.grad = torch.tensor(gradient)
+        optimizer.step()
+    expected = published(kind, start, gradients, angle, zero_mean)
+    np.testing.assert_allclose(rows(parameter), expected, rtol=1e-9, atol=1e-12)
+    other = published("sgdm" if kind == "nesterov" else "nesterov", start, gradients, angle, zero_mean)
+    assert np.abs(other - expected).max() > 1e-3  # another rule is told apart
+    if zero_mean:
+        uncentred = published(kind, start, gradients, angle, False)
+        assert np.abs(uncentred - expected).max() > 1e-3
+
+
+def test_the_start_is_centred_once_and_the_norms_are_kept():
+    """By every rotational optimizer, on both paths; equal weights have no other part, and stay."""
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        for make in (KINDS["adamw"][0], lambda p: Rotated(torch.optim.SGD(p, lr=0.1, weight_decay=0.1), 0.02)):
+            parameter = nn.Parameter(weights(4, 32, dtype=dtype).data + 0.5)
+            parameter.data[3] = 0.7
+            norms, resolution = np.linalg.norm(rows(parameter), axis=1), torch.finfo(dtype).eps
+            optimizer = make([parameter])
+            walk(optimizer, [parameter], 3)
+            after = rows(parameter)
+            np.testing.assert_allclose(np.linalg.norm(after, axis=1), norms, rtol=4 * resolution)
+            share = np.abs(after.mean(axis=1)) * sqrt(32) / norms
+            assert share[:3].max() < 40 * resolution
+            assert share[3] > 0.9
+    # what was saved goes on from the weights as they are: a mean that they have by then is the caller's
+    parameter = weights(2, 16)
+    walk(first := KINDS["sgdm"][0]([parameter]), [parameter], 3)
+    again = nn.Parameter(parameter.data + 0.1)
+    second = KINDS["sgdm"][0]([again])
+    second.load_state_dict(first.state_dict())
+    walk(second, [again], 1)
+    assert rows(again).mean() > 0.05
+
+
+def test_lion_may_turn_by_the_rotation_of_the_sign_itself():
+    """The angle of long neurons' equilibrium; a walk of the plain optimizer has it, and not the paper's."""
+    plain = rotsim.Lion(lr=0.02, weight_decay=1.0, betas=(0.95, 0.98))
+    options = dict(lr=plain.lr, weight_decay=plain.weight_decay, betas=plain.betas)
+    optimizer = RotationalLion([weights(2, 8)], exact_angle=True, **options)
+    exact, paper = optimizer.rotation(optimizer.param_groups[0]), plain.leading_rotation(plain.lr, plain.weight_decay)
+    assert exact == pytest.approx(rotsim.equilibrium(plain, 10**9).rotation, rel=1e-8)
+    data = rotsim.simulate(plain, dim=1024, neurons=16, steps=1200, record_every=100, seed=3)
+    square = (data["rotation"].values[:, 4:] ** 2).mean(axis=1)
+    measured, error = sqrt(square.mean()), square.std(ddof=1) / square.mean() / 2 / sqrt(len(square))
+    allowed = 1 / 1024 + chance.errors(len(square)) * error
+    assert abs(measured / exact - 1) < allowed < abs(measured / paper - 1)
+    variant = rotsim.Rotational(plain, exact_angle=True)
+    assert rotsim.measure.optimizer_spec(optimizer).inner.betas == plain.betas
+    assert rotsim.measure.optimizer_spec(optimizer) == variant
+    assert rotsim.equilibrium(variant, 1024).rotation == pytest.approx(exact, rel=1e-12)
+    rates = np.array([0.0, 0.02, 0.01, 0.02])
+    several = variant.leading_rotation(rates, 1.0)
+    assert several[1] == several[3] == exact and several[0] == 0.0
+    assert several[2] == plain.exact_rotation(0.01, 1.0) < exact

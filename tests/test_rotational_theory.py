@@ -13,8 +13,13 @@ from tests import chance
 
 @pytest.mark.parametrize(
     ("inner", "dim", "decay"),
-    [(rotsim.SGDM(0.1, 0.01, 0.0), 16, 0.4), (rotsim.SGDM(0.1, 0.01), 16, 0.9), (rotsim.AdamW(0.01, 0.1), 12, 0.4)],
-    ids=["no memory", "momentum", "adamw"],
+    [
+        (rotsim.SGDM(0.1, 0.01, 0.0), 16, 0.4),
+        (rotsim.SGDM(0.1, 0.01), 16, 0.9),
+        (rotsim.AdamW(0.01, 0.1), 12, 0.4),
+        (rotsim.SGDM(0.1, 0.01, 0.9, nesterov=True), 16, 0.4),
+    ],
+    ids=["no memory", "momentum", "adamw", "nesterov"],
 )
 def test_bias_of_the_running_mean(inner, dim, decay):
     """A walk turns by less than θ, by what the derivation says to first order in 1/n."""

@@ -11,11 +11,11 @@ from tests import chance
 
 pytestmark = pytest.mark.machine
 
-INNER = [rotsim.AdamW(1e-2, 0.1), rotsim.SGDM(0.1, 1e-2), rotsim.Lion(1e-3, 1.0)]
+INNER = [rotsim.AdamW(1e-2, 0.1), rotsim.SGDM(0.1, 1e-2), rotsim.SGDM(0.1, 1e-2, nesterov=True), rotsim.Lion(1e-3, 1.0)]
 SMALL = dict(dim=40, neurons=6, steps=300, record_every=50, initial_norm=2.0, seed=4, engine="numba")
 
 
-@pytest.fixture(params=INNER, ids=lambda o: o.name)
+@pytest.fixture(params=INNER, ids=lambda o: "nesterov" if getattr(o, "nesterov", False) else o.name)
 def inner(request):
     return request.param
 
@@ -77,8 +77,11 @@ def test_walk_takes_the_steps_of_the_torch_optimizers(inner, zero_mean):
 
     rng = np.random.default_rng(3)
     weights, gradients = rng.normal(size=(6, 40)), rng.normal(size=(50, 6, 40))
+    weights -= weights.mean(axis=1, keepdims=True)  # in training the first turn takes the mean out
     kind = {"adamw": measure.RotationalAdamW, "sgdm": measure.RotationalSGDM, "lion": measure.RotationalLion}
-    options = {key: value for key, value in inner.to_dict().items() if key not in ("name", "dampening", "nesterov")}
+    options = {key: value for key, value in inner.to_dict().items() if key not in ("name", "dampening")}
+    if not options.get("nesterov"):
+        options.pop("nesterov", None)
     parameter = torch.nn.Parameter(torch.tensor(weights))
     reference = kind[inner.name]([parameter], **options, zero_mean=zero_mean, update_norm_decay=0.7)
     for g in gradients:
@@ -108,6 +111,7 @@ def test_spec_round_trips(inner):
         (lambda: rotsim.Rotational(rotsim.AdamW(1e-3, 0.0)), "`weight_decay` must be > 0"),
         (lambda: rotsim.Rotational(INNER[0], update_norm_decay=1.0), r"`update_norm_decay` must be in \[0, 1\)"),
         (lambda: rotsim.Rotational(INNER[0], zero_mean=1), "`zero_mean` must be True or False"),
+        (lambda: rotsim.Rotational(INNER[0], exact_angle=True), "`exact_angle=True` is for Lion; got inner=AdamW"),
         (lambda: rotsim.simulate(rotsim.Rotational(INNER[0]), dim=2), "`dim` must be >= 3"),
     ],
 )

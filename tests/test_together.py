@@ -9,10 +9,10 @@ import pytest
 
 import rotsim
 from rotsim import closed_forms
+from rotsim.arcsine import discounted_sum
 from rotsim.errors import InvalidInput, NoEquilibrium
 from rotsim.theory import betas as between
 from rotsim.theory import few_weights, rare_updates, second_moment, together
-from rotsim.theory.sign import discounted_sum
 
 RNG = np.random.default_rng(5)
 NAMES = ("norm", "rotation", "update_rms", "relaxation_steps", "model_error")

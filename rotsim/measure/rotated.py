@@ -122,7 +122,10 @@ class Rotated(torch.optim.Optimizer):
         """Take one step; return what `closure` returns, if one is given."""
         loss = evaluate(closure)
         groups = [(group, turning) for group in self.param_groups if (turning := self._rotating(group))]
-        for _, turning in groups:
+        for group, turning in groups:
+            for parameter in turning:
+                options = self._options["per_neuron"], self._options["zero_mean"]
+                begin(parameter, self.state[parameter], *options, called(group, parameter))
             torch._foreach_copy_([self._copy(p) for p in turning], turning)
         self.inner.step()
         for group, turning in groups:
@@ -137,7 +140,6 @@ class Rotated(torch.optim.Optimizer):
         kinds: dict[torch.dtype | None, list[torch.Tensor]] = {}
         for parameter in parameters:
             copy = self._copies[parameter]
-            begin(copy, self.state[parameter], self._options["per_neuron"], called(group, parameter))
             kinds.setdefault(parameter.dtype if self._whole and fits(parameter, copy) else None, []).append(parameter)
         for dtype, members in kinds.items():
             states, old = [self.state[p] for p in members], [self._copies[p] for p in members]

@@ -26,7 +26,8 @@ from rotsim.measure.rotation_step import (
 )
 from rotsim.optimizers.base import Optimizer, check_decay
 
-_OPTIONS = ("per_neuron", "zero_mean", "update_norm_decay", "rotational")  # that the plain optimizer does not have
+_TURNING = ("per_neuron", "zero_mean", "update_norm_decay")
+_OPTIONS = (*_TURNING, "rotational", "nesterov", "exact_angle")  # that a saved state may lack
 
 
 class RotationalOptimizer(CheckedOptimizer):
@@ -52,7 +53,8 @@ class RotationalOptimizer(CheckedOptimizer):
             flag(name, group[name])
         if group["rotational"] is not None and flag("rotational", group["rotational"]) and not group["weight_decay"]:
             raise InvalidInput("`rotational=True` needs `weight_decay` > 0, which sets the angle with lr; got 0")
-        refuse(group, "capturable", "differentiable", "maximize", "amsgrad", "nesterov", "dampening")
+        options = ("capturable", "differentiable", "maximize", "amsgrad", "nesterov", "dampening")
+        refuse(group, *(name for name in options if name not in self.defaults))
         self._check(group)
 
     @torch.no_grad()
@@ -91,12 +93,12 @@ class RotationalOptimizer(CheckedOptimizer):
         return loss
 
     def _turn(self, group: dict[str, Any], parameters: list[torch.Tensor]) -> None:
-        options = {name: group[name] for name in _OPTIONS[:3]}
+        options = {name: group[name] for name in _TURNING}
         names = self._averages(group)
         kinds: dict[torch.dtype | None, list[torch.Tensor]] = {}
         for parameter in parameters:
             state = self._ready(group, parameter)
-            begin(parameter, state, group["per_neuron"], called(group, parameter))
+            begin(parameter, state, group["per_neuron"], group["zero_mean"], called(group, parameter))
             fast = fits(parameter, gradient_of(parameter), *(state[name] for name in names))
             kinds.setdefault(parameter.dtype if fast else None, []).append(parameter)
         for dtype, members in kinds.items():
@@ -138,8 +140,9 @@ class RotationalOptimizer(CheckedOptimizer):
                 "`state_dict` is of the rotational optimizer of the paper's authors, whose running means have other "
                 "names; load the weights alone, and start this optimizer anew"
             )
-        own = [{name: group[name] for name in _OPTIONS} for group in self.param_groups]
-        own += [{name: self.defaults[name] for name in _OPTIONS}] * max(0, len(groups) - len(own))
+        names = [name for name in _OPTIONS if name in self.defaults]
+        own = [{name: group[name] for name in names} for group in self.param_groups]
+        own += [{name: self.defaults[name] for name in names}] * max(0, len(groups) - len(own))
         return {**state_dict, "param_groups": [{**a, **b} for a, b in zip(own, groups, strict=False)]}
 
     def _updates(

@@ -17,6 +17,8 @@ from rotsim.errors import InvalidInput
 from rotsim.measure.rotation_kernel import ROUNDING
 from rotsim.optimizers.base import filled
 
+_EVEN = 1e-3  # of the norm: a smaller part beside the mean is what equal weights have by rounding
+
 
 def can_rotate(parameter: torch.Tensor, per_neuron: bool, zero_mean: bool) -> bool:
     """True if the weight vectors keep a direction to turn in once radius (and mean) are fixed."""
@@ -192,8 +194,12 @@ def _scatter(stacked: torch.Tensor, targets: list[torch.Tensor]) -> None:
     torch._foreach_copy_(targets, parts)
 
 
-def begin(parameter: torch.Tensor, state: dict[str, Any], per_neuron: bool, name: str = "a parameter") -> None:
+def begin(
+    parameter: torch.Tensor, state: dict[str, Any], per_neuron: bool, zero_mean: bool, name: str = "a parameter"
+) -> None:
     """Note the norms at which `parameter` is to be kept, at its first step; errors call it by `name`.
+
+    If `zero_mean` it loses its mean there, at these norms, but for vectors of equal weights: they have no other part.
 
     Raises
     ------
@@ -220,6 +226,13 @@ def begin(parameter: torch.Tensor, state: dict[str, Any], per_neuron: bool, name
             "initialise it with noise, or put it into a parameter group with rotational=False"
         )
     state["norm"], state["update_norm_squared"], state["rotation_step"] = norm, torch.zeros_like(norm), 0
+    if zero_mean:
+        rows = rows.to(exact or kind)
+        centred = rows - rows.mean(dim=1, keepdim=True)
+        length = torch.linalg.vector_norm(centred, dim=1)
+        uneven = length > _EVEN * norm
+        centred *= (norm / torch.where(uneven, length, 1.0))[:, None]
+        parameter.copy_(torch.where(uneven[:, None], centred, rows).view(parameter.shape))
 
 
 def refuse(group: Mapping[str, Any], *options: str) -> None:

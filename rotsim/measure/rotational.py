@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from rotsim import closed_forms
-from rotsim.errors import nonnegative, share
+from rotsim.errors import flag, nonnegative, require, share
 from rotsim.measure.rotation_loop import RotationalOptimizer, check_decay_if_moving, gradient_of, kernel_for
 from rotsim.optimizers import SGDM, AdamW, Lion
 from rotsim.optimizers.base import Optimizer, beta_pair
@@ -37,7 +38,7 @@ class RotationalAdamW(RotationalOptimizer):
     per_neuron : bool
         Rotate every row of a weight (True) or every weight as one vector (False).
     zero_mean : bool
-        Also remove the mean of the update: a row's mean then only shrinks, by the cosine of the angle a step.
+        Also remove the mean of the update, and that of the weights before they turn for the first time, at their norm.
     update_norm_decay : float
         Decay per step, in [0, 1), of the running mean of the squared update norm.
 
@@ -136,7 +137,8 @@ class RotationalSGDM(RotationalOptimizer):
     r"""SGD with momentum whose weight vectors turn by the equilibrium angle at constant norm.
 
     The update direction is the momentum m = α m + g. The angle is √(2ηλ/(1+α)) in RMS, with the learning
-    rate in force (Kosson, Messmer, Jaggi 2024, table 1 and section 5).
+    rate in force (Kosson, Messmer, Jaggi 2024, table 1 and section 5). With Nesterov momentum the direction is
+    g + α m and the angle √(2ηλ (1 + 2α - 2α³)/(1+α)) (derivations.nesterov).
 
     Parameters
     ----------
@@ -147,6 +149,8 @@ class RotationalSGDM(RotationalOptimizer):
         α in [0, 1).
     weight_decay : float
         λ, 0 or from 1e-30 to 1e30, with ``lr * weight_decay`` < 1.
+    nesterov : bool
+        Step by what the momentum will be; needs momentum > 0.
     per_neuron, zero_mean, update_norm_decay
         As in `RotationalAdamW`, as is what is rotated.
 
@@ -170,17 +174,19 @@ class RotationalSGDM(RotationalOptimizer):
         lr: float = 1e-3,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
+        nesterov: bool = False,
         *,
         per_neuron: bool = True,
         zero_mean: bool = True,
         update_norm_decay: float = 0.9,
     ) -> None:
-        super().__init__(
-            params, per_neuron, zero_mean, update_norm_decay, lr=lr, momentum=momentum, weight_decay=weight_decay
-        )
+        own = {"momentum": momentum, "nesterov": nesterov}
+        super().__init__(params, per_neuron, zero_mean, update_norm_decay, lr=lr, weight_decay=weight_decay, **own)
 
     def _check(self, group: dict[str, Any]) -> None:
         share("momentum", group["momentum"])
+        if flag("nesterov", group["nesterov"]):
+            require(group["momentum"] > 0, "momentum", "be > 0 with nesterov", group["momentum"])
         check_decay_if_moving(group)
 
     @staticmethod
@@ -189,12 +195,13 @@ class RotationalSGDM(RotationalOptimizer):
 
     @staticmethod
     def _inner(group: dict[str, Any]) -> Optimizer:
-        return SGDM(1.0, 0.0, group["momentum"])
+        return SGDM(1.0, 0.0, group["momentum"], nesterov=group["nesterov"])
 
     @staticmethod
     def rotation(group: dict[str, Any]) -> float:
-        """√(2ηλ/(1+α)), radians per step."""
-        return float(closed_forms.sgdm_leading_rotation(group["lr"], group["weight_decay"], group["momentum"]))
+        """√(2ηλ/(1+α)), with Nesterov momentum √(1+2α-2α³) times as much; radians per step."""
+        form = closed_forms.nesterov_leading_rotation if group["nesterov"] else closed_forms.sgdm_leading_rotation
+        return float(form(group["lr"], group["weight_decay"], group["momentum"]))
 
     def _descend(
         self,
@@ -218,7 +225,7 @@ class RotationalSGDM(RotationalOptimizer):
             momentum=group["momentum"],
             lr=lr,
             dampening=0.0,
-            nesterov=False,
+            nesterov=group["nesterov"],
             maximize=False,
         )
 
@@ -239,6 +246,9 @@ class RotationalLion(RotationalOptimizer):
         (β1, β2), each in [0, 1).
     weight_decay : float
         λ, 0 or from 1e-30 to 1e30, with ``lr * weight_decay`` < 1.
+    exact_angle : bool
+        Turn by the rotation of the sign itself, at any decay: `rotsim.Lion.exact_rotation`. The angle above, which is
+        the paper's, takes a straight line for the sign and is larger.
     per_neuron, zero_mean, update_norm_decay
         As in `RotationalAdamW`, as is what is rotated; the rest follows `rotsim.measure.Lion`.
 
@@ -255,16 +265,17 @@ class RotationalLion(RotationalOptimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
         *,
+        exact_angle: bool = False,
         per_neuron: bool = True,
         zero_mean: bool = True,
         update_norm_decay: float = 0.9,
     ) -> None:
-        super().__init__(
-            params, per_neuron, zero_mean, update_norm_decay, lr=lr, betas=betas, weight_decay=weight_decay
-        )
+        own = {"betas": betas, "exact_angle": exact_angle}
+        super().__init__(params, per_neuron, zero_mean, update_norm_decay, lr=lr, weight_decay=weight_decay, **own)
 
     def _check(self, group: dict[str, Any]) -> None:
         beta_pair(group["betas"])
+        flag("exact_angle", group["exact_angle"])
         check_decay_if_moving(group)
 
     @staticmethod
@@ -277,7 +288,9 @@ class RotationalLion(RotationalOptimizer):
 
     @staticmethod
     def rotation(group: dict[str, Any]) -> float:
-        """√(πηλ((1-β1)² + β1²(1-β2)/(1+β2))), radians per step."""
+        """√(πηλ((1-β1)² + β1²(1-β2)/(1+β2))), or that of the sign itself; radians per step."""
+        if group["exact_angle"]:
+            return _exact_rotation(group["lr"], group["weight_decay"], tuple(group["betas"]))
         return float(closed_forms.lion_leading_rotation(group["lr"], group["weight_decay"], *group["betas"]))
 
     def _descend(
@@ -303,3 +316,9 @@ class RotationalLion(RotationalOptimizer):
         torch._foreach_lerp_(averages, gradients, 1 - beta2)
         torch._foreach_sign_(directions)
         return list(directions)
+
+
+@lru_cache(maxsize=256)
+def _exact_rotation(lr: float, weight_decay: float, betas: tuple[float, float]) -> float:
+    """Of Lion; groups ask for it in every step."""
+    return float(Lion(1.0, 0.0, betas).exact_rotation(lr, weight_decay))

@@ -181,7 +181,8 @@ def _rotational(inner: Callable[[Values], Optimizer]) -> Callable[[Values], Opti
         plain = inner(values)
         if not plain.weight_decay or values.get("rotational") is False:  # it does not rotate
             return plain
-        return Rotational(plain, update_norm_decay=values["update_norm_decay"], zero_mean=values["zero_mean"])
+        options = {name: values[name] for name in ("update_norm_decay", "zero_mean", "exact_angle") if name in values}
+        return Rotational(plain, **options)
 
     return make
 
@@ -224,7 +225,12 @@ FAMILIES: tuple[Family, ...] = (
     Family(names=("muon",), fields=_MUON_FIELDS, make=_muon, neutral=_NESTEROV),
     Family(names=("muon",), fields=_PUBLISHED_FIELDS, make=_published_muon, neutral=_NESTEROV),
     Family(names=("rotationaladamw",), fields=(*_ADAM_FIELDS, *_ROTATIONAL_FIELDS), make=_rotational(_adamw)),
-    Family(names=("rotationalsgdm",), fields=(*_SGDM_FIELDS, *_ROTATIONAL_FIELDS), make=_rotational(_sgdm)),
+    Family(
+        names=("rotationalsgdm",),
+        fields=(*_SGDM_FIELDS, *_ROTATIONAL_FIELDS),
+        make=_rotational(_sgdm),
+        neutral=_NESTEROV,
+    ),
     Family(names=("rotationallion",), fields=(*_LION_FIELDS, *_ROTATIONAL_FIELDS), make=_rotational(_lion)),
     Family(names=("rotated",), fields=(), make=_rotated, rates=_rotated_rates),
 )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rotsim import closed_forms
+from rotsim.arcsine import discounted_sum
 from rotsim.compiled import kernel_part
 from rotsim.optimizers.base import Optimizer
 
@@ -67,3 +68,10 @@ class Lion(Optimizer):
 
     def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
         return closed_forms.lion_leading_rotation(lr, weight_decay, *self.betas)
+
+    def exact_rotation(self, lr: Any, weight_decay: Any) -> Any:
+        """As `leading_rotation`, but of the sign itself, and at any decay: the equilibrium of a long neuron."""
+        rates, where = np.unique(np.asarray(lr * weight_decay, dtype=float), return_inverse=True)
+        total = discounted_sum(1 - rates, *self.betas)
+        half = closed_forms.lion_exact_one_minus_cosine(rates, 1.0, total)
+        return (2 * np.arcsin(np.sqrt(half / 2)))[where].reshape(np.shape(lr * weight_decay))

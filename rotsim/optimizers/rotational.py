@@ -9,6 +9,7 @@ import numpy as np
 
 from rotsim.errors import InvalidInput, flag, require, share, shown
 from rotsim.optimizers.base import N_COEFFICIENTS, Optimizer, filled
+from rotsim.optimizers.lion import Lion
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Rotational(Optimizer):
     zero_mean : bool
         Take the mean out of the update as well: that of the weights then only shrinks, by cos φ_t a step. Needs
         dim >= 3.
+    exact_angle : bool
+        :math:`\theta_t` is Lion's own equilibrium rotation in long neurons, where its leading order takes a straight
+        line for the sign. For Lion alone.
 
     Raises
     ------
@@ -41,8 +45,9 @@ class Rotational(Optimizer):
     Notes
     -----
     The same recurrence as `rotsim.measure.RotationalAdamW` and its siblings with ``per_neuron=True``
-    (Kosson, Messmer, Jaggi 2024, section 5; derivations.rotational). Its equilibrium has no norm
-    of its own: `rotsim.equilibrium` gives NaN for norm and update size.
+    (Kosson, Messmer, Jaggi 2024, section 5; derivations.rotational). If `zero_mean`, these take the mean out of the
+    weights before their first turn; a walk begins where it is put. Its equilibrium has no norm of its own:
+    `rotsim.equilibrium` gives NaN for norm and update size.
     """
 
     name = "rotational"
@@ -55,6 +60,7 @@ class Rotational(Optimizer):
     inner: Optimizer
     update_norm_decay: float = 0.9
     zero_mean: bool = True
+    exact_angle: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.inner, Optimizer) or isinstance(self.inner, Rotational):
@@ -63,6 +69,8 @@ class Rotational(Optimizer):
         self._set("weight_decay", self.inner.weight_decay)
         self._set("update_norm_decay", share("update_norm_decay", self.update_norm_decay))
         self._set("zero_mean", flag("zero_mean", self.zero_mean))
+        if flag("exact_angle", self.exact_angle) and not isinstance(self.inner, Lion):
+            raise InvalidInput(f"`exact_angle=True` is for Lion; got inner={self.inner.describe()}. Leave it out")
         require(self.weight_decay > 0, "weight_decay", "be > 0, since it sets the angle with lr", self.weight_decay)
         self.leading_rotation(self.lr, self.weight_decay)
 
@@ -85,6 +93,8 @@ class Rotational(Optimizer):
         return replace(self, inner=self.inner.with_rates(lr, weight_decay))
 
     def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
+        if self.exact_angle and isinstance(self.inner, Lion):
+            return self.inner.exact_rotation(lr, weight_decay)
         return self.inner.leading_rotation(lr, weight_decay)
 
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
@@ -100,8 +110,10 @@ class Rotational(Optimizer):
             "inner": self.inner.to_dict(),
             "update_norm_decay": self.update_norm_decay,
             "zero_mean": self.zero_mean,
+            "exact_angle": self.exact_angle,
         }
 
     def describe(self) -> str:
         values = f"update_norm_decay={self.update_norm_decay!r}, zero_mean={self.zero_mean!r}"
+        values += ", exact_angle=True" if self.exact_angle else ""
         return f"{self.label}({self.inner.describe()}, {values})"

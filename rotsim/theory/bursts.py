@@ -15,9 +15,10 @@ from __future__ import annotations
 import numpy as np
 
 from rotsim import closed_forms
+from rotsim.arcsine import discounted_sum
 from rotsim.kernels import compiled
 from rotsim.optimizers import Lion
-from rotsim.theory.sign import arcsine_modes, discounted_sum
+from rotsim.theory.sign import arcsine_modes
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import decoupled, running_sum
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rotsim import closed_forms
+from rotsim.arcsine import discounted_sum
 from rotsim.optimizers import Lion
 from rotsim.theory import few_weights
 from rotsim.theory.base import Course, Filling, Method, theory_for
@@ -21,7 +22,6 @@ from rotsim.theory.sign import (
     arcsine_modes,
     correlated_covariance,
     discounted_excess,
-    discounted_sum,
     met_again,
     shifted_discounted_sum,
     sign_covariance,

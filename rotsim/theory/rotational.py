@@ -70,7 +70,11 @@ class RotationalTheory(Theory[Rotational]):
         if o.inner.shape == "sign":  # of one length
             return 0.0
         directions = max(1, dim - 1 - o.zero_mean)
-        return float(closed_forms.rotational_bias(o.beta1, o.update_norm_decay, directions))
+        noise = required_theory(o.inner).filling(1).noise
+        memory, first = float(noise.roots[0]), float(noise.weights[0] / noise.lag_0)
+        # the bias is linear in the correlations of squared lengths, (first·memory^k)²: Nesterov's first is below 1
+        alone, lasting = (closed_forms.rotational_bias(beta, o.update_norm_decay, directions) for beta in (0.0, memory))
+        return float(alone + first**2 * (lasting - alone))
 
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         """With the filling of the inner average, and the part of older gradients that weights have turned towards."""
