@@ -144,7 +144,8 @@ def test_a_large_table_is_recorded_by_evenly_spaced_rows(tmp_path, capsys):
     assert spec_of(some)["sampled_rows"] == {"table.weight": 3000} and spec_of(every)["sampled_rows"] == {}
     path = rotsim.dataset.save(some, tmp_path / "words.nc")
     assert main(["trace", "report", str(path)]) == 0
-    assert "Evenly spaced neurons stand for all: table: 100 of 3000 neurons." in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Some neurons, evenly spaced or of one process, stand for all: table: 100 of 3000 neurons." in shown
 
 
 @pytest.mark.parametrize("optimizer", ["lion", "muon"])
@@ -176,3 +177,66 @@ def test_the_neurons_of_a_parameter():
     tensor = torch.arange(120.0).reshape(3, 5, 8)
     assert neurons.rows(tensor)[-1].tolist() == tensor[2, :, 7].tolist()
     assert Neurons(torch.Size([2, 3])).rows(torch.eye(2, 3).to_sparse()).tolist() == torch.eye(2, 3).tolist()
+
+
+class Adapted(nn.Module):
+    """A frozen matrix and a pair beside it, under the names of peft."""
+
+    def __init__(self, rank=2):
+        super().__init__()
+        self.base = nn.Linear(8, 6, bias=False).requires_grad_(False)
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(8, rank, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(rank, 6, bias=False)})
+
+    def forward(self, x):
+        return (self.base(x) + self.lora_B["default"](self.lora_A["default"](x))).square().mean()
+
+
+@pytest.mark.parametrize("rows", [4096, 3])
+def test_the_product_of_a_pair_is_a_layer_beside_it(rows, tmp_path, capsys):
+    """Norm, angle and gradient of BA, from the factors before and after each step, in NumPy."""
+    torch.manual_seed(2)
+    model, path = Adapted(), tmp_path / "lora.nc"
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    kept, gradients, pair = [], [], [model.lora_B["default"].weight, model.lora_A["default"].weight]
+
+    def factors(of):
+        return tuple(of(parameter).double().numpy().copy() for parameter in pair)
+
+    with Recorder(model, optimizer, interval=1, window=1, lags=2, rows=rows, path=path):
+        for _ in range(20):
+            optimizer.zero_grad()
+            model(torch.randn(4, 6, 8)).backward()
+            kept.append(factors(lambda p: p.detach()))
+            gradients.append(factors(lambda p: p.grad))
+            optimizer.step()
+        kept.append(factors(lambda p: p.detach()))
+    trace = rotsim.load(path)
+    layer = trace.isel(neuron=trace["layer"].values == "lora_BA.default.weight")
+    chosen = np.linspace(0, 5, min(rows, 6)).astype(int)
+    products = np.array([b @ a for b, a in kept])[:, chosen]
+    before, after = products[:-1], products[1:]
+    norms = [np.linalg.norm(x, axis=2) for x in (before, after)]
+    cosine = (before * after).sum(2) / norms[0] / norms[1]
+    slope = np.array([gb @ a + b @ ga for (b, a), (gb, ga) in zip(kept, gradients, strict=False)])[:, chosen]
+    np.testing.assert_allclose(layer["norm"].T, norms[1], rtol=1e-5)
+    np.testing.assert_allclose(layer["rotation"].T, np.arccos(np.minimum(cosine, 1.0)), rtol=1e-2, atol=1e-4)
+    np.testing.assert_allclose(layer["update_rms"].T, np.linalg.norm(after - before, axis=2), rtol=1e-4)
+    np.testing.assert_allclose(layer["gradient_norm"].T, np.linalg.norm(slope, axis=2), rtol=1e-4)
+    np.testing.assert_allclose(layer["initial_norm"], norms[0][0], rtol=1e-5)
+    alone = trace.isel(neuron=trace["layer"].values == "lora_B.default.weight")  # its factor is another layer
+    assert alone["fan_in"].values[0] == 2 and layer["fan_in"].values[0] == 8
+    assert main(["trace", "report", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "lora_BA.default" in shown and "the product of two trained matrices" in " ".join(shown.split())
+
+
+def test_matrices_that_do_not_meet_are_no_product():
+    from rotsim.measure.products import products_of
+
+    a, b = torch.zeros(2, 8), torch.zeros(6, 2)
+    assert [name for name, _ in products_of({"x.lora_A": a, "x.lora_B": b})] == ["x.lora_BA"]
+    for found in ({"x.lora_A": a}, {"x.lora_A": a, "x.lora_B": torch.zeros(6, 3)}, {"x.first": a, "x.second": b}):
+        assert not list(products_of(found))
+    [(_, convolution)] = products_of({"lora_A": torch.zeros(2, 4, 3, 3), "lora_B": torch.zeros(6, 2, 1, 1)})
+    assert convolution.shape == (6, 36)

@@ -55,7 +55,7 @@ def trace_report(file: str, output: str | None, as_json: bool, every: bool) -> N
             if reasons := trace_tables.diagnosis_reasons(diagnosis):
                 screen.print(reasons)
         if sampled := trace_tables.sampled_text(diagnosis, spec.get("sampled_rows", {})):
-            screen.print(f"Evenly spaced neurons stand for all: {sampled}.", markup=False)
+            screen.print(f"Some neurons, evenly spaced or of one process, stand for all: {sampled}.", markup=False)
         if skipped := trace_tables.skipped_text(spec.get("skipped", {})):
             screen.print(f"Not recorded: {skipped}.", markup=False)
         screen.print(advice(diagnosis, int(data["step"].values[-1])) if grouped else diagnosis.summary())

@@ -27,7 +27,7 @@ _SQUARE_STEP = {
 #: What `assemble` writes into the spec by itself; a note may not.
 WRITTEN = {f"{name}_changed" for name in RATES} | {
     "interval", "window", "steps", "counted", "layers", "optimizers", "skipped", "left", "changed", "changed_outside",
-    "dtypes", "absent", "sampled_rows",
+    "dtypes", "absent", "sampled_rows", "products",
 }  # fmt: skip
 
 
@@ -75,10 +75,11 @@ def assemble(
             "dtypes": {entry.name: str(entry.parameter.dtype).removeprefix("torch.") for entry in entries},
             "optimizers": {name: other.to_dict() for name, other in others.items()},
             "skipped": recorded.skipped,
-            "sampled_rows": {e.name: e.layout.total for e in entries if e.neurons < e.layout.total},
+            "sampled_rows": {e.name: e.of_all for e in entries if e.neurons < e.of_all},
             "left": recorded.left,
             "changed_outside": {e.name: float(e.touched) / e.looked for e in entries if e.touched},
             "absent": {e.name: e.absent / e.sampled for e in entries if e.absent},
+            "products": [entry.name for entry in entries if entry.factors],
             "changed": {entry.name: entry.changed for entry in entries if entry.changed},
             **{f"{name}_changed": any(name in e.changed for e in entries) for name in RATES},
         },

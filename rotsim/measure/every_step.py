@@ -9,6 +9,7 @@ import xarray as xr
 
 from rotsim.measure.assembly import averaging, with_samples, with_series
 from rotsim.measure.coordinates import CoordinateSampler
+from rotsim.measure.neurons import local
 from rotsim.measure.recorded import Entry
 from rotsim.measure.scales import ScaleSampler
 
@@ -47,7 +48,11 @@ class EveryStep:
         signed = [i for i, entry in enumerate(entries) if entry.rule.shape == "sign"]
         if self.coordinates is None and not signed:
             return
-        gradients = [_dense(e.parameter.grad) if e.parameter.shape == e.shape else None for e in entries]
+        # of a product it would cost as much as of the whole matrix
+        gradients = [
+            _dense(e.parameter.grad) if e.factors is None and local(e.parameter).shape == e.shape else None
+            for e in entries
+        ]
         if self.coordinates is not None:
             betas = [averaging(entry.rule) for entry in entries]
             self.coordinates.add(gradients, [entry.shape for entry in entries], betas, device)
@@ -75,4 +80,7 @@ class EveryStep:
 
 
 def _dense(gradient: torch.Tensor | None) -> torch.Tensor | None:
-    return gradient if gradient is None or gradient.layout is torch.strided else gradient.to_dense()
+    if gradient is None:
+        return None
+    part = local(gradient)
+    return part if part.layout is torch.strided else part.to_dense()

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from rotsim.errors import InvalidInput, is_a, require, shown
-from rotsim.measure.neurons import Axes, Neurons, axes_of, checked_axes, fused
+from rotsim.measure.neurons import Axes, Neurons, axes_of, checked_axes, first_row, fused, local
+from rotsim.measure.products import Factors, products_of
 from rotsim.measure.quantities import WINDOW_RATES as WINDOW_RATES
 from rotsim.measure.selection import Selection, Split, ends_in, groups_of, row_labels, select, unwrapped
 from rotsim.measure.spec import NoSpec, optimizer_spec, rates_in_force
@@ -20,6 +21,7 @@ from rotsim.optimizers.base import Optimizer
 RATES = ("lr", "weight_decay", "momentum")
 Specs = Optimizer | Sequence[Optimizer | None] | None
 _LEAST_LR = 1e-12  # in place of 0, where a warm-up may start
+_PRODUCT = "each of them is trained, and decays, by itself"
 
 
 @dataclass
@@ -32,6 +34,8 @@ class Entry:
     ``initial_norm`` are the lengths of its rows after ``initial_step`` steps, before the first that was seen.
     ``lr`` is the last that moved the weights, ``in_force`` the rates as they are, 0 included. ``spec`` stands
     for its group, ``rule`` for what moved it at first: of a rotational variant, the optimizer that its updates are of.
+    ``factors`` are those of a product, of which ``parameter`` is the second.
+    ``of_all`` counts the neurons of the parameter: those that are not recorded, and those of other processes, too.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Entry:
     weight_decay: float
     momentum: Any
     spec: Optimizer
+    of_all: int
     changed: dict[str, int] = field(default_factory=dict)
     sampled: int = 0
     absent: int = 0
@@ -53,6 +58,7 @@ class Entry:
     initial_step: int = 0
     in_force: tuple[float, float] = (np.nan, np.nan)
     at_start: tuple[float, float] | None = None
+    factors: Factors | None = None
 
     def __post_init__(self) -> None:
         self.rule = self.spec.plain
@@ -66,9 +72,20 @@ class Entry:
         """A tensor of its shape as float64 rows, one per recorded neuron."""
         return self.layout.rows(tensor).to(torch.float64)
 
+    def weights(self) -> torch.Tensor:
+        """The rows of its recorded neurons, as they are now: a copy, or a view of the parameter."""
+        return self.factors.weights(self.layout) if self.factors else self.layout.rows(self.parameter.detach())
+
+    def gradient(self) -> torch.Tensor | None:
+        """The gradient of these rows, or what stands for it; None if it has none."""
+        if self.factors is not None:
+            return self.factors.gradient(self.layout)
+        return None if self.parameter.grad is None else self.layout.rows(self.parameter.grad.detach())
+
     def among(self, here: Mapping[int, int]) -> bool:
         """True if the optimizer still updates it, by `groups_of`, and it has the shape it had."""
-        return id(self.parameter) in here and self.parameter.shape == self.shape
+        shape = self.factors.shape if self.factors else local(self.parameter).shape
+        return id(self.parameter) in here and shape == self.shape
 
 
 class Recorded:
@@ -120,11 +137,20 @@ class Recorded:
         axes = axes_of(unwrapped(self._model)) if any(id(p) not in known for p, _ in found.values()) else {}
         for name, (parameter, group) in found.items():
             if id(parameter) not in known:
-                layout = self._layout(name, parameter.shape, axes.get(name, (0,)))
+                whole = self._layout(name, parameter.shape, axes.get(name, (0,)))
                 split = self._split
-                if (blocks := fused(name, layout.total, layout.dim)) and not any(ends_in(name, key) for key in split):
+                if (blocks := fused(name, whole.total, whole.dim)) and not any(ends_in(name, key) for key in split):
                     split = {**split, name: blocks}
-                labels = layout.labels(row_labels(name, layout.total, split))
+                labels = row_labels(name, whole.total, split)
+                layout, part = whole, local(parameter)
+                if part.shape != parameter.shape:
+                    if whole.axes[0] != 0:
+                        self.skipped[name] = "sharded (DTensor) across its neurons"
+                        continue
+                    layout = self._layout(name, part.shape, whole.axes)
+                    start = first_row(parameter) * (whole.total // parameter.shape[0])
+                    labels = labels[start : start + layout.total]
+                labels = layout.labels(labels)
                 if earlier := sum(other == name or other.startswith(f"{name} (") for other in names):
                     base, name = name, f"{name} ({earlier + 1})"
                     labels = [name + label[len(base) :] for label in labels]
@@ -132,8 +158,22 @@ class Recorded:
                 rates = self._hyperparameters(group)
                 spec = self._spec_of(group, *rates)
                 self.entries.append(
-                    Entry(name, parameter, parameter.shape, layout, labels, group, *rates, _momentum(values), spec)
+                    Entry(
+                        name, parameter, part.shape, layout, labels, group, *rates, _momentum(values), spec, whole.total
+                    )
                 )
+
+        for name, factors in products_of({name: parameter for name, (parameter, _) in found.items()}):
+            if name not in names:
+                group = groups_of(self._optimizer)[id(factors.second)]
+                layout, rates = Neurons(factors.shape, most=self._most), self._hyperparameters(group)
+                spec = Unmodelled(rates[0] or _LEAST_LR, rates[1], kind="product of two matrices", why=_PRODUCT)
+                momentum = _momentum(self._optimizer.param_groups[group])
+                entry = Entry(
+                    name, factors.second, factors.shape, layout, layout.labels([name] * layout.total), group, *rates,
+                    momentum, spec, layout.total, factors=factors,
+                )  # fmt: skip
+                self.entries.append(entry)
 
     def _layout(self, name: str, shape: torch.Size, axes: tuple[int, ...]) -> Neurons:
         given = next((value for key, value in self._axes.items() if ends_in(name, key)), axes)
@@ -156,7 +196,7 @@ class Recorded:
         new = [entry for entry in self.entries if entry.initial_norm is None]
         self.look(step)
         for entry in new:
-            entry.initial_norm = torch.linalg.vector_norm(entry.rows(entry.parameter.detach()), dim=1)
+            entry.initial_norm = torch.linalg.vector_norm(entry.weights().to(torch.float64), dim=1)
             entry.initial_step = step - 1
 
     def specs(self) -> dict[str, Optimizer]:
@@ -167,7 +207,7 @@ class Recorded:
         """
         here = groups_of(self._optimizer)
         for entry in self.entries:
-            if entry.among(here):
+            if entry.among(here) and entry.factors is None:
                 try:
                     entry.spec = self._spec_of(here[id(entry.parameter)], entry.lr, entry.weight_decay)
                 except InvalidInput as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from rotsim.measure.neurons import local
 from rotsim.measure.quantities import VARIABLES
 from rotsim.measure.recorded import Entry, Recorded
 from rotsim.measure.sample import sample, window_means
@@ -56,7 +57,7 @@ class Running:
                 continue
             # copied before the step: some foreach and fused kernels reuse the gradient's memory
             gradient = None if has_closure else self._gradient(entry)
-            self._before.append((entry.layout.rows(entry.parameter.detach()).clone(), gradient))
+            self._before.append((entry.weights().clone(), gradient))
 
     def add(self, step: int, has_closure: bool) -> None:
         """Add what the step has done to the sums, if it was copied before.
@@ -83,7 +84,7 @@ class Running:
             entry.absent += gradient is None
             sums += sample(
                 before.to(torch.float64),
-                entry.rows(entry.parameter.detach()),
+                entry.weights().to(torch.float64),
                 None if gradient is None else gradient.to(torch.float64),
                 state_of(self._optimizer, entry.parameter),
                 self._optimizer.param_groups[entry.group],
@@ -124,12 +125,12 @@ class Running:
 
     def _gradient(self, entry: Entry) -> torch.Tensor | None:
         """A copy of what the optimizer takes for the gradient, of the recorded neurons."""
-        if entry.parameter.grad is None:
+        gradient = entry.gradient()
+        if gradient is None:
             return None
-        gradient = entry.layout.rows(entry.parameter.grad.detach())
         scale = getattr(self._optimizer, "grad_scale", None)  # set by GradScaler around a fused step
         return gradient.clone() if scale is None else gradient / scale
 
 
 def _length(parameter: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(parameter.detach(), dtype=torch.float64)
+    return torch.linalg.vector_norm(local(parameter.detach()), dtype=torch.float64)

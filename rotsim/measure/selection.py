@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from rotsim.errors import InvalidInput, answer, is_a, shown
+from rotsim.measure.neurons import local, sharded_otherwise
 
 Selection = Iterable[str] | Callable[[str, torch.Tensor], bool] | None
 Split = Mapping[str, Sequence[str] | Mapping[str, int]]
@@ -96,11 +97,11 @@ def _unfit(parameter: torch.Tensor, trained: bool, optimized: bool) -> str:
         return "lazy: has no shape before the first batch"
     if parameter.is_meta:
         return "on the meta device: has no values"
-    if hasattr(parameter, "full_tensor"):
-        return "sharded (DTensor): no process has whole rows for certain"
+    if sharded_otherwise(parameter):
+        return "sharded (DTensor), and not by rows: no process has whole rows for certain"
     if parameter.ndim < 2:
         return f"{parameter.ndim}-D: not a weight of neurons"
-    if not parameter.numel():
+    if not local(parameter).numel():
         return "empty"
     if parameter.ndim >= _STACKED and parameter.shape[:-1].numel() == 1:
         return "one vector: not a weight of neurons"  # a cls token
