@@ -139,7 +139,9 @@ class CoordinateSampler:
         half = self.length // 2
         squares = torch.stack([block[:half].square().mean(0), block[half:].square().mean(0)])
         owner = torch.cat([torch.full((len(places),), i) for i, places in enumerate(self._places)]).to(block.device)
-        early, late = torch.zeros(2, len(self._places), dtype=block.dtype, device=block.device).index_add_(1, owner, squares)
+        early, late = torch.zeros(2, len(self._places), dtype=block.dtype, device=block.device).index_add_(
+            1, owner, squares
+        )
         pace = torch.where((early > 0) & (late > 0), torch.log(late / early) / half, 0.0).nan_to_num(0.0, 0.0, 0.0)
         time = torch.arange(self.length, device=block.device) - half
         return block * torch.exp(-time[:, None] * pace[owner] / 2)

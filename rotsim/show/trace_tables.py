@@ -132,7 +132,7 @@ def norm_table(diagnosis: Diagnosis) -> Table:
 
 def forecast_table(diagnosis: Diagnosis) -> Table:
     """The second half of the run of layers without a claim, from the first."""
-    numbers = ("rotation", "foreseen", "worst", "±", "norm", "foreseen ", "worst ", "± ")
+    numbers = ("rotation", "worst", "±", "norm", "worst ", "± ")
     table = plain_table(
         "Second half of the run, foreseen from the first", "layer", "verdict", *numbers, numbers=numbers
     )
@@ -143,13 +143,13 @@ def forecast_table(diagnosis: Diagnosis) -> Table:
         last, cells = layer.rest.quarters[-1], []
         for quantity in ("rotation", "norm"):
             worst = max((each.error(quantity) for each in layer.rest.quarters), key=abs)
-            cells += [f"{last.measured(quantity):.3g}", f"{last.predicted(quantity):.3g}", f"{1 + worst:.2f}"]
-            cells.append(or_dash(layer.rest.declared(quantity), ".0%"))
+            declared = or_dash(layer.rest.declared(quantity), ".0%")
+            cells += [f"{last.predicted(quantity):.3g}", f"{1 + worst:.2f}", declared]
         verdict = verdict_text(layer.foreseen_outcome) if layer.foreseen_outcome else "[dim]not claimed[/]"
         table.add_row(escape(layer_name(layer.layer)), verdict, *cells)
     table.caption = (
-        "Medians over neurons, of the last quarter: measured and foreseen. worst: measured / foreseen in the quarter "
-        "that is further off. The first half shows what gradients add to the norm and how far they step across the "
+        "Medians over neurons, as foreseen of the last quarter. worst: measured / foreseen in the quarter that is "
+        "further off. The first half shows what gradients add to the norm and how far they step across the "
         "weights. ±: declared error, twice what the first quarter misses of the second; not claimed where that is "
         "too large. A rate that was wrong throughout the run is in what gradients showed, and is not noticed."
     )
