@@ -359,7 +359,7 @@ def test_a_network_that_dies_under_a_schedule_is_not_claimed():
     torch = pytest.importorskip("torch")
     from rotsim.measure import Recorder
 
-    nn, steps = torch.nn, 3000
+    nn, steps = torch.nn, 4000
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -378,5 +378,6 @@ def test_a_network_that_dies_under_a_schedule_is_not_claimed():
         torch.set_num_threads(threads)
     layers = {layer.layer: layer for layer in diagnose(recorder.dataset()).layers}
     assert layers["3.weight"].dead > 32
-    assert layers["0.weight"].verdict == "dead" and "none of its neurons had a gradient" in layers["0.weight"].reason
-    assert not any(layer.applies for layer in layers.values())
+    ended = {name: max(quarter.silent for quarter in layer.quarters) > 0.02 for name, layer in layers.items()}
+    assert all(layers[name].verdict == "dead" for name in ended if ended[name])
+    assert not any(layer.outcome == "FAIL" for layer in layers.values())  # v remembers the gradients that there were
