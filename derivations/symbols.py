@@ -128,6 +128,10 @@ y_a = argument("y", "aspect", "shorter over longer side of a matrix", "0 < aspec
 mu_a = argument("mu_a", "ahead", "weight of the average in NAdamW's update", "0 <= ahead < 1")
 beta3 = argument("beta3", "beta3", "decay of AdEMAMix's slow average", "0 <= beta3 < 1")
 alpha_s = argument("alpha_s", "mix", "what AdEMAMix's slow average counts", "mix >= 0")
+r_w = argument("r_w", "aligned", "correlation of a weight with its update", "-1 <= aligned <= 1", real=True)
+f_o = argument("f_o", "open_decay", "share of E w² in coordinates that decay", "0 < open_decay <= 1")
+H_o = argument("H_o", "open_overlap", "what of it stands in coordinates that decay", real=True)
+C_o = argument("C_n", "behind", "what of a mode's overlap stands there", real=True)
 
 delta = part("delta", "decay", "share of the weights that decays in one step", "0 < decay < 1")
 a = part("a", "kept", "share of the weights that survives one step", "0 < kept < 1")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rotsim.optimizers import AdamL2 as AdamL2
     from rotsim.optimizers import AdamW as AdamW
     from rotsim.optimizers import AdEMAMix as AdEMAMix
+    from rotsim.optimizers import Cautious as Cautious
     from rotsim.optimizers import Lion as Lion
     from rotsim.optimizers import Muon as Muon
     from rotsim.optimizers import NAdamW as NAdamW
@@ -63,7 +64,7 @@ _NAMES = {
     "errors": "DatasetError InvalidInput NoEquilibrium",
     "gradients": "Autocorrelated Bursts Isotropic LayerInvariant Radial Replay ScaleInvariant Signal SimpleSystem "
     "StudentT",
-    "optimizers": "OPTIMIZERS AdamW AdamL2 SGDM Lion Signum Muon NAdamW AdEMAMix Rotational",
+    "optimizers": "OPTIMIZERS AdamW AdamL2 SGDM Lion Signum Muon NAdamW AdEMAMix Cautious Rotational",
     "show.animation": "animate",
     "simulation": "Interrupted simulate",
     "sweeps": "sweep SweepInterrupted",

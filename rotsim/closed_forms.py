@@ -1403,4 +1403,83 @@ def ademamix_met_again(beta1: Any, beta2: Any, beta3: Any, mix: Any) -> Any:
     return part_1 / (1 + mix) ** 2
 
 
+def cautious_open(aligned: Any) -> Any:
+    """Share of coordinates that decay in a step of cautious decay.
+
+    Derived in `derivations.cautious.open_share`.
+    Valid for -1 <= aligned <= 1.
+    """
+    return (np.pi / 2 + np.arcsin(aligned)) / np.pi
+
+
+def cautious_decayed(aligned: Any) -> Any:
+    """Share of E w² that stands in coordinates that decay, under cautious decay.
+
+    Derived in `derivations.cautious.decayed`.
+    Valid for -1 <= aligned <= 1.
+    """
+    return (np.pi / 2 + np.arcsin(aligned) + aligned * np.sqrt(1 - aligned**2)) / np.pi
+
+
+def cautious_overlap(aligned: Any) -> Any:
+    """E w·u over those coordinates, for unit variances.
+
+    Derived in `derivations.cautious.overlap`.
+    Valid for -1 <= aligned <= 1.
+    """
+    return (np.pi * aligned / 2 + aligned * np.arcsin(aligned) + np.sqrt(1 - aligned**2)) / np.pi
+
+
+def cautious_sign_overlap(aligned: Any) -> Any:
+    """The same for the sign of the update, for a weight of unit variance.
+
+    Derived in `derivations.cautious.sign_overlap`.
+    Valid for -1 <= aligned <= 1.
+    """
+    return (1 + aligned) * np.sqrt(2 / np.pi) / 2
+
+
+def cautious_norm_squared(lr: Any, weight_decay: Any, across: Any, open_decay: Any, open_overlap: Any) -> Any:
+    """E w² of a coordinate under cautious decay, for updates of mean square 1 and steps of 1.
+
+    Derived in `derivations.cautious.balance`.
+    Valid for lr > 0, weight_decay > 0, any across, 0 < open_decay <= 1, any open_overlap.
+    """
+    decay = lr * weight_decay
+    return (1 + 2 * open_overlap * decay - 2 * across) / (decay * open_decay * (2 - decay))
+
+
+def cautious_mode(lr: Any, weight_decay: Any, weight: Any, root: Any, behind: Any) -> Any:
+    """Overlap of the weights with one mode of the updates to come, under cautious decay.
+
+    Derived in `derivations.cautious.mode_overlap`.
+    Valid for lr > 0, weight_decay > 0, any weight, 0 <= root < 1, any behind.
+    """
+    decay = lr * weight_decay
+    return -root * (behind * decay + weight) / (1 - root)
+
+
+def cautious_behind(
+    norm_squared: Any, mode_overlap: Any, weight: Any, across: Any, open_decay: Any, open_overlap: Any
+) -> Any:
+    """What of a mode's overlap with the weights stands where the mask is 1.
+
+    Derived in `derivations.cautious.behind_the_mask`.
+    Valid for norm_squared > 0, any mode_overlap, any weight, any across, 0 < open_decay <= 1, any
+    open_overlap.
+    """
+    part_1 = open_overlap * (weight * norm_squared - mode_overlap * across) / (norm_squared - across**2)
+    return norm_squared * open_decay * (mode_overlap - weight * across) / (norm_squared - across**2) + part_1
+
+
+def cautious_one_minus_cosine(lr: Any, weight_decay: Any, norm_squared: Any, across: Any, open_decay: Any) -> Any:
+    """1 - ρ of the weights from step to step under cautious decay.
+
+    Derived in `derivations.cautious.one_minus_cosine`.
+    Valid for lr > 0, weight_decay > 0, norm_squared > 0, any across, 0 < open_decay <= 1.
+    """
+    decay = lr * weight_decay
+    return decay * open_decay + across / norm_squared
+
+
 compiled.all_kernel_parts(globals())

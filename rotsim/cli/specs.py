@@ -57,8 +57,12 @@ class PerOptimizer(click.Group):
         spec = optimizer_class(name.replace("-", "_"))
         names = [field.name for field in fields(spec)]
 
-        def callback(rotational: bool, **values: Any) -> None:
+        def callback(rotational: bool, cautious: bool, **values: Any) -> None:
             optimizer: Any = spec(**{name: values.pop(name) for name in names})
+            if cautious:
+                from rotsim.optimizers import Cautious
+
+                optimizer = Cautious(optimizer)
             if rotational:
                 from rotsim.optimizers import Rotational
 
@@ -74,7 +78,7 @@ class PerOptimizer(click.Group):
         return click.Command(
             name,
             callback=callback,
-            params=[*hyperparameters, _ROTATIONAL, *GRADIENT_OPTIONS, *self.options],
+            params=[*hyperparameters, _CAUTIOUS, _ROTATIONAL, *GRADIENT_OPTIONS, *self.options],
             help=help_text,
             short_help=help_text,
             context_settings=HELP_SETTINGS,
@@ -120,6 +124,9 @@ GRADIENT_OPTIONS: list[click.Parameter] = [
         "degrees=5 (student-t), strength=0.01 (radial), batch=32 (simple-system), scale_invariant=false.",
     ),
 ]
+_CAUTIOUS = click.Option(
+    ["--cautious"], is_flag=True, help="Cautious decay: of the weights that the update, too, makes smaller, alone."
+)
 _ROTATIONAL = click.Option(
     ["--rotational"], is_flag=True, help="The rotational variant: equilibrium rotation at any norm, which it keeps."
 )

@@ -30,6 +30,8 @@ NEUTRAL: dict[str, Any] = {
     "nesterov": False,
     "caution": False,
     "cautious_factor": 1.0,
+    "cautious_wd": False,
+    "cautious_weight_decay": False,
     "corrected_weight_decay": False,
     "bias_correction": True,
     "correct_bias": True,

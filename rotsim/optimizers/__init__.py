@@ -10,6 +10,7 @@ from rotsim.optimizers.adam_l2 import AdamL2
 from rotsim.optimizers.adamw import AdamW
 from rotsim.optimizers.ademamix import AdEMAMix
 from rotsim.optimizers.base import Optimizer
+from rotsim.optimizers.cautious import Cautious
 from rotsim.optimizers.lion import Lion
 from rotsim.optimizers.muon import Muon
 from rotsim.optimizers.nadamw import NAdamW
@@ -30,6 +31,10 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 
 
+#: What takes its updates from another optimizer, its `inner`.
+_WRAPPERS: dict[str, type[Optimizer]] = {"rotational": Rotational, "cautious": Cautious}
+
+
 def optimizer_class(name: str) -> type[Optimizer]:
     """The spec class registered under `name`; the error lists the choices."""
     return registered("optimizer", name, OPTIMIZERS)
@@ -44,8 +49,8 @@ def checked_optimizer(optimizer: Any) -> Optimizer:
 def optimizer_from_dict(fields: Mapping[str, Any]) -> Optimizer:
     """Rebuild a spec from `Optimizer.to_dict`; `InvalidInput` where a field is missing, unknown or out of range."""
     name, values = described("optimizer", fields)
-    if is_a(name, str) and name == Rotational.name and "inner" in values:
+    if is_a(name, str) and name in _WRAPPERS and "inner" in values:
         inner, inner_values = described("inner", values["inner"])
         values["inner"] = constructed(optimizer_class(inner), inner_values, f"optimizer {inner!r}")
-    known: dict[str, type[Optimizer]] = {**OPTIMIZERS, Rotational.name: Rotational, Unmodelled.name: Unmodelled}
+    known: dict[str, type[Optimizer]] = {**OPTIMIZERS, **_WRAPPERS, Unmodelled.name: Unmodelled}
     return constructed(registered("optimizer", name, known), values, f"optimizer {name!r}")

@@ -46,6 +46,9 @@ class Optimizer(ABC):
     #: Decay beside the update, inside the gradient, or none, at constant norm.
     decay: ClassVar[Literal["decoupled", "coupled", "none", "unknown"]] = "unknown"
 
+    #: Decay spares the coordinates that an update lengthens.
+    cautious: ClassVar[bool] = False
+
     lr: float
     weight_decay: float
 

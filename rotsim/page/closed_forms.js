@@ -595,4 +595,39 @@ const closed_forms = {
   ademamix_met_again(beta1, beta2, beta3, mix) {
     return (mix*beta3*(1 - beta2)*(-mix*beta1*beta3 + mix - beta1*beta3 - beta1 + beta3 + 1)/((beta3 + 1)*(-beta1*beta3 + 1)*(-beta2*beta3 + 1)) + beta1*(1 - beta2)*(-mix*beta1*beta3 + mix*beta1 - mix*beta3 + mix - beta1*beta3 + 1)/((beta1 + 1)*(-beta1*beta2 + 1)*(-beta1*beta3 + 1)))/$square(mix + 1);
   },
+  // Share of coordinates that decay in a step of cautious decay. derivations.cautious.open_share
+  cautious_open(aligned) {
+    return (Math.asin(aligned) + (1/2)*Math.PI)/Math.PI;
+  },
+  // Share of E w² that stands in coordinates that decay, under cautious decay. derivations.cautious.decayed
+  cautious_decayed(aligned) {
+    return (aligned*Math.sqrt(1 - $square(aligned)) + Math.asin(aligned) + (1/2)*Math.PI)/Math.PI;
+  },
+  // E w·u over those coordinates, for unit variances. derivations.cautious.overlap
+  cautious_overlap(aligned) {
+    return (aligned*Math.asin(aligned) + (1/2)*Math.PI*aligned + Math.sqrt(1 - $square(aligned)))/Math.PI;
+  },
+  // The same for the sign of the update, for a weight of unit variance. derivations.cautious.sign_overlap
+  cautious_sign_overlap(aligned) {
+    return (1/2)*Math.sqrt(2)*(aligned + 1)/Math.sqrt(Math.PI);
+  },
+  // E w² of a coordinate under cautious decay, for updates of mean square 1 and steps of 1. derivations.cautious.balance
+  cautious_norm_squared(lr, weight_decay, across, open_decay, open_overlap) {
+    const decay = lr*weight_decay;
+    return (2*open_overlap*decay - 2*across + 1)/(decay*open_decay*(2 - decay));
+  },
+  // Overlap of the weights with one mode of the updates to come, under cautious decay. derivations.cautious.mode_overlap
+  cautious_mode(lr, weight_decay, weight, root, behind) {
+    const decay = lr*weight_decay;
+    return -root*(behind*decay + weight)/(1 - root);
+  },
+  // What of a mode's overlap with the weights stands where the mask is 1. derivations.cautious.behind_the_mask
+  cautious_behind(norm_squared, mode_overlap, weight, across, open_decay, open_overlap) {
+    return open_overlap*(norm_squared*weight - mode_overlap*across)/(norm_squared - $square(across)) + norm_squared*open_decay*(mode_overlap - weight*across)/(norm_squared - $square(across));
+  },
+  // 1 - ρ of the weights from step to step under cautious decay. derivations.cautious.one_minus_cosine
+  cautious_one_minus_cosine(lr, weight_decay, norm_squared, across, open_decay) {
+    const decay = lr*weight_decay;
+    return decay*open_decay + across/norm_squared;
+  },
 };

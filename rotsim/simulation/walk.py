@@ -28,6 +28,7 @@ from rotsim.compiled import kernel_part, wide_vectors
 from rotsim.gradients.base import Gradient, Neuron
 from rotsim.kernels import compiled, inlined
 from rotsim.optimizers.base import Optimizer
+from rotsim.optimizers.cautious import masked
 from rotsim.simulation.workspace import BLOCK
 
 FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging walk must show as NaN
@@ -190,11 +191,14 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
 
 
 @cache
-def kernel(optimizer: type[Optimizer], gradient: type[Gradient]) -> Callable[..., None]:
-    """`_walk` for one optimizer and gradient model."""
-    name = f"{optimizer.name}_{gradient.name}"
-    bound = {"_update": optimizer.update, "_sample": gradient.sample}
+def kernel(optimizer: type[Optimizer], gradient: type[Gradient], cautious: bool = False) -> Callable[..., None]:
+    """`_walk` for one optimizer and gradient model; with cautious decay or without."""
+    name = f"{'cautious_' if cautious else ''}{optimizer.name}_{gradient.name}"
     options: Any = {"fastmath": FASTMATH, "_nrt": False}
+    update: Any = optimizer.update
+    if cautious:
+        update = inlined(masked(optimizer), f"update_{name}", {"_plain": optimizer.update}, **options)
+    bound = {"_update": update, "_sample": gradient.sample}
     move = _move_with_more if optimizer.memory_slots else _move
     bound["_coordinate"] = inlined(move, f"move_{name}", bound, **options)
     bound["_step"] = inlined(_advance, f"advance_{name}", bound, interleave=1, **options)

@@ -47,7 +47,7 @@ class AdamWTheory(Adam[AdamW]):
 
         def at(log_norm_squared: Any) -> tuple[UpdateCovariance, Any, Any]:
             """Updates under the noise that a norm sets, 1 - ρ, and log E‖w‖² beyond what was put in."""
-            covariance = self._updates(dim, law, np.exp(log_norm_squared))
+            covariance = self.updates(dim, law, np.exp(log_norm_squared))
             total = covariance.discounted_sum(1 - lr * weight_decay)
             image, half = decoupled(lr, weight_decay, dim * covariance.lag_0, total)
             return covariance, half, np.log(image) - log_norm_squared
@@ -73,7 +73,7 @@ class AdamWTheory(Adam[AdamW]):
         late = [few_weights.fed_back(kept, momentum, self.betas[1]) for momentum in self.momenta()]
         return met, wavers * np.maximum.reduce(late), bent
 
-    def _updates(self, dim: int, law: GradientPower, norm_squared: float) -> UpdateCovariance:
+    def updates(self, dim: int, law: GradientPower, norm_squared: Any) -> UpdateCovariance:
         return self.noise(self.spec.eps / np.sqrt(noise_variance(law, dim, norm_squared)))
 
     def momenta(self) -> tuple[Any, ...]:
@@ -94,7 +94,7 @@ class AdamWTheory(Adam[AdamW]):
         return rare_updates(o.lr, o.weight_decay, o.betas, eps, dim, covariance, heaviest(*o.betas))
 
     def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
-        updates = self._updates(dim, law, self.white(dim, law, "exact").norm_squared)
+        updates = self.updates(dim, law, self.white(dim, law, "exact").norm_squared)
         return fallen(self.spec.lr, self.spec.weight_decay, updates, lag)
 
     def filling(self, steps: int) -> Filling:

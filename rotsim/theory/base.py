@@ -30,7 +30,7 @@ T = TypeVar("T", bound="type[Theory[Any]]")
 SCALE_INVARIANT = -1  # homogeneity of E‖g‖² in E‖w‖² behind a normalisation
 
 #: Optimizers whose theory is `rotsim/theory/NAME.py`, read when it is asked for. A new one is one name here.
-_HERE = ("adamw", "adam_l2", "sgdm", "lion", "signum", "muon", "nadamw", "ademamix", "rotational")
+_HERE = ("adamw", "adam_l2", "sgdm", "lion", "signum", "muon", "nadamw", "ademamix", "cautious", "rotational")
 _THEORIES: dict[type[Optimizer], type[Theory[Any]]] = {}
 
 
@@ -98,6 +98,10 @@ class Theory(Generic[Spec]):
     def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
         """Steady state for fan-in `dim` and white gradients with E‖g‖² = G·(E‖w‖²)^p."""
         raise NotImplementedError
+
+    def updates(self, dim: int, law: GradientPower, norm_squared: Any) -> UpdateCovariance:
+        """Autocovariance of a coordinate's update beside the noise of this E‖w‖²."""
+        raise InvalidInput(f"the updates of {self.spec.label} are not known to theory as a sum of modes; simulate it")
 
     def at_rest(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
         """Steady state under any law that the theory covers; `InvalidInput` under another."""

@@ -171,7 +171,7 @@ def convert(
     '6.88e-05 1.05'
     """
     source = as_torch(checked_optimizer(optimizer), convention, max_lr)
-    plain_class(source.name)
+    plain_class((source if source.decay == "none" else source.plain).name)
     spec = plain_class(to)
     known = [field.name for field in fields(spec)]
     if unknown := [name for name in fixed if name not in known]:

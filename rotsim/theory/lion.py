@@ -27,7 +27,7 @@ from rotsim.theory.sign import (
     sign_covariance,
 )
 from rotsim.theory.steady import SteadyState
-from rotsim.theory.walk import decoupled, fallen
+from rotsim.theory.walk import UpdateCovariance, decoupled, fallen
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
@@ -84,6 +84,9 @@ class LionTheory(Departing[Lion]):
             return SteadyState(norm**2, rotation**2 / 2, relaxation, lr * weight_decay / (1 - beta2) + window)
         total = discounted_sum(1 - lr * weight_decay, beta1, beta2)
         return SteadyState(*decoupled(lr, weight_decay, dim, total), relaxation)
+
+    def updates(self, dim: int, law: GradientPower, norm_squared: Any) -> UpdateCovariance:
+        return sign_covariance(*self.spec.betas)
 
     def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
         o, (beta1, beta2) = self.spec, self.spec.betas

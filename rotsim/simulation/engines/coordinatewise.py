@@ -16,4 +16,4 @@ class Coordinatewise(WeightEngine):
     automatic = True
 
     def kernel(self, problem: Problem) -> Kernel:
-        return walk.kernel(type(problem.optimizer), type(problem.gradient))
+        return walk.kernel(type(problem.optimizer.plain), type(problem.gradient), problem.optimizer.cautious)

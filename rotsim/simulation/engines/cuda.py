@@ -197,10 +197,10 @@ class Cuda(WeightEngine):
 
     name = "cuda"
     acts_on = "coordinate"
-    needs = "an optimizer that acts on coordinates under Isotropic or ScaleInvariant gradients"
+    needs = "an optimizer that acts on coordinates, without cautious decay, under Isotropic or ScaleInvariant gradients"
 
     def accepts(self, optimizer: Optimizer, gradient: Gradient) -> bool:
-        return super().accepts(optimizer, gradient) and gradient.plain_noise
+        return super().accepts(optimizer, gradient) and gradient.plain_noise and not optimizer.cautious
 
     def check_device(self) -> None:
         _toolkit()

@@ -1,0 +1,226 @@
+"""Cautious decay: its rule, its theory against walks of 60 random settings, limits, and what must fail."""
+
+import functools
+
+import numpy as np
+import pytest
+
+import rotsim
+from rotsim import closed_forms
+from rotsim.cli import main
+from rotsim.gradients import Isotropic, ScaleInvariant
+from rotsim.optimizers import Cautious, optimizer_from_dict
+from rotsim.theory.base import theory_of
+from rotsim.theory.cautious import balanced
+from rotsim.theory.walk import exponential_average
+from tests import chance
+
+SETTINGS, BAR = 60, 0.01
+RNG = np.random.default_rng(26)
+
+
+def drawn():
+    """A random setting: decay from 3e-4 to 3e-3 per step, momentum to 0.95."""
+    decay = float(np.exp(RNG.uniform(np.log(3e-4), np.log(3e-3))))
+    beta1, beta2 = float(RNG.uniform(0, 0.95)), float(1 - np.exp(RNG.uniform(np.log(1e-3), np.log(0.05))))
+    if RNG.random() < 0.3:
+        return Cautious(rotsim.Lion(1e-3, decay / 1e-3, (min(beta1, 0.9), min(beta2, 0.98))))
+    return Cautious(rotsim.AdamW(1e-2, decay / 1e-2, (beta1, beta2)))
+
+
+DRAWN = [drawn() for _ in range(SETTINGS)]
+SPEC = Cautious(rotsim.AdamW(0.02, 0.15, (0.9, 0.99)))
+PLAIN = (
+    rotsim.AdamW(0.02, 0.5, (0.9, 0.95)),
+    rotsim.Lion(0.01, 0.5),
+    rotsim.Signum(0.01, 0.5),
+    rotsim.AdEMAMix(0.02, 0.5, (0.9, 0.95, 0.98)),
+)
+
+
+def published(spec, w, gradients):
+    """Chen et al. 2025, algorithm 1, on the update that the plain optimizer makes of the same gradients."""
+    bare = spec.inner.with_rates(spec.lr, 0.0)
+    steps = np.arange(1, len(gradients) + 1)
+    table = bare.coefficient_table(steps, np.full(len(steps), spec.lr), np.zeros(len(steps)))
+    kept, all_weights = [np.zeros_like(w)] * (2 + bare.memory_slots), []
+    for g, c in zip(gradients, table, strict=True):
+        change, m, v, *more = bare.update(w, kept[0], kept[1], g, c, *kept[2:])
+        kept, u = [m, v, *more], -change / spec.lr
+        mask = np.where(u * w >= 0, 1.0, 0.0)
+        w = w - spec.lr * (u + spec.weight_decay * mask * w)
+        all_weights.append(w)
+    return np.array(all_weights)
+
+
+@pytest.mark.parametrize("plain", PLAIN, ids=lambda spec: spec.name)
+def test_a_walk_is_the_published_recurrence(plain):
+    rng, spec = np.random.default_rng(5), Cautious(plain)
+    gradients, start = rng.normal(size=(60, 3, 17)), rng.normal(size=(3, 17))
+    run = dict(
+        dim=17, steps=60, gradient=rotsim.Replay(gradients), initial_weights=start, record_every=1, dtype="float64",
+        keep_state=True,
+    )  # fmt: skip
+    twin = rotsim.simulate(spec, engine="numpy", **run)
+    expected = published(spec, start, gradients)
+    np.testing.assert_allclose(twin["state"][:, 0], expected[-1], rtol=1e-9)
+    np.testing.assert_allclose(twin["norm"], np.linalg.norm(expected, axis=2).T, rtol=1e-9)
+    always = rotsim.simulate(plain, engine="numpy", **run)["norm"]
+    assert np.abs(always / twin["norm"] - 1).max() > 1e-2  # negative control
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [pytest.param(p, marks=[] if p.name == "adamw" else [pytest.mark.slow]) for p in PLAIN],
+    ids=lambda p: p.name,
+)
+def test_the_kernel_follows_the_twin(plain):
+    run = dict(dim=19, neurons=3, steps=40, record_every=1, dtype="float64")
+    ours, twin = (rotsim.simulate(Cautious(plain), engine=engine, **run) for engine in ("numba", "numpy"))
+    for name in ("norm", "rotation", "update_rms"):
+        np.testing.assert_allclose(ours[name], twin[name], rtol=1e-9)
+
+
+# --- theory
+
+
+def test_moments_behind_the_mask_are_those_of_draws():
+    rng = np.random.default_rng(0)
+    x, z = rng.normal(size=(2, 10**6))
+    for r in (-0.6, -0.1, 0.3):
+        y = r * x + np.sqrt(1 - r * r) * z
+        mask = x * y >= 0
+        for f, values in (
+            (closed_forms.cautious_decayed, x**2 * mask),
+            (closed_forms.cautious_overlap, x * y * mask),
+            (closed_forms.cautious_sign_overlap, x * np.sign(y) * mask),
+        ):
+            assert abs(values.mean() - f(r)) < chance.errors(None, 9) * values.std() / 1e3
+            assert abs(values.mean() - f(r + 0.05)) > 5 * values.std() / 1e3  # negative control
+
+
+def test_without_momentum_half_of_the_decay_acts_exactly():
+    """Then updates know nothing of the weights: W δ(2 - δ)/2 = 1 + (2δ/π)√W, a quadratic in √W."""
+    for decay in (1e-4, 0.01, 0.3):
+        square, half, acts, aligned = balanced(decay, exponential_average(0.0), False)
+        by = decay * (2 - decay) / 2
+        root = (2 * decay / np.pi + np.sqrt((2 * decay / np.pi) ** 2 + 4 * by)) / (2 * by)
+        assert (acts, aligned) == (0.5, 0.0)
+        assert square == pytest.approx(root**2, rel=1e-10) and half == pytest.approx(decay / 2)
+
+
+@pytest.mark.parametrize("plain", PLAIN, ids=lambda spec: spec.name)
+def test_to_leading_order_the_norm_is_longer_by_root_two(plain):
+    gentle = plain.with_rates(1e-5, 1e-4)
+    ours, theirs = (rotsim.equilibrium(spec, 10**5, Isotropic(0.1)) for spec in (Cautious(gentle), gentle))
+    assert ours.norm / theirs.norm == pytest.approx(np.sqrt(2), rel=2e-3)
+    assert ours.rotation / theirs.rotation == pytest.approx(np.sqrt(0.5), rel=2e-3)
+    strong = rotsim.equilibrium(Cautious(plain), 10**5).norm / rotsim.equilibrium(plain, 10**5).norm
+    assert strong > 1.5  # negative control
+
+
+@functools.cache
+def allowed():
+    """Standard errors that either quantity of any setting may be off."""
+    return chance.errors(32, 2 * SETTINGS)
+
+
+def held_to_a_walk(spec, gradient, seed, theory=None):
+    eq = rotsim.equilibrium(theory or spec, 256, gradient)
+    steps = int(np.clip(12 / (spec.lr * spec.weight_decay), 1000, 20_000)) // 10 * 10
+    walk = rotsim.simulate(
+        spec, 256, 32, steps, gradient, seed=seed, initial_norm=eq.norm, record_every=steps // 10, engine="numba"
+    )
+    for name in ("norm", "rotation"):
+        square = (walk[name].values[:, 3:] ** 2).mean(axis=1)
+        found, error = np.sqrt(square.mean()), square.std() / np.sqrt(len(square)) / 2 / square.mean()
+        assert abs(found / getattr(eq, name) - 1) < BAR + allowed() * error, (spec, name)
+
+
+def test_a_walk_settles_where_theory_says_and_not_where_all_decay_acts():
+    held_to_a_walk(SPEC, ScaleInvariant(), 3)
+    with pytest.raises(AssertionError, match="norm"):
+        held_to_a_walk(SPEC, ScaleInvariant(), 3, SPEC.inner)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(SETTINGS))
+def test_walks_of_many_settings_settle_where_theory_says(seed):
+    held_to_a_walk(DRAWN[seed], (ScaleInvariant(), Isotropic(0.05))[seed % 2], seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decay", [0.01, 0.03])
+def test_what_is_no_gaussian_is_declared_and_not_by_far_too_much(decay):
+    """AdamW with β1 = 0.95 beyond the decays of practice, where the closure is off most."""
+    spec = Cautious(rotsim.AdamW(0.01, decay / 0.01, (0.95, 0.9999)))
+    eq = rotsim.equilibrium(spec, 256, Isotropic(0.1))
+    steps = int(30 / decay) // 10 * 10
+    walk = rotsim.simulate(
+        spec, 256, 512, steps, Isotropic(0.1), seed=1, initial_norm=eq.norm, record_every=steps // 10, engine="numba"
+    )
+    off = []
+    for name in ("norm", "rotation"):
+        square = (walk[name].values[:, 3:] ** 2).mean(axis=1)
+        error = square.std() / np.sqrt(len(square)) / 2 / square.mean()
+        off.append(abs(np.sqrt(square.mean()) / getattr(eq, name) - 1))
+        assert off[-1] < eq.model_error + chance.errors(512, 4) * error
+    assert 5 * max(off) > eq.model_error
+
+
+# --- whatever else has it
+
+
+def test_it_is_kept_and_described():
+    assert optimizer_from_dict(SPEC.to_dict()) == SPEC
+    assert SPEC.describe() == f"Cautious({SPEC.inner.describe()})"
+    assert SPEC.with_beta1(0.5).inner.betas[0] == 0.5 and SPEC.with_rates(0.1, 0.2).weight_decay == 0.2
+    assert theory_of(SPEC).decay_of(256, ScaleInvariant().power(256), rotsim_state(SPEC)) < 0.5 * 0.003
+
+
+def rotsim_state(spec):
+    from rotsim.theory.steady import SteadyState
+
+    return SteadyState(rotsim.equilibrium(spec, 256).norm ** 2, 0.0)
+
+
+def test_what_turns_as_it_does():
+    found = rotsim.convert(SPEC, "adamw", betas=SPEC.inner.betas)
+    assert found.after.rotation == pytest.approx(found.before.rotation, rel=1e-8)
+    assert 0.4 < found.target.lr * found.target.weight_decay / 0.003 < 0.5
+    walk = rotsim.simulate(SPEC, 64, 4, 20, keep_state=True, engine="numpy")
+    again = rotsim.simulate(SPEC, 64, 4, 40, resume=walk, engine="numpy")
+    assert np.array_equal(again["norm"].values[:, -1], rotsim.simulate(SPEC, 64, 4, 40, engine="numpy")["norm"][:, -1])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Cautious(rotsim.SGDM(0.1, 0.1)), "`inner` must be a spec whose decay is beside the update"),
+        (lambda: Cautious(rotsim.Muon(0.1, 0.1)), "`inner` must be a spec whose decay is beside the update"),
+        (lambda: Cautious(SPEC), "`inner` must be a spec whose decay is beside the update"),
+        (lambda: Cautious("adamw"), "`inner` must be a spec whose decay is beside the update"),
+        (lambda: rotsim.Rotational(SPEC), "a rotational variant knows no decay"),
+        (lambda: rotsim.predict(SPEC, 64, steps=10), "Cautious has an equilibrium in theory, but no course in time"),
+        (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Signal(0.1)), "`gradient` must be Isotropic or ScaleInvariant"),
+        (lambda: rotsim.simulate(SPEC, 64, engine="cuda"), "engine"),
+    ],
+)
+def test_refusals(make, message):
+    with pytest.raises(rotsim.InvalidInput, match=f"{message}[^\n]*$"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("equilibrium adamw --lr 1e-3 --weight-decay 0.1 --cautious", "Cautious(AdamW("),
+        ("simulate lion --lr 1e-3 --weight-decay 1 --cautious --dim 8 --steps 20 --engine numpy", "Cautious(Lion("),
+        ("convert adamw --lr 3e-4 --weight-decay 0.1 --cautious --to adamw", "AdamW"),
+        ("derive cautious", "Behind the mask"),
+    ],
+)
+def test_the_command_line_has_it(words, shown, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()) == 0
+    assert shown in " ".join(capsys.readouterr().out.split())
