@@ -155,6 +155,8 @@ class Maker:
                 {"update_norm_decay": self.share, "zero_mean": self.flag, "exact_angle": self.flag},
             )
             return f"rotsim.Rotational({self.one(self.plain_optimizer)}{', ' + rest if rest else ''})"
+        if self.rng.random() < 0.1:
+            return f"rotsim.Cautious({self.one(self.plain_optimizer)})"
         return self.one(self.plain_optimizer)
 
     def scale(self) -> str:
@@ -554,7 +556,7 @@ def _read(m: Maker) -> str:
 
 
 CALLS: dict[Callable[[Maker], str], tuple[int, str]] = {
-    Maker.optimizer: (4, "AdamW AdamL2 SGDM Lion Signum Muon NAdamW AdEMAMix Rotational"),
+    Maker.optimizer: (4, "AdamW AdamL2 SGDM Lion Signum Muon NAdamW AdEMAMix Cautious Rotational"),
     Maker.gradient: (
         4,
         "ScaleInvariant Isotropic Signal Autocorrelated Radial Bursts StudentT LayerInvariant SimpleSystem Replay",

@@ -157,6 +157,13 @@ ademamix_leading_norm(lr, weight_decay, dim, mix)
 ademamix_linear_power(beta1, beta3, mix)
 ademamix_leading_rotation(lr, weight_decay, beta1, beta3, mix)
 ademamix_met_again(beta1, beta2, beta3, mix)
+cautious_decayed(aligned)
+cautious_overlap(aligned)
+cautious_sign_overlap(aligned)
+cautious_norm_squared(lr, weight_decay, across, open_decay, open_overlap)
+cautious_mode(lr, weight_decay, weight, root, behind)
+cautious_behind(norm_squared, mode_overlap, weight, across, open_decay, open_overlap)
+cautious_one_minus_cosine(lr, weight_decay, norm_squared, across, open_decay)
 """
 
 FUNCTIONS = {name: function for name, function in inspect.getmembers(forms, inspect.isfunction)}
@@ -736,6 +743,10 @@ INTERIOR = {
     "ahead": (0.3, 0.8),
     "beta3": (0.95, 0.6),
     "mix": (2.0, 0.5),
+    "aligned": (-0.2, 0.6),
+    "open_decay": (0.4, 0.7),
+    "open_overlap": (0.3, 0.1),
+    "behind": (-0.2, 0.1),
     "aspect": (0.25, 1.0),
     "lr": (0.01, 0.02),
     "weight_decay": (0.1, 0.3),
