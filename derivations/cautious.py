@@ -106,7 +106,7 @@ def behind_the_mask() -> Eq:
 
 @step("cautious_one_minus_cosine", "1 - ρ of the weights from step to step under cautious decay.")
 def one_minus_cosine() -> Eq:
-    """What a step takes of the weights along themselves."""
+    """A step takes of the weights, along themselves, the decay that acts and the overlap with the update."""
     return equation(1 - rho, delta * f_o + y / W)
 
 

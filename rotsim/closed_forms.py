@@ -1403,15 +1403,6 @@ def ademamix_met_again(beta1: Any, beta2: Any, beta3: Any, mix: Any) -> Any:
     return part_1 / (1 + mix) ** 2
 
 
-def cautious_open(aligned: Any) -> Any:
-    """Share of coordinates that decay in a step of cautious decay.
-
-    Derived in `derivations.cautious.open_share`.
-    Valid for -1 <= aligned <= 1.
-    """
-    return (np.pi / 2 + np.arcsin(aligned)) / np.pi
-
-
 def cautious_decayed(aligned: Any) -> Any:
     """Share of E w² that stands in coordinates that decay, under cautious decay.
 

@@ -595,10 +595,6 @@ const closed_forms = {
   ademamix_met_again(beta1, beta2, beta3, mix) {
     return (mix*beta3*(1 - beta2)*(-mix*beta1*beta3 + mix - beta1*beta3 - beta1 + beta3 + 1)/((beta3 + 1)*(-beta1*beta3 + 1)*(-beta2*beta3 + 1)) + beta1*(1 - beta2)*(-mix*beta1*beta3 + mix*beta1 - mix*beta3 + mix - beta1*beta3 + 1)/((beta1 + 1)*(-beta1*beta2 + 1)*(-beta1*beta3 + 1)))/$square(mix + 1);
   },
-  // Share of coordinates that decay in a step of cautious decay. derivations.cautious.open_share
-  cautious_open(aligned) {
-    return (Math.asin(aligned) + (1/2)*Math.PI)/Math.PI;
-  },
   // Share of E w² that stands in coordinates that decay, under cautious decay. derivations.cautious.decayed
   cautious_decayed(aligned) {
     return (aligned*Math.sqrt(1 - $square(aligned)) + Math.asin(aligned) + (1/2)*Math.PI)/Math.PI;

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.integrate import quad
+from scipy.optimize import brentq
+from scipy.stats import norm
 
 from tests.routes import (
     GENTLE,
@@ -393,3 +396,48 @@ def _(f):
         later = weights[n:]
         total += weights[:n].sum() * (later * (1 - beta2) * beta2 ** np.arange(len(later))).sum()
     return [(f(beta1, beta2, beta3, mix), total / (1 + mix) ** 2)]
+
+
+# --- cautious decay ------------------------------------------------------------------------------
+
+
+@route("cautious_decayed", "cautious_overlap", "cautious_sign_overlap")
+def _(f, name):
+    """Over the weight x > 0, twice; given x, the update is normal with the mean r x."""
+    pairs = []
+    for r in (-0.3, 0.6):
+        s = math.sqrt(1 - r * r)
+        inside = {
+            "cautious_decayed": lambda x, r=r, s=s: x**2 * norm.cdf(r * x / s),
+            "cautious_overlap": lambda x, r=r, s=s: x * (r * x * norm.cdf(r * x / s) + s * norm.pdf(r * x / s)),
+            "cautious_sign_overlap": lambda x, r=r, s=s: x * norm.cdf(r * x / s),
+        }[name]
+        pairs.append((f(r), 2 * quad(lambda x, g=inside: norm.pdf(x) * g(x), 0, 12, epsabs=1e-12)[0]))
+    return pairs
+
+
+@route("cautious_norm_squared", "cautious_one_minus_cosine")
+def _(f, name):
+    """E w² that a step leaves as it is, and what it has in common with the one before."""
+    lr, wd, overlap, acts, met = 0.1, 0.3, -0.8, 0.45, 0.6
+    decay = lr * wd
+    square = brentq(lambda w: -2 * decay * acts * w + decay**2 * acts * w - 2 * overlap + 2 * decay * met + 1, 1, 1e4)
+    if name == "cautious_norm_squared":
+        return [(f(lr, wd, overlap, acts, met), square)]
+    return [(f(lr, wd, square, overlap, acts), 1 - (square - decay * acts * square - overlap) / square)]
+
+
+@route("cautious_mode")
+def _(f):
+    decay, weight, root, behind = 0.03, 0.7, 0.9, -0.5
+    overlap = 0.0
+    for _ in range(2000):
+        overlap = root * (overlap - decay * behind - weight)
+    return [(f(0.1, 0.3, weight, root, behind), overlap)]
+
+
+@route("cautious_behind")
+def _(f):
+    square, mode, weight, overlap, acts, met = 2.5, -0.4, 0.7, -0.8, 0.45, 0.6
+    by = np.linalg.solve([[square, overlap], [overlap, 1.0]], [mode, weight])
+    return [(f(square, mode, weight, overlap, acts, met), by @ [acts * square, met])]
