@@ -89,7 +89,7 @@ def balance() -> Eq:
 
 @step("cautious_mode", "Overlap of the weights with one mode of the updates to come, under cautious decay.")
 def mode_overlap() -> Eq:
-    """One step on, the mode has faded by μ, the step has taken p of it, and decay what it takes where the mask is 1.
+    """One step on, the mode has faded by μ. The step has taken p of it, and decay what it takes where the mask is 1.
 
     Of that, C is what stands behind the mask: a mode is regressed on weight and update, which are known.
     """
