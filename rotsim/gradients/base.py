@@ -17,7 +17,7 @@ import numpy as np
 
 from rotsim import closed_forms
 from rotsim.compiled import kernel_part
-from rotsim.errors import InvalidInput, array, flag, is_a, positive, real, require, shown
+from rotsim.errors import InvalidInput, array, flag, is_a, positive, real, require
 from rotsim.noise import normals, places
 
 PerNeuron = float | tuple[float, ...]
@@ -51,10 +51,6 @@ class GradientPower:
     correlation: float = 0.0
     radial: float = 0.0
     series: np.ndarray | None = None
-
-    def __str__(self) -> str:
-        """As an error names it: in one line, whatever the length of the series."""
-        return shown(self)
 
     @property
     def white(self) -> bool:
