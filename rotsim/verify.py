@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 # Six standard errors: about 50 checks are made, and a right theory should fail one run in 10^7.
 K = 6.0
 _SHORT_NAMES = {"scale_invariant": "scale-inv."}
+MOST_COLUMNS = 256  # of a matrix: its products take most of the time
 _RELAXATIONS = 20  # from twice the equilibrium norm: 3 e^-20 of the excess is left, and half the run to average
 
 
@@ -152,7 +153,7 @@ def _simulations(bar: Progress, quick: bool, seed: int, predict: Callable[..., E
         bar.update(task, description=f"simulating {optimizer.label}, {gradient.name}")
         matrix = optimizer.acts_on == "matrix"
         form = {"rows": neurons} if matrix else {}  # all make one matrix
-        columns = dim // 2 if matrix else dim  # its products take most of the time
+        columns = min(dim, MOST_COLUMNS) if matrix else dim
         exact, leading = (predict(optimizer, columns, gradient, method, **form) for method in ("exact", "leading"))
         steps = 100 * round(max(8_000, _RELAXATIONS * exact.relaxation_steps) / 100)
         data = simulate(

@@ -91,7 +91,9 @@ def test_leading_order_fails_where_the_exact_theory_holds(name, walks):
 
 def constant_v(optimizer):
     """β2 so near 1 that v does not fluctuate, and no ε: what the leading-order formulas assume."""
-    return replace(optimizer, betas=(0.9, 1 - 1e-8), eps=0.0) if optimizer.shape == "inverse root" else optimizer
+    if optimizer.shape != "inverse root":
+        return optimizer
+    return replace(optimizer, betas=(0.9, 1 - 1e-8, *optimizer.betas[2:]), eps=0.0)
 
 
 @pytest.mark.parametrize("model", MODELS)
