@@ -44,13 +44,17 @@ def check(opt, gradient, wrong=None, dim=512, neurons=NEURONS):
     assert "FAIL" in verdicts
 
 
+#: Coupled decay and signs, the harder ones; the others are walked by the slow tests.
+FEW = [pytest.param(name, marks=() if name in ("adam_l2", "lion") else pytest.mark.slow) for name in OPTIMIZERS]
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("correlation", [-0.5, 0.7])
 def test_autocorrelated(name, correlation):
     check(OPTIMIZERS[name], Autocorrelated(correlation))
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", FEW)
 def test_radial(name):
     check(OPTIMIZERS[name], Radial(STRENGTH[name]))
 
@@ -60,12 +64,12 @@ def test_outward_radial(name):
     check(OPTIMIZERS[name], Radial(-STRENGTH[name] / 6))
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", FEW)
 def test_autocorrelated_isotropic(name):
     check(OPTIMIZERS[name], Autocorrelated(0.7, scale_invariant=False), Isotropic(), dim=128, neurons=48)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", FEW)
 def test_signal_isotropic(name):
     """At twice the takeover ratio the fixed part is four times what noise adds."""
     opt = OPTIMIZERS[name]

@@ -45,7 +45,7 @@ def matrices(dim, engine, seed, gradient, optimizer=MUON, rows=3, count=240):
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda g: g.name)
-@pytest.mark.parametrize("dim", [24, 60])
+@pytest.mark.parametrize("dim", [24, pytest.param(60, marks=pytest.mark.slow)])
 def test_same_law_as_the_full_walk(model, dim):
     """Means, variances, autocorrelations of ‖w‖² and the angle; a nearby momentum is told apart."""
     full, reduced = matrices(dim, "numba", 1, model), matrices(dim, "gram", 2, model)

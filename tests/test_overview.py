@@ -62,6 +62,7 @@ def test_a_layer_that_turns_unlike_the_others_gets_another_rate():
         assert "Lower the learning rate of wte, alone or with its weight decay" in text and "is 0.11 times" in text
 
 
+@pytest.mark.slow
 def test_the_command_groups_many_layers_unless_all_are_asked_for(tmp_path, capsys):
     path = str(dataset.save(network({"blocks.3.mlp": 1.5}), tmp_path / "many.nc"))
     assert main(["trace", "report", path]) == 1

@@ -32,6 +32,7 @@ from rotsim.theory.spans import looks
 from rotsim.theory.walk import running_sum
 
 _PASSES = 2  # after the first, of a course whose own norm Adam's v remembers
+_STEADY = 1e-3  # relative change of sizes or rates that makes no difference to a report
 _GRID = 0.5  # of the logarithm of the norm at the start, between the points of which neurons are interpolated
 _MOST_NODES = 6  # then quantiles take the place of the grid
 _LITTLE = 1.1  # factor over which a power is read off
@@ -114,9 +115,12 @@ def course(
     nodes = _nodes(place)
     given = spec, dim, rates, ends, middle * relative, middle, influence, power, rows
     lr, decay, turned = _equivalent(*given, np.ones(len(rates.lr)))
-    for _ in range(_PASSES if spec.plain.shape == "inverse root" else 0):
-        start = float(np.exp(np.median(place)) * middle**power)
+    steady = not seen.any() or np.ptp(np.log(relative[seen])) < _STEADY  # then the norms that v remembers cancel
+    for _ in range(_PASSES if spec.plain.shape == "inverse root" and not steady else 0):
+        start, before = float(np.exp(np.median(place)) * middle**power), lr
         lr, decay, turned = _equivalent(*given, _every_step(spec, dim, middle, start, lr, decay, rows)[0])
+        if np.allclose(lr, before, rtol=_STEADY):
+            break
     table = np.array([
         _windows(spec, dim, middle, float(np.exp(node) * middle**power), lr, decay, turned, rates, ends, rows)
         for node in nodes
