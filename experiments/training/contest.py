@@ -45,7 +45,9 @@ class Contest:
         def learn(wanted: Mapping[str, int]) -> dict[str, Outcomes]:
             trials = [(self.arms[arm][chosen[arm]], 0, seeds) for arm, seeds in wanted.items()]
             found = dict(zip(wanted, run_trials(trials, processes, store), strict=True))
-            trained.update(found)
+            for arm, outcomes in found.items():  # a question may ask for fewer seeds than one before it
+                if arm not in trained or len(outcomes["loss"]) > len(trained[arm]["loss"]):
+                    trained[arm] = outcomes
             return found
 
         pilot = {arm: tried[arm][chosen[arm]] for arm in self.arms}
