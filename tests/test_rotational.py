@@ -363,7 +363,10 @@ def test_an_update_along_the_weights_turns_nothing(compiled, monkeypatch):
     for _ in range(300):  # until the weights lie along the gradient, and the update along the weights
         even.grad = constant.detach().clone()
         optimizer.step()
-    np.testing.assert_allclose(np.linalg.norm(rows(even), axis=1), norms[1], rtol=1e-6)
+    # where next to nothing is left across the weights, rounding turns that part towards them by eps/√ROUNDING at most
+    tilt = np.finfo(np.float32).eps / rotation_kernel.ROUNDING**0.5
+    angle = RotationalAdamW.rotation(optimizer.param_groups[0])
+    np.testing.assert_allclose(np.linalg.norm(rows(even), axis=1), norms[1], rtol=tilt * angle)
     cosine = np.corrcoef(rows(even)[0], np.sign(rows(constant)[0]))[0, 1]
     assert abs(cosine) > 0.99
 
