@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 import rotsim  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Lion, Rotated, RotationalAdamW, RotationalLion, RotationalSGDM  # noqa: E402
+from rotsim.measure.rotation_kernel import ROUNDING
 from tests import chance  # noqa: E402
 
 pytestmark = [pytest.mark.machine, pytest.mark.usefixtures("one_thread")]
@@ -364,7 +365,7 @@ def test_an_update_along_the_weights_turns_nothing(compiled, monkeypatch):
         even.grad = constant.detach().clone()
         optimizer.step()
     # where next to nothing is left across the weights, rounding turns that part towards them by eps/√ROUNDING at most
-    tilt = np.finfo(np.float32).eps / rotation_kernel.ROUNDING**0.5
+    tilt = np.finfo(np.float32).eps / ROUNDING**0.5
     angle = RotationalAdamW.rotation(optimizer.param_groups[0])
     np.testing.assert_allclose(np.linalg.norm(rows(even), axis=1), norms[1], rtol=tilt * angle)
     cosine = np.corrcoef(rows(even)[0], np.sign(rows(constant)[0]))[0, 1]
