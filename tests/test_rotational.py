@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 import rotsim  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Lion, Rotated, RotationalAdamW, RotationalLion, RotationalSGDM  # noqa: E402
-from rotsim.measure.rotation_kernel import ROUNDING
+from rotsim.measure.rotation_kernel import ROUNDING  # noqa: E402
 from tests import chance  # noqa: E402
 
 pytestmark = [pytest.mark.machine, pytest.mark.usefixtures("one_thread")]
