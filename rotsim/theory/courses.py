@@ -115,7 +115,8 @@ def course(
     nodes = _nodes(place)
     given = spec, dim, rates, ends, middle * relative, middle, influence, power, rows
     lr, decay, turned = _equivalent(*given, np.ones(len(rates.lr)))
-    steady = not seen.any() or np.ptp(np.log(relative[seen])) < _STEADY  # then the norms that v remembers cancel
+    sizes = relative[seen]
+    steady = not len(sizes) or np.ptp(sizes) < _STEADY * sizes.max()  # then the norms that v remembers cancel
     for _ in range(_PASSES if spec.plain.shape == "inverse root" and not steady else 0):
         start, before = float(np.exp(np.median(place)) * middle**power), lr
         lr, decay, turned = _equivalent(*given, _every_step(spec, dim, middle, start, lr, decay, rows)[0])
