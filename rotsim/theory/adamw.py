@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rotsim import closed_forms
+from rotsim.errors import InvalidInput
 from rotsim.gradients import GradientPower
 from rotsim.optimizers import AdamW
 from rotsim.theory import few_weights
@@ -140,3 +141,20 @@ class AdamWTheory(Adam[AdamW]):
         """Products of the pull and the spread of v."""
         pull = float(closed_forms.signal_pull(aligned, walk.decay))
         return pull**2 * norm_squared * (1 - aligned) / (noise_variance(law, dim, norm_squared) * dim)
+
+
+class WhiteNoiseAlone(AdamWTheory):
+    """Of AdamW's kin whose update is derived under white noise alone, and whose rotational variant is not."""
+
+    def filling(self, steps: int) -> Filling:
+        raise InvalidInput(f"{self.spec.label} has no rotational variant")
+
+    def departed(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> SteadyState:
+        raise InvalidInput(f"{self.spec.label} has no prediction under {law}; simulate it")
+
+    @property
+    def beyond_noise(self) -> str:
+        return (
+            f"What gradients that resemble their predecessors do under {self.spec.label} is not known in theory, so "
+            "nothing is claimed."
+        )

@@ -7,22 +7,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rotsim import closed_forms
-from rotsim.errors import InvalidInput
 from rotsim.optimizers import AdEMAMix
 from rotsim.theory.adam_in_time import ademamix
-from rotsim.theory.adamw import AdamWTheory
-from rotsim.theory.base import Filling, Method, theory_for
+from rotsim.theory.adamw import WhiteNoiseAlone
+from rotsim.theory.base import theory_for
 from rotsim.theory.rare_updates import heaviest, rare_updates
 from rotsim.theory.second_moment import adam_covariance, mean_response
-from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance
 
 if TYPE_CHECKING:
-    from rotsim.gradients import GradientPower
+    pass
 
 
 @theory_for(AdEMAMix)
-class AdEMAMixTheory(AdamWTheory):
+class AdEMAMixTheory(WhiteNoiseAlone):
     """Under white noise as exact as AdamW's."""
 
     follow = ademamix
@@ -96,21 +94,6 @@ class AdEMAMixTheory(AdamWTheory):
 
     def second_average(self) -> tuple[float, float]:
         return self.spec.betas[2], self.spec.alpha
-
-    def filling(self, steps: int) -> Filling:
-        raise InvalidInput(f"{self.spec.label} has no rotational variant")
-
-    # --- what is more than white noise
-
-    def departed(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> SteadyState:
-        raise InvalidInput(f"{self.spec.label} has no prediction under {law}; simulate it")
-
-    @property
-    def beyond_noise(self) -> str:
-        return (
-            "What gradients that resemble their predecessors do under AdEMAMix is not known in theory, so nothing is "
-            "claimed."
-        )
 
 
 def _longer(weights: np.ndarray, count: int) -> np.ndarray:

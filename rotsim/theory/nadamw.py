@@ -8,23 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rotsim import closed_forms
-from rotsim.errors import InvalidInput
 from rotsim.optimizers import NAdamW
 from rotsim.optimizers.nadamw import FADE
 from rotsim.theory.adam_in_time import nadamw
-from rotsim.theory.adamw import AdamWTheory
-from rotsim.theory.base import Filling, Method, theory_for
+from rotsim.theory.adamw import WhiteNoiseAlone
+from rotsim.theory.base import theory_for
 from rotsim.theory.betas import adam_covariance, heaviest, mean_response
 from rotsim.theory.rare_updates import rare_updates
-from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance
 
 if TYPE_CHECKING:
-    from rotsim.gradients import GradientPower
+    pass
 
 
 @theory_for(NAdamW)
-class NAdamWTheory(AdamWTheory):
+class NAdamWTheory(WhiteNoiseAlone):
     """Under white noise as exact as AdamW's: at rest with the last μ of the schedule, in time with each.
 
     What is declared takes the average for the whole update where it asks how slowly updates follow the norm.
@@ -83,18 +81,3 @@ class NAdamWTheory(AdamWTheory):
 
     def fading(self) -> float:
         return FADE**self.spec.momentum_decay
-
-    def filling(self, steps: int) -> Filling:
-        raise InvalidInput(f"{self.spec.label} has no rotational variant")
-
-    # --- what is more than white noise
-
-    def departed(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> SteadyState:
-        raise InvalidInput(f"{self.spec.label} has no prediction under {law}; simulate it")
-
-    @property
-    def beyond_noise(self) -> str:
-        return (
-            "What gradients that resemble their predecessors do under NAdamW is not known in theory, so nothing is "
-            "claimed."
-        )
