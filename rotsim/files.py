@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from rotsim.errors import InvalidInput, is_a, shown
 
@@ -211,7 +211,7 @@ def append_lines(path: str | os.PathLike[str], entries: Iterable[Any]) -> None:
         If the disk is full or fails; the lines before are kept.
     """
     try:
-        with open(path, "a+b") as file:
+        with open(path, "a+b") as file, _locked(file):  # or half a line of another writer would be taken for a torn one
             end = file.seek(0, os.SEEK_END)
             file.seek(max(end - 1, 0))
             torn = file.read(1) not in (b"", b"\n")
@@ -245,11 +245,17 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, Any]]:
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Wait until no other process is in such a block for this file, where the system has locks."""
-    with path.open("rb") as file:
-        if fcntl is not None:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
+    with path.open("rb") as file, _locked(file):
         yield
+
+
+@contextmanager
+def _locked(file: IO[bytes]) -> Iterator[None]:
+    """Wait until no other process or thread holds this file; closing it lets it go."""
+    if fcntl is not None:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+    yield
 
 
 def resolved(path: str | os.PathLike[str]) -> Path:

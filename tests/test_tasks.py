@@ -5,7 +5,7 @@ import json
 import multiprocessing.pool
 import subprocess
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -171,6 +171,23 @@ def test_writers_do_not_mix(tmp_path):
     DONE.clear()
     collect(squares, store=path)
     assert not DONE and len(path.read_text().splitlines()) == 40
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
+def test_a_writer_waits_for_another_one_in_the_middle_of_a_line(tmp_path):
+    import fcntl
+
+    path = tmp_path / "x.jsonl"
+    collect([Square(1.0)], store=path)
+    with path.open("ab", buffering=0) as other, ThreadPoolExecutor(1) as threads:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        other.write(b'{"id": "half')
+        late = threads.submit(collect, [Square(2.0)], store=path)
+        assert not wait([late], timeout=0.2).done
+        other.write(b' and half"}\n')
+        fcntl.flock(other, fcntl.LOCK_UN)
+        late.result(timeout=60)
+    assert [len(line) > 0 for line in path.read_text().splitlines()] == [True] * 3
 
 
 @dataclass(frozen=True)
