@@ -9,6 +9,7 @@ from experiments.exactness import settings
 from rotsim import closed_forms
 from rotsim.theory import adam_l2_chain as chain
 from rotsim.theory import coupled, second_moment
+from rotsim.theory.covariance import adam_covariance
 from tests import chance
 
 BETAS = [(0.0, 0.5), (0.9, 0.3), (0.9, 0.5), (0.98, 0.9), (0.8, 0.95), (0.95, 0.99), (0.98, 0.999), (0.9, 0.9999)]
@@ -17,7 +18,7 @@ BETAS = [(0.0, 0.5), (0.9, 0.3), (0.9, 0.5), (0.98, 0.9), (0.8, 0.95), (0.95, 0.
 def linear_response(h, beta1, beta2, kept, square):
     """E x² and 1 - ρ as the walk of `coupled` has them, at the v of E x² = `square`."""
     response, memory = second_moment.mean_response(beta1, beta2)
-    noise = second_moment.adam_covariance(beta1, beta2)
+    noise = adam_covariance(beta1, beta2)
     linear = coupled.stationary(h, response / np.sqrt(1 + square), memory, noise, kept)
     return linear.norm_squared / (1 + square), linear.one_minus_cosine
 
@@ -59,7 +60,7 @@ def test_agrees_with_a_simulation_where_linear_response_fails(h, betas, kept):
 @pytest.mark.parametrize("betas", BETAS, ids=str)
 def test_small_steps_are_the_quadrature_of_the_noise(betas, h):
     """E x²/h → (K_0 + 2 Σ K_k)/(2κ) and E dx² → h² K_0 as h → 0, from integrals that share no code with the chain."""
-    noise, (response, _) = second_moment.adam_covariance(*betas), second_moment.mean_response(*betas)
+    noise, (response, _) = adam_covariance(*betas), second_moment.mean_response(*betas)
     found = chain.steady(h, *betas)
     growth = noise.lag_0 * (1 + 2 * noise.discounted_sum(1.0))
     assert found.norm_squared == pytest.approx(h * growth / (2 * response), rel=1e-5)

@@ -6,8 +6,9 @@ import pytest
 import rotsim
 from rotsim.gradients import Autocorrelated
 from rotsim.theory.correlated_moment import CorrelatedUpdate, correlated_update, signal_update
+from rotsim.theory.covariance import adam_covariance
 from rotsim.theory.memory import remembering
-from rotsim.theory.second_moment import adam_covariance, mean_response
+from rotsim.theory.second_moment import mean_response
 from tests import chance
 from tests.routes import adamw, projected
 from tests.routes import remembering as by_lyapunov

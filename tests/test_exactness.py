@@ -13,7 +13,8 @@ from experiments.harness import table
 from experiments.harness.claim import RESULTS, Finding
 from rotsim.theory.adam_l2_chain import steady
 from rotsim.theory.coupled import stationary
-from rotsim.theory.second_moment import adam_covariance, mean_response
+from rotsim.theory.covariance import adam_covariance
+from rotsim.theory.second_moment import mean_response
 from tests import chance
 from tests.test_experiments import beyond_chance
 

@@ -11,8 +11,8 @@ import rotsim
 from rotsim import closed_forms
 from rotsim.errors import InvalidInput, NoEquilibrium
 from rotsim.theory.base import required_theory
+from rotsim.theory.covariance import adam_covariance
 from rotsim.theory.prediction import _young, rotation_over, settling
-from rotsim.theory.second_moment import adam_covariance
 from rotsim.theory.sign import sign_covariance
 
 SGDM = rotsim.SGDM(lr=0.1, weight_decay=0.2, momentum=0.8)

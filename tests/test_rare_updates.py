@@ -8,8 +8,8 @@ from scipy.signal import lfilter
 
 import rotsim
 from rotsim.theory import adam_l2_chain as chain
+from rotsim.theory.covariance import adam_covariance
 from rotsim.theory.rare_updates import log_growth, rare_updates, squared_angle
-from rotsim.theory.second_moment import adam_covariance
 from tests import chance
 
 CASES = [((0.9, 1e-3), 0.0), ((0.9, 1e-6), 0.0), ((0.5, 0.03), 0.0), ((0.9, 0.0), 1e-3)]

@@ -15,6 +15,7 @@ from derivations import symbols
 from derivations.second_moment import settled_ratio
 from rotsim import closed_forms
 from rotsim.theory import second_moment
+from rotsim.theory.covariance import adam_covariance
 from tests import chance
 
 BETAS = [(0.9, 0.5), (0.5, 0.5), (0.9, 0.9), (0.95, 0.95), (0.9, 0.99), (0.0, 0.6)]
@@ -36,7 +37,7 @@ def test_covariance_agrees_with_monte_carlo(betas):
     m = lfilter([1 - beta1], [1, -beta1], g)
     v = lfilter([1 - beta2], [1, -beta2], g * g)
     u, m = (m / np.sqrt(v))[:, 1500:], m[:, 1500:]
-    predicted = second_moment.adam_covariance(beta1, beta2)(LAGS)
+    predicted = adam_covariance(beta1, beta2)(LAGS)
     k = chance.errors(len(u), len(LAGS))
     for lag, value in zip(LAGS, predicted, strict=True):
         product, constant = ((x[:, : x.shape[1] - lag] * x[:, lag:]).mean(axis=1) for x in (u, m))
@@ -59,13 +60,13 @@ def test_lag_zero_is_the_one_dimensional_integral(betas):
         return np.exp(y - np.log(q).sum() / 2) * (c * c / q).sum()
 
     expected = quad(integrand, -30, 12, epsrel=1e-8, epsabs=0, limit=300)[0]
-    assert second_moment.adam_covariance(beta1, beta2).lag_0 == pytest.approx(expected, rel=1e-6)
+    assert adam_covariance(beta1, beta2).lag_0 == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("beta2", [0.1, 0.5, 0.599, 0.6, 0.9, 0.99, 0.999, 0.9999])
 @pytest.mark.parametrize("beta1", [0.0, 0.5, 0.9, 0.98, 0.9999])
 def test_declared_error_is_small_and_covers_a_finer_quadrature(beta1, beta2):
-    covariance = second_moment.adam_covariance(beta1, beta2)
+    covariance = adam_covariance(beta1, beta2)
     assert covariance.error < (2e-5 if beta2 >= 0.5 else 2e-4)
     lags = np.array([0, 1, 2, 4, 7, 13, 40])
     fine = beta1**lags * second_moment.decorrelation(beta2 ** lags.astype(float), beta1, beta2, step=0.05)
@@ -77,8 +78,7 @@ def test_first_order_in_its_fluctuation_is_the_derived_one(beta1):
     """The quadrature against the moments of v: what is left over falls as (1-β2)²; E[v/v] = 1 holds to all digits."""
     first_order = lambdify((symbols.beta1, symbols.beta2), settled_ratio().rhs)
     gap = [
-        second_moment.adam_covariance(beta1, beta2).lag_0 / frozen(beta1, 0) - first_order(beta1, beta2)
-        for beta2 in (0.999, 0.9999)
+        adam_covariance(beta1, beta2).lag_0 / frozen(beta1, 0) - first_order(beta1, beta2) for beta2 in (0.999, 0.9999)
     ]
     assert abs(gap[0]) < 3e-6
     assert gap[0] / gap[1] == pytest.approx(100, rel=0.03)
@@ -91,7 +91,7 @@ def test_first_order_in_its_fluctuation_is_the_derived_one(beta1):
 
 def test_constant_second_moment_is_the_limit():
     """As β2 → 1 the covariance tends to that of the momentum alone, linearly in 1 - β2."""
-    gap = [second_moment.adam_covariance(0.9, b)(LAGS) / frozen(0.9, LAGS) - 1 for b in (0.999, 0.9999)]
+    gap = [adam_covariance(0.9, b)(LAGS) / frozen(0.9, LAGS) - 1 for b in (0.999, 0.9999)]
     assert np.abs(gap[1]).max() < 2e-4
     assert np.allclose(gap[1], gap[0] / 10, rtol=0.02)
     opt = rotsim.AdamW(1e-2, 0.1, betas=(0.9, 0.9999), eps=0)
@@ -101,7 +101,7 @@ def test_constant_second_moment_is_the_limit():
 
 
 def test_modes_sum_like_the_covariance():
-    covariance = second_moment.adam_covariance(0.95, 0.8)
+    covariance = adam_covariance(0.95, 0.8)
     lags = np.arange(1, 2000)
     assert covariance.discounted_sum(0.99) == pytest.approx((0.99**lags * covariance(lags)).sum() / covariance.lag_0)
 
@@ -143,7 +143,7 @@ def by_monte_carlo(betas, eps, lags):
 def test_covariance_beside_eps_agrees_with_monte_carlo(betas, eps):
     """To first order in ε, as it was before, the update is wrong by far more than the noise."""
     lags = LAGS if betas[0] else LAGS[:1]
-    predicted, plain = second_moment.adam_covariance(*betas, eps)(lags), second_moment.adam_covariance(*betas)(lags)
+    predicted, plain = adam_covariance(*betas, eps)(lags), adam_covariance(*betas)(lags)
     k = chance.errors(1000, len(lags))
     for value, without, (mean, error) in zip(predicted, plain, by_monte_carlo(betas, eps, lags), strict=True):
         assert abs(mean - value) < k * error
@@ -159,8 +159,8 @@ def test_a_single_gradient_beside_eps_is_a_one_dimensional_integral(eps):
 
     middle = 10 * min(eps, 1.0)
     expected = sum(quad(integrand, *piece, epsabs=0, epsrel=1e-12)[0] for piece in ((0, middle), (middle, 14)))
-    assert second_moment.adam_covariance(0.0, 0.0, eps).lag_0 == pytest.approx(expected, rel=1e-7)
-    linear = second_moment.adam_covariance(0.9, 0.95, 1e9)
+    assert adam_covariance(0.0, 0.0, eps).lag_0 == pytest.approx(expected, rel=1e-7)
+    linear = adam_covariance(0.9, 0.95, 1e9)
     assert 1e18 * linear(LAGS) == pytest.approx(frozen(0.9, LAGS), rel=1e-8)
 
 
@@ -168,10 +168,10 @@ def test_a_single_gradient_beside_eps_is_a_one_dimensional_integral(eps):
 def test_small_eps_is_left_out_then_straight_then_exact(betas):
     """The three ways meet: each is within its declared error of the quadrature."""
     for eps in (3e-7, 1e-6, 1e-5, 1e-4, 2e-4, 3.1e-4):
-        found, exact = second_moment.adam_covariance(*betas, eps), second_moment._by_quadrature(*betas, eps)
+        found, exact = adam_covariance(*betas, eps), second_moment.by_quadrature(*betas, eps)
         lags = LAGS if betas[0] else LAGS[:1]
         assert np.abs(found(lags) / exact(lags) - 1).max() <= found.error + exact.error < 5e-6
-    assert second_moment.adam_covariance(*betas, 1e-4).lag_0 < second_moment.adam_covariance(*betas).lag_0
+    assert adam_covariance(*betas, 1e-4).lag_0 < adam_covariance(*betas).lag_0
 
 
 @pytest.mark.parametrize("gradient", [rotsim.ScaleInvariant(), rotsim.Isotropic()], ids=lambda g: g.name)

@@ -12,7 +12,7 @@ from rotsim import closed_forms
 from rotsim.arcsine import discounted_sum
 from rotsim.errors import InvalidInput, NoEquilibrium
 from rotsim.theory import betas as between
-from rotsim.theory import few_weights, rare_updates, second_moment, together
+from rotsim.theory import covariance, few_weights, rare_updates, second_moment, together
 
 RNG = np.random.default_rng(5)
 NAMES = ("norm", "rotation", "update_rms", "relaxation_steps", "model_error")
@@ -171,7 +171,7 @@ def test_interpolation_between_betas(vary):
     found = between.adam_covariance(beta1, beta2, np.zeros(20))
     for place in (3, 11):
         betas = float(beta1[place]), float(beta2[place])
-        alone = second_moment.adam_covariance(*betas)
+        alone = covariance.adam_covariance(*betas)
         assert found.lag_0[place] == pytest.approx(alone.lag_0, rel=between.INTERPOLATION_ERROR)
         total = found.discounted_sum(0.999)[place]
         assert total == pytest.approx(alone.discounted_sum(0.999), rel=between.INTERPOLATION_ERROR)

@@ -17,9 +17,10 @@ from rotsim.theory.adam import Adam
 from rotsim.theory.adam_in_time import adam_l2
 from rotsim.theory.base import Method, theory_for
 from rotsim.theory.coupled import stationary
+from rotsim.theory.covariance import adam_covariance, felt_eps
 from rotsim.theory.fixed_point import bracketed_root, falling, noise_variance
 from rotsim.theory.rare_updates import heaviest, rare_updates
-from rotsim.theory.second_moment import adam_covariance, felt_eps, mean_response
+from rotsim.theory.second_moment import mean_response
 from rotsim.theory.sgdm import fallen_with_momentum
 from rotsim.theory.steady import SteadyState
 

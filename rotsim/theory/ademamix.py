@@ -11,8 +11,9 @@ from rotsim.optimizers import AdEMAMix
 from rotsim.theory.adam_in_time import ademamix
 from rotsim.theory.adamw import WhiteNoiseAlone
 from rotsim.theory.base import theory_for
+from rotsim.theory.covariance import adam_covariance
 from rotsim.theory.rare_updates import heaviest, rare_updates
-from rotsim.theory.second_moment import adam_covariance, mean_response
+from rotsim.theory.second_moment import mean_response
 from rotsim.theory.walk import UpdateCovariance
 
 if TYPE_CHECKING:

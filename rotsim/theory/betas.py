@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rotsim.theory import rare_updates, second_moment
+from rotsim.theory import covariance, rare_updates, second_moment
 from rotsim.theory.pieces import eps_share, eps_variable, lagrange, points
 from rotsim.theory.second_moment import LEAST_BETA2_BY_CHEBYSHEV as LEAST_BETA2
 from rotsim.theory.second_moment import MOST_MODES
@@ -55,7 +55,7 @@ def pays(beta1: np.ndarray, beta2: np.ndarray) -> bool:
 
 
 def adam_covariance(beta1: Any, beta2: Any, eps: Any = 0.0) -> UpdateCovariance:
-    """`second_moment.adam_covariance`, elementwise in betas too.
+    """`covariance.adam_covariance`, elementwise in betas too.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def adam_covariance(beta1: Any, beta2: Any, eps: Any = 0.0) -> UpdateCovariance:
     `derivations.second_moment.modes`.
     """
     if not np.ndim(beta1):
-        return second_moment.adam_covariance(beta1, beta2, eps)
+        return covariance.adam_covariance(beta1, beta2, eps)
     eps, left_out = felt_eps(beta1, beta2, np.broadcast_to(eps, beta1.shape))
     share = eps * mean_inverse_root(beta1, beta2)
     values = np.zeros((len(beta1), MOST_MODES))
@@ -90,7 +90,7 @@ def adam_covariance(beta1: Any, beta2: Any, eps: Any = 0.0) -> UpdateCovariance:
 
 
 def felt_eps(beta1: Any, beta2: Any, eps: Any) -> tuple[Any, Any]:
-    """`second_moment.felt_eps`, elementwise in betas too.
+    """`covariance.felt_eps`, elementwise in betas too.
 
     Parameters
     ----------
@@ -106,9 +106,9 @@ def felt_eps(beta1: Any, beta2: Any, eps: Any) -> tuple[Any, Any]:
     `derivations.second_moment.root_and_eps_as_integral`.
     """
     if not np.ndim(beta1):
-        return second_moment.felt_eps(beta1, beta2, eps)
+        return covariance.felt_eps(beta1, beta2, eps)
     taken = eps * mean_inverse_root(beta1, beta2)
-    negligible = taken < second_moment.NEGLIGIBLE_EPS
+    negligible = taken < covariance.NEGLIGIBLE_EPS
     return np.where(negligible, 0.0, eps), np.where(negligible, taken, 0.0)
 
 

@@ -132,7 +132,7 @@ def rare_updates(
     dim : int
         Fan-in C >= 2.
     covariance : UpdateCovariance
-        Of the updates, from `rotsim.theory.second_moment.adam_covariance`.
+        Of the updates, from `rotsim.theory.covariance.adam_covariance`.
     most : float or ndarray, any shape, optional
         `heaviest` of the betas, >= 3, where these are arrays.
     squares : tuple of float or ndarray, any shape

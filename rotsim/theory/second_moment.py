@@ -27,26 +27,17 @@ Derivation: `derivations.second_moment`, step by step; no publication is known.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from math import erfc
-from typing import Any
 
 import numpy as np
 
 from rotsim import closed_forms
-from rotsim.errors import NoEquilibrium
-from rotsim.theory.pieces import eps_share, eps_variable, lagrange, points
 from rotsim.theory.walk import UpdateCovariance
 
 _STEP = 0.2  # of y; the integrands are analytic within about 0.78 of the real axis: error e^(-2π·0.78/0.2)
 LEFT_END = 3.7  # of -y: √s = e^(-e^3.7), 1e-18, there
 _NEGLIGIBLE = 36.0  # e^-36 of the integrand is left out
-NEGLIGIBLE_EPS = 1e-6  # share of the update that ε takes, to first order
-_POINTS = points(5)
-INTERPOLATION_ERROR = 5e-7  # relative error of the polynomials
-_LEAST_SMOOTH = 0.02  # smallest β2 for which they are that good
-_LEAST_EPS = 1e-100  # smaller is as good as 0
 _LAST_END = 300.0  # e^(2 * 300) is a float yet
 _LEAST = 1e-300  # β2 below this is as good as 0
 _FAR_ROOT = 26.0  # from here on `left_by_eps` is a series, good to 3e-10; erfc is no normal number from 26.6 on
@@ -226,110 +217,13 @@ def _tabulated(largest: float, spacing: float, beta1: float, beta2: float) -> li
     return [interpolated(log_p), interpolated(log_p + np.log(total))]
 
 
-def adam_covariance(beta1: float, beta2: float, eps: float | np.ndarray = 0.0) -> UpdateCovariance:
-    """Autocovariance of u = m/(√v + ε) at all lags, for independent Gaussian gradients of constant variance.
-
-    Parameters
-    ----------
-    beta1, beta2 : float
-        Each in [0, 1). The result depends on nothing else but `eps`.
-    eps : float or ndarray, any shape
-        ε >= 0 in units of the gradient's deviation, elementwise. One that takes less than 1e-6 of the update is left
-        out and declared. Others are interpolated between fixed ones, whose quadratures are cached.
-
-    Returns
-    -------
-    UpdateCovariance
-        ``error`` is the largest relative disagreement at 21 lags with a quadrature of three quarters of the step.
-        So it is an upper estimate for every discounted sum. It is below 2e-6 for β2 >= 0.5
-        and 1e-5 for β2 >= 0.1. The share that an ε left out takes is added, twice since u is squared.
-
-    Raises
-    ------
-    NoEquilibrium
-        For β2 = 0 < β1 and ε = 0: u = m/|g| has infinite variance.
-
-    Notes
-    -----
-    `derivations.second_moment.modes`.
-    """
-    eps, left_out = felt_eps(beta1, beta2, eps)
-    if not np.any(eps):
-        plain = _by_quadrature(beta1, beta2, 0.0)
-        return replace(plain, error=plain.error + 2 * left_out)
-    found = _beside_eps(beta1, beta2, np.asarray(eps, dtype=float))
-    return replace(found, error=found.error + 2 * left_out)
-
-
-def felt_eps(beta1: float, beta2: float, eps: Any) -> tuple[Any, Any]:
-    """ε as the equilibrium takes it into account, and the share of the update that one left out takes; elementwise.
-
-    Parameters
-    ----------
-    beta1, beta2 : float
-        In [0, 1).
-    eps : float or ndarray, any shape
-        ε >= 0 in units of the gradient's deviation.
-
-    Returns
-    -------
-    eps : float or ndarray, any shape
-        As given, or 0 where it takes less than 1e-6 of the update.
-    left_out : float or ndarray, any shape
-        The share, >= 0; 0 if `eps` is as given.
-
-    Raises
-    ------
-    NoEquilibrium
-        For β2 = 0 < β1 and ε = 0: u = m/|g| has infinite variance.
-
-    Notes
-    -----
-    `derivations.second_moment.root_and_eps_as_integral`: ε takes so much to first order.
-    """
-    if beta2 == 0 and np.any(eps < _LEAST_EPS):
-        if beta1 > 0:
-            raise NoEquilibrium(
-                f"`betas[1]` must be > 0 when betas[0] is and eps is 0; with betas = ({beta1:g}, 0) the update m/|g| "
-                "has infinite variance. Use method='leading' to ignore it"
-            )
-        return np.where(eps < _LEAST_EPS, 0.0, eps), 0.0
-    taken = eps * mean_inverse_root(beta1, beta2) if beta2 > 0 else np.inf
-    negligible = taken < NEGLIGIBLE_EPS
-    return np.where(negligible, 0.0, eps)[()], np.where(negligible, taken, 0.0)[()]
-
-
-def _beside_eps(beta1: float, beta2: float, eps: np.ndarray) -> UpdateCovariance:
-    """Where quadratures at some ε, the same for all that ask, give those in between.
-
-    K (1 + share)², `share` being what ε takes to first order, is smooth and has a limit as ε grows.
-    """
-    share = eps * mean_inverse_root(beta1, beta2) if beta2 >= _LEAST_SMOOTH else eps
-    place = eps_variable(share)
-    parts: list[tuple[np.ndarray, Any, UpdateCovariance]] = []  # cells and their factor of a known covariance
-    for one in np.unique(eps) if beta2 < _LEAST_SMOOTH else np.zeros(1):
-        parts.append((eps == one, 1.0, _by_quadrature(beta1, beta2, float(one))))
-    piece = np.where(eps > 0, place, -1).astype(int) if beta2 >= _LEAST_SMOOTH else np.array(-1)
-    for number in np.unique(piece[piece >= 0]):
-        cells = piece == number
-        for point, factor in zip(_POINTS, lagrange(np.atleast_1d(place[cells]) - number, _POINTS), strict=True):
-            at_point = eps_share(number + point)
-            left = ((1 + at_point) / (1 + share[cells])) ** 2
-            known = _by_quadrature(beta1, beta2, at_point / mean_inverse_root(beta1, beta2))
-            parts.append((cells, factor * left, known))
-    roots = max((known.roots for _, _, known in parts), key=len)
-    lag_0, error = np.zeros(eps.shape), np.zeros(eps.shape)
-    weights = np.zeros((len(roots), *eps.shape))
-    for cells, factor, known in parts:
-        lag_0[cells] += factor * known.lag_0
-        error[cells] = np.maximum(error[cells], known.error + INTERPOLATION_ERROR * (np.ndim(factor) > 0))
-        for mode, weight in enumerate(known.weights):
-            weights[mode, cells] += factor * weight
-    return UpdateCovariance(lag_0[()], weights, roots, error[()])
-
-
 @lru_cache(maxsize=256)
-def _by_quadrature(beta1: float, beta2: float, eps: float) -> UpdateCovariance:
+def by_quadrature(beta1: float, beta2: float, eps: float) -> UpdateCovariance:
+    """The autocovariance at one ε >= 0 in units of the gradient's deviation; betas in [0, 1).
+
+    ``error`` is the largest relative disagreement at 21 lags with a quadrature of three quarters of the step. So it is
+    an upper estimate for every discounted sum. It is below 2e-6 for β2 >= 0.5 and 1e-5 for β2 >= 0.1.
+    """
     if beta2 == 0 and eps == 0:
         return UpdateCovariance(1.0, np.zeros(1), np.zeros(1), 0.0)  # sign(g)
     weights = modes(beta1, beta2, eps)
