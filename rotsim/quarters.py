@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,11 @@ class Part:
         return float(getattr(self, f"{quantity}_noise"))
 
     def error(self, quantity: str) -> float:
-        """Measured over predicted, minus 1."""
+        """Measured over predicted, minus 1; infinite where something moved that should not."""
         measured, predicted = self.measured(quantity), self.predicted(quantity)
-        return measured / predicted - 1 if measured != predicted else 0.0
+        if measured == predicted:  # also where neither moved
+            return 0.0
+        return measured / predicted - 1 if predicted else inf * measured
 
 
 @dataclass(frozen=True)

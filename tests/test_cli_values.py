@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import contextmanager
+from dataclasses import fields
+from inspect import signature
 from types import SimpleNamespace
 
 import click
@@ -15,6 +18,7 @@ import rotsim.theory.approach  # else first imported while what it imports is re
 import rotsim.verify
 from rotsim import dataset
 from rotsim.cli import cli, converting, main, sweeping
+from rotsim.cli.values import Shape
 from rotsim.errors import InvalidInput
 from rotsim.theory.schedules import constant, cosine, linear, warmup, wsd
 
@@ -65,6 +69,82 @@ def test_the_defaults_are_those_of_the_functions():
         "batch_factor": 1.0, "steps_factor": 1.0, "betas": (0.9, 0.99)
     }.items()  # fmt: skip
     assert defaults(cli, "plan")["dim"] == 1024 and defaults(cli, "verify")["seed"] == 0
+
+
+def test_what_a_command_and_its_function_share_has_one_default():
+    """Of all commands that hand their options on; a number, a truth value or a tuple of numbers."""
+    compared = {}
+    for name, function in {
+        "simulate": rotsim.simulate, "predict": rotsim.predict, "equilibrium": rotsim.equilibrium,
+        "transfer": rotsim.transfer, "convert": rotsim.convert, "plan": rotsim.plan, "animate": rotsim.animate,
+        "map": rotsim.plot_map, "verify": rotsim.verify.run,
+    }.items():  # fmt: skip
+        command = cli.commands[name]
+        paths = [(name, each) for each in rotsim.OPTIMIZERS] if isinstance(command, click.Group) else [(name,)]
+        for path in paths:
+            shown = defaults(cli, *path)
+            spec = [*fields(rotsim.OPTIMIZERS[path[1]])] if len(path) > 1 else []
+            own = {each.name: each.default for each in [*spec, *signature(function).parameters.values()]}
+            both = {key for key in shown if all(isinstance(of.get(key), int | float | tuple) for of in (shown, own))}
+            both -= {key for key in both if own[key] == ()}
+            assert {key: shown[key] for key in both} == {key: own[key] for key in both}, path
+            compared[path] = len(both)
+    assert compared["animate",] == 7 and compared["simulate", "adamw"] == 6 and compared["map",] == 1
+
+
+def test_progress_goes_to_standard_error(handed, tmp_path, monkeypatch):
+    """What is printed may be piped into a file."""
+    shown = []
+
+    @contextmanager
+    def bar(screen, label):
+        shown.append((screen.stderr, label))
+        yield None
+
+    monkeypatch.setattr("rotsim.show.progress.progress_bar", bar)
+    handed("rotsim.simulation.simulate", ["simulate", *ADAMW])
+    handed("rotsim.sweeps.sweep", ["sweep", "adamw", "--lr", "1e-2", "--weight-decay", "0.1,0.2"])
+    handed("rotsim.show.animation.animate", ["animate", "adamw", "--output", str(tmp_path / "w.gif")])
+    assert shown == [(True, "AdamW walk, steps"), (True, "AdamW sweep, cells"), (True, "steps and pictures")]
+
+
+def test_sweep_hands_on_ranges_and_single_values(handed):
+    """Several values are swept, and one is fixed, of the gradient too."""
+    ranges = ["--lr", "0.01,0.1", "--weight-decay", "0.2", "--dim", "32"]
+    noise = ["--gradient", "autocorrelated", "--with", "correlation=lin:0:0.5:2", "--with", "scale=2"]
+    seen = handed("rotsim.sweeps.sweep", ["sweep", "sgdm", *ranges, *noise, "--measure", "leading", "--workers", "1"])
+    assert seen.given == (rotsim.SGDM, {"lr": [0.01, 0.1], "correlation": [0.0, 0.5]})
+    seen.named.pop("progress")
+    assert seen.named == {
+        "weight_decay": 0.2, "dim": 32, "scale": 2.0, "gradient": rotsim.Autocorrelated(0.0, scale=2.0),
+        "measure": "leading", "store": None, "executor": None, "workers": 1,
+    }  # fmt: skip
+
+
+def test_animate_hands_on_every_option(handed):
+    words = "animate adamw sgdm --lr 0.2 --weight-decay 0.3 --set beta2=0.9 --set momentum=0.5 --rotational --dim 8"
+    words += " --neurons 5 --steps 40 --frames 4 --fps 3 --initial-norm 2 --schedule cosine --warmup 9 --seed 6"
+    words += " --gradient autocorrelated --with correlation=0.5 --output w.gif"
+    seen = handed("rotsim.show.animation.animate", words.split())
+    specs = [rotsim.AdamW(0.2, 0.3, (0.9, 0.9)), rotsim.SGDM(0.2, 0.3, 0.5)]
+    assert seen.given == ([rotsim.Rotational(spec) for spec in specs], "w.gif")
+    seen.named.pop("progress")
+    factors, steps = seen.named.pop("lr_schedule"), np.arange(1, 41)
+    np.testing.assert_allclose(factors(steps), warmup(9, cosine(31))(steps))
+    assert seen.named == {
+        "dim": 8, "neurons": 5, "rows": None, "steps": 40, "frames": 4, "fps": 3, "initial_norm": 2.0, "seed": 6,
+        "gradient": rotsim.Autocorrelated(0.5),
+    }  # fmt: skip
+    plain = handed("rotsim.show.animation.animate", ["animate", "lion"])
+    assert plain.given == ([rotsim.Lion(1e-2, 0.1)], "walk.gif") and plain.named["lr_schedule"] is None
+
+
+@pytest.mark.parametrize("given", ["64x256", "64X256", "64×256", (64, 256)])
+def test_a_shape_is_rows_and_columns(given):
+    assert Shape().convert(given, None, None) == (64, 256)
+    for wrong in ("64", "64x", "x256", "64x2.5"):
+        with pytest.raises(click.BadParameter, match="is not"):
+            Shape().convert(wrong, None, None)
 
 
 def test_simulate_hands_on_every_option(handed, tmp_path):

@@ -13,6 +13,7 @@ import rotsim
 from rotsim import dataset
 from rotsim.balance import balance
 from rotsim.evidence import gather
+from rotsim.quarters import parts_of
 from rotsim.theory.base import required_theory
 from rotsim.theory.courses import Influence, course
 from rotsim.theory.rates import Rates
@@ -161,6 +162,17 @@ def test_every_number_of_a_layer_against_loops(kind):
         factors = [quarter.corrected("rotation") / quarter.predicted("rotation") for quarter in e.quarters]
         assert e.corrected_rotation == pytest.approx(e.predicted_rotation * np.mean(factors))
     assert np.isnan([e.signal, e.rotation_factor, e.burst_rotation, e.overlap]).all()
+    # what a figure shows: window by window over neurons, and neuron by neuron over windows
+    assert e.curves.step.tolist() == [LENGTH * (t + 1) for t in LATE]
+    for name, i in (("rotation", 1), ("norm", 0)):
+        middle = [np.median(predicted.values[i][:, t]) for t in LATE]
+        assert e.curves.measured[name] == pytest.approx([np.median(v[name][:, t]) for t in LATE])
+        assert e.curves.predicted[name] == pytest.approx(middle)
+        assert e.curves.corrected[name] == pytest.approx(predicted.pulled[i][LATE] * middle)
+        ratio = [np.median(v[name][:, t] / predicted.values[i][:, t]) for t in LATE]
+        assert e.curves.ratio[name] == pytest.approx(ratio)
+        rows = zip(late[name], theory[name], strict=True)
+        assert e.curves.neurons[name] == pytest.approx([rms(row) / rms(p) for row, p in rows])
     # relaxation and way at the gradient of the tenth largest
     scale = rotsim.ScaleInvariant(float(np.quantile([rms(row) for row in late["gradient_scale"]], 0.9)))
     assert e.relaxation_steps == rotsim.equilibrium(optimizer, DIM, scale).relaxation_steps
@@ -225,6 +237,34 @@ def test_a_way_longer_than_the_run_is_estimated(factor, steps):
     assert (e.steps_needed > theory.relaxation_steps) == (factor != 1.0 and expected > 1)
     still, _ = gather(random_trace(optimizer, norm=np.zeros_like, radial=lambda x: x * nan, **flat))
     assert np.isnan([still.relaxation_steps, still.steps_needed, still.norm_change]).all()
+
+
+@pytest.mark.parametrize(("run", "followed"), [(1.02, True), (0.98, False)])
+def test_a_way_is_followed_where_two_relaxations_fit_the_run(run, followed):
+    """The run ends with its last window; that of the window before would be 5 % shorter."""
+    optimizer, factor = rotsim.SGDM(lr=0.1, weight_decay=1e-4, momentum=0.8), 3.0
+    gradient = rotsim.ScaleInvariant(1.0)
+    theory = rotsim.equilibrium(optimizer, DIM, gradient)
+    flat = {name: np.ones_like for name in ("gradient_scale", "update_rms")}
+    trace = random_trace(optimizer, norm=lambda x: np.full_like(x, factor * theory.norm), **flat)
+    length = round(run * 2 * theory.relaxation_steps / WINDOWS)
+    found = gather_first(trace.assign_coords(step=length * np.arange(1, WINDOWS + 1))).steps_needed
+    way = rotsim.steps_to_equilibrium(optimizer, DIM, gradient, initial_norm=factor * theory.norm, within=0.05)
+    estimate = theory.relaxation_steps * log((factor**2 - 1) / 0.1)
+    assert found == pytest.approx(way if followed else estimate) and abs(way - estimate) > 2
+
+
+def test_a_part_in_which_nothing_should_turn():
+    """There is no ratio to a prediction of 0: what was measured stands by itself."""
+    step, level = 10 * np.arange(1, 9), np.where(np.arange(8) < 4, 2.0, 0.0) * np.ones((3, 1))
+    still = {"rotation": level, "norm": np.ones((3, 8))}
+    moved = still | {"rotation": np.full((3, 8), 2.0) * np.array([[1.0], [3.0], [5.0]])}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        first, second = parts_of(0, step, still, still, 2)
+        _, turned = parts_of(0, step, moved, still, 2)
+    assert (first.measured_rotation, first.error("rotation")) == (2.0, 0.0)
+    assert (second.measured_rotation, second.predicted_rotation, second.error("rotation")) == (0.0, 0.0, 0.0)
+    assert turned.measured_rotation == 6.0 and turned.error("rotation") == np.inf
 
 
 def test_rows_that_are_dead_or_lost_and_windows_that_they_lack_do_not_count():

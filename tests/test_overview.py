@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -9,7 +13,9 @@ import xarray as xr
 from rotsim import dataset
 from rotsim.cli import main, watching
 from rotsim.diagnosis import diagnose
-from rotsim.overview import MANY, advice, blocks, kinds
+from rotsim.overview import MANY, Group, advice, blocks, kinds
+from rotsim.show.terminal import console
+from tests.conftest import press_ctrl_c
 from tests.test_diagnosis import made
 
 STEPS = 10_000  # of the traces that are made
@@ -53,13 +59,33 @@ def test_the_worst_comes_first_and_the_last_sentence_says_what_to_change(even):
     assert "First find what moves blocks.3.mlp besides the recorded rates" in advice(failing, STEPS)
 
 
-def test_a_layer_that_turns_unlike_the_others_gets_another_rate():
-    """Three times as fast: a ninth of lr·weight_decay brings it back."""
-    diagnosis = diagnose(network({"wte": 3.0}, gradient_cosine=0.1, radial=1.0))
-    text = advice(diagnosis, STEPS)
-    if not diagnosis.refuted:
-        assert "wte turns 3 times as fast as the median layer" in text
-        assert "Lower the learning rate of wte, alone or with its weight decay" in text and "is 0.11 times" in text
+def test_a_median_is_over_the_layers_that_have_the_number(even):
+    few = [replace(even.layers[0], measured_rotation=value) for value in (3.0, np.nan, 1.0, 5.0)]
+    assert Group("few", tuple(few), 1.0).median("measured_rotation") == 3.0
+    assert np.isnan(Group("few", tuple(few[1:2]), 1.0).median("measured_rotation"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "pace", "way"),
+    [
+        ("wte", 3.0, "Lower the learning rate of wte, alone or with its weight decay, so that their product is 0.11 t"),
+        (
+            "head",
+            1 / 3,
+            "Raise the learning rate of head, alone or with its weight decay, so that their product is 9 t",
+        ),
+        ("head", 1.8, None),
+        ("head", 1 / 1.8, None),
+    ],
+)
+def test_a_layer_that_turns_unlike_the_others_gets_another_rate(even, layer, pace, way):
+    """Three times as fast: a ninth of lr·weight_decay brings it back. Less than twice is left alone."""
+    rotation = even.layers[0].measured_rotation
+    layers = (replace(x, measured_rotation=pace * rotation) if x.layer == layer else x for x in even.layers)
+    text = advice(replace(even, layers=tuple(layers)), STEPS)
+    assert way in text if way else "Nothing needs to change" in text
+    fast, slow = (f"{layer} turns {pace:.2g}", "") if pace > 1 else ("", f"{layer} {pace:.2g} times.")
+    assert fast in text and slow in text
 
 
 @pytest.mark.slow
@@ -94,3 +120,18 @@ def test_a_recording_is_watched_while_it_grows(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "applies" in shown and "▄" in shown + "▄" * ("▅" in shown) and "step 9000" in " ".join(shown.split())
     assert main(["trace", "watch", str(tmp_path / "absent.nc"), "--once"]) == 2
+
+
+@pytest.mark.parametrize(("height", "rows"), [(24, 15), (12, 3), (3, 1), (60, len(NAMES))])
+def test_a_table_that_is_watched_fits_the_screen(height, rows, even, tmp_path, monkeypatch):
+    """Rows of layers fill what title, heads and caption leave of a terminal, and there is always one."""
+    path = dataset.save(made(), tmp_path / "run.nc")
+    screen = console(file=io.StringIO(), force_terminal=True, color_system=None, width=120, height=height)
+    monkeypatch.setattr("rotsim.show.terminal.console", lambda: screen)
+    monkeypatch.setattr("rotsim.diagnosis.diagnose", lambda data: even)
+    monkeypatch.setattr(watching.time, "sleep", lambda seconds: press_ctrl_c())
+    assert main(["trace", "watch", str(path)]) == 130
+    lines = re.sub(r"\x1b\[\S*?[A-Za-z]", "\f", screen.file.getvalue()).split("\f")[-2].splitlines()
+    assert sum(" applies " in line for line in lines) == rows
+    assert len(lines) == height or rows in (1, len(NAMES))
+    assert (f" {len(NAMES) - rows} layers" in "".join(lines)) == (rows < len(NAMES))

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    import xarray as xr
+    from rich.console import Console
+    from rich.table import Table
+
+    from rotsim.diagnosis import Diagnosis
+
 _LOOK_SECONDS = 0.5  # between two looks at whether the file was saved anew
-_OTHER_LINES = 8  # of the terminal that the rows of layers do not take
+
+
+def _fitting(screen: Console, found: Diagnosis, trace: xr.Dataset, title: str) -> Table:
+    """The table with as many layers as the terminal has lines for, at least one."""
+    from rotsim.show.trace_tables import watch_table
+
+    most = len(found.layers)
+    while True:
+        table = watch_table(found, trace, title, most)
+        over = len(screen.render_lines(table)) - screen.height
+        if not screen.is_terminal or over <= 0 or most <= 1:
+            return table
+        most = max(1, most - over)
 
 
 @click.command("watch")
@@ -37,6 +57,6 @@ def trace_watch(file: str, once: bool) -> None:
             saved = path.stat().st_mtime_ns if path.exists() else -1
             if saved != seen:
                 data, seen = dataset.load(file), saved  # a save replaces the file at once, never half of it
-                most = max(1, screen.height - _OTHER_LINES) if screen.is_terminal else None
-                view.update(watch_table(diagnose(data), data, file, most), refresh=True)
+                found = diagnose(data)
+                view.update(_fitting(screen, found, data, file), refresh=True)
             time.sleep(_LOOK_SECONDS)
