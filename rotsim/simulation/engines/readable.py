@@ -74,6 +74,10 @@ class Readable(WeightEngine):
     def bytes_beside_state(self, problem: Problem, workers: int) -> int:
         return bytes_in_numpy(problem)
 
+    def blocks(self, workers: int) -> int:
+        """All neurons at once: Python runs one thread at a time, and each call of NumPy has its cost."""
+        return 1
+
     def workspace(self, problem: Problem) -> None:
         return None
 
