@@ -21,7 +21,7 @@ DERIVATIONS = {
         "adamw", "adam_l2", "sgdm", "lion", "shapes", "muon", "second_moment", "damped", "transient", "signal",
         "autocorrelated", "lion_autocorrelated", "correlated_adam", "radial", "rotational", "rotational_adamw",
         "rotational_sgdm", "rotational_lion", "finite_dim", "rare_updates", "planning", "nesterov",
-        "signum", "nadamw", "ademamix", "cautious",
+        "signum", "nadamw", "ademamix", "cautious", "hyperball",
     )
 }  # fmt: skip
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rotsim.optimizers import AdamW as AdamW
     from rotsim.optimizers import AdEMAMix as AdEMAMix
     from rotsim.optimizers import Cautious as Cautious
+    from rotsim.optimizers import Hyperball as Hyperball
     from rotsim.optimizers import Lion as Lion
     from rotsim.optimizers import Muon as Muon
     from rotsim.optimizers import NAdamW as NAdamW
@@ -64,7 +65,7 @@ _NAMES = {
     "errors": "DatasetError InvalidInput NoEquilibrium",
     "gradients": "Autocorrelated Bursts Isotropic LayerInvariant Radial Replay ScaleInvariant Signal SimpleSystem "
     "StudentT",
-    "optimizers": "OPTIMIZERS AdamW AdamL2 SGDM Lion Signum Muon NAdamW AdEMAMix Cautious Rotational",
+    "optimizers": "OPTIMIZERS AdamW AdamL2 SGDM Lion Signum Muon NAdamW AdEMAMix Cautious Hyperball Rotational",
     "show.animation": "animate",
     "simulation": "Interrupted simulate",
     "sweeps": "sweep SweepInterrupted",

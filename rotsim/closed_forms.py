@@ -1473,4 +1473,34 @@ def cautious_one_minus_cosine(lr: Any, weight_decay: Any, norm_squared: Any, acr
     return decay * open_decay + across / norm_squared
 
 
+def hyperball_stretch(lr: Any, across: Any, update_power: Any) -> Any:
+    """Norm to which a step of a hyperball leads, before it is brought back, over that norm.
+
+    Derived in `derivations.hyperball.stretch`.
+    Valid for lr > 0, any across, update_power > 0.
+    """
+    return np.sqrt(1 + lr**2 - 2 * across * lr / np.sqrt(update_power))
+
+
+def hyperball_angle(lr: Any, across: Any, update_power: Any) -> Any:
+    """Angle of a step of a hyperball, for y <= 0.
+
+    Derived in `derivations.hyperball.angle`.
+    Valid for lr > 0, any across, update_power > 0.
+    """
+    part_1 = 1 + lr**2 - 2 * across * lr / np.sqrt(update_power)
+    return np.arcsin(lr * np.sqrt((1 - across**2 / update_power) / part_1))
+
+
+def hyperball_lr(lr: Any, weight_decay: Any, discounted_sum: Any) -> Any:
+    """Relative learning rate of the hyperball that turns as decoupled decay does at rest.
+
+    Derived in `derivations.hyperball.relative_length`.
+    Valid for lr > 0, weight_decay > 0, discounted_sum >= 0.
+    """
+    decay = lr * weight_decay
+    kept = 1 - decay
+    return np.sqrt(decay * (2 - decay) / (1 + 2 * discounted_sum)) / kept
+
+
 compiled.all_kernel_parts(globals())

@@ -130,8 +130,8 @@ class Maker:
     def betas(self) -> str:
         return self.one(lambda: f"({self.share()}, {self.share()})", ("(0, 0)", "(0.9,)", "(1, 1)", "'ab'", "(0.9, 0)"))
 
-    def plain_optimizer(self) -> str:
-        lr, decay = self.number(1e-4, 0.3), self.number(1e-3, 0.5)
+    def plain_optimizer(self, decay: str = "") -> str:
+        lr, decay = self.number(1e-4, 0.3), decay or self.number(1e-3, 0.5)
         kind = self.among("AdamW", "AdamL2", "SGDM", "Lion", "Signum", "Muon", "NAdamW", "AdEMAMix")
         extra: dict[str, Callable[[], str]] = {"eps": lambda: self.number(1e-12, 1e-3), "betas": self.betas}
         if kind in ("SGDM", "Signum", "Muon"):
@@ -157,6 +157,8 @@ class Maker:
             return f"rotsim.Rotational({self.one(self.plain_optimizer)}{', ' + rest if rest else ''})"
         if self.rng.random() < 0.1:
             return f"rotsim.Cautious({self.one(self.plain_optimizer)})"
+        if self.rng.random() < 0.1:
+            return f"rotsim.Hyperball({self.one(lambda: self.plain_optimizer('0.0'))})"
         return self.one(self.plain_optimizer)
 
     def scale(self) -> str:
@@ -556,7 +558,7 @@ def _read(m: Maker) -> str:
 
 
 CALLS: dict[Callable[[Maker], str], tuple[int, str]] = {
-    Maker.optimizer: (4, "AdamW AdamL2 SGDM Lion Signum Muon NAdamW AdEMAMix Cautious Rotational"),
+    Maker.optimizer: (4, "AdamW AdamL2 SGDM Lion Signum Muon NAdamW AdEMAMix Cautious Hyperball Rotational"),
     Maker.gradient: (
         4,
         "ScaleInvariant Isotropic Signal Autocorrelated Radial Bursts StudentT LayerInvariant SimpleSystem Replay",

@@ -164,6 +164,9 @@ cautious_norm_squared(lr, weight_decay, across, open_decay, open_overlap)
 cautious_mode(lr, weight_decay, weight, root, behind)
 cautious_behind(norm_squared, mode_overlap, weight, across, open_decay, open_overlap)
 cautious_one_minus_cosine(lr, weight_decay, norm_squared, across, open_decay)
+hyperball_stretch(lr, across, update_power)
+hyperball_angle(lr, across, update_power)
+hyperball_lr(lr, weight_decay, discounted_sum)
 """
 
 FUNCTIONS = {name: function for name, function in inspect.getmembers(forms, inspect.isfunction)}

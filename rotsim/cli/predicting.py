@@ -85,7 +85,7 @@ def _predict(
     )  # fmt: skip
     in_force = settling(optimizer, dim, gradient, course["step"].values, factors, convention, rows)
     note = ""
-    if optimizer.weight_decay > 0:
+    if optimizer.settles:
         try:
             first = steps_to_equilibrium(optimizer, dim, gradient, initial_norm, 0.05, rows)
             note = f"At a constant learning rate it comes within 5 % of equilibrium after {first} steps."

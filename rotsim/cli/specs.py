@@ -57,12 +57,16 @@ class PerOptimizer(click.Group):
         spec = optimizer_class(name.replace("-", "_"))
         names = [field.name for field in fields(spec)]
 
-        def callback(rotational: bool, cautious: bool, **values: Any) -> None:
+        def callback(rotational: bool, hyperball: bool, cautious: bool, **values: Any) -> None:
             optimizer: Any = spec(**{name: values.pop(name) for name in names})
             if cautious:
                 from rotsim.optimizers import Cautious
 
                 optimizer = Cautious(optimizer)
+            if hyperball:
+                from rotsim.optimizers import Hyperball
+
+                optimizer = Hyperball(optimizer)
             if rotational:
                 from rotsim.optimizers import Rotational
 
@@ -78,7 +82,7 @@ class PerOptimizer(click.Group):
         return click.Command(
             name,
             callback=callback,
-            params=[*hyperparameters, _CAUTIOUS, _ROTATIONAL, *GRADIENT_OPTIONS, *self.options],
+            params=[*hyperparameters, _CAUTIOUS, _HYPERBALL, _ROTATIONAL, *GRADIENT_OPTIONS, *self.options],
             help=help_text,
             short_help=help_text,
             context_settings=HELP_SETTINGS,
@@ -126,6 +130,11 @@ GRADIENT_OPTIONS: list[click.Parameter] = [
 ]
 _CAUTIOUS = click.Option(
     ["--cautious"], is_flag=True, help="Cautious decay: of the weights that the update, too, makes smaller, alone."
+)
+_HYPERBALL = click.Option(
+    ["--hyperball"],
+    is_flag=True,
+    help="Hyperball: every step has the length lr times the norm, which is held. It needs --weight-decay 0.",
 )
 _ROTATIONAL = click.Option(
     ["--rotational"], is_flag=True, help="The rotational variant: equilibrium rotation at any norm, which it keeps."

@@ -11,6 +11,7 @@ from rotsim.optimizers.adamw import AdamW
 from rotsim.optimizers.ademamix import AdEMAMix
 from rotsim.optimizers.base import Optimizer
 from rotsim.optimizers.cautious import Cautious
+from rotsim.optimizers.hyperball import Hyperball
 from rotsim.optimizers.lion import Lion
 from rotsim.optimizers.muon import Muon
 from rotsim.optimizers.nadamw import NAdamW
@@ -32,7 +33,11 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 
 
 #: What takes its updates from another optimizer, its `inner`.
-_WRAPPERS: dict[str, type[Optimizer]] = {"rotational": Rotational, "cautious": Cautious}
+_WRAPPERS: dict[str, type[Optimizer]] = {
+    "rotational": Rotational,
+    "hyperball": Hyperball,
+    "cautious": Cautious,
+}
 
 
 def optimizer_class(name: str) -> type[Optimizer]:

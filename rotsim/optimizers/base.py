@@ -48,6 +48,8 @@ class Optimizer(ABC):
 
     #: Decay spares the coordinates that an update lengthens.
     cautious: ClassVar[bool] = False
+    #: Without decay the weights never come to rest.
+    needs_decay: ClassVar[bool] = True
 
     lr: float
     weight_decay: float
@@ -81,6 +83,11 @@ class Optimizer(ABC):
             found: tuple[float, ...] = getattr(plain, "betas", ())
             return found
         return (getattr(plain, "momentum", 0.0),)
+
+    @property
+    def settles(self) -> bool:
+        """Whether it has an equilibrium."""
+        return self.weight_decay > 0 or not self.needs_decay
 
     @property
     def memory_steps(self) -> float:

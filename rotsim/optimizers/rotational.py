@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from rotsim.errors import InvalidInput, flag, require, share, shown
-from rotsim.optimizers.base import N_COEFFICIENTS, Optimizer, filled
+from rotsim.compiled import kernel_part
+from rotsim.errors import InvalidInput, flag, require, share
 from rotsim.optimizers.lion import Lion
+from rotsim.optimizers.turning import Turning
+
+
+@kernel_part()
+def _turn(rate, size, along, mean):  # type: ignore[no-untyped-def]
+    return rate * np.sqrt(size / mean)
 
 
 @dataclass(frozen=True)
-class Rotational(Optimizer):
+class Rotational(Turning):
     r"""Rotational variant (RV): the optimizer's update direction, turned by its equilibrium rotation at every step.
 
     u_t is the update of the optimizer without decay. u⊥ is its part orthogonal to the weights, and to the vector of
@@ -52,21 +58,14 @@ class Rotational(Optimizer):
 
     name = "rotational"
     label = "Rotational"
-    acts_on, decay = "neuron", "none"
-    memory_slots: ClassVar[int] = 1  # a row for s and ‖w_0‖
+    turn = staticmethod(_turn)
 
-    lr: float = field(init=False, repr=False)
-    weight_decay: float = field(init=False, repr=False)
-    inner: Optimizer
     update_norm_decay: float = 0.9
     zero_mean: bool = True
     exact_angle: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.inner, Optimizer) or isinstance(self.inner, Rotational):
-            raise InvalidInput(f"`inner` must be a spec such as rotsim.AdamW(...); got {shown(self.inner)}")
-        self._set("lr", self.inner.lr)
-        self._set("weight_decay", self.inner.weight_decay)
+        super().__post_init__()
         self._set("update_norm_decay", share("update_norm_decay", self.update_norm_decay))
         self._set("zero_mean", flag("zero_mean", self.zero_mean))
         if flag("exact_angle", self.exact_angle) and not isinstance(self.inner, Lion):
@@ -82,15 +81,8 @@ class Rotational(Optimizer):
         return cls(gentle), cls(strong)
 
     @property
-    def plain(self) -> Optimizer:
-        return self.inner
-
-    @property
     def min_dim(self) -> int:
         return 3 if self.zero_mean else 2  # one direction must be left across the weights and the vector of ones
-
-    def with_rates(self, lr: float, weight_decay: float) -> Rotational:
-        return replace(self, inner=self.inner.with_rates(lr, weight_decay))
 
     def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
         if self.exact_angle and isinstance(self.inner, Lion):
@@ -98,20 +90,7 @@ class Rotational(Optimizer):
         return self.inner.leading_rotation(lr, weight_decay)
 
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
-        """Those of the inner optimizer for a step of size 1 without decay, then θ, γ, 1 - γ^t and `zero_mean`."""
-        plain = self.inner.coefficients(step, np.ones(len(step)), np.zeros(len(step)))
-        plain += (0.0,) * (N_COEFFICIENTS - len(plain))
-        decay = self.update_norm_decay
-        return *plain, self.leading_rotation(lr, weight_decay), decay, filled(decay, step), float(self.zero_mean)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "inner": self.inner.to_dict(),
-            "update_norm_decay": self.update_norm_decay,
-            "zero_mean": self.zero_mean,
-            "exact_angle": self.exact_angle,
-        }
+        return self.turning(step, self.leading_rotation(lr, weight_decay), self.update_norm_decay, self.zero_mean)
 
     def describe(self) -> str:
         values = f"update_norm_decay={self.update_norm_decay!r}, zero_mean={self.zero_mean!r}"

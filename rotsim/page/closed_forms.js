@@ -626,4 +626,18 @@ const closed_forms = {
     const decay = lr*weight_decay;
     return decay*open_decay + across/norm_squared;
   },
+  // Norm to which a step of a hyperball leads, before it is brought back, over that norm. derivations.hyperball.stretch
+  hyperball_stretch(lr, across, update_power) {
+    return Math.sqrt($square(lr) + 1 - 2*lr*across/Math.sqrt(update_power));
+  },
+  // Angle of a step of a hyperball, for y <= 0. derivations.hyperball.angle
+  hyperball_angle(lr, across, update_power) {
+    return Math.asin(lr*Math.sqrt(1 - $square(across)/update_power)/Math.sqrt($square(lr) + 1 - 2*lr*across/Math.sqrt(update_power)));
+  },
+  // Relative learning rate of the hyperball that turns as decoupled decay does at rest. derivations.hyperball.relative_length
+  hyperball_lr(lr, weight_decay, discounted_sum) {
+    const decay = lr*weight_decay;
+    const kept = 1 - decay;
+    return Math.sqrt(decay)*Math.sqrt(2 - decay)/(kept*Math.sqrt(2*discounted_sum + 1));
+  },
 };

@@ -16,7 +16,7 @@ from rotsim.theory import few_weights
 from rotsim.theory.adam import Adam
 from rotsim.theory.adam_in_time import adamw
 from rotsim.theory.adam_l2_chain import steady
-from rotsim.theory.base import Course, Filling, Method, theory_for
+from rotsim.theory.base import Course, Filling, Method, Theory, theory_for
 from rotsim.theory.betas import adam_covariance, felt_eps, heaviest, mean_response
 from rotsim.theory.correlated_moment import signal_update
 from rotsim.theory.coupled import stationary
@@ -144,10 +144,10 @@ class AdamWTheory(Adam[AdamW]):
 
 
 class WhiteNoiseAlone(AdamWTheory):
-    """Of AdamW's kin whose update is derived under white noise alone, and whose rotational variant is not."""
+    """Of AdamW's kin whose update is derived under white noise alone, and not while averages fill."""
 
     def filling(self, steps: int) -> Filling:
-        raise InvalidInput(f"{self.spec.label} has no rotational variant")
+        return Theory.filling(self, steps)  # which refuses
 
     def departed(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> SteadyState:
         raise InvalidInput(f"{self.spec.label} has no prediction under {law}; simulate it")

@@ -30,7 +30,9 @@ T = TypeVar("T", bound="type[Theory[Any]]")
 SCALE_INVARIANT = -1  # homogeneity of E‖g‖² in E‖w‖² behind a normalisation
 
 #: Optimizers whose theory is `rotsim/theory/NAME.py`, read when it is asked for. A new one is one name here.
-_HERE = ("adamw", "adam_l2", "sgdm", "lion", "signum", "muon", "nadamw", "ademamix", "cautious", "rotational")
+_HERE = (
+    "adamw", "adam_l2", "sgdm", "lion", "signum", "muon", "nadamw", "ademamix", "cautious", "rotational", "hyperball"
+)  # fmt: skip
 _THEORIES: dict[type[Optimizer], type[Theory[Any]]] = {}
 
 
@@ -100,7 +102,7 @@ class Theory(Generic[Spec]):
         raise NotImplementedError
 
     def updates(self, dim: int, law: GradientPower, norm_squared: Any) -> UpdateCovariance:
-        """Autocovariance of a coordinate's update beside the noise of this E‖w‖²."""
+        """Autocovariance of a coordinate's update, decay aside, beside the noise of this E‖w‖²."""
         raise InvalidInput(f"the updates of {self.spec.label} are not known to theory as a sum of modes; simulate it")
 
     def at_rest(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
@@ -127,12 +129,12 @@ class Theory(Generic[Spec]):
         return decay
 
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
-        """Share of a weight that decay takes in a step in the long run, at rest; below 1."""
+        """Share of a weight that decay, or a norm that is held, takes in a step in the long run, at rest; below 1."""
         return float(self.lasting_decay(np.array(self.spec.lr * self.spec.weight_decay)))  # type: ignore[arg-type]
 
     def filling(self, steps: int) -> Filling:
-        """The update while averages fill, which the course of the rotational variant follows."""
-        raise InvalidInput(f"the rotational variant of {self.spec.label} has no course in theory; simulate it")
+        """The update while averages fill, which courses at a constant norm follow."""
+        raise InvalidInput(f"{self.spec.label} at a constant norm has no course in theory; simulate it")
 
     # --- at a lag
 

@@ -97,7 +97,7 @@ def equilibrium(
     choice("method", method, ("exact", "leading"))
     dim, gradient, law = checked_law(dim, gradient)
     theory = required_theory(optimizer, rows, dim)
-    if optimizer.weight_decay == 0:
+    if not optimizer.settles:
         raise NoEquilibrium(
             "`weight_decay` must be > 0 for an equilibrium to exist; with 0.0 the norm grows without bound"
         )

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from rotsim import closed_forms
-from rotsim.errors import InvalidInput, NoEquilibrium, positive, shown
+from rotsim.errors import InvalidInput, NoEquilibrium, is_a, positive, shown
 from rotsim.gradients import Gradient, ScaleInvariant
-from rotsim.optimizers import Rotational, optimizer_class
+from rotsim.optimizers import Hyperball, Rotational, optimizer_class
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import Equilibrium, checked_law, equilibrium
@@ -300,10 +300,13 @@ def plain_class(family: str) -> type[Optimizer]:
     -------
     type
     """
-    if family == Rotational.name:
+    held = {
+        Rotational.name: "a rotational variant keeps any norm and turns as its inner optimizer does",
+        Hyperball.name: "a hyperball keeps any norm and turns by nearly its lr, radians per step",
+    }
+    if is_a(family, str) and family in held:
         raise InvalidInput(
-            "`family` must be adamw, adam_l2, sgdm, lion or muon; a rotational variant keeps any norm and turns as its "
-            "inner optimizer does. Plan or transfer that one"
+            f"`family` must be adamw, adam_l2, sgdm, lion or muon; {held[family]}. Plan or transfer that one"
         )
     return optimizer_class(family)
 

@@ -261,7 +261,7 @@ def settling(
     found = np.full((2, len(chosen)), np.nan)
     known: dict[tuple[float, float], tuple[float, float]] = {}  # of a constant rate only one is computed
     for column, rates in enumerate(zip(lr[chosen].tolist(), wd[chosen].tolist(), strict=True)):
-        if min(rates) > 0:
+        if rates[0] > 0 and (rates[1] > 0 or not optimizer.needs_decay):
             if rates not in known:
                 state = equilibrium(optimizer.with_rates(*rates), dim, gradient, rows=rows)
                 known[rates] = state.norm, state.rotation
@@ -312,7 +312,7 @@ def rotation_over(
     gradient = ScaleInvariant() if gradient is None else gradient
     theory, dim, law = _checked(optimizer, dim, gradient, rows)
     lag = integer("lag", lag, low=0)
-    if optimizer.weight_decay == 0:
+    if not optimizer.settles:
         raise NoEquilibrium("`weight_decay` must be > 0 for an equilibrium to exist; got 0.0")
     fallen = theory.fallen(dim, law, lag)
     if lag == 0:

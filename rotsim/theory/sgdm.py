@@ -132,6 +132,9 @@ class SGDMTheory(Departing[SGDM]):
         wavers = few_weights.wavering(closed_forms.coupled_held(*self._hyper), 1.0, kept)
         return 0.0, wavers * few_weights.fed_back(kept, o.momentum, None), 0.0
 
+    def updates(self, dim: int, law: GradientPower, norm_squared: Any) -> UpdateCovariance:
+        return self.filling(1).noise
+
     # --- in time
 
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:

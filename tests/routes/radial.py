@@ -102,6 +102,26 @@ def _(f, name):
     }[name]()
 
 
+@route("hyperball_stretch", "hyperball_angle")
+def _(f, name):
+    w, u = vectors(2)
+    w /= np.linalg.norm(w)
+    u *= -np.sign(u @ w)
+    new = w - 0.3 * u / np.linalg.norm(u)
+    stretch = np.linalg.norm(new)
+    return [(f(0.3, u @ w, u @ u), stretch if name == "hyperball_stretch" else math.acos(w @ new / stretch))]
+
+
+@route("hyperball_lr")
+def _(f):
+    """Length of an update beside the weights at rest that decay has left: moments of the pair of weight and average."""
+    lr, wd, beta = 0.2, 0.3, 0.8
+    kept = 1 - lr * wd
+    square, _ = walk(adamw(lr, wd, beta))
+    power = (1 - beta) / (1 + beta)
+    return [(f(lr, wd, kept * beta / (1 - kept * beta)), lr * math.sqrt(power / square) / kept)]
+
+
 @route("rotational_sgdm_filling", "rotational_adamw_filling")
 def _(f, name):
     beta, step = 0.8, 4

@@ -37,8 +37,10 @@ import numpy as np
 import scipy
 
 from rotsim.compiled import kernel_part
+from rotsim.gradients import Gradient
 from rotsim.kernels import compiled
 from rotsim.noise import INITIAL_WEIGHTS_STREAM, components, neuron_keys, random_words
+from rotsim.optimizers.base import Optimizer
 from rotsim.optimizers.rotational import Rotational
 from rotsim.simulation.arguments import Kernel
 from rotsim.simulation.engines.base import Problem
@@ -120,6 +122,9 @@ class GramRotational(Chain):
 
     acts_on = "neuron"
     numbers = 6  # W, M_1, M_2, s, p, q
+
+    def accepts(self, optimizer: Optimizer, gradient: Gradient) -> bool:
+        return super().accepts(optimizer, gradient) and isinstance(optimizer, Rotational)
 
     def fresh(self, problem: Problem) -> State:
         state = super().fresh(problem)

@@ -1,4 +1,4 @@
-"""The walk of a rotational variant: three passes over a neuron instead of one, since the update is projected first.
+"""The walk of what turns at a norm that stays: three passes over a neuron, since the update is projected first.
 
 Arguments, state and records are those of `walk._walk`. The last slot of a neuron holds the running mean of
 the squared update norm, and the norm that is kept.
@@ -7,6 +7,7 @@ the squared update norm, and the norm that is kept.
 from __future__ import annotations
 
 from functools import cache
+from typing import cast
 
 import numpy as np
 
@@ -16,12 +17,13 @@ from rotsim.compiled import wide_vectors
 from rotsim.gradients.base import Gradient, Neuron
 from rotsim.kernels import compiled
 from rotsim.optimizers.base import Optimizer
+from rotsim.optimizers.turning import Turning
 from rotsim.simulation.arguments import Kernel
 from rotsim.simulation.engines.base import Problem, WeightEngine
 from rotsim.simulation.engines.coordinatewise import Coordinatewise
 from rotsim.simulation.walk import FASTMATH, fill_rows, keep_rows
 
-_update = _sample = None  # what `kernel` binds to the inner optimizer's update and the gradient's sampler
+_update = _turn = _sample = None  # what `kernel` binds: the inner optimizer's update, the turn, the sampler
 
 
 def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
@@ -48,7 +50,7 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
             scale_z, scale_w = _sample(z, (words, room.constants), neuron)
             a, b = real(scale_z), real(scale_w)
             c = coefficients[t]
-            theta, decay, age, zero_mean = c[7], c[8], c[9], c[10]
+            rate, decay, age, zero_mean = c[7], c[8], c[9], c[10]
             plain = (c[0], c[1], c[2], c[3], c[4], c[5], c[6])
             overlap, mean_u, mean_w = real(0), real(0), real(0)
             for j in range(dim):
@@ -69,7 +71,8 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
                 z[j] += offset - along * w[j]
                 size += z[j] * z[j]
             kept[0] = decay * kept[0] + (1 - decay) * size
-            turn = np.float64(theta) * np.sqrt(np.float64(size) / max(kept[0] / age, tiny))
+            mean = max(kept[0] / age, tiny)
+            turn = _turn(np.float64(rate), np.float64(size), np.float64(along) * np.sqrt(before), mean)
             shrink = real(np.cos(turn) * kept[1] / np.sqrt(before))
             push = real(np.sin(turn) * kept[1] / np.sqrt(max(size, tiny)))
             after, moved, radial = real(0), real(0), real(0)
@@ -89,9 +92,9 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
 
 
 @cache
-def _kernel(inner: type[Optimizer], gradient: type[Gradient]) -> Kernel:
-    bound = {"_update": inner.update, "_sample": gradient.sample}
-    return compiled(_walk, f"rotational_{inner.name}_{gradient.name}", bound, fastmath=FASTMATH, _nrt=False)
+def _kernel(kind: type[Turning], inner: type[Optimizer], gradient: type[Gradient]) -> Kernel:
+    bound = {"_update": inner.update, "_turn": kind.turn, "_sample": gradient.sample}
+    return compiled(_walk, f"{kind.name}_{inner.name}_{gradient.name}", bound, fastmath=FASTMATH, _nrt=False)
 
 
 class Neuronwise(WeightEngine):
@@ -103,4 +106,5 @@ class Neuronwise(WeightEngine):
     automatic = True
 
     def kernel(self, problem: Problem) -> Kernel:
-        return _kernel(type(problem.optimizer.plain), type(problem.gradient))
+        optimizer = cast(Turning, problem.optimizer)
+        return _kernel(type(optimizer), type(optimizer.plain), type(problem.gradient))

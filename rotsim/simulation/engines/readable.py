@@ -7,12 +7,13 @@ reading rotsim here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 
 from rotsim.gradients import Gradient
 from rotsim.optimizers.base import N_COEFFICIENTS, ActsOn
+from rotsim.optimizers.turning import Turning
 from rotsim.simulation.arguments import Kernel, Neurons, Steps, Windows
 from rotsim.simulation.engines.base import Problem, WeightEngine, bytes_in_numpy
 from rotsim.simulation.engines.coordinatewise import Coordinatewise
@@ -83,29 +84,31 @@ class Readable(WeightEngine):
 
 
 class ReadableNeuronwise(Readable):
-    """Rotational variants."""
+    """What turns at a norm that stays."""
 
     acts_on = "neuron"
 
     def kernel(self, problem: Problem) -> Kernel:
-        optimizer = problem.optimizer
+        optimizer = cast(Turning, problem.optimizer)
 
         def move(slots: np.ndarray, g: np.ndarray, c: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
             w, kept = slots[:, 0], slots[:, -1]
             if step == 1:
                 kept[:, 0], kept[:, 1] = 0, np.linalg.norm(w, axis=1)
             u, slots[:, 1], slots[:, 2] = optimizer.plain.update(w, slots[:, 1], slots[:, 2], g, c[:N_COEFFICIENTS])
-            theta, decay, age, zero_mean = c[N_COEFFICIENTS:]
+            rate, decay, age, zero_mean = c[N_COEFFICIENTS:]
             if zero_mean:
                 u = u - u.mean(axis=1, keepdims=True)
             centred = w - w.mean(axis=1, keepdims=True) if zero_mean else w
             left = np.maximum((centred**2).sum(axis=1, keepdims=True), 1e-6 * (w**2).sum(axis=1, keepdims=True))
-            u = u - (u * centred).sum(axis=1, keepdims=True) / left * centred  # of equal weights nothing is left
+            norm = np.linalg.norm(w, axis=1, keepdims=True)
+            share = (u * centred).sum(axis=1, keepdims=True) / left  # of equal weights nothing is left
+            u = u - share * centred
             size = np.linalg.norm(u, axis=1)
             kept[:, 0] = decay * kept[:, 0] + (1 - decay) * size**2
             tiny = np.finfo(w.dtype).tiny  # if all signs are alike no update is left, and the neuron stays
-            turn = (theta * size / np.sqrt(np.maximum(kept[:, 0] / age, tiny)))[:, None]
-            norm = np.linalg.norm(w, axis=1, keepdims=True)
+            mean = np.maximum(kept[:, 0] / age, tiny)
+            turn = optimizer.turn(rate, size**2, (share * norm)[:, 0], mean)[:, None]
             new = kept[:, 1, None] * (np.cos(turn) * w / norm + np.sin(turn) * u / np.maximum(size, tiny)[:, None])
             return new, new - w
 

@@ -1,0 +1,137 @@
+"""The theory of hyperballs: they turn as their optimizer does at rest, with the decay that keeps the same norm.
+
+`derivations.hyperball` shows that. So all that is asked of the inner optimizer is the autocovariance of its updates.
+"""
+
+from __future__ import annotations
+
+from math import asin, atan, exp, log, log1p, nan, sqrt
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rotsim import closed_forms
+from rotsim.optimizers import Hyperball
+from rotsim.theory.base import Course, Method, Theory, required_theory, theory_for
+from rotsim.theory.fixed_point import bracketed_root
+from rotsim.theory.record import kernel
+from rotsim.theory.steady import SteadyState
+from rotsim.theory.walk import UpdateCovariance, fallen
+
+if TYPE_CHECKING:
+    from rotsim.gradients import GradientPower
+
+BENT = 4.0  # times what momentum takes off the angle and 1/dim: what few weights change, as walks show
+_LEAST, _MOST = -160.0, 30.0  # log odds of the share that a step takes of the weights
+
+
+def relative_lr(decay: float, updates: UpdateCovariance) -> float:
+    """Length of an update over that of the weights that are left, beside a decay at rest.
+
+    Parameters
+    ----------
+    decay : float
+        Share of the weights that a step takes, in (0, 1).
+    updates : UpdateCovariance
+
+    Returns
+    -------
+    float
+        The learning rate of the hyperball that turns as much.
+
+    Notes
+    -----
+    `derivations.hyperball.relative_length`.
+    """
+    return float(closed_forms.hyperball_lr(1.0, decay, updates.discounted_sum(1 - decay)))
+
+
+def share_taken(lr: float, updates: UpdateCovariance) -> float:
+    """The decay beside which updates are so long: the inverse of `relative_lr`.
+
+    Parameters
+    ----------
+    lr : float
+        > 0. Above 1e13 the answer is that of 1e13.
+    updates : UpdateCovariance
+
+    Returns
+    -------
+    float
+        In (0, 1).
+
+    Notes
+    -----
+    `derivations.hyperball.relative_length`.
+    """
+
+    def decay(log_odds: float) -> float:
+        return exp(-log1p(exp(-log_odds)))
+
+    def excess(log_odds: float) -> float:
+        return log(relative_lr(decay(log_odds), updates) / lr)
+
+    return decay(bracketed_root(excess, _LEAST, _MOST, xtol=1e-13) if excess(_MOST) > 0 else _MOST)
+
+
+@kernel
+def _course(lr, length, correction, weights, roots, norm_squared, error, doubt, window, records):  # type: ignore[no-untyped-def]
+    overlap = np.zeros_like(weights)  # of ŵ with each mode of the update
+    for t in range(len(lr)):
+        along = 0.0  # E[u_t·ŵ_{t-1}]: older updates have moved the weights against what they share with this one
+        for n in range(len(weights)):
+            along += roots[n] * overlap[n] / correction[t]
+        stretch = closed_forms.hyperball_stretch(lr[t], along, length[t])
+        angle = closed_forms.hyperball_angle(lr[t], along, length[t])
+        rate = lr[t] / np.sqrt(length[t]) / stretch
+        for n in range(len(weights)):
+            weight = length[t] * correction[t] * weights[n]
+            overlap[n] = closed_forms.rotational_mode_overlap(rate, overlap[n], weight, roots[n], 1 / stretch)
+        record = records[t // window]
+        record[0] += norm_squared
+        record[1] += angle**2
+        record[2] += 2 * norm_squared * closed_forms.turned_one_minus_cosine(angle)
+        declared = error + doubt[t] * along**2 / length[t]
+        record[4] += declared
+        record[5] += declared
+
+
+@theory_for(Hyperball)
+class HyperballTheory(Theory[Hyperball]):
+    """In large dim, where updates are as long as on average, nothing is neglected."""
+
+    def _rest(self, dim: int, law: GradientPower) -> tuple[float, UpdateCovariance]:
+        """Share of the weights that a step takes, and updates. Their ε is felt as at norm 1."""
+        updates = required_theory(self.spec.inner).updates(dim, law, 1.0)
+        return share_taken(self.spec.lr, updates), updates
+
+    def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
+        decay, updates = self._rest(dim, law)
+        half = float(closed_forms.lion_exact_one_minus_cosine(1.0, decay, updates.discounted_sum(1 - decay)))
+        if method == "exact":
+            return SteadyState(nan, half, 0.0, float(np.max(updates.error)))
+        plain = float(closed_forms.turned_one_minus_cosine(min(self.spec.lr, np.pi)))
+        return SteadyState(nan, plain, 0.0, abs(log(half / plain)) / 2)
+
+    def few_weights(self, dim: Any, law: GradientPower, method: Method, state: SteadyState) -> Any:
+        """Isotropic noise has 1/dim of its power along the weights, where it turns nothing. Else the second order."""
+        angle = 2 * asin(min(1.0, sqrt(state.one_minus_cosine / 2)))
+        along = 0.0 if law.homogeneity else 0.5
+        return max(along, BENT * log(max(1.0, atan(self.spec.lr) / angle)), 1 / dim) / dim
+
+    def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
+        return self._rest(dim, law)[0]
+
+    def lasting_decay(self, decay: np.ndarray) -> np.ndarray | None:
+        return None
+
+    def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
+        return fallen(1.0, *self._rest(dim, law), lag)
+
+    def advance(self, dim: int, law: GradientPower, course: Course) -> float:
+        """With the filling of the inner averages; ε is left out."""
+        norm_squared, lr, _, window, records = course
+        length, correction, doubt, noise = required_theory(self.spec.inner).filling(len(lr))
+        modes = noise.weights / noise.lag_0, noise.roots
+        _course(lr, length, correction, *modes, norm_squared, float(np.max(noise.error)), doubt, window, records)
+        return 0.0

@@ -1,0 +1,190 @@
+"""Hyperball: the published recurrence, its theory against walks and against decoupled decay, and what must fail."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import rotsim
+from rotsim.cli import main
+from rotsim.gradients import Isotropic
+from rotsim.optimizers import Hyperball, optimizer_from_dict
+from rotsim.theory.base import required_theory
+from rotsim.theory.hyperball import relative_lr, share_taken
+from rotsim.theory.schedules import cosine
+from rotsim.theory.walk import exponential_average
+from tests import chance
+
+ADAM = rotsim.AdamW(0.03, 0.0, (0.9, 0.95))
+SPEC = Hyperball(ADAM)
+INNER = (ADAM, rotsim.SGDM(0.03, 0.0), rotsim.Lion(0.03, 0.0), rotsim.Signum(0.03, 0.0), rotsim.NAdamW(0.03, 0.0))
+
+
+def adam(gradients, beta1=0.9, beta2=0.95, eps=1e-8):
+    """Kingma & Ba's updates."""
+    m = v = 0.0
+    for step, g in enumerate(gradients, 1):
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+        yield m / (1 - beta1**step) / (np.sqrt(v / (1 - beta2**step)) + eps)
+
+
+def published(w, updates, lr, normalised=True):
+    """Wen et al. 2026, on a matrix and the updates of its optimizer."""
+    found, radius = [], np.linalg.norm(w)
+    for u in updates:
+        w = w - lr * radius * u / (np.linalg.norm(u) if normalised else np.sqrt(u.size))
+        w = radius * w / np.linalg.norm(w)
+        found.append(w)
+    return np.array(found)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "numba"])
+def test_a_walk_is_the_published_recurrence_of_a_matrix(engine):
+    """All entries of the matrix are the weights of one neuron."""
+    rng = np.random.default_rng(5)
+    gradients, start = rng.normal(size=(60, 3, 17)), rng.normal(size=(3, 17))
+    run = dict(
+        dim=51, steps=60, gradient=rotsim.Replay(gradients.reshape(60, 1, 51)), initial_weights=start.reshape(1, 51),
+        record_every=1, dtype="float64", keep_state=True, engine=engine,
+    )  # fmt: skip
+    walk, updates = rotsim.simulate(SPEC, **run), list(adam(gradients))
+    expected = published(start, updates, SPEC.lr)
+    np.testing.assert_allclose(walk["state"][0, 0], expected[-1].ravel(), rtol=1e-9)
+    np.testing.assert_allclose(walk["norm"], np.linalg.norm(start), rtol=1e-12)
+    flat = np.concatenate([start.reshape(1, 51), expected.reshape(60, 51)]) / np.linalg.norm(start)
+    turned = 2 * np.arcsin(np.linalg.norm(np.diff(flat, axis=0), axis=1) / 2)
+    np.testing.assert_allclose(walk["rotation"][0], turned, rtol=1e-9)
+    assert np.abs(published(start, updates, SPEC.lr, False)[-1] - expected[-1]).max() > 1e-3  # negative control
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [pytest.param(i, marks=[] if i.name == "sgdm" else [pytest.mark.slow]) for i in INNER],
+    ids=lambda i: i.name,
+)
+def test_the_kernel_follows_the_twin(inner):
+    run = dict(dim=19, neurons=3, steps=40, record_every=1, dtype="float64", lr_schedule=cosine(40, 0.1))
+    ours, twin = (rotsim.simulate(Hyperball(inner), engine=engine, **run) for engine in ("numba", "numpy"))
+    for name in ("norm", "rotation", "update_rms"):
+        np.testing.assert_allclose(ours[name], twin[name], rtol=1e-9)
+
+
+# --- theory
+
+
+@pytest.mark.parametrize("inner", INNER, ids=lambda i: i.name)
+def test_it_turns_as_its_optimizer_at_rest_with_the_decay_that_it_stands_for(inner):
+    """Not SGDM, whose decay passes through the momentum: it does to leading order."""
+    law, dim = Isotropic().power(10**6), 10**6
+    inner = replace(inner, eps=0.0) if "eps" in inner.to_dict() else inner  # which is felt as far as a norm lets it
+    updates = required_theory(inner).updates(dim, law, 1.0)
+    for lr in (1e-3, 0.05):
+        decay = share_taken(lr, updates)
+        assert relative_lr(decay, updates) == pytest.approx(lr, rel=1e-10)
+        ball = Hyperball(inner.with_rates(lr, 0.0))
+        rate = (decay * (1 - inner.beta1) if inner.decay == "coupled" else decay) ** 0.5
+        plain = inner.with_rates(rate, rate)
+        other = plain.with_rates(1.5 * plain.lr, plain.weight_decay)  # negative control
+        close = dict(rel=1e-6) if inner.decay == "decoupled" else dict(rel=3 * decay)
+        for measure in (lambda o: rotsim.equilibrium(o, dim).rotation, lambda o: rotsim.rotation_over(o, dim, 30)):
+            assert measure(ball) == pytest.approx(measure(plain), **close)
+            assert measure(ball) != pytest.approx(measure(other), **close)
+    assert rotsim.equilibrium(Hyperball(inner.with_rates(1e-5, 0.0)), dim).rotation == pytest.approx(1e-5, rel=1e-6)
+
+
+def test_without_momentum_the_learning_rate_is_the_tangent():
+    for lr in (1e-6, 0.1, 1.0, 5.0):
+        found = rotsim.equilibrium(Hyperball(rotsim.SGDM(lr, 0.0, 0.0)), 10**9)
+        assert found.rotation == pytest.approx(np.arctan(lr), rel=1e-8) and np.isnan(found.norm)
+    for lr in (1e-9, 1e8):  # a share of nearly nothing, and nearly all
+        assert relative_lr(share_taken(lr, exponential_average(0.9)), exponential_average(0.9)) == pytest.approx(lr)
+
+
+@pytest.mark.parametrize(
+    ("inner", "gradient"),
+    [
+        (rotsim.SGDM(0.05, 0.0, 0.95), None),
+        pytest.param(rotsim.AdamW(0.05, 0.0, (0.95, 0.99)), Isotropic(), marks=pytest.mark.slow),
+        pytest.param(rotsim.Lion(0.05, 0.0), None, marks=pytest.mark.slow),
+    ],
+    ids=lambda value: getattr(value, "name", "noise"),
+)
+def test_a_walk_turns_as_theory_says_at_every_step_of_a_schedule(inner, gradient):
+    """From empty averages on. Momentum takes more off the angle than the walk is uncertain by."""
+    spec = Hyperball(inner)
+    arguments = dict(dim=512, steps=400, lr_schedule=cosine(400), record_every=20, gradient=gradient, initial_norm=2.0)
+    course, walk = rotsim.predict(spec, **arguments), rotsim.simulate(spec, neurons=48, seed=3, **arguments)
+    k = chance.errors(None, 3)
+    report = rotsim.compare(walk, course, k=k)
+    assert report.passed, "\n" + report.table()
+    naive = course.copy(deep=True)
+    naive["rotation"][:] = np.sqrt((spec.lr * cosine(400)(np.arange(1, 401))).reshape(20, 20) ** 2).mean(axis=1)
+    assert not rotsim.compare(walk, naive, k=k).passed  # negative control: an update across the weights
+    rest = rotsim.predict(spec, **{**arguments, "lr_schedule": None})
+    assert rest["rotation"].values[0, -1] == pytest.approx(rotsim.equilibrium(spec, 512, gradient).rotation, rel=2e-3)
+    assert rotsim.steps_to_equilibrium(spec, 512, gradient, within=1e-3) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gradient", [Isotropic(), None], ids=["isotropic", "scale-invariant"])
+@pytest.mark.parametrize(
+    "inner",
+    [rotsim.SGDM(0.05, 0.0), rotsim.SGDM(0.01, 0.0), rotsim.Lion(0.05, 0.0), rotsim.AdamW(0.05, 0.0, (0.9, 0.95))],
+    ids=lambda i: f"{i.name} {i.lr}",
+)
+def test_what_few_weights_change_is_declared_and_not_by_far_too_much(inner, gradient):
+    spec = Hyperball(inner)
+    walk = rotsim.simulate(spec, 8, 128, 6000, gradient, record_every=2000, seed=4, engine="numba")
+    square = (walk["rotation"].values[:, 1:] ** 2).mean(axis=1)
+    eq = rotsim.equilibrium(spec, 8, gradient)
+    off = abs(np.sqrt(square.mean()) / eq.rotation - 1)
+    error = chance.errors(128, 8) * square.std() / square.mean() / 2 / np.sqrt(128)
+    assert off < eq.model_error + error
+    assert 5 * (off + error) > eq.model_error or eq.model_error < 1.001 / 8**2  # of second order at least
+
+
+def test_it_is_kept_and_described():
+    assert optimizer_from_dict(SPEC.to_dict()) == SPEC
+    assert SPEC.describe() == f"Hyperball({ADAM.describe()})"
+    walk = rotsim.simulate(SPEC, 64, 4, 20, keep_state=True, engine="numpy")
+    again = rotsim.simulate(SPEC, 64, 4, 40, resume=walk, engine="numpy")
+    assert np.array_equal(again["norm"][:, -1], rotsim.simulate(SPEC, 64, 4, 40, engine="numpy")["norm"][:, -1])
+    walk = rotsim.simulate(SPEC, 256, 8, 200, record_every=10, engine="numpy")
+    assert np.abs(walk["norm"] - 1).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Hyperball(rotsim.AdamW(0.1, 0.1)), "`weight_decay` must be 0; got 0.1. A hyperball keeps the norm"),
+        (lambda: Hyperball(rotsim.Muon(0.1, 0.0)), "`inner` must move a coordinate at a time"),
+        (lambda: Hyperball(rotsim.AdEMAMix(0.1, 0.0)), "`inner` must move a coordinate at a time"),
+        (lambda: Hyperball(rotsim.Cautious(ADAM)), "`inner` must move a coordinate at a time"),
+        (lambda: Hyperball(SPEC), "`inner` must be a spec such as"),
+        (lambda: rotsim.Rotational(SPEC), "`inner` must be a spec such as"),
+        (lambda: rotsim.predict(Hyperball(rotsim.NAdamW(0.1, 0.0)), 64, steps=9), "NAdamW at a constant norm has no"),
+        (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Signal(0.1)), "`gradient` must be Isotropic or ScaleInvariant"),
+        (lambda: rotsim.simulate(SPEC, 64, engine="cuda"), "engine"),
+        (lambda: rotsim.simulate(Hyperball(rotsim.SGDM(0.1, 0.0)), 64, engine="gram"), "engine"),
+        (lambda: rotsim.transfer(SPEC, batch_factor=2), "keeps any norm"),
+        (lambda: rotsim.plan("hyperball", rotation=0.1, norm=1.0), "keeps any norm"),
+    ],
+)
+def test_refusals(make, message):
+    with pytest.raises(rotsim.InvalidInput, match=f"{message}[^\n]*$"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("equilibrium adamw --lr 0.01 --weight-decay 0 --hyperball", "Hyperball(AdamW("),
+        ("predict adamw --lr 0.01 --weight-decay 0 --hyperball --schedule cosine --steps 200", "within 5 %"),
+        ("simulate lion --lr 0.01 --weight-decay 0 --hyperball --dim 8 --steps 20 --engine numpy", "Hyperball(Lion("),
+        ("derive hyperball", "As decay"),
+    ],
+)
+def test_the_command_line_has_it(words, shown, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()) == 0
+    assert shown in " ".join(capsys.readouterr().out.split())
