@@ -120,7 +120,14 @@ def compiler(monkeypatch):
     return assembled
 
 
-@pytest.mark.parametrize(("name", "dtype"), [*((name, "float32") for name in EXAMPLES), ("adamw", "float64")])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("adamw", "float32"),
+        ("adamw", "float64"),
+        *(pytest.param(name, "float32", marks=pytest.mark.slow) for name in EXAMPLES if name != "adamw"),
+    ],
+)
 def test_compiles_for_a_gpu(compiler, name, dtype):
     """To PTX, with the very arguments of a launch; a float32 walk does no float64 arithmetic on its coordinates."""
     rotsim.simulate(EXAMPLES[name], dim=7, neurons=2, steps=5, engine="cuda", dtype=dtype)

@@ -182,9 +182,12 @@ EXPRESSIONS = {
 SHORT = set(derivations.QUICK) - {"shapes", "muon"}
 
 
-@pytest.mark.parametrize(
+EVERY = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in SHORT else [pytest.mark.slow]) for n in derivations.DERIVATIONS]
 )
+
+
+@EVERY
 def test_every_statement_holds(name):
     """One derivation a test, which processes share."""
     statements = derivations.DERIVATIONS[name].checks()
@@ -316,7 +319,7 @@ page = cache(derivations.render)
 # --- the walk-through --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", derivations.DERIVATIONS)
+@EVERY
 def test_walkthrough_reads_in_a_terminal_and_as_markdown(name):
     steps = derivations.walkthrough(name)
     assert len(steps) >= 8
@@ -341,7 +344,7 @@ def pieces(latex):
     return [part.replace(r"\int\limits", r"\int") for part in (whole, *entries)]
 
 
-@pytest.mark.parametrize("name", derivations.DERIVATIONS)
+@EVERY
 def test_latex_can_be_typeset(name):
     """Every equation of the Markdown page, by matplotlib's parser of TeX."""
     parser = MathTextParser("path")

@@ -319,7 +319,8 @@ def measured(seed):
 
 
 @pytest.mark.machine
-@pytest.mark.parametrize("learnable", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("learnable", [True, False])
 def test_a_network_nobody_tuned_for(tmp_path, learnable):
     pytest.importorskip("torch")
     recorder, diagnosis = mixed(learnable, 0, tmp_path / "mixed.nc")

@@ -21,7 +21,7 @@ OPTIONS = dict(
     suppress_health_check=list(HealthCheck),
     phases=(Phase.generate,),
 )
-CALLS, COMMANDS = 1000, 40
+CALLS, MORE_CALLS, COMMANDS = 200, 1000, 40
 LONG = 0.1  # of their share in `python -m tests.fuzz` is left to calls that take long
 
 
@@ -34,11 +34,15 @@ def elsewhere(tmp_path_factory):
     os.chdir(before)
 
 
-@settings(max_examples=CALLS, **OPTIONS)
-@given(st.randoms(use_true_random=True))
-def test_every_call_has_an_own_error_or_a_sound_result(rng):
-    line = fuzz.make_call(rng, LONG)
-    assert fuzz.fault(line, NAMES, HANG) is None, line
+@pytest.mark.parametrize("calls", [CALLS, pytest.param(MORE_CALLS, marks=pytest.mark.slow)])
+def test_every_call_has_an_own_error_or_a_sound_result(calls):
+    @settings(max_examples=calls, **OPTIONS)
+    @given(st.randoms(use_true_random=True))
+    def every(rng):
+        line = fuzz.make_call(rng, LONG)
+        assert fuzz.fault(line, NAMES, HANG) is None, line
+
+    every()
 
 
 @settings(max_examples=COMMANDS, **OPTIONS)

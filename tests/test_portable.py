@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import importlib.util, os, sys, threading
 from pathlib import Path
@@ -60,6 +62,7 @@ print("ported")
 """
 
 
+@pytest.mark.slow
 def test_without_what_is_posix_alone(tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True, timeout=300

@@ -133,6 +133,7 @@ def test_memory_limit_is_the_available_one(monkeypatch):
         memory.check_fits(600, 401)
 
 
+@pytest.mark.slow
 def test_without_any_place_for_a_cache(monkeypatch):
     """A read-only installation and home: numba finds no cache directory and says so at decoration."""
     expected = rotsim.simulate(rotsim.SGDM(0.1, 0.01), **SMALL)

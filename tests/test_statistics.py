@@ -55,7 +55,9 @@ def test_standard_error_covers(neurons, independent):
 
 
 @pytest.mark.parametrize(
-    ("a", "shape", "trials"), [(0.9, (1, 200), 2500), (0.9, (1, 400), 400), (0.97, (4, 400), 400)], ids=str
+    ("a", "shape", "trials"),
+    [pytest.param(0.9, (1, 200), 2500, marks=pytest.mark.slow), (0.9, (1, 400), 400), (0.97, (4, 400), 400)],
+    ids=str,
 )
 def test_few_effective_samples_are_not_overrated(a, shape, trials):
     """Down to ten effective samples, 3 standard errors are passed in less than 4 % of trials and 4 in less than 2 %."""

@@ -67,6 +67,7 @@ def test_a_gpt_sees_no_later_byte():
     assert difference[:5].max() == 0 and difference[5:].min() > 0
 
 
+@pytest.mark.slow
 def test_a_suite_runs_resumes_and_reports(tmp_path, monkeypatch):
     runs = {
         "wngpt_adamw": TextRun("adamw", 2e-3, 0.5, steps=60, size=SMALL, batch=4),

@@ -249,7 +249,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell that closes")
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize("closed", [">&-", *(pytest.param(c, marks=pytest.mark.slow) for c in ("2>&-", ">&- 2>&-"))])
 def test_an_output_that_is_closed_takes_nothing_from_the_work(closed, tmp_path):
     command = f"{sys.executable} -m rotsim predict {' '.join(SGDM)} --steps 20 --output {tmp_path}/x.nc {closed}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)

@@ -106,8 +106,8 @@ def test_white_noise_is_what_the_prediction_is_for(kind):
     assert layer.cosine < 1e-4 and layer.claims == ("rotation", "norm")
 
 
-@pytest.mark.parametrize("kind", ["adamw", "sgdm"])
-@pytest.mark.parametrize("gradient", [bursts, Correlated(0.6), Correlated(-0.4)])
+@pytest.mark.parametrize("kind", ["adamw", pytest.param("sgdm", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("gradient", [bursts, Correlated(0.6), pytest.param(Correlated(-0.4), marks=pytest.mark.slow)])
 def test_bursts_and_correlations_leave_the_rotation_of_averages_alone(kind, gradient):
     layer, trace = record(kind, gradient)
     assert layer.applies, layer.reason
@@ -139,6 +139,7 @@ def test_bursts_are_said_where_the_prediction_assumes_none():
         assert abs(quarter.burst / truth - 1) < 0.1  # rows differ by 7 %: ten standard errors of their median
 
 
+@pytest.mark.slow
 def test_lions_prediction_holds_the_bursts_that_were_recorded():
     layer, trace = record("lion", bursts, steps=3000)
     assert layer.verdict == "applies" and "Bursts of the gradient are in the prediction" in layer.reason
@@ -152,6 +153,7 @@ def test_lions_prediction_holds_the_bursts_that_were_recorded():
     assert old.verdict == "unknown" and "does not hold their course" in old.reason and old.ratio < 0.9
 
 
+@pytest.mark.slow
 def test_gradients_of_few_dimensions_are_no_bursts_and_not_claimed():
     """Their norms fluctuate, and Lion's signs do not feel it; but the projection off the weights takes one of five."""
     mix = torch.randn(5, DIM, generator=torch.Generator().manual_seed(1))
@@ -180,6 +182,7 @@ def test_rows_without_gradients_do_not_speak_for_the_others():
     assert len(alive) > 2 and np.isnan(diagnose(few).layers[0].burst_rotation)  # two rows have no spread
 
 
+@pytest.mark.slow
 def test_rows_that_burst_each_in_its_own_way_are_not_claimed():
     def unequal(step, w, draw):
         size = torch.where(torch.rand((), generator=draw) < 0.03, 10.0, 0.1)
@@ -190,8 +193,15 @@ def test_rows_that_burst_each_in_its_own_way_are_not_claimed():
     assert layer.burst_error > 0.05
 
 
-@pytest.mark.parametrize(("rho", "word"), [(0.6, "Successive correlated"), (-0.5, "Successive anticorrelated")])
-@pytest.mark.parametrize("kind", ["lion", "adam_l2"])
+@pytest.mark.parametrize(
+    ("kind", "rho", "word"),
+    [
+        ("lion", 0.6, "Successive correlated"),
+        pytest.param("lion", -0.5, "Successive anticorrelated", marks=pytest.mark.slow),
+        pytest.param("adam_l2", 0.6, "Successive correlated", marks=pytest.mark.slow),
+        pytest.param("adam_l2", -0.5, "Successive anticorrelated", marks=pytest.mark.slow),
+    ],
+)
 def test_correlations_change_the_rotation_of_lion_and_adam_l2_as_said(kind, rho, word):
     layer, trace = record(kind, Correlated(rho), steps=2000)
     assert layer.verdict == "autocorrelated" and word in layer.reason
@@ -211,7 +221,15 @@ def test_a_radial_pull_is_scale_sensitive_and_lambda_eff_is_right():
     assert abs(last.measured("norm") / last.corrected("norm") - 1) < 0.01 + noise(trace, "norm")
 
 
-@pytest.mark.parametrize(("kind", "pace"), [("sgdm", 2e-3), ("adam_l2", 3e-4), ("sgdm", -3e-3), ("adamw", -2e-3)])
+@pytest.mark.parametrize(
+    ("kind", "pace"),
+    [
+        ("sgdm", 2e-3),
+        pytest.param("adam_l2", 3e-4, marks=pytest.mark.slow),
+        pytest.param("sgdm", -3e-3, marks=pytest.mark.slow),
+        pytest.param("adamw", -2e-3, marks=pytest.mark.slow),
+    ],
+)
 def test_gradients_that_change_their_size_are_followed(kind, pace):
     """Gradients that grow without end keep the norm behind: it never decays as much as it is lengthened."""
     layer, trace = record(kind, lambda step, w, draw: white(step, w, draw) * np.exp(pace * step), steps=2000)

@@ -19,47 +19,22 @@ from rotsim.diagnosis import diagnose
 from tests import chance
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """One quick run: exit code, printed text, folder. `tests.test_derivations` has the proofs; here one will do."""
-    folder = tmp_path_factory.mktemp("verify") / "new" / "folder"
+def test_a_quick_run_says_and_writes_all_that_it_found(tmp_path):
+    """`tests.test_derivations` has the proofs; here one will do."""
+    folder = tmp_path / "new" / "folder"
     console = Console(file=io.StringIO(), width=80)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verify, "K", chance.errors(32, 24))
         patch.setattr(derivations, "QUICK", ("rotational_lion",))
         passed = verify.run(quick=True, output=folder, console=console)
-    return passed, console.file.getvalue(), folder
-
-
-def test_passes(found):
-    passed, text, _ = found
-    assert passed, text
-    assert "FAIL" not in text
-
-
-def test_table_names_every_optimizer_quantity_and_network(found):
-    _, text, _ = found
+    text = console.file.getvalue()
+    assert passed and "FAIL" not in text, text
     for spec in rotsim.OPTIMIZERS.values():
         assert spec.label in text
         assert (f"digits {spec.name}" in text) == (f"digits_{spec.name}" in rotsim.measure.shipped_traces())
-    for word in (
-        "norm",
-        "rotation",
-        "update",
-        "predicted",
-        "simulated ±SE",
-        "paper",
-        "verdict",
-        "head",
-        "scale-sensitive",
-    ):
-        assert word in text, word
-    assert max(map(len, text.splitlines())) <= 80
-    assert "…" not in text
-
-
-def test_files(found):
-    _, _, folder = found
+    words = "norm, rotation, update, predicted, simulated ±SE, paper, verdict, head, scale-sensitive"
+    assert [word for word in words.split(", ") if word not in text] == []
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
     assert sorted(os.listdir(folder)) == ["verify.json", "verify.png"]
     content = json.loads((folder / "verify.json").read_text())
     assert content["passed"] is True
