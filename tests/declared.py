@@ -91,6 +91,9 @@ def _corners(group: int) -> dict[str, tuple[Optimizer, int, Gradient]]:
             found[f"few weights {optimizer} {name}"] = spec, few, ScaleInvariant()
             if name == "default":
                 found[f"few weights, isotropic {optimizer}"] = spec, few, Isotropic()
+    for name, betas in {"slow": (0.98, 0.9), "short": (0.9, 0.5)}.items():  # momentum outlasts v
+        adamw = rotsim.AdamW(0.01, (1.0, 0.8, 0.6)[group], betas)
+        found[f"fewest weights adamw {name}"] = adamw, (8, 10, 9)[group], ScaleInvariant()
     eps = (0.3, 0.2, 0.1)[group]
     for name in ("adamw", "adam_l2"):
         spec = rotsim.OPTIMIZERS[name](lr=2e-3, weight_decay=(10.0, 7.0, 5.0)[group], betas=(0.9, 0.95))  # type: ignore[call-arg]

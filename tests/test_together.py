@@ -196,3 +196,21 @@ def test_what_feeds_back_is_the_sum_over_an_answer_to_an_impulse(second):
     assert few_weights.fed_back(kept, momentum, second) == pytest.approx((1 - kept**4) * total, rel=1e-9)
     assert few_weights.fed_back(0.97, 0.9999, 0.1) > 10 * few_weights.fed_back(0.97, 0.5, 0.9)  # runs away
     assert 0 < few_weights.fed_back(1.0, momentum, second) < 2  # no decay at all
+
+
+def test_no_bound_is_declared_where_neurons_run_away():
+    """A few neurons of 1024 grow a hundred times as long as the others there, and nowhere else."""
+    for betas, weight_decay, dim, runs_away in (
+        ((0.98, 0.9), 5.0, 6, True),
+        ((0.98, 0.9), 5.0, 24, False),
+        ((0.9, 0.9), 5.0, 6, False),
+    ):
+        optimizer = rotsim.AdamW(0.01, weight_decay, betas)
+        walk = rotsim.simulate(optimizer, dim, 1024, steps=4000, seed=5, engine="numba")
+        square = (walk["norm"].values[:, 20:] ** 2).mean(axis=1)
+        assert (square.max() > 1e4 * np.median(square)) == runs_away
+        assert np.isinf(rotsim.equilibrium(optimizer, dim).model_error) == runs_away
+    dims = np.array([3, 4, 6, 10, 24, 1024])
+    found = rotsim.equilibria(rotsim.AdamW, dim=dims, lr=0.01, weight_decay=5.0, betas=(0.98, 0.9)).model_error
+    each = [rotsim.equilibrium(rotsim.AdamW(0.01, 5.0, (0.98, 0.9)), dim).model_error for dim in dims.tolist()]
+    assert found.tolist() == each and np.isinf(each).tolist() == [True, True, True, False, False, False]

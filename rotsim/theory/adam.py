@@ -101,7 +101,7 @@ class Adam(Departing[AdamSpec]):
             )
         return QUADRATURE
 
-    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
+    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
         beta1, beta2 = self.betas
         if np.max(beta2) < LEAST_BETA2 and np.max(beta1) > 0:  # u has no variance without ε
             return 0.0, 1.0, 1.0

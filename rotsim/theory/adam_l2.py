@@ -108,7 +108,7 @@ class AdamL2Theory(Adam[AdamL2]):
             found = fallen_with_momentum(o.lr * (1 - o.beta1), o.weight_decay / sqrt(v), o.beta1, lag)
         return found
 
-    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
+    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
         """The norm goes as the cube root of the squares of growth and of one over decay."""
         met, wavers, bent = super().in_few_weights(dim, law, state)
         beta2, kept = self.spec.betas[1], 1 - self.decay_of(dim, law, state)

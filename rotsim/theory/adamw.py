@@ -68,11 +68,11 @@ class AdamWTheory(Adam[AdamW]):
         error = covariance.error + np.maximum(abs(np.log(seen)), abs(np.log(turned))) / 2
         return SteadyState(norm_squared, half, relaxation, error, angle_factor=np.sqrt(turned))
 
-    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
+    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
         met, wavers, bent = super().in_few_weights(dim, law, state)
         kept = 1 - self.spec.lr * self.spec.weight_decay
-        late = [few_weights.fed_back(kept, momentum, self.betas[1]) for momentum in self.momenta()]
-        return met, wavers * np.maximum.reduce(late), bent
+        late = np.maximum.reduce([few_weights.fed_back(kept, each, self.betas[1]) for each in self.momenta()])
+        return met, wavers * late, bent, late
 
     def updates(self, dim: int, law: GradientPower, norm_squared: Any) -> UpdateCovariance:
         return self.noise(self.spec.eps / np.sqrt(noise_variance(law, dim, norm_squared)))

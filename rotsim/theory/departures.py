@@ -100,8 +100,8 @@ class Departing(Theory[Spec]):
         shaped = self.in_few_weights(dim, law, state) if law.homogeneity else self.in_signs()
         return few_weights.declared(dim, *shaped)
 
-    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
-        """Q, f and ν of `rotsim.theory.few_weights` behind a normalisation layer."""
+    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
+        """Q, f and ν of `rotsim.theory.few_weights` behind a normalisation layer, and F where it is not 1."""
         raise NotImplementedError
 
     def in_signs(self) -> tuple[Any, Any, Any]:

@@ -88,7 +88,7 @@ class LionTheory(Departing[Lion]):
     def updates(self, dim: int, law: GradientPower, norm_squared: Any) -> UpdateCovariance:
         return sign_covariance(*self.spec.betas)
 
-    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
+    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
         o, (beta1, beta2) = self.spec, self.spec.betas
         power = 1 + 2 * sign_covariance(beta1, beta2).discounted_sum(1.0)
         linear = closed_forms.lion_sign_slope(beta1, beta2) ** 2 / power

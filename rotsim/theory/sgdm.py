@@ -126,7 +126,7 @@ class SGDMTheory(Departing[SGDM]):
         plain = 1 / (1 + self.spec.momentum)
         return (1 + 2 * self.spec.momentum) * plain / (1 - self.spec.momentum) if self.spec.nesterov else plain
 
-    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, Any, Any]:
+    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
         o = self.spec
         kept = np.maximum(0.0, 1 - self.lr * o.weight_decay / (1 - o.momentum))
         wavers = few_weights.wavering(closed_forms.coupled_held(*self._hyper), 1.0, kept)
