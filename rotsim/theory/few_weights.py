@@ -13,10 +13,10 @@ normalisation layer a neuron's own weights shape its gradient (`derivations.fini
 Declared is (|Q| + f + ν/2)(1 + 3/C)/C, at least 1/C². The second order was not derived: its 3 is an estimate, the
 kurtosis of a coordinate. `tests/test_declared.py` holds the whole to walks of few weights.
 
-Where momentum outlasts v, β1² > β2, a neuron that was short by chance meets its large gradients again when v has
-forgotten them, and runs away: f holds a factor F > 1 by `fed_back`. Then all orders in 1/C are felt as mean inverse
-powers of ‖w‖, that of ‖w‖⁻⁴ here. Below C = 25 (F - 1) the rare long neurons make up E‖w‖², and nothing bounds it.
-That power and the 25 are read off walks of 6 to 20 weights at 12 betas and decays. They held at 6 others.
+Where β1² > β2, a neuron that was short by chance runs away: momentum still holds its large gradients when v has
+forgotten them. By `fed_back` f then has a factor F > 1. The second order is taken as that of the mean of ‖w‖⁻⁴.
+Below C = 25 (F - 1) rare long neurons make up E‖w‖², and nothing bounds it. That power and the 25 are read off walks of
+6 to 20 weights at 10 betas and decays. They held at 6 others.
 """
 
 from __future__ import annotations
