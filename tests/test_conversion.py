@@ -56,6 +56,25 @@ def test_where_no_pair_keeps_both_the_nearest_is_named():
         convert(rotsim.SGDM(0.1, 1e-5, 0.998), "lion", keep=("rotation", "time"))
 
 
+@pytest.mark.parametrize(
+    "source", [ADAMW, rotsim.Lion(1e-3, 1.0), rotsim.SGDM(0.1, 1e-3), rotsim.Cautious(rotsim.NAdamW(1e-2, 0.1))],
+    ids=lambda o: o.label,
+)  # fmt: skip
+def test_a_hyperball_turns_as_what_it_comes_from_and_back(source):
+    found = convert(source, "hyperball", dim=256)
+    assert found.kept == ("rotation",) and found.target.lr == pytest.approx(found.before.relative_lr, rel=1e-6)
+    turned = rotsim.equilibrium(found.target, 256).rotation
+    assert turned == pytest.approx(rotsim.equilibrium(source, 256).rotation, rel=1e-8)
+    assert found.after.relative_lr == pytest.approx(found.target.lr, rel=1e-9)
+    assert found.after.update_ratio == pytest.approx(found.before.update_ratio, rel=1e-3)
+    other = convert(source, "hyperball", keep=["time"], dim=256)
+    assert other.after.ema_steps == pytest.approx(other.before.ema_steps, rel=1e-6)
+    assert (abs(other.target.lr / found.target.lr - 1) < 1e-6) == (source.decay == "decoupled" and not source.cautious)
+    back = convert(found.target, source.plain.name, lr=source.lr, dim=256)
+    assert back.target.to_dict() | {"weight_decay": 0} == source.plain.to_dict() | {"weight_decay": 0}
+    assert rotsim.equilibrium(back.target, 256).rotation == pytest.approx(turned, rel=1e-8)
+
+
 def step_of(convention, lr, weight_decay, max_lr):
     """What a step takes of the weights, as each convention is written in its own words."""
     return {
@@ -129,6 +148,22 @@ def test_refusals(arguments, message):
         convert(ADAMW, **{"to": "lion"} | arguments)
     with pytest.raises(rotsim.InvalidInput, match="must be l2"):
         convert(rotsim.SGDM(0.1, 1e-3), "lion", convention="decoupled")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: convert(ADAMW, "hyperball", keep=["norm"]), "`keep` must have no norm where a hyperball keeps any"),
+        (lambda: convert(rotsim.Hyperball(rotsim.AdamW(0.1, 0.0)), "adamw"), "`keep` must have no norm"),
+        (lambda: convert(ADAMW, "hyperball", weight_decay=0.1), "AdamW has no hyperparameter 'weight_decay'"),
+        (lambda: convert(ADAMW, "hyperball", keep=["rotation", "time"]), "`keep` must name as many things"),
+        (lambda: convert(rotsim.Muon(0.02, 0.1), "hyperball"), "`inner` must move a coordinate at a time"),
+        (lambda: convert(rotsim.Rotational(ADAMW), "lion"), "a rotational variant keeps any norm"),
+    ],
+)
+def test_what_a_hyperball_cannot_keep(make, message):
+    with pytest.raises(rotsim.InvalidInput, match=message):
+        make()
 
 
 def test_the_command_prints_and_saves_it(tmp_path, capsys):

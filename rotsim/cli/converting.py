@@ -89,7 +89,10 @@ def hyperparameters(given: Sequence[str]) -> dict[str, Any]:
 convert = PerOptimizer(
     _convert,
     [
-        click.Option(["--to"], type=str, required=True, help="The other optimizer; or the same, changed by --set."),
+        click.Option(
+            ["--to"], type=str, required=True,
+            help="The other optimizer; or the same, changed by --set; or hyperball: at a norm that is held.",
+        ),
         click.Option(
             ["--keep"],
             type=str,

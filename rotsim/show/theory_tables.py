@@ -73,11 +73,11 @@ def conversion_table(found: Conversion, units: Mapping[str, float], gradients: s
             factors = {unit: 1 / per if unit == "epochs" else per for unit, per in units.items()}
             rows += [(f"EMA time, {unit}", a * factor, b * factor) for unit, factor in factors.items()]
     for label, a, b in rows:
-        table.add_row(label, or_dash(a, ".5g"), or_dash(b, ".5g"), or_dash(b / a, ".4g"))
+        table.add_row(label, or_dash(a, ".5g"), or_dash(b, ".5g"), or_dash(b / a if a else np.nan, ".4g"))
     error = max(found.before.model_error, found.after.model_error)
     table.caption = (
-        "EMA time: 1 / (share of the weights that a step's decay takes). hyperball lr: the relative learning rate of a "
-        "walk at constant norm that turns as much. Decoupled is PyTorch's AdamW; --help explains the other decays. "
+        "EMA time: 1 / (share of the weights that a step's decay takes). hyperball lr: the relative learning rate at "
+        "which the optimizer's hyperball turns as far. Decoupled is PyTorch's AdamW; --help explains other decays. "
         f"Relative error from what the formulas neglect: about {error:.1g}."
     )
     return table

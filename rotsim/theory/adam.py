@@ -56,6 +56,9 @@ class Adam(Departing[AdamSpec]):
         """Autocovariance of the update beside an ε in deviations of the gradient."""
         return adam_covariance(*self.spec.betas, eps)
 
+    def updates(self, dim: int, law: GradientPower, norm_squared: Any) -> UpdateCovariance:
+        return self.noise(self.spec.eps / np.sqrt(noise_variance(law, dim, norm_squared)))
+
     def response(self) -> tuple[Any, Any]:
         """Size and memory of its answer to a lasting gradient."""
         return mean_response(*self.spec.betas)

@@ -74,9 +74,6 @@ class AdamWTheory(Adam[AdamW]):
         late = np.maximum.reduce([few_weights.fed_back(kept, each, self.betas[1]) for each in self.momenta()])
         return met, wavers * late, bent, late
 
-    def updates(self, dim: int, law: GradientPower, norm_squared: Any) -> UpdateCovariance:
-        return self.noise(self.spec.eps / np.sqrt(noise_variance(law, dim, norm_squared)))
-
     def momenta(self) -> tuple[Any, ...]:
         """Decay of each average that the update is made of."""
         return (self.betas[0],)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from math import log, sqrt, tan
+from math import isnan, log, sin, sqrt
 from typing import Any
 
-from rotsim.errors import InvalidInput, NoEquilibrium, choice, integer, names, positive, require
+from rotsim.errors import InvalidInput, NoEquilibrium, choice, integer, is_a, names, positive, require
 from rotsim.gradients import Gradient
-from rotsim.optimizers import checked_optimizer
+from rotsim.optimizers import Hyperball, Rotational, checked_optimizer
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.base import required_theory
 from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import checked_law, equilibrium
+from rotsim.theory.hyperball import relative_lr, turning_as
 from rotsim.theory.planning import TIMES, Unreachable, plain_class, search, trades_momentum
 from rotsim.theory.steady import SteadyState
 
@@ -57,7 +58,7 @@ class Pace:
     gradient_norm : float
         RMS norm of the gradient, which the norm sets behind a normalisation layer.
     relative_lr : float
-        Learning rate of a hyperball, ``w ← R·normalize(w - lr·R·normalize(u))``, that turns as much for u ⟂ w.
+        Learning rate of the optimizer's hyperball that turns as much: `rotsim.Hyperball`.
     model_error : float
         Declared relative error of the formulas.
     """
@@ -133,11 +134,13 @@ def convert(
     optimizer : Optimizer
         The setting to start from, with ``weight_decay`` > 0.
     to : str
-        The other optimizer, a name in `rotsim.OPTIMIZERS`; also the same one, with other hyperparameters.
+        The other optimizer, a name in `rotsim.OPTIMIZERS`; also the same one, with other hyperparameters. "hyperball"
+        is the hyperball of this one, which has ``lr`` alone.
     keep : sequence of str, optional
         As many of "rotation", "time" (`Pace.ema_steps`), "norm", "rms", "lr" and "weight_decay" as rates are free.
         Rotation and norm if nothing is said, rotation alone where one rate is in `fixed`, nothing where both are. With
-        rotation and time, momentum is solved for as well, and the norm is kept if nothing else is.
+        rotation and time, momentum is solved for as well, and the norm is kept if nothing else is. A hyperball has no
+        norm of its own to keep.
     convention : {"decoupled", "independent", "corrected", "relative", "l2"}, optional
         What the optimizer's ``weight_decay`` means: see `CONVENTIONS`. PyTorch's own if nothing is said.
     max_lr : float, optional
@@ -171,9 +174,11 @@ def convert(
     '6.88e-05 1.05'
     """
     source = as_torch(checked_optimizer(optimizer), convention, max_lr)
-    plain_class((source if source.decay == "none" else source.plain).name)
-    spec = plain_class(to)
-    known = [field.name for field in fields(spec)]
+    plain_class((source if is_a(source, Rotational) else source.plain).name)
+    ball = is_a(to, str) and to == Hyperball.name
+    spec = type(source.plain) if ball else plain_class(to)
+    rates = _RATES[:1] if ball else _RATES
+    known = [field.name for field in fields(spec) if not (ball and field.name == "weight_decay")]
     if unknown := [name for name in fixed if name not in known]:
         raise InvalidInput(f"{spec.label} has no hyperparameter {unknown[0]!r}; it has {', '.join(known)}")
     dim = integer("dim", dim, low=2)
@@ -181,11 +186,18 @@ def convert(
     before = pace(source, dim, gradient, rows if source.acts_on == "matrix" or spec.acts_on != "matrix" else None)
     to_rows = rows if spec.acts_on == "matrix" else None
     held = {name: positive(name, fixed[name]) for name in _RATES if name in fixed}
-    kept = _checked_keep(keep, held)
+    kept = _checked_keep(keep, held, rates)
+    if "norm" in kept or "rms" in kept:
+        way_out = "`keep` something else, or give lr or weight_decay of the other optimizer"
+        require(not (ball or isnan(before.norm)), "keep", "have no norm where a hyperball keeps any", kept, way_out)
     held |= {name: getattr(source, name) for name in _RATES if name in kept}
     rest = {name: value for name, value in fixed.items() if name not in _RATES}
-    if spec is type(source):
-        rest = {name: getattr(source, name) for name in known if name not in _RATES} | rest
+    if spec is type(source.plain):
+        rest = {name: getattr(source.plain, name) for name in known if name not in _RATES} | rest
+    peak = 1.0 if max_lr is None else max_lr / source.lr
+    if ball:
+        target = _hyperball(spec, before, kept, held, rest, dim, gradient, rows)
+        return Conversion(source, target, kept, before, pace(target, to_dim, gradient, to_rows), peak)
     wanted = {"ema_steps" if name == "time" else name: 0.0 for name in kept if name not in _RATES}
     wanted = {name: getattr(before, name) for name in wanted}
     if "rms" in wanted:
@@ -194,8 +206,28 @@ def convert(
         target = search(spec, wanted, held, rest, to_dim, gradient, pace, to_rows) if wanted else spec(**held, **rest)
     except Unreachable as error:
         raise InvalidInput(f"{error}. {_nearest(spec, before, rest, wanted, to_dim, gradient, to_rows)}") from None
-    peak = 1.0 if max_lr is None else max_lr / source.lr
     return Conversion(source, target, kept, before, pace(target, to_dim, gradient, to_rows), peak)
+
+
+def _hyperball(
+    spec: type[Optimizer],
+    before: Pace,
+    kept: tuple[str, ...],
+    held: dict[str, float],
+    rest: dict[str, Any],
+    dim: int,
+    gradient: Gradient | None,
+    rows: int | None,
+) -> Hyperball:
+    """The hyperball of an optimizer of this class that turns as far, or forgets as fast."""
+    start = spec(1.0, 0.0, **rest)
+    dim, _, law = checked_law(dim, gradient)
+    updates = required_theory(start, rows, dim).updates(dim, law, 1.0)
+    if "rotation" in kept:
+        lr = turning_as(before.rotation, updates)
+    else:
+        lr = held["lr"] if "lr" in held else relative_lr(1 / before.ema_steps, updates)
+    return Hyperball(start.with_rates(lr, 0.0))
 
 
 def pace(optimizer: Optimizer, dim: int = 1024, gradient: Gradient | None = None, rows: int | None = None) -> Pace:
@@ -218,21 +250,24 @@ def pace(optimizer: Optimizer, dim: int = 1024, gradient: Gradient | None = None
 
     Notes
     -----
-    A hyperball's update of length η·R across weights of length R turns them by arctan η (`derivations.rotational`).
+    What a hyperball's learning rate stands for: `derivations.hyperball`.
     """
     found = equilibrium(optimizer, dim, gradient, rows=rows)
     dim, _, law = checked_law(dim, gradient)
-    decay = float(required_theory(optimizer, rows, dim).decay_of(dim, law, SteadyState(found.norm**2, 0.0)))
+    held = isnan(found.norm)
+    square = 1.0 if held else found.norm**2
+    decay = float(required_theory(optimizer, rows, dim).decay_of(dim, law, SteadyState(square, 0.0)))
+    updates = required_theory(optimizer.plain, rows, dim).updates(dim, law, square)
     return Pace(
         rotation=found.rotation,
-        update_ratio=found.update_rms / found.norm,
+        update_ratio=2 * sin(found.rotation / 2) if held else found.update_rms / found.norm,
         norm=found.norm,
         rms=found.norm / sqrt(dim),
         half_life=log(2) / decay,
         ema_steps=1 / decay,
         relaxation_steps=found.relaxation_steps,
         gradient_norm=sqrt(law.scale_squared * found.norm ** (2 * law.homogeneity)),
-        relative_lr=tan(found.rotation),
+        relative_lr=turning_as(found.rotation, updates),
         model_error=found.model_error,
     )
 
@@ -288,6 +323,8 @@ def decays(optimizer: Optimizer, peak: float = 1.0) -> dict[str, float]:
     dict
         By names in `CONVENTIONS`.
     """
+    if optimizer.decay == "none":
+        return {}
     if optimizer.decay == "coupled":
         return {"l2": optimizer.weight_decay}
     largest = optimizer.lr * peak
@@ -303,9 +340,9 @@ def _per_decoupled(convention: str, lr: float, max_lr: float) -> float:
     return {"independent": 1 / lr, "corrected": lr / max_lr, "relative": 1 / max_lr}.get(convention, 1.0)
 
 
-def _checked_keep(keep: Sequence[str] | None, held: dict[str, float]) -> tuple[str, ...]:
+def _checked_keep(keep: Sequence[str] | None, held: dict[str, float], rates: tuple[str, ...]) -> tuple[str, ...]:
     """What is kept, as many things as are free."""
-    free = [name for name in _RATES if name not in held]
+    free = [name for name in rates if name not in held]
     if keep is None:
         return ("rotation", "norm")[: len(free)]
     kept = names("keep", keep, KEPT)
@@ -313,7 +350,7 @@ def _checked_keep(keep: Sequence[str] | None, held: dict[str, float]) -> tuple[s
         raise InvalidInput(f"`keep` and a given value both set {twice[0]}; leave one of them out")
     if "norm" in kept and "rms" in kept:
         raise InvalidInput("`keep` must have norm or rms, not both; got norm, rms")
-    if {"rotation", "time"} <= {*kept}:
+    if {"rotation", "time"} <= {*kept} and rates == _RATES:
         free.append("momentum")
         if len(kept) < len(free) and not {"norm", "rms"} & {*kept}:
             kept = (*kept, "norm")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import asin, atan, exp, log, log1p, nan, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -64,12 +65,42 @@ def share_taken(lr: float, updates: UpdateCovariance) -> float:
     -----
     `derivations.hyperball.relative_length`.
     """
+    return _decay_at(lr, lambda decay: relative_lr(decay, updates))
+
+
+def turning_as(rotation: float, updates: UpdateCovariance) -> float:
+    """Learning rate of the hyperball that turns so far in a step.
+
+    Parameters
+    ----------
+    rotation : float
+        Radians, > 0. An angle that no learning rate reaches is taken as the largest.
+    updates : UpdateCovariance
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    `derivations.hyperball.relative_length`.
+    """
+    wanted = float(closed_forms.turned_one_minus_cosine(rotation))
+    return relative_lr(_decay_at(wanted, lambda decay: _one_minus_cosine(decay, updates)), updates)
+
+
+def _one_minus_cosine(decay: float, updates: UpdateCovariance) -> float:
+    return float(closed_forms.lion_exact_one_minus_cosine(1.0, decay, updates.discounted_sum(1 - decay)))
+
+
+def _decay_at(wanted: float, measure: Callable[[float], float]) -> float:
+    """The decay at which something that grows with it has a value > 0."""
 
     def decay(log_odds: float) -> float:
         return exp(-log1p(exp(-log_odds)))
 
     def excess(log_odds: float) -> float:
-        return log(relative_lr(decay(log_odds), updates) / lr)
+        return log(measure(decay(log_odds)) / wanted)
 
     return decay(bracketed_root(excess, _LEAST, _MOST, xtol=1e-13) if excess(_MOST) > 0 else _MOST)
 
@@ -107,7 +138,7 @@ class HyperballTheory(Theory[Hyperball]):
 
     def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
         decay, updates = self._rest(dim, law)
-        half = float(closed_forms.lion_exact_one_minus_cosine(1.0, decay, updates.discounted_sum(1 - decay)))
+        half = _one_minus_cosine(decay, updates)
         if method == "exact":
             return SteadyState(nan, half, 0.0, float(np.max(updates.error)))
         plain = float(closed_forms.turned_one_minus_cosine(min(self.spec.lr, np.pi)))

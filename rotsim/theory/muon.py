@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf, pi, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rotsim import closed_forms
 from rotsim.optimizers import Muon
@@ -111,10 +111,10 @@ class MuonTheory(Theory[Muon]):
         )
 
     def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
-        return fallen(self.spec.lr, self.spec.weight_decay, self._covariance(dim), lag)
+        return fallen(self.spec.lr, self.spec.weight_decay, self.updates(dim, law, 1.0), lag)
 
-    def _covariance(self, dim: int) -> UpdateCovariance:
-        """Autocovariance of the update of a row, a mode for each part."""
+    def updates(self, dim: int, law: GradientPower, norm_squared: Any) -> UpdateCovariance:
+        """Of a whole row, a mode for each part."""
         shape, (_, root), power = self._shape(dim), self.filter, self._power(dim)
         degrees = shape.degrees.astype(float)
         size = shape.parts * self._nearest() ** degrees
