@@ -196,8 +196,8 @@ def convert(
         rest = {name: getattr(source.plain, name) for name in known if name not in _RATES} | rest
     peak = 1.0 if max_lr is None else max_lr / source.lr
     if ball:
-        target = _hyperball(spec, before, kept, held, rest, dim, gradient, rows)
-        return Conversion(source, target, kept, before, pace(target, to_dim, gradient, to_rows), peak)
+        held_norm = _hyperball(spec, before, kept, held, rest, dim, gradient, to_rows)
+        return Conversion(source, held_norm, kept, before, pace(held_norm, to_dim, gradient, to_rows), peak)
     wanted = {"ema_steps" if name == "time" else name: 0.0 for name in kept if name not in _RATES}
     wanted = {name: getattr(before, name) for name in wanted}
     if "rms" in wanted:
