@@ -1,4 +1,4 @@
-"""Imbalanced rotation hurts if half of the neurons turn much faster than the rest; a tenth at ten times does not.
+"""Imbalanced rotation hurts in proportion to the variance of log rotation over neurons: half of them more than a tenth.
 
 Claim (Kosson et al. 2024, section 6 and the appendix on imbalanced rotation): balance between neurons is what
 makes AdamW train well. If a tenth of the neurons turns ten times faster than the others, the result is worse,
@@ -8,6 +8,9 @@ The network is a BN-MLP, digits under noise. Every neuron inside turns by a set 
 The fast ones turn f times as far as the slow ones, with the mean over neurons held. The mean is swept by weight decay
 alone, and each arm is judged at the mean that a pilot finds best. So neither a wrong learning rate nor the step of
 gains and biases is taken for imbalance.
+
+Of two networks of equal mean rotation the one that is more uneven should be worse. How uneven is measured by the
+variance of log rotation over neurons. The last question is the slope of log loss on it, over all arms, seed by seed.
 
 What matters is a test loss 2 % above that of balanced rotation; less is called equivalent. This was set before the
 seeds that are judged were trained. What would refute the claim: an arm that is equivalent, or better. The paper's
@@ -19,10 +22,11 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from experiments.harness.answers import Answer, Question, ratio
+from experiments.harness.answers import Answer, Outcomes, Question, ratio
 from experiments.harness.claim import Finding, main
 from experiments.harness.forest import answered, forest
 from experiments.harness.panels import finish, plain_ticks
@@ -36,6 +40,7 @@ from rotsim.tasks import Ledger
 
 LR = 0.016  # of the gains and biases, the same for all
 MARGIN = 0.02
+SLOPE_MARGIN = 0.01  # of the loss, for a variance of log rotation of 1
 BALANCED = "balanced"
 #: fraction of fast neurons, and how many times faster
 DOSES = ((0.1, 3.0), (0.1, 10.0), (0.1, 30.0), (0.5, 3.0), (0.5, 10.0), (0.5, 30.0))
@@ -76,7 +81,22 @@ def contest(
         for arm in arms
         if arm != BALANCED
     ]
+    words = f"{name}: loss for a variance of log rotation of 1, over all arms"
+    questions.append(Question(words, tuple(arms), _slope, SLOPE_MARGIN, "more"))
     return Contest(name, arms, questions, most, pilot)
+
+
+def unevenness(fraction: float, times: float) -> float:
+    """Variance over neurons of log rotation."""
+    return fraction * (1 - fraction) * float(np.log(times)) ** 2
+
+
+def _slope(found: Outcomes) -> np.ndarray:
+    """Of log loss over that of balanced rotation on `unevenness`, by least squares through the origin; (seeds,)."""
+    x = np.array([unevenness(*dose) for dose in DOSES])
+    y = np.array([ratio(label(*dose), BALANCED)(found) for dose in DOSES])
+    slope: np.ndarray = x @ y / (x @ x)
+    return slope
 
 
 def label(fraction: float, times: float) -> str:
@@ -107,10 +127,11 @@ def figure(contests: list[Contest], found: dict[str, list[Answer]]) -> Figure:
     """Loss against the dose, and every answer with its interval."""
     with style():
         drawn, axes = plt.subplots(
-            len(contests), 2, figsize=(13, 4.4 * len(contests) + 0.6), squeeze=False, layout="constrained"
+            len(contests), 3, figsize=(18, 4.6 * len(contests) + 0.6), squeeze=False, layout="constrained"
         )
-        for (dose, rows), contest in zip(axes, contests, strict=True):
-            answers = found[contest.name]
+        for (dose, response, rows), contest in zip(axes, contests, strict=True):
+            *answers, slope = found[contest.name]
+            _draw_slope(response, answers, slope)
             for index, fraction in enumerate(sorted({fraction for fraction, _ in DOSES})):
                 own = [(t, a) for (f, t), a in zip(DOSES, answers, strict=True) if f == fraction]
                 x = np.array([1.0, *(times for times, _ in own)])
@@ -123,12 +144,28 @@ def figure(contests: list[Contest], found: dict[str, list[Answer]]) -> Figure:
             dose.axhspan(-100 * MARGIN, 100 * MARGIN, color="0.9", zorder=0)
             dose.set(xlabel="how many times faster", ylabel="test loss above balanced, %", title=contest.name)
             dose.legend()
-            forest(rows, answers)
+            forest(rows, [*answers, slope])
     message = (
         "A part of the neurons turns faster than the rest, at equal mean rotation\n"
         "(each at its best mean; bars: intervals after all looks; grey: what does not matter)"
     )
     return finish(drawn, message)
+
+
+def _draw_slope(ax: Axes, answers: list[Answer], slope: Answer) -> None:
+    """Every arm's loss against how uneven its rotation is, and the line through all."""
+    spread = np.array([unevenness(*dose) for dose in DOSES])
+    for index, fraction in enumerate(sorted({fraction for fraction, _ in DOSES})):
+        own = [(x, a) for x, a, (f, _) in zip(spread, answers, DOSES, strict=True) if f == fraction]
+        off = 100 * np.array([[a.effect - a.low, a.high - a.effect] for _, a in own]).T
+        x, y = [x for x, _ in own], [100 * a.effect for _, a in own]
+        ax.errorbar(x, y, off, color=f"C{index}", fmt="os"[index], capsize=4)
+    grid = np.linspace(0, 1.05 * spread.max(), 50)
+    line, low, high = (100 * np.expm1(grid * np.log1p(by)) for by in (slope.effect, slope.low, slope.high))
+    ax.plot(grid, line, "k--", label=f"{slope.effect:+.1%} for 1")
+    ax.fill_between(grid, low, high, color="C2", alpha=0.15, label="its interval")
+    ax.set(xlabel="variance of log rotation over neurons", ylabel="test loss above balanced, %", title="All arms")
+    ax.legend()
 
 
 if __name__ == "__main__":
