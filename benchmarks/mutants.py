@@ -3,6 +3,7 @@
     python -m benchmarks.mutants                                   # 120 mutants, about half an hour on one core
     python -m benchmarks.mutants --module rotsim/statistics.py     # of one module
     python -m benchmarks.mutants --resume                          # goes on, and tests what survived once more
+    python -m benchmarks.mutants --resume --seconds 30             # by more tests
     python -m benchmarks.mutants --table                           # shows the committed result
 
 Mutants are drawn from the modules in proportion to their lines of code. Each is tested by the tests that call the
@@ -73,7 +74,7 @@ QUICKLY = [
     "-q",
     *(f"-pno:{slow}" for slow in ("cacheprovider", "hypothesispytest", "benchmark")),
 ]  # to start
-SECONDS = 6.0  # of tests per mutant
+SECONDS = 6.0  # of tests per mutant, unless told
 SLOWDOWN = 4.0  # times as long as the unchanged tests take, and
 IDLE_SECONDS = 20.0  # besides, is far longer
 WAITING_FACTOR = 20.0  # times the processor time that a mutant may take is how long it may wait for a processor
@@ -186,8 +187,8 @@ def _calibrated(tree: Path, file: Path) -> dict[str, dict[str, Any]]:
     return {test: facts for path in TESTS for test, facts in known[path]["tests"].items()}
 
 
-def _tests_of(mutation: Mutation, tests: dict[str, dict[str, Any]]) -> tuple[list[str], float]:
-    """Tests that call the function, else a method of the class, else anything of the module; and their seconds."""
+def _tests_of(mutation: Mutation, tests: dict[str, dict[str, Any]], most: float) -> tuple[list[str], float]:
+    """Tests that call the function, else a method of the class, else anything of the module; their seconds, at most."""
     function = mutation.function
     for whole in ("",) if function == "<module>" else (function, function.split(".")[0], ""):
         start = f"{mutation.module} {whole}"
@@ -200,7 +201,7 @@ def _tests_of(mutation: Mutation, tests: dict[str, dict[str, Any]]) -> tuple[lis
             break
     chosen, seconds = [], 0.0
     for test in sorted(found, key=lambda test: len(tests[test]["calls"]) * tests[test]["seconds"]):
-        if not chosen or seconds + tests[test]["seconds"] <= SECONDS:
+        if not chosen or seconds + tests[test]["seconds"] <= most:
             chosen.append(test)
             seconds += tests[test]["seconds"]
     return chosen, seconds
@@ -261,9 +262,13 @@ def table(result: dict[str, Any]) -> str:
 
 
 def run(
-    chosen: list[Mutation], done: dict[str, dict[str, Any]], calibration: Path, save: Callable[[list], None]
+    chosen: list[Mutation],
+    done: dict[str, dict[str, Any]],
+    calibration: Path,
+    most: float,
+    save: Callable[[list], None],
 ) -> None:
-    """Test those that are not `done`, or survived."""
+    """Test those that are not `done`, or survived, each by at most so many seconds of tests."""
     for library in LIBRARIES:
         __import__(library)
     gc.freeze()  # nothing of that is looked through again by every fork
@@ -274,7 +279,7 @@ def run(
         for mutation in chosen:
             before = done.get(mutation.name)
             if before is None or (before["noticed_by"] is None and mutation.name not in equivalent()):
-                given, seconds = _tests_of(mutation, tests)
+                given, seconds = _tests_of(mutation, tests, most)
                 path = tree / mutation.module
                 original, stamp = path.read_text(), path.stat()
                 path.write_text(mutated(mutation, original))
@@ -296,11 +301,12 @@ def run(
 @click.option("--resume", is_flag=True, help="Keep what the result says was noticed.")
 @click.option("--output", type=click.Path(path_type=Path), default=RESULT)
 @click.option("--calibration", type=click.Path(path_type=Path), default=CALIBRATION, help="What each test calls.")
+@click.option("--seconds", default=SECONDS, show_default=True, help="Of tests per mutant.")
 @click.option("--table", "only_table", is_flag=True)
 @click.option("--list", "only_list", is_flag=True, help="Show the sample and test nothing.")
 def main(
-    seed: int, count: int, chosen: tuple[str, ...], resume: bool, output: Path, calibration: Path, only_table: bool,
-    only_list: bool,
+    seed: int, count: int, chosen: tuple[str, ...], resume: bool, output: Path, calibration: Path, seconds: float,
+    only_table: bool, only_list: bool,
 ) -> None:  # fmt: skip
     """Test a seeded sample of mutants."""
     if not only_table:
@@ -314,7 +320,7 @@ def main(
         def save(mutants: list[dict[str, Any]]) -> None:
             output.write_text(json.dumps({"seed": seed, "count": count, "mutants": mutants}, indent=1) + "\n")
 
-        run(drawn, done, calibration, save)
+        run(drawn, done, calibration, seconds, save)
     click.echo(table(json.loads(output.read_text())))
 
 

@@ -96,7 +96,8 @@ def test_what_did_not_last_in_the_first_half_is_not_claimed():
 
     layer = only(made(rotation=early, **PULLED))
     assert layer.rest.claims == () and layer.foreseen_outcome is None and layer.rest.quarters
-    assert "misses the rotation in the second by" in layer.rest.forbidden
+    said = f"misses the rotation in the second by {layer.rest.missed_rotation:.0%}, more than 7.5%: it did not last."
+    assert said in layer.rest.forbidden and layer.rest.missed_rotation > FORESEEN["rotation"] / 2
 
 
 @pytest.mark.parametrize(

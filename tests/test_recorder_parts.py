@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import nan, sqrt
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from rotsim.dataset import NO_GRADIENT, UNKNOWN, spec_of  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Lion, Recorder, RotationalSGDM, optimizer_spec  # noqa: E402
 from rotsim.measure import coordinates as coordinates_module  # noqa: E402
+from rotsim.measure import recorded as recorded_module  # noqa: E402
 from rotsim.measure import scales as scales_module  # noqa: E402
 from rotsim.measure.coordinates import CoordinateSampler  # noqa: E402
 from rotsim.measure.recorded import Recorded  # noqa: E402
+from rotsim.measure.running import Running  # noqa: E402
 from rotsim.measure.sample import VARIABLES, sample, window_means  # noqa: E402
 from rotsim.measure.scales import ScaleSampler  # noqa: E402
 from rotsim.measure.selection import row_labels, select  # noqa: E402
@@ -35,6 +38,33 @@ def normal(*shape, seed=0):
 
 
 # --- one step, one window --------------------------------------------------------------------------
+
+
+def test_a_step_is_added_once_if_it_was_copied():
+    entries = [SimpleNamespace(neurons=2, parameter=torch.ones(2))]
+    running = Running(SimpleNamespace(look=lambda step: [None], entries=entries), None)
+    running.add(1, False)
+    assert (running.samples, running.last) == (0, 0)
+    running.copy(2, False)
+    for _ in range(2):
+        running.add(2, False)
+        assert (running.samples, running.last) == (1, 2)
+    running.next()
+    assert (running.samples, running.last) == (0, 2)
+
+
+def test_a_parameter_that_is_sharded_across_its_neurons_is_left_out(monkeypatch):
+    """As where each process has some rows of a matrix whose neurons are columns; experts are sharded by whole ones."""
+    monkeypatch.setattr(recorded_module, "local", lambda parameter: parameter[len(parameter) < 5 :])
+    monkeypatch.setattr(recorded_module, "first_row", lambda parameter: 1)
+    shapes = {"columns": (4, 3), "experts": (2, 5, 3), "whole.columns": (6, 3)}
+    model = {name: nn.Parameter(torch.ones(shape)) for name, shape in shapes.items()}
+    optimizer = torch.optim.SGD(model.values(), 0.1)
+    found = Recorded(model, optimizer, None, {}, None, axes={"columns": 1, "experts": (0, 1)})
+    assert found.skipped == {"columns": "sharded (DTensor) across its neurons"}
+    assert {entry.name: (entry.neurons, entry.of_all) for entry in found.entries} == {
+        "experts": (5, 10), "whole.columns": (3, 3),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("rule", ["adamw", "adam_l2", "sgdm", "lion", "unmodelled"])

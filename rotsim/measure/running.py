@@ -36,11 +36,6 @@ class Running:
         self._lengths: list[torch.Tensor | None] = []
         self._sums: list[torch.Tensor] = []
 
-    @property
-    def holds(self) -> bool:
-        """True if anything is kept of the window: copies or sums."""
-        return bool(self._before or self._sums)
-
     def copy(self, step: int, has_closure: bool) -> None:
         """Copy weights and gradients before a step that is sampled.
 
