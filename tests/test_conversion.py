@@ -157,7 +157,7 @@ def test_refusals(arguments, message):
         (lambda: convert(rotsim.Hyperball(rotsim.AdamW(0.1, 0.0)), "adamw"), "`keep` must have no norm"),
         (lambda: convert(ADAMW, "hyperball", weight_decay=0.1), "AdamW has no hyperparameter 'weight_decay'"),
         (lambda: convert(ADAMW, "hyperball", keep=["rotation", "time"]), "`keep` must name as many things"),
-        (lambda: convert(rotsim.Muon(0.02, 0.1), "hyperball"), "`inner` must move a coordinate at a time"),
+        (lambda: convert(rotsim.AdEMAMix(0.02, 0.1), "hyperball"), "`inner` must be a spec that keeps two averages"),
         (lambda: convert(rotsim.Rotational(ADAMW), "lion"), "a rotational variant keeps any norm"),
     ],
 )

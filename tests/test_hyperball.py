@@ -9,6 +9,7 @@ import rotsim
 from rotsim.cli import main
 from rotsim.gradients import Isotropic
 from rotsim.optimizers import Hyperball, optimizer_from_dict
+from rotsim.optimizers.muon import orthogonalise
 from rotsim.theory.base import required_theory
 from rotsim.theory.hyperball import relative_lr, share_taken
 from rotsim.theory.schedules import cosine
@@ -67,6 +68,45 @@ def test_the_kernel_follows_the_twin(inner):
     ours, twin = (rotsim.simulate(Hyperball(inner), engine=engine, **run) for engine in ("numba", "numpy"))
     for name in ("norm", "rotation", "update_rms"):
         np.testing.assert_allclose(ours[name], twin[name], rtol=1e-9)
+
+
+MUON = rotsim.Muon(0.03, 0.0)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "numba"])
+@pytest.mark.parametrize("rows", [6, 24])
+def test_under_muon_a_walk_is_the_published_recurrence(engine, rows):
+    rng = np.random.default_rng(7)
+    gradients, start = rng.normal(size=(30, rows, 12)), rng.normal(size=(rows, 12))
+    average, updates, table = np.zeros_like(start), [], np.array(MUON.polynomials)
+    for g in gradients:
+        average = 0.95 * average + 0.05 * g
+        updates.append(orthogonalise(0.95 * average + 0.05 * g, 1e-7, table))
+    run = dict(
+        dim=12, rows=rows, steps=30, gradient=rotsim.Replay(gradients), initial_weights=start, record_every=1,
+        dtype="float64", keep_state=True, engine=engine,
+    )  # fmt: skip
+    walk = rotsim.simulate(Hyperball(MUON), **run)
+    expected = published(start, updates, MUON.lr)
+    np.testing.assert_allclose(walk["state"][:, 0], expected[-1], rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose((walk["norm"] ** 2).sum("neuron"), (start**2).sum(), rtol=1e-12)
+    assert np.abs(published(start, updates, MUON.lr, False)[-1] - expected[-1]).max() > 1e-3  # negative control
+
+
+@pytest.mark.parametrize(
+    ("rows", "dim"),
+    [(16, 64), pytest.param(32, 32, marks=pytest.mark.slow), pytest.param(64, 16, marks=pytest.mark.slow)],
+)
+def test_under_muon_it_turns_as_theory_says(rows, dim):
+    """As the update of Muon is correlated, and not as one that is across the weights."""
+    spec = Hyperball(MUON)
+    walk = rotsim.simulate(spec, dim, rows * 8, 1500, record_every=500, rows=rows, seed=1)
+    square = (walk["rotation"].values[:, 1:] ** 2).reshape(8, -1).mean(axis=1)
+    eq = rotsim.equilibrium(spec, dim, rows=rows)
+    error = chance.errors(8, 3) * square.std(ddof=1) / square.mean() / 2 / np.sqrt(8)
+    found = np.sqrt(square.mean())
+    assert abs(found / eq.rotation - 1) < eq.model_error + error < 0.05
+    assert abs(found / spec.lr - 1) > 0.05  # negative control
 
 
 # --- theory
@@ -157,9 +197,10 @@ def test_it_is_kept_and_described():
     ("make", "message"),
     [
         (lambda: Hyperball(rotsim.AdamW(0.1, 0.1)), "`weight_decay` must be 0; got 0.1. A hyperball keeps the norm"),
-        (lambda: Hyperball(rotsim.Muon(0.1, 0.0)), "`inner` must move a coordinate at a time"),
-        (lambda: Hyperball(rotsim.AdEMAMix(0.1, 0.0)), "`inner` must move a coordinate at a time"),
-        (lambda: Hyperball(rotsim.Cautious(ADAM)), "`inner` must move a coordinate at a time"),
+        (lambda: Hyperball(rotsim.AdEMAMix(0.1, 0.0)), "`inner` must be a spec that keeps two averages at most"),
+        (lambda: Hyperball(rotsim.Cautious(ADAM)), "`inner` must be a spec that keeps two averages at most"),
+        (lambda: rotsim.predict(Hyperball(rotsim.Muon(0.1, 0.0)), 64, steps=9), "Muon at a constant norm has no"),
+        (lambda: rotsim.equilibrium(SPEC, 64, rows=8), "`rows` is for an optimizer that acts on matrices"),
         (lambda: Hyperball(SPEC), "`inner` must be a spec such as"),
         (lambda: rotsim.Rotational(SPEC), "`inner` must be a spec such as"),
         (lambda: rotsim.predict(Hyperball(rotsim.NAdamW(0.1, 0.0)), 64, steps=9), "NAdamW at a constant norm has no"),
@@ -181,6 +222,7 @@ def test_refusals(make, message):
         ("equilibrium adamw --lr 0.01 --weight-decay 0 --hyperball", "Hyperball(AdamW("),
         ("predict adamw --lr 0.01 --weight-decay 0 --hyperball --schedule cosine --steps 200", "within 5 %"),
         ("simulate lion --lr 0.01 --weight-decay 0 --hyperball --dim 8 --steps 20 --engine numpy", "Hyperball(Lion("),
+        ("convert muon --lr 0.02 --to hyperball --shape 64x256", "Hyperball(Muon("),
         ("derive hyperball", "As decay"),
     ],
 )

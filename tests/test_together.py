@@ -81,7 +81,7 @@ def test_matrices_have_rows():
         rotsim.equilibria(rotsim.Muon, 64, rows=[8, 1], lr=0.02)
     with pytest.raises(InvalidInput, match="`rows` is for an optimizer that acts on matrices"):
         rotsim.equilibria(rotsim.AdamW, 64, rows=8, lr=1e-3, weight_decay=0.1)
-    with pytest.raises(InvalidInput, match="acts on a neuron"):
+    with pytest.raises(InvalidInput, match="must have a norm of its own; Rotational keeps any"):
         rotsim.equilibria(rotsim.Rotational(rotsim.AdamW(1e-3, 0.1)))
 
 

@@ -31,8 +31,8 @@ class Hyperball(Turning):
     Parameters
     ----------
     inner : Optimizer
-        One that moves a coordinate at a time and keeps two averages at most, without decay: AdamW, SGDM, Lion, Signum,
-        NAdamW or AdamL2 with ``weight_decay`` 0. Its ``lr`` is η, the length of a step over that of the weights.
+        One that keeps two averages at most, without decay: AdamW, SGDM, Lion, Signum, Muon, NAdamW or AdamL2 with
+        ``weight_decay`` 0. Its ``lr`` is η, the length of a step over that of the weights.
 
     Raises
     ------
@@ -41,9 +41,9 @@ class Hyperball(Turning):
 
     Notes
     -----
-    The norm that is held is that of a neuron. The published recurrence holds that of a matrix. It is the same one, with
-    all entries of the matrix as the weights of one long neuron, whose updates do not know rows. Without momentum u is
-    across w, and η the tangent of the angle (derivations.hyperball).
+    The published recurrence holds the norm of a matrix, as is done here under Muon. Under the others the norm of a
+    neuron is held. A matrix is then one long neuron with all of its entries, as their updates do not know rows. Without
+    momentum u is across w, and η the tangent of the angle (derivations.hyperball).
     """
 
     name = "hyperball"
@@ -54,9 +54,9 @@ class Hyperball(Turning):
     def __post_init__(self) -> None:
         super().__post_init__()
         plain = self.inner.plain is self.inner and hasattr(self.inner, "update")
-        if not plain or self.inner.acts_on != "coordinate" or self.inner.memory_slots:
+        if not plain or self.inner.memory_slots:
             raise InvalidInput(
-                "`inner` must move a coordinate at a time and keep two averages at most, such as rotsim.AdamW(...); "
+                "`inner` must be a spec that keeps two averages at most and wraps no other, such as rotsim.AdamW(...); "
                 f"got {shown(self.inner)}"
             )
         way_out = "A hyperball keeps the norm without decay: use weight_decay = 0"

@@ -9,17 +9,19 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from rotsim.errors import InvalidInput, shown
-from rotsim.optimizers.base import N_COEFFICIENTS, Optimizer, filled
+from rotsim.optimizers.base import N_COEFFICIENTS, ActsOn, Optimizer, filled
+
+HOLDING = 4  # coefficients besides those of the inner optimizer
 
 
 @dataclass(frozen=True)
 class Turning(Optimizer):
-    """An optimizer's update direction u, and an angle by which a neuron turns along it.
+    """An optimizer's update direction u, and an angle by which a neuron turns along it, or a whole matrix.
 
     A subclass sets `turn` and gives `coefficients`.
     """
 
-    acts_on, decay = "neuron", "none"
+    decay = "none"
     memory_slots: ClassVar[int] = 1  # a row for the running mean of ‖u⊥‖² and ‖w_0‖
     #: ``turn(rate, size, along, mean) -> angle`` from ‖u⊥‖², from the component of -u along the weights, and from the
     #: running mean of ‖u⊥‖²; works on floats in the kernel, on arrays in the NumPy twin.
@@ -36,6 +38,10 @@ class Turning(Optimizer):
         self._set("weight_decay", self.inner.weight_decay)
 
     @property
+    def acts_on(self) -> ActsOn:  # type: ignore[override]
+        return "matrix" if self.inner.acts_on == "matrix" else "neuron"
+
+    @property
     def plain(self) -> Optimizer:
         return self.inner
 
@@ -43,9 +49,9 @@ class Turning(Optimizer):
         return replace(self, inner=self.inner.with_rates(lr, weight_decay))
 
     def turning(self, step: np.ndarray, rate: Any, decay: float, zero_mean: bool) -> tuple[Any, ...]:
-        """Coefficients: those of the inner optimizer for a step of size 1 without decay, rate, γ, 1 - γ^t, and a flag.
+        """Coefficients: those of the inner optimizer for a step of size 1 without decay, then `HOLDING` more.
 
-        The flag says whether the mean is taken out of the update.
+        These are rate, γ, 1 - γ^t, and whether the mean is taken out of the update.
         """
         plain = self.inner.coefficients(step, np.ones(len(step)), np.zeros(len(step)))
         plain += (0.0,) * (N_COEFFICIENTS - len(plain))

@@ -133,7 +133,7 @@ class HyperballTheory(Theory[Hyperball]):
 
     def _rest(self, dim: int, law: GradientPower) -> tuple[float, UpdateCovariance]:
         """Share of the weights that a step takes, and updates. Their ε is felt as at norm 1."""
-        updates = required_theory(self.spec.inner).updates(dim, law, 1.0)
+        updates = required_theory(self.spec.inner, self.rows, dim).updates(dim, law, 1.0)
         return share_taken(self.spec.lr, updates), updates
 
     def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
@@ -162,7 +162,7 @@ class HyperballTheory(Theory[Hyperball]):
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         """With the filling of the inner averages; ε is left out."""
         norm_squared, lr, _, window, records = course
-        length, correction, doubt, noise = required_theory(self.spec.inner).filling(len(lr))
+        length, correction, doubt, noise = required_theory(self.spec.inner, self.rows, dim).filling(len(lr))
         modes = noise.weights / noise.lag_0, noise.roots
         _course(lr, length, correction, *modes, norm_squared, float(np.max(noise.error)), doubt, window, records)
         return 0.0

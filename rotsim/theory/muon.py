@@ -120,4 +120,4 @@ class MuonTheory(Theory[Muon]):
         size = shape.parts * self._nearest() ** degrees
         felt = size > _FELT
         weights = power * shape.parts[felt] * (self._nearest() / root) ** degrees[felt]
-        return UpdateCovariance(power, weights, root ** degrees[felt])
+        return UpdateCovariance(power, weights, root ** degrees[felt], self._finite(dim))

@@ -253,9 +253,9 @@ def _values(
     else:
         base = instance("optimizer", optimizer, Optimizer, "an optimizer's class or spec, such as rotsim.AdamW")
         kind = type(base)
-    if kind.acts_on == "neuron":
+    if kind.decay == "none":
         raise InvalidInput(
-            f"`optimizer` must act on coordinates or matrices; {kind.__name__} acts on a neuron. "
+            f"`optimizer` must have a norm of its own; {kind.__name__} keeps any. "
             "Ask rotsim.equilibrium, setting by setting"
         )
     own = [field for field in fields(kind) if field.init]

@@ -15,16 +15,18 @@ from rotsim.angle import squared_angle, squared_chord
 from rotsim.compiled import kernel_part, wide_vectors
 from rotsim.gradients import Gradient
 from rotsim.gradients.base import Neuron
-from rotsim.kernels import compiled
+from rotsim.kernels import compiled, inlined
 from rotsim.noise import CONSTANTS, places
 from rotsim.optimizers.base import ActsOn, Optimizer
+from rotsim.optimizers.turning import HOLDING, Turning
 from rotsim.simulation.arguments import Kernel
 from rotsim.simulation.engines.base import Problem, WeightEngine
 from rotsim.simulation.spectral import SpectralRoom, orthogonalise, spectral_bytes, spectral_room
 from rotsim.simulation.state import SLOTS
 from rotsim.simulation.walk import FASTMATH, fill_rows
 
-_sample = None  # what `kernel` binds: the gradient's sampler
+_sample = _drive = _turn = None  # what `kernel` binds: the gradient's sampler, `decayed` or `held`, and for this a turn
+_beside = 0  # and how many coefficients follow those of the polynomials
 STATIC = 5  # coefficients before those of the polynomials
 
 
@@ -75,6 +77,33 @@ def move_row(weights, update, count, shrink, push, i, step, neurons, records):  
     neurons.norm_squared[i] = reached
 
 
+def decayed(out, c, first, step, neurons, factor):  # type: ignore[no-untyped-def]
+    """What multiplies weights and update where weights decay, less 1 for the weights."""
+    return -c[0], -out.dtype.type(np.float64(c[1]) * factor)
+
+
+def held(out, c, first, step, neurons, factor):  # type: ignore[no-untyped-def]
+    """The same for a matrix that turns at the norm that it began with."""
+    state, tiny, real = neurons.state, np.finfo(neurons.state.dtype).tiny, out.dtype.type
+    square, along, power = 0.0, 0.0, 0.0
+    for r in range(out.shape[0]):
+        square += neurons.norm_squared[first + r]
+        weights = state[first + r, 0]
+        for j in range(out.shape[1]):
+            along -= np.float64(weights[j]) * np.float64(out[r, j])
+            power += np.float64(out[r, j]) * np.float64(out[r, j])
+    norm = np.sqrt(square)
+    kept = state[first, state.shape[1] - 1]
+    if step == 1:
+        kept[1] = norm
+    along /= norm
+    across = max(power - along * along, 0.0)
+    angle = _turn(np.float64(c[c.size - HOLDING]), across, along, max(across, tiny))
+    push = np.sin(angle) / np.sqrt(max(across, tiny))  # of what is left of the update across the weights
+    shrink = (np.cos(angle) - push * along) / norm
+    return real(kept[1] * shrink - 1.0), real(-kept[1] * push)
+
+
 def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
     """Advance the matrices of a block."""
     wide_vectors()
@@ -113,8 +142,8 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
                 for slot in range(memory.shape[0]):
                     for j in range(dim):
                         state[i, 3 + slot, j] = memory[slot, j]
-            orthogonalise(room.spectral, c[STATIC:], max(np.float64(c[4]), least))
-            shrink, push = -c[0], -real(np.float64(c[1]) * room.factor)
+            orthogonalise(room.spectral, c[STATIC : c.size - _beside], max(np.float64(c[4]), least))
+            shrink, push = _drive(out, c, first, step, neurons, room.factor)
             for r in range(size):
                 i = first + r
                 move_row(state[i, 0], out[r], dim, shrink, push, i, step, neurons, records)
@@ -122,7 +151,11 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
 
 @cache
 def _kernel(optimizer: type[Optimizer], gradient: type[Gradient]) -> Kernel:
-    bound = {"_sample": gradient.sample}
+    if issubclass(optimizer, Turning):
+        drive, beside = inlined(held, f"held_{optimizer.name}", {"_turn": optimizer.turn}), HOLDING
+    else:
+        drive, beside = inlined(decayed, "decayed", {}), 0
+    bound = {"_sample": gradient.sample, "_drive": drive, "_beside": beside}
     return compiled(_walk, f"matrix_{optimizer.name}_{gradient.name}", bound, fastmath=FASTMATH, _nrt=False)
 
 
@@ -135,7 +168,7 @@ class Matrixwise(WeightEngine):
     automatic = True
 
     def accepts(self, optimizer: Optimizer, gradient: Gradient) -> bool:
-        return super().accepts(optimizer, gradient) and optimizer.shape == "spectral"
+        return super().accepts(optimizer, gradient) and optimizer.plain.shape == "spectral"
 
     def workspace(self, problem: Problem) -> Any:
         gradient, dim, dtype = problem.gradient, problem.dim, problem.dtype

@@ -13,7 +13,7 @@ import numpy as np
 
 from rotsim.gradients import Gradient
 from rotsim.optimizers.base import N_COEFFICIENTS, ActsOn
-from rotsim.optimizers.turning import Turning
+from rotsim.optimizers.turning import HOLDING, Turning
 from rotsim.simulation.arguments import Kernel, Neurons, Steps, Windows
 from rotsim.simulation.engines.base import Problem, WeightEngine, bytes_in_numpy
 from rotsim.simulation.engines.coordinatewise import Coordinatewise
@@ -122,14 +122,27 @@ class ReadableMatrixwise(Readable):
 
     def kernel(self, problem: Problem) -> Kernel:
         optimizer, rows, factor = problem.optimizer, problem.rows, update_factor(problem)
+        held = isinstance(optimizer, Turning)
 
         def move(slots: np.ndarray, g: np.ndarray, c: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
             c, change = c.copy(), np.empty_like(g)
             c[1] *= factor  # the rate of the update, without decay
+            inner, rate = (c[:-HOLDING], c[-HOLDING]) if held else (c, 0.0)
             for first in range(0, len(slots), rows):
                 one = slice(first, first + rows)
                 w, m, v = slots[one, 0], slots[one, 1], slots[one, 2]
-                change[one], slots[one, 1], slots[one, 2] = optimizer.update(w, m, v, g[one], c)
+                u, slots[one, 1], slots[one, 2] = optimizer.plain.update(w, m, v, g[one], inner)
+                if held:
+                    if step == 1:
+                        slots[first, -1, 1] = np.linalg.norm(w)
+                    norm = np.linalg.norm(w)
+                    along = (u * w).sum() / norm
+                    across = u - along * w / norm
+                    size = max((across**2).sum(), np.finfo(w.dtype).tiny)
+                    angle = cast(Turning, optimizer).turn(rate, size, along, size)
+                    turned = np.cos(angle) * w / norm + np.sin(angle) * across / np.sqrt(size)
+                    u = slots[first, -1, 1] * turned - w
+                change[one] = u
             return slots[:, 0] + change, change
 
         return walk_by(move, problem.gradient)
