@@ -150,7 +150,12 @@ def test_every_number_of_a_layer_against_loops(kind):
             assert quarter.corrected(name) == pytest.approx(quarter.predicted(name) * factor)
             assert getattr(quarter, f"remembered_{name}") == 1.0  # no memory was recorded
         scale, inside = v["gradient_scale"][:, part], v["gradient_burst"][:, part]
-        bursts.append(np.median([np.mean(b * s**4) / np.mean(s**2) ** 2 for b, s in zip(inside, scale, strict=True)]))
+        squares = []  # over the median of five, mirrored at both ends
+        for s in scale:
+            mirrored = [s[1], s[0], *s, s[-1], s[-2]]
+            squares.append([x**2 / np.median(mirrored[t : t + 5]) ** 2 for t, x in enumerate(s)])
+        squares = np.array(squares)
+        bursts.append(np.median([np.mean(b * s**2) / np.mean(s) ** 2 for b, s in zip(inside, squares, strict=True)]))
         assert quarter.burst == pytest.approx(bursts[-1])
     assert e.burst == pytest.approx(max(bursts))
     for name in ("rotation", "norm"):
@@ -430,3 +435,54 @@ def test_v_remembers_gradients_over_the_norms_that_they_met(coupled):
     found = course(kind(lr, decay, (beta1, beta2), 0.0), dim, rates, ends, start, scale, Influence())
     np.testing.assert_allclose(np.median(windows(norms) / found[0], axis=0), 1, atol=0.03)
     np.testing.assert_allclose(np.median(windows(turned) / found[1], axis=0)[1:], 1, atol=0.08)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam_l2", "sgdm"])
+def test_each_neuron_follows_the_size_of_its_own_gradients(kind):
+    """Half of the rows come to life as the others die: a loop of the rule on noise, by the course of each half."""
+    steps, window, rows, dim, beta1, beta2 = 1600, 40, 64, 48, 0.9, 0.99
+    lr, decay = {"adamw": (0.01, 0.2), "adam_l2": (0.01, 4e-3), "sgdm": (0.1, 8e-3)}[kind]
+    draw, late = np.random.default_rng(7), (np.arange(rows) % 2)[:, None]
+    size = np.exp(np.where(late, 1, -1) * np.linspace(-1.2, 1.2, steps))
+    w = draw.normal(size=(rows, dim))
+    w /= np.linalg.norm(w, axis=1, keepdims=True)
+    start, m, v, turned, norms = np.linalg.norm(w, axis=1), 0.0, 0.0, [], []
+    for t in range(1, steps + 1):
+        g = draw.normal(size=(rows, dim)) / dim**0.5
+        square = (w**2).sum(axis=1, keepdims=True)
+        g = (g - (g * w).sum(axis=1, keepdims=True) / square * w) * size[:, t - 1 : t] / np.sqrt(square)
+        g = g if kind == "adamw" else g + decay * w
+        if kind == "sgdm":
+            m = beta1 * m + g
+            new = w - lr * m
+        else:
+            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+            kept = 1 - lr * decay if kind == "adamw" else 1.0
+            new = w * kept - lr * m / (1 - beta1**t) / np.sqrt(v / (1 - beta2**t))
+        cosine = (w * new).sum(axis=1) / np.sqrt(square[:, 0]) / np.linalg.norm(new, axis=1)
+        turned.append(np.arccos(np.minimum(cosine, 1)) ** 2)
+        w = new
+        norms.append((w**2).sum(axis=1))
+
+    def windows(values):
+        return np.sqrt(np.array(values).reshape(-1, window, rows).mean(axis=1)).T
+
+    optimizer = (
+        rotsim.SGDM(lr, decay, beta1) if kind == "sgdm" else rotsim.OPTIMIZERS[kind](lr, decay, (beta1, beta2), 0.0)
+    )
+    rates = Rates(0, np.full(steps, lr), np.full(steps, decay), np.full((2, steps), np.nan))
+    scale = np.sqrt((size**2).reshape(rows, -1, window).mean(axis=2))
+    ends = window * np.arange(1, steps // window + 1)
+    found = course(optimizer, dim, rates, ends, start, scale, Influence())
+    typical = course(
+        optimizer, dim, rates, ends, start, np.broadcast_to(np.median(scale, axis=0), scale.shape), Influence()
+    )
+    for measured, of_each, of_one, misses in (
+        (windows(norms), found[0], typical[0], 0.15),
+        (windows(turned), found[1], typical[1], 0.05),
+    ):
+        for half in (0, 1):
+            ratio = np.median(measured[half::2] / of_each[half::2], axis=0)[2:]
+            np.testing.assert_allclose(ratio, 1, atol=0.07)
+            np.testing.assert_allclose(ratio.reshape(-1, 19).mean(axis=1), 1, atol=0.03)
+        assert abs(np.median(measured[0::2] / of_one[0::2], axis=0) - 1).max() > misses

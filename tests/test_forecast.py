@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 import rotsim
+from rotsim import dataset
 from rotsim.diagnosis import diagnose
 from rotsim.forecast import FORESEEN, _Course, foresee
 from rotsim.theory.rates import Rates
-from tests.test_diagnosis import ADAM_L2, LION, RV, WHITE, made
+from tests.test_diagnosis import ADAM_L2, ADAMW, LION, RV, WHITE, made
 
 PULLED = {"radial": 0.5, "gradient_cosine": 0.1}  # as if no normalisation followed
-WINDOWS, WINDOW = 20, 500
+TILTED = {"radial": 0.5}
+WINDOWS, WINDOW, DIM = 20, 500, 64
 
 
 def with_rates(trace, lr=1.0, decay=1.0):
@@ -32,8 +34,9 @@ def only(trace):
 
 
 @pytest.mark.parametrize("optimizer", [rotsim.AdamW(2e-3, 0.5), rotsim.SGDM(0.1, 2e-3), LION])
-def test_the_course_is_that_of_a_loop(optimizer):
-    """Every step on its own, at rates that change in every step."""
+@pytest.mark.parametrize("growth", [0.0, 20.0])
+def test_the_course_is_that_of_a_loop(optimizer, growth):
+    """Every step on its own, at rates that change in every step; noise adds κ times the square of a step."""
     draw, steps, window = np.random.default_rng(0), 4000, 100
     lr = optimizer.lr * (1 + 0.5 * np.sin(np.arange(steps) / 300))
     decay = optimizer.weight_decay * np.linspace(1, 2, steps)
@@ -41,7 +44,7 @@ def test_the_course_is_that_of_a_loop(optimizer):
     share = lr * decay / (1 - optimizer.beta1) if optimizer.decay == "coupled" else lr * decay
     square, norms, turned = np.array([1.0, 4.0, 0.2]), [], []
     for t in range(steps):
-        square = square + added * lr[t] - 2 * share[t] * square
+        square = square + added * lr[t] + growth * (across * lr[t]) ** 2 - 2 * share[t] * square
         norms.append(square)
         turned.append((across * lr[t]) ** 2 / square)
 
@@ -50,7 +53,7 @@ def test_the_course_is_that_of_a_loop(optimizer):
 
     rates = Rates(0, lr, decay, np.full((2, steps), np.nan))
     course = _Course(optimizer, rates, window * np.arange(1, 41), mean(norms), mean(turned))
-    found = course.ahead(10, 20, 40)
+    found = course.ahead(10, 20, 40, growth)
     np.testing.assert_allclose(found["norm"], mean(norms)[:, 20:], rtol=0.01)
     np.testing.assert_allclose(found["rotation"], mean(turned)[:, 20:], rtol=0.02)
 
@@ -65,10 +68,14 @@ def test_what_lasts_is_foreseen_and_judged():
     assert applies.rest is None and applies.foreseen_outcome is None
 
 
+@pytest.mark.parametrize("like", [PULLED, TILTED])
 @pytest.mark.parametrize("wrong", [{"lr": 1.5}, {"lr": 1 / 1.5}, {"decay": 2.0}, {"decay": 0.5}])
-def test_wrong_rates_in_the_second_half_fail(wrong):
+def test_wrong_rates_in_the_second_half_fail(wrong, like):
     """Negative control."""
-    diagnosis = diagnose(with_rates(made(**PULLED), **wrong))
+    if like is PULLED and "lr" in wrong:  # what is noise may be a pull: then this is not told apart, and not claimed
+        assert "the first half does not tell" in only(with_rates(made(**PULLED), **wrong)).rest.forbidden
+        return
+    diagnosis = diagnose(with_rates(made(**like), **wrong))
     assert [layer.foreseen_outcome for layer in diagnosis.unforeseen] == ["FAIL"]
     assert "second half of the run is foreseen from the first; 0 agree" in diagnosis.summary()
 
@@ -109,6 +116,31 @@ def test_what_did_not_last_in_the_first_half_is_not_claimed():
 )
 def test_what_cannot_be_foreseen_says_why(trace, why):
     assert why in only(trace).rest.forbidden and only(trace).foreseen_outcome is None
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.1])
+def test_a_walk_on_noise_is_foreseen_at_rates_that_it_had_not_seen(factor):
+    """Half a course of white noise at one rate tells that at another: ‖w‖² goes with the rate, and not as it was."""
+    steps = WINDOWS * WINDOW
+    late = np.where(np.arange(1, steps + 1) <= (WINDOWS // 2 + 1) * WINDOW, 1.0, factor)
+    norm = rotsim.equilibrium(ADAMW, DIM).norm
+    course = rotsim.predict(ADAMW, DIM, None, steps, norm, late, record_every=WINDOW)
+    told = {name: lambda values, name=name: 0 * values + course[name].values for name in dataset.QUANTITIES}
+    rest = only(with_rates(made(**told, **TILTED), lr=factor)).rest
+    assert rest.claims and max(rest.undecided_rotation, rest.undecided_norm) < 0.02
+    for part in rest.quarters:
+        assert abs(part.error("rotation")) < 0.03 and abs(part.error("norm")) < 0.03
+    assert rest.quarters[-1].predicted_norm < 0.8 * norm
+
+
+def test_what_may_be_a_pull_is_not_claimed_at_rates_that_it_had_not_seen():
+    """Of noise alone theory knows how it goes with the rate. Three times as long weights are held by something else."""
+    assert only(with_rates(made(**PULLED))).rest.undecided_norm < 1e-9
+    pulled = only(with_rates(made(**PULLED), lr=0.1)).rest
+    assert not pulled.claims and pulled.undecided_norm > 0.2 and "the first half does not tell" in pulled.forbidden
+    longer = {"norm": lambda values: 3 * values, "rotation": lambda values: values / 3}
+    assert only(with_rates(made(**longer, **PULLED), lr=0.1)).rest.claims
+    assert not only(with_rates(made(**longer, **TILTED), lr=0.1)).rest.claims
 
 
 def test_layers_that_are_dead_or_turned_by_hand_are_not_asked():

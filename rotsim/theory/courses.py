@@ -26,6 +26,7 @@ from rotsim.gradients import ScaleInvariant
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.base import theory_of
 from rotsim.theory.equilibrium import equilibrium
+from rotsim.theory.own_sizes import own_factors
 from rotsim.theory.prediction import MAX_STEPS, follow
 from rotsim.theory.rates import Rates
 from rotsim.theory.spans import looks
@@ -135,6 +136,14 @@ def course(
     values = np.exp(between)
     values[:, [0, 2]] *= ((own[alive] / middle) ** power)[:, None, None]
     found[:, alive] = np.moveaxis(values, 0, 1)
+    if rates.spans is None:
+        sizes = own[alive][:, None] * relative
+        with np.errstate(divide="ignore", invalid="ignore"):
+            beside = scale[alive] / sizes
+        bounds = np.maximum(np.append(rates.start, ends), rates.start) - rates.start
+        decay_until = np.append(0.0, np.cumsum(rates.lr * rates.weight_decay))[bounds]
+        passed = np.diff(bounds), np.diff(decay_until)
+        found[:, alive] *= own_factors(spec, dim, beside, sizes, *found[:2, alive], *passed, rows)
     return found
 
 

@@ -133,20 +133,36 @@ def memory(trace: xr.Dataset, layer: str, theory: Theory[Any], dim: int) -> Infl
         return Influence()
     here = trace.sel(parameter=parameter)
     if "era" in trace.coords and trace.sizes["era"]:
-        at = trace["era"].values - np.diff(trace["era"].values, prepend=0) / 2
+        bounds = np.append(0, trace["era"].values)
+        at = (bounds[1:] + bounds[:-1]) / 2
         correlations = _of_eras(trace, parameter)
         squares = here["era_square_step"].values if "era_square_step" in trace else np.full(len(at), np.nan)
     else:
-        at, correlations = ends[-1:], here["gradient_autocorrelation"].values.astype(float)[None]
+        bounds, at = ends[-1] * np.array([0.5, 1.0]), ends[-1:]
+        correlations = here["gradient_autocorrelation"].values.astype(float)[None]
         squares = np.array([float(here["square_step"]) if "square_step" in trace else np.nan])
     if "momentum" in dataset.spec_of(trace).get("changed", {}).get(parameter, {}):
         squares = np.full(len(at), np.nan)  # they are of the averages at first, and not of this spec's
+    if theory.spec.shape == "inverse root":
+        squares = squares / _live(trace, parameter, bounds)
     factors = np.array([_factors(theory, dim, *pair) for pair in zip(correlations, squares, strict=True)])
     seen = np.isfinite(factors).all(axis=1)
     if not seen.any():
         return Influence()
     turned, grown = (np.interp(ends, at[seen], column) for column in factors[seen].T)
     return Influence(norm=grown, rotation=turned)
+
+
+def _live(trace: xr.Dataset, parameter: str, bounds: np.ndarray) -> np.ndarray:
+    """Share of a parameter's rows that have gradients between bounds.
+
+    Sampled coordinates are of all rows. Those of the others do not move, and a course is that of a live one.
+    """
+    rows = [name.split("[")[0] == parameter for name in trace["layer"].values.tolist()]
+    active, step = np.nan_to_num(trace["active"].values[rows]), trace["step"].values
+    parts = [active[:, (step > low) & (step <= high)] for low, high in itertools.pairwise(bounds.tolist())]
+    shares = np.array([float((part.mean(axis=1) >= ALIVE).mean()) if part.size else 1.0 for part in parts])
+    return np.where(shares > 0, shares, 1.0)
 
 
 def _factors(theory: Theory[Any], dim: int, correlation: np.ndarray, square_step: float) -> tuple[float, float]:

@@ -97,7 +97,7 @@ def predict_layer(trace: xr.Dataset, name: str) -> Prediction:
     ones = np.ones((2, len(ends)))
     nothing = np.full((3, *norm.shape), np.nan)
     scale = layer["gradient_scale"].values.astype(float)
-    matrix_rows = _matrix_rows(trace, name, spec)
+    matrix_rows = rows_of_matrix(trace, name, spec)
     if theory is None or matrix_rows == 1:
         return Prediction(spec, rates, first, start_norm, nothing, ones, ones, (Bursts(),), matrix_rows)
     parts = bursts(trace, name, theory, rates) if theory.counts_bursts else (Bursts(),)
@@ -124,8 +124,23 @@ def predict_layer(trace: xr.Dataset, name: str) -> Prediction:
     return Prediction(spec, rates, first, start_norm, values, *factors, parts, matrix_rows)
 
 
-def _matrix_rows(trace: xr.Dataset, layer: str, spec: Optimizer) -> int | None:
-    """Neurons of the parameter that the layer is a block of; None where they are moved one by one."""
+def rows_of_matrix(trace: xr.Dataset, layer: str, spec: Optimizer) -> int | None:
+    """Neurons of the parameter that the layer is a block of; None where they are moved one by one.
+
+    Parameters
+    ----------
+    trace : Dataset
+    layer : str
+    spec : Optimizer
+
+    Returns
+    -------
+    int or None
+
+    Notes
+    -----
+    `derivations.muon` is of whole matrices.
+    """
     if spec.acts_on != "matrix":
         return None
     parameter = layer.split("[")[0]
