@@ -15,6 +15,7 @@ from rotsim.theory.base import Theory
 if TYPE_CHECKING:
     import xarray as xr
 
+INVARIANT = 0.1  # RMS cosine of gradient and weights, over that of a random direction, below which they are orthogonal
 _LEAST_WIDTH = 5  # windows of a running median
 
 

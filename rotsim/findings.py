@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rotsim.evidence import SPACING, Evidence
+from rotsim.facts import INVARIANT
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.base import Theory, required_theory, theory_of
 
@@ -34,7 +35,6 @@ Verdict = Literal[
 ]
 
 RADIAL = 0.05  # change of rotation by the gradient's radial part in a quarter: half the error allowed
-INVARIANT = 0.1  # RMS cosine of gradient and weights, over that of a random direction, below which they are orthogonal
 ALONG = 0.2  # share of the squared update that is along the weights and turns nothing: 10 % of the rotation
 CORRELATED = 0.1  # change of rotation (or norm) in a quarter by memory, beyond which its leading order is not trusted
 SIGNAL = 0.5  # share of a part that lasts, in what an optimizer makes of gradients: beyond, they are no noise

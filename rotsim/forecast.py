@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rotsim import dataset, facts
-from rotsim.facts import median, rms
-from rotsim.findings import INVARIANT
+from rotsim.facts import INVARIANT, median, rms
 from rotsim.optimizers.base import Optimizer
 from rotsim.quarters import Part, parts_of
 from rotsim.theory.base import theory_of
