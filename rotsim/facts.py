@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy
 
 from rotsim.theory.base import Theory
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 INVARIANT = 0.1  # RMS cosine of gradient and weights, over that of a random direction, below which they are orthogonal
-_LEAST_WIDTH = 5  # windows of a running median
 
 
 def rms(series: np.ndarray) -> np.ndarray:
@@ -79,14 +77,8 @@ def pace(norm: np.ndarray, step: np.ndarray) -> np.ndarray:
 
 
 def burst(kept: dict[str, np.ndarray]) -> float:
-    """Over all samples: within windows as recorded, between them from the windows' scales.
-
-    What changes over many windows is no burst: courses follow it. It is a running median, which a burst does not move.
-    """
+    """Over all samples: within windows as recorded, between them from the windows' scales."""
     square = kept["gradient_scale"] ** 2
     inside = np.nan_to_num(kept["gradient_burst"], nan=1.0) if "gradient_burst" in kept else np.ones_like(square)
-    width = max(_LEAST_WIDTH, square.shape[1] // 4 * 2 + 1)
-    slow = scipy.ndimage.median_filter(square, size=(1, width))
-    square = square / np.where(slow > 0, slow, 1.0)
     mean = square.mean(axis=1)
     return median((inside * square**2).mean(axis=1)[mean > 0] / mean[mean > 0] ** 2)

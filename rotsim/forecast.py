@@ -108,7 +108,7 @@ def foresee(trace: xr.Dataset, name: str, judged_from: int) -> Forecast:
     step, spec = layer["step"].values, dataset.optimizer_of(trace, name)
 
     def none(why: str) -> Forecast:
-        return Forecast(judged_from, (), *[np.nan] * 4, why)
+        return Forecast(judged_from, (), np.nan, np.nan, np.nan, np.nan, why)
 
     if spec.decay == "none" or (spec.decay == "coupled" and spec.shape != "identity"):
         return none(
@@ -137,8 +137,9 @@ def foresee(trace: xr.Dataset, name: str, judged_from: int) -> Forecast:
     late = {key: series[:, middle:] for key, series in values.items()}
     start = int(step[middle - 1])
     parts = parts_of(start, step[middle:], late, theory, _PARTS)
-    errors = (each[key] for each in (missed, undecided) for key in FORESEEN)
-    found = Forecast(start, parts, *errors, "")
+    found = Forecast(
+        start, parts, missed["rotation"], missed["norm"], undecided["rotation"], undecided["norm"], forbidden=""
+    )
     return replace(
         found,
         forbidden=_forbidden(found),

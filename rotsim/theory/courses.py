@@ -142,8 +142,9 @@ def course(
             beside = scale[alive] / sizes
         bounds = np.maximum(np.append(rates.start, ends), rates.start) - rates.start
         decay_until = np.append(0.0, np.cumsum(rates.lr * rates.weight_decay))[bounds]
+        norm, rotation = found[0, alive], found[1, alive]
         passed = np.diff(bounds), np.diff(decay_until)
-        found[:, alive] *= own_factors(spec, dim, beside, sizes, *found[:2, alive], *passed, rows)
+        found[:, alive] *= own_factors(spec, dim, beside, sizes, norm, rotation, *passed, rows)
     return found
 
 

@@ -118,7 +118,8 @@ def own_factors(
             v, typical_v = (
                 held[w] * before + (1 - held[w]) * now for before, now in ((own, gradient), (course, base[:, w]))
             )
-            gain = np.where(v > 0, gradient * typical_v / base[:, w] / np.where(v > 0, v, 1.0), 0.0)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                gain = np.where(base[:, w] > 0, np.where(v > 0, gradient * typical_v / base[:, w] / v, 0.0), 1.0)
             if spec.decay == "coupled":
                 taken = 2 * decay[w] * np.sqrt(dim * (held[w] * filled + 1 - held[w]))
                 pace = pace + taken * (np.maximum(v, _LEAST * typical_v) ** -0.5 - typical_v**-0.5)
