@@ -1,6 +1,20 @@
 """The school algebra that every derivation uses: geometric sums, balances, tidy products, units."""
 
-from sympy import Expr, Integer, Mul, Pow, Rational, Symbol, factor, powsimp, series, simplify
+from sympy import (
+    Expr,
+    Integer,
+    Mul,
+    Pow,
+    Rational,
+    Symbol,
+    expand,
+    factor,
+    fraction,
+    powsimp,
+    series,
+    simplify,
+    together,
+)  # fmt: skip
 
 from derivations.symbols import G, a, delta, expand_parts
 
@@ -66,8 +80,14 @@ def expansion(expression: Expr, small: Symbol, order: int) -> Expr:
 
 
 def vanishes(expression: Expr) -> bool:
-    """True when sympy proves that `expression` is zero."""
-    return bool(simplify(expand_parts(expression)) == 0)
+    """True when sympy proves that `expression` is zero.
+
+    A quotient of polynomials in roots and symbols is zero where its numerator, multiplied out, is. That shows nearly
+    all, at a sixth of the time. What it leaves may still be simplified to zero.
+    """
+    parts = expand_parts(expression)
+    numerator, _ = fraction(together(parts))
+    return bool(expand(numerator) == 0) or bool(simplify(parts) == 0)
 
 
 def raised(expression: Expr, exponent: Expr) -> Expr:

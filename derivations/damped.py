@@ -300,7 +300,7 @@ def _mean_by_integration() -> bool:
     mean, q = Symbol("mu", positive=True), 1 + b_y * sigma**2
     left, first = _weighted(Integer(1), mean), _weighted(_xi, mean)
     factor = weight_left_by_a_mean().rhs.subs({w_mean: mean / lamda, Q_y: q})
-    return bool(simplify(left * sqrt(q) / factor - 1) == 0 and simplify(first / left - mean / q) == 0)
+    return vanishes(left * sqrt(q) / factor - 1) and vanishes(first / left - mean / q)
 
 
 def _by_integration() -> bool:
@@ -308,12 +308,11 @@ def _by_integration() -> bool:
     i, j, rest, mean = (Symbol(name, positive=True) for name in ("i", "j", "c_0", "mu"))
     q = 1 + b_y * sigma**2
     total = _weighted(Integer(1), mean)
-    first, square = (simplify(_weighted(_xi**power, mean) / total) for power in (1, 2))
+    first, square = (_weighted(_xi**power, mean) / total for power in (1, 2))
     by_rule = _left(i * sigma**2, j * sigma**2, i * j * sigma**2 + rest).subs(Q_y, q)
     moved = _mean_left(Symbol("m_0"), i * sigma**2).subs({Q_y: q, w_mean: mean / lamda})
-    return bool(
-        simplify(i * j * (square - first**2) + rest - by_rule) == 0
-        and simplify(Symbol("m_0") + i * (first - mean) - moved) == 0
+    return vanishes(i * j * (square - first**2) + rest - by_rule) and vanishes(
+        Symbol("m_0") + i * (first - mean) - moved
     )
 
 
@@ -358,7 +357,7 @@ def _is_slope() -> bool:
     after = kept * start + c_ * power / moment
     slope = after.diff(start) * start / after
     shares = {f_w: kept * start / after, q_m: p * new_m * start**p / power, q_v: p * new_v * start**p / moment}
-    return bool(simplify(slope - norm_response().rhs.subs(shares)) == 0)
+    return vanishes(slope - norm_response().rhs.subs(shares))
 
 
 def _same_rules() -> bool:

@@ -122,7 +122,7 @@ def _same_slope() -> bool:
     plain = 1 / ((1 + _x) * (1 + _x * _t**2))
     whole = integrate(1 / (1 + _y**2 * _t**2), (_t, 0, 1)) / (1 + _y**2)
     slope = (atan(sqrt(_x)) ** 2).diff(_x).subs(_x, _y**2)
-    return vanishes(inside - plain) and simplify(whole - slope) == 0
+    return vanishes(inside - plain) and vanishes(whole - slope)
 
 
 def _is_exact_balance() -> bool:

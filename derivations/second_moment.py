@@ -469,7 +469,7 @@ def _is_levys() -> bool:
     """Substitute τ = 2√s y in the weight of e^(-sv): dτ is 2√s dy, and ε√s is x."""
     levy = root_and_eps_as_integral()[1].rhs.args[0] * exp(_s * v) * exp(-_eps_v * _tau)
     inside = levy.subs(_tau, 2 * sqrt(_s) * _y) * 2 * sqrt(_s) * sqrt(pi * _s)
-    return vanishes(simplify(inside.subs(_eps_v, _x / sqrt(_s)) - _kept_integrand()))
+    return vanishes(inside.subs(_eps_v, _x / sqrt(_s)) - _kept_integrand())
 
 
 def _is_far_series() -> bool:

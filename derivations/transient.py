@@ -363,7 +363,7 @@ def _keeps_digits() -> bool:
     """1 - a^k and its written form, in terms of the logarithm of a."""
     log_kept = Symbol("log a", real=True)
     written = decayed_over_many().rhs.rewrite(exp).rewrite(log).subs(delta, 1 - exp(log_kept))
-    return bool(simplify(written - 1 + exp(log_kept) ** k) == 0)
+    return vanishes(written - 1 + exp(log_kept) ** k)
 
 
 def _unrolled() -> bool:
@@ -377,7 +377,7 @@ def _unrolled() -> bool:
         for factor_ in kept[age + 1 :]:
             later *= factor_
         direct -= length[age] * later * size[age] * mu_n ** (3 - age)
-    return bool(simplify(mu_n * recursive - direct) == 0)
+    return vanishes(mu_n * recursive - direct)
 
 
 def _markov() -> bool:
