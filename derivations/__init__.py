@@ -27,8 +27,7 @@ DERIVATIONS = {
 
 #: What `rotsim verify --quick` proves: optimizers and rotational variants whose proofs are short, and how to plan.
 QUICK = (
-    "adamw", "sgdm", "lion", "shapes", "muon", "rotational", "rotational_adamw", "rotational_sgdm", "rotational_lion",
-    "planning",
+    "adamw", "sgdm", "lion", "rotational", "rotational_adamw", "rotational_sgdm", "rotational_lion", "planning",
 )  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from sympy import (
     log,
     oo,
     pi,
-    simplify,
     sqrt,
 )
 
@@ -270,9 +269,9 @@ def checks() -> list[tuple[str, bool]]:
         ("a whole power: ∫ e^(-xv) over x > ζ", vanishes(
             integrate(exp(-_x * v), (_x, zeta, oo)) - exp(-zeta * v) / v)),
         ("a Gaussian weight leaves 1/√Q", vanishes(
-            expand_parts(weight_left().rhs, (thinning(),)) - _weighted(Integer(1)).subs(sigma, sqrt(y_power)))),
-        ("beside it a mean leaves its own factor, and 1/Q of itself", _mean_by_integration()),
-        ("means and covariances under it, by integration", _by_integration()),
+            expand_parts(weight_left().rhs, (thinning(),)) - _weighted(0).subs(sigma, sqrt(y_power)))),
+        ("beside it a mean leaves its own factor, and 1/Q of itself", _mean_by_squares()),
+        ("means and covariances under it, by completing the square", _by_squares()),
         ("without decay: E e^(-ζv) is P of the second moment", vanishes(share.subs(y_power, 1) - newest)),
         ("without decay: E m² is S of the second moment", vanishes(square.subs(y_power, 1) - of_sum)),
         ("without decay: 1/√Q is the average over one gradient", vanishes(
@@ -288,27 +287,30 @@ def checks() -> list[tuple[str, bool]]:
 
 
 @cache
-def _weighted(inside: Expr, mean: Expr | int = 0) -> Expr:
-    """E[inside(ξ) e^(-bξ²/2)] for ξ of variance σ², not normalised."""
-    density = exp(-((_xi - mean) ** 2) / (2 * sigma**2)) / sqrt(2 * pi * sigma**2)
-    positive = Symbol("b", positive=True)
-    found = integrate((inside * exp(-positive * _xi**2 / 2) * density).expand(), (_xi, -oo, oo))
-    return simplify(found).subs(positive, b_y)
+def _weighted(power: int, mean: Expr | int = 0) -> Expr:
+    """E[ξ^power e^(-bξ²/2)] for ξ of variance σ² and power 0, 1 or 2: complete the square, and ξ is Gaussian again."""
+    exponent = -b_y * _xi**2 / 2 - (_xi - mean) ** 2 / (2 * sigma**2)
+    spread = sigma / sqrt(1 + b_y * sigma**2)
+    middle = mean * spread**2 / sigma**2
+    rest = exponent.subs(_xi, middle)
+    assert vanishes(exponent - rest + (_xi - middle) ** 2 / (2 * spread**2))
+    moments = (Integer(1), middle, middle**2 + spread**2)
+    return spread / sigma * exp(rest) * moments[power]
 
 
-def _mean_by_integration() -> bool:
+def _mean_by_squares() -> bool:
     mean, q = Symbol("mu", positive=True), 1 + b_y * sigma**2
-    left, first = _weighted(Integer(1), mean), _weighted(_xi, mean)
+    left, first = _weighted(0, mean), _weighted(1, mean)
     factor = weight_left_by_a_mean().rhs.subs({w_mean: mean / lamda, Q_y: q})
     return vanishes(left * sqrt(q) / factor - 1) and vanishes(first / left - mean / q)
 
 
-def _by_integration() -> bool:
+def _by_squares() -> bool:
     """Two variables that are i·y and j·y plus independent parts: the weight changes y alone."""
     i, j, rest, mean = (Symbol(name, positive=True) for name in ("i", "j", "c_0", "mu"))
     q = 1 + b_y * sigma**2
-    total = _weighted(Integer(1), mean)
-    first, square = (_weighted(_xi**power, mean) / total for power in (1, 2))
+    total = _weighted(0, mean)
+    first, square = (_weighted(power, mean) / total for power in (1, 2))
     by_rule = _left(i * sigma**2, j * sigma**2, i * j * sigma**2 + rest).subs(Q_y, q)
     moved = _mean_left(Symbol("m_0"), i * sigma**2).subs({Q_y: q, w_mean: mean / lamda})
     return vanishes(i * j * (square - first**2) + rest - by_rule) and vanishes(

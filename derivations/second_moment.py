@@ -8,6 +8,7 @@ from sympy import (
     I,
     Integer,
     Integral,
+    Poly,
     Product,
     Rational,
     Sum,
@@ -19,6 +20,7 @@ from sympy import (
     log,
     oo,
     pi,
+    rf,
     series,
     simplify,
     sinh,
@@ -260,9 +262,10 @@ def _square_sum() -> Expr:
 
 
 def _gaussian_double(polynomial: Expr) -> Expr:
-    """(1/π)∬ polynomial(s, r) e^(-s-r)/√(sr) ds dr."""
-    inner = integrate(polynomial * exp(-_s) / sqrt(_s), (_s, 0, oo))
-    return simplify(integrate(inner * exp(-_r) / sqrt(_r), (_r, 0, oo)) / pi)
+    """(1/π)∬ polynomial(s, r) e^(-s-r)/√(sr) ds dr, term by term: ∫ s^(n-1/2) e^(-s) ds is √π·½·(3/2)···(n-½)."""
+    terms = Poly(polynomial, _s, _r).terms()
+    half = Rational(1, 2)
+    return simplify(sum(by * rf(half, n_s) * rf(half, n_r) for (n_s, n_r), by in terms))
 
 
 @step

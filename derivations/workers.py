@@ -24,8 +24,8 @@ from rotsim.tasks import cores
 
 #: Derivations that take longest, by `python -m benchmarks.startup proofs`: they are begun first.
 LONGEST_FIRST = (
-    "damped", "adam_l2", "second_moment", "muon", "transient", "radial", "nadamw", "lion_autocorrelated",
-    "autocorrelated", "finite_dim", "nesterov", "lion", "adamw", "shapes",
+    "second_moment", "adam_l2", "lion_autocorrelated", "ademamix", "muon", "radial", "damped", "autocorrelated",
+    "finite_dim", "lion", "nadamw", "adamw", "transient", "cautious", "shapes",
 )  # fmt: skip
 
 

@@ -179,7 +179,7 @@ EXPRESSIONS = {
 
 
 #: Proofs of seconds in all; `python -m derivations --check` and `rotsim verify` prove the others, too.
-SHORT = set(derivations.QUICK) - {"shapes", "muon"}
+SHORT = set(derivations.QUICK)
 
 
 EVERY = pytest.mark.parametrize(
