@@ -211,6 +211,24 @@ def test_refusals(make, message):
         make()
 
 
+def test_a_recording_is_measured_and_said_to_have_no_course(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    from rotsim.measure import Recorder
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8, bias=False), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    path = tmp_path / "trace.nc"
+    with Recorder(model, optimizer, 2, 10, path=path, spec=Cautious(rotsim.AdamW(1e-2, 0.1))):
+        for _ in range(120):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(torch.randn(16, 8)), torch.randint(2, (16,))).backward()
+            optimizer.step()
+    assert main(["trace", "report", str(path)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Cautious has an equilibrium in theory, but no course in time. It is only measured." in printed
+
+
 @pytest.mark.parametrize(
     ("words", "shown"),
     [

@@ -120,6 +120,11 @@ class Theory(Generic[Spec]):
 
     # --- in time
 
+    @property
+    def has_course(self) -> bool:
+        """Whether `advance` is known."""
+        return type(self).advance is not Theory.advance
+
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         """Add second moments to the records of a course; returns the declared relative error of all but 1/dim."""
         raise InvalidInput(f"{self.spec.label} has an equilibrium in theory, but no course in time; simulate it")

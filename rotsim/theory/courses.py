@@ -120,7 +120,10 @@ def course(
     steady = not len(sizes) or np.ptp(sizes) < _STEADY * sizes.max()  # then the norms that v remembers cancel
     for _ in range(_PASSES if spec.plain.shape == "inverse root" and not steady else 0):
         start, before = float(np.exp(np.median(place)) * middle**power), lr
-        lr, decay, turned = _equivalent(*given, _every_step(spec, dim, middle, start, lr, decay, rows)[0])
+        lengths = _every_step(spec, dim, middle, start, lr, decay, rows)[0]
+        if not np.isfinite(lengths).all():
+            return found
+        lr, decay, turned = _equivalent(*given, lengths)
         if np.allclose(lr, before, rtol=_STEADY):
             break
     table = np.array([
