@@ -340,7 +340,7 @@ def test_memory_grows_by_ten_float32_per_neuron_and_window():
     with Recorder(model, optimizer, interval=2, window=10) as recorder:
         train(model, optimizer, 200)
     assert recorder._windows.nbytes == 20 * (10 * 8 * 4 + 2 * 6 * 8)  # and six rates per parameter
-    assert not recorder._running.holds
+    assert not recorder._running._before and not recorder._running._sums
 
 
 def test_memory_is_bounded_and_merged_windows_are_those_of_twice_the_length():
