@@ -108,7 +108,10 @@ def _known(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last: int
     if theory is None:
         return "no theory", f"{optimizer.refusal()}. It is only measured; to compare it, give the Recorder `spec`."
     if not theory.has_course:
-        return "no theory", f"{optimizer.label} has an equilibrium in theory, but no course in time. It is only measured."
+        return (
+            "no theory",
+            f"{optimizer.label} has an equilibrium in theory, but no course in time. It is only measured.",
+        )
     if (share := spec.get("changed_outside", {}).get(e.layer.split("[")[0], 0.0)) > OUTSIDE:
         return "changed outside", (
             f"After {share:.0%} of the sampled steps something besides the optimizer changed these weights (clipping, "

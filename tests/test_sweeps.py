@@ -189,6 +189,20 @@ def test_a_store_of_something_else_is_refused(tmp_path):
     assert (tmp_path / "folder" / "mine.txt").read_text() == "mine"
 
 
+def test_a_disk_that_is_full_at_the_end_loses_no_cell(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    arguments = dict(measure="leading", store=tmp_path / "x.zarr", weight_decay=0.1, workers=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("xarray.Dataset.to_zarr", full)
+        with pytest.raises(
+            OSError, match=r"x\.zarr' cannot be written \(No space left on device\); its finished cells"
+        ):
+            rotsim.sweep(rotsim.SGDM, {"lr": [0.01, 0.02]}, **arguments)
+    assert rotsim.sweep(rotsim.SGDM, {"lr": [0.01, 0.02]}, dry_run=True, **arguments).finished == 2
+
+
 def test_without_zarr_a_store_is_refused_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr("rotsim.sweeps.store.find_spec", lambda name: None)
     with pytest.raises(InvalidInput, match=r"`store` needs zarr: pip install"):

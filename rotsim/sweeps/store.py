@@ -87,12 +87,18 @@ class Store:
         """Put the arrays of `result` in place of earlier ones, for `xarray.open_zarr`; one process at a time."""
         import warnings
 
-        with files.alone(self.path / _MARK), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # zarr's specification has no strings of variable length yet
-            for entry in self.path.iterdir():
-                if entry.name not in (_MARK, _CELLS):
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-            result.to_zarr(self.path, mode="a", consolidated=True)
+        try:
+            with files.alone(self.path / _MARK), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # zarr's specification has no strings of variable length yet
+                for entry in self.path.iterdir():
+                    if entry.name not in (_MARK, _CELLS):
+                        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                result.to_zarr(self.path, mode="a", consolidated=True)
+        except OSError as error:
+            raise OSError(
+                f"the arrays of {files.quoted(self.path)} cannot be written ({files.reason(error)}); its finished "
+                "cells are kept, and the same sweep goes on from them"
+            ) from None
 
 
 def _description(mark: Path) -> Any:
