@@ -783,7 +783,9 @@ def unsound(result: object) -> str | None:
         )  # a rotational variant has none
         for name, number in numbers.items():
             least = 0.0 if name in ("model_error", "relaxation_steps") else 5e-324
-            none = np.isnan(numbers["rotation"]) & (np.ndim(number) > 0)  # of many settings, those without equilibrium
+            none = np.isnan(numbers["rotation"]) & isinstance(
+                number, np.ndarray
+            )  # settings of `equilibria` without one
             sound = none | ((least <= np.asarray(number)) & (np.asarray(number) < np.inf))
             if name not in kept and not sound.all() and name != "model_error":
                 return f"{name} = {number}"
