@@ -75,12 +75,12 @@ def test_ctrl_c_during_verify_is_one_line():
     program += "import time; from rotsim import verify; from rotsim.cli import main\n"
     # a signal between the call of sleep and the sleep itself does not wake it: so many short ones
     program += "def wait(*_):\n    print('proving', flush=True)\n    while True: time.sleep(0.05)\n"
-    program += "verify._simulations = wait\nsys.exit(main(['verify']))"
+    program += "verify._networks = wait\nsys.exit(main(['verify']))"
     child = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    assert child.stdout.readline() == "proving\n"  # the workers run by then, and main waits where walks would be
+    assert child.stdout.readline() == "proving\n"  # the workers run by then, and main waits where networks would be read
     os.killpg(child.pid, signal.SIGINT)
     try:
         _, errors = child.communicate(timeout=300)
