@@ -105,7 +105,7 @@ def record(network: str, optimizer: str, schedule: str, seed: int) -> xr.Dataset
             return F.cross_entropy(model(x), y)
 
         factors = SCHEDULES[schedule](np.arange(1, STEPS + 1))
-        with Recorder(model, chosen, interval=5, window=40, lags=64) as recorder:
+        with Recorder(model, chosen, interval=1, window=40, lags=64) as recorder:
             for _ in loop.train(chosen, loss, STEPS, factors):
                 pass
     return recorder.dataset()
