@@ -80,7 +80,7 @@ def test_ctrl_c_during_verify_is_one_line():
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    assert child.stdout.readline() == "proving\n"  # the workers run by then, and main waits where networks would be read
+    assert child.stdout.readline() == "proving\n"  # the workers run by then, and main waits where networks are read
     os.killpg(child.pid, signal.SIGINT)
     try:
         _, errors = child.communicate(timeout=300)
