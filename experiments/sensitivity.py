@@ -1,4 +1,4 @@
-"""The rotational variants' own hyperparameters matter little.
+"""The rotational variants' own hyperparameters matter little, but for turning whole tensors under SGDM.
 
 Claim (Kosson et al. 2024, appendix on the variants' hyperparameters): the variants add three choices, and none of them
 decides how well a network trains. The first is the decay of the running update norm, 0.9 by default. The second is
