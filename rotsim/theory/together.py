@@ -206,9 +206,10 @@ def _alike(
         return
     shared = [column.reshape(len(column), -1) for name, column in columns.items() if name not in first.elementwise]
     table = np.hstack(shared) if shared else np.zeros((len(columns["lr"]), 1))
-    group = np.unique(table, axis=0, return_inverse=True)[1].ravel()
+    alike = bool((table == table[0]).all())  # mostly, and sorting rows takes long
+    group = np.zeros(len(table), int) if alike else np.unique(table, axis=0, return_inverse=True)[1].ravel()
     order = np.argsort(group, kind="stable")
-    if between and first.interpolated:
+    if between and first.interpolated and not alike:
         inside = np.flatnonzero(columns["betas"][:, 1] >= betas.LEAST_BETA2)
         if betas.pays(*columns["betas"][inside].T):
             yield type(first)(_spec(kind, columns, inside[0], whole)), inside, (*first.elementwise, "betas")
