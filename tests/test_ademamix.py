@@ -11,7 +11,7 @@ from rotsim.cli import main
 from rotsim.gradients import Isotropic, ScaleInvariant
 from rotsim.optimizers import AdEMAMix
 from rotsim.theory.base import theory_of
-from tests import chance
+from tests import chance, settling
 
 SETTINGS, BAR = 60, 0.003
 RNG = np.random.default_rng(25)
@@ -99,15 +99,8 @@ def allowed():
 
 def held_to_a_walk(spec, gradient, seed, theory=None):
     eq = rotsim.equilibrium(theory or spec, 256, gradient)
-    memory = eq.relaxation_steps + 2 / (1 - spec.betas[2])
-    steps = int(np.clip(20 * memory, 1000, 6000)) // 10 * 10
-    walk = rotsim.simulate(
-        spec, 256, 32, steps, gradient, seed=seed, initial_norm=eq.norm, record_every=steps // 10, engine="numba"
-    )
-    for name in ("norm", "rotation"):
-        square = (walk[name].values[:, 6:] ** 2).mean(axis=1)
-        found, error = np.sqrt(square.mean()), square.std() / np.sqrt(len(square)) / 2 / square.mean()
-        assert abs(found / getattr(eq, name) - 1) < BAR + eq.model_error + allowed() * error, (spec, name)
+    steps = np.clip(20 * (eq.relaxation_steps + 2 / (1 - spec.betas[2])), 1000, 6000)
+    settling.held_to_a_walk(spec, gradient, seed, eq, steps, 6, BAR + eq.model_error, allowed())
 
 
 def test_a_walk_settles_where_theory_says_and_not_where_it_would_without_the_slow_average():

@@ -13,7 +13,7 @@ from rotsim.optimizers import Cautious, optimizer_from_dict
 from rotsim.theory.base import theory_of
 from rotsim.theory.cautious import balanced
 from rotsim.theory.walk import exponential_average
-from tests import chance
+from tests import chance, settling
 
 SETTINGS, BAR = 60, 0.01
 RNG = np.random.default_rng(26)
@@ -127,14 +127,8 @@ def allowed():
 
 def held_to_a_walk(spec, gradient, seed, theory=None):
     eq = rotsim.equilibrium(theory or spec, 256, gradient)
-    steps = int(np.clip(12 / (spec.lr * spec.weight_decay), 1000, 20_000)) // 10 * 10
-    walk = rotsim.simulate(
-        spec, 256, 32, steps, gradient, seed=seed, initial_norm=eq.norm, record_every=steps // 10, engine="numba"
-    )
-    for name in ("norm", "rotation"):
-        square = (walk[name].values[:, 3:] ** 2).mean(axis=1)
-        found, error = np.sqrt(square.mean()), square.std() / np.sqrt(len(square)) / 2 / square.mean()
-        assert abs(found / getattr(eq, name) - 1) < BAR + allowed() * error, (spec, name)
+    steps = np.clip(12 / (spec.lr * spec.weight_decay), 1000, 20_000)
+    settling.held_to_a_walk(spec, gradient, seed, eq, steps, 3, BAR, allowed())
 
 
 def test_a_walk_settles_where_theory_says_and_not_where_all_decay_acts():

@@ -399,53 +399,16 @@ def test_balance_counts_live_finite_rows_of_two_weights_over_the_last_half():
         balance(trace.assign_attrs(source="simulation"))
 
 
-@pytest.mark.parametrize("coupled", [False, True])
-def test_v_remembers_gradients_over_the_norms_that_they_met(coupled):
-    """Gradients fall by a factor of 50 while weights shrink by 3: a loop of Adam's rule on noise, by the course."""
-    steps, window, rows, dim, beta1, beta2 = 1600, 50, 48, 48, 0.9, 0.999
-    lr, decay = 0.01, 1e-5 if coupled else 0.1
-    draw, size = np.random.default_rng(6), np.exp(-np.log(50) * np.arange(steps) / steps)
-    w = draw.normal(size=(rows, dim))
-    w *= 3.0 / np.linalg.norm(w, axis=1, keepdims=True)
-    start, m, v, turned, norms = np.linalg.norm(w, axis=1), 0.0, 0.0, [], []
-    for t in range(1, steps + 1):
-        g = draw.normal(size=(rows, dim)) / dim**0.5
+def loop(kind, lr, decay, betas, w, size, draw):
+    """Squares of norms and of angles, shape (steps, rows), of weights under the rule of an optimizer.
+
+    Gradients are noise across the weights; `size`, shape (steps,) or (steps, rows), is theirs times the norm.
+    """
+    (beta1, beta2), m, v, norms, turned = betas, 0.0, 0.0, [], []
+    for t in range(1, len(size) + 1):
+        g = draw.normal(size=w.shape) / w.shape[1] ** 0.5
         square = (w**2).sum(axis=1, keepdims=True)
-        g = (g - (g * w).sum(axis=1, keepdims=True) / square * w) * size[t - 1] / np.sqrt(square)
-        g = g + decay * w if coupled else g
-        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
-        new = w * (1 if coupled else 1 - lr * decay) - lr * m / (1 - beta1**t) / np.sqrt(v / (1 - beta2**t))
-        cosine = (w * new).sum(axis=1) / np.sqrt(square[:, 0]) / np.linalg.norm(new, axis=1)
-        turned.append(np.arccos(np.minimum(cosine, 1)) ** 2)
-        w = new
-        norms.append((w**2).sum(axis=1))
-
-    def windows(values):
-        return np.sqrt(np.array(values).reshape(-1, window, rows).mean(axis=1)).T
-
-    kind = rotsim.AdamL2 if coupled else rotsim.AdamW
-    rates = Rates(0, np.full(steps, lr), np.full(steps, decay), np.full((2, steps), np.nan))
-    scale = np.sqrt((size**2).reshape(-1, window).mean(axis=1)) * np.ones((rows, 1))
-    ends = window * np.arange(1, steps // window + 1)
-    found = course(kind(lr, decay, (beta1, beta2), 0.0), dim, rates, ends, start, scale, Influence())
-    np.testing.assert_allclose(np.median(windows(norms) / found[0], axis=0), 1, atol=0.03)
-    np.testing.assert_allclose(np.median(windows(turned) / found[1], axis=0)[1:], 1, atol=0.08)
-
-
-@pytest.mark.parametrize("kind", ["adamw", "adam_l2", "sgdm"])
-def test_each_neuron_follows_the_size_of_its_own_gradients(kind):
-    """Half of the rows come to life as the others die: a loop of the rule on noise, by the course of each half."""
-    steps, window, rows, dim, beta1, beta2 = 1600, 40, 64, 48, 0.9, 0.99
-    lr, decay = {"adamw": (0.01, 0.2), "adam_l2": (0.01, 4e-3), "sgdm": (0.1, 8e-3)}[kind]
-    draw, late = np.random.default_rng(7), (np.arange(rows) % 2)[:, None]
-    size = np.exp(np.where(late, 1, -1) * np.linspace(-1.2, 1.2, steps))
-    w = draw.normal(size=(rows, dim))
-    w /= np.linalg.norm(w, axis=1, keepdims=True)
-    start, m, v, turned, norms = np.linalg.norm(w, axis=1), 0.0, 0.0, [], []
-    for t in range(1, steps + 1):
-        g = draw.normal(size=(rows, dim)) / dim**0.5
-        square = (w**2).sum(axis=1, keepdims=True)
-        g = (g - (g * w).sum(axis=1, keepdims=True) / square * w) * size[:, t - 1 : t] / np.sqrt(square)
+        g = (g - (g * w).sum(axis=1, keepdims=True) / square * w) * np.reshape(size[t - 1], (-1, 1)) / np.sqrt(square)
         g = g if kind == "adamw" else g + decay * w
         if kind == "sgdm":
             m = beta1 * m + g
@@ -458,10 +421,44 @@ def test_each_neuron_follows_the_size_of_its_own_gradients(kind):
         turned.append(np.arccos(np.minimum(cosine, 1)) ** 2)
         w = new
         norms.append((w**2).sum(axis=1))
+    return np.array(norms), np.array(turned)
 
-    def windows(values):
-        return np.sqrt(np.array(values).reshape(-1, window, rows).mean(axis=1)).T
 
+def rms_of_windows(squares, window):
+    """Root mean squares over windows, shape (rows, windows), of what has shape (steps, rows)."""
+    return np.sqrt(squares.reshape(-1, window, squares.shape[1]).mean(axis=1)).T
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_v_remembers_gradients_over_the_norms_that_they_met(coupled):
+    """Gradients fall by a factor of 50 while weights shrink by 3: a loop of Adam's rule on noise, by the course."""
+    steps, window, rows, dim, beta1, beta2 = 1600, 50, 48, 48, 0.9, 0.999
+    lr, decay = 0.01, 1e-5 if coupled else 0.1
+    draw, size = np.random.default_rng(6), np.exp(-np.log(50) * np.arange(steps) / steps)
+    w = draw.normal(size=(rows, dim))
+    w *= 3.0 / np.linalg.norm(w, axis=1, keepdims=True)
+    start = np.linalg.norm(w, axis=1)
+    norms, turned = loop("adam_l2" if coupled else "adamw", lr, decay, (beta1, beta2), w, size, draw)
+    kind = rotsim.AdamL2 if coupled else rotsim.AdamW
+    rates = Rates(0, np.full(steps, lr), np.full(steps, decay), np.full((2, steps), np.nan))
+    scale = np.sqrt((size**2).reshape(-1, window).mean(axis=1)) * np.ones((rows, 1))
+    ends = window * np.arange(1, steps // window + 1)
+    found = course(kind(lr, decay, (beta1, beta2), 0.0), dim, rates, ends, start, scale, Influence())
+    np.testing.assert_allclose(np.median(rms_of_windows(norms, window) / found[0], axis=0), 1, atol=0.03)
+    np.testing.assert_allclose(np.median(rms_of_windows(turned, window) / found[1], axis=0)[1:], 1, atol=0.08)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam_l2", "sgdm"])
+def test_each_neuron_follows_the_size_of_its_own_gradients(kind):
+    """Half of the rows come to life as the others die: a loop of the rule on noise, by the course of each half."""
+    steps, window, rows, dim, beta1, beta2 = 1600, 40, 64, 48, 0.9, 0.99
+    lr, decay = {"adamw": (0.01, 0.2), "adam_l2": (0.01, 4e-3), "sgdm": (0.1, 8e-3)}[kind]
+    draw, late = np.random.default_rng(7), (np.arange(rows) % 2)[:, None]
+    size = np.exp(np.where(late, 1, -1) * np.linspace(-1.2, 1.2, steps))
+    w = draw.normal(size=(rows, dim))
+    w /= np.linalg.norm(w, axis=1, keepdims=True)
+    start = np.linalg.norm(w, axis=1)
+    norms, turned = loop(kind, lr, decay, (beta1, beta2), w, size.T, draw)
     optimizer = (
         rotsim.SGDM(lr, decay, beta1) if kind == "sgdm" else rotsim.OPTIMIZERS[kind](lr, decay, (beta1, beta2), 0.0)
     )
@@ -473,8 +470,8 @@ def test_each_neuron_follows_the_size_of_its_own_gradients(kind):
         optimizer, dim, rates, ends, start, np.broadcast_to(np.median(scale, axis=0), scale.shape), Influence()
     )
     for measured, of_each, of_one, misses in (
-        (windows(norms), found[0], typical[0], 0.15),
-        (windows(turned), found[1], typical[1], 0.05),
+        (rms_of_windows(norms, window), found[0], typical[0], 0.15),
+        (rms_of_windows(turned, window), found[1], typical[1], 0.05),
     ):
         for half in (0, 1):
             ratio = np.median(measured[half::2] / of_each[half::2], axis=0)[2:]

@@ -13,7 +13,7 @@ from rotsim.optimizers import NAdamW
 from rotsim.optimizers.nadamw import product_left, scheduled
 from rotsim.theory.base import theory_of
 from rotsim.theory.rare_updates import log_growth
-from tests import chance
+from tests import chance, settling
 
 SETTINGS, BAR = 60, 0.003
 RNG = np.random.default_rng(24)
@@ -117,14 +117,8 @@ def allowed():
 
 def held_to_a_walk(spec, gradient, seed, theory=None):
     eq = rotsim.equilibrium(theory or spec, 256, gradient)
-    steps = int(np.clip(40 * eq.relaxation_steps, 1000, 4000)) // 10 * 10
-    walk = rotsim.simulate(
-        spec, 256, 32, steps, gradient, seed=seed, initial_norm=eq.norm, record_every=steps // 10, engine="numba"
-    )
-    for name in ("norm", "rotation"):
-        square = (walk[name].values[:, 5:] ** 2).mean(axis=1)
-        found, error = np.sqrt(square.mean()), square.std() / np.sqrt(len(square)) / 2 / square.mean()
-        assert abs(found / getattr(eq, name) - 1) < BAR + eq.model_error + allowed() * error, (spec, name)
+    steps = np.clip(40 * eq.relaxation_steps, 1000, 4000)
+    settling.held_to_a_walk(spec, gradient, seed, eq, steps, 5, BAR + eq.model_error, allowed())
 
 
 def test_a_walk_settles_where_theory_says_and_not_where_adamw_does():

@@ -28,6 +28,7 @@ from experiments.training import loop
 from experiments.training.optimizers import make_optimizer
 from rotsim.dataset import load, save
 from rotsim.diagnosis import Diagnosis, diagnose
+from rotsim.facts import INVARIANT
 from rotsim.measure import Recorder
 from rotsim.optimizers import AdamL2
 from rotsim.schedules import Factors, constant, cosine, warmup, wsd
@@ -89,7 +90,7 @@ def runs(seeds: int, networks: tuple[str, ...] = tuple(NETWORKS), traces: Path |
         if path and not path.exists():
             save(trace, path)
         diagnosis = diagnose(trace)
-        invariant = frozenset(layer.layer for layer in diagnosis.layers if layer.cosine < 0.1)
+        invariant = frozenset(layer.layer for layer in diagnosis.layers if layer.cosine < INVARIANT)
         yield Judged(network, optimizer, schedule, seed, diagnosis, invariant, tuple(_noticed(trace, diagnosis)))
 
 
