@@ -1,14 +1,17 @@
 """Cautious decay: only coordinates decay whose update shortens them, beside any decoupled optimizer."""
 
+from collections.abc import Callable
+
 from sympy import Eq, Expr, Function, Integer, Symbol, asin, cos, diff, integrate, pi, series, simplify, sin, sqrt
 
-from derivations import lion
+from derivations import lion, transient
 from derivations.algebra import vanishes
 from derivations.formula import step
 from derivations.symbols import *
 
-_mask, _K, _X, _z = (Function(name) for name in ("o", "K", "X", "z"))
+_mask, _K, _rest = (Function(name) for name in ("o", "K", "z"))
 _phi, _turn = Symbol("varphi", real=True), Symbol("psi", real=True)
+k_w, k_u = Symbol("k_w", real=True), Symbol("k_u", real=True)
 
 
 @step
@@ -69,44 +72,109 @@ def sign_overlap() -> Eq:
 sign_ = Function("sign")
 
 
+def _in_turn(expression: Expr) -> Expr:
+    """In terms of ψ, of which 1 - r² is the square of a cosine."""
+    found = expression.subs(r_w, sin(_turn)).subs(asin(sin(_turn)), _turn)
+    return simplify(found.subs(sqrt(1 - sin(_turn) ** 2), cos(_turn)))
+
+
 def _in_r(expression: Expr) -> Expr:
     """In terms of r = sin ψ."""
     found = expression.expand(trig=True).subs(sin(2 * _turn), 2 * sin(_turn) * cos(_turn))
     return simplify(found.subs(cos(_turn), sqrt(1 - r_w**2)).subs(sin(_turn), r_w).subs(_turn, asin(r_w)))
 
 
-@step(
-    "cautious_norm_squared",
-    "E w² of a coordinate under cautious decay, for updates of mean square 1 and steps of 1.",
-)
+@step
 def balance() -> Eq:
-    """Squares of both sides of the walk. X is the overlap of a weight with its next update, H that where the mask is 1.
+    """Squares of both sides of the walk. y is the overlap of a weight with its next update, H that where the mask is 1.
 
     In units of η²K_0. Decay meets updates that point the same way, which the plain optimizer's does not on average.
     """
     return equation(W, (1 - 2 * y + 2 * delta * H_o) / (delta * (2 - delta) * f_o))
 
 
-@step("cautious_mode", "Overlap of the weights with one mode of the updates to come, under cautious decay.")
-def mode_overlap() -> Eq:
-    """One step on, the mode has faded by μ. The step has taken p of it, and decay what it takes where the mask is 1.
+@step("cautious_length", "RMS weight of a coordinate at rest, for updates of mean square 1 and steps of 1.")
+def length() -> Eq:
+    """Both overlaps grow with the weight, as y and H of a weight of unit variance do. So √W solves a quadratic."""
+    lost = delta * (2 - delta) * f_o
+    met = delta * H_o - y
+    return equation(sqrt(W), (met + sqrt(met**2 + lost)) / lost)
 
-    Of that, C is what stands behind the mask: a mode is regressed on weight and update, which are known.
-    """
-    return equation(X_n, -mu_n * (p_n + delta * C_o) / (1 - mu_n))
+
+def _regressed(share: Expr, product: Expr, together: Expr) -> tuple[Expr, Expr]:
+    """Slopes on a weight and an update of unit variance, of something with these overlaps with both."""
+    apart = 1 - together**2
+    return (share - together * product) / apart, (product - together * share) / apart
 
 
-@step("cautious_behind", "What of a mode's overlap with the weights stands where the mask is 1.")
+@step
 def behind_the_mask() -> Eq:
-    """Regression on a weight and an update of mean squares W and 1 whose overlap is X."""
-    spread = W - y**2
-    by_weight, by_update = (X_n - p_n * y) / spread, (p_n * W - X_n * y) / spread
-    return equation(C_o, by_weight * f_o * W + by_update * H_o)
+    """Weights where they decay, and 0 elsewhere, are regressed on weight and update. What is left knows of neither."""
+    return equation(w_[t - 1] * _mask(t), k_w * w_[t - 1] + k_u * u_[t] + _rest(t))
+
+
+@step("cautious_of_weight", "Slope of the weights that decay on all weights, beside that on the update.")
+def of_the_weight() -> Eq:
+    """For unit variances. It is the share of coordinates that decay."""
+    return equation(k_w, _in_r(_in_turn(_regressed(decayed().rhs, overlap().rhs, r_w)[0])))
+
+
+@step("cautious_of_update", "Slope of the weights that decay on the update, for unit variances.")
+def of_the_update() -> Eq:
+    """The mask opens where an update points one way. So what decays looks like the update, too."""
+    return equation(k_u, _in_r(_in_turn(_regressed(decayed().rhs, overlap().rhs, r_w)[1])))
+
+
+@step("cautious_sign_of_weight", "The first slope for a sign in the place of the update.")
+def sign_of_the_weight() -> Eq:
+    """A sign and a weight overlap by √(2/π) r."""
+    return equation(k_w, simplify(_regressed(decayed().rhs, sign_overlap().rhs, sqrt(2 / pi) * r_w)[0]))
+
+
+@step("cautious_sign_of_update", "The second slope for a sign in the place of the update.")
+def sign_of_the_update() -> Eq:
+    """Of a weight of unit variance."""
+    return equation(k_u, simplify(_regressed(decayed().rhs, sign_overlap().rhs, sqrt(2 / pi) * r_w)[1]))
+
+
+@step
+def as_decay() -> Eq:
+    """So the walk is one with decoupled decay δ k_w and longer steps, beside a noise that no later update knows.
+
+    What the weights have of a mode of the updates follows that walk, at rest and in time (derivations.transient).
+    """
+    return equation(w_[t], (1 - delta * k_w) * w_[t - 1] - (eta + delta * k_u) * u_[t] - delta * _rest(t))
+
+
+@step
+def overlap_of_a_mode() -> Eq:
+    """One step on, in units of K_0."""
+    return equation(X_n, _effective(transient.mode_overlap().rhs))
+
+
+def _effective(expression: Expr) -> Expr:
+    """With the decay and the step of the equivalent walk."""
+    return expression.subs({a: 1 - delta * k_w, h: eta + delta * k_u}, simultaneous=True)
+
+
+@step
+def in_time() -> tuple[Eq, ...]:
+    """Along the weights, and in all, a step moves them as decay of f W would that meets the update with H."""
+    return (
+        equation(E(w_[t - 1] * (w_[t] - w_[t - 1])), transient.along_the_weights().rhs.subs(W, f_o * W)),
+        equation(
+            E((w_[t] - w_[t - 1]) ** 2),
+            transient.length_of_the_step().rhs.subs({W: f_o * W, y: H_o}, simultaneous=True),
+        ),
+    )
 
 
 @step("cautious_one_minus_cosine", "1 - ρ of the weights from step to step under cautious decay.")
 def one_minus_cosine() -> Eq:
-    """A step takes of the weights, along themselves, the decay that acts and the overlap with the update."""
+    """A step takes of the weights, along themselves, the decay that acts and the overlap with the update.
+
+    Over many steps it is that of the equivalent walk.
+    """
     return equation(1 - rho, delta * f_o + y / W)
 
 
@@ -125,9 +193,9 @@ LOCAL = (_phi, _turn)  # with meanings of their own here
 
 def checks() -> list[tuple[str, bool]]:
     """The claims of the walk-through that sympy can prove, each with its verdict."""
-    plain = {f_o: Integer(1), H_o: y}
+    unmasked = {k_w: Integer(1), k_u: Integer(0)}
     share, product = decayed().rhs, overlap().rhs
-    mode = -mu_n * p_n / (1 - mu_n * (1 - delta))
+    mode = mu_n * _effective(transient.stationary_overlap().rhs).subs(unmasked).subs(eta, 1)
     return [
         ("no correlation: half of all is open, and decays", share.subs(r_w, 0) == open_share().rhs.subs(r_w, 0)
             and vanishes(share.subs(r_w, 0) - Integer(1) / 2)),
@@ -143,12 +211,27 @@ def checks() -> list[tuple[str, bool]]:
             sign_overlap().rhs - sign_overlap().rhs.subs(r_w, -r_w) - sqrt(2 / pi) * r_w)),
         ("to first order the share is 1/2 + 2r/π", vanishes(
             series(share, r_w, 0, 2).removeO() - Integer(1) / 2 - 2 * r_w / pi)),
+        ("the slope on the weight is the share that is open", vanishes(of_the_weight().rhs - open_share().rhs)),
+        ("weight and slopes give back what decays of both", _gives_back(of_the_weight, of_the_update, product, r_w)),
+        ("signs: so do these", _gives_back(
+            sign_of_the_weight, sign_of_the_update, sign_overlap().rhs, sqrt(2 / pi) * r_w)),
+        ("a slope on the weight alone does not", not vanishes(of_the_weight().rhs - share)),
         ("without a mask: the modes are those of decoupled decay", vanishes(
-            mode_overlap().rhs.subs(C_o, X_n).subs(X_n, mode) - mode)),
-        ("without a mask a regression gives back what it is of", vanishes(
-            behind_the_mask().rhs.subs(plain) - X_n)),
+            overlap_of_a_mode().rhs.subs(unmasked) - transient.mode_overlap().rhs.subs({a: 1 - delta, h: eta}))),
+        ("at rest squares neither grow nor shrink", vanishes(
+            (2 * in_time()[0].rhs + in_time()[1].rhs).subs({h: 1, K_0: 1}).subs(W, balance().rhs))),
+        ("the root weight solves the balance", vanishes(simplify(
+            balance().rhs.subs({y: y * length().rhs, H_o: H_o * length().rhs}, simultaneous=True)
+            - length().rhs ** 2))),
         ("without a mask: E w² and ρ of decoupled decay, for one mode", _unmasked(mode)),
     ]  # fmt: skip
+
+
+def _gives_back(of_weight: Callable[[], Eq], of_update: Callable[[], Eq], product: Expr, together: Expr) -> bool:
+    """Both normal equations of the regression, r being the sine of an angle."""
+    by_weight, by_update = of_weight().rhs, of_update().rhs
+    missed = by_weight + together * by_update - decayed().rhs, by_weight * together + by_update - product
+    return all(simplify(_in_turn(one)) == 0 for one in missed)
 
 
 def _unmasked(mode: Expr) -> bool:

@@ -131,7 +131,6 @@ alpha_s = argument("alpha_s", "mix", "what AdEMAMix's slow average counts", "mix
 r_w = argument("r_w", "aligned", "correlation of a weight with its update", "-1 <= aligned <= 1", real=True)
 f_o = argument("f_o", "open_decay", "share of E w² in coordinates that decay", "0 < open_decay <= 1")
 H_o = argument("H_o", "open_overlap", "what of it stands in coordinates that decay", real=True)
-C_o = argument("C_n", "behind", "what of a mode's overlap stands there", real=True)
 
 delta = part("delta", "decay", "share of the weights that decays in one step", "0 < decay < 1")
 a = part("a", "kept", "share of the weights that survives one step", "0 < kept < 1")

@@ -1430,37 +1430,54 @@ def cautious_sign_overlap(aligned: Any) -> Any:
     return (1 + aligned) * np.sqrt(2 / np.pi) / 2
 
 
-def cautious_norm_squared(lr: Any, weight_decay: Any, across: Any, open_decay: Any, open_overlap: Any) -> Any:
-    """E w² of a coordinate under cautious decay, for updates of mean square 1 and steps of 1.
+def cautious_length(lr: Any, weight_decay: Any, across: Any, open_decay: Any, open_overlap: Any) -> Any:
+    """RMS weight of a coordinate at rest, for updates of mean square 1 and steps of 1.
 
-    Derived in `derivations.cautious.balance`.
+    Derived in `derivations.cautious.length`.
     Valid for lr > 0, weight_decay > 0, any across, 0 < open_decay <= 1, any open_overlap.
     """
     decay = lr * weight_decay
-    return (1 + 2 * open_overlap * decay - 2 * across) / (decay * open_decay * (2 - decay))
+    part_2 = np.sqrt((open_overlap * decay - across) ** 2 + decay * open_decay * (2 - decay))
+    part_1 = open_overlap * decay + part_2 - across
+    return part_1 / (decay * open_decay * (2 - decay))
 
 
-def cautious_mode(lr: Any, weight_decay: Any, weight: Any, root: Any, behind: Any) -> Any:
-    """Overlap of the weights with one mode of the updates to come, under cautious decay.
+def cautious_of_weight(aligned: Any) -> Any:
+    """Slope of the weights that decay on all weights, beside that on the update.
 
-    Derived in `derivations.cautious.mode_overlap`.
-    Valid for lr > 0, weight_decay > 0, any weight, 0 <= root < 1, any behind.
+    Derived in `derivations.cautious.of_the_weight`.
+    Valid for -1 <= aligned <= 1.
     """
-    decay = lr * weight_decay
-    return -root * (behind * decay + weight) / (1 - root)
+    return (np.pi / 2 + np.arcsin(aligned)) / np.pi
 
 
-def cautious_behind(
-    norm_squared: Any, mode_overlap: Any, weight: Any, across: Any, open_decay: Any, open_overlap: Any
-) -> Any:
-    """What of a mode's overlap with the weights stands where the mask is 1.
+def cautious_of_update(aligned: Any) -> Any:
+    """Slope of the weights that decay on the update, for unit variances.
 
-    Derived in `derivations.cautious.behind_the_mask`.
-    Valid for norm_squared > 0, any mode_overlap, any weight, any across, 0 < open_decay <= 1, any
-    open_overlap.
+    Derived in `derivations.cautious.of_the_update`.
+    Valid for -1 <= aligned <= 1.
     """
-    part_1 = open_overlap * (weight * norm_squared - mode_overlap * across) / (norm_squared - across**2)
-    return norm_squared * open_decay * (mode_overlap - weight * across) / (norm_squared - across**2) + part_1
+    return np.sqrt(1 - aligned**2) / np.pi
+
+
+def cautious_sign_of_weight(aligned: Any) -> Any:
+    """The first slope for a sign in the place of the update.
+
+    Derived in `derivations.cautious.sign_of_the_weight`.
+    Valid for -1 <= aligned <= 1.
+    """
+    part_1 = aligned * (1 + aligned) - np.pi / 2 - np.arcsin(aligned) - aligned * np.sqrt(1 - aligned**2)
+    return part_1 / (2 * aligned**2 - np.pi)
+
+
+def cautious_sign_of_update(aligned: Any) -> Any:
+    """The second slope for a sign in the place of the update.
+
+    Derived in `derivations.cautious.sign_of_the_update`.
+    Valid for -1 <= aligned <= 1.
+    """
+    part_1 = aligned**2 * np.sqrt(1 - aligned**2) + aligned * np.arcsin(aligned) - np.pi / 2
+    return part_1 * np.sqrt(2 / np.pi) / (2 * aligned**2 - np.pi)
 
 
 def cautious_one_minus_cosine(lr: Any, weight_decay: Any, norm_squared: Any, across: Any, open_decay: Any) -> Any:

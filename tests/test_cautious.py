@@ -10,8 +10,9 @@ from rotsim import closed_forms
 from rotsim.cli import main
 from rotsim.gradients import Isotropic, ScaleInvariant
 from rotsim.optimizers import Cautious, optimizer_from_dict
-from rotsim.theory.base import theory_of
-from rotsim.theory.cautious import balanced
+from rotsim.theory.base import Theory, theory_of
+from rotsim.theory.cautious import CautiousTheory, balanced
+from rotsim.theory.schedules import cosine
 from rotsim.theory.walk import exponential_average
 from tests import chance, settling
 
@@ -102,11 +103,11 @@ def test_moments_behind_the_mask_are_those_of_draws():
 def test_without_momentum_half_of_the_decay_acts_exactly():
     """Then updates know nothing of the weights: W δ(2 - δ)/2 = 1 + (2δ/π)√W, a quadratic in √W."""
     for decay in (1e-4, 0.01, 0.3):
-        square, half, acts, aligned = balanced(decay, exponential_average(0.0), False)
+        found = balanced(decay, exponential_average(0.0), False)
         by = decay * (2 - decay) / 2
         root = (2 * decay / np.pi + np.sqrt((2 * decay / np.pi) ** 2 + 4 * by)) / (2 * by)
-        assert (acts, aligned) == (0.5, 0.0)
-        assert square == pytest.approx(root**2, rel=1e-10) and half == pytest.approx(decay / 2)
+        assert (found.acts, found.aligned) == (0.5, 0.0)
+        assert found.square == pytest.approx(root**2, rel=1e-10) and found.half == pytest.approx(decay / 2)
 
 
 @pytest.mark.parametrize("plain", PLAIN, ids=lambda spec: spec.name)
@@ -162,6 +163,66 @@ def test_what_is_no_gaussian_is_declared_and_not_by_far_too_much(decay):
     assert 5 * max(off) > eq.model_error
 
 
+# --- in time
+
+
+COURSES = (  # start over the norm at rest, spec, gradient
+    (20.0, SPEC, ScaleInvariant()),
+    (0.02, SPEC, Isotropic(0.05)),
+    (3.0, Cautious(rotsim.Lion(3e-3, 1.0, (0.9, 0.98))), ScaleInvariant()),
+    (0.1, Cautious(rotsim.NAdamW(0.01, 0.3)), ScaleInvariant()),
+    (4.0, Cautious(rotsim.AdEMAMix(2e-3, 0.5, (0.9, 0.99, 0.99), 3.0)), ScaleInvariant()),
+)
+
+
+@pytest.mark.parametrize(
+    ("start", "spec", "gradient"), [pytest.param(*c, marks=[] if c[1] == SPEC else [pytest.mark.slow]) for c in COURSES]
+)
+def test_a_walk_follows_its_course_from_any_start_under_a_schedule(start, spec, gradient):
+    """Every window of norm, rotation and update is within `BAR`, or within half again where the start was long."""
+    steps, neurons = 1200, 192
+    run = dict(
+        dim=256, gradient=gradient, steps=steps, initial_norm=start * rotsim.equilibrium(spec, 256, gradient).norm,
+        lr_schedule=cosine(steps, 0.2), record_every=100,
+    )  # fmt: skip
+    walk, course = rotsim.simulate(spec, neurons=neurons, seed=8, engine="numba", **run), rotsim.predict(spec, **run)
+    plain = rotsim.predict(spec.inner, **run)
+    worst = 0.0
+    for name in ("norm", "rotation", "update_rms"):
+        square = walk[name].values ** 2
+        found = np.sqrt(square.mean(axis=0))
+        error = square.std(axis=0) / np.sqrt(neurons) / 2 / found**2
+        off = np.abs(found / course[name].values[0] - 1)
+        most = chance.errors(neurons, 36) * error
+        assert (off < 1.5 * BAR + most).all()
+        assert (off < course[f"{name}_model_error"].values[0] + most).all()
+        worst = max(worst, np.max(np.abs(found / plain[name].values[0] - 1) - most))
+    assert worst > 0.2  # negative control
+
+
+def test_what_the_course_makes_of_it():
+    """Steps to equilibrium, rotation over many steps, and the course at rest as the equilibrium has it."""
+    spec = Cautious(rotsim.AdamW(0.01, 0.3, (0.9, 0.99)))
+    eq = rotsim.equilibrium(spec, 256)
+    steps = rotsim.steps_to_equilibrium(spec, 256, initial_norm=3 * eq.norm)
+    assert 1.5 < steps / rotsim.steps_to_equilibrium(spec.inner, 256, initial_norm=3 * eq.norm) < 3
+    settled = rotsim.predict(spec, 256, steps=6000, initial_norm=eq.norm, record_every=1000)
+    for name in ("norm", "rotation"):  # at rest v is taken as constant in what decay meets
+        assert settled[name].values[0, -1] == pytest.approx(getattr(eq, name), rel=1.5e-3)
+    theory, law = theory_of(spec), ScaleInvariant().power(256)
+    assert theory.fallen(256, law, 1) == pytest.approx(theory.white(256, law, "exact").one_minus_cosine, rel=1e-9)
+    walk = rotsim.simulate(spec, 256, 48, 2400, seed=3, initial_norm=eq.norm, keep_state=True, engine="numba")
+    for lag in (10, 200):
+        later = rotsim.simulate(spec, 256, 48, 2400 + lag, seed=3, initial_norm=eq.norm, resume=walk, keep_state=True)
+        a, b = (one["state"].values[:, 0] for one in (walk, later))
+        cosine_ = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        angle = np.sqrt((np.arccos(cosine_) ** 2).mean())
+        spread = np.std(np.arccos(cosine_)) / np.sqrt(len(a)) / angle
+        allowed = BAR + 1 / 256 + chance.errors(48, 2) * spread
+        assert abs(angle / rotsim.rotation_over(spec, 256, lag) - 1) < allowed
+        assert abs(angle / rotsim.rotation_over(spec.inner, 256, lag) - 1) > allowed  # negative control
+
+
 # --- whatever else has it
 
 
@@ -195,7 +256,6 @@ def test_what_turns_as_it_does():
         (lambda: Cautious(SPEC), "`inner` must be a spec whose decay is beside the update"),
         (lambda: Cautious("adamw"), "`inner` must be a spec whose decay is beside the update"),
         (lambda: rotsim.Rotational(SPEC), "a rotational variant knows no decay"),
-        (lambda: rotsim.predict(SPEC, 64, steps=10), "Cautious has an equilibrium in theory, but no course in time"),
         (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Signal(0.1)), "`gradient` must be Isotropic or ScaleInvariant"),
         (lambda: rotsim.simulate(SPEC, 64, engine="cuda"), "engine"),
     ],
@@ -205,10 +265,19 @@ def test_refusals(make, message):
         make()
 
 
-def test_a_recording_is_measured_and_said_to_have_no_course(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("course", "said"),
+    [
+        (True, "What cautious decay does under gradients that are no white noise is not known"),
+        (False, "Cautious has an equilibrium in theory, but no course in time. It is only measured."),
+    ],
+)
+def test_a_recording_has_a_course_and_no_claim(course, said, tmp_path, capsys, monkeypatch):
     torch = pytest.importorskip("torch")
     from rotsim.measure import Recorder
 
+    if not course:
+        monkeypatch.setattr(CautiousTheory, "advance", Theory.advance)
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(8, 8, bias=False), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
@@ -220,7 +289,7 @@ def test_a_recording_is_measured_and_said_to_have_no_course(tmp_path, capsys):
             optimizer.step()
     assert main(["trace", "report", str(path)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "Cautious has an equilibrium in theory, but no course in time. It is only measured." in printed
+    assert said in printed
 
 
 @pytest.mark.parametrize(

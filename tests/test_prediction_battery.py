@@ -37,7 +37,7 @@ def setting(name, seed):
             0.3 + 1.4 * generator.random(steps),
         )
     )
-    inner = pick(("adamw", "sgdm", "lion")) if name == "rotational" else name
+    inner = pick({"rotational": ("adamw", "sgdm", "lion"), "cautious": ("adamw", "lion")}.get(name, (name,)))
     if inner == "sgdm":
         optimizer = rotsim.SGDM(decay / weight_decay, weight_decay, pick(MOMENTA))
     elif inner == "adam_l2":
@@ -52,6 +52,8 @@ def setting(name, seed):
         optimizer = rotsim.AdamL2(float(np.exp(brentq(excess, -25, 10))), weight_decay, betas, eps=0.0)
     else:
         optimizer = {"adamw": rotsim.AdamW, "lion": rotsim.Lion}[inner](decay / weight_decay, weight_decay, betas)
+    if name == "cautious":
+        optimizer = rotsim.Cautious(optimizer)
     if name == "rotational":
         optimizer, norm = rotsim.Rotational(optimizer), 1.0
     else:
@@ -74,7 +76,14 @@ def distances(walk, course):
 
 
 @pytest.mark.parametrize(
-    "name", ["adamw", "adam_l2", "sgdm", "lion", pytest.param("rotational", marks=pytest.mark.slow)]
+    "name",
+    [
+        "adamw",
+        "adam_l2",
+        "sgdm",
+        "lion",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("rotational", "cautious")),
+    ],
 )
 def test_windows_of_random_settings(name):
     """No window further than noise may put it beyond the declared error; few walks have one beyond three errors.

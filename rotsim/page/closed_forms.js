@@ -607,19 +607,26 @@ const closed_forms = {
   cautious_sign_overlap(aligned) {
     return (1/2)*Math.sqrt(2)*(aligned + 1)/Math.sqrt(Math.PI);
   },
-  // E w² of a coordinate under cautious decay, for updates of mean square 1 and steps of 1. derivations.cautious.balance
-  cautious_norm_squared(lr, weight_decay, across, open_decay, open_overlap) {
+  // RMS weight of a coordinate at rest, for updates of mean square 1 and steps of 1. derivations.cautious.length
+  cautious_length(lr, weight_decay, across, open_decay, open_overlap) {
     const decay = lr*weight_decay;
-    return (2*open_overlap*decay - 2*across + 1)/(decay*open_decay*(2 - decay));
+    return (open_overlap*decay - across + Math.sqrt(decay*open_decay*(2 - decay) + $square(open_overlap*decay - across)))/(decay*open_decay*(2 - decay));
   },
-  // Overlap of the weights with one mode of the updates to come, under cautious decay. derivations.cautious.mode_overlap
-  cautious_mode(lr, weight_decay, weight, root, behind) {
-    const decay = lr*weight_decay;
-    return -root*(behind*decay + weight)/(1 - root);
+  // Slope of the weights that decay on all weights, beside that on the update. derivations.cautious.of_the_weight
+  cautious_of_weight(aligned) {
+    return (Math.asin(aligned) + (1/2)*Math.PI)/Math.PI;
   },
-  // What of a mode's overlap with the weights stands where the mask is 1. derivations.cautious.behind_the_mask
-  cautious_behind(norm_squared, mode_overlap, weight, across, open_decay, open_overlap) {
-    return open_overlap*(norm_squared*weight - mode_overlap*across)/(norm_squared - $square(across)) + norm_squared*open_decay*(mode_overlap - weight*across)/(norm_squared - $square(across));
+  // Slope of the weights that decay on the update, for unit variances. derivations.cautious.of_the_update
+  cautious_of_update(aligned) {
+    return Math.sqrt(1 - $square(aligned))/Math.PI;
+  },
+  // The first slope for a sign in the place of the update. derivations.cautious.sign_of_the_weight
+  cautious_sign_of_weight(aligned) {
+    return (-aligned*Math.sqrt(1 - $square(aligned)) + aligned*(aligned + 1) - Math.asin(aligned) - 1/2*Math.PI)/(2*$square(aligned) - Math.PI);
+  },
+  // The second slope for a sign in the place of the update. derivations.cautious.sign_of_the_update
+  cautious_sign_of_update(aligned) {
+    return Math.sqrt(2)*($square(aligned)*Math.sqrt(1 - $square(aligned)) + aligned*Math.asin(aligned) - 1/2*Math.PI)/(Math.sqrt(Math.PI)*(2*$square(aligned) - Math.PI));
   },
   // 1 - ρ of the weights from step to step under cautious decay. derivations.cautious.one_minus_cosine
   cautious_one_minus_cosine(lr, weight_decay, norm_squared, across, open_decay) {

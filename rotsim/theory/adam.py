@@ -94,7 +94,7 @@ class Adam(Departing[AdamSpec]):
         done = type(self).follow(
             beta1, max(beta2, LEAST_BETA2), o.eps, self.fading(), self.second_average(), tables(), *by, strongest,
             state(len(by[0]), course.norm_squared / dim, type(self).moments), float(dim), law.scale_squared,
-            float(law.homogeneity), *course,
+            float(law.homogeneity), self.cautious, *course,
         )  # fmt: skip
         if done < len(course.lr):
             raise InvalidInput(

@@ -15,6 +15,7 @@ What is declared besides 1/dim, from the state at each step:
 * Weights under Adam+L2 that are not Gaussian: the fourth cumulant that steps have made, times the share that decay has
   in v. In the random part of the update it is its own cumulant, times the square of that share. The error is carried on
   to the norm, and from there through the gradient to m and v, by the same linear response.
+* Weights behind the mask of `Cautious` that are not Gaussian with their update (`rotsim.theory.mask`).
 * That eps is felt as by a v at its mean: a share of what it takes, larger over the first steps.
 * The sum over parts, by its distance to that over every second part. For the norm it is that of the moment. For the
   update it is the largest so far, since it goes up and down as one part after the other reaches 0.
@@ -36,6 +37,7 @@ import scipy
 from rotsim import closed_forms
 from rotsim.compiled import kernel_part
 from rotsim.theory.damped import GHOSTS, POINTS, SIDE, SPACING, beyond, integral, lay, widen
+from rotsim.theory.mask import decaying, doubted, misjudged
 from rotsim.theory.record import kernel, record_step
 from rotsim.theory.slow_average import blend, entered, move, overlap
 
@@ -288,6 +290,14 @@ def _carry(matrix, error, covariance, half):  # type: ignore[no-untyped-def]
             covariance[i, j] = half[i, 0] * matrix[j, 0] + half[i, 1] * matrix[j, 1] + half[i, 2] * matrix[j, 2]
 
 
+@kernel_part()
+def _mean_size(rows, count, zeta, squared, tables, values):  # type: ignore[no-untyped-def]
+    """√(π/2) E|m|/√v, m being Gaussian under every weight."""
+    for k in range(count + 1):
+        values[k] = np.sqrt(rows[_WEIGHT, k] * max(rows[squared, k], 0.0))
+    return integral(values, zeta, count, True, tables.root_tail)
+
+
 class State(NamedTuple):
     """Everything a kernel changes, made outside of it: numba takes long over an array it has to allocate."""
 
@@ -333,8 +343,8 @@ _coupled, _nesterov, _mixed = None, None, None  # what a kernel binds
 
 
 def _adam(  # type: ignore[no-untyped-def]
-    beta1, beta2, eps, fading, second, tables, point, share, coarse, strongest, state, dim, power, homogeneity, w2, lr,
-    weight_decay, window, records,
+    beta1, beta2, eps, fading, second, tables, point, share, coarse, strongest, state, dim, power, homogeneity,
+    cautious, w2, lr, weight_decay, window, records,
 ):  # fmt: skip
     """Follow a course, and return the number of steps done: all, unless more than `MOST_SPLIT` are in parts.
 
@@ -346,7 +356,7 @@ def _adam(  # type: ignore[no-untyped-def]
     matrix, covariance, half = state.matrices[0], state.matrices[1], state.matrices[2]
     parts, last_filled, in_parts = 1, 0.0, 0
     m_total, v_total, cumulant, not_normal = 0.0, 0.0, 0.0, 0.0
-    left1, left2, ripple = 1.0, 1.0, 0.0
+    left1, left2, ripple, alike = 1.0, 1.0, 0.0, 0.0
     crossed, squared = (_NM, _NN) if _nesterov or _mixed else (_MM, _MM)
     beta3, mix = second
     own, ahead, distance, product = 0.0, 1.0, 0.5, 1.0
@@ -418,23 +428,28 @@ def _adam(  # type: ignore[no-untyped-def]
                 wild += by * felt**2 * about**2 * abs(central_four / (3 * central**2) - 1) * central
                 if parts == 1:
                     made = _leaves_normal(of, count, zeta, step * felt, one, two)
-            _move(of, count, centre, _coupled, lr[t], outside, step * felt, integrals)
+            size = felt * _mean_size(of, count, zeta, squared, tables, values) if cautious > 0.0 else 1.0
+            decayed, met, of_weight, of_update, now_alike = decaying(
+                cautious, False, w2, dim * across, np.sqrt(dim) * size
+            )  # of the last part that of all; decay outside is never in parts
+            lasting, length = outside * of_weight, (step + lr[t] * outside * of_update) * felt
+            _move(of, count, centre, _coupled, lr[t], lasting, length, integrals)
             if _mixed:
-                move(of, count, zeta, lr[t], outside, step * felt, tables, scratch, integrals[1])
+                move(of, count, zeta, lr[t], lasting, length, tables, scratch, integrals[1])
             counts[part] = count
             if parts > 1:
                 off_norm += (coarse[part] - share[part]) * (centre[0] ** 2 + of[_WW, 0])
                 off_power += (coarse[part] - share[part]) * felt**2 * two
         before = w2
-        along = closed_forms.walk_along(lr[t], outside, w2, step, dim * across)
-        moved = closed_forms.walk_moved(lr[t], outside, w2, step, dim * across, dim * update_power)
+        along = closed_forms.walk_along(lr[t], outside, decayed, step, dim * across)
+        moved = closed_forms.walk_moved(lr[t], outside, decayed, step, met, dim * update_power)
         record = records[t // window]
         w2 = record_step(record, before, along, moved)
 
         # what is declared
         ripple = max(ripple, abs(off_power) / (2 * update_power)) if parts > 1 else 0.0
         pull_power = gradient + inside**2 * before
-        lost = lr[t] * outside + step / np.sqrt(total / parts) * inside
+        lost = lr[t] * outside * (decayed / before) + step / np.sqrt(total / parts) * inside
         kept = max(1 - lost, 0.0) ** 2
         old = min(kept * before / w2, 1.0)
         follows = (homogeneity * gradient + inside**2 * before) / pull_power
@@ -454,7 +469,12 @@ def _adam(  # type: ignore[no-untyped-def]
             unlike = 2 * (wild / update_power + (1 - gradient / pull_power) * not_normal * started)
         sampled = max(2.0, fourth / update_power**2 - 1) / dim
         _carry(matrix, error, covariance, half)
-        error[0] += 2 * (1 - old) * unlike
+        doubt = doubted(cautious, lr[t] * outside, alike)
+        alike = old * alike + (1 - old) * now_alike
+        on_square, on_angle, masked = misjudged(
+            doubt, lr[t] * outside, step, before, w2, dim * update_power, moved, dim
+        )
+        error[0] += 2 * (1 - old) * unlike + on_square
         covariance[0, 0] += sampled * (1 - old**2)
         radial = np.sqrt(w2) - np.sqrt(before)
         steeper = np.sqrt(moved / max(moved - radial**2, 1e-12 * moved)) if moved > 0.0 else 1.0
@@ -466,8 +486,8 @@ def _adam(  # type: ignore[no-untyped-def]
         if stopped > 0.0:  # of a v of t gradients 1/√v, the weight of eps, has a logarithm at t = 1
             on_update += stopped * (1 - np.log(stopped) / (t + 1))
         record[3] += on_norm + spread + abs(error[0]) / 2
-        record[4] += on_norm + on_update * steeper + spread + abs(size_error - error[0]) / 2
-        record[5] += on_update + max(spread, power_spread) + abs(size_error) / 2
+        record[4] += on_norm + on_angle + on_update * steeper + spread + abs(size_error - error[0]) / 2
+        record[5] += on_update + masked + max(spread, power_spread) + abs(size_error) / 2
     return len(lr)
 
 

@@ -86,6 +86,8 @@ class Theory(Generic[Spec]):
     counts_bursts: ClassVar[bool] = False
     #: Steps are linear enough in gradients for a radial part of theirs to act as weight decay.
     feels_radial: ClassVar[bool] = True
+    #: Where decay acts behind the mask of `Cautious`, steps in which updates are alike, >= 1; 0 where all decays.
+    cautious: float = 0.0
 
     def __init__(self, spec: Spec, rows: int | None = None) -> None:
         self.spec, self.rows = spec, rows

@@ -1,34 +1,48 @@
 """The theory of cautious decay: any optimizer with decoupled decay whose updates are known, behind a mask.
 
-Weight and update are taken as Gaussian together, or the weight with what a sign is taken of. Second moments then close:
-E w², and the overlap of the weights with each mode of the updates to come (`derivations.cautious`).
+Weight and update are taken as Gaussian together, or the weight with what a sign is taken of. Then the walk is one with
+less decay and longer steps (`rotsim.theory.mask`), at rest, in time and over many steps.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from math import sqrt
-from typing import TYPE_CHECKING, Any
+from math import pi, sqrt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from rotsim import closed_forms
 from rotsim.optimizers import Cautious
-from rotsim.theory.base import Method, Theory, theory_for, theory_of
-from rotsim.theory.fixed_point import settled
+from rotsim.theory.base import Course, Method, Theory, theory_for, theory_of
+from rotsim.theory.fixed_point import bracketed_root, settled
+from rotsim.theory.mask import behind, doubted
 from rotsim.theory.steady import SteadyState
-from rotsim.theory.walk import UpdateCovariance, decoupled
+from rotsim.theory.walk import UpdateCovariance, fallen
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
-MAX_SWEEPS = 2000
-TOLERANCE = 1e-13  # relative change of E w² in a sweep at which it has settled
-NOT_GAUSSIAN = 0.5  # of decay and squared correlation, what is declared of weights that are no Gaussian; see tests
+MOST_ALIGNED = 1 - 1e-6  # correlation of weight and update
 
 
-def balanced(decay: float, updates: UpdateCovariance, signs: bool) -> tuple[float, float, float, float]:
-    """E w² for steps of mean square 1, 1 - ρ, the share of decay that acts, the correlation of weight and update.
+class Balance(NamedTuple):
+    """A coordinate at rest, for steps of mean square 1.
+
+    ``square`` is E w², ``half`` is 1 - ρ. ``acts`` is the share of decay that acts on E w². ``aligned`` is the
+    correlation of weight and update. ``decay`` and ``step`` are those of the equivalent walk.
+    """
+
+    square: float
+    half: float
+    acts: float
+    aligned: float
+    decay: float
+    step: float
+
+
+def balanced(decay: float, updates: UpdateCovariance, signs: bool) -> Balance:
+    """Where the squares of the walk behind the mask settle.
 
     Parameters
     ----------
@@ -41,32 +55,26 @@ def balanced(decay: float, updates: UpdateCovariance, signs: bool) -> tuple[floa
 
     Returns
     -------
-    square, half, open_decay, aligned : float
-        NaN where no correlation fits.
+    Balance
 
     Notes
     -----
-    `derivations.cautious.balance` and after it, by repeated substitution from the plain walk.
+    `derivations.cautious.balance`: of a correlation it makes E w², and of both the overlap that they must have.
     """
     weight, root = np.asarray(updates.weights, dtype=float) / updates.lag_0, updates.roots
-    square, _ = decoupled(1.0, decay, 1.0, updates.discounted_sum(1 - decay))
-    modes = -weight * root / (1 - (1 - decay) * root)
-    for _ in range(MAX_SWEEPS):
-        overlap = float(modes.sum())
-        aligned = overlap / sqrt(square) * (sqrt(np.pi / 2) if signs else 1.0)
-        if not abs(aligned) < 1:
-            return np.nan, np.nan, np.nan, np.nan
-        acts = float(closed_forms.cautious_decayed(aligned))
-        form = closed_forms.cautious_sign_overlap if signs else closed_forms.cautious_overlap
-        met = float(form(aligned)) * sqrt(square)
-        behind = closed_forms.cautious_behind(square, modes, weight, overlap, acts, met)
-        # the part of `behind` that the mode itself makes up is solved for: a long average would swing otherwise
-        found = closed_forms.cautious_mode(1.0, decay, weight, root, behind - acts * modes)
-        modes = found * (1 - root) / (1 - root + root * decay * acts)
-        before, square = square, float(closed_forms.cautious_norm_squared(1.0, decay, float(modes.sum()), acts, met))
-        if abs(square / before - 1) < TOLERANCE:
-            break
-    return square, float(closed_forms.cautious_one_minus_cosine(1.0, decay, square, overlap, acts)), acts, aligned
+
+    def at(aligned: float) -> tuple[Balance, float]:
+        """And by how much the correlation of weight and update is missed."""
+        acts, met, of_weight, of_update = behind(signs, aligned)
+        together = aligned / sqrt(pi / 2) if signs else aligned
+        length = closed_forms.cautious_length(1.0, decay, together, acts, met)
+        step, left = 1 + decay * of_update * length, decay * of_weight
+        overlap = (root * closed_forms.walk_settled_overlap(1.0, left, step, weight, root)).sum()
+        half = closed_forms.cautious_one_minus_cosine(1.0, decay, length**2, together * length, acts)
+        found = (float(each) for each in (length**2, half, acts, aligned, left, step))
+        return Balance(*found), float(overlap) / float(length) - together
+
+    return at(bracketed_root(lambda aligned: at(aligned)[1], -MOST_ALIGNED, MOST_ALIGNED, xtol=1e-15))[0]
 
 
 @theory_for(Cautious)
@@ -82,32 +90,55 @@ class CautiousTheory(Theory[Cautious]):
         assert found is not None
         return found
 
-    def _balanced(self, dim: int, law: GradientPower, norm_squared: float) -> tuple[float, float, float, float]:
-        """`balanced` beside the noise of a norm, E‖w‖² in the place of E w²."""
-        o = self.spec
+    def _balanced(self, dim: int, law: GradientPower, norm_squared: float) -> tuple[Balance, UpdateCovariance]:
+        """`balanced` beside the noise of a norm, and updates."""
         updates = self.plain(1.0).updates(dim, law, norm_squared)
-        square, half, acts, aligned = balanced(o.lr * o.weight_decay, updates, o.shape == "sign")
-        return square * o.lr**2 * dim * float(updates.lag_0), half, acts, aligned
+        return balanced(self.spec.lr * self.spec.weight_decay, updates, self.spec.shape == "sign"), updates
+
+    def _norm_squared(self, dim: int, law: GradientPower, norm_squared: float) -> float:
+        """E‖w‖² to which the noise of another leads."""
+        found, updates = self._balanced(dim, law, norm_squared)
+        return found.square * self.spec.lr**2 * dim * float(updates.lag_0)
+
+    def _lasts(self, dim: int, law: GradientPower, norm_squared: float) -> float:
+        """Steps in which updates are alike, of those that weights remember."""
+        updates = self.plain(1.0).updates(dim, law, norm_squared)
+        return 1 + 2 * float(updates.discounted_sum(1 - self.spec.lr * self.spec.weight_decay))
 
     def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
         start = self.plain(0.5).white(dim, law, method)
-        exact = settled(lambda square: self._balanced(dim, law, square)[0], start.norm_squared)
-        square, half, acts, aligned = self._balanced(dim, law, exact)
-        plain = self.plain(acts).white(dim, law, method)
+        square = settled(lambda given: self._norm_squared(dim, law, given), start.norm_squared)
+        found, _ = self._balanced(dim, law, square)
+        plain = self.plain(found.acts).white(dim, law, method)
         if method == "leading":
-            neglected = max(abs(sqrt(start.norm_squared / square) - 1), abs(sqrt(start.one_minus_cosine / half) - 1))
+            neglected = max(
+                abs(sqrt(start.norm_squared / square) - 1), abs(sqrt(start.one_minus_cosine / found.half) - 1)
+            )
             return replace(start, model_error=start.model_error + neglected)
-        error = plain.model_error + NOT_GAUSSIAN * (self.spec.lr * self.spec.weight_decay + aligned**2)
-        return replace(plain, norm_squared=square, one_minus_cosine=half, model_error=error, update_squared=None)
+        doubt = doubted(self._lasts(dim, law, square), self.spec.lr * self.spec.weight_decay, found.aligned**2)
+        error = plain.model_error + doubt / 2
+        return replace(plain, norm_squared=square, one_minus_cosine=found.half, model_error=error, update_squared=None)
 
     def few_weights(self, dim: Any, law: GradientPower, method: Method, state: SteadyState) -> Any:
         return self.plain(0.5).few_weights(dim, law, method, state)
 
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
-        return self.spec.lr * self.spec.weight_decay * self._balanced(dim, law, state.norm_squared)[2]
+        return self.spec.lr * self.spec.weight_decay * self._balanced(dim, law, state.norm_squared)[0].acts
 
     def lasting_decay(self, decay: np.ndarray) -> np.ndarray | None:
         return None
+
+    def advance(self, dim: int, law: GradientPower, course: Course) -> float:
+        """That of the plain optimizer, with decay behind the mask."""
+        plain = self.plain(1.0)
+        plain.cautious = self._lasts(dim, law, course.norm_squared)
+        return plain.advance(dim, law, course)
+
+    def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
+        square = self.white(dim, law, "exact").norm_squared
+        found, updates = self._balanced(dim, law, square)
+        of_one = replace(updates, lag_0=1.0, weights=np.asarray(updates.weights, dtype=float) / updates.lag_0)
+        return fallen(1.0, found.decay, of_one, lag, found.step, found.square)
 
     @property
     def beyond_noise(self) -> str:

@@ -15,6 +15,7 @@ from rotsim.theory import few_weights
 from rotsim.theory.base import Course, Filling, Method, theory_for
 from rotsim.theory.bursts import burst_factors, burst_moments
 from rotsim.theory.departures import DIVERGED, Departing
+from rotsim.theory.mask import decaying, doubted, misjudged
 from rotsim.theory.memory import projection, unit_steps
 from rotsim.theory.record import kernel, record_step
 from rotsim.theory.sign import (
@@ -40,11 +41,11 @@ AVERAGED = 0.35  # of the pull's share in a sign's argument, what is declared of
 
 @kernel
 def course_of_modes(  # type: ignore[no-untyped-def]
-    beta1, beta2, odd, arcsine, dim, power, homogeneity, w2, lr, weight_decay, window, records
+    beta1, beta2, odd, arcsine, cautious, dim, power, homogeneity, w2, lr, weight_decay, window, records
 ):
     """The map of one step, generated from derivations.transient. Modes are those of a sign, or of another shape."""
     overlap = np.zeros_like(arcsine)  # of w with m, mode by mode
-    m2 = 0.0
+    m2, off, alike = 0.0, 0.0, 0.0
     unit = power * w2**homogeneity  # the scale of the first gradient: signs know no other
     for t in range(len(lr)):
         gradient = power * w2**homogeneity / unit
@@ -57,13 +58,25 @@ def course_of_modes(  # type: ignore[no-untyped-def]
         across = 0.0  # E[w_{t-1}·u_t]
         for n in range(len(arcsine)):
             across += seen ** odd[n] * overlap[n]
+        decay, record, before = lr[t] * weight_decay[t], records[t // window], w2
+        decayed, met, of_weight, of_update, now_alike = decaying(cautious, True, w2, across, np.sqrt(np.pi / 2 * dim))
+        length = lr[t] + decay * of_update
+        for n in range(len(arcsine)):
             weight = dim * closed_forms.lion_sign_mode(entered, arcsine[n], odd[n])
             overlap[n] = closed_forms.walk_mode_overlap(
-                lr[t], weight_decay[t], lr[t], overlap[n], weight, faded ** odd[n]
+                lr[t], weight_decay[t] * of_weight, length, overlap[n], weight, faded ** odd[n]
             )
-        along = closed_forms.walk_along(lr[t], weight_decay[t], w2, lr[t], across)
-        moved = closed_forms.walk_moved(lr[t], weight_decay[t], w2, lr[t], across, dim)
-        w2 = record_step(records[t // window], w2, along, moved)
+        along = closed_forms.walk_along(lr[t], weight_decay[t], decayed, lr[t], across)
+        moved = closed_forms.walk_moved(lr[t], weight_decay[t], decayed, lr[t], met, dim)
+        w2 = record_step(record, w2, along, moved)
+        if cautious > 0.0:
+            old = min(1.0, max(0.0, 1 - 2 * decay * decayed / before) * before / w2)
+            doubt = doubted(cautious, decay, alike)
+            on_square, on_angle, on_update = misjudged(doubt, decay, lr[t], before, w2, dim, moved, dim)
+            alike, off = old * alike + (1 - old) * now_alike, old * off + on_square
+            record[3] += off / 2
+            record[4] += off / 2 + on_angle
+            record[5] += on_update
 
 
 @theory_for(Lion)
@@ -110,7 +123,7 @@ class LionTheory(Departing[Lion]):
 
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         size = (float(dim), law.scale_squared, float(law.homogeneity))
-        course_of_modes(*self.spec.betas, *arcsine_modes(), *size, *course)
+        course_of_modes(*self.spec.betas, *arcsine_modes(), self.cautious, *size, *course)
         return 0.0
 
     def filling(self, steps: int) -> Filling:

@@ -100,7 +100,7 @@ class MuonTheory(Theory[Muon]):
         powers, factors = self._shape(dim).modes()
         as_of_signs = factors * (pi / 2)  # the map multiplies them by the 2/π of the arcsine law
         size = (self._power(dim), law.scale_squared, float(law.homogeneity))
-        course_of_modes(*self.filter, powers, as_of_signs, *size, *course)
+        course_of_modes(*self.filter, powers, as_of_signs, self.cautious, *size, *course)
         return self._finite(dim) + self._drift(dim, law)
 
     @property

@@ -44,7 +44,7 @@ def predict(
     Parameters
     ----------
     optimizer : Optimizer
-        AdamW, AdamL2, SGDM, Lion or Muon, whose ``weight_decay`` may be 0; or Rotational.
+        AdamW, AdamL2, SGDM, Lion, Muon or their kin, whose ``weight_decay`` may be 0; or Rotational, Hyperball, Cautious.
     dim : int
         Fan-in C > 2 of the neuron.
     gradient : Gradient
@@ -283,7 +283,7 @@ def rotation_over(
     Parameters
     ----------
     optimizer : Optimizer
-        AdamW, AdamL2, SGDM, Lion or Muon, with ``weight_decay`` > 0, or Rotational.
+        AdamW, AdamL2, SGDM, Lion, Muon or their kin, with ``weight_decay`` > 0; or Rotational, Hyperball, Cautious.
     dim : int
         Fan-in C > 2.
     lag : int

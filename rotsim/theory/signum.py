@@ -20,5 +20,5 @@ class SignumTheory(LionTheory):
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         beta = self.spec.momentum  # type: ignore[attr-defined]
         size = (float(dim), law.scale_squared, float(law.homogeneity))
-        course_of_modes(beta, beta, *arcsine_modes(), *size, *course)
+        course_of_modes(beta, beta, *arcsine_modes(), self.cautious, *size, *course)
         return 0.0

@@ -156,7 +156,14 @@ def decoupled(lr: Any, weight_decay: Any, power: Any, total: Any) -> tuple[Any, 
     )
 
 
-def fallen(lr: float, weight_decay: float, covariance: UpdateCovariance, lag: int) -> float:
+def fallen(
+    lr: float,
+    weight_decay: float,
+    covariance: UpdateCovariance,
+    lag: int,
+    step_length: float | None = None,
+    norm_squared: float | None = None,
+) -> float:
     """1 - ρ_lag of the same walk: a sum over the modes of its update.
 
     Parameters
@@ -166,6 +173,9 @@ def fallen(lr: float, weight_decay: float, covariance: UpdateCovariance, lag: in
     covariance : UpdateCovariance
     lag : int
         >= 0.
+    step_length, norm_squared : float, optional
+        What multiplies the update, and E w², > 0, where noise that no update remembers adds to the walk. Default: `lr`,
+        and what it leads to.
 
     Returns
     -------
@@ -177,9 +187,11 @@ def fallen(lr: float, weight_decay: float, covariance: UpdateCovariance, lag: in
     """
     rates, roots = (lr, weight_decay), covariance.roots
     kept = 1 - lr * weight_decay
-    norm_squared, _ = decoupled(*rates, covariance.lag_0, covariance.discounted_sum(kept))
+    step_length = lr if step_length is None else step_length
+    if norm_squared is None:
+        norm_squared, _ = decoupled(*rates, covariance.lag_0, covariance.discounted_sum(kept))
     alike = np.abs(kept - roots) <= 1e-9 * kept
     taken = closed_forms.walk_taken(*rates, lag, np.where(alike, 0.0, roots))
     taken = np.where(alike, closed_forms.walk_taken_alike(*rates, lag), taken)
-    overlap = closed_forms.walk_settled_overlap(*rates, lr, covariance.weights, roots)
-    return float(closed_forms.walk_decayed(*rates, lag) + lr / norm_squared * (overlap * taken).sum())
+    overlap = closed_forms.walk_settled_overlap(*rates, step_length, covariance.weights, roots)
+    return float(closed_forms.walk_decayed(*rates, lag) + step_length / norm_squared * (overlap * taken).sum())

@@ -416,28 +416,34 @@ def _(f, name):
     return pairs
 
 
-@route("cautious_norm_squared", "cautious_one_minus_cosine")
+@route("cautious_length", "cautious_one_minus_cosine")
 def _(f, name):
-    """E w² that a step leaves as it is, and what it has in common with the one before."""
-    lr, wd, overlap, acts, met = 0.1, 0.3, -0.8, 0.45, 0.6
+    """A weight that a step leaves as long as it is, and what it has in common with the one before."""
+    lr, wd, overlap, acts, met = 0.1, 0.3, -0.08, 0.45, 0.06
     decay = lr * wd
-    square = brentq(lambda w: -2 * decay * acts * w + decay**2 * acts * w - 2 * overlap + 2 * decay * met + 1, 1, 1e4)
-    if name == "cautious_norm_squared":
-        return [(f(lr, wd, overlap, acts, met), square)]
-    return [(f(lr, wd, square, overlap, acts), 1 - (square - decay * acts * square - overlap) / square)]
+
+    def grown(w):
+        return decay * (decay - 2) * acts * w**2 - 2 * overlap * w + 2 * decay * met * w + 1
+
+    size = brentq(grown, 1, 100)
+    if name == "cautious_length":
+        return [(f(lr, wd, overlap, acts, met), size)]
+    return [(f(lr, wd, size**2, overlap * size, acts), 1 - (size - decay * acts * size - overlap) / size)]
 
 
-@route("cautious_mode")
-def _(f):
-    decay, weight, root, behind = 0.03, 0.7, 0.9, -0.5
-    overlap = 0.0
-    for _ in range(2000):
-        overlap = root * (overlap - decay * behind - weight)
-    return [(f(0.1, 0.3, weight, root, behind), overlap)]
-
-
-@route("cautious_behind")
-def _(f):
-    square, mode, weight, overlap, acts, met = 2.5, -0.4, 0.7, -0.8, 0.45, 0.6
-    by = np.linalg.solve([[square, overlap], [overlap, 1.0]], [mode, weight])
-    return [(f(square, mode, weight, overlap, acts, met), by @ [acts * square, met])]
+@route("cautious_of_weight", "cautious_of_update", "cautious_sign_of_weight", "cautious_sign_of_update")
+def _(f, name):
+    """Least squares of what decays on weight and update, over their joint density in angle and radius."""
+    pairs = []
+    for r in (-0.3, 0.6):
+        turn = math.asin(r)
+        angle = np.linspace(-math.pi, math.pi, 400_001)[:-1] + math.pi / 400_000
+        w, u = np.cos(angle), np.sin(angle + turn)
+        both, of_update = 2.0, 2.0  # moments of the radius: E R², and of an update that is a sign, E R and 1
+        if "sign" in name:
+            u, both, of_update = np.sign(u), math.sqrt(math.pi / 2), 1.0
+        together, open_ = both * (w * u).mean(), w * u > 0
+        decays = [2 * (w**2 * open_).mean(), both * (w * u * open_).mean()]
+        slopes = np.linalg.solve([[1.0, together], [together, of_update * (u**2).mean()]], decays)
+        pairs.append((f(r), slopes[0 if name.endswith("weight") else 1]))
+    return pairs
