@@ -60,12 +60,12 @@ def decaying(lasts: float, signs: bool, square: float, across: float, mean_size:
     Parameters
     ----------
     lasts : float
-        `Theory.cautious`.
+        `Theory.cautious`, >= 0.
     signs : bool
         Whether updates are signs.
     square, across, mean_size : float
-        E‖w‖² > 0, E w·u of the next update, and √(π dim/2) times the mean size of its coordinate: its RMS norm, if it
-        is Gaussian.
+        E‖w‖² > 0, E w·u of the next update, any number, and √(π dim/2) > 0 times the mean size of its coordinate: its
+        RMS norm, if it is Gaussian.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def doubted(lasts: float, decay: float, alike: float) -> float:
     Parameters
     ----------
     lasts : float
-        `Theory.cautious`.
+        `Theory.cautious`, >= 0.
     decay : float
         lr·weight_decay, >= 0.
     alike : float
@@ -107,6 +107,10 @@ def doubted(lasts: float, decay: float, alike: float) -> float:
     -------
     float
         An order of magnitude, with factors as walks show them.
+
+    Notes
+    -----
+    What `derivations.cautious.polar` neglects.
     """
     return max(decay * (1 + lasts / MASKED), alike / ALIKE) if lasts > 0.0 else 0.0
 
@@ -124,7 +128,7 @@ def misjudged(
     step, before, after, power, moved : float
         What multiplies the update, E‖w‖² before and after, E‖u‖² and E‖Δw‖², >= 0.
     dim : float
-        Weights of a neuron, in which shares of its squared norm differ from their mean.
+        Weights of a neuron, >= 1, in which shares of its squared norm differ from their mean.
 
     Returns
     -------

@@ -44,7 +44,8 @@ def predict(
     Parameters
     ----------
     optimizer : Optimizer
-        AdamW, AdamL2, SGDM, Lion, Muon or their kin, whose ``weight_decay`` may be 0; or Rotational, Hyperball, Cautious.
+        AdamW, AdamL2, SGDM, Lion, Muon or their kin, whose ``weight_decay`` may be 0; or Cautious, Hyperball or
+        Rotational.
     dim : int
         Fan-in C > 2 of the neuron.
     gradient : Gradient

@@ -401,18 +401,31 @@ def _(f):
 # --- cautious decay ------------------------------------------------------------------------------
 
 
+def _where_open(quantity, r):
+    """Over the weight x > 0, twice; given x, the update is normal with the mean r x."""
+    s = math.sqrt(1 - r * r)
+    inside = {
+        "decayed": lambda x: x**2 * norm.cdf(r * x / s),
+        "overlap": lambda x: x * (r * x * norm.cdf(r * x / s) + s * norm.pdf(r * x / s)),
+        "sign_overlap": lambda x: x * norm.cdf(r * x / s),
+    }[quantity]
+    return 2 * quad(lambda x: norm.pdf(x) * inside(x), 0, 12, epsabs=1e-12)[0]
+
+
 @route("cautious_decayed", "cautious_overlap", "cautious_sign_overlap")
 def _(f, name):
-    """Over the weight x > 0, twice; given x, the update is normal with the mean r x."""
-    pairs = []
+    return [(f(r), _where_open(name.removeprefix("cautious_"), r)) for r in (-0.3, 0.6)]
+
+
+@route("cautious_of_weight", "cautious_of_update", "cautious_sign_of_weight", "cautious_sign_of_update")
+def _(f, name):
+    """Least squares of what decays on weight and update."""
+    sign, pairs = "sign_" if "sign" in name else "", []
     for r in (-0.3, 0.6):
-        s = math.sqrt(1 - r * r)
-        inside = {
-            "cautious_decayed": lambda x, r=r, s=s: x**2 * norm.cdf(r * x / s),
-            "cautious_overlap": lambda x, r=r, s=s: x * (r * x * norm.cdf(r * x / s) + s * norm.pdf(r * x / s)),
-            "cautious_sign_overlap": lambda x, r=r, s=s: x * norm.cdf(r * x / s),
-        }[name]
-        pairs.append((f(r), 2 * quad(lambda x, g=inside: norm.pdf(x) * g(x), 0, 12, epsabs=1e-12)[0]))
+        together = r * math.sqrt(2 / math.pi) if sign else r
+        met = [_where_open("decayed", r), _where_open(f"{sign}overlap", r)]
+        slopes = np.linalg.solve([[1.0, together], [together, 1.0]], met)
+        pairs.append((f(r), slopes[0 if name.endswith("weight") else 1]))
     return pairs
 
 
@@ -429,21 +442,3 @@ def _(f, name):
     if name == "cautious_length":
         return [(f(lr, wd, overlap, acts, met), size)]
     return [(f(lr, wd, size**2, overlap * size, acts), 1 - (size - decay * acts * size - overlap) / size)]
-
-
-@route("cautious_of_weight", "cautious_of_update", "cautious_sign_of_weight", "cautious_sign_of_update")
-def _(f, name):
-    """Least squares of what decays on weight and update, over their joint density in angle and radius."""
-    pairs = []
-    for r in (-0.3, 0.6):
-        turn = math.asin(r)
-        angle = np.linspace(-math.pi, math.pi, 400_001)[:-1] + math.pi / 400_000
-        w, u = np.cos(angle), np.sin(angle + turn)
-        both, of_update = 2.0, 2.0  # moments of the radius: E R², and of an update that is a sign, E R and 1
-        if "sign" in name:
-            u, both, of_update = np.sign(u), math.sqrt(math.pi / 2), 1.0
-        together, open_ = both * (w * u).mean(), w * u > 0
-        decays = [2 * (w**2 * open_).mean(), both * (w * u * open_).mean()]
-        slopes = np.linalg.solve([[1.0, together], [together, of_update * (u**2).mean()]], decays)
-        pairs.append((f(r), slopes[0 if name.endswith("weight") else 1]))
-    return pairs
