@@ -21,7 +21,7 @@ from rotsim.gradients import Isotropic, ScaleInvariant
 from rotsim.optimizers import OPTIMIZERS
 from tests import chance
 
-pytest_plugins = ["tests.redraw"]
+pytest_plugins = ["tests.few", "tests.redraw"]
 
 # One moderate setting per registered optimizer: its gentle example, which settles within a few thousand steps.
 # Those that act on a coordinate at a time; tests/test_muon.py has what acts on matrices.

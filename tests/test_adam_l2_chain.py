@@ -23,6 +23,7 @@ def linear_response(h, beta1, beta2, kept, square):
     return linear.norm_squared / (1 + square), linear.one_minus_cosine
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("h", "betas", "kept"),
     [

@@ -48,6 +48,7 @@ def walk(opt, steps, norm, seed=0):
     return np.sqrt(found / (steps - steps // 2))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_any_autocorrelation(name):
     """Norm and rotation of a walk, against the factors on white noise; leading order, so within 1 %."""

@@ -33,6 +33,7 @@ def test_a_kernel_depends_on_what_it_calls_and_on_nothing_else():
     assert "gradients/autocorrelated.py" in files_of(walk.kernel(rotsim.AdamW, rotsim.Autocorrelated))
 
 
+@pytest.mark.slow
 def test_numba_compiles_no_file_that_the_digest_leaves_out(tmp_path):
     """An independent route: the files of all functions that numba reports while it compiles without a cache."""
     program = """

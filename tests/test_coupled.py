@@ -50,6 +50,7 @@ def test_mean_response_agrees_with_a_shifted_gradient(betas):
     assert abs(slope.mean() - 1) > k * error + shift**2 or betas == (0.9, 0.99)  # constant v fails
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("betas", [(0.0, 0.5), (0.5, 0.5), (0.8, 0.9), (0.9, 0.95)], ids=str)
 @pytest.mark.parametrize("decay", [0.01, 0.03])
 def test_walks_agree_where_constant_v_fails(betas, decay):

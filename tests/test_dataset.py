@@ -256,6 +256,7 @@ def _deflate_bomb(file):
     made.id.write_direct_chunk((0, 0), zlib.compress(bytes(1 << 26), 9))
 
 
+@pytest.mark.few(12)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -346,6 +347,7 @@ def test_attributes_of_a_caller_come_back(extra, walk, tmp_path):
         assert np.array_equal(loaded.attrs[name], value)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "change",
     [

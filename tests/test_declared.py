@@ -56,6 +56,7 @@ def sides(off, error, said, k):
     return {side for side, holds in (("below", below), ("above", above)) if holds}
 
 
+@pytest.mark.few(40)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name.startswith(LONG) else []) for name in CASES]
 )

@@ -172,9 +172,7 @@ hyperball_lr(lr, weight_decay, discounted_sum)
 """
 
 FUNCTIONS = {name: function for name, function in inspect.getmembers(forms, inspect.isfunction)}
-EXPRESSIONS = {
-    formula.name: formula.expression for name in derivations.DERIVATIONS for formula in derivations.formulas(name)
-}
+FORMULAS = {formula.name: formula for name in derivations.DERIVATIONS for formula in derivations.formulas(name)}
 
 
 # --- what is proved, what is committed ---------------------------------------------------------
@@ -189,6 +187,7 @@ EVERY = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.few(5)
 @EVERY
 def test_every_statement_holds(name):
     """One derivation a test, which processes share."""
@@ -277,7 +276,7 @@ def test_signatures_are_the_contract():
     assert sorted(CONTRACT.strip().splitlines()) == sorted(
         f"{name}({', '.join(inspect.signature(function).parameters)})" for name, function in FUNCTIONS.items()
     )
-    assert sorted(EXPRESSIONS) == sorted(FUNCTIONS)
+    assert sorted(FORMULAS) == sorted(FUNCTIONS)
 
 
 def called(root):
@@ -346,6 +345,7 @@ def pieces(latex):
     return [part.replace(r"\int\limits", r"\int") for part in (whole, *entries)]
 
 
+@pytest.mark.few(3)
 @EVERY
 def test_latex_can_be_typeset(name):
     """Every equation of the Markdown page, by matplotlib's parser of TeX."""
@@ -850,7 +850,7 @@ def test_functions_broadcast(name):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_evaluate_the_derived_expressions(name):
-    expression = EXPRESSIONS[name]
+    expression = FORMULAS[name].expression
     codes = {entry.code: symbol for symbol, entry in derivations.symbols.ARGUMENTS.items()}
     arguments = list(inspect.signature(FUNCTIONS[name]).parameters)
     for pick in (0, 1):

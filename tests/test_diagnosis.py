@@ -80,6 +80,7 @@ def alternating(values):
     return np.broadcast_to(0.2 * (-1.0) ** np.arange(values.shape[1]), values.shape)
 
 
+@pytest.mark.few(12)
 @pytest.mark.parametrize(
     ("trace", "verdict", "words"),
     [

@@ -31,10 +31,14 @@ def _public(module):
                     yield f"{module.__name__}.{name}.{key}", method
 
 
+#: Seconds of import each; a slow test reads them.
+FRAMEWORKS = ("rotsim.measure.lightning", "rotsim.measure.transformers")
+
+
 def _modules():
     yield derivations
     for found in pkgutil.walk_packages(rotsim.__path__, "rotsim."):
-        if not found.name.endswith("__main__"):
+        if not found.name.endswith("__main__") and found.name not in FRAMEWORKS:
             yield importlib.import_module(found.name)
 
 
@@ -141,6 +145,19 @@ def test_formulas_name_their_source(name):
 def test_inherited_methods_are_explained_by_the_base_class():
     missing = [name for module in MODULES for name, thing in _public(module) if not _explained(module, name, thing)]
     assert not missing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_callbacks_of_frameworks_are_explained(framework, monkeypatch):
+    pytest.importorskip(framework.rsplit(".", 1)[1])
+    module = importlib.import_module(framework)
+    assert any(inspect.isclass(thing) for _, thing in _public(module))
+    for name, thing in _public(module):
+        assert _explained(module, name, thing), name
+        if "Parameters" in sections(inspect.getdoc(thing) or ""):
+            monkeypatch.setitem(CALLABLES, name, thing)
+            test_sections(name)
 
 
 def _explained(module, name, thing):

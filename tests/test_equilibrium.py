@@ -42,6 +42,7 @@ def walks():
     return walk
 
 
+@pytest.mark.few(12)
 @pytest.mark.parametrize("key", SETTINGS, ids="-".join)
 def test_exact_theory_agrees_with_simulation(key, walks):
     optimizer, gradient = SETTINGS[key]

@@ -86,6 +86,7 @@ def noise_of(series, theory, scatter_of=None):
     return sqrt(along**2 + across**2) * stats.t.isf(stats.norm.sf(3), degrees) / 3
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_every_number_of_a_layer_against_loops(kind):
     optimizer = OPTIMIZERS[kind]
@@ -301,6 +302,7 @@ def test_rows_that_are_dead_or_lost_and_windows_that_they_lack_do_not_count():
     assert np.isnan(never.measured_rotation) and np.isnan(never.predicted_norm) and never.lr == optimizer.lr
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_what_the_recorded_averages_make_is_in_the_course(kind):
     """‖Δw‖ = η√C·√E(m/√v)² = θ‖w‖ for AdamW, ‖w‖⁴ ∝ E m²/E g² for SGDM; else by the autocorrelation."""
@@ -332,6 +334,7 @@ def test_what_the_recorded_averages_make_is_in_the_course(kind):
     assert abs(last.remembered_norm - 1) < 0.3 * abs(first.remembered_norm - 1)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_shares_are_of_the_decay_of_the_layer_not_of_another_group(kind):
     trace = random_trace(OPTIMIZERS[kind])

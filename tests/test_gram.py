@@ -46,6 +46,7 @@ def drawn(freedom, key0, key1, count):
     return out
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("freedom", [1, 2, 3, 10, 1000, 10**9])
 def test_chi_squared(freedom):
     key = noise.neuron_keys(freedom, 1, 0)[0]

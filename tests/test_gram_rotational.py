@@ -174,6 +174,7 @@ def transient_distances(a, b):
     return max(x.max() for x in out)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("model", MODELS, ids=lambda g: g.name)
 @pytest.mark.parametrize(("dim", "zero_mean"), [(8, False), (3, True), (8, True)])
 def test_same_law_as_the_full_walk_in_the_transient(dim, zero_mean, model):

@@ -348,6 +348,7 @@ def test_threads_chunks_and_resumed_walks_have_the_same_bits(monkeypatch):
 # --- the command line
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("words", "shown"),
     [

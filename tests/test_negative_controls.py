@@ -50,6 +50,7 @@ def test_every_closed_form_has_a_route():
     assert sorted(ROUTES) == sorted(FUNCTIONS)
 
 
+@pytest.mark.few(30)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_one_changed_coefficient_is_noticed(name):
     check, tolerance = ROUTES[name]

@@ -40,6 +40,7 @@ def impulse_response(spec, steps):
     return found
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("spec", DRAWN[:6], ids=str)
 def test_equilibrium_is_the_impulse_response(spec):
     decay = spec.lr * spec.weight_decay / (1 - spec.momentum) * (1 - spec.dampening)

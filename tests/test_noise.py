@@ -280,6 +280,7 @@ def on_processor(name, program):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names an x86 processor")
 def test_the_oldest_processor_draws_the_same_bits():
     program = "from tests.test_noise import *; z = np.empty(4032, np.float32)\n"

@@ -122,6 +122,7 @@ def test_a_recording_is_watched_while_it_grows(tmp_path, monkeypatch, capsys):
     assert main(["trace", "watch", str(tmp_path / "absent.nc"), "--once"]) == 2
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("height", "rows"), [(24, 15), (12, 3), (3, 1), (60, len(NAMES))])
 def test_a_table_that_is_watched_fits_the_screen(height, rows, even, tmp_path, monkeypatch):
     """Rows of layers fill what title, heads and caption leave of a terminal, and there is always one."""

@@ -102,6 +102,7 @@ def test_words_are_the_same_bits_and_normals_the_same_floats():
         assert np.array_equal(normals, noise.normals(keys, step, 100))
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", SPECS)
 def test_a_walk_is_that_of_the_numpy_twin(name):
     assert close(*walked(SPECS[name], steps=1000))
@@ -128,6 +129,7 @@ def test_another_seed_is_noticed():
     assert not close(*walked(SPECS["adamw"], seed=12345678902))
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", SPECS)
 def test_a_course_is_what_rotsim_predicts(name):
     spec, steps, rows = SPECS[name], 700, 32

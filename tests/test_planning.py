@@ -15,6 +15,7 @@ from tests.conftest import COORDINATEWISE
 OPTIMIZERS = list(COORDINATEWISE)
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("gradient", [ScaleInvariant(), Isotropic(0.05)], ids=lambda g: g.name)
 @pytest.mark.parametrize("family", OPTIMIZERS)
 @settings(max_examples=12, deadline=None, derandomize=True)

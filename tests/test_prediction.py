@@ -74,6 +74,7 @@ def course(name, model, schedule, optimizer=None, **changed):
     return rotsim.predict(optimizer or STRONG[name], **{**arguments, **changed})
 
 
+@pytest.mark.few(20)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -173,6 +174,7 @@ def test_a_pull_is_decay_where_decay_is_in_the_gradient(optimizer):
     assert float(rotsim.predict(optimizer, 128, pull, 4000, settled)["norm"][0, -1]) == pytest.approx(settled, rel=1e-6)
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_it_settles_on_the_equilibrium(name, model):

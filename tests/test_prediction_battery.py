@@ -75,6 +75,7 @@ def distances(walk, course):
     return np.concatenate(rows, axis=1)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "name",
     [

@@ -20,6 +20,7 @@ print(sum(kernel.stats.cache_hits.values()), "%zmm" in code, "%ymm" in code)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names x86 processors")
 def test_a_kernel_for_one_processor_is_not_served_to_another(tmp_path):
     program = tmp_path / "program.py"

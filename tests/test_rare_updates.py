@@ -15,6 +15,7 @@ from tests import chance
 CASES = [((0.9, 1e-3), 0.0), ((0.9, 1e-6), 0.0), ((0.5, 0.03), 0.0), ((0.9, 0.0), 1e-3)]
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(("betas", "eps"), CASES, ids=str)
 @pytest.mark.parametrize("size", [1e-6, 1e-3, 0.1])
 def test_averages_over_updates_agree_with_monte_carlo(betas, eps, size):

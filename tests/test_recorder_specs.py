@@ -257,6 +257,7 @@ RULES = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", RULES)
 def test_a_course_has_the_shape_of_the_layer_and_claims_what_theory_can(name):
     """On white noise orthogonal to the weights even what is not claimed must agree; a square matrix would not."""

@@ -95,6 +95,7 @@ def agrees(optimizer, parameter, theory: float) -> bool:
     return abs(value / theory - 1) < 1 / parameter[0].numel() + chance.errors(len(parameter)) * error / theory < 0.03
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("zero_mean", [True, False])
 def test_rotation_is_that_of_theory_and_norms_never_move(kind, zero_mean):
@@ -122,6 +123,7 @@ def test_the_angle_is_the_leading_equilibrium_of_the_spec(kind):
     assert rotsim.equilibrium(spec, method="leading").rotation == pytest.approx(KINDS[kind][2], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_ten_thousand_steps_leave_the_norm_where_it_was():
     parameter = weights(4, 16)
     norms = np.linalg.norm(rows(parameter), axis=1)

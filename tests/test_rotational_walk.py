@@ -20,6 +20,7 @@ def inner(request):
     return request.param
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("zero_mean", [True, False])
 def test_kernel_and_twin_agree(inner, zero_mean):
     optimizer = rotsim.Rotational(inner, update_norm_decay=0.8, zero_mean=zero_mean)

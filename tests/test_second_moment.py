@@ -26,6 +26,7 @@ def frozen(beta1, lag):
     return (1 - beta1) / (1 + beta1) * beta1**lag
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("betas", BETAS, ids=str)
 def test_covariance_agrees_with_monte_carlo(betas):
     """7 million updates a case, errors from 1000 independent chains; constant v must fail at lag 0.
@@ -73,6 +74,7 @@ def test_declared_error_is_small_and_covers_a_finer_quadrature(beta1, beta2):
     assert (np.abs(covariance(lags) - fine) <= (covariance.error + 1e-8) * fine).all()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("beta1", [0.0, 0.5, 0.9])
 def test_first_order_in_its_fluctuation_is_the_derived_one(beta1):
     """The quadrature against the moments of v: what is left over falls as (1-β2)²; E[v/v] = 1 holds to all digits."""
@@ -106,6 +108,7 @@ def test_modes_sum_like_the_covariance():
     assert covariance.discounted_sum(0.99) == pytest.approx((0.99**lags * covariance(lags)).sum() / covariance.lag_0)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("betas", [(0.9, 0.5), (0.5, 0.9), (0.9, 0.95), (0.9, 0.99)], ids=str)
 def test_walks_agree_where_constant_v_fails(betas):
     """Full simulations: exact within the noise, constant v rejected by the same comparison."""
@@ -139,6 +142,7 @@ def by_monte_carlo(betas, eps, lags):
     return [(product.mean(), product.std(ddof=1) / np.sqrt(len(product))) for product in products]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("betas", "eps"), EPS_CASES, ids=str)
 def test_covariance_beside_eps_agrees_with_monte_carlo(betas, eps):
     """To first order in ε, as it was before, the update is wrong by far more than the noise."""

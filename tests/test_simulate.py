@@ -24,6 +24,7 @@ def same_bits(a: xr.Dataset, b: xr.Dataset) -> bool:
     return a.drop_attrs().identical(b.drop_attrs())
 
 
+@pytest.mark.few(6)
 def test_same_bits_for_any_threads_and_chunks(optimizer, gradient, monkeypatch):
     reference = rotsim.simulate(optimizer, gradient=gradient, keep_state=True, threads=1, **SMALL)
     assert same_bits(reference, rotsim.simulate(optimizer, gradient=gradient, keep_state=True, threads=3, **SMALL))
@@ -33,6 +34,7 @@ def test_same_bits_for_any_threads_and_chunks(optimizer, gradient, monkeypatch):
         assert same_bits(reference, again), f"chunks of {longest}"
 
 
+@pytest.mark.few(5)
 def test_same_bits_when_resumed_through_a_file(optimizer, gradient, tmp_path):
     whole = rotsim.simulate(optimizer, gradient=gradient, keep_state=True, **SMALL)
     part = rotsim.simulate(optimizer, gradient=gradient, keep_state=True, **{**SMALL, "steps": 250})
@@ -175,6 +177,7 @@ def test_a_normal_of_exactly_zero_is_no_step(make):
         np.testing.assert_allclose(moved[~zero], 0.125, rtol=1e-4)  # Adam's first step has size lr
 
 
+@pytest.mark.few(20)
 @pytest.mark.parametrize("dim", [2, 3, 64, 257])
 def test_numpy_twin(optimizer, gradient, dim):
     options = {**SMALL, "dim": dim, "steps": 200, "dtype": "float64"}

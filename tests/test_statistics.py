@@ -291,6 +291,7 @@ def test_many_independent_rows_drift_by_three_errors_of_their_own_drifts():
     assert moved.start > 0 or not moved.reached
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("neurons", "shared", "own"), [(48, 0.02, 0.1), (48, 0.05, 0.01), (8, 0.0, 0.1), (1, 0.05, 0.0)]
 )

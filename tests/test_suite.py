@@ -169,6 +169,7 @@ def test_trainings_agree_with_theory_as_far_as_it_goes(name):
     assert values("suite", f"{name} claimed").max() <= len(HIDDEN)  # never the head
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_committed_training_refutes_nothing(name):
     """Judged by the rules of today, which the table of `tests.scatter` may be older than."""

@@ -210,6 +210,7 @@ def test_without_zarr_a_store_is_refused_before_any_work(tmp_path, monkeypatch):
     assert not (tmp_path / "s.zarr").exists()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["threads", "processes", "map"])
 def test_the_same_bits_wherever_cells_run(kind):
     arguments = dict(measure="simulate", weight_decay=0.1, dim=16, neurons=8, steps=2000)

@@ -62,6 +62,7 @@ def test_what_an_encoding_has_stays():
     assert readable("‖w‖² ±1 λ", "utf-8") == "‖w‖² ±1 λ"
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 @pytest.mark.parametrize(
     "command",
@@ -116,6 +117,7 @@ def wide_report():
     return printed.getvalue()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("columns", ["40", "1", "0", "nonsense"])
 def test_a_narrow_terminal_cuts_no_digit(columns, monkeypatch, capsys, wide_report):
     monkeypatch.setenv("COLUMNS", columns)
@@ -210,6 +212,7 @@ def test_a_group_alone_shows_its_help(capsys):
     assert "rotsim verify --quick" in capsys.readouterr().err
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
 def test_a_figure_is_what_its_name_says(suffix, tmp_path):
     path = tmp_path / f"course.{suffix}"
@@ -248,6 +251,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(monkeypatch):
     assert "No space left on device" in printed([error]) and printed([error]).count("\n") == 1
 
 
+@pytest.mark.few(1)
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell that closes")
 @pytest.mark.parametrize("closed", [">&-", *(pytest.param(c, marks=pytest.mark.slow) for c in ("2>&-", ">&- 2>&-"))])
 def test_an_output_that_is_closed_takes_nothing_from_the_work(closed, tmp_path):
@@ -265,6 +269,7 @@ def test_a_pipe_in_a_shell():
     assert (done.stdout, done.stderr) == ("141\n", "")
 
 
+@pytest.mark.slow
 def test_numba_without_its_compiler_walks_slowly():
     command = [sys.executable, "-m", "rotsim", "simulate", *ADAMW, "--dim", "8", "--neurons", "1", "--steps", "20"]
     done = subprocess.run(

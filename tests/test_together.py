@@ -126,6 +126,7 @@ def test_lions_sum_is_that_of_its_terms(betas):
     assert discounted_sum(kept, *betas) == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("gradient", [rotsim.ScaleInvariant(), rotsim.Isotropic()], ids=lambda g: g.name)
 @pytest.mark.parametrize("eps", [0.0, 1e-3])
 def test_adam_l2_is_interpolated(eps, gradient):

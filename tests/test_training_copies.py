@@ -71,6 +71,7 @@ def furthest(copies, models):
     return off
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("network", PROBLEMS)
 @pytest.mark.parametrize(
     "arm", [Plain("adamw", 1e-3, 0.5), Plain("sgdm", 0.1, 0.01), Turned("adamw", 1e-3, 0.5)],

@@ -96,6 +96,7 @@ def noise(trace, quantity, rows=slice(None)):
     return chance.errors(len(each)) * of_median
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("kind", MAKE)
 def test_white_noise_is_what_the_prediction_is_for(kind):
     layer, trace = record(kind, white)
@@ -287,6 +288,7 @@ SCHEDULES = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("kind", "shape"),
     [("adamw", "cosine"), ("adam_l2", "steps"), ("sgdm", "restarts"), ("lion", "cosine"), ("rotational", "steps")],
