@@ -1,29 +1,39 @@
 """The proofs behind rotsim's predictions, step by step, in sympy; and the source of its closed forms."""
 
+from __future__ import annotations
+
 import re
+from collections import UserDict
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sympy import Eq
+from derivations.languages import LANGUAGES
 
-from derivations import generate, javascript
-from derivations.formula import FORMULAS, STEPS, Formula
-from derivations.render import render_head, render_step
-from derivations.symbols import TABLE
+if TYPE_CHECKING:
+    from sympy import Eq
+
+    from derivations.formula import Formula
+
+_NAMES = (
+    "adamw", "adam_l2", "sgdm", "lion", "shapes", "muon", "second_moment", "damped", "transient", "signal",
+    "autocorrelated", "lion_autocorrelated", "correlated_adam", "radial", "rotational", "rotational_adamw",
+    "rotational_sgdm", "rotational_lion", "finite_dim", "rare_updates", "planning", "nesterov",
+    "signum", "nadamw", "ademamix", "cautious", "hyperball",
+)  # fmt: skip
+
+
+class _Modules(UserDict[str, ModuleType | None]):
+    """Modules of this package by name. One is imported when it is first asked for, and sympy with it."""
+
+    def __getitem__(self, name: str) -> ModuleType:
+        return self.data[name] or import_module(f"derivations.{name}")
+
 
 #: By name, in the order in which their functions are generated.
-DERIVATIONS = {
-    name: import_module(f"derivations.{name}")
-    for name in (
-        "adamw", "adam_l2", "sgdm", "lion", "shapes", "muon", "second_moment", "damped", "transient", "signal",
-        "autocorrelated", "lion_autocorrelated", "correlated_adam", "radial", "rotational", "rotational_adamw",
-        "rotational_sgdm", "rotational_lion", "finite_dim", "rare_updates", "planning", "nesterov",
-        "signum", "nadamw", "ademamix", "cautious", "hyperball",
-    )
-}  # fmt: skip
+DERIVATIONS = _Modules(dict.fromkeys(_NAMES))
 
 #: What `rotsim verify --quick` proves: optimizers and rotational variants whose proofs are short, and how to plan.
 QUICK = (
@@ -56,6 +66,8 @@ def walkthrough(name: str) -> list[WalkthroughStep]:
     ValueError
         If no derivation has that name.
     """
+    from derivations.formula import STEPS
+
     steps = []
     for step in STEPS[_derivation(name).__name__]:
         result = step()
@@ -99,6 +111,9 @@ def render(name: str, style: str = "text") -> str:
     ValueError
         If no derivation has that name, or there is no such style.
     """
+    from derivations.symbols import TABLE
+    from derivations.typeset import render_head, render_step
+
     headline = (_derivation(name).__doc__ or "").strip()
     steps = walkthrough(name)
     used = {symbol for step in steps for item in step.equations for symbol in item.free_symbols}
@@ -106,10 +121,6 @@ def render(name: str, style: str = "text") -> str:
     legend = [(symbol, entry) for symbol, entry in TABLE.items() if symbol in used]
     pages = [render_step(number, *step, style=style) for number, step in enumerate(steps, start=1)]
     return "\n".join([render_head(headline, legend, style=style), *pages])
-
-
-#: By the file that it writes: what turns formulas into functions of a language.
-LANGUAGES: dict[str, ModuleType] = {"closed_forms.py": generate, "closed_forms.js": javascript}
 
 
 @cache
@@ -146,6 +157,8 @@ def formulas(name: str) -> tuple[Formula, ...]:
     ValueError
         If no derivation has that name.
     """
+    from derivations.formula import FORMULAS
+
     return tuple(FORMULAS[_derivation(name).__name__])
 
 

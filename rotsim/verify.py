@@ -145,7 +145,7 @@ def _derivations(bar: Progress, quick: bool) -> Iterator[Callable[[], list[Check
 
 
 def _simulations(bar: Progress, quick: bool, seed: int, predict: Callable[..., Equilibrium]) -> list[Case]:
-    dim, neurons, least = (128, 32, 4_000) if quick else (512, 48, 8_000)
+    dim, neurons, least = (128, 32, 4_000) if quick else (512, 40, 8_000)
     models: list[Gradient] = [ScaleInvariant()] if quick else [ScaleInvariant(), Isotropic(0.05)]
     settings = [(o, g) for spec in OPTIMIZERS.values() for g in models for o in spec.examples()]
     task = bar.add_task("simulating", total=len(settings))

@@ -315,7 +315,7 @@ def a_trace(optimizer=SPEC, factor=1.0, radial=0.0, skipped=(), norm=1.0, seed=0
     }
     return dataset.build(
         "trace",
-        step=2000 * np.arange(1, 21),
+        step=400 * np.arange(1, 21),
         variables=variables,
         optimizer=optimizer,
         layer=np.full(8, "body.weight"),
@@ -324,6 +324,7 @@ def a_trace(optimizer=SPEC, factor=1.0, radial=0.0, skipped=(), norm=1.0, seed=0
     ).assign_coords(lr=("neuron", np.full(8, 1e-2)), weight_decay=("neuron", np.full(8, 0.1)))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("change", "code", "words"),
     [

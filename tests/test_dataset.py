@@ -453,6 +453,7 @@ def test_dimensions_types_and_steps_are_checked(walk, trace):
             dataset.validate(damaged)
 
 
+@pytest.mark.slow
 def test_a_trace_that_lacks_what_the_recorder_writes_is_judged_by_what_it_has(trace, tmp_path, capsys):
     plain = load_shipped("digits_sgdm")  # without the series that signs need
     whole = plain.assign_coords(

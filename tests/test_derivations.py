@@ -227,6 +227,7 @@ def test_check_proves_in_workers(monkeypatch):
     assert script.startswith("closed_forms.js is what") and not alike
 
 
+@pytest.mark.few(1)
 @pytest.mark.usefixtures("proved_here")
 @pytest.mark.parametrize("language", derivations.LANGUAGES.values(), ids=str)
 def test_check_fails_on_a_tampered_file(tmp_path, monkeypatch, capsys, language):

@@ -98,7 +98,6 @@ def test_the_commands(tmp_path, capsys):
         ("sweep", "sgdm", "--lr", "0:1:3", "--weight-decay", "1"): "use lin:",
         ("sweep", "sgdm", "--lr", "1:2:3:4", "--weight-decay", "1"): "`--lr` takes",
         ("sweep", "sgdm", "--lr", "1"): "needs values for weight_decay",
-        ("sweep", "sgdm", *ranges, "--dask", "tcp://127.0.0.1:1"): "no scheduler answers",
         ("map", "sgdm", "--x", "lr"): "NAME=RANGE",
         ("sweep", "sgdm", *ranges, "--resume"): "`--resume` needs `--output` or `--store`",
     }.items():

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import rotsim
+from rotsim.cli import main
 
 distributed = pytest.importorskip("distributed", reason='the cluster extra is not installed: pip install ".[cluster]"')
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Dask's own warnings, in its threads
@@ -92,3 +93,10 @@ def test_a_scheduler_is_started_anew():
         found = rotsim.sweep(rotsim.SGDM(0.1, 0.1), {"k": range(24)}, slow, executor=client, progress=restart)
     assert restarted.is_set()
     np.testing.assert_array_equal(found["value"].values, 0.1 * np.arange(24))
+
+
+def test_a_scheduler_that_does_not_answer_is_one_line(capsys):
+    rates = ("--lr", "0.01:1:3", "--weight-decay", "0.01,0.1")
+    assert main(["sweep", "sgdm", *rates, "--dask", "tcp://127.0.0.1:1"]) == 2
+    error = capsys.readouterr().err
+    assert "no scheduler answers" in error and error.count("\n") == 1
