@@ -21,6 +21,8 @@ name                      dims                meaning
 ``window_lr``, ``window_weight_decay``  (parameter, step)  last in force in each window (traces); likewise
                                               ``window_beta1``, ``window_beta2``, NaN where there is none
 ``window_lr_start``, ``window_weight_decay_start``  (parameter, step)  in force at the first look in each window
+``window_lr_mean``, ``window_weight_decay_mean``  (parameter, step)  mean over the looks in each window;
+                                              likewise ``_rms``
 ``initial_norm``, ``initial_step``  (neuron,)  ‖w‖ before the first step seen, and how many steps came before (traces)
 ``square_step``           (parameter,)        mean (m/√v)² of those coordinates (AdamW), or mean m² over mean g² (SGDM)
 ``era_autocorrelation``, ``era_square_step``  (parameter, era, ...)  both in each part of the run that ends at ``era``
@@ -78,7 +80,11 @@ FORMS: dict[str, tuple[tuple[str, ...], type]] = {
     "initial_step": (_PER_NEURON, int),
     **{
         f"window_{name}": (("parameter", "step"), float)
-        for name in ("lr", "weight_decay", "lr_start", "weight_decay_start", "beta1", "beta2")
+        for name in (
+            *(f"{rate}{of}" for rate in ("lr", "weight_decay") for of in ("", "_start", "_mean", "_rms")),
+            "beta1",
+            "beta2",
+        )
     },
     "square_step": (("parameter",), float),
     "span": (("step",), int),

@@ -339,7 +339,7 @@ def test_memory_grows_by_ten_float32_per_neuron_and_window():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with Recorder(model, optimizer, interval=2, window=10) as recorder:
         train(model, optimizer, 200)
-    assert recorder._windows.nbytes == 20 * (10 * 8 * 4 + 2 * 6 * 8)  # and six rates per parameter
+    assert recorder._windows.nbytes == 20 * (10 * 8 * 4 + 2 * 10 * 8)  # and ten rates per parameter
     assert not recorder._running._before and not recorder._running._sums
 
 

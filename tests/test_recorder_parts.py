@@ -166,23 +166,25 @@ def test_two_windows_make_one_as_if_their_steps_were_one():
 
 
 def test_windows_are_merged_in_pairs_when_there_are_most():
-    windows, rates = Windows(5, 4), [np.array([[i], [10 * i], [i], [10 * i]], dtype=float) for i in range(9)]
+    windows, rates = Windows(5, 4), [np.array([[1.0], [10.0]] * 5) * i for i in range(9)]
     for i in range(3):
         windows.add(5 * (i + 1), record(i), rates[i])
     assert (windows.window, windows.ends) == (5, [5, 10, 15])
-    more = windows.with_one_more(17, record(9, 3), np.ones((4, 2)))
+    more = windows.with_one_more(17, record(9, 3), np.ones((10, 2)))
     assert more.ends == [5, 10, 15, 17] and more.window == 5 and windows.ends == [5, 10, 15]
     values, in_force = more.stacked()
-    assert values.shape == (len(VARIABLES), 3, 4) and in_force.shape == (4, 2, 4)
+    assert values.shape == (len(VARIABLES), 3, 4) and in_force.shape == (10, 2, 4)
     np.testing.assert_array_equal(values[:, :2, 2], record(2))
     assert np.isnan(values[:, 2, :3]).all() and np.isnan(in_force[:, 1, :3]).all() and (in_force[..., 3] == 1).all()
     windows.add(20, record(3), rates[3])
     assert (windows.window, windows.ends) == (10, [10, 20])
     values, in_force = windows.stacked()
     np.testing.assert_array_equal(values[..., 1], merged(np.stack([record(2), record(3)], axis=-1)))
-    # two that were in force at the first look, and two last
-    assert in_force[:, 0].tolist() == [[0, 2], [0, 20], [1, 3], [10, 30]]
-    assert windows.nbytes == 2 * (len(VARIABLES) * 2 * 4 + 4 * 8)
+    # two that were in force at the first look, and four last, then means and root mean squares
+    assert in_force[:6, 0].tolist() == [[0, 2], [0, 20], *[[1, 3], [10, 30]] * 2]
+    assert in_force[6:8, 0].tolist() == [[0.5, 2.5], [5, 25]]
+    np.testing.assert_allclose(in_force[8:, 0], np.array([[0.5, 6.5], [50, 650]]) ** 0.5)
+    assert windows.nbytes == 2 * (len(VARIABLES) * 2 * 4 + 10 * 8)
     # one that ended early stays with the pair of steps that it is from
     odd = Windows(5, 4)
     for end in (5, 11, 15, 20):
@@ -448,17 +450,21 @@ def test_hyperparameters_are_read_at_every_step_and_changes_are_dated():
     recorded = followed(optimizer, model)
     first, second = recorded.entries
     assert recorded.look(1) == [first, second] and not first.changed
+    first.count()
     optimizer.param_groups[0]["lr"] = 0.0
     recorded.look(4)
+    first.count()
     assert first.changed == {"lr": 4} and first.lr == 0.1  # the last one that moved anything
     optimizer.param_groups[0].update(lr=0.1, betas=[0.5, 0.6])
     optimizer.param_groups[1]["weight_decay"] = 0.0
     recorded.look(6)
     assert first.changed == {"lr": 4, "momentum": 6} and second.changed == {"weight_decay": 6}
     at_start, in_force, betas = [[0.1, 0.1], [0.2, 0.2]], [[0.1, 0.1], [0.2, 0.0]], [[0.5, 0.9], [0.6, 0.999]]
-    assert recorded.rates().tolist() == [*at_start, *in_force, *betas]
+    means = [[0.05, 0.1], [0.2, 0.0]]  # of what was counted, or else what is in force
+    assert recorded.rates()[:8].tolist() == [*at_start, *in_force, *betas, *means]
+    np.testing.assert_allclose(recorded.rates()[8:], [[0.1 / 2**0.5, 0.1], [0.2, 0.0]])
     recorded.next_window()
-    assert recorded.rates()[:2].tolist() == in_force
+    assert all(part.tolist() == in_force for part in (recorded.rates()[:2], *np.split(recorded.rates()[6:], 2)))
     # the spec of the run is that of the first group with weight decay
     assert recorded.specs()[recorded.main().name] == rotsim.AdamW(lr=0.1, weight_decay=0.2, betas=(0.5, 0.6))
     del optimizer.param_groups[0]

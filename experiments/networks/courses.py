@@ -122,7 +122,7 @@ def example(folder: Path, command: str) -> Path:
 def _noticed(trace: xr.Dataset, diagnosis: Diagnosis) -> Iterator[bool]:
     """Whether the report fails where the rates in force were others than it is told."""
     for name in ("window_lr", "window_weight_decay"):
-        names, factor = [name, f"{name}_start"], WRONG
+        names, factor = [str(key) for key in trace if str(key).startswith(name)], WRONG
         if name == "window_weight_decay" and isinstance(diagnosis.optimizer, AdamL2):
             names, factor = [*names, "radial"], WRONG_COUPLED  # the decay in force is a part of it
         wrong = trace.assign({key: trace[key] * factor for key in names})

@@ -27,8 +27,12 @@ WINDOW_RATES = {
     "weight_decay": "weight decay last in force",
     "beta1": "momentum or first beta last in force",
     "beta2": "second beta last in force",
+    "lr_mean": "mean learning rate over the looks in the window",
+    "weight_decay_mean": "mean weight decay over the looks in the window",
+    "lr_rms": "root mean square of the learning rate over the looks in the window",
+    "weight_decay_rms": "root mean square of the weight decay over the looks in the window",
 }
-STARTS = 2  # so many of them are of the first look
+STARTS, MEANS = slice(0, 2), slice(6, 8)  # those of the first look, and means over looks; the rest after them are RMS
 ERAS = 16  # parts of a run, at most, in which sampled gradients are averaged
 
 

@@ -32,8 +32,9 @@ class Entry:
     counts the sampled steps after which the parameter was looked at once more, before the next one. ``touched`` counts
     those where it had changed by then. Of the steps ``sampled``, ``absent`` counts those without a gradient at all.
     ``initial_norm`` are the lengths of its rows after ``initial_step`` steps, before the first that was seen.
-    ``lr`` is the last that moved the weights, ``in_force`` the rates as they are, 0 included. ``spec`` stands
-    for its group, ``rule`` for what moved it at first: of a rotational variant, the optimizer that its updates are of.
+    ``lr`` is the last that moved the weights, ``in_force`` the rates as they are, 0 included. ``totals`` are their sums
+    and those of their squares over the ``counted`` sampled steps of the running window. ``spec`` stands for its group,
+    ``rule`` for what moved it at first: of a rotational variant, the optimizer that its updates are of.
     ``factors`` are those of a product, of which ``parameter`` is the second.
     ``of_all`` counts the neurons of the parameter: those that are not recorded, and those of other processes, too.
     """
@@ -58,6 +59,8 @@ class Entry:
     initial_step: int = 0
     in_force: tuple[float, float] = (np.nan, np.nan)
     at_start: tuple[float, float] | None = None
+    totals: np.ndarray = field(default_factory=lambda: np.zeros((2, 2)))
+    counted: int = 0
     factors: Factors | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +74,18 @@ class Entry:
     def rows(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor of its shape as float64 rows, one per recorded neuron."""
         return self.layout.rows(tensor).to(torch.float64)
+
+    def count(self) -> None:
+        """Add the rates in force to the sums of the running window."""
+        self.totals += np.array(self.in_force) ** [[1], [2]]
+        self.counted += 1
+
+    def means(self) -> tuple[float, ...]:
+        """Of the rates that were counted, the mean of each and its RMS."""
+        if not self.counted:
+            return (*self.in_force, *self.in_force)
+        mean, square = self.totals / self.counted
+        return (*mean.tolist(), *np.sqrt(square).tolist())
 
     def weights(self) -> torch.Tensor:
         """The rows of its recorded neurons, as they are now: a copy, or a view of the parameter."""
@@ -181,13 +196,13 @@ class Recorded:
 
     def rates(self) -> np.ndarray:
         """The `WINDOW_RATES` of the running window, shape (len(WINDOW_RATES), parameters)."""
-        rows = [(*(e.at_start or e.in_force), *e.in_force, *_averages(e.momentum)) for e in self.entries]
+        rows = [(*(e.at_start or e.in_force), *e.in_force, *_averages(e.momentum), *e.means()) for e in self.entries]
         return np.array(rows, dtype=np.float64).T
 
     def next_window(self) -> None:
-        """Forget the rates at the start of the window that ended."""
+        """Forget the rates at the start of the window that ended, and their sums."""
         for entry in self.entries:
-            entry.at_start = None
+            entry.at_start, entry.totals, entry.counted = None, np.zeros((2, 2)), 0
 
     def begin(self, step: int) -> None:
         """Keep the length of every row that no step has been seen to move yet, and the rates of that step."""

@@ -314,9 +314,9 @@ class Recorder:
             (the last with lr > 0). ``initial_norm`` (neuron,) is ‖w‖ before the first step seen, after ``initial_step``
             steps. Of each window and parameter, (parameter, step), ``window_lr``, ``window_weight_decay``,
             ``window_beta1`` and ``window_beta2`` are what was in force last. ``window_lr_start`` and
-            ``window_weight_decay_start`` are that at the first look. ``spec["lr_changed"]``,
-            ``spec["weight_decay_changed"]`` and ``spec["momentum_changed"]`` (momentum or betas) tell whether that was
-            constant. ``spec["changed"]`` tells until which step it was not, by layer.
+            ``window_weight_decay_start`` are that at the first look, with ``_mean`` and ``_rms`` those over all.
+            ``spec["lr_changed"]``, ``spec["weight_decay_changed"]`` and ``spec["momentum_changed"]`` (momentum or
+            betas) tell whether that was constant. ``spec["changed"]`` tells until which step it was not, by layer.
             ``optimizer`` is the spec of the first recorded group with weight decay; ``spec["optimizers"]`` holds those
             of the parameters that follow another one.
 

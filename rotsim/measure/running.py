@@ -50,6 +50,7 @@ class Running:
             if entry is None:
                 self._before.append(None)
                 continue
+            entry.count()
             # copied before the step: some foreach and fused kernels reuse the gradient's memory
             gradient = None if has_closure else self._gradient(entry)
             self._before.append((entry.weights().clone(), gradient))

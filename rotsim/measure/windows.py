@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rotsim.measure.quantities import STARTS, VARIABLES
+from rotsim.measure.quantities import MEANS, STARTS, VARIABLES
 
 
 class Windows:
@@ -117,8 +117,11 @@ class Windows:
             if self.ends and (end - 1) // self.window == (self.ends[-1] - 1) // self.window:
                 self._records[-1] = merged(_stack([self._records[-1], records[i]]))
                 before, after = np.moveaxis(_stack([self._rates[-1], rates[i]]), -1, 0)
-                seen = np.isfinite(before[:STARTS])
-                after[:STARTS] = np.where(seen, before[:STARTS], after[:STARTS])
+                seen = np.isfinite(before[STARTS])
+                after[STARTS] = np.where(seen, before[STARTS], after[STARTS])
+                after[MEANS] = np.where(seen, (before[MEANS] + after[MEANS]) / 2, after[MEANS])
+                mean_square = (before[MEANS.stop :] ** 2 + after[MEANS.stop :] ** 2) / 2
+                after[MEANS.stop :] = np.where(seen, np.sqrt(mean_square), after[MEANS.stop :])
                 self.ends[-1], self._rates[-1] = end, after
             else:
                 self.ends.append(end)

@@ -1,4 +1,8 @@
-"""The rates that a recorded run had at every step: a trace holds them at the first and the last look of each window."""
+"""The rates that a recorded run had at every step: a trace holds the first, the last and averages in each window.
+
+Between first and last look a rate goes in two straight lines, which meet in the middle where its mean says. Or it jumps
+between two looks, as at a restart, where that is closer to its RMS.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +50,7 @@ class Rates:
 
 
 def rates_of(layer: xr.Dataset, start: int) -> Rates:
-    """Rates of the neurons of one layer from step `start` + 1 to the last; straight lines between two looks.
+    """Rates of the neurons of one layer from step `start` + 1 to the last.
 
     Parameters
     ----------
@@ -69,6 +73,11 @@ def rates_of(layer: xr.Dataset, start: int) -> Rates:
     known = "parameter" in layer.coords and parameter in layer["parameter"].values
     interval = int(dataset.spec_of(layer).get("interval", 1))
 
+    def averages(name: str) -> list[np.ndarray]:
+        names = [f"window_{name}_{kind}" for kind in ("mean", "rms")]
+        unknown = np.full(len(end), np.nan)
+        return [layer[key].sel(parameter=parameter).values if key in layer else unknown for key in names]
+
     def course(name: str, constant: float) -> np.ndarray:
         if not known or f"window_{name}" not in layer:
             return np.full(len(step), constant)
@@ -76,7 +85,7 @@ def rates_of(layer: xr.Dataset, start: int) -> Rates:
         if f"window_{name}_start" in layer:
             first = np.append(start + 1, np.minimum(end[:-1] + interval, end[1:]))
             early = layer[f"window_{name}_start"].sel(parameter=parameter).values
-            at, value = np.stack([first, end], axis=1).ravel(), np.stack([early, value], axis=1).ravel()
+            at, value = _looks(first, end, early, value, *averages(name), interval)
         seen = np.isfinite(value)
         return np.interp(step, at[seen], value[seen]) if seen.any() else np.full(len(step), np.nan)
 
@@ -92,3 +101,41 @@ def rates_of(layer: xr.Dataset, start: int) -> Rates:
         interval,
         layer["span"].values if "span" in layer.variables else None,
     )
+
+
+def _looks(
+    first: np.ndarray,
+    last: np.ndarray,
+    early: np.ndarray,
+    late: np.ndarray,
+    mean: np.ndarray,
+    rms: np.ndarray,
+    interval: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps between which a rate goes in straight lines, and its values there: NaN where they are not known.
+
+    All of shape (windows,): first and last look, the rate at both, its mean and RMS over all looks.
+    """
+    looks = (last - first) // interval + 1
+    bent = np.where(looks > 2, np.maximum(2 * mean - (early + late) / 2, 0.0), np.nan)
+    lines = (early**2 + early * bent + 2 * bent**2 + bent * late + late**2) / 6
+    apart = np.where((late != early) & (looks > 2), late - early, np.nan)
+    count = np.clip(np.round(looks * (late - mean) / apart), 1, np.maximum(looks - 1, 1))  # of looks before a jump
+    share = count / looks
+    # the longer part may be a line as well, so that the mean is as recorded
+    falls = share >= 0.5
+    long, end, brief, rest = (
+        np.where(falls, *pair) for pair in ((share, 1 - share), (early, late), (late, early), (1 - share, share))
+    )
+    bend = np.maximum(2 * (mean - rest * brief) / long - end, 0.0)
+    jumped = long * (end**2 + end * bend + bend**2) / 3 + rest * brief**2
+    jumps = np.abs(jumped - rms**2) < np.abs(lines - rms**2)  # not where one is NaN
+    before, middle = first + interval * (count - 1), (first + last) / 2
+    at = first, np.where(jumps, before, middle), np.where(jumps, np.minimum(before + interval, last), middle), last
+    value = (
+        early,
+        np.where(jumps, np.where(falls, bend, early), bent),
+        np.where(jumps, np.where(falls, late, bend), bent),
+        late,
+    )
+    return np.stack(at, axis=1).ravel(), np.stack(value, axis=1).ravel()
