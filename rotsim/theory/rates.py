@@ -73,10 +73,9 @@ def rates_of(layer: xr.Dataset, start: int) -> Rates:
     known = "parameter" in layer.coords and parameter in layer["parameter"].values
     interval = int(dataset.spec_of(layer).get("interval", 1))
 
-    def averages(name: str) -> list[np.ndarray]:
-        names = [f"window_{name}_{kind}" for kind in ("mean", "rms")]
-        unknown = np.full(len(end), np.nan)
-        return [layer[key].sel(parameter=parameter).values if key in layer else unknown for key in names]
+    def average(name: str, kind: str) -> np.ndarray:
+        key, unknown = f"window_{name}_{kind}", np.full(len(end), np.nan)
+        return np.asarray(layer[key].sel(parameter=parameter).values) if key in layer else unknown
 
     def course(name: str, constant: float) -> np.ndarray:
         if not known or f"window_{name}" not in layer:
@@ -85,7 +84,7 @@ def rates_of(layer: xr.Dataset, start: int) -> Rates:
         if f"window_{name}_start" in layer:
             first = np.append(start + 1, np.minimum(end[:-1] + interval, end[1:]))
             early = layer[f"window_{name}_start"].sel(parameter=parameter).values
-            at, value = _looks(first, end, early, value, *averages(name), interval)
+            at, value = _looks(first, end, early, value, average(name, "mean"), average(name, "rms"), interval)
         seen = np.isfinite(value)
         return np.interp(step, at[seen], value[seen]) if seen.any() else np.full(len(step), np.nan)
 
