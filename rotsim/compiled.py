@@ -7,6 +7,7 @@ cache on disk looks at one file only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: What kernels may call, and the options that numba compiles it with.
 PARTS: dict[Callable[..., Any], dict[str, Any]] = {}
 _PACKAGE = Path(__file__).resolve().parent
+
+
+def interpreted() -> bool:
+    """Whether numba was told not to compile: kernels then run as Python does."""
+    return os.environ.get("NUMBA_DISABLE_JIT", "0").strip() not in ("", "0")
 
 
 def kernel_part(**options: Any) -> Callable[[F], F]:

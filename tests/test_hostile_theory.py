@@ -100,8 +100,10 @@ def test_refused_by_name(kind):
         lambda: rotsim.convert(A(1e-3, 0.1), "sgdm"),
         lambda: rotsim.steps_to_equilibrium(GENTLE, 64),
         lambda: settling(GENTLE, 64, rotsim.ScaleInvariant(), np.arange(1, 99), lambda step: 1 / step),
+        lambda: rotsim.equilibria(rotsim.AdamW, lr=[1e-3, 1e-2], weight_decay=0.1),
+        lambda: rotsim.equilibria(rotsim.AdamW, gradient=rotsim.Isotropic(), lr=1e-3, weight_decay=[0.0, 0.1]),
     ],
-    ids=["plan", "transfer", "convert", "steps_to_equilibrium", "settling"],
+    ids=["plan", "transfer", "convert", "steps_to_equilibrium", "settling", "equilibria", "equilibria one by one"],
 )
 def test_a_call_of_many_equilibria_ends(call, monkeypatch):
     """One clock for the call and all that it calls, which is not passed over as a setting that has no answer."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 MAX_CHUNK_STEPS = 1 << 16
+CHUNK_SECONDS = 1.0  # at most, about: between chunks progress is shown and Ctrl-C is heard
+_FASTEST_GROWTH = 8.0  # of chunks that are short at first, until it is known how long they take
 
 
 def advance(run: Run, state: State, records: Records, most_steps: int = MAX_CHUNK_STEPS) -> Iterator[int]:
@@ -42,7 +44,7 @@ def advance(run: Run, state: State, records: Records, most_steps: int = MAX_CHUN
     units = count // problem.rows
     blocks = min(units, engine.blocks(run.workers))
     edges = (np.linspace(0, units, blocks + 1).astype(int) * problem.rows).tolist()
-    chunk = 1 if gradient.coupled else min(_chunk_steps(run), most_steps)
+    most, chunk = (1, 1) if gradient.coupled else (min(steps, most_steps) for steps in _chunk_steps(run))
     parameters = gradient.parameters()
     parameters = np.broadcast_to(parameters, (count, parameters.shape[1])).copy()
     keys = neuron_keys(problem.seed, count, GRADIENT_STREAM)
@@ -69,19 +71,27 @@ def advance(run: Run, state: State, records: Records, most_steps: int = MAX_CHUN
             table = optimizer.coefficient_table(step, lr, weight_decay).astype(problem.dtype)
             steps = Steps(int(step[0]), table, gradient.given(step, problem.dtype, state.slots[:, 0], keys))
             waiting = deque(pairwise(edges))
+            began = time.perf_counter()
             jobs = [pool.submit(work, room, waiting, steps) for room in rooms[1:]]
             work(rooms[0], waiting, steps)
             for job in jobs:
                 job.result()
             state.done = int(step[-1])
+            if run.engine.first_chunk < 1:
+                chunk = _next_chunk(chunk, most, time.perf_counter() - began)
             check_kept(state.norm_squared, problem.dim, problem.dtype, state.done)
             yield state.done
 
 
-def _chunk_steps(run: Run) -> int:
-    """Steps of a chunk."""
-    work = run.engine.work(run.problem)
-    return int(np.clip(run.engine.chunk_work(run.workers) / work, 1, MAX_CHUNK_STEPS))
+def _chunk_steps(run: Run) -> tuple[int, int]:
+    """Most steps of a chunk, and those of the first."""
+    most = run.engine.chunk_work(run.workers) / run.engine.work(run.problem)
+    return tuple(int(np.clip(steps, 1, MAX_CHUNK_STEPS)) for steps in (most, most * run.engine.first_chunk))
+
+
+def _next_chunk(chunk: int, most: int, seconds: float) -> int:
+    """Steps of the next chunk, after one that took so long: what a step costs depends on gradients and machine."""
+    return int(np.clip(chunk * min(_FASTEST_GROWTH, CHUNK_SECONDS / max(seconds, 1e-9)), 1, most))
 
 
 class Checkpoint:

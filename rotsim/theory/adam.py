@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 
 from rotsim import closed_forms
-from rotsim.errors import InvalidInput
 from rotsim.optimizers import AdamL2, AdamW
 from rotsim.theory import few_weights
-from rotsim.theory.adam_in_time import MOST_SPLIT, parts, state
+from rotsim.theory.adam_in_time import carried, parts, state
 from rotsim.theory.base import Course, Method
 from rotsim.theory.betas import adam_covariance, mean_inverse_root, mean_response
 from rotsim.theory.correlated_moment import correlated_update
@@ -21,6 +20,7 @@ from rotsim.theory.damped import tables
 from rotsim.theory.departures import Departing
 from rotsim.theory.fixed_point import noise_variance, settled
 from rotsim.theory.memory import CorrelatedUpdate, projection, remembering
+from rotsim.theory.record import in_parts
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance
 
@@ -39,7 +39,7 @@ class Adam(Departing[AdamSpec]):
     """AdamW or Adam+L2."""
 
     #: The compiled course of `rotsim.theory.adam_in_time`.
-    follow: ClassVar[Callable[..., int]]
+    follow: ClassVar[Callable[..., Any]]
     #: Coordinates are followed in parts by |w| while decay fills v.
     splits: ClassVar[bool] = False
     #: Moments that the course keeps.
@@ -91,17 +91,12 @@ class Adam(Departing[AdamSpec]):
         adam_covariance(beta1, beta2)  # refuses betas at which the update has no variance
         by = parts() if self.splits else (np.zeros(1), np.ones(1), np.ones(1))
         strongest = np.maximum.accumulate(course.weight_decay[::-1])[::-1]
-        done = type(self).follow(
+        fixed = (
             beta1, max(beta2, LEAST_BETA2), o.eps, self.fading(), self.second_average(), tables(), *by, strongest,
             state(len(by[0]), course.norm_squared / dim, type(self).moments), float(dim), law.scale_squared,
-            float(law.homogeneity), self.cautious, *course,
+            float(law.homogeneity), self.cautious, *course[1:],
         )  # fmt: skip
-        if done < len(course.lr):
-            raise InvalidInput(
-                f"weight decay fills Adam's second moment in more than {MOST_SPLIT} steps, by step {done}, of "
-                f"{o.describe()}: weights are too long, or lr * weight_decay too large, for a prediction in seconds. "
-                "Start nearer to the equilibrium norm, predict fewer steps, or simulate"
-            )
+        in_parts(lambda *part: type(self).follow(*part, *fixed), carried(course.norm_squared), course)
         return QUADRATURE
 
     def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:

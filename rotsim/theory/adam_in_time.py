@@ -47,7 +47,6 @@ _MAX_DEVIATIONS = 5.5  # of the largest |w| of a part
 # the start is below the second. Chosen by hand; in five predictions of 3000 steps, half or twice of either moved
 # results by at most 1.5 % of the error declared.
 SHARE_TO_SPLIT, SHARE_TO_MERGE = 0.05, 1e-3
-MOST_SPLIT = 50_000  # steps in parts that are followed, some six seconds
 _LEAST_EXPECTATION = 1e-14  # E e^(-ζv) below which a point is given up
 _MAX_RATIO = 4.0  # E e^(-ζv) falling by more from point to point is not resolved: ratios to it are held there
 _WEIGHT, _W, _M, _WW, _WM, _MM = range(6)  # rows: E e^(-ζv), and under it moments about the part's mean
@@ -339,14 +338,34 @@ def state(parts: int, square: float, rows: int) -> State:
     return State(np.zeros(size), moments, counts, centres, v, *room, np.zeros(3), np.zeros((3, 3, 3)))
 
 
+def carried(square: float) -> tuple[int | float, ...]:
+    """What a kernel carries from step to step in numbers, before the first.
+
+    Parameters
+    ----------
+    square : float
+        E‖w_0‖² > 0.
+
+    Returns
+    -------
+    tuple
+        Beside `state`, all that the rest of a course depends on.
+
+    Notes
+    -----
+    `derivations.damped.one_coordinate`.
+    """
+    return 1, square, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.5, 1.0, 0.0
+
+
 _coupled, _nesterov, _mixed = None, None, None  # what a kernel binds
 
 
 def _adam(  # type: ignore[no-untyped-def]
-    beta1, beta2, eps, fading, second, tables, point, share, coarse, strongest, state, dim, power, homogeneity,
-    cautious, w2, lr, weight_decay, window, records,
+    carried, first, last, beta1, beta2, eps, fading, second, tables, point, share, coarse, strongest, state, dim, power,
+    homogeneity, cautious, lr, weight_decay, window, records,
 ):  # fmt: skip
-    """Follow a course, and return the number of steps done: all, unless more than `MOST_SPLIT` are in parts.
+    """Follow a course from step `first` up to `last`; what is carried on begins as `carried` has it.
 
     `strongest` is the largest weight decay from each step on. With len(point) = 1 there are no parts. `fading` is what
     a step leaves of NAdamW's distance from β1, which is β1/2 at first. `second` is β3 and α of AdEMAMix.
@@ -354,13 +373,13 @@ def _adam(  # type: ignore[no-untyped-def]
     zeta, rows, counts, centres, v = state.zeta, state.rows, state.counts, state.centres, state.v
     integrals, values, scratch, error = state.integrals, state.values, state.scratch, state.error
     matrix, covariance, half = state.matrices[0], state.matrices[1], state.matrices[2]
-    parts, last_filled, in_parts = 1, 0.0, 0
-    m_total, v_total, cumulant, not_normal = 0.0, 0.0, 0.0, 0.0
-    left1, left2, ripple, alike = 1.0, 1.0, 0.0, 0.0
+    (
+        parts, w2, last_filled, m_total, v_total, cumulant, not_normal, ripple, left1, left2, distance, product, alike,
+    ) = carried  # fmt: skip
     crossed, squared = (_NM, _NN) if _nesterov or _mixed else (_MM, _MM)
     beta3, mix = second
-    own, ahead, distance, product = 0.0, 1.0, 0.5, 1.0
-    for t in range(len(lr)):
+    own, ahead = 0.0, 1.0
+    for t in range(first, last):
         left1, left2 = left1 * beta1, left2 * beta2
         inside, outside = (weight_decay[t], 0.0) if _coupled else (0.0, weight_decay[t])
         gradient = power * w2**homogeneity
@@ -376,10 +395,6 @@ def _adam(  # type: ignore[no-untyped-def]
                     lay(zeta, 1.0)
                 widen(zeta, rows, counts, 1, v[0] * point[-1] ** 2, tables.entering)
                 _split(rows, counts, centres, v, zeta, point, state.whole)
-            if parts > 1:
-                in_parts += 1
-                if in_parts > MOST_SPLIT:
-                    return t
         largest, total = 0.0, 0.0
         for part in range(parts):
             square = centres[part, 0] ** 2 + rows[part, _WW, 0]
@@ -488,7 +503,7 @@ def _adam(  # type: ignore[no-untyped-def]
         record[3] += on_norm + spread + abs(error[0]) / 2
         record[4] += on_norm + on_angle + on_update * steeper + spread + abs(size_error - error[0]) / 2
         record[5] += on_update + masked + max(spread, power_spread) + abs(size_error) / 2
-    return len(lr)
+    return parts, w2, last_filled, m_total, v_total, cumulant, not_normal, ripple, left1, left2, distance, product, alike
 
 
 # Apart, since numba leaves out of AdamW's what decay inside v alone asks for, which is a third of its time to compile.

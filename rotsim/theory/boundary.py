@@ -25,7 +25,7 @@ class _OutOfTime(Exception):
 
 
 def check_time() -> None:
-    """Stop a call that has taken too long, where its work has parts that are short: equilibria, steps of a search.
+    """Stop a call that has taken too long, where its work has short parts: equilibria, steps of a search or course.
 
     Only public functions set the clock; inside none of them nothing is stopped. It stands still while numba compiles.
     """
@@ -65,7 +65,8 @@ def within_floats(function: F) -> F:
         except _OutOfTime:
             raise InvalidInput(
                 f"`{function.__name__}` takes more than {MAX_SECONDS:g} s of processor time at "
-                f"({_listed(given, named)}); shorter memories and a gradient without any take less"
+                f"({_listed(given, named)}); fewer settings or steps, shorter memories, and a gradient without any "
+                "take less"
             ) from None
         finally:
             _began.reset(token)

@@ -15,7 +15,7 @@ from rotsim import closed_forms
 from rotsim.optimizers import Hyperball
 from rotsim.theory.base import Course, Method, Theory, required_theory, theory_for
 from rotsim.theory.fixed_point import bracketed_root
-from rotsim.theory.record import kernel
+from rotsim.theory.record import in_parts, kernel
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance, fallen
 
@@ -106,9 +106,11 @@ def _decay_at(wanted: float, measure: Callable[[float], float]) -> float:
 
 
 @kernel
-def _course(lr, length, correction, weights, roots, norm_squared, error, doubt, window, records):  # type: ignore[no-untyped-def]
-    overlap = np.zeros_like(weights)  # of ŵ with each mode of the update
-    for t in range(len(lr)):
+def _course(  # type: ignore[no-untyped-def]
+    first, last, overlap, lr, length, correction, weights, roots, norm_squared, error, doubt, window, records
+):
+    """`overlap` is of ŵ with each mode of the update."""
+    for t in range(first, last):
         along = 0.0  # E[u_t·ŵ_{t-1}]: older updates have moved the weights against what they share with this one
         for n in range(len(weights)):
             along += roots[n] * overlap[n] / correction[t]
@@ -164,5 +166,7 @@ class HyperballTheory(Theory[Hyperball]):
         norm_squared, lr, _, window, records = course
         length, correction, doubt, noise = required_theory(self.spec.inner, self.rows, dim).filling(len(lr))
         modes = noise.weights / noise.lag_0, noise.roots
-        _course(lr, length, correction, *modes, norm_squared, float(np.max(noise.error)), doubt, window, records)
+        fixed = (np.zeros_like(modes[0]), lr, length, correction, *modes)
+        kept = (norm_squared, float(np.max(noise.error)), doubt, window, records)
+        in_parts(lambda _, first, last: _course(first, last, *fixed, *kept), None, course)
         return 0.0

@@ -17,7 +17,7 @@ from rotsim.theory.bursts import burst_factors, burst_moments
 from rotsim.theory.departures import DIVERGED, Departing
 from rotsim.theory.mask import decaying, doubted, misjudged
 from rotsim.theory.memory import projection, unit_steps
-from rotsim.theory.record import kernel, record_step
+from rotsim.theory.record import in_parts, kernel, record_step
 from rotsim.theory.sign import (
     answering_signs,
     arcsine_modes,
@@ -41,13 +41,14 @@ AVERAGED = 0.35  # of the pull's share in a sign's argument, what is declared of
 
 @kernel
 def course_of_modes(  # type: ignore[no-untyped-def]
-    beta1, beta2, odd, arcsine, cautious, dim, power, homogeneity, w2, lr, weight_decay, window, records
-):
-    """The map of one step, generated from derivations.transient. Modes are those of a sign, or of another shape."""
-    overlap = np.zeros_like(arcsine)  # of w with m, mode by mode
-    m2, off, alike = 0.0, 0.0, 0.0
-    unit = power * w2**homogeneity  # the scale of the first gradient: signs know no other
-    for t in range(len(lr)):
+    carried, first, last, overlap, beta1, beta2, odd, arcsine, cautious, dim, power, homogeneity, lr, weight_decay,
+    window, records,
+):  # fmt: skip
+    """The map of one step, generated from derivations.transient; `overlap` is of w with m, mode by mode."""
+    m2, w2, unit, off, alike = carried
+    if first == 0:
+        unit = power * w2**homogeneity  # the scale of the first gradient: signs know no other
+    for t in range(first, last):
         gradient = power * w2**homogeneity / unit
         seen, entered = (
             closed_forms.lion_seen(beta1, gradient, m2),
@@ -77,6 +78,39 @@ def course_of_modes(  # type: ignore[no-untyped-def]
             record[3] += off / 2
             record[4] += off / 2 + on_angle
             record[5] += on_update
+    return m2, w2, unit, off, alike
+
+
+def follow_modes(
+    beta1: float, beta2: float, odd: np.ndarray, factors: np.ndarray, cautious: float, dim: float, law: GradientPower,
+    course: Course,
+) -> None:  # fmt: skip
+    """Follow a course whose steps correlate as a sum of modes: those of a sign, or of another shape.
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        Of the average.
+    odd, factors : ndarray, shape (modes,)
+        Powers of the average's correlation, and π/2 times what each contributes to that of steps.
+    cautious : float
+        `Theory.cautious`, >= 0.
+    dim : float
+        E‖u‖² of a step.
+    law : GradientPower
+    course : Course
+
+    Notes
+    -----
+    `derivations.transient.sign_mode`.
+    """
+    overlap, size = np.zeros_like(factors), (dim, law.scale_squared, float(law.homogeneity))
+
+    def advance(carried: Any, first: int, last: int) -> Any:
+        shape = (beta1, beta2, odd, factors, cautious)
+        return course_of_modes(carried, first, last, overlap, *shape, *size, *course[1:])
+
+    in_parts(advance, (0.0, course.norm_squared, 0.0, 0.0, 0.0), course)
 
 
 @theory_for(Lion)
@@ -122,8 +156,7 @@ class LionTheory(Departing[Lion]):
     # --- in time
 
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
-        size = (float(dim), law.scale_squared, float(law.homogeneity))
-        course_of_modes(*self.spec.betas, *arcsine_modes(), self.cautious, *size, *course)
+        follow_modes(*self.spec.betas, *arcsine_modes(), self.cautious, float(dim), law, course)
         return 0.0
 
     def filling(self, steps: int) -> Filling:

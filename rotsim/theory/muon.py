@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rotsim import closed_forms
 from rotsim.optimizers import Muon
 from rotsim.theory.base import Course, Method, Theory, theory_for
-from rotsim.theory.lion import course_of_modes
+from rotsim.theory.lion import follow_modes
 from rotsim.theory.spectral import Spectral, of_polynomials, row_response
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance, decoupled, fallen
@@ -99,8 +99,7 @@ class MuonTheory(Theory[Muon]):
         """Lion's map: only what correlations become is another."""
         powers, factors = self._shape(dim).modes()
         as_of_signs = factors * (pi / 2)  # the map multiplies them by the 2/π of the arcsine law
-        size = (self._power(dim), law.scale_squared, float(law.homogeneity))
-        course_of_modes(*self.filter, powers, as_of_signs, self.cautious, *size, *course)
+        follow_modes(*self.filter, powers, as_of_signs, self.cautious, self._power(dim), law, course)
         return self._finite(dim) + self._drift(dim, law)
 
     @property

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ScheduleLike = np.ndarray | Callable[[np.ndarray], np.ndarray] | None
 
-MAX_STEPS = 3_000_000  # of a course: followed in about ten seconds, and 0.3 GB with its schedules
+MAX_STEPS = 3_000_000  # of a course: 0.3 GB with its schedules
 _SETTLING = 100  # points at which `settling` computes equilibria
 
 
@@ -363,9 +363,9 @@ def _checked(
 
 
 def _countable(name: str, steps: int) -> int:
-    """Refuse a course that takes minutes or all memory."""
+    """Refuse a course that takes all memory; the clock stops one that takes too long."""
     way_out = "`steps_to_equilibrium` and `equilibrium` say when and where a longer course ends"
-    require(steps <= MAX_STEPS, name, f"be at most {MAX_STEPS}, which take some ten seconds", steps, way_out)
+    require(steps <= MAX_STEPS, name, f"be at most {MAX_STEPS}", steps, way_out)
     return steps
 
 

@@ -11,7 +11,7 @@ from rotsim import closed_forms
 from rotsim.optimizers import Rotational
 from rotsim.theory.base import Course, Method, Theory, required_theory, theory_for
 from rotsim.theory.fixed_point import bracketed_root
-from rotsim.theory.record import kernel
+from rotsim.theory.record import in_parts, kernel
 from rotsim.theory.steady import SteadyState
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ _LEAST_ACROSS = 1e-12  # of an update's length, that lies across the weights
 
 @kernel
 def _rotational(  # type: ignore[no-untyped-def]
-    angle, forget, length, correction, weights, roots, norm_squared, error, doubt, window, records
-):
-    overlap = np.zeros_like(weights)  # of ŵ with each mode of the update
-    mean = 0.0
-    for t in range(len(angle)):
+    mean, first, last, overlap, angle, forget, length, correction, weights, roots, norm_squared, error, doubt, window,
+    records,
+):  # fmt: skip
+    """`overlap` is of ŵ with each mode of the update."""
+    for t in range(first, last):
         radial = 0.0  # E[u_t·ŵ_{t-1}]: older gradients are not orthogonal to weights that have turned since
         for n in range(len(weights)):
             radial += roots[n] * overlap[n] / correction[t]
@@ -47,6 +47,7 @@ def _rotational(  # type: ignore[no-untyped-def]
         declared = error + doubt[t] * radial**2 / across
         record[4] += declared
         record[5] += declared
+    return mean
 
 
 @theory_for(Rotational)
@@ -82,8 +83,9 @@ class RotationalTheory(Theory[Rotational]):
         angle = o.leading_rotation(lr, weight_decay) * np.sqrt(1 + bias)
         length, correction, doubt, noise = required_theory(o.inner).filling(len(lr))
         modes = noise.weights / noise.lag_0, noise.roots
-        fixed = (angle, o.update_norm_decay, length, correction, *modes)
-        _rotational(*fixed, norm_squared, abs(bias), doubt, window, records)
+        fixed = (np.zeros_like(modes[0]), angle, o.update_norm_decay, length, correction, *modes)
+        kept = (norm_squared, abs(bias), doubt, window, records)
+        in_parts(lambda *part: _rotational(*part, *fixed, *kept), 0.0, course)
         return 0.0
 
     def lasting_decay(self, decay: np.ndarray) -> np.ndarray | None:

@@ -15,7 +15,7 @@ from rotsim.theory import few_weights
 from rotsim.theory.base import Course, Filling, Method, theory_for
 from rotsim.theory.departures import Departing
 from rotsim.theory.filters import Filter
-from rotsim.theory.record import kernel, record_step
+from rotsim.theory.record import in_parts, kernel, record_step
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @kernel
 def _sgdm(  # type: ignore[no-untyped-def]
-    momentum, entering, ahead, power, homogeneity, w2, lr, weight_decay, window, records
+    carried, first, last, momentum, entering, ahead, power, homogeneity, lr, weight_decay, window, records
 ):
     """The map of one step, generated from derivations.transient and derivations.nesterov, m over what enters of g."""
-    overlap, m2 = 0.0, 0.0  # E[w·m], E‖m‖²
-    for t in range(len(lr)):
+    overlap, m2, w2 = carried  # E[w·m], E‖m‖², E‖w‖²
+    for t in range(first, last):
         rate, decay, noise = lr[t] * entering, weight_decay[t], power * w2**homogeneity
         across = closed_forms.sgdm_across(decay, momentum, w2, overlap)  # E[w_{t-1}·m_t]
         if ahead:
@@ -46,6 +46,7 @@ def _sgdm(  # type: ignore[no-untyped-def]
             after = closed_forms.sgdm_momentum_overlap(rate, across, m2)
         overlap = after
         w2 = record_step(records[t // window], w2, along, moved)
+    return overlap, m2, w2
 
 
 #: 1 - ρ over one step, and over some from that over one and two steps less.
@@ -140,7 +141,8 @@ class SGDMTheory(Departing[SGDM]):
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         o = self.spec
         entering = entering_share(o.momentum, o.dampening)
-        _sgdm(o.momentum, entering, o.nesterov, law.scale_squared, float(law.homogeneity), *course)
+        fixed = (o.momentum, entering, o.nesterov, law.scale_squared, float(law.homogeneity), *course[1:])
+        in_parts(lambda *part: _sgdm(*part, *fixed), (0.0, 0.0, course.norm_squared), course)
         return 0.0
 
     def lasting_decay(self, decay: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rotsim.optimizers import Signum
 from rotsim.theory.base import Course, theory_for
-from rotsim.theory.lion import LionTheory, course_of_modes
+from rotsim.theory.lion import LionTheory, follow_modes
 from rotsim.theory.sign import arcsine_modes
 
 if TYPE_CHECKING:
@@ -19,6 +19,5 @@ class SignumTheory(LionTheory):
 
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         beta = self.spec.momentum  # type: ignore[attr-defined]
-        size = (float(dim), law.scale_squared, float(law.homogeneity))
-        course_of_modes(beta, beta, *arcsine_modes(), self.cautious, *size, *course)
+        follow_modes(beta, beta, *arcsine_modes(), self.cautious, float(dim), law, course)
         return 0.0

@@ -32,6 +32,7 @@ from rotsim.gradients import Gradient, GradientPower, checked_gradient
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory import betas
 from rotsim.theory.base import Method, Theory, required_theory, theory_of
+from rotsim.theory.boundary import check_time, within_floats
 from rotsim.theory.equilibrium import Equilibrium, equilibrium, quantities
 
 AT_ONCE = 4096  # settings, each of which takes some thousand numbers of memory
@@ -41,6 +42,7 @@ _NAMES = ("norm", "rotation", "update_rms", "relaxation_steps", "model_error")
 Columns: TypeAlias = dict[str, np.ndarray]
 
 
+@within_floats
 def equilibria(
     optimizer: type[Optimizer] | Optimizer,
     dim: Any = 1024,
@@ -75,7 +77,8 @@ def equilibria(
     Raises
     ------
     InvalidInput
-        If a name is unknown or missing, or a value is out of range.
+        If a name is unknown or missing, or a value is out of range. If it takes more than 15 s: `rotsim.sweep` has
+        no such limit, and shows its progress.
 
     Examples
     --------
@@ -183,6 +186,7 @@ def many(
     found = {name: np.full(len(dim), np.nan) for name in _NAMES}
     for theory, cells, names in _alike(kind, columns, between and method == "exact", whole):
         for law, spread, chosen in _laws(gradient, dim, cells):
+            check_time()
             chunk = type(theory)(_of(theory.spec, columns, chosen, names))
             try:
                 with np.errstate(all="ignore"):

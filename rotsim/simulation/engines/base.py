@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from rotsim.compiled import interpreted
 from rotsim.gradients import Gradient
 from rotsim.noise import places
 from rotsim.optimizers.base import ActsOn, Optimizer
@@ -17,6 +18,7 @@ from rotsim.simulation.workspace import Workspace, workspace, workspace_bytes
 
 _BLOCKS_PER_WORKER = 8  # blocks of neurons per worker, which workers take from one queue
 _COORDINATE_STEPS_PER_CHUNK = 3e8  # tenths of a second of a core, between looks at progress and Ctrl-C
+_INTERPRETED = 3e4  # times as long as a compiled kernel takes what Python interprets
 _MAX_DIM = (1 << 32) - 1  # the random numbers of a neuron count so many coordinates
 _LEAST_WORK = 64  # coordinates whose step costs as much as the least step of a neuron
 _BYTES_OF_A_DRAW = 64  # NumPy's temporaries for one coordinate: words, normals, and what is made of them
@@ -65,6 +67,8 @@ class Engine(ABC):
     automatic: ClassVar[bool] = False
     #: Its state has the weights.
     keeps_weights: ClassVar[bool] = True
+    #: Share of `chunk_work` in the first chunk, which shows what a step costs; 1 where every chunk costs by itself.
+    first_chunk: ClassVar[float] = 1 / 64
     #: The longest neuron that it walks.
     max_dim: ClassVar[int] = _MAX_DIM
 
@@ -113,8 +117,8 @@ class Engine(ABC):
         return problem.neurons * max(self.shape(problem)[1], _LEAST_WORK)
 
     def chunk_work(self, workers: int) -> float:
-        """Coordinate-steps of a chunk, after which progress is shown and Ctrl-C heard."""
-        return _COORDINATE_STEPS_PER_CHUNK * workers
+        """Coordinate-steps of a chunk at most, after which progress is shown and Ctrl-C heard."""
+        return _COORDINATE_STEPS_PER_CHUNK * workers / (_INTERPRETED if interpreted() else 1.0)
 
 
 class WeightEngine(Engine):

@@ -196,6 +196,7 @@ class Cuda(WeightEngine):
     """The coordinatewise walk under plain noise."""
 
     name = "cuda"
+    first_chunk = 1.0  # each takes its state there and back
     acts_on = "coordinate"
     needs = "an optimizer that acts on coordinates, without cautious decay, under Isotropic or ScaleInvariant gradients"
 

@@ -19,6 +19,8 @@ from rotsim.simulation.engines.base import Problem, WeightEngine, bytes_in_numpy
 from rotsim.simulation.engines.coordinatewise import Coordinatewise
 from rotsim.simulation.engines.matrixwise import update_factor
 
+# of a step, in steps of a coordinate in the compiled walk
+_OF_A_COORDINATE, _OF_CALLS = 50.0, 1e5
 #: ``move(slots, g, c, step) -> (new weights, change)``: one step of all neurons; moves their moments in place.
 Move = Callable[[np.ndarray, np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
@@ -78,6 +80,10 @@ class Readable(WeightEngine):
     def blocks(self, workers: int) -> int:
         """All neurons at once: Python runs one thread at a time, and each call of NumPy has its cost."""
         return 1
+
+    def work(self, problem: Problem) -> float:
+        matrices = problem.neurons / problem.rows if problem.optimizer.acts_on == "matrix" else 1.0
+        return _OF_A_COORDINATE * problem.neurons * problem.dim + _OF_CALLS * matrices
 
     def workspace(self, problem: Problem) -> None:
         return None
