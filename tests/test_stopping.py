@@ -15,7 +15,7 @@ from tests.conftest import press_ctrl_c
 
 COURSES = {
     f"{kind.name} {number}": optimizer
-    for kind in (*rotsim.OPTIMIZERS.values(), rotsim.Rotational, rotsim.Hyperball)
+    for kind in (*rotsim.OPTIMIZERS.values(), rotsim.Rotational, rotsim.Hyperball, rotsim.Cautious)
     for number, optimizer in enumerate(kind.examples())
     if (theory := theory_of(optimizer)) and theory.has_course
 }

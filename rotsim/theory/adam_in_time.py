@@ -503,7 +503,9 @@ def _adam(  # type: ignore[no-untyped-def]
         record[3] += on_norm + spread + abs(error[0]) / 2
         record[4] += on_norm + on_angle + on_update * steeper + spread + abs(size_error - error[0]) / 2
         record[5] += on_update + masked + max(spread, power_spread) + abs(size_error) / 2
-    return parts, w2, last_filled, m_total, v_total, cumulant, not_normal, ripple, left1, left2, distance, product, alike
+    return (
+        parts, w2, last_filled, m_total, v_total, cumulant, not_normal, ripple, left1, left2, distance, product, alike,
+    )  # fmt: skip
 
 
 # Apart, since numba leaves out of AdamW's what decay inside v alone asks for, which is a third of its time to compile.

@@ -90,13 +90,13 @@ def follow_modes(
     Parameters
     ----------
     beta1, beta2 : float
-        Of the average.
+        Of the average, in [0, 1).
     odd, factors : ndarray, shape (modes,)
-        Powers of the average's correlation, and π/2 times what each contributes to that of steps.
+        Powers >= 1 of the average's correlation, and π/2 times what each contributes to that of steps.
     cautious : float
         `Theory.cautious`, >= 0.
     dim : float
-        E‖u‖² of a step.
+        E‖u‖² > 0 of a step.
     law : GradientPower
     course : Course
 

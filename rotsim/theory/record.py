@@ -31,6 +31,10 @@ def in_parts(advance: Callable[[Any, int, int], Any], carried: Any, course: Cour
     carried : tuple of numbers
         Before the first step.
     course : Course
+
+    Notes
+    -----
+    The maps of a step are in `derivations.transient` and `derivations.damped`.
     """
     _, lr, weight_decay, window, records = course
     steps, before = len(lr), np.full(records.shape[1], np.inf)
