@@ -86,7 +86,8 @@ def advance(run: Run, state: State, records: Records, most_steps: int = MAX_CHUN
 def _chunk_steps(run: Run) -> tuple[int, int]:
     """Most steps of a chunk, and those of the first."""
     most = run.engine.chunk_work(run.workers) / run.engine.work(run.problem)
-    return tuple(int(np.clip(steps, 1, MAX_CHUNK_STEPS)) for steps in (most, most * run.engine.first_chunk))
+    longest, first = np.clip([most, most * run.engine.first_chunk], 1, MAX_CHUNK_STEPS).astype(int).tolist()
+    return longest, first
 
 
 def _next_chunk(chunk: int, most: int, seconds: float) -> int:
