@@ -230,7 +230,7 @@ def _layer(
         _relaxation(
             spec, dim, median(predicted.start_norm[rows]), kept["gradient_scale"], int(step[-1]), predicted.matrix_rows
         )
-        if predictable and spec.weight_decay > 0
+        if predictable and spec.settles
         else (np.nan, np.nan)
     )
     center = median(around)
@@ -313,7 +313,7 @@ def _relaxation(
     gradient = ScaleInvariant(float(np.quantile(rms(scale), _SLOW)))
     settled = equilibrium(optimizer, dim, gradient, rows=rows)
     relaxation = settled.relaxation_steps
-    if not relaxation:  # a rotational variant
+    if not relaxation:  # a norm that is held
         return 0.0, 0.0
     if 2 * relaxation <= last:  # else the answer is far off, and an estimate will do
         steps = steps_to_equilibrium(optimizer, dim, gradient, initial_norm, CLOSE, rows=rows)

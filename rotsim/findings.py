@@ -65,7 +65,7 @@ def finding_of(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last:
     last : int
         Steps of the run.
     """
-    if finding := _known(e, optimizer, spec, last) or _predicted(e, spec) or _silent(e):
+    if finding := _known(e, optimizer, spec, last) or _predicted(e, optimizer, spec) or _silent(e):
         return finding
     theory = required_theory(optimizer)
     if theory.beyond_noise:
@@ -122,11 +122,11 @@ def _known(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last: int
     return None
 
 
-def _predicted(e: Evidence, spec: Mapping[str, Any]) -> Finding | None:
+def _predicted(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any]) -> Finding | None:
     """Is there a course to hold the measurement against?"""
     if e.lr == 0:
         return "unknown", "The learning rate was 0 throughout; nothing moved."
-    if e.weight_decay == 0:
+    if e.weight_decay == 0 and optimizer.needs_decay:
         return "no decay", (
             "The optimizer has no weight decay: noise lets the norm grow for ever and rotation never settles, unless "
             f"something else holds it, such as a penalty in the loss. The norm changed by {e.norm_change - 1:+.1%}."

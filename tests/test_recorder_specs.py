@@ -70,6 +70,9 @@ RECOGNISED = {
         ADEMAMIX_SPEC,
     ),
     "nanochat": ("MuonAdamW", ADAM | {"kind": "adamw"}, {}, ADAMW_SPEC),
+    "cautious AdamW": ("AdamW", ADAM | {"cautious_wd": True}, {}, rotsim.Cautious(ADAMW_SPEC)),
+    "cautious Lion": ("Lion", LION, {"cautious_weight_decay": True}, rotsim.Cautious(LION_SPEC)),
+    "Lion, not cautious": ("Lion", LION | {"cautious_wd": False}, {}, LION_SPEC),
     "Signum without decay": (
         "Signum",
         {"lr": 1e-3, "momentum": 0.8, "weight_decay": 0.0},
@@ -113,6 +116,12 @@ def test_optimizers_of_other_packages_are_recognised(package):
             "beta3_warmup=1000 makes its slow average change in training",
         ),
         ("AdamW", ADAM | {"correct_bias": False}, {}, "correct_bias=False changes"),
+        (
+            "SGD",
+            {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "cautious_wd": True},
+            {},
+            "cautious_wd=True changes the recurrence, which is not known of SGDM",
+        ),
         (
             "Signum",
             {"lr": 1e-3, "momentum": 0.8, "weight_decay": 0.1},
@@ -238,7 +247,53 @@ def test_groups_with_their_own_betas_are_predicted_by_them():
     assert found[0].measured_rotation > 3 * found[1].measured_rotation
 
 
+class CautiousAdamW(torch.optim.AdamW):
+    """Chen et al. 2025: what AdamW does without decay, and decay where the update, too, points towards 0."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            before = [p.clone() for p in group["params"]]
+            decay, group["weight_decay"] = group["weight_decay"], 0.0
+            super().step()
+            group["weight_decay"] = decay
+            for weight, old in zip(group["params"], before, strict=True):
+                weight -= group["lr"] * decay * old * ((old - weight) * old >= 0)
+
+
+CautiousAdamW.__name__ = "AdamW"
+
+
+class AdamH(torch.optim.Adam):
+    """Wen et al. 2026: the norm of a matrix is held, or with `per_row` that of each row."""
+
+    per_row = False
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        of = {"dim": 1, "keepdim": True} if self.per_row else {}
+        for group in self.param_groups:
+            before = [p.clone() for p in group["params"]]
+            super().step()
+            for weight, old in zip(group["params"], before, strict=True):
+                update, norm = weight - old, torch.linalg.vector_norm(old, **of)
+                moved = old + group["lr"] * norm * update / torch.linalg.vector_norm(update, **of)
+                weight.copy_(norm * moved / torch.linalg.vector_norm(moved, **of))
+
+
+class RowwiseAdamH(AdamH):
+    per_row = True
+
+
+BALL = rotsim.Hyperball(rotsim.AdamW(0.02, 0.0, (0.9, 0.95)))
 RULES = {
+    "cautious": (
+        lambda p: with_option(CautiousAdamW(p, lr=0.02, weight_decay=0.5, betas=(0.9, 0.95)), cautious_wd=True),
+        rotsim.Cautious(rotsim.AdamW(0.02, 0.5, (0.9, 0.95))),
+        "under gradients that are no white noise is not known",
+    ),
+    "hyperball": (lambda p: AdamH(p, lr=0.02, betas=(0.9, 0.95)), BALL, None),
+    "hyperball of rows": (lambda p: RowwiseAdamH(p, lr=0.02, betas=(0.9, 0.95)), BALL, None),
     "Muon": (
         lambda p: torch.optim.Muon(p, lr=0.02, weight_decay=0.5, momentum=0.8, adjust_lr_fn="match_rms_adamw"),
         rotsim.Muon(0.02, 0.5, 0.8, adjust_lr_fn="match_rms_adamw"),
@@ -257,6 +312,12 @@ RULES = {
 }
 
 
+def with_option(optimizer, **options):
+    """Its groups, with options of another package."""
+    optimizer.param_groups[0].update(options)
+    return optimizer
+
+
 @pytest.mark.few(1)
 @pytest.mark.parametrize("name", RULES)
 def test_a_course_has_the_shape_of_the_layer_and_claims_what_theory_can(name):
@@ -264,10 +325,12 @@ def test_a_course_has_the_shape_of_the_layer_and_claims_what_theory_can(name):
     make, spec, refusal = RULES[name]
     rows = 24 if spec.acts_on == "matrix" else None
     theory, draw = rotsim.equilibrium(spec, 96, rows=rows), torch.Generator().manual_seed(0)
-    weight = nn.Parameter(torch.randn(24, 96, generator=draw) * theory.norm / 96**0.5)
+    held = spec.name == "hyperball"  # which nothing says of an optimizer
+    weight = nn.Parameter(torch.randn(24, 96, generator=draw) * (1.0 if held else theory.norm) / 96**0.5)
     optimizer = make([weight])
-    assert optimizer_spec(optimizer) == spec
-    with Recorder({"weight": weight}, optimizer, interval=2, window=20, lags=0) as recorder:
+    assert held or optimizer_spec(optimizer) == spec
+    given = spec if held else None
+    with Recorder({"weight": weight}, optimizer, interval=2, window=20, lags=0, spec=given) as recorder:
         for _ in range(600):
             along = nn.functional.normalize(weight.detach(), dim=1)
             noise = torch.randn(weight.shape, generator=draw)

@@ -15,7 +15,7 @@ import torch
 
 from rotsim.errors import InvalidInput, instance, integer, mapping
 from rotsim.measure.arguments import taken_by_torch
-from rotsim.optimizers import SGDM, AdamL2, AdamW, AdEMAMix, Lion, Muon, NAdamW, Rotational, Signum
+from rotsim.optimizers import SGDM, AdamL2, AdamW, AdEMAMix, Cautious, Lion, Muon, NAdamW, Rotational, Signum
 from rotsim.optimizers.base import Optimizer
 
 SUPPORTED = (
@@ -30,14 +30,14 @@ NEUTRAL: dict[str, Any] = {
     "nesterov": False,
     "caution": False,
     "cautious_factor": 1.0,
-    "cautious_wd": False,
-    "cautious_weight_decay": False,
     "corrected_weight_decay": False,
     "bias_correction": True,
     "correct_bias": True,
     "max_unorm": 0.0,
     "fixed_decay": False,
 }
+#: Options of cautious decay: other packages' names.
+CAUTIOUS = ("cautious_wd", "cautious_weight_decay")
 _NESTEROV = {name: value for name, value in NEUTRAL.items() if name != "nesterov"}  # where the spec has it
 # what a class name says of the storage of averages, which does not change what they are
 _STORAGE = re.compile(r"paged|fused|deepspeed|cpu|legacy|_?(4|8|32)_?bit|fp8")
@@ -328,7 +328,8 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
     optimizer : torch.optim.Optimizer
         ``AdamW``, ``Adam`` (`rotsim.AdamL2`, or `rotsim.AdamW` with ``decoupled_weight_decay``), ``SGD``, ``Lion``,
         ``Signum``, PyTorch's ``NAdam``, ``AdEMAMix``, or ``Muon`` of PyTorch and of its author. It may be of PyTorch,
-        timm, lion-pytorch, bitsandbytes or Apex: names are the same. Or a rotational variant, and
+        timm, lion-pytorch, bitsandbytes or Apex: names are the same. ``cautious_wd`` or ``cautious_weight_decay`` in a
+        group makes it `rotsim.Cautious`. Or a rotational variant, and
         `rotsim.measure.Rotated` with a spec. In a group without weight decay, a variant is the optimizer that it is a
         variant of.
         ``ZeroRedundancyOptimizer`` is what it holds. Where a group names its rule (``kind="adamw"``,
@@ -364,9 +365,20 @@ def optimizer_spec(optimizer: torch.optim.Optimizer, group: int = 0, **override:
             if values.get(option, neutral) not in (neutral, None):
                 raise NoSpec(optimizer, f"{option}={values[option]} changes the recurrence", _nearest(values))
         try:
-            return family.make(values)
+            return _cautious(family.make(values), values)
         except Variant as variant:
             raise NoSpec(optimizer, str(variant), _nearest(values)) from None
+
+
+def _cautious(plain: Optimizer, values: Values) -> Optimizer:
+    """With cautious decay, where the group says so."""
+    found = next((f"{option}={values[option]}" for option in CAUTIOUS if values.get(option)), "")
+    if not found:
+        return plain
+    try:
+        return Cautious(plain)
+    except InvalidInput:
+        raise Variant(f"{found} changes the recurrence, which is not known of {plain.label}") from None
 
 
 def _nearest(values: Values) -> str:

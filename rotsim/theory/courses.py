@@ -106,7 +106,9 @@ def course(
     usable = usable and float((rates.lr * rates.weight_decay).max()) < optimizer.plain.decay_limit
     if not usable or len(rates.lr) > MAX_STEPS:
         return found
-    spec = (optimizer if decay_most else optimizer.plain).with_rates(lr_most, min(decay_most, _LEAST_LIMIT / lr_most))
+    spec = (optimizer if decay_most or not optimizer.needs_decay else optimizer.plain).with_rates(
+        lr_most, min(decay_most, _LEAST_LIMIT / lr_most)
+    )
     power = _scale_power(spec, dim, rows)
     middle = float(np.median(own[alive]))
     seen = np.isfinite(scale[alive]).any(axis=0)
@@ -182,6 +184,8 @@ def _equivalent(spec, dim, rates, ends, scale, middle, influence, power, rows, n
     )
     size = every[rates.start :]
     grown, pace, bent = _other_betas(spec, dim, rates.betas, rows)
+    if spec.decay == "none":  # the norm is held, whatever gradients are like
+        return lr * pace, decay, at_steps(influence.rotation) * bent
     factor = (at_steps(influence.norm) * grown) ** (1 / (1 - power))
     turned = at_steps(influence.rotation) * bent / factor ** _turning_power(spec, dim, rows)
     if spec.plain.decay == "coupled":

@@ -158,6 +158,12 @@ class HyperballTheory(Theory[Hyperball]):
     def lasting_decay(self, decay: np.ndarray) -> np.ndarray | None:
         return None
 
+    def correlation_factors(self, autocorrelation: np.ndarray) -> tuple[float, float]:
+        return 1.0, 1.0
+
+    def remembered(self, beta1: float, correlation: float) -> tuple[float, float]:
+        return 1.0, 1.0
+
     def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
         return fallen(1.0, *self._rest(dim, law), lag)
 

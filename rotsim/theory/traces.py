@@ -90,7 +90,7 @@ def predict_layer(trace: xr.Dataset, name: str) -> Prediction:
     rates = rates_of(layer, start)
     optimizer = dataset.optimizer_of(trace, name)
     # the rates of the layer, not those of another group; without decay a rotational variant does not rotate
-    spec = optimizer if rates.weight_decay.any() else optimizer.plain
+    spec = optimizer if rates.weight_decay.any() or not optimizer.needs_decay else optimizer.plain
     if rates.lr.any() and theory_of(optimizer) is not None:
         spec = spec.with_rates(_typical(rates.lr), _typical(rates.weight_decay))
     theory = theory_of(spec)
