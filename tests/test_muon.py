@@ -327,11 +327,14 @@ def test_the_twin_walks_alike(form, dtype):
             np.testing.assert_allclose(walk[quantity], twin[quantity], rtol=3e-5 if dtype == "float32" else 1e-11)
 
 
-def test_threads_chunks_and_resumed_walks_have_the_same_bits(monkeypatch):
+@pytest.mark.parametrize("o", [Muon(0.05, 0.3), rotsim.Hyperball(Muon(0.05, 0.0))], ids=["muon", "hyperball"])
+def test_threads_chunks_and_resumed_walks_have_the_same_bits(o, monkeypatch):
+    """Of matrices whose sides the kernel fills up: what lies beyond them in memory is the next matrix, or nobody's."""
     from rotsim.simulation import chunks
 
-    o, run = Muon(0.05, 0.3), dict(dim=12, neurons=30, rows=6, steps=40, record_every=7, keep_state=True)
+    run = dict(dim=12, neurons=30, rows=6, steps=40, record_every=7, keep_state=True)
     walk = rotsim.simulate(o, threads=1, **run)
+    np.testing.assert_allclose(walk["rotation"], rotsim.simulate(o, engine="numpy", **run)["rotation"], rtol=1e-4)
     assert rotsim.dataset.spec_of(walk)["rows"] == 6 and rotsim.dataset.spec_of(walk)["engine"] == "numba"
     assert rotsim.simulate(o, threads=3, **run).drop_attrs().identical(walk.drop_attrs())
     part = rotsim.simulate(o, **{**run, "steps": 17})

@@ -77,19 +77,19 @@ def move_row(weights, update, count, shrink, push, i, step, neurons, records):  
     neurons.norm_squared[i] = reached
 
 
-def decayed(out, c, first, step, neurons, factor):  # type: ignore[no-untyped-def]
+def decayed(out, c, first, size, step, neurons, factor):  # type: ignore[no-untyped-def]
     """What multiplies weights and update where weights decay, less 1 for the weights."""
     return -c[0], -out.dtype.type(np.float64(c[1]) * factor)
 
 
-def held(out, c, first, step, neurons, factor):  # type: ignore[no-untyped-def]
-    """The same for a matrix that turns at the norm that it began with."""
+def held(out, c, first, size, step, neurons, factor):  # type: ignore[no-untyped-def]
+    """The same for a matrix that turns at the norm that it began with. What `out` has beyond the matrix is no part."""
     state, tiny, real = neurons.state, np.finfo(neurons.state.dtype).tiny, out.dtype.type
     square, along, power = 0.0, 0.0, 0.0
-    for r in range(out.shape[0]):
+    for r in range(size):
         square += neurons.norm_squared[first + r]
         weights = state[first + r, 0]
-        for j in range(out.shape[1]):
+        for j in range(state.shape[2]):
             along -= np.float64(weights[j]) * np.float64(out[r, j])
             power += np.float64(out[r, j]) * np.float64(out[r, j])
     norm = np.sqrt(square)
@@ -143,7 +143,7 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
                     for j in range(dim):
                         state[i, 3 + slot, j] = memory[slot, j]
             orthogonalise(room.spectral, c[STATIC : c.size - _beside], max(np.float64(c[4]), least))
-            shrink, push = _drive(out, c, first, step, neurons, room.factor)
+            shrink, push = _drive(out, c, first, size, step, neurons, room.factor)
             for r in range(size):
                 i = first + r
                 move_row(state[i, 0], out[r], dim, shrink, push, i, step, neurons, records)
