@@ -4,7 +4,7 @@ from functools import cache
 
 from sympy import Eq, Expr, Function, Integer, Limit, Rational, Sum, Symbol, limit, oo, simplify, sqrt
 
-from derivations import adamw, finite_dim, linear, lion, nesterov, second_moment, sgdm
+from derivations import adamw, finite_dim, linear, lion, nesterov, second_moment_fluctuation, sgdm
 from derivations.algebra import geometric_sum, tidy, vanishes
 from derivations.formula import follow, step
 from derivations.symbols import *
@@ -165,7 +165,7 @@ def checks() -> list[tuple[str, bool]]:
 
 
 def _split() -> bool:
-    """f_i f_{i+2}/q_i over four gradients, and f_i²/q_i, against the sums of `second_moment.product_and_sum`."""
+    """f_i f_{i+2}/q_i over four gradients, and f_i²/q_i, against the sums of `derivations.second_moment.product_and_sum`."""
     weights = [1 - mu_a + _averaged(Integer(0)), *(_averaged(Integer(lag)) for lag in range(1, 6))]
     thinned = [Symbol(f"q_{lag}", positive=True) for lag in range(4)]
     alone = 1 / thinned[0]
@@ -177,7 +177,7 @@ def _split() -> bool:
 
 
 def _constant() -> bool:
-    constant = second_moment.constant_second_moment()[-1].rhs
+    constant = second_moment_fluctuation.constant_second_moment()[-1].rhs
     values = {_D(1): constant, _D(beta2**k): constant}
     values |= {_D_0(1): constant.subs(beta1, 0), _D_0(beta2**k): constant.subs(beta1, 0)}
     return all(

@@ -24,7 +24,7 @@ from rotsim.tasks import cores
 
 #: Derivations that take longest, by `python -m benchmarks.startup proofs`: they are begun first.
 LONGEST_FIRST = (
-    "second_moment", "adam_l2", "lion_autocorrelated", "ademamix", "muon", "radial", "damped", "autocorrelated",
+    "adam_l2", "second_moment", "lion_autocorrelated", "ademamix", "muon", "radial", "damped", "autocorrelated",
     "finite_dim", "lion", "nadamw", "adamw", "transient", "cautious", "shapes",
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ from sympy import lambdify
 
 import rotsim
 from derivations import symbols
-from derivations.second_moment import settled_ratio
+from derivations.second_moment_fluctuation import settled_ratio
 from rotsim import closed_forms
 from rotsim.theory import second_moment
 from rotsim.theory.covariance import adam_covariance
