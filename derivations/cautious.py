@@ -127,7 +127,7 @@ def of_the_update() -> Eq:
 
 @step("cautious_sign_of_weight", "The first slope for a sign in the place of the update.")
 def sign_of_the_weight() -> Eq:
-    """A sign and a weight overlap by √(2/π) r."""
+    """A sign and a Gaussian weight of unit variance overlap by √(2/π) r."""
     return equation(k_w, simplify(_regressed(decayed().rhs, sign_overlap().rhs, sqrt(2 / pi) * r_w)[0]))
 
 

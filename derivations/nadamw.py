@@ -165,7 +165,7 @@ def checks() -> list[tuple[str, bool]]:
 
 
 def _split() -> bool:
-    """f_i f_{i+2}/q_i over four gradients, and f_i²/q_i, against the sums of `derivations.second_moment.product_and_sum`."""
+    """f_i f_{i+2}/q_i over four gradients, and f_i²/q_i, against `derivations.second_moment.product_and_sum`."""
     weights = [1 - mu_a + _averaged(Integer(0)), *(_averaged(Integer(lag)) for lag in range(1, 6))]
     thinned = [Symbol(f"q_{lag}", positive=True) for lag in range(4)]
     alone = 1 / thinned[0]
