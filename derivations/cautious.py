@@ -133,7 +133,7 @@ def sign_of_the_weight() -> Eq:
 
 @step("cautious_sign_of_update", "The second slope for a sign in the place of the update.")
 def sign_of_the_update() -> Eq:
-    """Of a weight of unit variance."""
+    """A decayed weight overlaps with the sign of its update as well, for a weight of unit variance."""
     return equation(k_u, simplify(_regressed(decayed().rhs, sign_overlap().rhs, sqrt(2 / pi) * r_w)[1]))
 
 

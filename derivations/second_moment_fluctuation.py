@@ -1,4 +1,4 @@
-"""Adam with a second moment that wavers little: what is left of the fluctuations of v to first order in 1-β2."""
+"""Adam whose second moment wavers little: the fluctuations of v to first order in 1-β2."""
 
 from sympy import (
     Eq,
