@@ -148,7 +148,7 @@ def as_decay() -> Eq:
 
 @step
 def overlap_of_a_mode() -> Eq:
-    """One step on, in units of K_0."""
+    """What weights and a mode have in common one step on, in units of K_0."""
     return equation(X_n, _effective(transient.mode_overlap().rhs))
 
 
