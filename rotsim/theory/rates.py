@@ -82,7 +82,7 @@ def rates_of(layer: xr.Dataset, start: int) -> Rates:
             return np.full(len(step), constant)
         at, value = end, layer[f"window_{name}"].sel(parameter=parameter).values
         if f"window_{name}_start" in layer:
-            first = np.append(start + 1, np.minimum(end[:-1] + interval, end[1:]))
+            first = np.append(min(start + 1, end[0]), np.minimum(end[:-1] + interval, end[1:]))
             early = layer[f"window_{name}_start"].sel(parameter=parameter).values
             at, value = _looks(first, end, early, value, average(name, "mean"), average(name, "rms"), interval)
         seen = np.isfinite(value)
