@@ -280,8 +280,10 @@ def test_coordinates_are_reduced_block_by_block_as_loops_do(betas):
             if not np.isfinite(block).all():
                 continue
             each, squares, powers = [], [], []
-            early, late = np.sum(block[:6] ** 2), np.sum(block[6:] ** 2)  # their trend is no memory
-            steady = block * np.exp(-np.log(late / early) / 12 * (np.arange(12) - 6))[:, None]
+            live = block.any(axis=0)
+            early, late = (np.mean(half[:, live] ** 2, axis=0) for half in (block[:6], block[6:]))
+            trend = np.median(np.log(late / early))  # which is no memory
+            steady = block * np.exp(-trend / 12 * (np.arange(12) - 6))[:, None]
             for x, given_x in zip(steady.T, block.T, strict=True):
                 m, v, total = 0.0, np.mean(x**2), 0.0
                 for t in range(12):
@@ -301,6 +303,24 @@ def test_coordinates_are_reduced_block_by_block_as_loops_do(betas):
             assert np.isnan(sampler.square_step()).all()
         else:
             np.testing.assert_allclose(sampler.square_step()[parameter], np.mean(steps), rtol=1e-4)
+
+
+@pytest.mark.parametrize("pace", [0.0, 0.03])
+def test_the_trend_of_a_block_is_that_of_most_coordinates(pace):
+    """One that bursts is no trend of all: their averages would be those of gradients that die, or are born."""
+    steps, beta1 = 4 * 64, 0.9
+
+    def measured(burst):
+        sampler = CoordinateSampler(64, count=33)
+        for step in range(steps):
+            gradient = normal(33, seed=step) * np.exp(-pace * step)
+            gradient[0] *= burst if step == steps - 3 else 1.0
+            sampler.add([gradient], [gradient.shape], [(beta1, 0.99)], CPU)
+        return float(sampler.square_step()[0])
+
+    white = (1 - beta1) / (1 + beta1)
+    assert measured(1.0) == pytest.approx(white, rel=0.3)  # four standard errors of 33 · 192 / 19 independent squares
+    assert measured(1e4) == pytest.approx(measured(1.0), rel=0.05)
 
 
 def test_a_parameter_that_joins_starts_a_block_anew_and_silence_has_no_correlation():

@@ -135,16 +135,23 @@ class CoordinateSampler:
         self._spans.append(new)
 
     def _steady(self, block: torch.Tensor) -> torch.Tensor:
-        """A block without the trend of each parameter's size, which is no memory: theory follows it by itself."""
+        """A block without the trend of each parameter's size, which is no memory: theory follows it by itself.
+
+        The trend is that of the median coordinate: one that bursts would give all of them its own.
+        """
         half = self.length // 2
-        squares = torch.stack([block[:half].square().mean(0), block[half:].square().mean(0)])
-        owner = torch.cat([torch.full((len(places),), i) for i, places in enumerate(self._places)]).to(block.device)
-        early, late = torch.zeros(2, len(self._places), dtype=block.dtype, device=block.device).index_add_(
-            1, owner, squares
-        )
-        pace = torch.where((early > 0) & (late > 0), torch.log(late / early) / half, 0.0).nan_to_num(0.0, 0.0, 0.0)
+        halves = torch.stack([block[:half].square().mean(0), block[half:].square().mean(0)])
+        early, late = halves.cpu().double().numpy()
+        alive, start = (early > 0) & (late > 0) & np.isfinite(early + late), 0
+        change = np.log(np.where(alive, late, 1.0) / np.where(alive, early, 1.0))
+        pace = np.zeros(len(change))
+        for places in self._places:
+            part = slice(start, start + len(places))
+            start += len(places)
+            if alive[part].any():
+                pace[part] = np.median(change[part][alive[part]]) / half
         time = torch.arange(self.length, device=block.device) - half
-        return block * torch.exp(-time[:, None] * pace[owner] / 2)
+        return block * torch.exp(-time[:, None] * torch.from_numpy(pace).to(block) / 2)
 
     def _square_steps(self, block: torch.Tensor) -> torch.Tensor:
         """Mean square of m/√v of every coordinate, or of m alone; 0 where it has no gradient; NaN without betas."""
