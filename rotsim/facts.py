@@ -77,8 +77,14 @@ def pace(norm: np.ndarray, step: np.ndarray) -> np.ndarray:
 
 
 def burst(kept: dict[str, np.ndarray]) -> float:
-    """Over all samples: within windows as recorded, between them from the windows' scales."""
-    square = kept["gradient_scale"] ** 2
+    """Over all samples: within windows as recorded, between them from the windows' scales.
+
+    What the scales of all neurons do together, which a course follows, is no burst.
+    """
+    scale = kept["gradient_scale"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        typical = np.nanmedian(scale / rms(scale)[:, None], axis=0)
+        square = np.nan_to_num((scale / typical) ** 2, posinf=0.0)
     inside = np.nan_to_num(kept["gradient_burst"], nan=1.0) if "gradient_burst" in kept else np.ones_like(square)
     mean = square.mean(axis=1)
     return median((inside * square**2).mean(axis=1)[mean > 0] / mean[mean > 0] ** 2)
