@@ -14,6 +14,7 @@ from rotsim.theory.base import Theory
 if TYPE_CHECKING:
     import xarray as xr
 
+_FEWEST = 3  # windows, between which a trend is seen
 INVARIANT = 0.1  # RMS cosine of gradient and weights, over that of a random direction, below which they are orthogonal
 
 
@@ -79,12 +80,21 @@ def pace(norm: np.ndarray, step: np.ndarray) -> np.ndarray:
 def burst(kept: dict[str, np.ndarray]) -> float:
     """Over all samples: within windows as recorded, between them from the windows' scales.
 
-    What the scales of all neurons do together, which a course follows, is no burst.
+    What the scales of all neurons become in time, which a course follows, is no burst: their trend is taken out.
     """
     scale = kept["gradient_scale"]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        typical = np.nanmedian(scale / rms(scale)[:, None], axis=0)
-        square = np.nan_to_num((scale / typical) ** 2, posinf=0.0)
+    square = (scale * np.exp(-_trend(scale))) ** 2
     inside = np.nan_to_num(kept["gradient_burst"], nan=1.0) if "gradient_burst" in kept else np.ones_like(square)
     mean = square.mean(axis=1)
     return median((inside * square**2).mean(axis=1)[mean > 0] / mean[mean > 0] ** 2)
+
+
+def _trend(scale: np.ndarray) -> np.ndarray:
+    """A line through the logarithm of the median neuron's scale: the median of all slopes, which no burst moves."""
+    level, at = np.median(scale, axis=0), np.arange(scale.shape[1])
+    seen = np.flatnonzero((level > 0) & np.isfinite(level))
+    if len(seen) < _FEWEST:
+        return np.zeros(len(at))
+    one, other = np.triu_indices(len(seen), 1)
+    rise = np.log(level[seen[other]] / level[seen[one]])
+    return at * float(np.median(rise / (seen[other] - seen[one])))

@@ -189,6 +189,21 @@ def test_bursts_between_windows_count_too():
     assert layer.burst == pytest.approx(1.3 * np.mean(square**2) / np.mean(square) ** 2, rel=1e-6)
 
 
+def test_what_all_gradients_become_in_time_is_no_burst():
+    """A course follows it. What each neuron does in its own time is a burst still, and so is one of all on the way."""
+    fall = 0.8 ** np.arange(20.0)
+    assert only(made(ADAM_L2, gradient_scale=lambda scale: scale * fall)).burst == pytest.approx(1.3, rel=1e-6)
+    uneven = fall * np.where(np.arange(20) % 5 == 3, 5.0, 1.0)
+    assert only(made(ADAM_L2, gradient_scale=lambda scale: scale * uneven)).burst > 3
+
+    def each_in_its_time(scale):
+        late = np.where(np.arange(20) >= 10, 4.0, 1.0)
+        scale[:6] *= np.where(np.arange(20) % 2 == np.arange(6)[:, None] % 2, 4.0, 1.0)
+        return scale * late
+
+    assert only(made(ADAM_L2, gradient_scale=each_in_its_time)).burst > 2
+
+
 def test_older_traces_without_the_new_variables_are_read():
     new = ["radial", "gradient_burst", "gradient_cosine"]
     trace = made(spec={"scale_invariant_layers": ["body.weight"]}).drop_vars(new)
