@@ -115,6 +115,23 @@ def test_walks_of_many_settings_settle_where_theory_says(seed):
     held_to_a_walk(DRAWN[seed], (ScaleInvariant(), Isotropic(0.05))[seed % 2], seed)
 
 
+@pytest.mark.parametrize(("betas", "decay"), [((0.9, 0.99, 0.999), 1e-3), ((0.9, 0.99, 0.9), 5e-4)])
+def test_a_deviation_of_the_norm_fades_as_fast_as_theory_says(betas, decay):
+    """It swings where the slow average outlasts decay. Three exponentials are fitted to the distance of two courses."""
+    spec = AdEMAMix(1e-2, decay / 1e-2, betas, 5.0)
+    eq = rotsim.equilibrium(spec, 10**6)
+    steps = int(14 * max(eq.relaxation_steps, 1 / (1 - betas[2])))
+    run = dict(dim=10**6, steps=steps, record_every=steps // 600)
+    apart = [rotsim.predict(spec, initial_norm=start * eq.norm, **run)["norm"].values[0] for start in (1.0, 1.001)]
+    x = (apart[1] / apart[0] - 1)[150:450]
+    before = np.array([x[place : len(x) - 3 + place] for place in range(3)]).T
+    factors = np.linalg.lstsq(before, x[3:], rcond=None)[0]
+    slowest = max(-(steps // 600) / np.log(np.abs(np.roots(np.append(1, -factors[::-1])))))
+    assert eq.relaxation_steps == pytest.approx(slowest, rel=0.03)
+    as_adamw = rotsim.equilibrium(rotsim.AdamW(spec.lr, spec.weight_decay, betas[:2]), 10**6).relaxation_steps
+    assert abs(as_adamw / slowest - 1) > (0.3 if betas[2] > 0.9 else 0.003)  # negative control
+
+
 def test_a_course_is_that_of_walks_from_the_first_step():
     """While the slow average fills, in every step; with one that starts filled, as if bias-corrected, it fails."""
     run = dict(dim=256, steps=60, record_every=1)
