@@ -168,6 +168,7 @@ VIEWS = FAST | {
     "mean, small": {"departure": "mean", "amount": 0.2, "smallDim": True},
     "radial": {"departure": "radial", "amount": 0.05},
     "no decay": {"noDecay": True},
+    "cautious": {"cautious": True},
 }
 
 

@@ -19,6 +19,7 @@ pytestmark = needs_node
 SPECS = {name: kind.examples()[1] for name, kind in OPTIMIZERS.items() if on_the_page(kind)}
 COORDINATEWISE = {name: spec for name, spec in SPECS.items() if spec.acts_on == "coordinate"}
 TURNED = {name: spec for name, spec in COORDINATEWISE.items() if name not in ("adam_l2", "nadamw", "ademamix")}
+MASKED = [name for name, spec in COORDINATEWISE.items() if spec.decay == "decoupled"]
 LAWS = {
     "white": (rotsim.ScaleInvariant(0.7), {}),
     "mean": (rotsim.Signal(0.2, scale=0.7), {"ratio": 0.2}),
@@ -28,11 +29,11 @@ LAWS = {
 }
 NEURONS, ROWS, DIM = 4, 2, 70  # ROWS neurons make one matrix
 
-WALK = """({seed, neurons, rows, dim, steps, norm, spec, law, rotational, rates}) => {
+WALK = """({seed, neurons, rows, dim, steps, norm, spec, law, rotational, cautious, rates}) => {
   const optimizer = OPTIMIZERS.find((one) => one.name === spec.name);
   const given = { scale: 0.7, ratio: 0, correlation: 0, strength: 0, ...law };
   given.factor = (step) => (given.burst && (step - 1) % 50 < 5 ? given.burst : 1);
-  const walker = new Walker(optimizer, spec, rotational, rows);
+  const walker = new Walker(optimizer, spec, { rotational, cautious }, rows);
   walker.begin(initialWeights(seed, neurons, dim, norm), neurons, dim);
   const source = new Noise(seed, neurons, dim);
   for (let step = 1; step <= steps; step += 1) {
@@ -42,11 +43,12 @@ WALK = """({seed, neurons, rows, dim, steps, norm, spec, law, rotational, rates}
   return { weights: [...walker.W], sums: [...walker.takeSums()] };
 }"""
 
-COURSE = """({dim, rows, steps, norm, spec, scale, rotational, rates, window}) => {
+COURSE = """({dim, rows, steps, norm, spec, scale, rotational, cautious, rates, window}) => {
   const optimizer = OPTIMIZERS.find((one) => one.name === spec.name);
   const lr = Float64Array.from(rates, (factor) => spec.lr * factor);
   const decay = new Float64Array(steps).fill(spec.weight_decay);
-  const found = predictCourse(optimizer, spec, rotational, dim, { scale }, norm, lr, decay, window, rows);
+  const variant = { rotational, cautious };
+  const found = predictCourse(optimizer, spec, variant, dim, { scale }, norm, lr, decay, window, rows);
   delete found.declared;
   return Object.fromEntries(Object.entries(found).map(([name, values]) => [name, [...values]]));
 }"""
@@ -56,17 +58,18 @@ def rates(steps):
     return schedules.named("cosine", steps, steps // 10, 0.1)(np.arange(1, steps + 1))
 
 
-def walked(spec, law="white", rotational=False, seed=12345678901, core=None, steps=100, dim=DIM):
+def walked(spec, law="white", rotational=False, seed=12345678901, core=None, steps=100, dim=DIM, cautious=False):
     """The walk in JavaScript, and by the NumPy twin: weights, RMS norm and RMS angle of each neuron."""
     gradient, departure = LAWS[law]
     given = {
         "seed": seed, "neurons": NEURONS, "rows": ROWS, "dim": dim, "steps": steps, "norm": 1.3, "spec": spec.to_dict(),
         "law": departure, "rotational": rotational, "rates": rates(steps).tolist(),
+        "cautious": cautious,
     }  # fmt: skip
     found = answer(WALK, given, core)
     weights = np.array(found["weights"]).reshape(NEURONS, dim)
     rms = np.sqrt(np.array(found["sums"]).reshape(NEURONS, 3) / steps)
-    optimizer = rotsim.Rotational(spec) if rotational else spec
+    optimizer = rotsim.Rotational(spec) if rotational else rotsim.Cautious(spec) if cautious else spec
     twin = rotsim.simulate(
         optimizer, dim, NEURONS, steps, gradient, seed=12345678901, initial_norm=1.3, record_every=steps,
         lr_schedule=rates(steps), dtype="float64", engine="numpy", keep_state=True,
@@ -113,6 +116,14 @@ def test_a_rotational_walk_is_that_of_the_numpy_twin(name):
     assert close(*walked(TURNED[name], rotational=True))
 
 
+@pytest.mark.few(2)
+@pytest.mark.parametrize("name", MASKED)
+def test_a_cautious_walk_is_that_of_the_numpy_twin(name):
+    assert close(*walked(SPECS[name], cautious=True))
+    found, twin = walked(SPECS[name], cautious=True)[0], walked(SPECS[name])[1]
+    assert not close(found, twin)  # negative control
+
+
 def test_a_neuron_whose_signs_are_all_alike_keeps_its_weights():
     """An eighth of all steps at dim 4; what is left of such an update across the vector of ones is nothing."""
     found, twin = walked(SPECS["lion"], rotational=True, dim=4)
@@ -129,18 +140,20 @@ def test_another_seed_is_noticed():
     assert not close(*walked(SPECS["adamw"], seed=12345678902))
 
 
-@pytest.mark.few(3)
-@pytest.mark.parametrize("name", SPECS)
-def test_a_course_is_what_rotsim_predicts(name):
+@pytest.mark.few(4)
+@pytest.mark.parametrize(
+    ("name", "cautious"), [*((name, False) for name in SPECS), *((name, True) for name in MASKED[::-1])]
+)
+def test_a_course_is_what_rotsim_predicts(name, cautious):
     spec, steps, rows = SPECS[name], 700, 32
     matrices = spec.acts_on == "matrix"  # parts of their shape are summed, where Python fits fewer powers to 1e-6
     given = {
         "rows": rows, "dim": DIM, "steps": steps, "norm": 0.5, "spec": spec.to_dict(), "scale": 3.0,
-        "rotational": False, "rates": rates(steps).tolist(), "window": 50,
+        "rotational": False, "cautious": cautious, "rates": rates(steps).tolist(), "window": 50,
     }  # fmt: skip
     found = answer(COURSE, given)
     course = rotsim.predict(
-        spec, DIM, rotsim.ScaleInvariant(3.0), steps, 0.5, lr_schedule=rates(steps), record_every=50,
+        rotsim.Cautious(spec) if cautious else spec, DIM, rotsim.ScaleInvariant(3.0), steps, 0.5, lr_schedule=rates(steps), record_every=50,
         rows=rows if matrices else None,
     )  # fmt: skip
     for ours, theirs in (("norm", "norm"), ("rotation", "rotation"), ("update", "update_rms")):

@@ -130,11 +130,10 @@ function buildSwitches(view) {
       rows.push(slider({ ...range, scale: "log", label: STRENGTHS[name] }, state.amount, (value) => view.change("amount", value, "restart")));
     }
   }
-  const flags = { smallDim: ["Small dim: 4", "reset"], noDecay: ["No decay", "restart"], rotational: ["Rotational", "restart"] };
+  const flags = { smallDim: ["Small dim: 4", "reset"], noDecay: ["No decay", "restart"], rotational: ["Rotational", "restart"], cautious: ["Cautious", "restart"] };
   for (const [name, [words, change]] of Object.entries(flags)) {
     const toggle = (on) => {
-      if (on && name === "rotational") state.noDecay = false;
-      if (on && name === "noDecay") state.rotational = false;
+      for (const other of EXCLUDED[name] ?? []) if (on) state[other] = false;
       view.change(name, on, change);
       buildSwitches(view);
       element(`break-${name}`).focus();
@@ -143,6 +142,9 @@ function buildSwitches(view) {
   }
   element("switches").replaceChildren(...rows);
 }
+
+// Switches that go off where another goes on.
+const EXCLUDED = { rotational: ["noDecay", "cautious"], noDecay: ["rotational", "cautious"], cautious: ["rotational", "noDecay"] };
 
 const STRENGTHS = {
   mean: "mean / noise", memory: "correlation", radial: "pull / w", bursts: "size",
@@ -176,6 +178,9 @@ const SENTENCES = {
   rotational: () =>
     "Rotational variant: every norm is held, and every step turns by the equilibrium angle from the first on." +
     " There is no transient. Adam+L2 has none: its angle depends on the gradient's size.",
+  cautious: () =>
+    "Cautious decay: only weights decay which the update, too, makes smaller. That is about half of them, so norms are" +
+    " longer by √2 and angles smaller. SGDM, Adam+L2 and Muon have no such decay here.",
 };
 
 // Which lines follow the gradient that is switched on.
@@ -189,7 +194,7 @@ const DASHED = {
 
 function sayOf(view) {
   const { state } = view;
-  const on = [state.departure, ...["smallDim", "noDecay", "rotational"].filter((name) => state[name])].filter(Boolean);
+  const on = [state.departure, ...["smallDim", "noDecay", "rotational", "cautious"].filter((name) => state[name])].filter(Boolean);
   const said = on.map((name) => SENTENCES[name](state));
   const following = OPTIMIZERS.filter((optimizer) => pullAsDecay(view.lab.law, optimizer) > 0).map(({ label }) => label);
   const dashed = { ...DASHED, radial: `The dashed lines of ${following.join(" and ")} count the pull as decay; the others are those of white noise.` };

@@ -171,7 +171,9 @@ class Expressions:
 
     def _of_self(self, node: ast.Attribute) -> str:
         assert self.owner is not None
-        given = {field.name for field in fields(self.owner)} if is_dataclass(self.owner) else {"spec", "rows"}
+        given = (
+            {field.name for field in fields(self.owner)} if is_dataclass(self.owner) else {"spec", "rows", "cautious"}
+        )
         if node.attr in given:
             return f"self.{node.attr}"
         found = inspect.getattr_static(self.owner, node.attr, None)

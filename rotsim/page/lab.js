@@ -32,7 +32,7 @@ class Lab {
 
   begin(optimizer, weights) {
     const { state, windows } = this;
-    const walker = new Walker(optimizer, specInForce(state, optimizer), turns(state, optimizer), rowsOf(state));
+    const walker = new Walker(optimizer, specInForce(state, optimizer), variantOf(state, optimizer), rowsOf(state));
     walker.begin(weights, this.neurons, this.dim);
     const curves = () => ({
       norm: new Float64Array(windows).fill(NaN), rotation: new Float64Array(windows).fill(NaN),
@@ -52,7 +52,7 @@ class Lab {
     this.noise.remembers = false;
     for (const run of this.walking) {
       run.walker.spec = specInForce(this.state, run.optimizer);
-      run.walker.rotational = turns(this.state, run.optimizer);
+      Object.assign(run.walker, variantOf(this.state, run.optimizer));
       run.walker.forget();
       run.start = Math.floor(this.done / this.window);
       run.startNorm = this.normNow(run);
@@ -87,9 +87,15 @@ class Lab {
       const known = rates.lr > 0 && rates.weight_decay > 0 && run.optimizer.equilibrium !== null;
       const found = known ? run.optimizer.equilibrium(rates, this.dim, power, -1) : { norm: NaN, rotation: NaN };
       const by = run.walker.rotational ? { norm: NaN, rotation: 1 } : rememberedFactors(this.law, run.optimizer, spec);
-      run.heading.norm[place] = found.norm * by.norm;
-      run.heading.rotation[place] = found.rotation * by.rotation;
+      const acts = this.actingShare(run);
+      run.heading.norm[place] = (found.norm * by.norm) / Math.sqrt(acts);
+      run.heading.rotation[place] = found.rotation * by.rotation * Math.sqrt(acts);
     }
+  }
+
+  // The share of decay that acts, to leading order: half of it, if it is cautious.
+  actingShare({ walker }) {
+    return walker.cautious ? closed_forms.cautious_decayed(0) : 1;
   }
 
   foresee(run, spec) {
@@ -98,7 +104,7 @@ class Lab {
     const { asked } = run;
     if (run.optimizer.course === null && !run.walker.rotational) return;
     const question = {
-      name: run.optimizer.name, spec, rotational: run.walker.rotational, dim: this.dim, scale: this.law.scale,
+      name: run.optimizer.name, spec, variant: variantOf(this.state, run.optimizer), dim: this.dim, scale: this.law.scale,
       norm: run.startNorm, lr: run.lr.slice(first), window: this.window, rows: run.walker.rows,
       decay: run.decay.slice(first).map((one) => one + pullAsDecay(this.law, run.optimizer)),
     };
@@ -180,7 +186,7 @@ class Lab {
   // The share of ‖w‖ that decay takes in a step at these rates; where decay is divided by √v, by v at this norm.
   decayShare(run, norm, lr, weightDecay) {
     const { optimizer, walker } = run;
-    const share = optimizer.lasting_decay?.({ spec: walker.spec }, lr * weightDecay);
+    const share = optimizer.lasting_decay?.({ spec: walker.spec }, lr * weightDecay * this.actingShare(run));
     const second = closed_forms[`${optimizer.name}_second_moment`];
     if (share !== undefined || !second) return share ?? NaN;
     const power = this.law.scale ** 2 * (1 - 1 / this.dim);

@@ -13,8 +13,10 @@ from typing import Any
 
 from rotsim import closed_forms, noise
 from rotsim.angle import squared_angle, squared_chord
+from rotsim.compiled import specialised
 from rotsim.errors import InvalidInput
-from rotsim.optimizers import OPTIMIZERS, Optimizer
+from rotsim.optimizers import OPTIMIZERS, Cautious, Optimizer
+from rotsim.optimizers.cautious import masked
 from rotsim.page.expressions import Untranslatable
 from rotsim.page.literals import literal
 from rotsim.page.translate import Program
@@ -66,6 +68,7 @@ def _described(program: Program, kind: type[Optimizer]) -> str:
     own: dict[str, Any] = {field.name: getattr(gentle, field.name) for field in fields(kind)}
     functions = {
         "move": _move(program, kind),
+        "cautious": _behind_a_mask(program, gentle),
         "coefficients": program.function(kind.coefficients, kind),
         "course": _of_theory(program, gentle, "advance"),
         "lasting_decay": _of_theory(program, gentle, "lasting_decay"),
@@ -96,6 +99,17 @@ def _move(program: Program, kind: type[Optimizer]) -> str:
     factor = getattr(kind, "update_factor", None)
     scale = "null" if factor is None else program.function(factor, kind)
     return f"$matrices({program.function(kind.update, arrays=True)}, {scale})"
+
+
+def _behind_a_mask(program: Program, optimizer: Optimizer) -> str:
+    """The same step with cautious decay; null for an optimizer that has none."""
+    try:
+        Cautious(optimizer)
+    except InvalidInput:
+        return "null"
+    kind = type(optimizer)
+    name = f"move_cautious_{kind.name}"
+    return program.loop(specialised(masked(kind), name, {"_plain": kind.update}), f"${name}")
 
 
 def _leading_rotation(program: Program, optimizer: Optimizer) -> str:

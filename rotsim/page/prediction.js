@@ -3,14 +3,14 @@
 
 // A course of `lr.length` steps from a norm, in windows of so many steps; null where theory has none.
 // `declared` is the relative error that theory declares beside 1/dim. `law` has `scale`; the noise is white and scale-invariant, E‖g‖² = scale² (1 - 1/dim) / ‖w‖².
-function predictCourse(optimizer, spec, rotational, dim, law, norm, lr, weightDecay, window, rows) {
+function predictCourse(optimizer, spec, { rotational, cautious }, dim, law, norm, lr, weightDecay, window, rows) {
   const windows = Math.ceil(lr.length / window);
   const found = { declared: 0, norm: new Float64Array(windows), rotation: new Float64Array(windows), update: new Float64Array(windows) };
   const records = rotational ? turningRecords(optimizer, spec, dim, norm, lr, weightDecay, window) : $zeros([windows, 6]);
   if (!rotational) {
     const power = { scale_squared: law.scale * law.scale * (1 - 1 / dim), homogeneity: -1 };
     const names = ["norm_squared", "lr", "weight_decay", "window", "records"];
-    found.declared = optimizer.course({ spec, rows }, dim, power, $named(names, [norm * norm, lr, weightDecay, window, records]));
+    found.declared = optimizer.course({ spec, rows, cautious: cautious ? 1 : 0 }, dim, power, $named(names, [norm * norm, lr, weightDecay, window, records]));
   }
   for (let place = 0; place < windows; place += 1) {
     const steps = Math.min(window, lr.length - place * window);

@@ -1,10 +1,10 @@
 // Courses are computed beside the page, in a worker made of the page's own numeric core; without workers, in the page.
 "use strict";
 
-function answerQuestion({ name, spec, rotational, dim, scale, norm, lr, decay, window, rows }) {
+function answerQuestion({ name, spec, variant, dim, scale, norm, lr, decay, window, rows }) {
   const optimizer = OPTIMIZERS.find((one) => one.name === name);
   try {
-    return predictCourse(optimizer, spec, rotational, dim, { scale }, norm, lr, decay, window, rows);
+    return predictCourse(optimizer, spec, variant, dim, { scale }, norm, lr, decay, window, rows);
   } catch (error) {
     return { refused: error.message };
   }

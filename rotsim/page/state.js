@@ -40,7 +40,7 @@ const FIRST_SHOWN = 4; // optimizers, so that each has room on a projector
 function freshState() {
   const state = {
     settings: {}, hidden: OPTIMIZERS.slice(FIRST_SHOWN).map((one) => one.name), focus: OPTIMIZERS[0].name, linked: true, seed: 0, speed: SPEEDS.indexOf(4),
-    schedule: "constant", departure: "", amount: 0, rotational: false, noDecay: false, smallDim: false,
+    schedule: "constant", departure: "", amount: 0, rotational: false, cautious: false, noDecay: false, smallDim: false,
   };
   for (const optimizer of OPTIMIZERS) {
     state.settings[optimizer.name] = { ...structuredClone(optimizer.hyperparameters), lr: 0.01, weight_decay: 0.1 };
@@ -113,6 +113,12 @@ function turns(state, optimizer) {
   return state.rotational && !state.noDecay && optimizer.leading_rotation !== null;
 }
 
+// What an optimizer is turned into by the switches: its rotational variant, or itself with cautious decay.
+function variantOf(state, optimizer) {
+  const rotational = turns(state, optimizer);
+  return { rotational, cautious: state.cautious && !rotational && optimizer.cautious !== null };
+}
+
 function gradientLaw(state) {
   const law = { scale: state.scale, ratio: 0, correlation: 0, strength: 0, burst: 1 };
   if (state.departure) law[DEPARTURES[state.departure].field] = state.amount;
@@ -144,7 +150,7 @@ function keepStable(optimizer, spec) {
 
 // --- links
 
-const FLAGS = ["linked", "rotational", "noDecay", "smallDim"];
+const FLAGS = ["linked", "rotational", "cautious", "noDecay", "smallDim"];
 const WORDS = { schedule: SCHEDULE_NAMES, departure: DEPARTURES };
 
 function toHash(state) {
@@ -221,7 +227,8 @@ function pythonCall(state) {
   if (bursts) lines.push("import numpy as np");
   if (schedule) lines.push("from rotsim.schedules import named");
   lines.push("");
-  lines.push(`optimizer = ${turns(state, optimizer) ? `rotsim.Rotational(${made})` : made}`);
+  const { rotational, cautious } = variantOf(state, optimizer);
+  lines.push(`optimizer = ${rotational ? `rotsim.Rotational(${made})` : cautious ? `rotsim.Cautious(${made})` : made}`);
   if (bursts) {
     lines.push(`series = np.where(np.arange(${state.steps}) % ${BURST.every} < ${BURST.long}, ${law.burst}, 1.0)`);
   }

@@ -6,12 +6,13 @@ const UPDATE_NORM_DECAY = 0.9; // of the rotational variant, as rotsim.Rotationa
 const TINY = 2 ** -1022; // of a neuron whose signs are all alike no update is left, and it stays
 const RECORDED = 3; // ‖w‖², squared angle and ‖Δw‖² of a step, summed over a window
 
-// One optimizer's weights and moments. `law` is a gradient model with its scale; `rotational` takes its variant.
+// One optimizer's weights and moments. `law` is a gradient model with its scale; `rotational` takes its variant, `cautious` its cautious decay.
 class Walker {
-  constructor(optimizer, spec, rotational, rows) {
+  constructor(optimizer, spec, { rotational, cautious }, rows) {
     this.optimizer = optimizer;
     this.spec = spec;
     this.rotational = rotational;
+    this.cautious = cautious;
     this.rows = rows; // neurons of one matrix, for a rule that acts on matrices
   }
 
@@ -51,7 +52,8 @@ class Walker {
     const { optimizer, spec, dim } = this;
     const inner = this.rotational ? [1, 0] : [lr, weightDecay];
     const c = optimizer.coefficients(spec, this.age, ...inner);
-    optimizer.move(this.W, this.M, this.V, this.G, this.D, c, 0, this.W.length, this);
+    const move = this.cautious ? optimizer.cautious : optimizer.move;
+    move(this.W, this.M, this.V, this.G, this.D, c, 0, this.W.length, this);
     if (this.rotational) this.turn(optimizer.leading_rotation(spec, lr, weightDecay));
     for (let neuron = 0; neuron < this.neurons; neuron += 1) this.advance(neuron, neuron * dim, (neuron + 1) * dim);
   }
