@@ -153,7 +153,8 @@ def test_a_course_is_what_rotsim_predicts(name, cautious):
     }  # fmt: skip
     found = answer(COURSE, given)
     course = rotsim.predict(
-        rotsim.Cautious(spec) if cautious else spec, DIM, rotsim.ScaleInvariant(3.0), steps, 0.5, lr_schedule=rates(steps), record_every=50,
+        rotsim.Cautious(spec) if cautious else spec, DIM, rotsim.ScaleInvariant(3.0), steps, 0.5,
+        lr_schedule=rates(steps), record_every=50,
         rows=rows if matrices else None,
     )  # fmt: skip
     for ours, theirs in (("norm", "norm"), ("rotation", "rotation"), ("update", "update_rms")):

@@ -61,9 +61,11 @@ class Expressions:
         (self.tree,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
         assert isinstance(self.tree, ast.FunctionDef)
         self.parameters = [argument.arg for argument in self.tree.args.args]
+        lambdas = [n.args for n in ast.walk(self.tree) if isinstance(n, ast.Lambda)]
+        inner = {one.arg for of in lambdas for one in (*of.args, *filter(None, [of.vararg]))}
         names = {n.id for n in ast.walk(self.tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         self.variables = sorted(names - set(self.parameters))
-        self.locals = names | set(self.parameters)
+        self.locals = names | set(self.parameters) | inner
 
     def expression(self, node: ast.expr | None) -> str:
         """JavaScript of an expression."""
@@ -134,6 +136,10 @@ class Expressions:
             return self._subscript(node)
         if isinstance(node, ast.Call):
             return self._call(node)
+        if isinstance(node, ast.Lambda):
+            given = [safe(one.arg) for one in node.args.args]
+            given += [f"...{safe(node.args.vararg.arg)}"] if node.args.vararg else []
+            return f"(({', '.join(given)}) => {self.expression(node.body)})"
         raise self._unknown(node or self.tree)
 
     def _looked_up(self, node: ast.Name) -> Any:

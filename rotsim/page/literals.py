@@ -16,6 +16,7 @@ FUNCTIONS = {
     "ceil": "Math.ceil", "zeros": "$zeros", "ones": "$ones", "full": "$full", "zeros_like": "$zerosLike",
     "min": "Math.min", "max": "Math.max", "float": "Number", "int": "Math.trunc", "norm": "$size",
     "rotsim.theory.spectral.of_polynomials": "$spectral", "rotsim.theory.spectral.row_response": "$rowResponse",
+    "rotsim.theory.record.in_parts": "$inParts",
 }  # fmt: skip
 #: Methods of what those functions return.
 METHODS = {"modes": "modes"}

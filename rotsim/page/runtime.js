@@ -38,6 +38,11 @@ function $named(names, values) {
   return tuple;
 }
 
+// A course at once: the page follows it in a worker, which another question ends.
+function $inParts(advance, carried, course) {
+  advance(carried, 0, course.lr.length);
+}
+
 function $backwards(array) {
   return array.slice().reverse();
 }

@@ -7,7 +7,8 @@ Everything else raises `Untranslatable`, which names the line. Five rules go bey
 
 * ``closed_forms.NAME`` is the function of that name in ``closed_forms.js``, which sympy prints.
 * A cached function without arguments is data: it is called here, and its result stands in the page.
-* A call for its own sake of what is no part of a kernel checks arguments, and is left out. The page has sliders.
+* A call for its own sake of what is no part of a kernel and returns something checks arguments. It is left out, since
+  the page has sliders.
 * ``self.NAME`` is a value of the object where NAME is a field, else what the class has under that name. In a theory
   ``self.spec.NAME`` is the same of its optimizer.
 * A property that is no kernel is data: its value for the optimizer's gentle example. The page has no sliders for it.
@@ -19,6 +20,7 @@ import ast
 import inspect
 import json
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from rotsim.compiled import PARTS, Recipe
@@ -30,7 +32,7 @@ RUNTIME = (
     "$square", "$zeros", "$ones", "$full", "$zerosLike", "$named", "$shape", "$backwards", "$runningMaximum", "$add",
     "$subtract", "$multiply", "$divide", "$product", "$transposed", "$size", "$rows", "$matrices", "$matrix",
     "$cells", "$like", "$productOfRows", "$spectral",
-    "$rowResponse",
+    "$rowResponse", "$inParts",
 )  # fmt: skip
 
 
@@ -187,7 +189,8 @@ class _Reader(Expressions):
             return []  # a docstring
         if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
             called = self.scope.get(value.func.id)
-            if not isinstance(called, Recipe) and called not in PARTS:
+            acts = isinstance(called, FunctionType) and inspect.get_annotations(called).get("return") in ("None", None)
+            if not isinstance(called, Recipe) and called not in PARTS and not acts:
                 return []
         return [f"{self.expression(value)};"]
 

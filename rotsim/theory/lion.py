@@ -105,12 +105,8 @@ def follow_modes(
     `derivations.transient.sign_mode`.
     """
     overlap, size = np.zeros_like(factors), (dim, law.scale_squared, float(law.homogeneity))
-
-    def advance(carried: Any, first: int, last: int) -> Any:
-        shape = (beta1, beta2, odd, factors, cautious)
-        return course_of_modes(carried, first, last, overlap, *shape, *size, *course[1:])
-
-    in_parts(advance, (0.0, course.norm_squared, 0.0, 0.0, 0.0), course)
+    fixed = (overlap, beta1, beta2, odd, factors, cautious, *size, *course[1:])
+    in_parts(lambda *part: course_of_modes(*part, *fixed), (0.0, course.norm_squared, 0.0, 0.0, 0.0), course)
 
 
 @theory_for(Lion)
