@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from experiments.networks import courses, heldout
+from experiments.networks import claims, courses, heldout
 from experiments.networks.record import SHIPPED, AnyRun, record
 from experiments.networks.suite import SUITES, Recording, Traces, choose_device, runs_of, write_report
 from rotsim.errors import DatasetError, InvalidInput
@@ -145,6 +145,13 @@ def courses_command(seeds: int, network: tuple[str, ...], traces: Path | None, o
         click.echo(f"wrote {written[0]} and {written[1]}")
     if any(run.diagnosis.refuted for run in found):
         raise SystemExit(1)
+
+
+@main.command("claims")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+def claims_command(folders: tuple[Path, ...]) -> None:
+    """Judge all traces in FOLDERS: how many live layers carry a claim, and how many claims hold."""
+    click.echo(claims.table(claims.tallies(folders)), nl=False)
 
 
 if __name__ == "__main__":
