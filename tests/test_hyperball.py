@@ -109,6 +109,20 @@ def test_under_muon_it_turns_as_theory_says(rows, dim):
     assert abs(found / spec.lr - 1) > 0.05  # negative control
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("rows", "dim", "lr"), [(4, 256, 0.03), (4, 256, 0.1), (16, 64, 0.1), (8, 8, 0.1)])
+def test_under_muon_what_a_small_matrix_changes_is_declared_and_not_by_far_too_much(rows, dim, lr):
+    """Its updates are of one length whatever their size: only how they are correlated is felt, by the momentum."""
+    spec = Hyperball(rotsim.Muon(lr, 0.0, momentum=0.9))
+    eq = rotsim.equilibrium(spec, dim, rows=rows)
+    walk = rotsim.simulate(spec, dim, rows * 24, 700, record_every=100, rows=rows, seed=2)
+    square = (walk["rotation"].values[:, 3:] ** 2).mean(axis=1).reshape(-1, rows).mean(axis=1)
+    error = chance.errors(24, 4) * square.std(ddof=1) / square.mean() / 2 / np.sqrt(24)
+    off = abs(np.sqrt(square.mean()) / eq.rotation - 1)
+    assert off < eq.model_error + error
+    assert 5 * (off + error) > eq.model_error
+
+
 # --- theory
 
 

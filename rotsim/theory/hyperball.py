@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
 BENT = 4.0  # times what momentum takes off the angle and 1/dim: what few weights change, as walks show
+FELT = (
+    1.5  # times what momentum takes off the angle: how far an error of the updates' correlations is felt, as walks show
+)
 _LEAST, _MOST = -160.0, 30.0  # log odds of the share that a step takes of the weights
 
 
@@ -142,15 +145,21 @@ class HyperballTheory(Theory[Hyperball]):
         decay, updates = self._rest(dim, law)
         half = _one_minus_cosine(decay, updates)
         if method == "exact":
-            return SteadyState(nan, half, 0.0, float(np.max(updates.error)))
+            bent = log(max(1.0, atan(self.spec.lr) / self._angle(half)))  # the length of updates plays no part
+            return SteadyState(nan, half, 0.0, FELT * float(np.max(updates.error)) * bent)
         plain = float(closed_forms.turned_one_minus_cosine(min(self.spec.lr, np.pi)))
         return SteadyState(nan, plain, 0.0, abs(log(half / plain)) / 2)
 
+    @staticmethod
+    def _angle(one_minus_cosine: float) -> float:
+        return 2 * asin(min(1.0, sqrt(one_minus_cosine / 2)))
+
     def few_weights(self, dim: Any, law: GradientPower, method: Method, state: SteadyState) -> Any:
         """Isotropic noise has 1/dim of its power along the weights, where it turns nothing. Else the second order."""
-        angle = 2 * asin(min(1.0, sqrt(state.one_minus_cosine / 2)))
+        angle = self._angle(state.one_minus_cosine)
         along = 0.0 if law.homogeneity else 0.5
-        return max(along, BENT * log(max(1.0, atan(self.spec.lr) / angle)), 1 / dim) / dim
+        varies = BENT if self.spec.acts_on == "neuron" else 0.0  # updates of a whole matrix are of one length
+        return max(along, varies * log(max(1.0, atan(self.spec.lr) / angle)), 1 / dim) / dim
 
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
         return self._rest(dim, law)[0]
