@@ -33,6 +33,7 @@ import click
 import numpy as np
 import xarray as xr
 
+from rotsim.kernels import compilation
 from tests.hostile import (
     Endless,
     Hostile,
@@ -717,8 +718,11 @@ class Hangs(BaseException):
 def at_most(seconds: float) -> Iterator[None]:
     """Raise `Hangs` in the main thread after so much processor time, or ten times as much on the clock."""
 
-    def stop(*_: object) -> None:
-        raise Hangs
+    def stop(number: int, *_: object) -> None:
+        if compilation.depth:  # which an exception would leave half done: it is looked at again
+            signal.setitimer(signal.ITIMER_PROF if number == signal.SIGPROF else signal.ITIMER_REAL, seconds)
+        else:
+            raise Hangs
 
     kinds = (signal.SIGPROF, signal.ITIMER_PROF, seconds), (signal.SIGALRM, signal.ITIMER_REAL, 10 * seconds)
     before = [signal.signal(number, stop) for number, _, _ in kinds]
@@ -911,9 +915,10 @@ def command_files(names: Namespace) -> list[str]:
 @click.option("--calls", type=click.IntRange(1), default=100_000, show_default=True, help="How many.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--first", type=int, default=0, show_default=True, help="Number of the first call; to go on from.")
+@click.option("--long", type=float, default=1.0, show_default=True, help="Share left of the calls that take long.")
 @click.option("--commands", is_flag=True, help="Command lines rather than calls.")
 @click.option("--memory", type=float, default=10.0, show_default=True, help="Most address space, GiB.")
-def run(calls: int, seed: int, first: int, commands: bool, memory: float) -> None:
+def run(calls: int, seed: int, first: int, long: float, commands: bool, memory: float) -> None:
     """Call rotsim with hostile arguments; exit code 1 if something else than its own errors comes out."""
     import resource
 
@@ -935,7 +940,7 @@ def run(calls: int, seed: int, first: int, commands: bool, memory: float) -> Non
             arguments = make_arguments(rng, files)
             line, wrong = "rotsim " + " ".join(map(repr, arguments)), command_fault(arguments)
         else:
-            line = make_call(rng)
+            line = make_call(rng, long)
             wrong = fault(line, names)
         slowest = max(slowest, (time.process_time() - started, line))
         if wrong is not None:
@@ -943,7 +948,7 @@ def run(calls: int, seed: int, first: int, commands: bool, memory: float) -> Non
             seen[kind] += 1
             if seen[kind] == 1:
                 print(f"call {k}: {wrong}\n    {line}", flush=True)
-        if (k + 1 - first) % 1000 == 0:
+        if (k + 1 - first) % 200 == 0:
             print(f"{k + 1 - first} calls, {len(seen)} distinct failures; go on with --first {k + 1}", flush=True)
     print(
         f"{calls} calls, {sum(seen.values())} failures, {len(seen)} distinct; slowest {slowest[0]:.2f} s: {slowest[1]}"
