@@ -207,16 +207,26 @@ def _tidied(roots: dict[Symbol, Expr]) -> Expr:
 
 
 @step
+def met_twice() -> Eq:
+    """All weights that one gradient moves, by its share in the average of each step, are alike by a mean ς.
+
+    Two of its steps are l apart with probability 2β^l (1-β)/(1+β), and the same with half of that at l = 0.
+    """
+    return equation(_twice, (2 * _held - (1 - beta)) / (1 + beta))
+
+
+@step
 def wavering() -> Eq:
     """‖w‖² wavers by what updates have along w. Under isotropic noise its relative variance is 2/C, here f of that.
 
     A gradient has nothing along the weights of its step. Those that its average still moves l steps later are like them
-    by ρ_l only. ϱ is that mean of ρ_l, κ² the share of the update's power that is linear in gradients.
+    by ρ_l only. ϱ is that mean of ρ_l, and ϱ²/ς the squared cosine between their sum and the weights of the step. κ² is
+    the share of the update's power that is linear in gradients.
     """
-    return equation(Symbol("f_w"), 1 - _linear * _held**2)
+    return equation(Symbol("f_w"), 1 - _linear * _held**2 / _twice)
 
 
-_linear = Symbol("kappa_2", positive=True)
+_linear, _twice = Symbol("kappa_2", positive=True), Symbol("varsigma_2", positive=True)
 
 
 @step
@@ -234,7 +244,7 @@ def long_weights_decay_faster() -> Eq:
 
 _share = Symbol("s", positive=True)
 
-LOCAL = (_n, _q, mu, _since, _later, _linear, _held, _phi1, _phi2, _l)  # with meanings of their own here
+LOCAL = (_n, _q, mu, _since, _later, _linear, _twice, _held, _phi1, _phi2, _l)  # with meanings of their own here
 
 
 def checks() -> list[tuple[str, bool]]:
@@ -253,6 +263,9 @@ def checks() -> list[tuple[str, bool]]:
         ("weights that do not move are alike at all lags", vanishes(decoupled_held().rhs.subs(a, 1) - 1)
             and vanishes(coupled_held().rhs.subs(lamda, 0) - 1)),
         ("no momentum: the average holds one gradient", vanishes(decoupled_held().rhs.subs(beta, 0) - 1)),
+        ("weights alike by q^l: both means are geometric sums", vanishes(met_twice().rhs.subs(
+            _held, (1 - beta) * geometric_sum((beta * _q) ** _later, _later, 0))
+            - (1 - beta) / (1 + beta) * (1 + 2 * geometric_sum((beta * _q) ** _later, _later, 1)))),
         ("long weights: decay is stronger by 1/C", vanishes(long_weights_decay_faster().rhs - 1 - 1 / C)),
         ("young weights: 1 - 2ϰ²/C", vanishes(young_spread().rhs - 1 + 2 * varkappa**2 / C)),
     ]  # fmt: skip

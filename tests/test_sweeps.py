@@ -279,3 +279,8 @@ def test_answers_have_one_shape():
     (recipe,) = grid(rotsim.SGDM(0.1, 0.1), {}, {"dim": 64}, None, {}).cells()
     (answer,) = evaluate(rotsim.sweeps.MEASURES["equilibrium"], [recipe])
     assert answer["reason"] == "" and answer["values"]["norm"][0] == ()
+
+
+def test_a_sweep_over_nothing_is_one_cell():
+    found = rotsim.sweep(rotsim.SGDM(0.1, 0.01), {}, measure="leading", dim=8)
+    assert found.norm.shape == () and float(found.norm) > 0

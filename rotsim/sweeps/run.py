@@ -285,7 +285,10 @@ def _assembled(
             place: Any = (number, *np.ix_(*places))
             arrays[name][place] = np.asarray(value, dtype=float)
     result = xr.Dataset(
-        {name: ((*dimensions, *own[name]), array.reshape(*shape, *array.shape[1:])) for name, array in arrays.items()},
+        {
+            name: ((*dimensions, *own[name]), array.reshape((*shape, *array.shape[1:])))
+            for name, array in arrays.items()
+        },
         coords={
             **{axis.name: (axis.dimension, _column(axis.values)) for axis in cells.axes},
             **{dim: (dim, _column(tuple(places))) for dim, places in order.items()},

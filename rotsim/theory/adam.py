@@ -72,6 +72,10 @@ class Adam(Departing[AdamSpec]):
         """Mean correlation of the weights with those of all gradients in the update, for a share that decays."""
         return closed_forms.decoupled_held(1.0, decay, self.spec.betas[0])
 
+    def twice(self, decay: Any) -> Any:
+        """`few_weights.met_twice` of the update."""
+        return few_weights.met_twice(self.held(decay), self.spec.betas[0])
+
     def met_again(self) -> Any:
         """Q of `rotsim.theory.few_weights`."""
         return closed_forms.adam_met_again(*self.spec.betas)
@@ -106,7 +110,7 @@ class Adam(Departing[AdamSpec]):
         noise, (response, _) = self.noise(), self.response()
         decay = self.decay_of(dim, law, state)
         linear = response**2 / (noise.lag_0 * (1 + 2 * noise.discounted_sum(1.0)))
-        wavers = few_weights.wavering(self.held(decay), linear, 1 - decay)
+        wavers = few_weights.wavering(self.held(decay), self.twice(decay), linear, 1 - decay)
         bent = 1 - response**2 * self.linear_power() / noise.lag_0
         return self.met_again(), wavers, bent
 

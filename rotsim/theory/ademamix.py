@@ -74,6 +74,10 @@ class AdEMAMixTheory(WhiteNoiseAlone):
         fast, slow = (closed_forms.decoupled_held(1.0, decay, root) for root in self.spec.betas[::2])
         return self._mean(fast, slow)
 
+    def twice(self, decay: Any) -> Any:
+        """What two averages share of it is not derived."""
+        return 1.0
+
     def met_again(self) -> Any:
         return closed_forms.ademamix_met_again(*self.spec.betas, self.spec.alpha)
 

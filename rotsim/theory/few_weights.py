@@ -31,13 +31,40 @@ RUNAWAY = 25.0  # weights, times F - 1, below which a mean over neurons is that 
 MOST_WAVERING = 1e3  # times as much wavering, at most: a neuron's norm then runs away from the mean
 
 
-def wavering(held: Any, linear: Any, kept: Any) -> Any:
+def met_twice(held: Any, memory: Any, newest: Any = 0.0) -> Any:
+    """How alike the weights are, on average, that one gradient moves in two of its steps; elementwise.
+
+    Parameters
+    ----------
+    held : float or ndarray, any shape
+        In [0, 1]: mean correlation of the weights with those of all gradients in an exponential average.
+    memory : float or ndarray, any shape
+        Of that average, in [0, 1).
+    newest : float or ndarray, any shape
+        Share of an update that the newest gradient has beside the average, in [0, 1].
+
+    Returns
+    -------
+    float or ndarray
+        In [0, 1].
+
+    Notes
+    -----
+    `derivations.finite_dim.met_twice`.
+    """
+    both = (2 * held - (1 - memory)) / (1 + memory)
+    return newest**2 + (1 - newest) * (2 * newest * held + (1 - newest) * both)
+
+
+def wavering(held: Any, twice: Any, linear: Any, kept: Any) -> Any:
     """f: the share of ‖w‖²'s wavering under isotropic noise that projection leaves; elementwise.
 
     Parameters
     ----------
     held : float or ndarray, any shape
-        In [0, 1]: mean correlation of the weights with those of all gradients in the average.
+        In [0, 1]: mean correlation of the weights with those of all gradients in the update.
+    twice : float or ndarray, any shape
+        In [0, 1]: `met_twice` of the update, or 1 where that is not known, by which f is too large.
     linear : float or ndarray, any shape
         Share of the update's power in the long run that is a linear function of gradients, in [0, 1].
     kept : float or ndarray, any shape
@@ -52,7 +79,8 @@ def wavering(held: Any, linear: Any, kept: Any) -> Any:
     -----
     `derivations.finite_dim.wavering`.
     """
-    across = 1 - np.clip(linear, 0, 1) * np.clip(held, 0, 1) ** 2
+    cosine = np.clip(held, 0, 1) ** 2 / np.clip(twice, 1e-9, 1)
+    across = 1 - np.clip(linear, 0, 1) * np.clip(cosine, 0, 1)
     single = (1 - kept**2) / (1 + kept**2)  # of the squares of steps themselves, which no projection takes
     return across + (1 - across) * single
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SLOPE_TOLERANCE = 1e-13  # relative change of the sign's slope at which it has settled
 MAX_SWEEPS = 100
 LEAST_LEFT = 1e-3  # of decay beside an outward pull
-AVERAGED = 0.35  # of the pull's share in a sign's argument, what is declared of an answer through a long average
+AVERAGED = 0.45  # of what a pull adds to a sign's argument, what is declared of an answer through a long average
 
 
 @kernel
@@ -135,8 +135,9 @@ class LionTheory(Departing[Lion]):
         o, (beta1, beta2) = self.spec, self.spec.betas
         power = 1 + 2 * sign_covariance(beta1, beta2).discounted_sum(1.0)
         linear = closed_forms.lion_sign_slope(beta1, beta2) ** 2 / power
-        held = 1 - beta1 + beta1 * closed_forms.decoupled_held(o.lr, o.weight_decay, beta2)
-        wavers = few_weights.wavering(held, linear, 1 - o.lr * o.weight_decay)
+        older = closed_forms.decoupled_held(o.lr, o.weight_decay, beta2)
+        twice = few_weights.met_twice(older, beta2, 1 - beta1)
+        wavers = few_weights.wavering(1 - beta1 + beta1 * older, twice, linear, 1 - o.lr * o.weight_decay)
         return met_again(beta1, beta2) / power, wavers, 1 - 2 / pi
 
     def in_signs(self) -> tuple[Any, Any, Any]:
@@ -245,8 +246,9 @@ class LionTheory(Departing[Lion]):
                 )
                 # an answer at once meets the noise that it answers to; numbers after a look at 300 walks
                 at_once = float(np.clip(abs(signs.shares[1]), 0.0, 1.0))
-                felt = AVERAGED + (1 - AVERAGED) * at_once
-                error = white.model_error + felt * share + 4 * at_once * correlation**2 * o.lr * o.weight_decay
+                longer = 2 * (sqrt(1 + share) - 1)  # the argument, by its pull
+                felt = at_once + (1 - at_once) * AVERAGED * self._averaged(correlation)
+                error = white.model_error + felt * longer + 4 * at_once * correlation**2 * o.lr * o.weight_decay
                 return replace(
                     white, norm_squared=dim * walk.norm_squared, one_minus_cosine=walk.one_minus_cosine,
                     model_error=error,
@@ -254,6 +256,13 @@ class LionTheory(Departing[Lion]):
             total = float((kept ** np.arange(1, len(signs.covariance)) * signs.covariance[1:]).sum())
         norm_squared, half = decoupled(o.lr, o.weight_decay, dim, total)
         return replace(white, norm_squared=norm_squared, one_minus_cosine=half)
+
+    def _averaged(self, correlation: float) -> float:
+        """Share that the momentum has in the power of a sign's argument, beside the newest gradient alone."""
+        beta1, beta2 = self.spec.betas
+        newest = (1 - beta1) ** 2
+        older = float(closed_forms.lion_correlated_variance(beta2, beta2, correlation)) * beta1**2
+        return older / (older + newest)
 
     # --- real gradients
 

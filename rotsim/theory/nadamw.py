@@ -10,6 +10,7 @@ import numpy as np
 from rotsim import closed_forms
 from rotsim.optimizers import NAdamW
 from rotsim.optimizers.nadamw import FADE
+from rotsim.theory import few_weights
 from rotsim.theory.adam_in_time import nadamw
 from rotsim.theory.adamw import WhiteNoiseAlone
 from rotsim.theory.base import theory_for
@@ -64,6 +65,9 @@ class NAdamWTheory(WhiteNoiseAlone):
 
     def held(self, decay: Any) -> Any:
         return 1 + self.spec.last_momentum * (super().held(decay) - 1)
+
+    def twice(self, decay: Any) -> Any:
+        return few_weights.met_twice(super().held(decay), self.spec.betas[0], 1 - self.spec.last_momentum)
 
     def met_again(self) -> Any:
         return closed_forms.nadamw_met_again(*self.spec.betas, self.spec.last_momentum)

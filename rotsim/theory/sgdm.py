@@ -130,7 +130,8 @@ class SGDMTheory(Departing[SGDM]):
     def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
         o = self.spec
         kept = np.maximum(0.0, 1 - self.lr * o.weight_decay / (1 - o.momentum))
-        wavers = few_weights.wavering(closed_forms.coupled_held(*self._hyper), 1.0, kept)
+        held = closed_forms.coupled_held(*self._hyper)
+        wavers = few_weights.wavering(held, few_weights.met_twice(held, o.momentum), 1.0, kept)
         return 0.0, wavers * few_weights.fed_back(kept, o.momentum, None), 0.0
 
     def updates(self, dim: int, law: GradientPower, norm_squared: Any) -> UpdateCovariance:
