@@ -13,6 +13,7 @@ from rotsim.dataset import spec_of  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Recorder  # noqa: E402
 from rotsim.measure.neurons import Neurons  # noqa: E402
+from rotsim.theory.traces import predict_layer  # noqa: E402
 
 nn = torch.nn
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -166,7 +167,7 @@ def test_optimizers_that_are_read_in_other_ways_take_the_same_neurons(optimizer)
     trace = recorder.dataset()
     assert (trace["layer"].values == "table.weight").sum() == 50
     if optimizer == "muon":
-        assert rotsim.theory.traces.predict_layer(trace, "table.weight").matrix_rows == 3000
+        assert predict_layer(trace, "table.weight").matrix_rows == 3000
     else:
         assert list(trace["row_layer"].values).count("table.weight") == 8
 
