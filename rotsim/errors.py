@@ -7,6 +7,7 @@ before it touches the value, so that an object with methods of its own cannot ra
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -145,10 +146,16 @@ def instance(name: str, value: Any, kind: Any, example: str) -> Any:
     return value
 
 
-def function(name: str, value: Any, signature: str) -> Callable[..., Any]:
-    """Return `value` after checking that it can be called; `signature` says how."""
+def function(name: str, value: Any, signature: str, arguments: int) -> Callable[..., Any]:
+    """Return `value` after checking that it can be called with so many `arguments`; `signature` says which."""
     if not callable(value):
         raise InvalidInput(f"`{name}` must be a function {signature}; got {shown(value)} ({type(value).__name__})")
+    try:
+        inspect.signature(value).bind(*range(arguments))
+    except TypeError:
+        raise InvalidInput(f"`{name}` must be a function {signature}; {shown(value)} does not take that") from None
+    except ValueError:
+        pass  # written in C, which may not say what it takes
     return value
 
 

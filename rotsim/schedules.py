@@ -27,7 +27,7 @@ def constant(factor: float = 1.0) -> Factors:
 def warmup(steps: int, then: Factors | None = None) -> Factors:
     """Linear rise over `steps` >= 0 steps, t/steps at step t, then `then` from its own step 1, by default constant."""
     rise = integer("steps", steps, low=0)
-    after = constant() if then is None else function("then", then, "of step numbers")
+    after = constant() if then is None else function("then", then, "of step numbers", 1)
 
     def factors(step: np.ndarray) -> np.ndarray:
         step = np.asarray(step)

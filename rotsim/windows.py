@@ -103,7 +103,8 @@ def compare_windows(
     for name in quantities:
         square = measured[name].values ** 2
         value = np.sqrt(square.mean(axis=0))
-        noise = square.std(axis=0, ddof=1) / np.sqrt(neurons) / (2 * value)
+        spread = square.std(axis=0, ddof=1) / np.sqrt(neurons)
+        noise = np.divide(spread, 2 * value, out=np.zeros_like(value), where=value > 0)  # weights of 0 have none
         expected = predicted[name].values[0]
         declared = predicted[f"{name}_model_error"].values[0]
         allowed = np.array([tolerance.get(name, error) for error in declared])

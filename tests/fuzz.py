@@ -344,7 +344,7 @@ def _sweep(m: Maker) -> str:
     )
     optional = {
         "measure": measure, "gradient": m.predictable, "workers": lambda: m.whole(1), "dry_run": m.flag, "dim": m.dim,
-        "store": m.path, "executor": lambda: m.one("None", ("'x'", "map")), "progress": lambda: m.one("print_nothing", ("3",)),
+        "store": m.path, "executor": lambda: m.one("None", ("'x'", "map")), "progress": lambda: m.one("print_nothing", ("3", "lambda: 1")),
         "weight_decay": lambda: m.number(1e-3, 0.5), "lr": lambda: m.number(1e-3, 0.5), "of": lambda: m.one("'leading'"),
     }  # fmt: skip
     return f"rotsim.sweep({_joined(spec, _over_names(m), m.options({}, optional))})"
@@ -368,7 +368,7 @@ def _animate(m: Maker) -> str:
     optional = {
         "neurons": lambda: m.whole(3, 4), "initial_norm": lambda: m.number(1e-2, 1e2), "lr_schedule": m.schedule,
         "seed": lambda: m.whole(0, 1, 2**63), "fps": lambda: m.whole(1, 50),
-        "progress": lambda: m.one("print_nothing", ("3", "'a'")),
+        "progress": lambda: m.one("print_nothing", ("3", "'a'", "lambda: 1")),
     }  # fmt: skip
     output = m.one("'walk.gif'", ("'walk.avi'", "'no/walk.gif'", "3", "''"))
     return f"rotsim.animate({_joined(specs, output, m.options(required, optional))})"
@@ -387,7 +387,7 @@ def _simulate(m: Maker) -> str:
                                                              "np.full((2, 8), 1e200)", "np.full((2, 8), 1e-200)")),
         "lr_schedule": m.schedule, "wd_schedule": m.schedule, "keep_state": m.flag,
         "resume": lambda: m.one("SHORT", ("'walk.nc'", "W", "TRACE", "3")), "threads": lambda: m.whole(1, 2),
-        "progress": lambda: m.one("print_nothing", ("3", "'a'")), "checkpoint": m.path,
+        "progress": lambda: m.one("print_nothing", ("3", "'a'", "lambda: 1")), "checkpoint": m.path,
         "checkpoint_seconds": lambda: m.number(1e-6, 10),
     }  # fmt: skip
     return f"rotsim.simulate({_joined(m.optimizer(), m.options(required, optional))})"

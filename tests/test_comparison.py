@@ -326,6 +326,12 @@ def test_one_window_too_noisy_to_tell_leaves_all_unresolved_but_a_failure_stands
     assert check.verdict == "FAIL" and "at step 40" in check.note
 
 
+def test_norms_of_nothing_are_compared_without_a_warning():
+    norm, _ = spread(0.01)
+    check = rotsim.compare(made(0.0 * norm), course(1.0)).checks[0]
+    assert (check.verdict, check.measured, check.standard_error) == ("FAIL", 0.0, 0.0)
+
+
 def test_windows_must_be_those_of_an_ensemble():
     norm, _ = spread(0.01)
     with pytest.raises(rotsim.InvalidInput, match=r"end at steps 10 to 80 \(8 windows\); got 10 to 90 \(9 windows\)"):

@@ -373,3 +373,13 @@ def test_a_full_disk_at_a_checkpoint_does_not_end_the_walk(tmp_path, monkeypatch
     with pytest.warns(UserWarning, match="No space left on device; the walk goes on"):
         walk = rotsim.simulate(rotsim.AdamW(1e-2, 0.1), checkpoint=tmp_path / "x.nc", checkpoint_seconds=1e-9, **run)
     assert walk.drop_attrs().identical(rotsim.simulate(rotsim.AdamW(1e-2, 0.1), **run).drop_attrs())
+
+
+@pytest.mark.parametrize("wrong", [3, lambda: 1, lambda done: done, lambda *, done, total: done])
+def test_a_progress_that_cannot_be_called_is_refused_before_the_walk(wrong):
+    for call in (
+        lambda: rotsim.simulate(rotsim.SGDM(0.1, 0.01), progress=wrong, **SMALL),
+        lambda: rotsim.sweep(rotsim.SGDM, {"lr": [0.1]}, weight_decay=0.1, progress=wrong),
+    ):
+        with pytest.raises(rotsim.InvalidInput, match=r"`progress` must be a function of .* done and "):
+            call()

@@ -15,4 +15,4 @@ def evaluate(closure: Callable[[], Any] | None) -> Any:
     if closure is None:
         return None
     with torch.enable_grad():
-        return function("closure", closure, "without arguments")()
+        return function("closure", closure, "without arguments", 0)()

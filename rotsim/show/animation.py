@@ -143,7 +143,7 @@ def animate(
     every = max(1, round(steps / integer("frames", frames, low=1)))
     pictures = 1 + -(-steps // every)
     total = len(specs) * steps + pictures * every  # a picture counts as the steps that it shows
-    tell = function("progress", progress, "of done and total") if progress is not None else lambda *_: None
+    tell = function("progress", progress, "of done and total", 2) if progress is not None else lambda *_: None
     run: dict[str, Any] = {
         "dim": dim, "steps": steps, "gradient": ScaleInvariant() if gradient is None else gradient,
         "initial_norm": initial_norm, "lr_schedule": lr_schedule, "record_every": every,

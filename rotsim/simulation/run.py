@@ -130,7 +130,7 @@ def simulate(
     """
     keep_state = flag("keep_state", keep_state)
     if progress is not None:
-        function("progress", progress, "of steps done and steps")
+        function("progress", progress, "of steps done and steps", 2)
     file = Checkpoint(checkpoint, checkpoint_seconds)
     run = checked_run(
         optimizer, gradient, dim=dim, neurons=neurons, steps=steps, seed=seed, initial_norm=initial_norm,

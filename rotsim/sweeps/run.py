@@ -176,7 +176,7 @@ def sweep(
     settings = {key: default for key, default in takes.items() if key != "gradient"}
     cells = grid(spec, over, settings, gradient, fixed)
     if progress is not None:
-        function("progress", progress, "of cells done and cells")
+        function("progress", progress, "of cells done and cells", 2)
     workers = cores() if workers is None else integer("workers", workers, low=1)
     if executor is not None and not (hasattr(executor, "submit") or hasattr(executor, "map")):
         raise InvalidInput("`executor` must have `submit` or `map`, as dask.distributed.Client and Pool have")

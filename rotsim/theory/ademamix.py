@@ -16,9 +16,6 @@ from rotsim.theory.rare_updates import heaviest, rare_updates
 from rotsim.theory.second_moment import mean_response
 from rotsim.theory.walk import UpdateCovariance
 
-SEEN = 0.01  # of a deviation of the norm, that a mode of its course has
-NUDGE = 1e-30  # an imaginary deviation, whose image over it is a derivative without cancellation
-
 
 @theory_for(AdEMAMix)
 class AdEMAMixTheory(WhiteNoiseAlone):
@@ -98,54 +95,11 @@ class AdEMAMixTheory(WhiteNoiseAlone):
     # --- in time
 
     def relaxation(self, homogeneity: int, felt: Any) -> Any:
-        """The slow average, too, still holds gradients as they were before a deviation: the norm may swing around rest.
+        """The area under a deviation that begins with 1: where the slow average outlasts decay it swings around rest.
 
-        Of the modes of one step, v taken as constant at rest, those count which have `SEEN` of a deviation.
+        One rate alone describes it badly then. The area is that of decay alone, whatever averages and v remember.
         """
-        if not homogeneity:
-            return super().relaxation(homogeneity, felt)
-        decay, felt = np.broadcast_arrays(self.spec.lr * self.spec.weight_decay, felt)
-        rest = self._settled(decay)
-        modes = np.empty((*decay.shape, len(rest), len(rest)))
-        for place in range(len(rest)):
-            moved = [part + 0j for part in rest]
-            moved[place] = moved[place] + 1j * NUDGE
-            after = self._next(moved, rest[0], decay, homogeneity, felt)
-            modes[..., place] = np.stack([np.imag(part) / NUDGE for part in after], axis=-1)
-        left, vectors = np.linalg.eig(modes)
-        seen = np.abs(vectors[..., 0, :] * np.linalg.solve(vectors, np.eye(len(rest)))[..., 0]) > SEEN
-        return -1 / np.log(np.where(seen, np.abs(left), 0.0).max(axis=-1))
-
-    def _settled(self, decay: Any) -> list[Any]:
-        """E w², overlaps of w with both averages, the second moments of these, and v: at rest, for noise of size 1."""
-        (beta1, _, beta3), mix = self.spec.betas, self.spec.alpha
-        powers = [(1 - r) * (1 - q) / (1 - r * q) for r, q in ((beta1, beta1), (beta1, beta3), (beta3, beta3))]
-        entered = powers[0] + mix * powers[1], powers[1] + mix * powers[2]
-        overlaps = [
-            closed_forms.walk_settled_overlap(1.0, decay, 1.0, weight, root)
-            for weight, root in zip(entered, (beta1, beta3), strict=True)
-        ]
-        across = beta1 * overlaps[0] + mix * beta3 * overlaps[1]
-        square = (entered[0] + mix * entered[1] - 2 * (1 - decay) * across) / (decay * (2 - decay))
-        return [square, *overlaps, *(np.full_like(decay, power) for power in powers), np.ones_like(decay)]
-
-    def _next(self, state: list[Any], settled: Any, decay: Any, homogeneity: int, felt: Any) -> list[Any]:
-        """The same one step on (`derivations.transient`)."""
-        square, fast, slow, fast_power, both, slow_power, v = state
-        (beta1, beta2, beta3), mix = self.spec.betas, self.spec.alpha
-        gradient = (square / settled) ** homogeneity
-        fast_power = beta1**2 * fast_power + (1 - beta1) ** 2 * gradient
-        both = beta1 * beta3 * both + (1 - beta1) * (1 - beta3) * gradient
-        slow_power = beta3**2 * slow_power + (1 - beta3) ** 2 * gradient
-        v = beta2 * v + (1 - beta2) * gradient
-        length = v ** (-felt / 2)
-        across = beta1 * fast + mix * beta3 * slow
-        power = fast_power + 2 * mix * both + mix**2 * slow_power
-        along = closed_forms.walk_along(1.0, decay, square, length, across)
-        moved = closed_forms.walk_moved(1.0, decay, square, length, across, power)
-        fast = closed_forms.walk_mode_overlap(1.0, decay, length, fast, fast_power + mix * both, beta1)
-        slow = closed_forms.walk_mode_overlap(1.0, decay, length, slow, both + mix * slow_power, beta3)
-        return [square + 2 * along + moved, fast, slow, fast_power, both, slow_power, v]
+        return closed_forms.adamw_relaxation_steps(self.spec.lr, self.spec.weight_decay)
 
     def second_average(self) -> tuple[float, float]:
         return self.spec.betas[2], self.spec.alpha
