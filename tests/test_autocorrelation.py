@@ -92,6 +92,7 @@ def test_correlations_that_no_walk_has():
     assert np.isnan(required_theory(rotsim.Lion(1e-3, 1.0)).correlation_factors(np.array([1.0, -3.0]))[0])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_norm_that_grows(name):
     """On the way up from 0.7 of the norm: rotation over that of equilibrium, from the growth that is measured."""

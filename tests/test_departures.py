@@ -69,6 +69,7 @@ def test_autocorrelated_isotropic(name):
     check(OPTIMIZERS[name], Autocorrelated(0.7, scale_invariant=False), Isotropic(), dim=128, neurons=48)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", FEW)
 def test_signal_isotropic(name):
     """At twice the takeover ratio the fixed part is four times what noise adds."""

@@ -48,6 +48,7 @@ def test_every_model_is_tested_here():
     assert {type(model).__name__ for model in MODELS} <= set(rotsim.__all__)
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("model", MODELS, ids=name_of)
 def test_sampler_and_numpy_twin_agree(model):
     fast = run(rotsim.SGDM(0.1, 0.1), model)

@@ -315,6 +315,7 @@ def test_the_filter_is_that_of_the_recurrence():
 # --- the engine
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("form", SHAPES)
 def test_the_twin_walks_alike(form, dtype):

@@ -285,6 +285,7 @@ def mixed(dtype) -> list[nn.Parameter]:
     return [weights(3, 8, dtype=dtype), weights(5, 8, seed=1, dtype=dtype), weights(2, 9, seed=2, dtype=dtype), kernel]
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("zero_mean", [True, False])
 @pytest.mark.parametrize("per_neuron", [True, False])
 @pytest.mark.parametrize("kind", [*KINDS, "rotated"])

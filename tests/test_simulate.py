@@ -201,6 +201,7 @@ def bound_of_float32(optimizer):
     return 1e-5 + rounded
 
 
+@pytest.mark.few(5)
 def test_float32_follows_float64_on_the_same_noise(optimizer, gradient):
     options = {**SMALL, "dim": 256, "steps": 5000}
     assert single_over_double(optimizer, gradient=gradient, **options)[0] < bound_of_float32(optimizer)
