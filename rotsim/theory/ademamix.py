@@ -94,13 +94,6 @@ class AdEMAMixTheory(WhiteNoiseAlone):
 
     # --- in time
 
-    def relaxation(self, homogeneity: int, felt: Any) -> Any:
-        """The area under a deviation that begins with 1: where the slow average outlasts decay it swings around rest.
-
-        One rate alone describes it badly then. The area is that of decay alone, whatever averages and v remember.
-        """
-        return closed_forms.adamw_relaxation_steps(self.spec.lr, self.spec.weight_decay)
-
     def second_average(self) -> tuple[float, float]:
         return self.spec.betas[2], self.spec.alpha
 
