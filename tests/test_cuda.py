@@ -120,6 +120,7 @@ def compiler(monkeypatch):
     return assembled
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [

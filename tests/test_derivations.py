@@ -321,6 +321,7 @@ page = cache(derivations.render)
 # --- the walk-through --------------------------------------------------------------------------
 
 
+@pytest.mark.few(4)
 @EVERY
 def test_walkthrough_reads_in_a_terminal_and_as_markdown(name):
     steps = derivations.walkthrough(name)
@@ -849,6 +850,7 @@ def test_functions_broadcast(name):
         assert agrees(grid[index], scalar, 1e-14)
 
 
+@pytest.mark.few(70)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_evaluate_the_derived_expressions(name):
     expression = FORMULAS[name].expression

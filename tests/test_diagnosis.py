@@ -189,6 +189,7 @@ def test_bursts_between_windows_count_too():
     assert layer.burst == pytest.approx(1.3 * np.mean(square**2) / np.mean(square) ** 2, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_what_all_gradients_become_in_time_is_no_burst():
     """A course follows it. What each neuron does in its own time is a burst still, and so is one of all on the way."""
     fall = 0.8 ** np.arange(20.0)

@@ -30,7 +30,7 @@ RULES = {
     "flag": lambda value: errors.flag("x", value),
     "text": lambda value: errors.text("x", value),
     "choice": lambda value: errors.choice("x", value, ("exact", "leading")),
-    "function": lambda value: errors.function("x", value, "of nothing"),
+    "function": lambda value: errors.function("x", value, "of nothing", 0),
     "mapping": lambda value: errors.mapping("x", value, ["norm"]),
     "sequence": lambda value: errors.sequence("x", value),
     "names": lambda value: errors.names("x", value, ("norm", "rotation")),

@@ -150,6 +150,7 @@ def test_the_bits_of_a_walk_are_independent():
     assert most_standard_errors(words_of_a_walk(ROUNDS - 2))[0] > 20
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("dim", [10_048, 64])
 @pytest.mark.parametrize("kernel", [fill, draw])
 def test_kernel_and_numpy_draw_the_same_bits(kernel, dim):

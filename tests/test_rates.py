@@ -27,6 +27,7 @@ def recorded(rate, interval=1, window=40, windows=512, steps=STEPS):
 STEP = np.arange(1, STEPS + 1)
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("at", [81, 97, 100, 119, 120])
 @pytest.mark.parametrize("levels", [(1.0, 0.1), (0.01, 1.0), (1.0, 0.0)])
 def test_a_jump_is_where_it_was(at, levels):
@@ -44,6 +45,7 @@ def test_a_jump_between_two_looks_is_known_to_within_an_interval():
     assert (np.abs(rates.lr - rate) > 1e-9).sum() <= 5
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("windows", [16, 512])
 @pytest.mark.parametrize(
     "rate",

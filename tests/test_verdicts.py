@@ -310,6 +310,7 @@ def test_a_schedule_is_followed(kind, shape):
         assert diagnose(told).layers[0].outcome == "FAIL"
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["adamw", "sgdm"])
 def test_a_transient_ends_when_the_report_says(kind):
     """Stopped early, the report names a number of steps; the same run is within 5 % from there on, and not before."""
