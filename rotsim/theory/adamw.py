@@ -38,12 +38,12 @@ class AdamWTheory(Adam[AdamW]):
     def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
         o = self.spec
         lr, weight_decay, beta1, beta2 = o.lr, o.weight_decay, *self.betas
+        relaxation = closed_forms.adamw_relaxation_steps(lr, weight_decay)
         if method == "leading":
             rotation = self.leading_rotation()
             norm = self.leading_norm(dim)
             # neglected: finite lr·wd against the momentum window, and the spread of v
             error = lr * weight_decay / (1 - np.maximum.reduce(self.momenta())) + (1 - beta2)
-            relaxation = closed_forms.adamw_relaxation_steps(lr, weight_decay)
             return SteadyState(norm**2, rotation**2 / 2, relaxation, error)
 
         def at(log_norm_squared: Any) -> tuple[UpdateCovariance, Any, Any]:
@@ -59,7 +59,9 @@ class AdamWTheory(Adam[AdamW]):
         covariance, half, excess = at(log_norm_squared)
         norm_squared = np.exp(log_norm_squared + excess)
         deviation = np.sqrt(noise_variance(law, dim, norm_squared))
-        relaxation = self.relaxation(law.homogeneity, deviation / (deviation + o.eps))
+        if law.homogeneity:  # the gradient follows the norm, and v follows the gradient
+            felt = deviation / (deviation + o.eps)
+            relaxation = closed_forms.adamw_lagged_relaxation_steps(lr, weight_decay, beta2, law.homogeneity, felt)
         eps, _ = felt_eps(beta1, beta2, o.eps / deviation)
         seen, turned = self.rare(eps, dim, covariance)
         # neglected: that a run mostly sees less of the norm; in the angle, as much as rare updates take of it
@@ -75,13 +77,6 @@ class AdamWTheory(Adam[AdamW]):
     def momenta(self) -> tuple[Any, ...]:
         """Decay of each average that the update is made of."""
         return (self.betas[0],)
-
-    def relaxation(self, homogeneity: int, felt: Any) -> Any:
-        """Steps in which a deviation of ‖w‖² shrinks e-fold. The gradient may follow the norm, and v the gradient."""
-        rates = self.spec.lr, self.spec.weight_decay
-        if not homogeneity:
-            return closed_forms.adamw_relaxation_steps(*rates)
-        return closed_forms.adamw_lagged_relaxation_steps(*rates, self.betas[1], homogeneity, felt)
 
     def leading_norm(self, dim: Any) -> Any:
         """RMS norm to leading order."""
