@@ -65,30 +65,20 @@ def _holds(layer: LayerDiagnosis) -> bool:
 
 def tallies(folders: Iterable[Path]) -> dict[str, Tally]:
     """One of each folder's traces, and one of all."""
-    found = {}
+    found, every = {}, Tally()
     for folder in folders:
-        found[folder.name] = Tally()
+        of_folder = found[folder.name] = Tally()
         for path in sorted(folder.glob("*.nc")):
-            found[folder.name].add(diagnose(load(path)))
-    every = Tally()
-    for tally in found.values():
-        for name in ("live", "whole", "foreseen", "holding"):
-            setattr(every, name, getattr(every, name) + getattr(tally, name))
-        every.without += tally.without
+            diagnosis = diagnose(load(path))
+            of_folder.add(diagnosis)
+            every.add(diagnosis)
     return {**found, "all": every}
 
 
 def table(found: dict[str, Tally]) -> str:
     """Markdown."""
     head = (
-        "traces",
-        "live layers",
-        "claimed",
-        "foreseen",
-        "share with a claim",
-        "claims that hold",
-        "share",
-        "without",
-    )
+        "traces", "live layers", "claimed", "foreseen", "share with a claim", "claims that hold", "share", "without"
+    )  # fmt: skip
     note = f"A claim holds within {FORESEEN['rotation']:.0%} in rotation and {FORESEEN['norm']:.0%} in norm."
     return markdown.table(head, [tally.row(name) for name, tally in found.items()]) + f"\n\n{note}\n"
