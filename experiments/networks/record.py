@@ -23,8 +23,9 @@ INTERVAL = 5
 WINDOWS = 24
 MANTISSA_BITS = 12  # relative rounding error 1.2e-4, far below the differences between neurons
 ROWS_PER_LAYER = 48  # evenly spaced
+ROWS_PER_TRACE = 1024  # which layers of a deeper network share
 LEAD = 500  # steps of the course of gradient norms kept before the half that is judged: five memories of Lion
-ROWS_OF_A_SCHEDULE = 2  # of a run whose loss is the point
+ROWS_OF_A_LOSS = 2  # per layer of a run whose loss is the point
 
 INPUT_NOISE = 1.0  # see `Run`
 _RATES = {  # lr·wd = 1e-3 for AdamW and Lion: relaxation of the norm in 500 steps, AdamW's v adds up to 2000
@@ -87,8 +88,10 @@ def record(
         seconds=round(time.perf_counter() - start, 1),
         **{key: round(value, 4) for key, value in results.items()},
     )
-    kept = some_rows(trace, ROWS_OF_A_SCHEDULE if scheduled else ROWS_PER_LAYER)
-    return save(compressible(late_course(kept)), folder / f"{name}.nc")
+    layers = len(set(trace["layer"].values.tolist()))
+    most = ROWS_OF_A_LOSS if name.startswith("warmup") else min(ROWS_PER_LAYER, ROWS_PER_TRACE // layers)
+    kept = some_rows(trace, most)
+    return save(compressible(kept if scheduled else late_course(kept)), folder / f"{name}.nc")
 
 
 def some_rows(trace: xr.Dataset, most: int) -> xr.Dataset:

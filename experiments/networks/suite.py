@@ -28,6 +28,7 @@ from rotsim.tasks import Entry, Task, digest
 _CI = {"adamw": (4e-3, 1.0), "sgdm": (0.1, 4e-3), "adam_l2": (4e-3, 4e-3), "lion": (4e-4, 10.0)}
 _CONV = {"adamw": (2e-3, 1.0), "sgdm": (0.1, 2e-3), "adam_l2": (2e-3, 2e-3), "lion": (2e-4, 10.0)}
 _GPT = {"adamw": (2e-3, 0.5), "sgdm": (0.3, 1e-3), "adam_l2": (2e-3, 4e-3), "lion": (2e-4, 5.0)}
+_MUON = {"muon": (2e-2, 5e-2)}
 _WARMUPS = (0.0, 0.1)
 _RATES = (4e-3, 1.6e-2, 6.4e-2)
 
@@ -55,6 +56,22 @@ def _gpts(size: GPTSize, batch: int, steps: int) -> dict[str, AnyRun]:
     return runs | {"gpt_adamw": TextRun("adamw", *_GPT["adamw"], steps, normalised=False, size=size, batch=batch)}
 
 
+def _cosines(size: GPTSize, batch: int, steps: int) -> dict[str, AnyRun]:
+    """The weight-normalised GPT under every optimizer while the rate falls to zero, after a warm-up of a tenth."""
+    return {
+        f"wngpt_{name}_cosine": TextRun(name, *hyper, steps=steps, size=size, batch=batch, warmup=0.1)
+        for name, hyper in (_GPT | _MUON).items()
+    }
+
+
+def _muons(size: GPTSize, batch: int, steps: int) -> dict[str, AnyRun]:
+    """Muon on both GPTs: the spectral norm is the same whether rows are normalised or not."""
+    return {
+        f"{network}_muon": TextRun("muon", *_MUON["muon"], steps, network == "wngpt", size=size, batch=batch)
+        for network in ("wngpt", "gpt")
+    }
+
+
 def _warmups(size: GPTSize, batch: int, steps: int) -> dict[str, AnyRun]:
     """AdamW and its rotational variant with and without warm-up, three learning rates, cosine to zero."""
     return {
@@ -78,6 +95,8 @@ SUITES: dict[str, dict[str, AnyRun]] = {
     "gpu": {
         **_resnets(3, (1, 16, 32, 64, 10), batch=128, steps=4000),
         **_gpts(_LARGE, batch=32, steps=2500),
+        **_muons(_LARGE, batch=32, steps=2500),
+        **_cosines(_LARGE, batch=32, steps=2500),
         **_warmups(_LARGE, batch=32, steps=500),
     },
     # the gpu suite where no GPU is at hand: the same runs on narrower networks
