@@ -22,6 +22,13 @@ def test_the_step_times_are_those_of_the_committed_results():
     assert page.shown("rotational") == rotational.committed_table(), "run `python -m benchmarks.rotational --table`"
 
 
+def test_the_gpu_tables_are_those_of_the_committed_results():
+    from benchmarks import gpu
+
+    assert page.shown("gpu") == gpu.tables(), "run `python -m benchmarks.gpu --table`"
+    assert all("H200" in table().splitlines()[0] for table in (gpu.engine, gpu.walk, gpu.rotational, gpu.recorder))
+
+
 def test_a_table_goes_between_its_own_marks(tmp_path, monkeypatch):
     (begin, end), (other, close) = page.mark("peers"), page.mark("rotational")
     monkeypatch.setattr(page, "PAGE", tmp_path / "speed.md")

@@ -1,4 +1,4 @@
-"""Many settings at once: the numbers of one after the other, bit for bit, and what is refused."""
+"""Many settings at once: the numbers of one after the other, and what is refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def test_together_is_one_after_the_other(name, gradient, method, monkeypatch):
     found = rotsim.equilibria(kind, dims, gradient, method, **RATES, **more)
     for place in range(40):
         one = alone(kind, RATES | more, place, dim=int(dims[place]), gradient=gradient, method=method)
-        assert [getattr(found, n)[place] for n in NAMES] == [getattr(one, n) for n in NAMES], place
+        # numpy takes the powers of an array by other instructions than one number's, where the processor has AVX-512
+        numbers = [getattr(found, n)[place] for n in NAMES], [getattr(one, n) for n in NAMES]
+        np.testing.assert_allclose(*numbers, rtol=4 * np.finfo(float).eps, err_msg=str(place))
 
 
 def test_shapes_broadcast_and_a_spec_gives_what_is_left():

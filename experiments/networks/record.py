@@ -23,7 +23,7 @@ INTERVAL = 5
 WINDOWS = 24
 MANTISSA_BITS = 12  # relative rounding error 1.2e-4, far below the differences between neurons
 ROWS_PER_LAYER = 48  # evenly spaced
-ROWS_PER_TRACE = 1024  # which layers of a deeper network share
+ROWS_PER_TRACE = 512  # which layers of a deeper network share
 LEAD = 500  # steps of the course of gradient norms kept before the half that is judged: five memories of Lion
 ROWS_OF_A_LOSS = 2  # per layer of a run whose loss is the point
 

@@ -83,7 +83,6 @@ def _warmups(size: GPTSize, batch: int, steps: int) -> dict[str, AnyRun]:
 
 
 _LARGE = GPTSize(layers=6, width=384, heads=6, context=256)
-_REDUCED = GPTSize(layers=3, width=48, heads=3, context=32)
 
 SUITES: dict[str, dict[str, AnyRun]] = {
     "ci": _ci(),
@@ -99,17 +98,6 @@ SUITES: dict[str, dict[str, AnyRun]] = {
         **_cosines(_LARGE, batch=32, steps=2500),
         **_warmups(_LARGE, batch=32, steps=500),
     },
-    # the gpu suite where no GPU is at hand: the same runs on narrower networks
-    "gpu-reduced": {
-        **_resnets(3, (1, 4, 8, 16, 10), batch=32, steps=3000),
-        **_gpts(_REDUCED, batch=8, steps=3000),
-        **_warmups(_REDUCED, batch=8, steps=500),
-    },
-}
-
-_NOTES = {
-    "gpu-reduced": "These are the runs of the gpu suite on narrower networks, made on a CPU since no GPU was at hand; "
-    "on one, run `python -m experiments.networks --suite gpu --device cuda --data FOLDER_OF_FASHION_MNIST`. "
 }
 
 
@@ -188,7 +176,7 @@ def write_report(suite: str, folder: Path, paths: Mapping[str, str], command: st
         if name in scheduled:
             continue
         diagnosis = diagnose(trace)
-        save_figure(trace_figure(trace, diagnosis), folder / f"{name}.png", dpi=80)
+        save_figure(trace_figure(trace, diagnosis), folder / f"{name}.png", dpi=60)
         parts.append(_section(name, trace, diagnosis))
         rows.append(_overview(name, trace, diagnosis))
     if rows:
@@ -197,7 +185,7 @@ def write_report(suite: str, folder: Path, paths: Mapping[str, str], command: st
     if scheduled:
         parts.append(_warmup_table(scheduled))
     text = (
-        f"# Suite {suite}: predicted against measured\n\nCommand: `{command}`. {_NOTES.get(suite, '')}"
+        f"# Suite {suite}: predicted against measured\n\nCommand: `{command}`. "
         "Verdicts are decided from each layer's diagnostics, before agreement; only layers marked **applies** "
         "are claimed, in each quarter of the run. Rotation in radians per step: medians over neurons, RMS over the "
         "run, beside the course that the rates set; `corrected` uses the measured radial part of the gradient "
@@ -247,7 +235,7 @@ def _warmup_table(traces: dict[str, xr.Dataset]) -> str:
 def _section(name: str, trace: xr.Dataset, diagnosis: Diagnosis) -> str:
     source, spec = json.loads(trace.attrs["provenance"]), dataset.spec_of(trace)
     about = (
-        f"{spec['network']} on {spec['data']}, {diagnosis.optimizer.describe()}, {spec['steps']} steps, seed "
+        f"{spec['network']} on {spec['data']}, {diagnosis.rates()}, {spec['steps']} steps, seed "
         f"{spec['seed']}; {_device(source)}, torch {source['versions']['torch']}, {source['seconds']:.0f} s. "
         f"{diagnosis.summary()}"
     )
