@@ -80,17 +80,20 @@ def _predict(
         raise InvalidInput("`--final` needs --schedule linear, cosine or wsd; a constant one does not end elsewhere")
     factors = named(schedule, steps, warmup_steps, final or 0.0)
     every = max(1, steps // 200)
-    course = predict(
-        optimizer, dim, gradient, steps, initial_norm, factors, convention, record_every=every, rows=rows
-    )  # fmt: skip
-    in_force = settling(optimizer, dim, gradient, course["step"].values, factors, convention, rows)
-    note = ""
-    if optimizer.settles:
-        try:
-            first = steps_to_equilibrium(optimizer, dim, gradient, initial_norm, 0.05, rows)
-            note = f"At a constant learning rate it comes within 5 % of equilibrium after {first} steps."
-        except InvalidInput as unknown:  # only the time to equilibrium is unknown, not the course
-            note = f"When it comes within 5 % of equilibrium is not known: {unknown}"
+    with console(stderr=True).status("1 of 3: the course") as progress:  # each may take some seconds
+        course = predict(
+            optimizer, dim, gradient, steps, initial_norm, factors, convention, record_every=every, rows=rows
+        )  # fmt: skip
+        progress.update("2 of 3: the equilibria of the rates in force")
+        in_force = settling(optimizer, dim, gradient, course["step"].values, factors, convention, rows)
+        progress.update("3 of 3: the steps to equilibrium")
+        note = ""
+        if optimizer.settles:
+            try:
+                first = steps_to_equilibrium(optimizer, dim, gradient, initial_norm, 0.05, rows)
+                note = f"At a constant learning rate it comes within 5 % of equilibrium after {first} steps."
+            except InvalidInput as unknown:  # only the time to equilibrium is unknown, not the course
+                note = f"When it comes within 5 % of equilibrium is not known: {unknown}"
     form = form_of(optimizer, dim, rows)
     rise = f" after {warmup_steps} steps of warm-up" if warmup_steps else ""
     title = f"{optimizer.describe()}, {form}, {gradients_of(gradient)}, {schedule} schedule{rise}"
