@@ -57,6 +57,12 @@ def press_ctrl_c():
         time.sleep(1e-3)
 
 
+def chunks_of(monkeypatch, steps):
+    """Walks in chunks of so many steps, however long this machine takes for one (and for compiling the first)."""
+    monkeypatch.setattr("rotsim.simulation.chunks.MAX_CHUNK_STEPS", steps)
+    monkeypatch.setattr("rotsim.simulation.chunks.CHUNK_SECONDS", float("inf"))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def ctrl_c_is_heard():
     """Also where the tests are a background job, whose shell has Ctrl-C ignored."""

@@ -16,9 +16,8 @@ from rich.console import Console
 import rotsim
 from rotsim.cli import main
 from rotsim.show.progress import progress_bar
-from rotsim.simulation import chunks
 from rotsim.theory.schedules import cosine, warmup
-from tests.conftest import press_ctrl_c
+from tests.conftest import chunks_of, press_ctrl_c
 
 ADAMW = ["adamw", "--lr", "1e-2", "--weight-decay", "0.1"]
 SGDM = ["sgdm", "--lr", "0.1", "--weight-decay", "0.05"]
@@ -104,7 +103,7 @@ def test_compare_exit_code_1_when_not_equilibrated(tmp_path, capsys):
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(chunks, "MAX_CHUNK_STEPS", 500)
+    chunks_of(monkeypatch, 500)
     path = str(tmp_path / "walk with space.nc")
     command = ["simulate", *SGDM, *SMALL, "--output", path]
 

@@ -11,9 +11,9 @@ from numba.core import caching
 import rotsim
 from rotsim import memory, noise
 from rotsim.dataset import QUANTITIES
-from rotsim.simulation import Diverged, chunks, walk
+from rotsim.simulation import Diverged, walk
 from tests import chance
-from tests.conftest import press_ctrl_c
+from tests.conftest import chunks_of, press_ctrl_c
 
 pytestmark = pytest.mark.machine
 
@@ -29,7 +29,7 @@ def test_same_bits_for_any_threads_and_chunks(optimizer, gradient, monkeypatch):
     reference = rotsim.simulate(optimizer, gradient=gradient, keep_state=True, threads=1, **SMALL)
     assert same_bits(reference, rotsim.simulate(optimizer, gradient=gradient, keep_state=True, threads=3, **SMALL))
     for longest in (1, 7, 64):
-        monkeypatch.setattr(chunks, "MAX_CHUNK_STEPS", longest)
+        chunks_of(monkeypatch, longest)
         again = rotsim.simulate(optimizer, gradient=gradient, keep_state=True, **SMALL)
         assert same_bits(reference, again), f"chunks of {longest}"
 
@@ -60,7 +60,7 @@ def interrupt_after(steps):
 
 
 def test_ctrl_c_leaves_what_a_shorter_run_returns(monkeypatch):
-    monkeypatch.setattr(chunks, "MAX_CHUNK_STEPS", 77)
+    chunks_of(monkeypatch, 77)
     optimizer = rotsim.AdamW(1e-2, 0.1)
     with pytest.raises(rotsim.Interrupted, match="after 231 steps") as caught:
         rotsim.simulate(optimizer, progress=interrupt_after(200), **SMALL)
@@ -73,7 +73,7 @@ def test_ctrl_c_leaves_what_a_shorter_run_returns(monkeypatch):
 
 
 def test_a_second_ctrl_c_stops_at_once(monkeypatch):
-    monkeypatch.setattr(chunks, "MAX_CHUNK_STEPS", 77)
+    chunks_of(monkeypatch, 77)
 
     def twice(done, total):
         press_ctrl_c()
@@ -86,7 +86,7 @@ def test_a_second_ctrl_c_stops_at_once(monkeypatch):
 
 
 def test_a_background_job_goes_on(monkeypatch):
-    monkeypatch.setattr(chunks, "MAX_CHUNK_STEPS", 77)
+    chunks_of(monkeypatch, 77)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         rotsim.simulate(
@@ -97,7 +97,7 @@ def test_a_background_job_goes_on(monkeypatch):
 
 
 def test_checkpoint_is_a_valid_run_so_far(tmp_path, monkeypatch):
-    monkeypatch.setattr(chunks, "MAX_CHUNK_STEPS", 130)
+    chunks_of(monkeypatch, 130)
     path, seen = tmp_path / "walk.nc", []
 
     def progress(done, total):  # called before the checkpoint of the same chunk
@@ -369,7 +369,7 @@ def test_a_full_disk_at_a_checkpoint_does_not_end_the_walk(tmp_path, monkeypatch
         raise OSError("No space left on device")
 
     monkeypatch.setattr("rotsim.files.write_atomically", full)
-    monkeypatch.setattr(chunks, "MAX_CHUNK_STEPS", 50)
+    chunks_of(monkeypatch, 50)
     run = {**SMALL, "engine": "numpy", "steps": 100}
     with pytest.warns(UserWarning, match="No space left on device; the walk goes on"):
         walk = rotsim.simulate(rotsim.AdamW(1e-2, 0.1), checkpoint=tmp_path / "x.nc", checkpoint_seconds=1e-9, **run)
