@@ -396,6 +396,7 @@ def test_a_network_that_dies_under_a_schedule_is_not_claimed():
         torch.set_num_threads(threads)
     layers = {layer.layer: layer for layer in diagnose(recorder.dataset()).layers}
     assert layers["3.weight"].dead > 32
-    ended = {name: max(quarter.silent for quarter in layer.quarters) > 0.02 for name, layer in layers.items()}
+    # on some processors all 64 die: such a layer has no quarters, and has to be called dead
+    ended = {n: max((q.silent for q in layer.quarters), default=1.0) > 0.02 for n, layer in layers.items()}
     assert all(layers[name].verdict == "dead" for name in ended if ended[name])
     assert not any(layer.outcome == "FAIL" for layer in layers.values())  # v remembers the gradients that there were
