@@ -220,8 +220,8 @@ class Cuda(WeightEngine):
             back = [cuda.to_device(array) for array in (neurons.state, neurons.norm_squared, touched)]
             there = [cuda.to_device(array) for array in (neurons.keys, steps.coefficients, neurons.parameters)]
             z = cuda.device_array((count, noise.places(dim)), neurons.state.dtype)
-            with warnings.catch_warnings():  # numba warns if few neurons leave a GPU idle
-                warnings.filterwarnings("ignore", message="Grid size")
+            with warnings.catch_warnings():  # numba warns, in bold letters, if few neurons leave a GPU idle
+                warnings.filterwarnings("ignore", message=".*Grid size")
                 launch = compiled[count, threads]
             launch(
                 back[0], back[1], there[0], steps.first, there[1], there[2], orthogonal, records.length,
