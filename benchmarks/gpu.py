@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from benchmarks import page
+from experiments.harness import markdown
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "gpu"
 
@@ -22,11 +23,6 @@ def _device(part: str) -> str:
     return str(_read(f"{part}.done")["device"])
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def engine() -> str:
     """The largest difference between the CUDA engine and the CPU engine, by format."""
     found = _read("engine")
@@ -37,7 +33,7 @@ def engine() -> str:
         where = f"{worst['optimizer']}, {worst['gradient']}"
         rows.append((dtype, f"{len(each)}", f"{worst['deviation']:.1e}", where, f"{worst['allowed']:.0e}"))
     head = (f"CUDA against CPU engine, 1000 steps ({_device('engine')})", "settings", "worst", "where", "allowed")
-    return _table(head, rows)
+    return markdown.table(head, rows)
 
 
 def walk() -> str:
@@ -50,7 +46,7 @@ def walk() -> str:
         "coordinate-steps / s",
         "CUDA engine over it",
     )
-    return _table(head, rows)
+    return markdown.table(head, rows)
 
 
 def rotational() -> str:
@@ -63,7 +59,7 @@ def rotational() -> str:
         )
         for name in results[0]["optimizers"]
     ]
-    return _table((f"step, ms (ratio) ({_device('rotational')})", *(r["network"] for r in results)), rows)
+    return markdown.table((f"step, ms (ratio) ({_device('rotational')})", *(r["network"] for r in results)), rows)
 
 
 def recorder() -> str:
@@ -71,7 +67,7 @@ def recorder() -> str:
     (result,) = _read("recorder")
     size = f"GPT {result['layers']}x{result['width']}, context {result['context']}, batch {result['batch']}"
     rows = [(name, f"{row['milliseconds']:.1f}", f"{row['overhead']:+.1%}") for name, row in result["settings"].items()]
-    return _table((f"{size} ({_device('recorder')})", "ms / step", "overhead"), rows)
+    return markdown.table((f"{size} ({_device('recorder')})", "ms / step", "overhead"), rows)
 
 
 def tables() -> str:
