@@ -65,7 +65,7 @@ def _cosines(size: GPTSize, batch: int, steps: int) -> dict[str, AnyRun]:
 
 
 def _muons(size: GPTSize, batch: int, steps: int) -> dict[str, AnyRun]:
-    """Muon on both GPTs: the spectral norm is the same whether rows are normalised or not."""
+    """Muon for the inner matrices of both GPTs, and AdamW for the outer ones."""
     return {
         f"{network}_muon": TextRun("muon", *_MUON["muon"], steps, network == "wngpt", size=size, batch=batch)
         for network in ("wngpt", "gpt")
@@ -176,8 +176,10 @@ def write_report(suite: str, folder: Path, paths: Mapping[str, str], command: st
         if name in scheduled:
             continue
         diagnosis = diagnose(trace)
-        save_figure(trace_figure(trace, diagnosis), folder / f"{name}.png", dpi=60)
         parts.append(_section(name, trace, diagnosis))
+        if any(layer.measured_rotation > 0 for layer in diagnosis.layers):  # a run that diverged has nothing to draw
+            save_figure(trace_figure(trace, diagnosis), folder / f"{name}.png", dpi=60)
+            parts.append(f"![{name}]({name}.png)\n")
         rows.append(_overview(name, trace, diagnosis))
     if rows:
         head = ("run", "device", "layers claimed", "in agreement", "rotation, worst error", "norm, worst error")
@@ -252,5 +254,5 @@ def _section(name: str, trace: xr.Dataset, diagnosis: Diagnosis) -> str:
     reasons = dict.fromkeys(f"* {layer.layer}: {layer.reason}" for layer in diagnosis.layers if not layer.applies)
     head = ("layer", "verdict", "predicted", "measured", "ratio", "measured / corrected", "neurons ±10 %", "norm ratio",
             "rotation, worst quarter", "norm, worst quarter")  # fmt: skip
-    parts = [f"## {name}\n\n{about}\n", markdown.table(head, rows), "", *reasons, "", f"![{name}]({name}.png)", ""]
+    parts = [f"## {name}\n\n{about}\n", markdown.table(head, rows), "", *reasons, ""]
     return "\n".join(parts)
