@@ -21,8 +21,6 @@ AGAIN = ("memory lion short, tuned", "few weights sgdm fast, tuned", "anticorrel
 OPEN = {
     # 1.2 % off, 8 % declared: norm and rotation change the side on which they are off near this correlation
     "memory adamw default, tuned": "above",
-    # 0.28 % off, 0.16 % declared, at any dim, so few weights are not the cause, which is not known
-    "autocorrelated adam_l2 9300": "below",
 }
 
 

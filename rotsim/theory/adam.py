@@ -20,6 +20,7 @@ from rotsim.theory.damped import tables
 from rotsim.theory.departures import Departing
 from rotsim.theory.fixed_point import noise_variance, settled
 from rotsim.theory.memory import CorrelatedUpdate, projection, remembering
+from rotsim.theory.own_second_moment import own_second_moment
 from rotsim.theory.record import in_parts
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance
@@ -151,20 +152,26 @@ class Adam(Departing[AdamSpec]):
             moved,
         )
 
-    def _neglected(self, moving: float, pulled: float, correlation: float, update: CorrelatedUpdate) -> float:
-        """Error of a walk that a pull of `pulled` per step moves, with the share `moving` of the gradient's power.
+    def _neglected(
+        self, moving: float, pull: float, projected: float, correlation: float, update: CorrelatedUpdate
+    ) -> float:
+        """Error of a walk with the pulls of decay and projection, and a share `moving` of the gradient's power.
 
         Under AdamW v is large where w is, as far as w lasts while v forgets: pulls of long weights are too strong in
         theory, and so are those of the average, in which noise has less power. Where a pull outwards nearly makes up
         for decay, the norm that it leaves is off by as much more. Under Adam+L2 the ratio to white noise, which has a
         pull as well, leaves what the wavering of v by itself does, at most `moving`. Orders of magnitude: no factor.
+        Where what is projected exceeds the decay, the norm is off by as much more of what large weights feel of their
+        own v (`own_second_moment`). The norm goes with the cube root of growth over decay, squared.
         """
         o = self.spec
         if o.decay == "coupled":
             spread = 2 * (1 - o.betas[1]) / (1 + o.betas[1])  # of v, relative variance: squares are alike by φ^2k
-            return moving * min(1.0, spread * float(closed_forms.average_power_factor(o.betas[1], correlation**2)))
+            wavering = moving * min(1.0, spread * float(closed_forms.average_power_factor(o.betas[1], correlation**2)))
+            own = own_second_moment(o.lr, (pull + projected) / update.response, 1.0, o.betas, correlation)
+            return max(wavering, abs(own) * max(0.0, projected / pull) / 3)
         decay = o.lr * o.weight_decay
-        slowest = decay + min(0.0, pulled)
+        slowest = decay + o.lr * min(0.0, pull + projected)
         alike = (1 - o.betas[1]) / (1 - o.betas[1] * (1 - slowest) ** 2)
         averaged = moving * max(1.0, update.response**2 / float(update.covariance[0]))
         return float(np.expm1(alike * averaged)) * sqrt(decay / slowest)
@@ -208,7 +215,7 @@ class Adam(Departing[AdamSpec]):
                 before, v = v, noise - along + power + (0.0 if law.homogeneity else 2 * decay * overlap)
                 if abs(v / before - 1) < SWEEP_TOLERANCE:
                     break
-            error = self._neglected((along + power) / noise, o.lr * (pull + projected), correlation, update)
+            error = self._neglected((along + power) / noise, pull, projected, correlation, update)
             return SteadyState(dim * walk.norm_squared * noise / v, walk.one_minus_cosine, model_error=error)
 
         norm_squared = settled(lambda given: at(given).norm_squared, start)
