@@ -766,8 +766,9 @@ def fault(line: str, names: Namespace, seconds: float = SECONDS) -> str | None:
 
 
 def _callers_own(error: BaseException) -> bool:
-    """Whether it comes from a function that the call itself gave, or from the line of the call."""
-    return traceback.extract_tb(error.__traceback__)[-1].filename == "<string>"
+    """Whether it comes from a function or a network that the call itself gave, or from the line of the call."""
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    return last == "<string>" or last.endswith("torch/nn/modules/module.py")
 
 
 def unsound(result: object) -> str | None:
