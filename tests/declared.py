@@ -99,6 +99,8 @@ def _corners(group: int) -> dict[str, tuple[Optimizer, int, Gradient]]:
         spec = rotsim.OPTIMIZERS[name](lr=2e-3, weight_decay=(10.0, 7.0, 5.0)[group], betas=(0.9, 0.95))  # type: ignore[call-arg]
         for law in (Isotropic(), Autocorrelated(0.7, scale_invariant=False), Signal(0.1, scale_invariant=False)):
             found[f"eps {name} {law.name}"] = replace(spec, eps=eps), 1024, law  # type: ignore[call-arg]
+        spec = rotsim.OPTIMIZERS[name](lr=1e-2, weight_decay=(0.3, 0.1, 0.2)[group], betas=(0.9, 0.99), eps=eps / 2)  # type: ignore[call-arg]
+        found[f"eps {name} projected signal"] = spec, 256, Signal((0.3, 0.2, 0.25)[group])
     return found
 
 

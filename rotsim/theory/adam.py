@@ -140,7 +140,7 @@ class Adam(Departing[AdamSpec]):
         beside = o.eps / sqrt(noise_variance(law, dim, growth * felt.norm_squared))
         steady = o.decay == "decoupled" or (law.correlation and not law.homogeneity)  # both know the noise that v has
         unequal = 1 - o.betas[1] if steady else 1.0
-        change = unequal * max(abs(log(growth)), abs(log(turn))) + min(1.0, law.signal**2)
+        change = max(unequal * abs(log(growth)), unequal * abs(log(turn)), min(1.0, self._mean_in_v(law)))
         moved = found.update_squared
         if moved is not None:
             moved *= felt.norm_squared * felt.one_minus_cosine / (plain.norm_squared * plain.one_minus_cosine)
@@ -151,6 +151,14 @@ class Adam(Departing[AdamSpec]):
             found.model_error - plain.model_error + felt.model_error + self.taken_by_eps(beside) * change,
             moved,
         )
+
+    def _mean_in_v(self, law: GradientPower) -> float:
+        """What a mean adds to v, in units of the noise. What is projected lies across the weights."""
+        o, power = self.spec, law.signal**2
+        if not (power and law.homogeneity):
+            return power
+        aligned = closed_forms.signal_alignment(power / closed_forms.adamw_takeover(o.lr, o.weight_decay))
+        return power * (1 - float(aligned))
 
     def _neglected(
         self, moving: float, pull: float, projected: float, correlation: float, update: CorrelatedUpdate
