@@ -173,7 +173,8 @@ MEASURES: dict[str, Measure] = {
 def measure_of(given: Any) -> tuple[str, Measure]:
     """A measure and what stands for it in the key of a cell: its name, or a digest of its code."""
     if not callable(given):
-        return str(given), registered("measure", given, MEASURES)
+        measure = registered("measure", given, MEASURES)
+        return str(given), measure
     try:
         code = inspect.getsource(given)
     except (OSError, TypeError):
