@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from math import nan, sqrt
 from types import SimpleNamespace
 
@@ -254,48 +255,58 @@ def test_the_overlap_is_the_mean_squared_cosine_of_late_pairs_sixteen_steps_apar
 # --- coordinates -----------------------------------------------------------------------------------
 
 
-def blocks_of(given, length):
-    return [np.array(given[i : i + length]) for i in range(0, len(given) - length + 1, length)]
-
-
 @pytest.mark.parametrize("betas", [None, (0.8, 0.9), (0.8, 1.0)])
+@np.errstate(invalid="ignore", divide="ignore")
 def test_coordinates_are_reduced_block_by_block_as_loops_do(betas):
     lags, shapes = 3, [torch.Size([2, 5]), torch.Size([4])]
     sampler = CoordinateSampler(lags, count=4)
     places = [[0, 3, 6, 9], [0, 1, 2, 3]]
     given = [[], []]
-    for step in range(36):  # three blocks of twelve, of which the last two count
+    for step in range(29):  # four blocks of six, and one of five; the last three of them count
         first, second = normal(2, 5, seed=step), normal(4, seed=100 + step)
         first[0, 3] = 0.0  # dead, and left out
-        if step == 30:
+        if step == 26:
             second = None  # not in the step: counts as 0
         if step == 13:
-            first[1, 1] = torch.inf  # coordinate 6: its block is left out
+            first[1, 1] = torch.inf  # coordinate 6: its block is left out, and all averages begin anew
         sampler.add([first, second], shapes, [betas, betas], CPU)
         given[0].append(first.flatten()[places[0]].numpy())
         given[1].append(np.zeros(4) if second is None else second.numpy())
     for parameter in range(2):
         correlations, steps = [], []
-        for block in blocks_of(given[parameter], 12)[1:]:
-            if not np.isfinite(block).all():
-                continue
+        begun, averages, bounds = None, {}, [0, 6, 12, 18, 24, 29]
+        for number, (low, high) in enumerate(itertools.pairwise(bounds)):
+            block, size, half = np.array(given[parameter][low:high]), high - low, (high - low) // 2
             each, squares, powers = [], [], []
             live = block.any(axis=0)
-            early, late = (np.mean(half[:, live] ** 2, axis=0) for half in (block[:6], block[6:]))
-            trend = np.median(np.log(late / early))  # which is no memory
-            steady = block * np.exp(-trend / 12 * (np.arange(12) - 6))[:, None]
-            for x, given_x in zip(steady.T, block.T, strict=True):
-                m, v, total = 0.0, np.mean(x**2), 0.0
-                for t in range(12):
+            early, late = (np.mean(part[:, live] ** 2, axis=0) for part in (block[:half], block[half:]))
+            pace = np.log(late / early)
+            pace = np.median(pace[np.isfinite(pace)]) / half  # which is no memory
+            for place, given_x in enumerate(block.T):
+                # as if all were of the size that they have in the middle
+                x = given_x * np.exp(-pace / 2 * (np.arange(size) - half))
+                m, v = averages.get(place, (0.0, np.mean(x**2)))
+                if begun is not None:
+                    m, v = m * np.exp(half * pace / 2), v * np.exp(half * pace)
+                total, counted = 0.0, 0
+                for t in range(size):
                     if betas is not None:
                         m = betas[0] * m + (1 - betas[0]) * x[t]
-                        v = betas[1] * v + (1 - betas[1]) * x[t] ** 2
-                        total += (m**2 / (1.0 if betas[1] == 1 else v or 1.0)) if t >= lags else 0.0
-                squares.append(total / (12 - lags))
+                        v = 1.0 if betas[1] == 1 else betas[1] * v + (1 - betas[1]) * x[t] ** 2
+                        if begun is not None or t >= lags:
+                            total, counted = total + m**2 / (v or 1.0), counted + 1
+                grown = np.exp(pace / 2 * (size - half))
+                averages[place] = m * grown, v * grown**2
+                squares.append(total / max(1, counted))
                 powers.append(np.mean(x**2))
                 if x.any():
-                    products = [np.mean(given_x[: 12 - k] * given_x[k:]) for k in range(lags + 1)]
+                    products = [np.mean(given_x[: size - k] * given_x[k:]) for k in range(lags + 1)]
                     each.append(np.array(products) / products[0])
+            begun = number
+            if low <= 13 < high:
+                begun, averages = None, {}
+            if number < 2 or not np.isfinite(block).all():
+                continue
             correlations.append(np.mean(each, axis=0))
             steps.append(np.sum(squares) / np.sum(powers) if betas and betas[1] == 1 else np.mean(squares))
         np.testing.assert_allclose(sampler.autocorrelation()[parameter], np.mean(correlations, axis=0), atol=1e-5)
@@ -324,14 +335,15 @@ def test_the_trend_of_a_block_is_that_of_most_coordinates(pace):
 
 
 def test_a_parameter_that_joins_starts_a_block_anew_and_silence_has_no_correlation():
-    sampler, first, second = CoordinateSampler(1, count=2), torch.Size([3]), torch.Size([2])
-    for step in range(11):
+    sampler, first, second = CoordinateSampler(2, count=2), torch.Size([3]), torch.Size([2])
+    for step in range(13):
         late = step >= 6  # two steps into the second block of four
         parts = [normal(3, seed=step), torch.zeros(2)] if late else [normal(3, seed=step)]
         sampler.add(parts, [first, second] if late else [first], [None] * len(parts), CPU)
-    assert sampler.length == 4 and len(sampler._spans) == 2 and len(sampler._block) == 1
+    assert sampler.length == 4 and len(sampler._spans) == 2 and len(sampler._block) == 3
+    sampler._block.pop()  # with three steps it is a block of its own
     found = sampler.autocorrelation()
-    assert found.shape == (2, 2) and found[0, 0] == pytest.approx(1.0) and np.isnan(found[1]).all()
+    assert found.shape == (2, 3) and found[0, 0] == pytest.approx(1.0) and np.isnan(found[1]).all()
     block = np.array([normal(3, seed=step).numpy()[[0, 2]] for step in range(6, 10)])  # the last half of two
     one_apart = np.mean(block[:-1] * block[1:], axis=0) / np.mean(block**2, axis=0)
     assert found[0, 1] == pytest.approx(np.mean(one_apart), abs=1e-5)
@@ -341,8 +353,8 @@ def test_memory_of_coordinates_is_bounded_and_averages_are_of_all_blocks(monkeyp
     def sampled(most):
         monkeypatch.setattr(coordinates_module, "MOST_SPANS", most)
         sampler = CoordinateSampler(1, count=2)
-        for step in range(4 * 192):
-            late = step >= 4 * 100  # a second parameter joins
+        for step in range(2 * 192):
+            late = step >= 2 * 100  # a second parameter joins
             parts = [normal(2, seed=step), normal(2, seed=-1 - step) if late else None][: 1 + late]
             sampler.add(parts, [torch.Size([2])] * len(parts), [(0.5, 0.9)] * len(parts), CPU)
         return sampler
@@ -351,7 +363,7 @@ def test_memory_of_coordinates_is_bounded_and_averages_are_of_all_blocks(monkeyp
     assert len(bounded._spans) == 6 and len(whole._spans) == 192
     np.testing.assert_allclose(bounded.autocorrelation(), whole.autocorrelation(), rtol=1e-6)
     np.testing.assert_allclose(bounded.square_step(), whole.square_step(), rtol=1e-6)
-    assert bounded.eras()[0].tolist() == [4 * 32 * k for k in range(1, 7)]  # blocks of 4, 32 to a span
+    assert bounded.eras()[0].tolist() == [2 * 32 * k for k in range(1, 7)]  # blocks of 2, 32 to a span
     assert np.isnan(bounded.eras()[1][1, :3]).all() and np.isfinite(bounded.eras()[1][1, 3:]).all()
 
 

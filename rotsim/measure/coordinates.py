@@ -4,7 +4,8 @@ Lion's rotation and every norm depend on how gradients of successive steps are c
 how single coordinates burst: those behind a rectifier are 0 in many steps. A few coordinates per parameter are
 read at every step into a block of fixed length. A full block is reduced to one autocorrelation per parameter and to
 the mean square of m/√v, and forgotten. Gradients of the first steps are correlated otherwise than later ones, by enough
-to turn a correction of 40 % into none. So the blocks are averaged era by era, and over the last half.
+to turn a correction of 40 % into none. They are again where a learning rate goes to zero. So the blocks are short, and
+averaged era by era, and over the last half. What is left at the end of a run is a block of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class CoordinateSampler:
     Parameters
     ----------
     lags : int
-        Longest lag, in steps, ≥ 1. Blocks are 4 · lags steps long.
+        Longest lag, in steps, ≥ 1. Blocks are 2 · lags steps long; the last one at least 3/4 of that.
     count : int
         Coordinates per parameter, ≥ 1 (all, if it has fewer).
 
@@ -37,15 +38,17 @@ class CoordinateSampler:
     with a gradient of zero throughout a block are left out, blocks with a value that is not finite too.
 
     The mean square of m/√v is of gradients without their trend, an exponential through both halves of the block.
-    The averages m and v of a block start from 0 and from the block's mean square; the first quarter is not counted.
+    The averages m and v go on from block to block. They start from 0 and from the first block's mean square, and are
+    not counted in its first half.
     """
 
     def __init__(self, lags: int, count: int = 64) -> None:
         self.lags, self.count = lags, count
-        self.length = 4 * lags
+        self.length, self.shortest = 2 * lags, max(2, lags + lags // 2)
         self._betas: list[tuple[float, ...] | None] = []
         self._places: list[torch.Tensor] = []
         self._block: list[torch.Tensor] = []
+        self._averages: _Averages | None = None
         self._spans: list[_Span] = []
         self._per_span = 1
         self._steps = 0
@@ -83,7 +86,7 @@ class CoordinateSampler:
         for shape in shapes[len(self._places) :]:
             places = np.linspace(0, shape.numel() - 1, min(self.count, shape.numel())).astype(np.int64)
             self._places.append(torch.from_numpy(places))
-            self._block = []  # a block holds the same parameters throughout
+            self._block, self._averages = [], None  # a block holds the same parameters throughout
         parts = []
         for i, gradient in enumerate(gradients):
             if gradient is None:
@@ -96,19 +99,25 @@ class CoordinateSampler:
         self._block.append(torch.cat(parts))
         self._steps += 1
         if len(self._block) == self.length:
-            self._reduce()
+            span, self._averages = self._reduced()
+            self._block = []
+            self._keep(span)
 
-    def _reduce(self) -> None:
+    def _reduced(self) -> tuple[_Span, _Averages | None]:
+        """The block so far, and the averages at its end."""
         block = torch.stack(self._block)
-        self._block = []
+        length = len(block)
         # zero-padded, so that the correlation does not wrap around
-        power = torch.fft.rfft(block, n=self.length + self.lags, dim=0).abs().square()
-        products = torch.fft.irfft(power, n=self.length + self.lags, dim=0)[: self.lags + 1]
-        products /= torch.arange(self.length, self.length - self.lags - 1, -1, device=block.device)[:, None]
+        power = torch.fft.rfft(block, n=length + self.lags, dim=0).abs().square()
+        products = torch.fft.irfft(power, n=length + self.lags, dim=0)[: self.lags + 1]
+        products /= torch.arange(length, length - self.lags - 1, -1, device=block.device)[:, None]
         table = products.cpu().double().numpy()
-        steady = self._steady(block)
+        pace = self._pace(block)
+        time = torch.arange(length, device=block.device) - length // 2
+        steady = block * torch.exp(-time[:, None] * pace / 2)
         squares = steady.square().mean(0).cpu().double().numpy()
-        steps = self._square_steps(steady).cpu().double().numpy()
+        mean_steps, averages = self._square_steps(steady, pace)
+        steps = mean_steps.cpu().double().numpy()
         # the last column is the mean square of m/√v
         result = np.full((len(self._places), self.lags + 2), np.nan, dtype=np.float32)
         start = 0
@@ -122,7 +131,7 @@ class CoordinateSampler:
                 square_step = step.sum() / square.sum() if plain else step.mean()
                 result[i] = np.append((live / live[0]).mean(axis=1), square_step)
         seen = np.isfinite(result[:, 0])
-        self._keep(_Span(np.where(seen[:, None], result, 0.0), seen.astype(int), 1, self._steps))
+        return _Span(np.where(seen[:, None], result, 0.0), seen.astype(int), 1, self._steps), averages
 
     def _keep(self, new: _Span) -> None:
         """Add a block to the spans; when there are too many, neighbours become one, and later spans are as long."""
@@ -134,12 +143,13 @@ class CoordinateSampler:
             self._per_span *= 2
         self._spans.append(new)
 
-    def _steady(self, block: torch.Tensor) -> torch.Tensor:
-        """A block without the trend of each parameter's size, which is no memory: theory follows it by itself.
+    def _pace(self, block: torch.Tensor) -> torch.Tensor:
+        """By how much the logarithm of each parameter's size, squared, changes in a step of a block.
 
-        The trend is that of the median coordinate: one that bursts would give all of them its own.
+        It is no memory: theory follows it by itself. It is that of the median coordinate: one that bursts would give
+        all of them its own.
         """
-        half = self.length // 2
+        half = len(block) // 2
         halves = torch.stack([block[:half].square().mean(0), block[half:].square().mean(0)])
         early, late = halves.cpu().double().numpy()
         alive, start = (early > 0) & (late > 0) & np.isfinite(early + late), 0
@@ -150,33 +160,39 @@ class CoordinateSampler:
             start += len(places)
             if alive[part].any():
                 pace[part] = np.median(change[part][alive[part]]) / half
-        time = torch.arange(self.length, device=block.device) - half
-        return block * torch.exp(-time[:, None] * torch.from_numpy(pace).to(block) / 2)
+        return torch.from_numpy(pace).to(block)
 
-    def _square_steps(self, block: torch.Tensor) -> torch.Tensor:
+    def _square_steps(self, block: torch.Tensor, pace: torch.Tensor) -> tuple[torch.Tensor, _Averages | None]:
         """Mean square of m/√v of every coordinate, or of m alone; 0 where it has no gradient; NaN without betas."""
         counts = torch.tensor([len(places) for places in self._places])
         table = torch.tensor([pair or (torch.nan, torch.nan) for pair in self._betas], dtype=block.dtype)
         beta1, beta2 = table.repeat_interleave(counts, dim=0).T.to(block.device)
-        square = block.square()
-        m, v, total = torch.zeros_like(block[0]), square.mean(0), torch.zeros_like(block[0])
+        square, half = block.square(), len(block) // 2
+        total, skipped = torch.zeros_like(block[0]), 0
+        if self._averages is None:
+            m, v, skipped = torch.zeros_like(block[0]), square.mean(0), self.lags
+        else:  # in units of sizes in the middle of this block
+            grown = torch.exp(half * pace / 2) * self._averages.grown
+            m, v = self._averages.m * grown, self._averages.v * grown.square()
         v += torch.finfo(v.dtype).tiny  # 0/0 where there is no gradient
         v[beta2 == 1] = 1.0  # of m alone
         square[:, beta2 == 1] = 1.0
-        for t in range(self.length):
+        for t in range(len(block)):
             m = torch.lerp(block[t], m, beta1)
             v = torch.lerp(square[t], v, beta2)
-            if t >= self.lags:
+            if t >= skipped:
                 total += m.square() / v
-        return total / (self.length - self.lags)
+        end = torch.exp((len(block) - half) * pace / 2)
+        whole = bool((m + v).isfinite().all())  # else the next block begins anew
+        return total / (len(block) - skipped), _Averages(m, v, end) if whole else None
 
     def autocorrelation(self) -> np.ndarray:
         """Mean over the last half of the blocks, shape (parameters, lags + 1); NaN for a parameter without one."""
-        return self._means(self._late)[:, :-1]
+        return self._means(self._late())[:, :-1]
 
     def square_step(self) -> np.ndarray:
         """E(m/√v)², or E m²/E g², of the measured gradients, shape (parameters,); NaN without betas or a block."""
-        return self._means(self._late)[:, -1]
+        return self._means(self._late())[:, -1]
 
     def eras(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The same era by era.
@@ -184,19 +200,24 @@ class CoordinateSampler:
         Returns
         -------
         steps : ndarray of int, shape (eras,)
-            Steps read by the end of each; none before the first block is full.
+            Steps read by the end of each; none before a block is long enough.
         autocorrelation : ndarray, shape (parameters, eras, lags + 1)
         square_step : ndarray, shape (parameters, eras)
         """
-        parts = [part for part in np.array_split(np.arange(len(self._spans)), ERAS) if len(part)]
-        means = [self._means([self._spans[i] for i in part]) for part in parts]
+        spans = self._all()
+        parts = [part for part in np.array_split(np.arange(len(spans)), ERAS) if len(part)]
+        means = [self._means([spans[i] for i in part]) for part in parts]
         table = np.stack(means, axis=1) if means else np.empty((len(self._places), 0, self.lags + 2))
-        steps = np.array([self._spans[part[-1]].end for part in parts], dtype=np.int64)
+        steps = np.array([spans[part[-1]].end for part in parts], dtype=np.int64)
         return steps, table[..., :-1], table[..., -1]
 
-    @property
+    def _all(self) -> list[_Span]:
+        """All spans, the block that has begun among them once it is long enough."""
+        return [*self._spans, self._reduced()[0]] if len(self._block) >= self.shortest else self._spans
+
     def _late(self) -> list[_Span]:
-        return self._spans[len(self._spans) // 2 :]
+        spans = self._all()
+        return spans[len(spans) // 2 :]
 
     def _means(self, spans: list[_Span]) -> np.ndarray:
         total, count = np.zeros((len(self._places), self.lags + 2)), np.zeros(len(self._places))
@@ -204,6 +225,15 @@ class CoordinateSampler:
             total[: len(span.total)] += span.total
             count[: len(span.count)] += span.count
         return np.where(count > 0, total.T / np.maximum(count, 1), np.nan).T
+
+
+@dataclass(frozen=True, eq=False)
+class _Averages:
+    """m and v of every coordinate where a block ends, and what sizes have grown by since its middle."""
+
+    m: torch.Tensor
+    v: torch.Tensor
+    grown: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
