@@ -65,6 +65,16 @@ def test_the_mean_of_every_window_is_what_it_was(rate, windows):
         assert np.abs(without - true).max() > 0.1
 
 
+@pytest.mark.parametrize("top", [87, 100, 113])
+def test_the_end_of_a_warm_up_inside_a_window_is_where_it_was(top):
+    """Lines that met in the middle of the window went 2 % beyond the peak."""
+    rate = np.minimum(STEP / top, 1) * (0.5 + 0.5 * np.cos(np.pi * np.maximum(STEP - top, 0) / (STEPS - top)))
+    rates, blurred = recorded(rate)
+    assert abs(rates.lr.max() - 1) < 6e-3 and abs(int(rates.steps[np.argmax(rates.lr)]) - top) <= 2
+    np.testing.assert_allclose(rates.lr, rate, atol=6e-3)
+    assert np.abs(blurred.lr - rate).max() > 0.02
+
+
 def test_a_trace_without_means_has_straight_lines():
     _, blurred = recorded(np.where(STEP >= 100, 0.1, 1.0))
     np.testing.assert_allclose(blurred.lr[80:120], np.linspace(1.0, 0.1, 40))
