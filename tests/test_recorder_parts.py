@@ -282,12 +282,14 @@ def test_coordinates_are_reduced_block_by_block_as_loops_do(betas):
             early, late = (np.mean(part[:, live] ** 2, axis=0) for part in (block[:half], block[half:]))
             pace = np.log(late / early)
             pace = np.median(pace[np.isfinite(pace)]) / half  # which is no memory
+            mean = np.mean((block * np.exp(-pace / 2 * (np.arange(size) - half))[:, None]) ** 2, axis=0)
+            growth = np.exp(np.median(np.log((mean / begun)[live]))) if begun is not None else 1.0
             for place, given_x in enumerate(block.T):
                 # as if all were of the size that they have in the middle
                 x = given_x * np.exp(-pace / 2 * (np.arange(size) - half))
                 m, v = averages.get(place, (0.0, np.mean(x**2)))
                 if begun is not None:
-                    m, v = m * np.exp(half * pace / 2), v * np.exp(half * pace)
+                    m, v = m * growth**0.5, v * growth
                 total, counted = 0.0, 0
                 for t in range(size):
                     if betas is not None:
@@ -295,14 +297,13 @@ def test_coordinates_are_reduced_block_by_block_as_loops_do(betas):
                         v = 1.0 if betas[1] == 1 else betas[1] * v + (1 - betas[1]) * x[t] ** 2
                         if begun is not None or t >= lags:
                             total, counted = total + m**2 / (v or 1.0), counted + 1
-                grown = np.exp(pace / 2 * (size - half))
-                averages[place] = m * grown, v * grown**2
+                averages[place] = m, v
                 squares.append(total / max(1, counted))
                 powers.append(np.mean(x**2))
                 if x.any():
                     products = [np.mean(given_x[: size - k] * given_x[k:]) for k in range(lags + 1)]
                     each.append(np.array(products) / products[0])
-            begun = number
+            begun = mean
             if low <= 13 < high:
                 begun, averages = None, {}
             if number < 2 or not np.isfinite(block).all():

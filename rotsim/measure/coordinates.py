@@ -38,8 +38,8 @@ class CoordinateSampler:
     with a gradient of zero throughout a block are left out, blocks with a value that is not finite too.
 
     The mean square of m/√v is of gradients without their trend, an exponential through both halves of the block.
-    The averages m and v go on from block to block. They start from 0 and from the first block's mean square, and are
-    not counted in its first half.
+    The averages m and v go on from block to block, in proportion to its size. They start from 0 and from the first
+    block's mean square, and are not counted in its first half.
     """
 
     def __init__(self, lags: int, count: int = 64) -> None:
@@ -112,11 +112,11 @@ class CoordinateSampler:
         products = torch.fft.irfft(power, n=length + self.lags, dim=0)[: self.lags + 1]
         products /= torch.arange(length, length - self.lags - 1, -1, device=block.device)[:, None]
         table = products.cpu().double().numpy()
-        pace = self._pace(block)
-        time = torch.arange(length, device=block.device) - length // 2
-        steady = block * torch.exp(-time[:, None] * pace / 2)
+        half = length // 2
+        pace = self._growth(block[:half].square().mean(0), block[half:].square().mean(0)) / half
+        steady = block * torch.exp(-(torch.arange(length, device=block.device) - half)[:, None] * pace / 2)
         squares = steady.square().mean(0).cpu().double().numpy()
-        mean_steps, averages = self._square_steps(steady, pace)
+        mean_steps, averages = self._square_steps(steady)
         steps = mean_steps.cpu().double().numpy()
         # the last column is the mean square of m/√v
         result = np.full((len(self._places), self.lags + 2), np.nan, dtype=np.float32)
@@ -143,37 +143,35 @@ class CoordinateSampler:
             self._per_span *= 2
         self._spans.append(new)
 
-    def _pace(self, block: torch.Tensor) -> torch.Tensor:
-        """By how much the logarithm of each parameter's size, squared, changes in a step of a block.
+    def _growth(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        """Logarithm of what each parameter's mean squares grow by, for all coordinates of one.
 
         It is no memory: theory follows it by itself. It is that of the median coordinate: one that bursts would give
         all of them its own.
         """
-        half = len(block) // 2
-        halves = torch.stack([block[:half].square().mean(0), block[half:].square().mean(0)])
-        early, late = halves.cpu().double().numpy()
+        early, late = torch.stack([before, after]).cpu().double().numpy()
         alive, start = (early > 0) & (late > 0) & np.isfinite(early + late), 0
         change = np.log(np.where(alive, late, 1.0) / np.where(alive, early, 1.0))
-        pace = np.zeros(len(change))
+        growth = np.zeros(len(change))
         for places in self._places:
             part = slice(start, start + len(places))
             start += len(places)
             if alive[part].any():
-                pace[part] = np.median(change[part][alive[part]]) / half
-        return torch.from_numpy(pace).to(block)
+                growth[part] = np.median(change[part][alive[part]])
+        return torch.from_numpy(growth).to(before)
 
-    def _square_steps(self, block: torch.Tensor, pace: torch.Tensor) -> tuple[torch.Tensor, _Averages | None]:
+    def _square_steps(self, block: torch.Tensor) -> tuple[torch.Tensor, _Averages | None]:
         """Mean square of m/√v of every coordinate, or of m alone; 0 where it has no gradient; NaN without betas."""
         counts = torch.tensor([len(places) for places in self._places])
         table = torch.tensor([pair or (torch.nan, torch.nan) for pair in self._betas], dtype=block.dtype)
         beta1, beta2 = table.repeat_interleave(counts, dim=0).T.to(block.device)
-        square, half = block.square(), len(block) // 2
-        total, skipped = torch.zeros_like(block[0]), 0
+        square = block.square()
+        mean, total, skipped = square.mean(0), torch.zeros_like(block[0]), 0
         if self._averages is None:
-            m, v, skipped = torch.zeros_like(block[0]), square.mean(0), self.lags
-        else:  # in units of sizes in the middle of this block
-            grown = torch.exp(half * pace / 2) * self._averages.grown
-            m, v = self._averages.m * grown, self._averages.v * grown.square()
+            m, v, skipped = torch.zeros_like(block[0]), mean.clone(), self.lags
+        else:
+            growth = self._growth(self._averages.square, mean)
+            m, v = self._averages.m * torch.exp(growth / 2), self._averages.v * torch.exp(growth)
         v += torch.finfo(v.dtype).tiny  # 0/0 where there is no gradient
         v[beta2 == 1] = 1.0  # of m alone
         square[:, beta2 == 1] = 1.0
@@ -182,9 +180,8 @@ class CoordinateSampler:
             v = torch.lerp(square[t], v, beta2)
             if t >= skipped:
                 total += m.square() / v
-        end = torch.exp((len(block) - half) * pace / 2)
         whole = bool((m + v).isfinite().all())  # else the next block begins anew
-        return total / (len(block) - skipped), _Averages(m, v, end) if whole else None
+        return total / (len(block) - skipped), _Averages(m, v, mean) if whole else None
 
     def autocorrelation(self) -> np.ndarray:
         """Mean over the last half of the blocks, shape (parameters, lags + 1); NaN for a parameter without one."""
@@ -229,11 +226,11 @@ class CoordinateSampler:
 
 @dataclass(frozen=True, eq=False)
 class _Averages:
-    """m and v of every coordinate where a block ends, and what sizes have grown by since its middle."""
+    """m and v of every coordinate where a block ends, and its mean square."""
 
     m: torch.Tensor
     v: torch.Tensor
-    grown: torch.Tensor
+    square: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)

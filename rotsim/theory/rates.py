@@ -151,7 +151,8 @@ def _meeting(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where in each window two straight lines meet that have its mean and RMS, from 0 to 1, and the rate there.
 
-    The third is by how much their mean square is wrong. Each rate of a window is its first, the one where the lines meet and its last, times shares that add up to one.
+    The third is by how much their mean square is wrong. Each rate of a window is its first, the one where the lines
+    meet and its last, times shares that add up to one.
     """
     places, tops, left = np.full(len(early), 0.5), np.full(len(early), np.nan), np.full(len(early), np.nan)
     for count in np.unique(looks[(looks > 2) & np.isfinite(mean + rms)]):
