@@ -29,6 +29,7 @@ from rotsim.errors import DatasetError, InvalidInput, choice, instance, names, p
 from rotsim.theory.equilibrium import Equilibrium
 
 _MOST_NAMES = 10  # layers whose names stand beside their lines
+_MANY = 16  # layers whose lines hide one another, if they are not pale
 FORMATS = ("png", "pdf", "svg")
 COLUMNS = 4  # panels side by side that are still read on a page
 _STYLE = Path(__file__).with_name("rotsim.mplstyle")
@@ -297,14 +298,14 @@ def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
 
 def _over_time(panel: Axes, layers: Sequence[LayerDiagnosis], name: str, anywhere: bool) -> None:
     """Measured over predicted course of every layer, with the names of those that end or stray furthest."""
-    ends = []
+    ends, alpha = [], 0.85 if len(layers) <= _MANY else 0.5
     for layer in layers:
         assert layer.curves is not None
         values = layer.curves.ratio[name] if anywhere else layer.curves.measured[name]
         if not np.isfinite(values).any():
             continue
         color = _VERDICT_COLORS.get(layer.verdict, "0.55")
-        panel.plot(layer.curves.step, values, color=color, alpha=0.85, linewidth=1.4)
+        panel.plot(layer.curves.step, values, color=color, alpha=alpha, linewidth=1.4)
         ends.append((float(values[-1]), float(layer.curves.step[-1]), layer_name(layer.layer), color))
         if anywhere and layer.rest is not None and layer.rest.claims and layer.rest.step is not None:
             panel.plot(layer.rest.step, layer.rest.ratio[name], color=color, linestyle=":", linewidth=1.6)
@@ -319,13 +320,25 @@ def _over_time(panel: Axes, layers: Sequence[LayerDiagnosis], name: str, anywher
     ends.sort(key=lambda end: abs(np.log(end[0])) if anywhere and end[0] > 0 else 0.0, reverse=True)
     chosen = sorted(ends[:_MOST_NAMES])
     low, high = np.log(panel.get_ylim())
-    gap, place = (high - low) / 14, -np.inf
-    for value, step, label, color in chosen:  # names are placed from below, each above the one before
-        place = max(place + gap, float(np.log(value)) if value > 0 else low)
+    heights = [(float(np.log(value)) - low) / (high - low) if value > 0 else 0.0 for value, *_ in chosen]
+    for place, (value, step, label, color) in zip(_apart(heights), chosen, strict=True):
         panel.annotate(
-            label, (step, value), xytext=(1.01, (place - low) / (high - low)), textcoords="axes fraction",
-            fontsize=8, color=color, va="center", annotation_clip=False,
+            label, (step, value), xytext=(1.03, place), textcoords="axes fraction", fontsize=8, color=color,
+            va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0},
         )  # fmt: skip
+
+
+def _apart(heights: Sequence[float], gap: float = 1 / 16) -> list[float]:
+    """Heights of names in an axes from 0 to 1, in order: as near to those given as names that need `gap` may be."""
+    places: list[float] = []
+    for height in heights:
+        places.append(max(height, places[-1] + gap if places else 0.0))
+    ceiling = 1.0
+    for at in range(len(places) - 1, -1, -1):
+        places[at] = min(places[at], ceiling)
+        ceiling = places[at] - gap
+    return places
 
 
 def _spread_over_neurons(spread: Axes, layers: Sequence[LayerDiagnosis], anywhere: bool) -> None:
