@@ -19,6 +19,7 @@ from rotsim.measure import coordinates as coordinates_module  # noqa: E402
 from rotsim.measure import recorded as recorded_module  # noqa: E402
 from rotsim.measure import scales as scales_module  # noqa: E402
 from rotsim.measure.coordinates import CoordinateSampler  # noqa: E402
+from rotsim.measure.neurons import Neurons, axes_of  # noqa: E402
 from rotsim.measure.recorded import Recorded  # noqa: E402
 from rotsim.measure.running import Running  # noqa: E402
 from rotsim.measure.sample import VARIABLES, sample, window_means  # noqa: E402
@@ -369,6 +370,17 @@ def test_memory_of_coordinates_is_bounded_and_averages_are_of_all_blocks(monkeyp
 
 
 # --- which parameters ------------------------------------------------------------------------------
+
+
+def test_recorded_rows_are_evenly_spaced_from_the_first_to_the_last():
+    assert Neurons(torch.Size([10, 2]), most=4).chosen.tolist() == [0, 3, 6, 9]
+    assert Neurons(torch.Size([4, 2]), most=4).chosen is None
+
+
+@pytest.mark.parametrize(("name", "axes"), [("Conv1D", {"0.weight": (1,)}), ("Other", {})])
+def test_columns_are_neurons_in_what_transformers_calls_conv1d_alone(name, axes):
+    kind = type(name, (nn.Linear,), {"nf": 3})
+    assert axes_of(nn.Sequential(kind(2, 3))) == axes
 
 
 class Kinds(nn.Module):
