@@ -358,3 +358,14 @@ def test_the_share_of_signal_in_what_lion_takes_the_sign_of(level):
     power = np.mean(np.square(found[600:]))
     assert required_theory(LION).signal_share(level) == pytest.approx(level / (level + power), abs=0.01)
     assert required_theory(ADAMW).signal_share(level) == level
+
+
+def test_each_rule_of_a_run_is_named_with_its_layers():
+    muon = rotsim.Muon(0.02, 0.05)
+    layers = tuple(layer(layer=name, lr=0.02, largest_lr=0.1, weight_decay=0.05) for name in ("a", "b"))
+    found = Diagnosis(ADAMW, (*layers, layer()), (muon, muon, ADAMW))
+    first = muon.with_rates(0.1, 0.05).describe()
+    assert found.rates() == f"{first}, last lr 0.02, on 2 layers; {ADAMW.describe()}, on 1 layer"
+    assert [kind["name"] for kind in found.to_dict()["optimizers"]] == ["muon", "muon", "adamw"]
+    alone = Diagnosis(ADAMW, (layer(), layer()), (ADAMW, ADAMW))
+    assert alone.rates() == ADAMW.describe() and "optimizers" not in alone.to_dict()
