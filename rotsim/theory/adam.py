@@ -12,7 +12,8 @@ import numpy as np
 from rotsim import closed_forms
 from rotsim.optimizers import AdamL2, AdamW
 from rotsim.theory import few_weights
-from rotsim.theory.adam_in_time import carried, parts, state
+from rotsim.theory.adam_in_time import carried, state
+from rotsim.theory.adam_parts import parts
 from rotsim.theory.base import Course, Method
 from rotsim.theory.betas import adam_covariance, mean_inverse_root, mean_response
 from rotsim.theory.correlated_moment import correlated_update
