@@ -213,7 +213,7 @@ def bursts(trace: xr.Dataset, layer: str, theory: Theory[Any], rates: Rates) -> 
 
     Notes
     -----
-    `derivations.transient.signs_that_change`.
+    `derivations.lion_transient.signs_that_change`.
     """
     unknown = (Bursts(),) * PARTS
     series, tick = dataset.gradient_series(trace, layer)
@@ -264,7 +264,7 @@ def of_bursts(parts: tuple[Bursts, ...], rates: Rates, ends: np.ndarray) -> Infl
 
     Notes
     -----
-    `derivations.transient.signs_that_change`.
+    `derivations.lion_transient.signs_that_change`.
     """
     centre = rates.start + (ends[-1] - rates.start) * (np.arange(PARTS) + 0.5) / PARTS
     known = np.array([np.isfinite(part.rotation) for part in parts])

@@ -102,7 +102,7 @@ def follow_modes(
 
     Notes
     -----
-    `derivations.transient.sign_mode`.
+    `derivations.lion_transient.sign_mode`.
     """
     overlap, size = np.zeros_like(factors), (dim, law.scale_squared, float(law.homogeneity))
     fixed = (overlap, beta1, beta2, odd, factors, cautious, *size, *course[1:])
