@@ -38,12 +38,6 @@ class Case:
     optimizer: Optimizer
     dim: int
     gradient: Gradient
-    rows: int | None = None
-
-    @property
-    def predicted(self) -> rotsim.Equilibrium:
-        """What theory says."""
-        return rotsim.equilibrium(self.optimizer, self.dim, self.gradient, rows=self.rows)
 
 
 def cases() -> dict[str, Case]:
@@ -57,34 +51,6 @@ def cases() -> dict[str, Case]:
     for number, group in enumerate(GROUPS):
         corners = {name: case for name, case in _corners(number).items() if group != "new" or "lion" in name}
         found |= {f"{name}, {group}": Case(group, *case) for name, case in corners.items()}
-    for number, group in enumerate(("tuned", "held out")):
-        found |= {f"{name}, {group}": Case(group, *case) for name, case in _later_optimizers(number).items()}
-    return found
-
-
-def _later_optimizers(group: int) -> dict[str, tuple[Optimizer, int, Gradient, int | None]]:
-    """Of many and of few weights; Muon in matrices of several shapes."""
-    decay, few = (1.0, 0.4)[group], (16, 24)[group]
-    made: dict[str, Optimizer] = {
-        # whose momentum has come to rest after 100 steps
-        "nadamw": rotsim.NAdamW(0.01, decay, betas=((0.9, 0.99), (0.95, 0.9))[group], momentum_decay=1.0),
-        "ademamix": rotsim.AdEMAMix(
-            0.005, decay, betas=((0.9, 0.99, 0.995), (0.8, 0.95, 0.99))[group], alpha=(4.0, 2.0)[group]
-        ),
-        "signum": rotsim.Signum(0.002, 5 * decay, momentum=(0.9, 0.95)[group]),
-        "nesterov": rotsim.SGDM(0.1, decay / 20, momentum=(0.9, 0.5)[group], nesterov=True),
-        "cautious adamw": rotsim.Cautious(rotsim.AdamW(0.01, decay / 4, betas=((0.9, 0.99), (0.8, 0.95))[group])),
-        "cautious lion": rotsim.Cautious(rotsim.Lion(0.001, decay)),
-        "hyperball adamw": rotsim.Hyperball(rotsim.AdamW((0.02, 0.05)[group], 0.0)),
-        "hyperball sgdm": rotsim.Hyperball(rotsim.SGDM((0.05, 0.02)[group], 0.0, momentum=0.9)),
-    }  # fmt: skip
-    found: dict[str, tuple[Optimizer, int, Gradient, int | None]] = {}
-    for name, spec in made.items():
-        for weights, dim in (("many weights", 512), ("few weights", few)):
-            found[f"{weights} {name}"] = spec, dim, ScaleInvariant(), None
-    muon = rotsim.Muon(0.02, decay / 2, momentum=(0.95, 0.8)[group], nesterov=group == 0)
-    for rows, dim in ((16, 16), (12, 64), (64, 24))[: 3 - group]:
-        found[f"muon {rows} x {dim}"] = muon, dim, Isotropic(), rows
     return found
 
 
@@ -143,34 +109,27 @@ def measure(case: Case, run: dict[str, float], seed: int) -> dict[str, float]:
     neurons, every = int(run["neurons"]), int(run["record_every"])
     data = rotsim.simulate(
         case.optimizer, case.dim, neurons, WINDOWS * every, case.gradient, seed=seed,
-        initial_norm=run["initial_norm"], record_every=every, rows=case.rows,
-        engine="auto" if case.rows else "numba",
+        initial_norm=run["initial_norm"], record_every=every, engine="numba",
     )  # fmt: skip
     found = {}
     for quantity in QUANTITIES:
-        square = (data[quantity].values[:, BURNED:] ** 2).mean(axis=1).reshape(-1, case.rows or 1).mean(axis=1)
+        square = (data[quantity].values[:, BURNED:] ** 2).mean(axis=1)
         rms = float(np.sqrt(square.mean()))
         found[quantity] = rms
-        found[f"{quantity}_error"] = float(square.std(ddof=1) / np.sqrt(len(square)) / (2 * rms))
+        found[f"{quantity}_error"] = float(square.std(ddof=1) / np.sqrt(neurons) / (2 * rms))
     return found
 
 
 def run_of(case: Case) -> dict[str, float]:
     """Neurons, steps per window and norm at the start of a walk long enough for the slowest memory."""
-    state = case.predicted
+    state = rotsim.equilibrium(case.optimizer, case.dim, case.gradient)
     memories = [1 / (1 - beta) for beta in case.optimizer.averages]
     slowest = max(state.relaxation_steps, *memories, 1 / (1 - abs(getattr(case.gradient, "correlation", 0.0))))
     every = int(np.ceil(slowest / 3))
     neurons = int(np.clip(COORDINATES / (case.dim * every * WINDOWS), FEWEST, MOST))
-    if case.rows:  # whole matrices, whose steps take longer
-        neurons = case.rows * max(FEWEST, neurons // (4 * case.rows))
     if isinstance(case.gradient, Bursts):  # theory averages over the second half of the series
         every, neurons = int(np.ceil(len(case.gradient.series) / WINDOWS)), 64
-    return {
-        "neurons": neurons,
-        "record_every": every,
-        "initial_norm": float(f"{1.0 if np.isnan(state.norm) else state.norm:.6g}"),
-    }
+    return {"neurons": neurons, "record_every": every, "initial_norm": float(f"{state.norm:.6g}")}
 
 
 def read() -> dict[str, dict[str, float]]:
