@@ -113,8 +113,11 @@ class Adam(Departing[AdamSpec]):
         decay = self.decay_of(dim, law, state)
         linear = response**2 / (noise.lag_0 * (1 + 2 * noise.discounted_sum(1.0)))
         wavers = few_weights.wavering(self.held(decay), self.twice(decay), linear, 1 - decay)
-        bent = 1 - response**2 * self.linear_power() / noise.lag_0
-        return self.met_again(), wavers, bent
+        met, bent = self.met_and_bent()
+        return met, wavers, bent
+
+    def met_and_bent(self) -> tuple[Any, Any]:
+        return self.met_again(), 1 - self.response()[0] ** 2 * self.linear_power() / self.noise().lag_0
 
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
         """Share of a weight that decay takes in a step, below 1."""
