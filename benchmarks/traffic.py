@@ -1,10 +1,11 @@
 """What the rotational optimizers would ask of a GPU: operations and memory traffic of a step, counted, not timed.
 
-    python -m benchmarks.traffic
+    python -m benchmarks.traffic [--table]
 
-The path that GPUs take (`rotsim.measure.rotation_step`) runs on the CPU, under a mode that sees every operation of
-PyTorch: each reads its inputs and writes its results once. On a GPU an operation is a launch or two, and traffic is
-what a step of a large network waits for.
+The ways that a GPU takes run on the CPU, under a mode that sees every operation of PyTorch: each reads its inputs and
+writes its results once. On a GPU an operation is a launch or two, and traffic is what a step of a large network waits
+for. One way is two Triton kernels (`rotsim.measure.rotation_triton`), which are counted here and not run. The other is
+plain PyTorch (`rotsim.measure.rotation_step`).
 """
 
 from collections.abc import Callable
@@ -16,10 +17,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks import page
 from benchmarks.rotational import NETWORKS, OPTIMIZERS
-from rotsim.measure import rotation_loop, rotation_step
+from experiments.harness import markdown
+from rotsim.measure import rotated, rotation_loop, rotation_step, rotation_triton, rotational
 
-SHOWN = ("AdamW(foreach=True)", "RotationalAdamW", "RotationalSGDM", "RotationalLion")
+SHOWN = ("AdamW(foreach=True)", "RotationalAdamW", "RotationalSGDM", "RotationalLion", "Rotated(AdamW(foreach=True))")
+COUNTED = ("GPT 6x128", "ResNet-20")
 FREE = {  # views, allocations and questions, which move nothing
     "view", "_unsafe_view", "split", "split_with_sizes", "slice", "select", "unsqueeze", "unbind", "as_strided",
     "detach", "alias", "expand", "empty", "empty_like", "lift_fresh", "promote_types", "_local_scalar_dense",
@@ -60,26 +64,66 @@ def _norm_of_a_gpu(x: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(x, dim=1).square()
 
 
-def count(make: Callable[..., torch.optim.Optimizer], parameters: list[torch.nn.Parameter]) -> tuple[int, float]:
-    """Operations of a step, and numbers moved for each weight."""
-    with (
-        mock.patch.object(rotation_loop, "fits", lambda *tensors: False),
-        mock.patch.object(rotation_step, "_squared", _norm_of_a_gpu),
-    ):
+class Launch:
+    """Stands for a Triton kernel: each launch counts as an operation that moves so many numbers."""
+
+    def __init__(self, traffic: Traffic, numbers: int) -> None:
+        self.traffic, self.numbers = traffic, numbers
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return self
+
+    def __call__(self, *_arguments: Any, **_options: Any) -> None:
+        self.traffic.operations += 1
+        self.traffic.moved += 4 * self.numbers
+
+
+def count(
+    make: Callable[..., torch.optim.Optimizer], parameters: list[torch.nn.Parameter], triton: bool = False
+) -> tuple[int, float]:
+    """Operations of a step, and numbers moved for each weight, by way of Triton or of plain PyTorch."""
+    traffic = Traffic()
+    turning = sum(p.numel() for p in parameters if p.ndim > 1)
+    if triton:
+        way = {"turn_": rotation_triton.turn_}
+
+        def both(update: Any, averages: int, *_: Any) -> tuple[Launch, Launch]:
+            """Weights, gradients and averages are read; then all but the gradients are written, too."""
+            return Launch(traffic, (2 + averages) * turning), Launch(traffic, (3 + 2 * averages) * turning)
+
+        kernels = mock.patch.object(rotation_triton, "_kernels", both)
+    else:
+        way = {"fits": lambda *tensors: False}
+        kernels = mock.patch.object(rotation_step, "_squared", _norm_of_a_gpu)
+    multi = mock.patch.object(rotational, "kernel_for", lambda *tensors: {"fused": False, "foreach": True})
+    with mock.patch.multiple(rotation_loop, **way), mock.patch.multiple(rotated, **way), kernels, multi:
         optimizer = make(parameters)
         optimizer.step()
-        with Traffic() as traffic:
+        traffic.operations, traffic.moved = 0, 0
+        with traffic:
             optimizer.step()
     return traffic.operations, traffic.moved / _bytes(parameters)
 
 
-@click.command(help=__doc__)
-def main() -> None:
-    for network in ("GPT 4x512", "GPT 6x128", "ResNet-20"):
-        print(f"{network:<32}{'operations':>12}{'numbers moved per weight':>26}")
+def table() -> str:
+    """Operations of a step of each optimizer on each network, and numbers moved for each weight."""
+    rows = []
+    for network in COUNTED:
         for name in SHOWN:
-            operations, moved = count(OPTIMIZERS[name], NETWORKS[network]("cpu"))
-            print(f"  {name:<30}{operations:>12}{moved:>26.1f}")
+            operations, moved = count(OPTIMIZERS[name], NETWORKS[network]("cpu"), triton=True)
+            others, more = count(OPTIMIZERS[name], NETWORKS[network]("cpu"))
+            rows.append((network, name, f"{operations}", f"{moved:.0f}", f"{others}", f"{more:.0f}"))
+    head = ("network", "optimizer", "operations", "numbers per weight", "in plain PyTorch: operations", "numbers")
+    return markdown.table(head, rows)
+
+
+@click.command(help=__doc__)
+@click.option("--table", "write", is_flag=True, help="Write the table into docs/speed.md.")
+def main(write: bool) -> None:
+    if write:
+        page.write("traffic", table())
+    else:
+        click.echo(table())
 
 
 if __name__ == "__main__":
