@@ -77,7 +77,7 @@ def deviations(device: str, steps: int = 20) -> list[dict[str, Any]]:
 @click.option("--output", type=click.Path(path_type=Path), help="JSON file for the deviations.")
 def main(device: str, output: Path | None) -> None:
     """Print every deviation; exit code 1 if one is more than rounding, or Triton does not work here."""
-    from rotsim.measure.rotation_triton import available
+    from rotsim.measure.gpu import available
 
     rows = deviations(device)
     for row in rows:

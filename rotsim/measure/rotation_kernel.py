@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 
 from rotsim.compiled import kernel_part, wide_vectors
 from rotsim.kernels import compiled, inlined
-from rotsim.measure import rotation_triton
+from rotsim.measure import gpu, rotation_triton
 from rotsim.measure.rotation_triton import ROUNDING as ROUNDING
 from rotsim.optimizers.base import N_COEFFICIENTS
 
@@ -58,7 +58,7 @@ def fits(parameter: torch.Tensor, *others: torch.Tensor) -> bool:
             return False
         layout = torch.channels_last
     device = parameter.device
-    if not (device.type == "cpu" or (device.type == "cuda" and rotation_triton.available(device))):
+    if not (device.type == "cpu" or gpu.available(device)):
         return False
     return all(
         x.device == device

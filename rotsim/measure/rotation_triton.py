@@ -7,17 +7,14 @@ that no more than five sums is kept between them. Weights are found by address. 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
-from rotsim.compiled import specialised
+from rotsim.measure import gpu
 from rotsim.optimizers.base import N_COEFFICIENTS
 
 #: Share of a squared update, across the weights, that is no more than rounding.
@@ -30,33 +27,6 @@ _LANES = 64  # pieces of a vector that are summed at a time
 # `_kernels` binds these. A parameter has 8 addresses and sizes, 11 numbers; a piece has 6 numbers
 tl: Any = None
 _update = _averages = _restore = _real = _block = _piece = _lanes = _tiny = _rounding = None
-
-
-@cache
-def available(device: torch.device) -> bool:
-    """True if Triton compiles for a GPU. It comes with PyTorch on Linux, and needs a C compiler.
-
-    Parameters
-    ----------
-    device : torch.device
-
-    Returns
-    -------
-    bool
-    """
-    one = torch.ones(1, 2, device=device)
-    state = {"norm": one[0, :1], "update_norm_squared": one[0, :1], "rotation_step": 0}
-    options: dict[str, Any] = {"per_neuron": True, "zero_mean": False, "update_norm_decay": 0.9}
-    try:
-        turn_(_still, [one], [one], [()], [state], np.zeros((1, N_COEFFICIENTS)), 0.0, **options)
-    except Exception as error:  # what a compiler lacks shows in many ways
-        warnings.warn(
-            f"rotational optimizers take their slower way on {device}, since Triton does not work there "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})",
-            stacklevel=2,
-        )
-        return False
-    return True
 
 
 def turn_(
@@ -88,8 +58,7 @@ def turn_(
         tensors = [w, g, *averages, *[None] * (2 - len(averages)), state["norm"], state["update_norm_squared"]]
         tensors.append(None if factors is None else factors[i])
         jobs[i] = [dims[i], *(0 if x is None else x.data_ptr() for x in tensors)]
-    table = _there(np.concatenate([jobs.ravel(), numbers.view(np.int64).ravel()]), device)
-    jobs_there, numbers_there = table[: jobs.size], table[jobs.size :].view(torch.float64)
+    jobs_there, numbers_there = gpu.there([jobs, numbers], device)
     sums = torch.empty(len(pieces), _SUMS, dtype=torch.float64, device=device)
     power = torch.empty(sum(rows), dtype=dtype, device=device)
     block = min(_BLOCK, 1 << max(4, (max(dims) - 1).bit_length()))
@@ -116,49 +85,25 @@ def _pieces(shapes: tuple[tuple[int, int], ...], device: torch.device) -> torch.
     return torch.from_numpy(np.concatenate(found).astype(np.int64)).to(device)
 
 
-def _there(table: np.ndarray, device: torch.device) -> torch.Tensor:
-    """The numbers on a device; to a GPU nobody waits for them."""
-    here = torch.from_numpy(table)
-    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here
-
-
 @cache
 def _kernels(
     update: Callable[..., Any], averages: int, restore: bool, dtype: torch.dtype, block: int
 ) -> tuple[Any, Any]:
-    triton, language = import_module("triton"), import_module("triton.language")
-    numpy = ModuleType("numpy_on_gpu")  # the little of it that updates use
-    bound: dict[str, Any] = {"tl": language, "np": numpy}
-    for function in (_sqrt, _sign):
-        setattr(numpy, function.__name__[1:], triton.jit(specialised(function, function.__name__, bound)))
-    real, constant = str(dtype).rpartition(".")[2], language.constexpr
-    bound |= {
-        "_averages": constant(averages),
-        "_restore": constant(restore),
-        "_real": constant(getattr(language, real)),
-        "_block": constant(block),
-        "_piece": constant(_PIECE),
-        "_lanes": constant(_LANES),
-        "_tiny": constant(torch.finfo(dtype).tiny * 1e6),
-        "_rounding": constant(ROUNDING),
-    }
-    bound["_update"] = triton.jit(specialised(update, update.__name__, bound))
-    for part in _PARTS:
-        bound[part.__name__] = triton.jit(specialised(part, part.__name__, bound))
-    return tuple(triton.jit(specialised(kernel, kernel.__name__, bound)) for kernel in (_measure, _turn))
-
-
-def _still(w, m, v, g, c):  # type: ignore[no-untyped-def]
-    """The update of `available`: none."""
-    return 0 * w, m, v
-
-
-def _sqrt(x):  # type: ignore[no-untyped-def]
-    return tl.sqrt(x)
-
-
-def _sign(x):  # type: ignore[no-untyped-def]
-    return tl.where(x > 0, 1, tl.where(x < 0, -1, x))
+    real = getattr(gpu.language(), str(dtype).rpartition(".")[2])
+    bound = gpu.constants(
+        _averages=averages,
+        _restore=restore,
+        _real=real,
+        _block=block,
+        _piece=_PIECE,
+        _lanes=_LANES,
+        _tiny=torch.finfo(dtype).tiny * 1e6,
+        _rounding=ROUNDING,
+    )
+    bound["_update"] = gpu.jitted(update, bound)
+    for part in (_address, _coefficients, _read, _total):
+        bound[part.__name__] = gpu.jitted(part, bound)
+    return gpu.jitted(_measure, bound), gpu.jitted(_turn, bound)
 
 
 def _address(job, column):  # type: ignore[no-untyped-def]
@@ -258,6 +203,3 @@ def _turn(jobs, numbers, pieces, sums, powers):  # type: ignore[no-untyped-def]
             tl.store(_address(job, 3) + places, m, mask=j < dim)
         if _averages > 1:
             tl.store(_address(job, 4) + places, v, mask=j < dim)
-
-
-_PARTS = (_address, _coefficients, _read, _total)
