@@ -61,7 +61,9 @@ def cases() -> dict[str, Case]:
     for number, group in enumerate(GROUPS):
         corners = {name: case for name, case in _corners(number).items() if group != "new" or "lion" in name}
         found |= {f"{name}, {group}": Case(group, *case) for name, case in corners.items()}
-    return found | _kin() | _matrices() | {f"kin drawn {seed}": _drawn(seed) for seed in range(9700, 9724)}
+    return (
+        found | _kin() | _matrices() | _departing() | {f"kin drawn {seed}": _drawn(seed) for seed in range(9700, 9724)}
+    )
 
 
 def _corners(group: int) -> dict[str, tuple[Optimizer, int, Gradient]]:
@@ -166,6 +168,28 @@ def _matrices() -> dict[str, Case]:
         }.items():
             law = Isotropic() if rows == 16 else ScaleInvariant()
             found[f"kin {name} {rows}x{dim}"] = Case("kin", spec, dim, law, rows)
+    return found
+
+
+def _departing() -> dict[str, Case]:
+    """NAdamW and AdEMAMix under gradients with a memory, a mean and a radial part."""
+    found = {}
+    for name, optimizer, unit in (
+        ("nadamw", rotsim.NAdamW(0.01, 2.0, (0.9, 0.99), momentum_decay=FADING), 0.06),
+        ("nadamw short", rotsim.NAdamW(0.01, 1.0, (0.8, 0.9), momentum_decay=FADING), 0.02),
+        ("ademamix", rotsim.AdEMAMix(0.01, 2.0, (0.9, 0.99, 0.99), 2.0), 0.01),
+        ("ademamix short", rotsim.AdEMAMix(0.01, 1.0, (0.5, 0.9, 0.98), 5.0), 0.002),
+    ):
+        for law in (
+            Autocorrelated(0.7), Autocorrelated(-0.5), Autocorrelated(0.5, scale_invariant=False), Signal(0.1),
+            Signal(0.15, scale_invariant=False), Radial(unit),
+            Radial(0.3 * optimizer.weight_decay, scale_invariant=False),
+        ):  # fmt: skip
+            kind = "scale-invariant" if law.scale_invariant else "free"
+            strength = getattr(law, "correlation", 0.0)
+            found[f"kin {law.name} {name}, {kind}{f' {strength:g}' if strength else ''}"] = Case(
+                "kin", optimizer, 512, law
+            )
     return found
 
 
