@@ -146,13 +146,13 @@ def train(name: str, pairing: str, steps: int | None = None, seed: int = 0) -> G
             for _ in loop.train(optimizer, loss, steps):
                 pass
     diagnosis = diagnose(recorder.dataset())
-    specs = dict(zip((spec.name for spec in diagnosis.specs), diagnosis.specs, strict=True))
+    specs = dict(zip((spec.name for spec in diagnosis.optimizers), diagnosis.optimizers, strict=True))
     return Grouped(name, pairing, specs["muon"].describe(), specs["adamw"].describe(), tuple(_layers(diagnosis, model)))
 
 
 def _layers(diagnosis: Diagnosis, model: nn.Module) -> Iterator[Layer]:
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    for layer, spec in zip(diagnosis.layers, diagnosis.specs, strict=True):
+    for layer, spec in zip(diagnosis.layers, diagnosis.optimizers, strict=True):
         yield Layer(
             layer_name(layer.layer), spec.name, layer.verdict, shapes[layer.layer][0], shapes[layer.layer][1],
             layer.predicted_rotation, layer.measured_rotation, layer.norm_ratio, layer.stable_rank, layer.white_rank,

@@ -96,10 +96,12 @@ class Filtered(AdamWTheory):
             np.asarray(noise.weights, dtype=float), noise.roots, np.ones(len(noise.roots)),
         )  # fmt: skip
 
-    def _neglected(self, moving: float, pulled: float, correlation: float, update: CorrelatedUpdate) -> float:
+    def _neglected(
+        self, moving: float, pull: float, projected: float, correlation: float, update: CorrelatedUpdate
+    ) -> float:
         """As AdamW's, but of the pull alone: several averages of it are not the longer for what v does."""
         decay = self.spec.lr * self.spec.weight_decay
-        slowest = decay + min(0.0, pulled)
+        slowest = decay + self.spec.lr * min(0.0, pull + projected)
         alike = (1 - self.betas[1]) / (1 - self.betas[1] * (1 - slowest) ** 2)
         return float(moving * alike * sqrt(decay / slowest))
 
@@ -118,7 +120,7 @@ class Filtered(AdamWTheory):
             before, v = v, noise + radial**2 * square
             if abs(v / before - 1) < SWEEP_TOLERANCE:
                 break
-        error = self._neglected(1 - noise / v, o.lr * pull, 0.0, update)
+        error = self._neglected(1 - noise / v, pull, 0.0, 0.0, update)
         return replace(walk, norm_squared=square, model_error=error, decay=decay)
 
     # --- a mean
