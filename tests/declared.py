@@ -5,8 +5,9 @@ The table holds what walks did, and nothing of what theory says. So it stays tru
 Settings of the group "tuned" were looked at while theory was made, those of the group "held out" were not. When they
 were judged, eight of Lion under a memory or a radial part failed. Then "radial lion outward" was mended. What is
 declared of Lion under a memory or a radial part was later fitted to all rows of both groups.
-The group "kin" has optimizers that came later, under white noise. What is declared of Muon, of hyperballs and of few
-cautious weights was fitted to it, but for the rows "drawn". These were made afterwards, and none failed.
+The group "kin" has optimizers that came later. What is declared of Muon, of hyperballs and of few cautious weights was
+fitted to it, but for the rows "drawn". These were made afterwards, and none failed. What is declared of NAdamW and
+AdEMAMix beyond white noise was fitted to other strengths than are here.
 """
 
 from __future__ import annotations
