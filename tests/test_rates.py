@@ -75,6 +75,12 @@ def test_the_end_of_a_warm_up_inside_a_window_is_where_it_was(top):
     assert np.abs(blurred.lr - rate).max() > 0.02
 
 
+@pytest.mark.parametrize("rate", [1e-2, 0.3, 1e-7])
+def test_a_constant_rate_is_one_number(rate):
+    rates, _ = recorded(np.full(STEPS, rate), window=20)
+    assert np.ptp(rates.lr) == 0 and np.ptp(rates.weight_decay) == 0
+
+
 def test_a_trace_without_means_has_straight_lines():
     _, blurred = recorded(np.where(STEP >= 100, 0.1, 1.0))
     np.testing.assert_allclose(blurred.lr[80:120], np.linspace(1.0, 0.1, 40))
