@@ -1,4 +1,4 @@
-"""Adam+L2 with a random second moment: coordinates are Markov chains, with one number beside the betas."""
+"""Adam+L2 with a random second moment: a Markov chain, with one number beside the betas."""
 
 from functools import cache
 
