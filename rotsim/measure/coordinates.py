@@ -30,6 +30,8 @@ class CoordinateSampler:
         Longest lag, in steps, ≥ 1. Blocks are 2 · lags steps long; the last one at least 3/4 of that.
     count : int
         Coordinates per parameter, ≥ 1 (all, if it has fewer).
+    least : int
+        Steps that a block has at least: of fewer the mean square of m/√v is noise.
 
     Notes
     -----
@@ -42,9 +44,10 @@ class CoordinateSampler:
     block's mean square, and are not counted in its first half.
     """
 
-    def __init__(self, lags: int, count: int = 64) -> None:
+    def __init__(self, lags: int, count: int = 64, least: int = 0) -> None:
         self.lags, self.count = lags, count
-        self.length, self.shortest = 2 * lags, max(2, lags + lags // 2)
+        self.length = max(2 * lags, least)
+        self.shortest = max(2, 3 * self.length // 4)
         self._betas: list[tuple[float, ...] | None] = []
         self._places: list[torch.Tensor] = []
         self._block: list[torch.Tensor] = []

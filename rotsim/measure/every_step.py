@@ -15,6 +15,8 @@ from rotsim.measure.scales import ScaleSampler
 
 MOST_LAGS = 1 << 16  # steps; 64 gradients of four times as many are in memory, per parameter
 
+LEAST_BLOCK = 128  # steps of sampled gradients that are reduced together, but for short lags
+
 
 class EveryStep:
     """Two samplers that need each gradient, one after another.
@@ -26,7 +28,7 @@ class EveryStep:
     """
 
     def __init__(self, lags: int) -> None:
-        self.coordinates = CoordinateSampler(lags) if lags else None
+        self.coordinates = CoordinateSampler(lags, least=min(4 * lags, LEAST_BLOCK)) if lags else None
         self.scales = ScaleSampler()
         self._last_tick = 0
 
