@@ -53,6 +53,7 @@ class CoordinateSampler:
         self._block: list[torch.Tensor] = []
         self._averages: _Averages | None = None
         self._spans: list[_Span] = []
+        self._rest: _Span | None = None
         self._per_span = 1
         self._steps = 0
 
@@ -213,7 +214,11 @@ class CoordinateSampler:
 
     def _all(self) -> list[_Span]:
         """All spans, the block that has begun among them once it is long enough."""
-        return [*self._spans, self._reduced()[0]] if len(self._block) >= self.shortest else self._spans
+        if len(self._block) < self.shortest:
+            return self._spans
+        if self._rest is None or self._rest.end != self._steps:  # asked for thrice by each saved trace
+            self._rest = self._reduced()[0]
+        return [*self._spans, self._rest]
 
     def _late(self) -> list[_Span]:
         spans = self._all()

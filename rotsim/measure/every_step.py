@@ -13,7 +13,7 @@ from rotsim.measure.neurons import local
 from rotsim.measure.recorded import Entry
 from rotsim.measure.scales import ScaleSampler
 
-MOST_LAGS = 1 << 16  # steps; 64 gradients of four times as many are in memory, per parameter
+MOST_LAGS = 1 << 16  # steps; 64 gradients of twice as many are in memory, per parameter
 
 LEAST_BLOCK = 128  # steps of sampled gradients that are reduced together, but for short lags
 
