@@ -276,33 +276,53 @@ def test_coordinates_are_reduced_block_by_block_as_loops_do(betas):
         given[1].append(np.zeros(4) if second is None else second.numpy())
     for parameter in range(2):
         correlations, steps = [], []
-        for block in blocks_of(given[parameter], 12)[1:]:
-            if not np.isfinite(block).all():
-                continue
-            each, squares, powers = [], [], []
-            live = block.any(axis=0)
-            early, late = (np.mean(half[:, live] ** 2, axis=0) for half in (block[:6], block[6:]))
-            trend = np.median(np.log(late / early))  # which is no memory
-            steady = block * np.exp(-trend / 12 * (np.arange(12) - 6))[:, None]
-            for x, given_x in zip(steady.T, block.T, strict=True):
-                m, v, total = 0.0, np.mean(x**2), 0.0
-                for t in range(12):
-                    if betas is not None:
-                        m = betas[0] * m + (1 - betas[0]) * x[t]
-                        v = betas[1] * v + (1 - betas[1]) * x[t] ** 2
-                        total += (m**2 / (1.0 if betas[1] == 1 else v or 1.0)) if t >= lags else 0.0
-                squares.append(total / (12 - lags))
-                powers.append(np.mean(x**2))
-                if x.any():
-                    products = [np.mean(given_x[: 12 - k] * given_x[k:]) for k in range(lags + 1)]
-                    each.append(np.array(products) / products[0])
-            correlations.append(np.mean(each, axis=0))
-            steps.append(np.sum(squares) / np.sum(powers) if betas and betas[1] == 1 else np.mean(squares))
+        m, v, taken = np.zeros(4), np.zeros(4), 0
+        for number, block in enumerate(blocks_of(given[parameter], 12)):
+            finite, live = np.isfinite(block).all(), block.any(axis=0)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                early, late = (np.mean(half[:, live] ** 2, axis=0) for half in (block[:6], block[6:]))
+                change = np.log(late / early)
+            trend = np.median(change[np.isfinite(change)]) / 12  # which is no memory
+            for x in block * np.exp(-trend * np.arange(12))[:, None]:
+                if betas is not None:
+                    own = betas[1] < 1  # else m alone is the step, and v of all coordinates
+                    other = betas[own]
+                    taken += 1
+                    m = betas[0] * m + (1 - betas[0]) * x
+                    v = other * v + (1 - other) * (x**2 if own else np.mean(x**2))
+                    filled = (1 - betas[0] ** (2 * taken)) / (1 - other**taken)
+                    steps.append(np.mean(m**2 / filled / np.where(v > 0, v, 1.0)) if finite else np.nan)
+            m, v = (np.nan_to_num(x * np.exp(trend * 12 * k), posinf=0, neginf=0) for x, k in ((m, 1), (v, 2)))
+            if finite and number > 0:
+                products = [np.mean(block[: 12 - k, live] * block[k:, live], axis=0) for k in range(lags + 1)]
+                correlations.append(np.mean(np.array(products) / products[0], axis=1))
         np.testing.assert_allclose(sampler.autocorrelation()[parameter], np.mean(correlations, axis=0), atol=1e-5)
         if betas is None:
             assert np.isnan(sampler.square_step()).all()
         else:
-            np.testing.assert_allclose(sampler.square_step()[parameter], np.mean(steps), rtol=1e-4)
+            parts = np.mean(np.reshape(steps, (12, 3)), axis=1)
+            np.testing.assert_allclose(sampler.square_step()[parameter], np.nanmean(parts[6:]), rtol=1e-4)
+            np.testing.assert_allclose(sampler.parts()[1][parameter], parts, rtol=1e-4)
+    assert sampler.parts()[0].tolist() == list(range(3, 37, 3)) and sampler.eras()[0].tolist() == [12, 24, 36]
+
+
+def test_gradients_that_persist_at_first_and_alternate_until_the_rate_falls_are_told_apart():
+    """The first steps, and those after the last whole block: their memory is not that of the block between."""
+    lags, momentum, dim = 64, 0.9, 400
+    sampler, shape = CoordinateSampler(lags, count=dim), torch.Size([dim])
+    firm = normal(dim, seed=-1)
+    noise = [normal(dim, seed=step) for step in range(651)]
+    for step in range(650):
+        gradient = 30 * np.exp(-step / 10) * firm + noise[step]  # large, and gone after some steps
+        if step < 512:
+            gradient = gradient - noise[step + 1]
+        sampler.add([gradient], [shape], [(momentum, 1.0)], CPU)
+    ends, values = sampler.parts()
+    power = dict(zip(ends.tolist(), values[0] * (1 + momentum) / (1 - momentum), strict=True))
+    # of g_t = x_t - x_{t+1}: 1 - α
+    assert list(power) == [64, 128, 192, 256, 320, 384, 448, 512, 576, 650]
+    assert power[64] > 5 and power[320] == pytest.approx(1 - momentum, rel=0.1)
+    assert power[650] == pytest.approx(1.0, rel=0.1)  # four standard errors of 74 · 400 / 9.5 independent squares
 
 
 @pytest.mark.parametrize("pace", [0.0, 0.03])
@@ -329,7 +349,7 @@ def test_a_parameter_that_joins_starts_a_block_anew_and_silence_has_no_correlati
         late = step >= 6  # two steps into the second block of four
         parts = [normal(3, seed=step), torch.zeros(2)] if late else [normal(3, seed=step)]
         sampler.add(parts, [first, second] if late else [first], [None] * len(parts), CPU)
-    assert sampler.length == 4 and len(sampler._spans) == 2 and len(sampler._block) == 1
+    assert sampler.length == 4 and len(sampler._blocks) == 2 and len(sampler._block) == 1
     found = sampler.autocorrelation()
     assert found.shape == (2, 2) and found[0, 0] == pytest.approx(1.0) and np.isnan(found[1]).all()
     block = np.array([normal(3, seed=step).numpy()[[0, 2]] for step in range(6, 10)])  # the last half of two
@@ -348,7 +368,7 @@ def test_memory_of_coordinates_is_bounded_and_averages_are_of_all_blocks(monkeyp
         return sampler
 
     bounded, whole = sampled(8), sampled(192)
-    assert len(bounded._spans) == 6 and len(whole._spans) == 192
+    assert len(bounded._blocks) == 6 and len(whole._blocks) == 192
     np.testing.assert_allclose(bounded.autocorrelation(), whole.autocorrelation(), rtol=1e-6)
     np.testing.assert_allclose(bounded.square_step(), whole.square_step(), rtol=1e-6)
     assert bounded.eras()[0].tolist() == [4 * 32 * k for k in range(1, 7)]  # blocks of 4, 32 to a span
