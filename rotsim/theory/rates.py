@@ -1,7 +1,8 @@
 """The rates that a recorded run had at every step: a trace holds the first, the last and averages in each window.
 
-Between first and last look a rate goes in two straight lines, which meet in the middle where its mean says. Or it jumps
-between two looks, as at a restart, where that is closer to its RMS.
+Between first and last look a rate goes in two straight lines, which meet in the middle where its mean says. If that is
+beyond both looks, as at the end of a warm-up, it goes straight to the nearer one, and stays. Or it jumps between two
+looks, as at a restart, where that is closer to its RMS.
 """
 
 from __future__ import annotations
@@ -118,6 +119,14 @@ def _looks(
     looks = (last - first) // interval + 1
     bent = np.where(looks > 2, np.maximum(2 * mean - (early + late) / 2, 0.0), np.nan)
     lines = (early**2 + early * bent + 2 * bent**2 + bent * late + late**2) / 6
+    # beyond both looks nothing was seen: a line from the far one to the near one, which then lasts
+    near = np.where(bent > mean, np.maximum(early, late), np.minimum(early, late))
+    far = early + late - near
+    way = 2 * (near - mean) / np.where(near != far, near - far, np.nan)  # share of the window
+    stays = ((bent - near) * (near - far) > 0) & (way > 0)
+    bent = np.where(stays, near, bent)
+    lines = np.where(stays, near**2 - way * (near - far) * (2 * near + far) / 3, lines)
+    knee = first + np.where(stays, np.where(near == late, way, 1 - way), 0.5) * (last - first)
     apart = np.where((late != early) & (looks > 2), late - early, np.nan)
     count = np.clip(np.round(looks * (late - mean) / apart), 1, np.maximum(looks - 1, 1))  # of looks before a jump
     share = count / looks
@@ -129,8 +138,8 @@ def _looks(
     bend = np.maximum(2 * (mean - rest * brief) / long - end, 0.0)
     jumped = long * (end**2 + end * bend + bend**2) / 3 + rest * brief**2
     jumps = np.abs(jumped - rms**2) < np.abs(lines - rms**2)  # not where one is NaN
-    before, middle = first + interval * (count - 1), (first + last) / 2
-    at = first, np.where(jumps, before, middle), np.where(jumps, np.minimum(before + interval, last), middle), last
+    before = first + interval * (count - 1)
+    at = first, np.where(jumps, before, knee), np.where(jumps, np.minimum(before + interval, last), knee), last
     value = (
         early,
         np.where(jumps, np.where(falls, bend, early), bent),
