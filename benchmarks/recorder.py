@@ -24,6 +24,7 @@ class Trainer:
     def __init__(self, size: GPTSize, batch: int, device: str, optimizer: str, interval: int | None, lags: int) -> None:
         torch.manual_seed(0)
         self.model = GPT(size, normalised=False).to(device)
+        self.model.head.weight = self.model.token.weight  # as GPT-2 has it
         self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
         self.tokens = torch.randint(size.vocabulary, (batch, size.context + 1), device=device)
         self.device = device

@@ -11,14 +11,8 @@ from sympy import (
     Matrix,
     Rational,
     Sum,
-    binomial,
-    exp,
-    factorial2,
-    floor,
-    hermite_prob,
     oo,
     simplify,
-    solve,
     sqrt,
 )
 
@@ -247,7 +241,7 @@ def _plain(expression: Expr) -> Expr:
     return expression
 
 
-def _at_balance(expression: Expr) -> Expr:
+def at_balance(expression: Expr) -> Expr:
     """`expression` with G and C replaced, W being the leading-order equilibrium, as a function of κ."""
     return simplify(_plain(expression).subs({part.lhs: part.rhs for part in decay_share()}))
 
@@ -260,8 +254,8 @@ def series_in_decay() -> tuple[Eq, ...]:
     """
     angle_ratio = 2 * exact_one_minus_cosine().rhs / leading_rotation().rhs ** 2
     return (
-        equation(Function("F")(W_0) / W_0, expansion(_at_balance(exact_norm_squared_map().rhs / W), kappa, 2)),
-        equation(2 * (1 - rho) / theta_0**2, expansion(_at_balance(angle_ratio), kappa, 2)),
+        equation(Function("F")(W_0) / W_0, expansion(at_balance(exact_norm_squared_map().rhs / W), kappa, 2)),
+        equation(2 * (1 - rho) / theta_0**2, expansion(at_balance(angle_ratio), kappa, 2)),
     )
 
 
@@ -284,123 +278,6 @@ def change_of_units() -> tuple[Eq, ...]:
     return equation(W_new, norm * W), equation(1 - rho_new, angle * (1 - rho))
 
 
-@step
-def dimensionless_chain() -> tuple[Eq, ...]:
-    """Now let v fluctuate. In units of the noise's deviation σ, and with x = λw/σ, one number is left but the betas.
-
-    It is h = ηλ/σ, the decay per step if v were σ². With white noise z a coordinate is a Markov chain of its own,
-    (x, m, v). It is not linear: the decay is divided by a root that it stands in itself, through y.
-    """
-    return (
-        equation(h, eta * lamda / sigma),
-        equation(y_[t], x_[t - 1] + z_[t]),
-        equation(m_[t], beta1 * m_[t - 1] + (1 - beta1) * y_[t]),
-        equation(v_[t], beta2 * v_[t - 1] + (1 - beta2) * y_[t] ** 2),
-        equation(x_[t], x_[t - 1] - h * m_[t] / sqrt(v_[t])),
-    )
-
-
-def _walk_in_units() -> tuple[Expr, Expr]:
-    """m_t and x_t by the rules of `random_walk`, in the units of the chain."""
-    _, rule_m, rule_w = random_walk()
-    units = {
-        g_[t]: sigma * z_[t],
-        m_[t]: sigma * m_[t],
-        m_[t - 1]: sigma * m_[t - 1],
-        w_[t - 1]: sigma * x_[t - 1] / lamda,
-        sqrt(v): sigma * sqrt(v_[t]),
-    }
-    next_m, next_w = (rule.rhs.subs(units, simultaneous=True) / sigma for rule in (rule_m, rule_w))
-    return next_m, lamda * next_w
-
-
-@step
-def norm_from_the_chain() -> tuple[Eq, Eq]:
-    """X(h) = E x² of the chain is a function of h and the betas. It gives the norm through σ² = G·W^p/C.
-
-    Where the gradient does not know the norm, p = 0, this is no equation but the answer. The cosine is the
-    chain's own: 1 - ρ = E(x' - x)²/(2E x²), as for any stationary sequence.
-    """
-    variance = random_walk()[0].rhs
-    return equation(W, C * variance / lamda**2 * X(h)), equation(h, eta * lamda / sqrt(variance))
-
-
-@step
-def weights_seen_by_the_gradient() -> tuple[Eq, Eq]:
-    """x acts through y only. Were x normal with variance s², y would say this of it, with He the Hermite polynomials.
-
-    The right-hand side generates ρ^k He_k(y/√(1+s²)), so that the density of y at given x is that of N(0, 1+s²)
-    times Mehler's series Σ ρ^k/k! He_k(x/s) He_k(y/√(1+s²)). This holds for every x, whatever its law; a law near
-    the normal one makes few terms do, and ρ < 1 at any decay.
-    """
-    seen = xi * rho * y / sqrt(1 + s**2) - xi**2 * rho**2 / 2
-    return equation(E(exp(xi * x / s - xi**2 / 2)), exp(seen)), equation(rho**2, s**2 / (1 + s**2))
-
-
-@step
-def one_step_ahead() -> Eq:
-    """A step of length ν·s moves a Hermite polynomial of x by finitely many of lower degree, ν = hm'/(s√v').
-
-    Since m' is linear in m and y, the expectation of He_n(x'/s)·m'^b·f(v') is a sum of He_l(x/s)·m^j times integrals
-    over y that contain v' alone. The total degree is at most n + b, but for Mehler's terms. Cut at a total degree,
-    this is a linear system for the functions of v that go with each (l, j).
-    """
-    moved = Sum(binomial(n, i) * (-nu) ** i * Function("He")(n - i, x / s), (i, 0, n))
-    return equation(Function("He")(n, x / s - nu), moved)
-
-
-@step
-def beside_decoupled_decay() -> Eq:
-    """Where AdamW's decay leaves a of the weights and the pull is a part of the gradient, ax/s takes the place of x/s.
-
-    Its polynomials are sums of those of x/s, of the same or a lower degree.
-    """
-    lower = binomial(n, 2 * j) * factorial2(2 * j - 1) * (a**2 - 1) ** j * a ** (n - 2 * j)
-    return equation(Function("He")(n, a * x), Sum(lower * Function("He")(n - 2 * j, x), (j, 0, floor(n / 2))))
-
-
-@step
-def closed_given_second_moment() -> tuple[Eq, ...]:
-    """With x left out of v no cut is needed: |z| alone makes v, and given all |z| the signs of z are independent.
-
-    The second moments of (x, m) then follow a linear map with c = h/√v' in it and v the only random state. It is the
-    first term of Mehler's series, and for constant v it is SGDM's.
-    """
-    return linear.map_equations(_given_second_moment())
-
-
-@cache
-def _given_second_moment() -> linear.MomentMap:
-    next_m = beta1 * m_[t - 1] + (1 - beta1) * (w_[t - 1] + g_[t])
-    rec = linear.recursion(next_m, w_[t - 1] - c * m_[t], w_[t - 1], m_[t - 1], m_[t], g_[t])
-    return linear.moment_map(rec, z_[t] ** 2)
-
-
-def _hermite(expression: Expr, degree: int) -> Expr:
-    """A side of `one_step_ahead` at n = `degree`, written out."""
-    return expression.subs(n, degree).doit().replace(Function("He"), hermite_prob)
-
-
-def _scaled_polynomials() -> bool:
-    rule = beside_decoupled_decay()
-    sides = ([_hermite(side, degree) for degree in range(7)] for side in (rule.lhs, rule.rhs))
-    return all(vanishes(left - right) for left, right in zip(*sides, strict=True))
-
-
-def _weights_given_gradient() -> Expr:
-    """Exponent of the left-hand side of `weights_seen_by_the_gradient`, with x integrated out of its joint law with y.
-
-    An exponent quadratic in x integrates to its value where it is largest, times a factor without ξ and y.
-    """
-    joint = -((y - x) ** 2) / 2 - x**2 / (2 * s**2)
-    tilted = joint + xi * x / s - xi**2 / 2
-    [top], [peak] = solve(joint.diff(x), x), solve(tilted.diff(x), x)
-    return tilted.subs(x, peak) - joint.subs(x, top)
-
-
-LOCAL = (h, x, y)  # with meanings of their own here
-
-
 def checks() -> list[tuple[str, bool]]:
     """The claims of the walk-through that sympy can prove, each with its verdict."""
     norm_series, angle_series = (step.rhs for step in series_in_decay())
@@ -409,14 +286,6 @@ def checks() -> list[tuple[str, bool]]:
     rate_sum, rate_product = (step.rhs for step in lagging_second_moment())
     at_once = (rate_sum / rate_product).subs(beta2, -1 / c).limit(c, 0)
     alone = scaling_factor(_rotation(), *sgdm.UNITS[:2])
-    named_h, sum_y, chain_m, _, chain_x = dimensionless_chain()
-    walk_m, walk_x = _walk_in_units()
-    by_chain, decay = norm_from_the_chain()
-    seen, correlation = weights_seen_by_the_gradient()
-    translated = one_step_ahead()
-    given = _given_second_moment()
-    unit_noise = linear.stationary(linear.MomentMap(given.matrix, given.drive.subs(z_[t], 1)))
-    units = (*sgdm.UNITS, (W, c**2), (G, c ** (-2 * p)))
     return [
         ("growth per step is η²C, as for AdamW", vanishes(_growth() - eta**2 * C)),
         ("p = -1: leading norm³ = η√(CG)/(2λ)",
@@ -427,8 +296,8 @@ def checks() -> list[tuple[str, bool]]:
         ("the stationary moments are the fixed point of the transient", linear.fixed_by(moments, _stationary())),
         ("β2 → -∞ (v follows at once): T/D is the relaxation time of W alone",
          vanishes(at_once.subs(f_v, 1) - relaxation_steps().rhs)),
-        ("the decay's share of v is η_eλ/2", vanishes(_at_balance(lamda**2 * W / (G * W**p)) - kappa / 2)),
-        ("κ parametrises the leading balance", vanishes(_at_balance(balance().rhs / W) - 1)),
+        ("the decay's share of v is η_eλ/2", vanishes(at_balance(lamda**2 * W / (G * W**p)) - kappa / 2)),
+        ("κ parametrises the leading balance", vanishes(at_balance(balance().rhs / W) - 1)),
         ("F(W_0)/W_0 → 1 as κ → 0", vanishes(norm_series.subs(kappa, 0) - 1)),
         ("exact 2(1-ρ) → leading θ² = 2η_eλ(1-β1)/(1+β1) as κ → 0", vanishes(angle_series.subs(kappa, 0) - 1)),
         ("β1 = 0: 1-ρ = η'λ", vanishes(still_angle - eta_step * lamda)),
@@ -436,16 +305,4 @@ def checks() -> list[tuple[str, bool]]:
          vanishes(c * alone.diff(c) / alone + p / (2 - p))),
         ("units: rotation is invariant, norm scales as c under η → cη, λ → λ/c, G → G/c^(2p)",
          change_of_units() == (equation(W_new, c**2 * W), equation(1 - rho_new, 1 - rho))),
-        ("in its units the walk is the chain: η, λ and σ enter by h alone",
-         vanishes(chain_m.rhs.subs(y_[t], sum_y.rhs) - walk_m) and vanishes(chain_x.rhs.subs(h, named_h.rhs) - walk_x)),
-        ("h does not depend on units", scaling_factor(decay.rhs, *units) == 1),
-        ("X(h) → h/2 is the leading balance, with h = κ",
-         vanishes(_at_balance(decay.rhs) - kappa) and vanishes(_at_balance(by_chain.rhs.subs(X(h), kappa / 2)) - W)),
-        ("E(exp(ξx/s - ξ²/2) | y) generates ρ^k He_k(y/√(1+s²))",
-         vanishes(_weights_given_gradient() - seen.rhs.args[0].subs(rho, sqrt(correlation.rhs)))),
-        ("He_n(x/s - ν) is the sum of lower degrees, n ≤ 6",
-         all(vanishes(_hermite(translated.lhs, degree) - _hermite(translated.rhs, degree)) for degree in range(7))),
-        ("He_n(ax) is the sum of lower degrees, n ≤ 6", _scaled_polynomials()),
-        ("given constant v the closed recursion settles on SGDM's gain",
-         vanishes(unit_noise[0] - lamda**2 * gain().rhs.subs(eta_step, c * (1 - beta1) / lamda))),
     ]  # fmt: skip

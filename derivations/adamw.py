@@ -109,6 +109,9 @@ def lagged_relaxation_steps() -> Eq:
 
     The times of both modes add up to T/D, nearly all of which is the slow one's. For p = -1 and without ε that is
     1/(2ηλ) + 2/(1-β2): with β2 = 0.999 the second moment adds up to 2000 steps to the memory of a normalised layer.
+
+    The momentum sees the gradient late as well, by 1/(1-β1), and then v is less behind it. That is neglected here. So
+    the norm settles sooner than this where 1/(1-β1) is not short beside 1/(1-β2).
     """
     return lag.slow_time()
 

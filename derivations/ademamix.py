@@ -1,6 +1,8 @@
 """AdEMAMix: AdamW whose update is made of two averages of the gradient, a fast one and a slow one."""
 
-from sympy import Eq, Expr, Function, Integer, Rational, Sum, Symbol, factor, oo, solve, sqrt, symbols
+from functools import cache
+
+from sympy import Eq, Expr, Function, Integer, Matrix, Rational, Sum, Symbol, factor, oo, solve, sqrt, symbols
 
 from derivations import adamw, finite_dim, lion
 from derivations.algebra import geometric_sum, tidy, vanishes
@@ -13,6 +15,7 @@ _since = Symbol("n", positive=True, integer=True)
 _moved, _held = Function("F"), Function("H")
 _beta_s, _x_s = Symbol("beta_s", positive=True), Symbol("x_s", positive=True)
 _whole = 1 + alpha_s
+_x = IndexedBase("x")
 
 
 @step
@@ -147,6 +150,20 @@ def met_again() -> Eq:
     return equation(Symbol("Q_w"), total / _whole**2)
 
 
+@step
+def area_of_a_deviation() -> tuple[Eq, ...]:
+    """Behind a normalisation a norm that is too long has short gradients, which both averages and v notice late.
+
+    A deviation of E‖w‖², x_t of its value at rest, sets off deviations of all other moments. Sum each over all steps.
+    Averages and v then answer as to a gradient that lasts, and one that lasts does not change an update over √v. So
+    decay alone makes up for a deviation, by 1 - a² in a step, and its area knows no average.
+
+    A slow average holds gradients from before the deviation. While v forgets them it shortens the norm below rest, and
+    later it makes up for that. The norm swings, at the same area. So no single rate describes it.
+    """
+    return equation(Sum(_x[t], (t, 0, oo)), _x[0] / (1 - a**2))
+
+
 LOCAL = (_since, _beta_s, _x_s)  # with meanings of their own here
 
 
@@ -172,6 +189,7 @@ def checks() -> list[tuple[str, bool]]:
         ("Q: AdamW's for α = 0, and for β3 = β1", all(vanishes(
             met_again().rhs.subs(case) - finite_dim.met_again().rhs) for case in (of_adamw, of_one))),
         ("Q is the sum over all steps in between, term by term", _counted()),
+        ("a deviation of E w² has the area 1/(1-a²), whatever averages and v remember", _area()),
         ("a slow average turns less: rotation² falls by 1/(1+α)² as β3 → 1", vanishes(
             small.subs(beta3, 1) * _whole**2 - _product(beta1, beta1))),
     ]  # fmt: skip
@@ -223,7 +241,12 @@ def _summed() -> Expr:
 
 def _solved() -> Expr:
     """The same by the fixed point of all second moments of (w, m, n), from the rules."""
-    square, with_m, with_n, mm, mn, nn = unknown = symbols("ww wm wn mm mn nn")
+    return _at_rest()[0]
+
+
+@cache
+def _at_rest() -> tuple[Expr, ...]:
+    square, with_m, with_n, mm, mn, nn = unknown = _MOMENTS
     update = mm + 2 * alpha_s * mn + alpha_s**2 * nn
     rules = (
         a**2 * square - 2 * a * eta * (beta1 * with_m + alpha_s * beta3 * with_n) + eta**2 * update - square,
@@ -233,7 +256,40 @@ def _solved() -> Expr:
         beta1 * beta3 * mn + (1 - beta1) * (1 - beta3) - mn,
         beta3**2 * nn + (1 - beta3) ** 2 - nn,
     )
-    return solve(rules, unknown, dict=True)[0][square]
+    found = solve(rules, unknown, dict=True)[0]
+    return tuple(found[each] for each in unknown)
+
+
+_MOMENTS = symbols("ww wm wn mm mn nn")
+
+
+def _area() -> bool:
+    """One step of all moments and v, linear about rest, beside the sums that the step has in words."""
+    rest = (*_at_rest(), Integer(1))
+    square, with_m, with_n, mm, mn, nn = _MOMENTS
+    held, gradient = Symbol("vv"), rest[0] / square
+    newer_v = beta2 * held + (1 - beta2) * gradient
+    step_length = eta / sqrt(newer_v)
+    newer = [
+        root * other * moment + (1 - root) * (1 - other) * gradient
+        for root, other, moment in ((beta1, beta1, mm), (beta1, beta3, mn), (beta3, beta3, nn))
+    ]
+    along = beta1 * with_m + alpha_s * beta3 * with_n
+    update = newer[0] + 2 * alpha_s * newer[1] + alpha_s**2 * newer[2]
+    after = Matrix([
+        a**2 * square - 2 * a * step_length * along + step_length**2 * update,
+        a * beta1 * with_m - step_length * (newer[0] + alpha_s * newer[1]),
+        a * beta3 * with_n - step_length * (newer[1] + alpha_s * newer[2]),
+        *newer,
+        newer_v,
+    ])  # fmt: skip
+    state = (*_MOMENTS, held)
+    one = after.jacobian(state).subs(dict(zip(state, rest, strict=True)))
+    area = 1 / (1 - a**2)
+    answers = (1, -Rational(1, 2), -Rational(1, 2), -1, -1, -1, -1)  # of a moment, over that of E w²
+    sums = Matrix([area * answer * value for answer, value in zip(answers, rest, strict=True)])
+    left = sums - one * sums - Matrix([rest[0], 0, 0, 0, 0, 0, 0])
+    return all(vanishes(each) for each in left)
 
 
 def _counted() -> bool:

@@ -28,6 +28,7 @@ CLAIMS = (
     "product",
     "warmup",
     "frozen",
+    "retuned",
     "invariance",
     "imbalance",
     "sensitivity",

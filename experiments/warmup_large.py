@@ -3,7 +3,7 @@
 Claim (Kosson et al. 2024, sections 5 and 6): that of `experiments.warmup`, with its statements, bounds and tests.
 A BN-MLP (Fashion-MNIST), a small ResNet (digits) and a small weight-normalised GPT. Then ResNet-20 on Fashion-MNIST and
 a weight-normalised GPT of 6 layers of width 384. It takes a GPU if there is one; on a CPU only --quick is practical. It
-has not been run yet.
+has not been run yet. Of the small ResNet `experiments.retuned` tells more.
 
 What would refute it: what would refute `experiments.warmup`.
 """

@@ -518,53 +518,6 @@ def walk_settled_overlap(lr: Any, weight_decay: Any, step_length: Any, weight: A
     return -weight * step_length / (1 - kept * root)
 
 
-def lion_sign_mode(alike: Any, arcsine_factor: Any, odd_power: Any) -> Any:
-    """One mode of the covariance of two signs: a power in the arcsine law.
-
-    Derived in `derivations.transient.sign_mode`.
-    Valid for 0 <= alike <= 1, any arcsine_factor, odd_power >= 1.
-    """
-    return 2 * arcsine_factor * alike**odd_power / np.pi
-
-
-def lion_momentum_power(beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
-    """E m² of Lion, one step on.
-
-    Derived in `derivations.transient.lion_momentum_power`.
-    Valid for 0 <= beta2 < 1, noise_power > 0, momentum_power > 0.
-    """
-    return noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2
-
-
-def lion_seen(beta1: Any, noise_power: Any, momentum_power: Any) -> Any:
-    """Correlation of Lion's direction with the momentum before it.
-
-    Derived in `derivations.transient.lion_seen`.
-    Valid for 0 <= beta1 < 1, noise_power > 0, momentum_power > 0.
-    """
-    return beta1 * np.sqrt(momentum_power / (noise_power * (1 - beta1) ** 2 + momentum_power * beta1**2))
-
-
-def lion_entered(beta1: Any, beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
-    """Correlation of Lion's direction with the momentum after it.
-
-    Derived in `derivations.transient.lion_entered`.
-    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, noise_power > 0, momentum_power > 0.
-    """
-    part_1 = noise_power * (1 - beta1) * (1 - beta2) + momentum_power * beta1 * beta2
-    part_2 = noise_power * (1 - beta1) ** 2 + momentum_power * beta1**2
-    return part_1 / np.sqrt(part_2 * (noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2))
-
-
-def lion_faded(beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
-    """Correlation of Lion's momentum with that of the next step.
-
-    Derived in `derivations.transient.lion_faded`.
-    Valid for 0 <= beta2 < 1, noise_power > 0, momentum_power > 0.
-    """
-    return beta2 * np.sqrt(momentum_power / (noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2))
-
-
 def sgdm_across(weight_decay: Any, momentum: Any, norm_squared: Any, momentum_overlap: Any) -> Any:
     """E w·m of the weights before a step of SGDM with the momentum after.
 
@@ -640,6 +593,53 @@ def sgdm_fallen(lr: Any, weight_decay: Any, momentum: Any, fallen: Any, fallen_b
     """
     decay = lr * weight_decay
     return decay + fallen * (1 + momentum - decay) - fallen_before * momentum
+
+
+def lion_sign_mode(alike: Any, arcsine_factor: Any, odd_power: Any) -> Any:
+    """One mode of the covariance of two signs: a power in the arcsine law.
+
+    Derived in `derivations.lion_transient.sign_mode`.
+    Valid for 0 <= alike <= 1, any arcsine_factor, odd_power >= 1.
+    """
+    return 2 * arcsine_factor * alike**odd_power / np.pi
+
+
+def lion_momentum_power(beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """E m² of Lion, one step on.
+
+    Derived in `derivations.lion_transient.lion_momentum_power`.
+    Valid for 0 <= beta2 < 1, noise_power > 0, momentum_power > 0.
+    """
+    return noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2
+
+
+def lion_seen(beta1: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """Correlation of Lion's direction with the momentum before it.
+
+    Derived in `derivations.lion_transient.lion_seen`.
+    Valid for 0 <= beta1 < 1, noise_power > 0, momentum_power > 0.
+    """
+    return beta1 * np.sqrt(momentum_power / (noise_power * (1 - beta1) ** 2 + momentum_power * beta1**2))
+
+
+def lion_entered(beta1: Any, beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """Correlation of Lion's direction with the momentum after it.
+
+    Derived in `derivations.lion_transient.lion_entered`.
+    Valid for 0 <= beta1 < 1, 0 <= beta2 < 1, noise_power > 0, momentum_power > 0.
+    """
+    part_1 = noise_power * (1 - beta1) * (1 - beta2) + momentum_power * beta1 * beta2
+    part_2 = noise_power * (1 - beta1) ** 2 + momentum_power * beta1**2
+    return part_1 / np.sqrt(part_2 * (noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2))
+
+
+def lion_faded(beta2: Any, noise_power: Any, momentum_power: Any) -> Any:
+    """Correlation of Lion's momentum with that of the next step.
+
+    Derived in `derivations.lion_transient.lion_faded`.
+    Valid for 0 <= beta2 < 1, noise_power > 0, momentum_power > 0.
+    """
+    return beta2 * np.sqrt(momentum_power / (noise_power * (1 - beta2) ** 2 + momentum_power * beta2**2))
 
 
 def adamw_fixed_norm_squared(weight_decay: Any, dim: Any, signal_ratio: Any) -> Any:

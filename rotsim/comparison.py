@@ -48,7 +48,8 @@ def compare(
     tolerance : float or mapping from quantity to float, optional
         Relative model error to allow, >= 0; default what the prediction declares.
     k : float
-        Standard errors to allow, > 0; over many windows, more in each for the same rate of false alarms.
+        Standard errors to allow, > 0; over many windows, more in each for the same rate of
+        false alarms, and at most 37.
 
     Returns
     -------

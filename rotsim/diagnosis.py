@@ -11,7 +11,8 @@ It is unresolved where that noise may explain a miss, or could hide one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from math import nan
 from typing import TYPE_CHECKING, Any
@@ -140,10 +141,11 @@ def _verdict(quarter: Part, quantity: str, allowed: float) -> Outcome:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All layers of one trace."""
+    """All layers of one trace, the rule of its first group, and that of each layer, where groups have their own."""
 
     optimizer: Optimizer
     layers: tuple[LayerDiagnosis, ...]
+    optimizers: tuple[Optimizer, ...] = ()
 
     @property
     def claimed(self) -> tuple[LayerDiagnosis, ...]:
@@ -171,13 +173,25 @@ class Diagnosis:
         return tuple(layer for layer in self.layers if layer.foreseen_outcome == "FAIL")
 
     def rates(self) -> str:
-        """The optimizer at the largest learning rate of the run, and the last one where a schedule has moved it."""
-        own = (layer.largest_lr for layer in self.layers if layer.lr == self.optimizer.lr)  # groups may have others
+        """Each optimizer at the largest learning rate of the run, and the last one where a schedule has moved it."""
+        counts = Counter(self.optimizers)
+        if len(counts) < 2:
+            return self._rates_of(self.optimizer, self.layers)
+        parts = []
+        for optimizer, count in counts.most_common():
+            pairs = zip(self.layers, self.optimizers, strict=True)
+            its = self._rates_of(optimizer, [layer for layer, own in pairs if own == optimizer])
+            parts.append(f"{its}, on {count} layer{'s' * (count > 1)}")
+        return "; ".join(parts)
+
+    @staticmethod
+    def _rates_of(optimizer: Optimizer, layers: Iterable[LayerDiagnosis]) -> str:
+        own = (layer.largest_lr for layer in layers if layer.lr == optimizer.lr)  # groups may have others
         largest = max(own, default=0.0)
-        if largest < 1.01 * self.optimizer.lr:
-            return self.optimizer.describe()
-        first = self.optimizer.with_rates(largest, self.optimizer.weight_decay)
-        return f"{first.describe()}, last lr {self.optimizer.lr:.2g}"
+        if largest < 1.01 * optimizer.lr:
+            return optimizer.describe()
+        first = optimizer.with_rates(float(f"{largest:.3g}"), optimizer.weight_decay)
+        return f"{first.describe()}, last lr {optimizer.lr:.2g}"
 
     def summary(self) -> str:
         """One sentence for a person."""
@@ -222,7 +236,8 @@ class Diagnosis:
             }
             for layer in self.layers
         ]
-        return {"optimizer": self.optimizer.to_dict(), "passed": self.passed, "layers": layers}
+        others = {"optimizers": [own.to_dict() for own in self.optimizers]} if len(set(self.optimizers)) > 1 else {}
+        return {"optimizer": self.optimizer.to_dict(), **others, "passed": self.passed, "layers": layers}
 
 
 def _foreseen(rest: Forecast) -> dict[str, Any]:
@@ -264,9 +279,10 @@ def diagnose(trace: xr.Dataset) -> Diagnosis:
         raise InvalidInput(f"diagnosis needs a recorded trace; got a {trace.attrs['source']}. Use rotsim.compare")
     trace = dataset.completed(trace)
     spec, last = dataset.spec_of(trace), int(trace["step"].values[-1])
-    layers, lost = [], dataset.forgotten_rates(trace)
+    layers, optimizers, lost = [], [], dataset.forgotten_rates(trace)
     for evidence in gather(trace):
         optimizer = dataset.optimizer_of(trace, evidence.layer)
+        optimizers.append(optimizer)
         if lost:  # a prediction at the last rates would say nothing
             evidence = replace(evidence, predicted_rotation=nan, predicted_norm=nan)
         finding: Finding = (
@@ -277,7 +293,7 @@ def diagnose(trace: xr.Dataset) -> Diagnosis:
         open_ended = not lost and finding[0] in FORESEEABLE and evidence.lr > 0 and evidence.fan_in > 1
         rest = foresee(trace, evidence.layer, evidence.judged_from) if open_ended else None
         layers.append(LayerDiagnosis(**vars(evidence), verdict=finding[0], reason=finding[1], rest=rest))
-    return Diagnosis(dataset.optimizer_of(trace), tuple(layers))
+    return Diagnosis(dataset.optimizer_of(trace), tuple(layers), tuple(optimizers))
 
 
 def to_json(diagnosis: Diagnosis, trace: xr.Dataset) -> str:

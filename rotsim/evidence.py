@@ -213,7 +213,7 @@ def _layer(
         "recorded_from": int(step[finite.any(axis=0)][0]) if finite.any() else int(step[-1]),
         "scheduled": any(np.ptp(rate[np.isfinite(rate)], axis=None) > 0 for rate in _known(rates)),
     }
-    if not used.any():
+    if not (used.any() and rates.lr.size):
         nothing = {each.name: np.nan for each in fields(Evidence) if each.name not in of_all}
         return Evidence(**{**nothing, **of_all, "quarters": (), "curves": None})
     kept = {key: value[rows][:, used] for key, value in values.items()}

@@ -25,9 +25,7 @@ name                      dims                meaning
                                               likewise ``_rms``
 ``initial_norm``, ``initial_step``  (neuron,)  ‖w‖ before the first step seen, and how many steps came before (traces)
 ``square_step``           (parameter,)        mean (m/√v)² of those coordinates (AdamW), or mean m² over mean g² (SGDM)
-``era_autocorrelation``   (parameter, era, lag)  in each part of the run that ends at ``era``
-``part_square_step``      (parameter, part)   likewise up to ``part``, which are more and shorter at the start of the
-                                              run; older traces have ``era_square_step``
+``era_autocorrelation``, ``era_square_step``  (parameter, era, ...)  both in each part of the run that ends at ``era``
 ``gradient_log2``         (row, tick)         log2 of ‖g_t‖ of some rows of ``row_layer`` at every step ``tick``, in
                                               eighths, 16-bit; `gradient_series` reads it (traces of Lion)
 ``gradient_overlap``      (row,)              mean squared cosine of their gradients some steps apart
@@ -93,8 +91,6 @@ FORMS: dict[str, tuple[tuple[str, ...], type]] = {
     "era": (("era",), int),
     "era_autocorrelation": (("parameter", "era", "lag"), float),
     "era_square_step": (("parameter", "era"), float),
-    "part": (("part",), int),
-    "part_square_step": (("parameter", "part"), float),
     "gradient_autocorrelation": (("parameter", "lag"), float),
     "row_layer": (("row",), str),
     "tick": (("tick",), int),

@@ -22,6 +22,7 @@ _LATEST_START = 0.6
 _MIN_WINDOWS = 8
 _ENOUGH_BENDS = 3  # second differences, of which a median is taken
 _OF_A_MEDIAN = 1.2533  # standard error of a median over that of a mean, for near-normal spread
+MOST_ERRORS = 37.0  # standard errors that a normal is beyond with a chance that is a float
 LARGEST_VALUE = 1e75  # whose fourth power is a float
 
 

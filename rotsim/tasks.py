@@ -334,6 +334,7 @@ def processes(count: int) -> Iterator[Any]:
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
+    # not by loky, which sweeps use: it cannot leave what has not begun
     pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_ignore_interrupts)
     try:
         yield pool.map

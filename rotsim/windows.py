@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rotsim.checks import MAX_DECLARED_ERROR, Check, Verdict, resolution, too_uncertain
-from rotsim.errors import InvalidInput, integer, nonnegative
-from rotsim.statistics import ENOUGH_NEURONS, Estimate, as_seldom
+from rotsim.errors import InvalidInput, integer, nonnegative, require
+from rotsim.statistics import ENOUGH_NEURONS, MOST_ERRORS, Estimate, as_seldom
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -39,7 +39,7 @@ def bonferroni(k: float, windows: int, neurons: int) -> float:
     Parameters
     ----------
     k : float
-        Standard errors of the one check, >= 0.
+        Standard errors of the one check, from 0 to 37.
     windows : int
         >= 1.
     neurons : int
@@ -56,6 +56,7 @@ def bonferroni(k: float, windows: int, neurons: int) -> float:
     """
     windows, neurons = integer("windows", windows, low=1), integer("neurons", neurons, low=2)
     k = nonnegative("k", k)
+    require(k <= MOST_ERRORS, "k", f"be at most {MOST_ERRORS:g} standard errors", k)
     return as_seldom(k, neurons - 1, windows)
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.integrate import quad
 
 import rotsim
-from rotsim.theory import adam_in_time, damped
+from rotsim.theory import adam_parts, damped
 from tests import chance
 
 DIM = 10**9  # neurons do not differ
@@ -76,7 +76,7 @@ def test_update_power_while_the_gradient_falls(betas):
 
 
 def test_parts_are_a_standard_normal():
-    point, share, coarse = adam_in_time.parts()
+    point, share, coarse = adam_parts.parts()
     for law, digits in ((share, 1e-6), (coarse, 1e-3)):
         assert law.sum() == pytest.approx(1, rel=digits)
         assert (law * point**2).sum() == pytest.approx(1, rel=digits)

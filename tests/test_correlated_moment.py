@@ -8,6 +8,7 @@ from rotsim.gradients import Autocorrelated
 from rotsim.theory.correlated_moment import CorrelatedUpdate, correlated_update, signal_update
 from rotsim.theory.covariance import adam_covariance
 from rotsim.theory.memory import remembering
+from rotsim.theory.own_second_moment import own_second_moment
 from rotsim.theory.second_moment import mean_response
 from tests import chance
 from tests.routes import adamw, projected
@@ -200,3 +201,30 @@ def test_rotation_under_adamw_knows_the_autocorrelation_through_v():
     k = chance.errors(len(turned))
     assert abs(turned.mean() - found.rotation) < k * error + found.rotation / 512
     assert abs(turned.mean() - white.rotation) > k * error + found.rotation / 512
+
+
+@pytest.mark.parametrize(("correlation", "kept", "lasting"), [(0.8, 1.0, 0.4), (0.5, 0.98, 0.2), (0.0, 1.0, 0.1)])
+def test_large_weights_feel_a_larger_v_of_their_own(correlation, kept, lasting):
+    """E[ξ w²] / E w² of a walk, 1 + ξ each coordinate's 1/√v over its mean, beside the formula.
+
+    Under white noise and a decay in the gradient chance and answer cancel. The formula is off by a second order of
+    1 - β2. Negative control: half of it more is refused.
+    """
+    lr, betas, dim, groups = 0.1, (0.0, 0.99), 20000, 40
+    rng = np.random.default_rng(11)
+    z, w, v = rng.standard_normal(dim), np.zeros(dim), np.ones(dim)
+    seen = []
+    for step in range(4000):
+        z = correlation * z + np.sqrt(1 - correlation**2) * rng.standard_normal(dim)
+        g = z + lasting * w
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        if step >= 1000:
+            seen.append([x.reshape(groups, -1).mean(axis=1) for x in (w**2 / np.sqrt(v), w**2, 1 / np.sqrt(v))])
+        w = kept * w - lr * g / np.sqrt(v)
+    together, square, root = np.mean(seen, axis=0)
+    found = together / square / root - 1
+    error = found.std(ddof=1) / np.sqrt(groups)
+    expected = own_second_moment(lr, lasting, kept, betas, correlation)
+    second_order = 0.1 * max(abs(expected), 1e-3)
+    far = abs(found.mean() - np.array([expected, 1.5 * expected - 1e-3]))
+    assert far[0] < chance.errors(groups, 3) * error + second_order < far[1]

@@ -16,22 +16,26 @@ FACTOR, FLOOR = 5.0, 0.005
 CASES, TABLE = declared.cases(), declared.read()
 LONG = ("memory adam", "eps adam_l2 autocorrelated", "autocorrelated adam")  # seconds of theory each
 AGAIN = ("memory lion short, tuned", "few weights sgdm fast, tuned", "anticorrelated lion short, tuned",
-         "autocorrelated adamw 9100")  # fmt: skip
+         "autocorrelated adamw 9100", "kin muon 6x6", "kin hyperball sgdm few, isotropic")  # fmt: skip
 #: Not yet within the bounds, each on the side that it says; a case that gets there must leave.
 OPEN = {
     # 1.2 % off, 8 % declared: norm and rotation change the side on which they are off near this correlation
     "memory adamw default, tuned": "above",
-    # 0.28 % off, 0.16 % declared, at any dim, so few weights are not the cause, which is not known
-    "autocorrelated adam_l2 9300": "below",
 }
 
 
 def judged(name):
     """What theory is off by and its standard error, each quantity; and the declared error."""
     case, row = CASES[name], TABLE[name]
-    eq = rotsim.equilibrium(case.optimizer, case.dim, case.gradient)
-    off, error = (np.array([row[q + end] / getattr(eq, q) for q in QUANTITIES]) for end in ("", "_error"))
+    eq = rotsim.equilibrium(case.optimizer, case.dim, case.gradient, rows=case.rows)
+    known = [q for q in QUANTITIES if np.isfinite(getattr(eq, q))]  # of a hyperball the rotation alone
+    off, error = (np.array([row[q + end] / getattr(eq, q) for q in known]) for end in ("", "_error"))
     return off - 1, error, eq.model_error
+
+
+def samples(name, neurons):
+    """Neurons or matrices that walk on their own."""
+    return int(neurons) // CASES[name].together
 
 
 @cache
@@ -53,7 +57,7 @@ def sides(off, error, said, k):
 )
 def test_the_declared_error_is_the_size_of_the_error(name):
     off, error, said = judged(name)
-    found = sides(off, error, said, allowed(int(TABLE[name]["neurons"])))
+    found = sides(off, error, said, allowed(samples(name, TABLE[name]["neurons"])))
     assert found == ({OPEN[name]} if name in OPEN else set()), (off, error, said)
 
 
@@ -70,21 +74,22 @@ def test_the_table_has_every_case():
 
 def again(name, fewer, seed):
     """The same walk of other neurons and fewer, against the table, in standard errors of both."""
-    row = {**TABLE[name], "neurons": max(8, TABLE[name]["neurons"] // fewer)}
+    together = CASES[name].together
+    row = {**TABLE[name], "neurons": max(8, samples(name, TABLE[name]["neurons"]) // fewer) * together}
     found = declared.measure(CASES[name], row, seed)
-    return [(found[q] - row[q]) / np.hypot(found[q + "_error"], row[q + "_error"]) for q in QUANTITIES], int(
-        row["neurons"]
-    )
+    errors = {q: np.hypot(found[q + "_error"], row[q + "_error"]) for q in QUANTITIES}
+    # a norm that is held has no error but rounding
+    return [(found[q] - row[q]) / max(errors[q], 1e-5 * row[q]) for q in QUANTITIES], samples(name, row["neurons"])
 
 
 @pytest.mark.parametrize("name", AGAIN)
 def test_the_table_is_what_walks_do(name):
-    distance, neurons = again(name, 8, 77)
-    assert np.abs(distance).max() < chance.errors(neurons, len(QUANTITIES)), distance
+    distance, number = again(name, 8, 77)
+    assert np.abs(distance).max() < chance.errors(number, len(QUANTITIES)), distance
 
 
 @pytest.mark.slow
 def test_all_of_the_table_is_what_walks_do():
     for name in CASES:
-        distance, neurons = again(name, 4, 78)
-        assert np.abs(distance).max() < allowed(neurons), (name, distance)
+        distance, number = again(name, 4, 78)
+        assert np.abs(distance).max() < allowed(number), (name, distance)

@@ -17,6 +17,7 @@ from rotsim.balance import balance
 from rotsim.cli import main
 from rotsim.diagnosis import diagnose
 from rotsim.errors import InvalidInput
+from rotsim.show.plotting import _apart
 from rotsim.theory.base import required_theory
 
 ADAMW = rotsim.AdamW(lr=2e-3, weight_decay=0.5, betas=(0.9, 0.95))
@@ -400,3 +401,14 @@ def test_a_network_that_dies_under_a_schedule_is_not_claimed():
     ended = {n: max((q.silent for q in layer.quarters), default=1.0) > 0.02 for n, layer in layers.items()}
     assert all(layers[name].verdict == "dead" for name in ended if ended[name])
     assert not any(layer.outcome == "FAIL" for layer in layers.values())  # v remembers the gradients that there were
+
+
+@pytest.mark.parametrize(
+    "heights", [[0.97, 0.98, 0.99, 1.0], [0.0, 0.0, 0.01], [0.2, 0.5, 0.52, 0.53, 0.9], [0.5] * 12]
+)
+def test_names_beside_lines_stay_within_the_axes_and_apart(heights):
+    places = np.array(_apart(heights))
+    assert (places >= -1e-12).all() and (places <= 1).all() and (np.diff(places) >= 1 / 16 - 1e-12).all()
+    free = np.diff(heights, prepend=-1, append=2)
+    alone = (free[:-1] > 0.2) & (free[1:] > 0.2)
+    np.testing.assert_array_equal(places[alone], np.array(heights)[alone])  # what nothing pushes stays where it is

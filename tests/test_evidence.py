@@ -16,7 +16,6 @@ from rotsim.evidence import gather
 from rotsim.quarters import parts_of
 from rotsim.theory.base import required_theory
 from rotsim.theory.courses import Influence, course
-from rotsim.theory.influences import memory
 from rotsim.theory.rates import Rates
 from rotsim.theory.traces import predict_layer, predict_trace
 
@@ -329,14 +328,6 @@ def test_what_the_recorded_averages_make_is_in_the_course(kind):
             expected = (0.03 * 1.8 / 0.2) ** 0.25
         assert last.remembered_norm == pytest.approx(expected, rel=0.02)
         assert last.remembered_rotation == pytest.approx(1.0, abs=0.01)
-        # part by part, each for its own windows: neither the next part nor the last whole era speaks for them
-        white = 1 / 9 if kind == "sgdm" else (rest.rotation * rest.norm / optimizer.lr) ** 2 / DIM
-        parts = plain.assign_coords(part=[2 * LENGTH, WINDOWS * LENGTH]).assign(
-            part_square_step=(("parameter", "part"), np.array([[nan, nan], [4 * white, white]]))
-        )
-        grown = memory(parts, "a", theory, DIM).norm
-        np.testing.assert_allclose(grown[:2], 4 ** (0.25 if kind == "sgdm" else 0.5), rtol=0.02)
-        np.testing.assert_allclose(grown[2:], 1.0, rtol=0.02)
     # era by era: a memory of the first half is forgotten in the last quarter, where that is long enough
     eras = np.stack([np.full((2, 41), nan), np.stack([correlation, np.eye(1, 41)[0]])])
     told = plain.assign_coords(era=[5 * LENGTH, 10 * LENGTH]).assign(

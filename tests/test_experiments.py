@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from io import BytesIO
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 import rotsim
 from experiments import __main__ as runner
@@ -15,8 +17,10 @@ from experiments import balance, convergence, early, idealisations, radial, sche
 from experiments.harness import claim, table
 from experiments.harness.answers import Answer
 from experiments.harness.claim import Finding, claimed, line, write
+from experiments.harness.pictures import in_few_colours
 from rotsim.checks import Check
 from rotsim.files import to_json
+from rotsim.show import plotting
 from tests import chance
 
 ELSEWHERE = {"exactness"}  # claims that have a test file of their own
@@ -312,3 +316,25 @@ def test_readme_has_the_committed_results():
     assert max(len(verdict.split()) for verdict in verdicts) <= 10
     for name in runner.CLAIMS:
         assert table.gallery(runner.CLAIMS).count(f"(results/{name}.png)") == 2  # shown, and linked
+
+
+def test_committed_results_are_small():
+    files = [path for path in claim.RESULTS.rglob("*") if path.is_file() and ".trials." not in path.name]
+    sizes = {path.name: path.stat().st_size for path in files}
+    assert max(sizes.values()) < 1e6 and sum(sizes.values()) < 20e6, max(sizes, key=sizes.get)
+    for path in files:
+        if path.suffix == ".png" and path.name != "verify.png":  # which `rotsim verify` draws
+            with Image.open(path) as picture:
+                assert picture.mode == "P", path
+
+
+def test_a_picture_in_few_colours_is_the_same_picture(tmp_path):
+    figure, axes = plt.subplots(figsize=(4, 3))
+    axes.imshow(np.linspace(0, 1, 400).reshape(20, 20))
+    axes.plot([0, 19], [0, 19], color="C1")
+    plain = plotting.save_figure(figure, tmp_path / "plain.png").read_bytes()
+    small = in_few_colours(plain)
+    one, other = (np.asarray(Image.open(BytesIO(content)).convert("RGB"), float) for content in (small, plain))
+    assert np.abs(one - other).mean() < 1 and np.abs(one - other).max() < 24
+    assert len(small) < len(plain)
+    plt.close(figure)

@@ -42,7 +42,7 @@ def test_where_there_is_no_gpu_it_says_so():
     if torch.cuda.is_available():
         pytest.skip("there is one")
     assert "torch sees no CUDA device" in call().output
-    assert "'walks' is no part; there are engine, walk" in " ".join(call("walks").output.split())
+    assert "'walks' is no part; there are turn, " in " ".join(call("walks").output.split())
     assert "suite-resnet20_adamw" in call("--list").output
 
 

@@ -133,7 +133,7 @@ def test_chosen_where_valid_and_refused_elsewhere():
     replay = rotsim.Replay(np.ones((1, 1, 16)))
     assert engine(SGDM, 16, replay) == "numba"
     for optimizer, gradient in ((rotsim.AdamW(1e-3, 0.1), None), (SGDM, replay)):
-        with pytest.raises(rotsim.InvalidInput, match=r"needs SGDM or .* Use engine='numba'"):
+        with pytest.raises(rotsim.InvalidInput, match=r"needs SGDM, its .* Use engine='numba'"):
             rotsim.simulate(optimizer, steps=1, gradient=gradient, engine="gram")
 
 

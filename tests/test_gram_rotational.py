@@ -28,6 +28,10 @@ def variant(zero_mean=True, momentum=0.8, decay=0.6):
     return rotsim.Rotational(rotsim.SGDM(0.5, 0.1, momentum), update_norm_decay=decay, zero_mean=zero_mean)
 
 
+def ball(momentum=0.8):
+    return rotsim.Hyperball(rotsim.SGDM(0.3, 0.0, momentum))
+
+
 def problem_of(optimizer, model, weights):
     """One neuron with these weights."""
     norms = np.linalg.norm(weights[None], axis=1)
@@ -66,7 +70,7 @@ def walk_of_vectors(optimizer, model, weights, walk):
     slots[0, 0] = weights
     keys, records = noise.neuron_keys(0, 1, 0), np.zeros((1, 3, STEPS))
     room = workspace(model, dim, np.dtype(np.float64), optimizer.memory_slots)
-    e = np.full(dim, dim**-0.5) if optimizer.zero_mean else np.zeros(dim)
+    e = np.full(dim, dim**-0.5) if getattr(optimizer, "zero_mean", False) else np.zeros(dim)
     seen = []
 
     def frame():
@@ -96,7 +100,8 @@ def walk_of_chain(optimizer, model, weights, seen):
     problem = problem_of(optimizer, model, weights)
     chain = engine_for("gram", optimizer, model).fresh(problem)
     records = np.zeros((1, 3, STEPS))
-    bound = {"components": lambda freedom, key0, key1, step: seen[step - 1]}
+    turning = specialised(gram_rotational._step, "step_on_given_noise", {"_turn": type(optimizer).turn})
+    bound = {"components": lambda freedom, key0, key1, step: seen[step - 1], "_step": turning}
     walk = specialised(gram_rotational._walk, "walk_on_given_noise", bound)
     scale = np.array([model.scale * (weights.size**-0.5 if orthogonal else 1.0)])
     neurons = Neurons(chain.slots, chain.norm_squared, np.zeros((1, 2), np.uint32), np.ones((1, 1)))
@@ -120,6 +125,19 @@ def test_takes_the_steps_of_the_vectors(dim, zero_mean, model):
         centred = weights - weights.mean()
         other, others = walk_of_chain(optimizer, model, centred * (vectors[0] / np.linalg.norm(centred)), seen)
         assert abs(other[1:3] - vectors[1:3]).max() > 1e-3 and abs(others - own)[1].max() > 1e-4
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda g: g.name)
+@pytest.mark.parametrize("dim", [2, 3, 50])
+def test_takes_the_steps_of_the_vectors_of_a_hyperball(dim, model):
+    """But for the running mean, which no step of it asks for. Another momentum is noticed."""
+    weights = np.random.default_rng(dim).normal(1.0, 0.5, size=dim)
+    vectors, records, seen = walk_of_vectors(ball(), model, weights, kernel_on_given_noise("numpy", ball(), weights))
+    chain, own = walk_of_chain(ball(), model, weights, seen)
+    np.testing.assert_allclose(chain[:3], vectors[:3], rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(own, records, rtol=1e-9, atol=1e-14)
+    _, others = walk_of_chain(ball(0.7), model, weights, seen)
+    assert abs(others - own)[1].max() > 1e-4
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda g: g.name)
@@ -196,6 +214,18 @@ def test_same_law_as_the_full_walk_in_the_transient(dim, zero_mean, model):
         assert stats.ks_2samp(share, none).pvalue < chance.SHARE
 
 
+@pytest.mark.parametrize("model", MODELS, ids=lambda g: g.name)
+def test_same_law_as_the_full_walk_of_a_hyperball(model):
+    """From empty averages on, and at rest; another momentum is told apart."""
+    options = dict(dim=4, steps=60, neurons=2000, record_every=1, gradient=model, dtype="float64")
+    one, other, wrong = (
+        rotsim.simulate(spec, engine=engine, seed=seed, **options)["rotation"].values
+        for spec, engine, seed in ((ball(), "numpy", 3), (ball(), "gram", 4), (ball(0.7), "gram", 4))
+    )
+    k = chance.errors(2000, 4 * 60)
+    assert transient_distances(one, other) < k < transient_distances(one, wrong)
+
+
 @pytest.mark.parametrize("dim", [3, 50, 10**9])
 def test_uniform_directions_have_the_right_mean(dim):
     mean, centred = gram_rotational.initial_shares(20_000, dim, 5, None)
@@ -208,13 +238,13 @@ def test_uniform_directions_have_the_right_mean(dim):
         assert stats.ks_2samp(mean, w.sum(axis=1) / np.sqrt(dim)).pvalue > chance.share()
 
 
+@pytest.mark.parametrize("optimizer", [rotsim.Rotational(rotsim.SGDM(0.1, 0.01)), ball()], ids=lambda o: o.name)
 @pytest.mark.parametrize("model", MODELS, ids=lambda g: g.name)
-def test_a_billion_coordinates(model):
-    optimizer = rotsim.Rotational(rotsim.SGDM(0.1, 0.01))
+def test_a_billion_coordinates(model, optimizer):
     data = rotsim.simulate(optimizer, dim=10**9, neurons=8, steps=1000, gradient=model, initial_norm=20.0)
     assert spec_of(data)["engine"] == "gram"
     rotation = rotsim.equilibrium(optimizer, 10**9, model).rotation
-    assert data["rotation"].values[:, 1:].mean() == pytest.approx(rotation, rel=1e-4)
+    assert data["rotation"].values[:, 2:].mean() == pytest.approx(rotation, rel=1e-4)
     np.testing.assert_allclose(data["norm"], 20.0, rtol=1e-12)
 
 
@@ -244,7 +274,8 @@ def test_chosen_where_valid_and_refused_elsewhere():
 
     assert engine(variant(), 3) == engine(variant(), 10**9) == "gram"
     assert engine(variant(), 3, engine="gram") == engine(variant(zero_mean=False), 2, engine="gram") == "gram"
-    with pytest.raises(rotsim.InvalidInput, match=r"needs SGDM or .*got Rotational\(AdamW\(.* Use engine='numba'"):
+    assert engine(ball(), 2) == engine(ball(), 10**9) == "gram"
+    with pytest.raises(rotsim.InvalidInput, match=r"needs SGDM, its .*got Rotational\(AdamW\(.* Use engine='numba'"):
         engine(rotsim.Rotational(rotsim.AdamW(1e-3, 0.1)), 10, engine="gram")
     with pytest.raises(rotsim.InvalidInput, match=r"`dim` must be >= 3 for Rotational, .*; got 2"):
         engine(variant(), 2, engine="gram")

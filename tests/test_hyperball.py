@@ -220,7 +220,7 @@ def test_it_is_kept_and_described():
         (lambda: rotsim.predict(Hyperball(rotsim.NAdamW(0.1, 0.0)), 64, steps=9), "NAdamW at a constant norm has no"),
         (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Signal(0.1)), "`gradient` must be Isotropic or ScaleInvariant"),
         (lambda: rotsim.simulate(SPEC, 64, engine="cuda"), "engine"),
-        (lambda: rotsim.simulate(Hyperball(rotsim.SGDM(0.1, 0.0)), 64, engine="gram"), "engine"),
+        (lambda: rotsim.simulate(SPEC, 64, engine="gram"), "engine"),
         (lambda: rotsim.transfer(SPEC, batch_factor=2), "keeps any norm"),
         (lambda: rotsim.plan("hyperball", rotation=0.1, norm=1.0), "keeps any norm"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from math import nan, sqrt
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from rotsim.measure import coordinates as coordinates_module  # noqa: E402
 from rotsim.measure import recorded as recorded_module  # noqa: E402
 from rotsim.measure import scales as scales_module  # noqa: E402
 from rotsim.measure.coordinates import CoordinateSampler  # noqa: E402
+from rotsim.measure.neurons import Neurons, axes_of  # noqa: E402
 from rotsim.measure.recorded import Recorded  # noqa: E402
 from rotsim.measure.running import Running  # noqa: E402
 from rotsim.measure.sample import VARIABLES, sample, window_means  # noqa: E402
@@ -254,75 +256,66 @@ def test_the_overlap_is_the_mean_squared_cosine_of_late_pairs_sixteen_steps_apar
 # --- coordinates -----------------------------------------------------------------------------------
 
 
-def blocks_of(given, length):
-    return [np.array(given[i : i + length]) for i in range(0, len(given) - length + 1, length)]
-
-
 @pytest.mark.parametrize("betas", [None, (0.8, 0.9), (0.8, 1.0)])
+@np.errstate(invalid="ignore", divide="ignore")
 def test_coordinates_are_reduced_block_by_block_as_loops_do(betas):
     lags, shapes = 3, [torch.Size([2, 5]), torch.Size([4])]
     sampler = CoordinateSampler(lags, count=4)
     places = [[0, 3, 6, 9], [0, 1, 2, 3]]
     given = [[], []]
-    for step in range(36):  # three blocks of twelve, of which the last two count
+    for step in range(29):  # four blocks of six, and one of five; the last three of them count
         first, second = normal(2, 5, seed=step), normal(4, seed=100 + step)
         first[0, 3] = 0.0  # dead, and left out
-        if step == 30:
+        if step == 26:
             second = None  # not in the step: counts as 0
         if step == 13:
-            first[1, 1] = torch.inf  # coordinate 6: its block is left out
+            first[1, 1] = torch.inf  # coordinate 6: its block is left out, and all averages begin anew
         sampler.add([first, second], shapes, [betas, betas], CPU)
         given[0].append(first.flatten()[places[0]].numpy())
         given[1].append(np.zeros(4) if second is None else second.numpy())
     for parameter in range(2):
         correlations, steps = [], []
-        m, v, taken = np.zeros(4), np.zeros(4), 0
-        for number, block in enumerate(blocks_of(given[parameter], 12)):
-            finite, live = np.isfinite(block).all(), block.any(axis=0)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                early, late = (np.mean(half[:, live] ** 2, axis=0) for half in (block[:6], block[6:]))
-                change = np.log(late / early)
-            trend = np.median(change[np.isfinite(change)]) / 12  # which is no memory
-            for x in block * np.exp(-trend * np.arange(12))[:, None]:
-                if betas is not None:
-                    own = betas[1] < 1  # else m alone is the step, and v of all coordinates
-                    other = betas[own]
-                    taken += 1
-                    m = betas[0] * m + (1 - betas[0]) * x
-                    v = other * v + (1 - other) * (x**2 if own else np.mean(x**2))
-                    filled = (1 - betas[0] ** (2 * taken)) / (1 - other**taken)
-                    steps.append(np.mean(m**2 / filled / np.where(v > 0, v, 1.0)) if finite else np.nan)
-            m, v = (np.nan_to_num(x * np.exp(trend * 12 * k), posinf=0, neginf=0) for x, k in ((m, 1), (v, 2)))
-            if finite and number > 0:
-                products = [np.mean(block[: 12 - k, live] * block[k:, live], axis=0) for k in range(lags + 1)]
-                correlations.append(np.mean(np.array(products) / products[0], axis=1))
+        begun, averages, bounds = None, {}, [0, 6, 12, 18, 24, 29]
+        for number, (low, high) in enumerate(itertools.pairwise(bounds)):
+            block, size, half = np.array(given[parameter][low:high]), high - low, (high - low) // 2
+            each, squares, powers = [], [], []
+            live = block.any(axis=0)
+            early, late = (np.mean(part[:, live] ** 2, axis=0) for part in (block[:half], block[half:]))
+            pace = np.log(late / early)
+            pace = np.median(pace[np.isfinite(pace)]) / half  # which is no memory
+            mean = np.mean((block * np.exp(-pace / 2 * (np.arange(size) - half))[:, None]) ** 2, axis=0)
+            growth = np.exp(np.median(np.log((mean / begun)[live]))) if begun is not None else 1.0
+            for place, given_x in enumerate(block.T):
+                # as if all were of the size that they have in the middle
+                x = given_x * np.exp(-pace / 2 * (np.arange(size) - half))
+                m, v = averages.get(place, (0.0, np.mean(x**2)))
+                if begun is not None:
+                    m, v = m * growth**0.5, v * growth
+                total, counted = 0.0, 0
+                for t in range(size):
+                    if betas is not None:
+                        m = betas[0] * m + (1 - betas[0]) * x[t]
+                        v = 1.0 if betas[1] == 1 else betas[1] * v + (1 - betas[1]) * x[t] ** 2
+                        if begun is not None or t >= lags:
+                            total, counted = total + m**2 / (v or 1.0), counted + 1
+                averages[place] = m, v
+                squares.append(total / max(1, counted))
+                powers.append(np.mean(x**2))
+                if x.any():
+                    products = [np.mean(given_x[: size - k] * given_x[k:]) for k in range(lags + 1)]
+                    each.append(np.array(products) / products[0])
+            begun = mean
+            if low <= 13 < high:
+                begun, averages = None, {}
+            if number < 2 or not np.isfinite(block).all():
+                continue
+            correlations.append(np.mean(each, axis=0))
+            steps.append(np.sum(squares) / np.sum(powers) if betas and betas[1] == 1 else np.mean(squares))
         np.testing.assert_allclose(sampler.autocorrelation()[parameter], np.mean(correlations, axis=0), atol=1e-5)
         if betas is None:
             assert np.isnan(sampler.square_step()).all()
         else:
-            parts = np.mean(np.reshape(steps, (12, 3)), axis=1)
-            np.testing.assert_allclose(sampler.square_step()[parameter], np.nanmean(parts[6:]), rtol=1e-4)
-            np.testing.assert_allclose(sampler.parts()[1][parameter], parts, rtol=1e-4)
-    assert sampler.parts()[0].tolist() == list(range(3, 37, 3)) and sampler.eras()[0].tolist() == [12, 24, 36]
-
-
-def test_gradients_that_persist_at_first_and_alternate_until_the_rate_falls_are_told_apart():
-    """The first steps, and those after the last whole block: their memory is not that of the block between."""
-    lags, momentum, dim = 64, 0.9, 400
-    sampler, shape = CoordinateSampler(lags, count=dim), torch.Size([dim])
-    firm = normal(dim, seed=-1)
-    noise = [normal(dim, seed=step) for step in range(651)]
-    for step in range(650):
-        gradient = 30 * np.exp(-step / 10) * firm + noise[step]  # large, and gone after some steps
-        if step < 512:
-            gradient = gradient - noise[step + 1]
-        sampler.add([gradient], [shape], [(momentum, 1.0)], CPU)
-    ends, values = sampler.parts()
-    power = dict(zip(ends.tolist(), values[0] * (1 + momentum) / (1 - momentum), strict=True))
-    # of g_t = x_t - x_{t+1}: 1 - α
-    assert list(power) == [64, 128, 192, 256, 320, 384, 448, 512, 576, 650]
-    assert power[64] > 5 and power[320] == pytest.approx(1 - momentum, rel=0.1)
-    assert power[650] == pytest.approx(1.0, rel=0.1)  # four standard errors of 74 · 400 / 9.5 independent squares
+            np.testing.assert_allclose(sampler.square_step()[parameter], np.mean(steps), rtol=1e-4)
 
 
 @pytest.mark.parametrize("pace", [0.0, 0.03])
@@ -344,14 +337,15 @@ def test_the_trend_of_a_block_is_that_of_most_coordinates(pace):
 
 
 def test_a_parameter_that_joins_starts_a_block_anew_and_silence_has_no_correlation():
-    sampler, first, second = CoordinateSampler(1, count=2), torch.Size([3]), torch.Size([2])
-    for step in range(11):
+    sampler, first, second = CoordinateSampler(2, count=2), torch.Size([3]), torch.Size([2])
+    for step in range(13):
         late = step >= 6  # two steps into the second block of four
         parts = [normal(3, seed=step), torch.zeros(2)] if late else [normal(3, seed=step)]
         sampler.add(parts, [first, second] if late else [first], [None] * len(parts), CPU)
-    assert sampler.length == 4 and len(sampler._blocks) == 2 and len(sampler._block) == 1
+    assert sampler.length == 4 and len(sampler._spans) == 2 and len(sampler._block) == 3
+    sampler._block.pop()  # with three steps it is a block of its own
     found = sampler.autocorrelation()
-    assert found.shape == (2, 2) and found[0, 0] == pytest.approx(1.0) and np.isnan(found[1]).all()
+    assert found.shape == (2, 3) and found[0, 0] == pytest.approx(1.0) and np.isnan(found[1]).all()
     block = np.array([normal(3, seed=step).numpy()[[0, 2]] for step in range(6, 10)])  # the last half of two
     one_apart = np.mean(block[:-1] * block[1:], axis=0) / np.mean(block**2, axis=0)
     assert found[0, 1] == pytest.approx(np.mean(one_apart), abs=1e-5)
@@ -361,21 +355,32 @@ def test_memory_of_coordinates_is_bounded_and_averages_are_of_all_blocks(monkeyp
     def sampled(most):
         monkeypatch.setattr(coordinates_module, "MOST_SPANS", most)
         sampler = CoordinateSampler(1, count=2)
-        for step in range(4 * 192):
-            late = step >= 4 * 100  # a second parameter joins
+        for step in range(2 * 192):
+            late = step >= 2 * 100  # a second parameter joins
             parts = [normal(2, seed=step), normal(2, seed=-1 - step) if late else None][: 1 + late]
             sampler.add(parts, [torch.Size([2])] * len(parts), [(0.5, 0.9)] * len(parts), CPU)
         return sampler
 
     bounded, whole = sampled(8), sampled(192)
-    assert len(bounded._blocks) == 6 and len(whole._blocks) == 192
+    assert len(bounded._spans) == 6 and len(whole._spans) == 192
     np.testing.assert_allclose(bounded.autocorrelation(), whole.autocorrelation(), rtol=1e-6)
     np.testing.assert_allclose(bounded.square_step(), whole.square_step(), rtol=1e-6)
-    assert bounded.eras()[0].tolist() == [4 * 32 * k for k in range(1, 7)]  # blocks of 4, 32 to a span
+    assert bounded.eras()[0].tolist() == [2 * 32 * k for k in range(1, 7)]  # blocks of 2, 32 to a span
     assert np.isnan(bounded.eras()[1][1, :3]).all() and np.isfinite(bounded.eras()[1][1, 3:]).all()
 
 
 # --- which parameters ------------------------------------------------------------------------------
+
+
+def test_recorded_rows_are_evenly_spaced_from_the_first_to_the_last():
+    assert Neurons(torch.Size([10, 2]), most=4).chosen.tolist() == [0, 3, 6, 9]
+    assert Neurons(torch.Size([4, 2]), most=4).chosen is None
+
+
+@pytest.mark.parametrize(("name", "axes"), [("Conv1D", {"0.weight": (1,)}), ("Other", {})])
+def test_columns_are_neurons_in_what_transformers_calls_conv1d_alone(name, axes):
+    kind = type(name, (nn.Linear,), {"nf": 3})
+    assert axes_of(nn.Sequential(kind(2, 3))) == axes
 
 
 class Kinds(nn.Module):

@@ -120,8 +120,8 @@ KNOWN_BURSTS = {"burst_rotation": 0.9, "burst_norm": 1.1, "burst_error": 0.0, "o
         (LION, {"cosine": 0.099}, {"cosine": 0.1}, "scale-sensitive", "(RMS cosine 0.1 times that of a random directi"),
         (ADAMW, {"radial": nan}, {"radial": nan, "cosine": nan}, "unknown", "does not tell whether the gradient is or"),
         # noise?
-        (LION, {}, {"burst": nan}, "unknown", "for at least 4 · lags steps"),
-        (LION, {}, {"rotation_factor": nan}, "unknown", "for at least 4 · lags steps"),
+        (LION, {}, {"burst": nan}, "unknown", "for at least 1.5 · lags steps"),
+        (LION, {}, {"rotation_factor": nan}, "unknown", "for at least 1.5 · lags steps"),
         (ADAMW, {"burst": nan, "rotation_factor": nan}, {"signal": 0.51}, "signal", "51% of the gradient's correlatio"),
         (ADAMW, {"signal": 0.5}, {"signal": 0.6}, "signal", "60%"),
         (LION, {"signal": 0.0138}, {"signal": 0.0145}, "signal", "is 51% of what Lion takes the sign of"),
@@ -358,3 +358,14 @@ def test_the_share_of_signal_in_what_lion_takes_the_sign_of(level):
     power = np.mean(np.square(found[600:]))
     assert required_theory(LION).signal_share(level) == pytest.approx(level / (level + power), abs=0.01)
     assert required_theory(ADAMW).signal_share(level) == level
+
+
+def test_each_rule_of_a_run_is_named_with_its_layers():
+    muon = rotsim.Muon(0.02, 0.05)
+    layers = tuple(layer(layer=name, lr=0.02, largest_lr=0.1, weight_decay=0.05) for name in ("a", "b"))
+    found = Diagnosis(ADAMW, (*layers, layer()), (muon, muon, ADAMW))
+    first = muon.with_rates(0.1, 0.05).describe()
+    assert found.rates() == f"{first}, last lr 0.02, on 2 layers; {ADAMW.describe()}, on 1 layer"
+    assert [kind["name"] for kind in found.to_dict()["optimizers"]] == ["muon", "muon", "adamw"]
+    alone = Diagnosis(ADAMW, (layer(), layer()), (ADAMW, ADAMW))
+    assert alone.rates() == ADAMW.describe() and "optimizers" not in alone.to_dict()

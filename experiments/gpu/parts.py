@@ -50,6 +50,7 @@ def _suite(name: str) -> Part:
 PARTS = {
     part.name: part
     for part in (
+        Part("turn", "rotational optimizers turn as on the CPU", "experiments.gpu.turn", (), "turn.json"),
         Part("engine", "the CUDA engine follows the CPU engine", "experiments.gpu.engine", (), "engine.json"),
         Part("walk", "coordinate-steps a second against CPU and PyTorch", "benchmarks.cuda", (), "walk.json"),
         Part(

@@ -20,13 +20,13 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import rotsim
+from experiments.harness.pictures import save_picture
 from rotsim.checks import Check, Report, Verdict
 from rotsim.dataset import provenance
 from rotsim.files import output_folder, to_json, write_atomically
 from rotsim.gradients import Gradient
 from rotsim.noise import GRADIENT_STREAM, neuron_keys
 from rotsim.optimizers.base import Optimizer
-from rotsim.show.plotting import save_figure
 from rotsim.show.terminal import console, verdict_text
 from rotsim.tasks import Ledger
 from rotsim.windows import bonferroni
@@ -199,7 +199,7 @@ def write(
     write_atomically(folder / f"{name}.json", to_json(content, _DIGITS))
     if finding.document:
         write_atomically(folder / f"{name}.md", finding.document)
-    save_figure(finding.figure, folder / f"{name}.png")
+    save_picture(finding.figure, folder / f"{name}.png")
 
 
 def main(name: str, documentation: str | None, examine: Examine) -> None:

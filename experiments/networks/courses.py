@@ -26,6 +26,7 @@ from experiments.networks.models import ResNet, bn_mlp
 from experiments.networks.record import compressible, some_rows
 from experiments.training import loop
 from experiments.training.optimizers import make_optimizer
+from rotsim.checks import Verdict
 from rotsim.dataset import load, save
 from rotsim.diagnosis import Diagnosis, diagnose
 from rotsim.facts import INVARIANT
@@ -71,7 +72,7 @@ SCHEDULES: dict[str, Factors] = {
 
 @dataclass(frozen=True)
 class Judged:
-    """One run and its report, and which of the wrong courses were noticed."""
+    """One run and its report, and what the report makes of wrong courses."""
 
     network: str
     optimizer: str
@@ -79,7 +80,7 @@ class Judged:
     seed: int
     diagnosis: Diagnosis
     invariant: frozenset[str]
-    noticed: tuple[bool, ...]
+    wrong: tuple[Verdict, ...]
 
 
 def runs(seeds: int, networks: tuple[str, ...] = tuple(NETWORKS), traces: Path | None = None) -> Iterator[Judged]:
@@ -91,7 +92,7 @@ def runs(seeds: int, networks: tuple[str, ...] = tuple(NETWORKS), traces: Path |
             save(trace, path)
         diagnosis = diagnose(trace)
         invariant = frozenset(layer.layer for layer in diagnosis.layers if layer.cosine < INVARIANT)
-        yield Judged(network, optimizer, schedule, seed, diagnosis, invariant, tuple(_noticed(trace, diagnosis)))
+        yield Judged(network, optimizer, schedule, seed, diagnosis, invariant, tuple(_wrong(trace, diagnosis)))
 
 
 def record(network: str, optimizer: str, schedule: str, seed: int) -> xr.Dataset:
@@ -119,14 +120,15 @@ def example(folder: Path, command: str) -> Path:
     return save(compressible(some_rows(trace, 16)), folder / "cosine_adamw.nc")
 
 
-def _noticed(trace: xr.Dataset, diagnosis: Diagnosis) -> Iterator[bool]:
-    """Whether the report fails where the rates in force were others than it is told."""
+def _wrong(trace: xr.Dataset, diagnosis: Diagnosis) -> Iterator[Verdict]:
+    """What the report says where the rates in force were others than it is told."""
     for name in ("window_lr", "window_weight_decay"):
         names, factor = [str(key) for key in trace if str(key).startswith(name)], WRONG
         if name == "window_weight_decay" and isinstance(diagnosis.optimizer, AdamL2):
             names, factor = [*names, "radial"], WRONG_COUPLED  # the decay in force is a part of it
         wrong = trace.assign({key: trace[key] * factor for key in names})
-        yield bool(diagnose(wrong).refuted)
+        found = diagnose(wrong)
+        yield "FAIL" if found.refuted else "PASS" if found.passed else "UNRESOLVED"
 
 
 def _without(found: list[Judged]) -> str:
@@ -151,10 +153,12 @@ def table(found: list[Judged], command: str) -> str:
             f"{of_them} of {len(invariant)}", len(claimed) - of_them,
             *(sum(layer.outcome == outcome for layer in claimed) for outcome in ("PASS", "UNRESOLVED", "FAIL")),
             *("-" if np.isnan(error) else f"{error:.0%}" for error in worst),
-            f"{sum(sum(run.noticed) for run in with_claims)} of {2 * len(with_claims)}",
+            f"{sum(run.wrong.count('FAIL') for run in with_claims)} of {2 * len(with_claims)}",
+            sum(run.wrong.count("PASS") for run in with_claims),
         ])  # fmt: skip
     head = ("network", "optimizer", "runs", "layers", "scale-invariant claimed", "others claimed", "agree",
-            "unresolved", "fail", "rotation, worst quarter", "norm, worst quarter", "wrong rates noticed")  # fmt: skip
+            "unresolved", "fail", "rotation, worst quarter", "norm, worst quarter", "wrong rates noticed",
+            "taken for right")  # fmt: skip
     claimed = [layer for run in found for layer in run.diagnosis.claimed]
     return (
         f"# Courses of small networks under schedules\n\n`{command}`: {len(found)} runs of {STEPS} steps on digits, "
@@ -165,5 +169,6 @@ def table(found: list[Judged], command: str) -> str:
         f"of {sum(len(run.invariant) for run in found)} scale-invariant layers; {_without(found)}. "
         f"Wrong rates: {WRONG:g} times the "
         f"learning rate, or the decay, that was in force; of Adam+L2, whose rotation goes as its cube root, "
-        f"{WRONG_COUPLED:.2f} times the decay, which is as wrong a rotation.\n\n" + markdown.table(head, rows) + "\n"
+        f"{WRONG_COUPLED:.2f} times the decay, which is as wrong a rotation. Taken for right: runs in which a claim "
+        "agrees and none fails. The rest are unresolved.\n\n" + markdown.table(head, rows) + "\n"
     )

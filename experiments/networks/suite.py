@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 
 from experiments.harness import markdown
+from experiments.harness.pictures import save_picture
 from experiments.networks.gpt import GPTSize
 from experiments.networks.record import INPUT_NOISE, SHIPPED, AnyRun, record
 from experiments.networks.train import Run
@@ -21,7 +22,7 @@ from rotsim import dataset, files
 from rotsim.diagnosis import Diagnosis, diagnose
 from rotsim.errors import DatasetError, InvalidInput
 from rotsim.measure.shipped import shipped_traces
-from rotsim.show.plotting import save_figure, trace_figure
+from rotsim.show.plotting import trace_figure
 from rotsim.tasks import Entry, Task, digest
 
 # lr and weight decay: the norm relaxes in 125 (ci) and about 500 steps (the others)
@@ -178,7 +179,7 @@ def write_report(suite: str, folder: Path, paths: Mapping[str, str], command: st
         diagnosis = diagnose(trace)
         parts.append(_section(name, trace, diagnosis))
         if any(layer.measured_rotation > 0 for layer in diagnosis.layers):  # a run that diverged has nothing to draw
-            save_figure(trace_figure(trace, diagnosis), folder / f"{name}.png", dpi=60)
+            save_picture(trace_figure(trace, diagnosis), folder / f"{name}.png", dpi=60)
             parts.append(f"![{name}]({name}.png)\n")
         rows.append(_overview(name, trace, diagnosis))
     if rows:

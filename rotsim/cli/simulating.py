@@ -96,8 +96,8 @@ simulate = PerOptimizer(
             ["--engine"],
             type=_EngineName(),
             default="auto",
-            help="numba: the walk; numpy: its readable twin; cuda: the walk on a GPU; gram: SGDM, rotational or not, "
-            "reduced exactly to a few numbers per neuron. auto: gram where it can, else numba.",
+            help="numba: the walk; numpy: its readable twin; cuda: the walk on a GPU; gram: SGDM, also at a norm "
+            "that is held, reduced exactly to a few numbers per neuron. auto: gram where it can, else numba.",
         ),
         click.Option(["--output"], type=str, default=None, help="Save the dataset to this NetCDF file."),
         click.Option(["--keep-state"], is_flag=True, help="Keep weights and optimizer state in the file."),

@@ -93,7 +93,7 @@ def check_state(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) ->
 
     Kernels find averages by their address, so that a shape that is wrong would be read beyond its end.
     """
-    groups = state_dict["param_groups"]
+    groups = mapping("state_dict", state_dict)["param_groups"]
     if len(groups) != len(optimizer.param_groups):
         raise ValueError(f"it has {len(groups)} parameter groups, the optimizer has {len(optimizer.param_groups)}")
     for saved, own in zip(groups, optimizer.param_groups, strict=True):

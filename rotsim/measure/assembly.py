@@ -152,18 +152,18 @@ def with_samples(trace: xr.Dataset, sampler: CoordinateSampler, entries: Sequenc
     Dataset
     """
     correlation = sampler.autocorrelation()[: len(entries)].astype(np.float32)
-    eras, of_eras = sampler.eras()
-    result = trace.assign_coords(lag=np.arange(correlation.shape[1]), era=eras).assign(
+    steps, *means = sampler.eras()
+    of_eras, squares = (part[: len(entries)].astype(np.float32) for part in means)
+    result = trace.assign_coords(lag=np.arange(correlation.shape[1]), era=steps).assign(
         gradient_autocorrelation=(("parameter", "lag"), correlation, _AUTOCORRELATION),
-        era_autocorrelation=(("parameter", "era", "lag"), of_eras[: len(entries)].astype(np.float32), _AUTOCORRELATION),
+        era_autocorrelation=(("parameter", "era", "lag"), of_eras, _AUTOCORRELATION),
     )
     if not any(averaging(entry.rule) for entry in entries):
         return result
     square_step = sampler.square_step()[: len(entries)].astype(np.float32)
-    parts, of_parts = sampler.parts()
-    return result.assign_coords(part=parts).assign(
+    return result.assign(
         square_step=(("parameter",), square_step, _SQUARE_STEP),
-        part_square_step=(("parameter", "part"), of_parts[: len(entries)].astype(np.float32), _SQUARE_STEP),
+        era_square_step=(("parameter", "era"), squares, _SQUARE_STEP),
     )
 
 

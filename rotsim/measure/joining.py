@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _MOST_TICKS = 1 << 15  # of the series that Lion needs, as a recorder keeps
-_IN_TIME = ("step", "era", "part", "tick")
+_IN_TIME = ("step", "era", "tick")
 
 
 def join(first: xr.Dataset, second: xr.Dataset, at: int | None = None, windows: int = 512) -> xr.Dataset:
@@ -224,37 +224,33 @@ def _windows(pair: _Pair, lengths: tuple[int, int], most: int) -> Windows:
 
 def _sampled(pair: _Pair) -> dict[str, Any]:
     """Statistics of sampled gradients in at most `ERAS` parts of the run, and over its last half."""
-    correlation = _in_parts(pair, "era", "era_autocorrelation", "gradient_autocorrelation")
-    squares = _in_parts(pair, "part", "part_square_step", "square_step") if correlation else {}
-    return correlation | (squares or _in_parts(pair, "era", "era_square_step", "square_step"))
-
-
-def _in_parts(pair: _Pair, dim: str, of_parts: str, whole: str) -> dict[str, Any]:
-    """One of them, with parts that end at the coordinate `dim`; nothing where a trace does not have it."""
-    held = [trace[of_parts] for trace in pair.traces if of_parts in trace]
-    if len(held) < len(pair.traces):
+    if not all("era_autocorrelation" in trace for trace in pair.traces):
         return {}
-    ends = np.concatenate([each[dim].values for each in held])
+    lags = min(trace.sizes["lag"] for trace in pair.traces)
+    ends = np.concatenate([trace["era"].values for trace in pair.traces])
     if not len(ends):
         return {}
     starts = [int(trace["initial_step"].min()) if "initial_step" in trace else 0 for trace in pair.traces]
     lengths = np.concatenate(
-        [np.diff(each[dim].values, prepend=start) for each, start in zip(held, starts, strict=True)]
+        [np.diff(trace["era"].values, prepend=start) for trace, start in zip(pair.traces, starts, strict=True)]
     ).astype(float)
     part = np.ceil((ends - starts[0]) / (ends[-1] - starts[0]) * ERAS).astype(int)
     late = ends > (ends[-1] + starts[0]) / 2
     groups = [part == number for number in dict.fromkeys(part.tolist())]
-    lags = {"lag": min(trace.sizes["lag"] for trace in pair.traces)}
-    held = [each.isel({name: slice(count) for name, count in lags.items() if name in each.dims}) for each in held]
-    table = np.concatenate([pair.spread(i, each.values, "parameter") for i, each in enumerate(held)], axis=1)
-    means = [_mean(table[:, group], lengths[group]) for group in groups]
-    after, dims = pair.traces[1], held[1].dims[2:]
-    return {
-        **({"lag": np.arange(lags["lag"])} if dims else {}),
-        dim: ends[[np.flatnonzero(group)[-1] for group in groups]],
-        of_parts: (("parameter", dim, *dims), np.stack(means, axis=1), held[1].attrs),
-        whole: (("parameter", *dims), _mean(table[:, late], lengths[late]), after[whole].attrs),
-    }
+    found: dict[str, Any] = {"lag": np.arange(lags), "era": ends[[np.flatnonzero(group)[-1] for group in groups]]}
+    for whole, of_eras, dims in (
+        ("gradient_autocorrelation", "era_autocorrelation", ("lag",)),
+        ("square_step", "era_square_step", ()),
+    ):
+        if not all(of_eras in trace for trace in pair.traces):
+            continue
+        held = [trace[of_eras] for trace in pair.traces]
+        held = [each.isel(lag=slice(lags)) if "lag" in each.dims else each for each in held]
+        table = np.concatenate([pair.spread(i, each.values, "parameter") for i, each in enumerate(held)], axis=1)
+        means = [_mean(table[:, group], lengths[group]) for group in groups]
+        found[of_eras] = (("parameter", "era", *dims), np.stack(means, axis=1), held[1].attrs)
+        found[whole] = (("parameter", *dims), _mean(table[:, late], lengths[late]), pair.traces[1][whole].attrs)
+    return found
 
 
 def _mean(table: np.ndarray, weights: np.ndarray) -> np.ndarray:

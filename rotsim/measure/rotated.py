@@ -12,7 +12,7 @@ from rotsim.errors import InvalidInput, answer, flag, instance, is_a, mapping, n
 from rotsim.measure.arguments import STATE_RULE, check_state, taken_by_torch
 from rotsim.measure.closure import evaluate
 from rotsim.measure.rotation_kernel import difference, fits, turn_
-from rotsim.measure.rotation_step import begin, called, can_rotate, keep_precision, refuse, rotate_, rotates
+from rotsim.measure.rotation_step import begin, can_rotate, keep_precision, refuse, rotate_, rotates
 from rotsim.optimizers.base import N_COEFFICIENTS, Optimizer, filled
 
 
@@ -124,8 +124,7 @@ class Rotated(torch.optim.Optimizer):
         groups = [(group, turning) for group in self.param_groups if (turning := self._rotating(group))]
         for group, turning in groups:
             for parameter in turning:
-                options = self._options["per_neuron"], self._options["zero_mean"]
-                begin(parameter, self.state[parameter], *options, called(group, parameter))
+                begin(parameter, self.state[parameter], {**group, **self._options})
             torch._foreach_copy_([self._copy(p) for p in turning], turning)
         self.inner.step()
         for group, turning in groups:
@@ -137,14 +136,15 @@ class Rotated(torch.optim.Optimizer):
 
     def _turn(self, group: dict[str, Any], parameters: list[torch.Tensor]) -> None:
         rate, rotation = 1 / float(group["lr"]), self.rotation(group)
-        kinds: dict[torch.dtype | None, list[torch.Tensor]] = {}
+        kinds: dict[Any, list[torch.Tensor]] = {}
         for parameter in parameters:
             copy = self._copies[parameter]
-            kinds.setdefault(parameter.dtype if self._whole and fits(parameter, copy) else None, []).append(parameter)
-        for dtype, members in kinds.items():
+            fast = self._whole and fits(parameter, copy)
+            kinds.setdefault((parameter.dtype, parameter.device) if fast else None, []).append(parameter)
+        for kind, members in kinds.items():
             states, old = [self.state[p] for p in members], [self._copies[p] for p in members]
             options = {**self._options, "factors": [self._factors_of(p) for p in members] if self._factors else None}
-            if dtype is None:
+            if kind is None:
                 updates = list(torch._foreach_sub(old, members))
                 torch._foreach_mul_(updates, rate)
                 if not self._whole:

@@ -1,8 +1,8 @@
-"""`rotate_` on CPU, compiled: one call for all weights of a group, one pass over memory, optimizer's averages included.
+"""`rotate_` compiled, on CPU: one call for all weights of a group, one pass over memory, optimizer's averages included.
 
 PyTorch would take a pass over memory for every operation and some microseconds for every call. Here a row stays in
 the cache from its update to its turn. Weights are found by address, which costs a network of small layers
-nothing per layer.
+nothing per layer. `rotation_triton` does the same on a GPU.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from numba.extending import intrinsic
 
 from rotsim.compiled import kernel_part, wide_vectors
 from rotsim.kernels import compiled, inlined
+from rotsim.measure import gpu, rotation_triton
+from rotsim.measure.rotation_triton import ROUNDING as ROUNDING
 from rotsim.optimizers.base import N_COEFFICIENTS
 
-#: Share of a squared update, across the weights, that is no more than rounding.
-ROUNDING = 1e-12
 _PLAIN = {torch.Tensor, torch.nn.Parameter}  # other kinds may not have their numbers at `data_ptr`
 _REAL = {torch.float32: np.float32, torch.float64: np.float64}
 _SPREAD = 1 << 16  # elements from which further threads pay
@@ -36,7 +36,9 @@ _update = _averages = _restore = _real = None  # what `_kernel` binds
 
 
 def fits(parameter: torch.Tensor, *others: torch.Tensor) -> bool:
-    """True if the kernel can take them: on CPU, of one shape and precision, with rows one after the other in memory.
+    """True if a kernel can take them: of one shape and precision, with rows one after the other in memory.
+
+    It takes them on a CPU, and on a GPU for which Triton compiles.
 
     Parameters
     ----------
@@ -55,8 +57,11 @@ def fits(parameter: torch.Tensor, *others: torch.Tensor) -> bool:
         if parameter.ndim != 4:
             return False
         layout = torch.channels_last
+    device = parameter.device
+    if not (device.type == "cpu" or gpu.available(device)):
+        return False
     return all(
-        x.is_cpu
+        x.device == device
         and x.dtype == dtype
         and x.shape == parameter.shape
         and type(x) in _PLAIN
@@ -87,7 +92,7 @@ def turn_(
     update : callable
         Jitted, ``update(w, m, v, g, c) -> (change, m, v)``, as `rotsim.optimizers` have it.
     parameters, given : sequences of Tensor
-        Of one precision; all that `fits`.
+        Of one precision, on one device; all that `fits`.
     moments : sequence of sequences of Tensor
         Per parameter at most two, m and v.
     states : sequence of dict
@@ -99,6 +104,11 @@ def turn_(
     restore : bool
         Take `given` for the weights before the step, to be turned in their place.
     """
+    if parameters[0].is_cuda:
+        return rotation_triton.turn_(
+            update, parameters, given, moments, states, coefficients, rotation, per_neuron=per_neuron,
+            zero_mean=zero_mean, update_norm_decay=update_norm_decay, factors=factors, restore=restore,
+        )  # fmt: skip
     jobs, numbers = [], np.empty((len(parameters), N_COEFFICIENTS + 2))
     for i, (w, g, averages, state) in enumerate(zip(parameters, given, moments, states, strict=True)):
         state["rotation_step"] = age = state["rotation_step"] + 1

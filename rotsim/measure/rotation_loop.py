@@ -95,15 +95,15 @@ class RotationalOptimizer(CheckedOptimizer):
     def _turn(self, group: dict[str, Any], parameters: list[torch.Tensor]) -> None:
         options = {name: group[name] for name in _TURNING}
         names = self._averages(group)
-        kinds: dict[torch.dtype | None, list[torch.Tensor]] = {}
+        kinds: dict[Any, list[torch.Tensor]] = {}
         for parameter in parameters:
             state = self._ready(group, parameter)
-            begin(parameter, state, group["per_neuron"], group["zero_mean"], called(group, parameter))
+            begin(parameter, state, group)
             fast = fits(parameter, gradient_of(parameter), *(state[name] for name in names))
-            kinds.setdefault(parameter.dtype if fast else None, []).append(parameter)
-        for dtype, members in kinds.items():
+            kinds.setdefault((parameter.dtype, parameter.device) if fast else None, []).append(parameter)
+        for kind, members in kinds.items():
             states = [self.state[p] for p in members]
-            if dtype is None:
+            if kind is None:
                 rotate_(members, self._updates(group, members, states), states, self.rotation(group), **options)
                 continue
             spec, gradients = self._inner(group), [gradient_of(p) for p in members]

@@ -79,12 +79,13 @@ def rotate_(
 
     Notes
     -----
-    This is the form for GPUs and for what `rotation_kernel.fits` refuses (half precision, odd memory). Vectors of
-    equal length on one device are stacked. A network then costs a dozen operations on weights and updates for each
-    length, and one set of operations on numbers per vector. Arithmetic is in float32 (float64 for float64 weights)
-    whatever the weights' type. The RMS of θ_t over time is θ where ‖u⊥‖ is steady. s contains the latest update. So
-    it is about 2 % less where ‖u⊥‖² varies by 80 % about its mean, as where few coordinates dominate. s lags behind
-    where the update's average still fills up. The norm is measured anew at every step, so rounding does not accumulate.
+    This is the form for what `rotation_kernel.fits` refuses (half precision, odd memory, a GPU without Triton).
+    Vectors of equal length on one device are stacked. A network then costs a dozen operations on weights and updates
+    for each length, and one set of operations on numbers per vector. Arithmetic is in float32 (float64 for float64
+    weights) whatever the weights' type. The RMS of θ_t over time is θ where ‖u⊥‖ is steady. s contains the latest
+    update. So it is about 2 % less where ‖u⊥‖² varies by 80 % about its mean, as where few coordinates dominate. s
+    lags behind where the update's average still fills up. The norm is measured anew at every step, so rounding does
+    not accumulate.
     A vector of zeros among others (a padding row) stays where it is. So does one whose update is zero, or parallel to
     the weights but for rounding.
     """
@@ -194,12 +195,11 @@ def _scatter(stacked: torch.Tensor, targets: list[torch.Tensor]) -> None:
     torch._foreach_copy_(targets, parts)
 
 
-def begin(
-    parameter: torch.Tensor, state: dict[str, Any], per_neuron: bool, zero_mean: bool, name: str = "a parameter"
-) -> None:
-    """Note the norms at which `parameter` is to be kept, at its first step; errors call it by `name`.
+def begin(parameter: torch.Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
+    """Note the norms at which a `parameter` of a `group` is to be kept, at its first step.
 
-    If `zero_mean` it loses its mean there, at these norms, but for vectors of equal weights: they have no other part.
+    With the group's option ``zero_mean`` it loses its mean there, at these norms, but for vectors of equal weights:
+    they have no other part.
 
     Raises
     ------
@@ -207,11 +207,12 @@ def begin(
         If every weight is zero: there is no direction to turn from. If it has another number of vectors than before.
     """
     kind = torch.promote_types(parameter.dtype, torch.float32)
+    per_neuron = group["per_neuron"]
     if "norm" in state:
         if len(state["norm"]) != (vectors := parameter.shape[0] if per_neuron else 1):
             raise InvalidInput(
-                f"{name} of shape {tuple(parameter.shape)} had {len(state['norm'])} vectors when it was first "
-                f"rotated and has {vectors} now; make a new optimizer"
+                f"{called(group, parameter)} of shape {tuple(parameter.shape)} had {len(state['norm'])} vectors when "
+                f"it was first rotated and has {vectors} now; make a new optimizer"
             )
         if state["norm"].dtype != kind:  # the model changed its type
             state.update({name: state[name].to(kind) for name in ("norm", "update_norm_squared")})
@@ -222,11 +223,11 @@ def begin(
     norm = torch.linalg.vector_norm(rows, dim=1, dtype=exact).to(kind)
     if not norm.any():
         raise InvalidInput(
-            f"{name} of shape {tuple(parameter.shape)} is all zeros and has no direction to rotate; "
-            "initialise it with noise, or put it into a parameter group with rotational=False"
+            f"{called(group, parameter)} of shape {tuple(parameter.shape)} is all zeros and has no direction to "
+            "rotate; initialise it with noise, or put it into a parameter group with rotational=False"
         )
     state["norm"], state["update_norm_squared"], state["rotation_step"] = norm, torch.zeros_like(norm), 0
-    if zero_mean:
+    if group["zero_mean"]:
         rows = rows.to(exact or kind)
         centred = rows - rows.mean(dim=1, keepdim=True)
         length = torch.linalg.vector_norm(centred, dim=1)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
 from rotsim.measure.neurons import local
 from rotsim.measure.quantities import VARIABLES
 from rotsim.measure.recorded import Entry, Recorded
-from rotsim.measure.sample import sample, window_means
+from rotsim.measure.sample import LENGTHS, Look, averaged, contribution, window_means
+from rotsim.measure.sample_triton import all_lengths
 from rotsim.measure.spec import state_of
 
 
@@ -33,8 +36,8 @@ class Running:
         self._recorded, self._optimizer = recorded, optimizer
         self.samples = self.last = 0
         self._before: list[tuple[torch.Tensor, torch.Tensor | None] | None] = []
-        self._lengths: list[torch.Tensor | None] = []
-        self._sums: list[torch.Tensor] = []
+        self._lengths: list[tuple[list[Entry], torch.Tensor]] = []
+        self._sums: list[tuple[list[int], torch.Tensor]] = []
 
     def copy(self, step: int, has_closure: bool) -> None:
         """Copy weights and gradients before a step that is sampled.
@@ -45,15 +48,19 @@ class Running:
         has_closure : bool
             The step computes the gradients itself.
         """
-        self._before = []
-        for entry in self._recorded.look(step):
-            if entry is None:
-                self._before.append(None)
-                continue
+        looked = self._recorded.look(step)
+        here = [i for i, entry in enumerate(looked) if entry is not None]
+        entries = [self._recorded.entries[i] for i in here]
+        for entry in entries:
             entry.count()
-            # copied before the step: some foreach and fused kernels reuse the gradient's memory
-            gradient = None if has_closure else self._gradient(entry)
-            self._before.append((entry.weights().clone(), gradient))
+        # copied before the step: some foreach and fused kernels reuse the gradient's memory
+        gradients = [None if has_closure else self._gradient(entry) for entry in entries]
+        given = [k for k, gradient in enumerate(gradients) if gradient is not None]
+        weights = _copies([entry.weights() for entry in entries])
+        copied = dict(zip(given, _copies([g for g in gradients if g is not None]), strict=True))
+        self._before = [None] * len(looked)
+        for k, i in enumerate(here):
+            self._before[i] = weights[k], copied.get(k)
 
     def add(self, step: int, has_closure: bool) -> None:
         """Add what the step has done to the sums, if it was copied before.
@@ -65,49 +72,63 @@ class Running:
         """
         if not self._before:
             return
+        entries = self._recorded.entries
         if not self._sums:
-            self._sums = [
-                torch.zeros(len(VARIABLES) + 1, entry.neurons, dtype=torch.float64, device=entry.parameter.device)
-                for entry in self._recorded.entries
-            ]
-        for entry, copied, sums in zip(self._recorded.entries, self._before, self._sums, strict=True):
-            if copied is None:
-                continue
+            for device in dict.fromkeys(entry.parameter.device for entry in entries):
+                members = [i for i, entry in enumerate(entries) if entry.parameter.device == device]
+                shape = len(VARIABLES) + 1, sum(entries[i].neurons for i in members)
+                self._sums.append((members, torch.zeros(shape, dtype=torch.float64, device=device)))
+        here = [i for i, copied in enumerate(self._before) if copied is not None]
+        found = dict(zip(here, all_lengths(self._looks(here, has_closure)), strict=True))
+        self._before = []
+        for members, sums in self._sums:
+            sums += contribution(torch.cat([found[i] if i in found else _nothing(entries[i]) for i in members], dim=1))
+        moved = [entries[i] for i in here]
+        for device in dict.fromkeys(entry.parameter.device for entry in moved):
+            alike = [entry for entry in moved if entry.parameter.device == device]
+            self._lengths.append((alike, _lengths(alike)))
+        self.samples += 1
+        self.last = step
+
+    def _looks(self, here: list[int], has_closure: bool) -> Iterator[Look]:
+        """What the step has done to each entry that was copied."""
+        for i in here:
+            entry, copied = self._recorded.entries[i], self._before[i]
+            assert copied is not None
             before, gradient = copied
             if has_closure:
                 gradient = self._gradient(entry)
             entry.sampled += 1
             entry.absent += gradient is None
-            sums += sample(
-                before.to(torch.float64),
-                entry.weights().to(torch.float64),
-                None if gradient is None else gradient.to(torch.float64),
-                state_of(self._optimizer, entry.parameter),
-                self._optimizer.param_groups[entry.group],
-                entry.rule,
-                entry.rows,
-            )
-        self._lengths = [
-            None if copied is None else _length(entry.parameter)
-            for entry, copied in zip(self._recorded.entries, self._before, strict=True)
-        ]
-        self._before = []
-        self.samples += 1
-        self.last = step
+            state, group = state_of(self._optimizer, entry.parameter), self._optimizer.param_groups[entry.group]
+            scaled = averaged(gradient, state, group, entry.rule, entry.layout.rows)
+            yield before, entry.weights(), gradient, scaled
+            self._before[i] = None
 
     def look_again(self) -> None:
         """Count the parameters that have changed since the step that was sampled last."""
         self._before = []  # a step that raised may have left its copies
-        for entry, length in zip(self._recorded.entries, self._lengths, strict=False):
-            if length is not None and length.device == entry.parameter.device:
+        for entries, lengths in self._lengths:
+            same = [k for k, entry in enumerate(entries) if entry.parameter.device == lengths.device]
+            if not same:
+                continue
+            entries, lengths = [entries[k] for k in same], lengths[same]
+            # NaN is no change; the comparison stays on the device
+            changed = ((_lengths(entries) - lengths).abs() > 0).to(torch.float32)
+            before = [torch.as_tensor(entry.touched, dtype=torch.float32, device=lengths.device) for entry in entries]
+            for entry, touched in zip(entries, torch._foreach_add(before, list(changed.unbind())), strict=True):
                 entry.looked += 1
-                # NaN is no change; the comparison stays on the device
-                entry.touched = entry.touched + ((_length(entry.parameter) - length).abs() > 0)
+                entry.touched = touched
         self._lengths = []
 
     def record(self) -> np.ndarray:
         """The window's means as float32, shape (len(VARIABLES), neurons)."""
-        means = window_means(torch.cat([sums.cpu() for sums in self._sums], dim=1))
+        neurons = [entry.neurons for entry in self._recorded.entries]
+        of_all: list[torch.Tensor] = [torch.empty(0)] * len(neurons)
+        for members, sums in self._sums:
+            for i, part in zip(members, sums.cpu().split([neurons[i] for i in members], dim=1), strict=True):
+                of_all[i] = part
+        means = window_means(torch.cat(of_all, dim=1))
         with np.errstate(over="ignore"):
             return means.numpy().astype(np.float32)
 
@@ -120,13 +141,27 @@ class Running:
         self._before, self._lengths = [], []
 
     def _gradient(self, entry: Entry) -> torch.Tensor | None:
-        """A copy of what the optimizer takes for the gradient, of the recorded neurons."""
+        """What the optimizer takes for the gradient, of the recorded neurons; perhaps a view of it."""
         gradient = entry.gradient()
         if gradient is None:
             return None
         scale = getattr(self._optimizer, "grad_scale", None)  # set by GradScaler around a fused step
-        return gradient.clone() if scale is None else gradient / scale
+        return gradient if scale is None else gradient / scale
 
 
-def _length(parameter: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(local(parameter.detach()), dtype=torch.float64)
+def _copies(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Of all tensors, in a few launches."""
+    copies = [torch.empty_like(x) for x in tensors]
+    if copies:
+        torch._foreach_copy_(copies, tensors)
+    return copies
+
+
+def _nothing(entry: Entry) -> torch.Tensor:
+    """In place of the lengths of an entry that was not in the step: it adds nothing."""
+    return torch.full((LENGTHS, entry.neurons), torch.nan, dtype=torch.float64, device=entry.parameter.device)
+
+
+def _lengths(entries: list[Entry]) -> torch.Tensor:
+    """Of whole parameters, on one device."""
+    return torch.stack(torch._foreach_norm([local(e.parameter.detach()) for e in entries], 2, dtype=torch.float64))

@@ -244,26 +244,6 @@ const closed_forms = {
     const kept = 1 - decay;
     return -step_length*weight/(-kept*root + 1);
   },
-  // One mode of the covariance of two signs: a power in the arcsine law. derivations.transient.sign_mode
-  lion_sign_mode(alike, arcsine_factor, odd_power) {
-    return 2*Math.pow(alike, odd_power)*arcsine_factor/Math.PI;
-  },
-  // E m² of Lion, one step on. derivations.transient.lion_momentum_power
-  lion_momentum_power(beta2, noise_power, momentum_power) {
-    return noise_power*$square(1 - beta2) + momentum_power*$square(beta2);
-  },
-  // Correlation of Lion's direction with the momentum before it. derivations.transient.lion_seen
-  lion_seen(beta1, noise_power, momentum_power) {
-    return Math.sqrt(momentum_power)*beta1/Math.sqrt(noise_power*$square(1 - beta1) + momentum_power*$square(beta1));
-  },
-  // Correlation of Lion's direction with the momentum after it. derivations.transient.lion_entered
-  lion_entered(beta1, beta2, noise_power, momentum_power) {
-    return (noise_power*(1 - beta1)*(1 - beta2) + momentum_power*beta1*beta2)/(Math.sqrt(noise_power*$square(1 - beta1) + momentum_power*$square(beta1))*Math.sqrt(noise_power*$square(1 - beta2) + momentum_power*$square(beta2)));
-  },
-  // Correlation of Lion's momentum with that of the next step. derivations.transient.lion_faded
-  lion_faded(beta2, noise_power, momentum_power) {
-    return Math.sqrt(momentum_power)*beta2/Math.sqrt(noise_power*$square(1 - beta2) + momentum_power*$square(beta2));
-  },
   // E w·m of the weights before a step of SGDM with the momentum after. derivations.transient.coupled_pull
   sgdm_across(weight_decay, momentum, norm_squared, momentum_overlap) {
     return norm_squared*weight_decay + momentum*momentum_overlap;
@@ -297,6 +277,26 @@ const closed_forms = {
   sgdm_fallen(lr, weight_decay, momentum, fallen, fallen_before) {
     const decay = lr*weight_decay;
     return -momentum*fallen_before + decay + fallen*(momentum - decay + 1);
+  },
+  // One mode of the covariance of two signs: a power in the arcsine law. derivations.lion_transient.sign_mode
+  lion_sign_mode(alike, arcsine_factor, odd_power) {
+    return 2*Math.pow(alike, odd_power)*arcsine_factor/Math.PI;
+  },
+  // E m² of Lion, one step on. derivations.lion_transient.lion_momentum_power
+  lion_momentum_power(beta2, noise_power, momentum_power) {
+    return noise_power*$square(1 - beta2) + momentum_power*$square(beta2);
+  },
+  // Correlation of Lion's direction with the momentum before it. derivations.lion_transient.lion_seen
+  lion_seen(beta1, noise_power, momentum_power) {
+    return Math.sqrt(momentum_power)*beta1/Math.sqrt(noise_power*$square(1 - beta1) + momentum_power*$square(beta1));
+  },
+  // Correlation of Lion's direction with the momentum after it. derivations.lion_transient.lion_entered
+  lion_entered(beta1, beta2, noise_power, momentum_power) {
+    return (noise_power*(1 - beta1)*(1 - beta2) + momentum_power*beta1*beta2)/(Math.sqrt(noise_power*$square(1 - beta1) + momentum_power*$square(beta1))*Math.sqrt(noise_power*$square(1 - beta2) + momentum_power*$square(beta2)));
+  },
+  // Correlation of Lion's momentum with that of the next step. derivations.lion_transient.lion_faded
+  lion_faded(beta2, noise_power, momentum_power) {
+    return Math.sqrt(momentum_power)*beta2/Math.sqrt(noise_power*$square(1 - beta2) + momentum_power*$square(beta2));
   },
   // Square of AdamW's mean weights under a signal, constant v. derivations.signal.adamw_fixed_part
   adamw_fixed_norm_squared(weight_decay, dim, signal_ratio) {

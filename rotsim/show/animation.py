@@ -23,8 +23,9 @@ from rotsim.errors import InvalidInput, NoEquilibrium, function, integer
 from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.optimizers import Optimizer, checked_optimizer
 from rotsim.show.movies import check_movie, encoded
-from rotsim.show.plotting import SIZE_TICKS, plain_ticks, style
+from rotsim.show.plotting import style
 from rotsim.show.sphere import STARTS, Rolling
+from rotsim.show.ticks import SIZE_TICKS, plain_ticks
 from rotsim.simulation import watched
 from rotsim.theory.equilibrium import equilibrium
 from rotsim.theory.prediction import ScheduleLike, predict

@@ -18,17 +18,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from rotsim import dataset, files
 from rotsim.dataset import layer_name
 from rotsim.diagnosis import TOLERANCE, Diagnosis, LayerDiagnosis
 from rotsim.errors import DatasetError, InvalidInput, choice, instance, names, positive, text
+from rotsim.show.ticks import RATIO_TICKS, SIZE_TICKS, plain_ticks
 from rotsim.theory.equilibrium import Equilibrium
 
 _MOST_NAMES = 10  # layers whose names stand beside their lines
+_MANY = 16  # layers whose lines hide one another, if they are not pale
 FORMATS = ("png", "pdf", "svg")
 COLUMNS = 4  # panels side by side that are still read on a page
 _STYLE = Path(__file__).with_name("rotsim.mplstyle")
@@ -230,29 +230,6 @@ _VERDICT_COLORS = {
 }  # a layer of which nothing can be said stays grey
 
 
-_RATIO_TICKS = (
-    (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.5),
-    (0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2, 3),
-    (0.05, 0.07, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10),
-    (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50),
-)
-
-
-SIZE_TICKS = tuple(
-    tuple(round(digit * 10.0**power, 9) for power in range(-8, 4) for digit in digits)
-    for digits in ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1,))
-)
-
-
-def plain_ticks(axis: Axis, choices: Sequence[Sequence[float]], most: int = 7) -> None:
-    """Plain numbers on a logarithmic axis, as fine as fits."""
-    low, high = axis.get_view_interval()
-    inside = [[tick for tick in ticks if low <= tick <= high] for ticks in choices]
-    chosen = next((ticks for ticks in inside if len(ticks) <= most), inside[-1])
-    axis.set_ticks(chosen, [f"{tick:g}" for tick in chosen])
-    axis.set_minor_locator(NullLocator())
-
-
 def _label(layer: str, unpredicted: bool, most: int = 28) -> str:
     """A layer's name for an axis, broken at a dot if it is long."""
     name = layer_name(layer)
@@ -297,14 +274,14 @@ def trace_figure(trace: xr.Dataset, diagnosis: Diagnosis) -> Figure:
 
 def _over_time(panel: Axes, layers: Sequence[LayerDiagnosis], name: str, anywhere: bool) -> None:
     """Measured over predicted course of every layer, with the names of those that end or stray furthest."""
-    ends = []
+    ends, alpha = [], 0.85 if len(layers) <= _MANY else 0.5
     for layer in layers:
         assert layer.curves is not None
         values = layer.curves.ratio[name] if anywhere else layer.curves.measured[name]
         if not np.isfinite(values).any():
             continue
         color = _VERDICT_COLORS.get(layer.verdict, "0.55")
-        panel.plot(layer.curves.step, values, color=color, alpha=0.85, linewidth=1.4)
+        panel.plot(layer.curves.step, values, color=color, alpha=alpha, linewidth=1.4)
         ends.append((float(values[-1]), float(layer.curves.step[-1]), layer_name(layer.layer), color))
         if anywhere and layer.rest is not None and layer.rest.claims and layer.rest.step is not None:
             panel.plot(layer.rest.step, layer.rest.ratio[name], color=color, linestyle=":", linewidth=1.6)
@@ -315,17 +292,29 @@ def _over_time(panel: Axes, layers: Sequence[LayerDiagnosis], name: str, anywher
         allowed = TOLERANCE[name]
         panel.axhspan(1 - allowed, 1 + allowed, color="0.93", zorder=0)
     panel.set(yscale="log", ylabel=f"{name}\nmeasured / predicted" if anywhere else name, xlabel="step")
-    plain_ticks(panel.yaxis, _RATIO_TICKS if anywhere else SIZE_TICKS)
+    plain_ticks(panel.yaxis, RATIO_TICKS if anywhere else SIZE_TICKS)
     ends.sort(key=lambda end: abs(np.log(end[0])) if anywhere and end[0] > 0 else 0.0, reverse=True)
     chosen = sorted(ends[:_MOST_NAMES])
     low, high = np.log(panel.get_ylim())
-    gap, place = (high - low) / 14, -np.inf
-    for value, step, label, color in chosen:  # names are placed from below, each above the one before
-        place = max(place + gap, float(np.log(value)) if value > 0 else low)
+    heights = [(float(np.log(value)) - low) / (high - low) if value > 0 else 0.0 for value, *_ in chosen]
+    for place, (value, step, label, color) in zip(_apart(heights), chosen, strict=True):
         panel.annotate(
-            label, (step, value), xytext=(1.01, (place - low) / (high - low)), textcoords="axes fraction",
-            fontsize=8, color=color, va="center", annotation_clip=False,
+            label, (step, value), xytext=(1.03, place), textcoords="axes fraction", fontsize=8, color=color,
+            va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0},
         )  # fmt: skip
+
+
+def _apart(heights: Sequence[float], gap: float = 1 / 16) -> list[float]:
+    """Heights of names in an axes from 0 to 1, in order: as near to those given as names that need `gap` may be."""
+    places: list[float] = []
+    for height in heights:
+        places.append(max(height, places[-1] + gap if places else 0.0))
+    ceiling = 1.0
+    for at in range(len(places) - 1, -1, -1):
+        places[at] = min(places[at], ceiling)
+        ceiling = places[at] - gap
+    return places
 
 
 def _spread_over_neurons(spread: Axes, layers: Sequence[LayerDiagnosis], anywhere: bool) -> None:
@@ -351,7 +340,7 @@ def _spread_over_neurons(spread: Axes, layers: Sequence[LayerDiagnosis], anywher
     names = [_label(layer.layer, anywhere and not np.isfinite(layer.predicted_rotation)) for layer in layers[::-1]]
     spread.set_yticks(range(len(layers)), names, fontsize=10 if any("\n" in name for name in names) else None)
     spread.plot([], [], "o", color="k", markersize=4, label="median (bars: 50 %, 90 % of neurons)")
-    plain_ticks(spread.xaxis, _RATIO_TICKS if anywhere else SIZE_TICKS)
+    plain_ticks(spread.xaxis, RATIO_TICKS if anywhere else SIZE_TICKS)
     spread.tick_params(axis="x", labelsize=9)
 
 

@@ -24,7 +24,8 @@ class Rolling:
     def __init__(self, weights: np.ndarray) -> None:
         self._direction = _unit(weights.astype(np.float64))
         least = np.argsort(np.abs(self._direction), axis=1)[:, :2]  # these coordinates lie most nearly across
-        self._plane = _touching(np.eye(weights.shape[1])[least], self._direction)
+        axes = (least[..., None] == np.arange(weights.shape[1])).astype(np.float64)
+        self._plane = _touching(axes, self._direction)
         self.points = _unit(np.resize(STARTS, (len(weights), 3)))
         upwards = np.broadcast_to(np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]), (len(weights), 2, 3))
         self._seen = _touching(upwards, self.points)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from itertools import product
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rotsim.errors import InvalidInput, constructed, instance, is_a, mapping, sequence
+from rotsim.errors import InvalidInput, constructed, instance, is_a, mapping, sequence, shown
 from rotsim.gradients import Gradient, checked_gradient
 from rotsim.optimizers import Optimizer
 
@@ -176,6 +177,10 @@ def _axis(name: str, given: Any) -> Axis:
     entries = sequence(f"over[{name!r}]", values, "be a list of values, or (dimension, list of values)")
     if not entries:
         raise InvalidInput(f"`over[{name!r}]` has no values; give at least one")
+    try:
+        json.dumps(entries, default=str)
+    except ValueError:  # a list that holds itself
+        raise InvalidInput(f"`over[{name!r}]` must have values that can be written; got {shown(entries)}") from None
     return Axis(name, dimension, tuple(entries))
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rotsim import dataset
-from rotsim.errors import InvalidInput, NoEquilibrium, choice, integer, registered
+from rotsim.errors import INT64, InvalidInput, NoEquilibrium, choice, integer, registered
 from rotsim.gradients import Gradient
 from rotsim.optimizers import Optimizer
 
@@ -149,7 +149,7 @@ def _together(method: Any, cells: Sequence[tuple[Optimizer, dict[str, Any]]]) ->
     groups: dict[Any, list[int]] = {}
     for number, (_, settings) in enumerate(cells):
         dim = settings.get("dim", DIM)
-        if isinstance(dim, int | np.integer) and dim >= 2 and settings.get("rows") is None:
+        if isinstance(dim, int | np.integer) and 2 <= dim < INT64 and settings.get("rows") is None:
             with suppress(TypeError):  # a gradient that is made of arrays has no text
                 groups.setdefault(settings["gradient"], []).append(number)
     for gradient, numbers in groups.items():
@@ -173,7 +173,8 @@ MEASURES: dict[str, Measure] = {
 def measure_of(given: Any) -> tuple[str, Measure]:
     """A measure and what stands for it in the key of a cell: its name, or a digest of its code."""
     if not callable(given):
-        return str(given), registered("measure", given, MEASURES)
+        measure = registered("measure", given, MEASURES)
+        return str(given), measure
     try:
         code = inspect.getsource(given)
     except (OSError, TypeError):

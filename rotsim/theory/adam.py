@@ -12,7 +12,8 @@ import numpy as np
 from rotsim import closed_forms
 from rotsim.optimizers import AdamL2, AdamW
 from rotsim.theory import few_weights
-from rotsim.theory.adam_in_time import carried, parts, state
+from rotsim.theory.adam_in_time import carried, state
+from rotsim.theory.adam_parts import parts
 from rotsim.theory.base import Course, Method
 from rotsim.theory.betas import adam_covariance, mean_inverse_root, mean_response
 from rotsim.theory.correlated_moment import correlated_update
@@ -20,6 +21,7 @@ from rotsim.theory.damped import tables
 from rotsim.theory.departures import Departing
 from rotsim.theory.fixed_point import noise_variance, settled
 from rotsim.theory.memory import CorrelatedUpdate, projection, remembering
+from rotsim.theory.own_second_moment import own_second_moment
 from rotsim.theory.record import in_parts
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance
@@ -111,8 +113,11 @@ class Adam(Departing[AdamSpec]):
         decay = self.decay_of(dim, law, state)
         linear = response**2 / (noise.lag_0 * (1 + 2 * noise.discounted_sum(1.0)))
         wavers = few_weights.wavering(self.held(decay), self.twice(decay), linear, 1 - decay)
-        bent = 1 - response**2 * self.linear_power() / noise.lag_0
-        return self.met_again(), wavers, bent
+        met, bent = self.met_and_bent()
+        return met, wavers, bent
+
+    def met_and_bent(self) -> tuple[Any, Any]:
+        return self.met_again(), 1 - self.response()[0] ** 2 * self.linear_power() / self.noise().lag_0
 
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
         """Share of a weight that decay takes in a step, below 1."""
@@ -139,7 +144,7 @@ class Adam(Departing[AdamSpec]):
         beside = o.eps / sqrt(noise_variance(law, dim, growth * felt.norm_squared))
         steady = o.decay == "decoupled" or (law.correlation and not law.homogeneity)  # both know the noise that v has
         unequal = 1 - o.betas[1] if steady else 1.0
-        change = unequal * max(abs(log(growth)), abs(log(turn))) + min(1.0, law.signal**2)
+        change = max(unequal * abs(log(growth)), unequal * abs(log(turn)), min(1.0, self._mean_in_v(law)))
         moved = found.update_squared
         if moved is not None:
             moved *= felt.norm_squared * felt.one_minus_cosine / (plain.norm_squared * plain.one_minus_cosine)
@@ -151,20 +156,34 @@ class Adam(Departing[AdamSpec]):
             moved,
         )
 
-    def _neglected(self, moving: float, pulled: float, correlation: float, update: CorrelatedUpdate) -> float:
-        """Error of a walk that a pull of `pulled` per step moves, with the share `moving` of the gradient's power.
+    def _mean_in_v(self, law: GradientPower) -> float:
+        """What a mean adds to v, in units of the noise. What is projected lies across the weights."""
+        o, power = self.spec, law.signal**2
+        if not (power and law.homogeneity):
+            return power
+        aligned = closed_forms.signal_alignment(power / closed_forms.adamw_takeover(o.lr, o.weight_decay))
+        return power * (1 - float(aligned))
+
+    def _neglected(
+        self, moving: float, pull: float, projected: float, correlation: float, update: CorrelatedUpdate
+    ) -> float:
+        """Error of a walk with the pulls of decay and projection, and a share `moving` of the gradient's power.
 
         Under AdamW v is large where w is, as far as w lasts while v forgets: pulls of long weights are too strong in
         theory, and so are those of the average, in which noise has less power. Where a pull outwards nearly makes up
         for decay, the norm that it leaves is off by as much more. Under Adam+L2 the ratio to white noise, which has a
         pull as well, leaves what the wavering of v by itself does, at most `moving`. Orders of magnitude: no factor.
+        Where what is projected exceeds the decay, the norm is off by as much more of what large weights feel of their
+        own v (`own_second_moment`). The norm goes with the cube root of growth over decay, squared.
         """
         o = self.spec
         if o.decay == "coupled":
             spread = 2 * (1 - o.betas[1]) / (1 + o.betas[1])  # of v, relative variance: squares are alike by φ^2k
-            return moving * min(1.0, spread * float(closed_forms.average_power_factor(o.betas[1], correlation**2)))
+            wavering = moving * min(1.0, spread * float(closed_forms.average_power_factor(o.betas[1], correlation**2)))
+            own = own_second_moment(o.lr, (pull + projected) / update.response, 1.0, o.betas, correlation)
+            return max(wavering, abs(own) * max(0.0, projected / pull) / 3)
         decay = o.lr * o.weight_decay
-        slowest = decay + min(0.0, pulled)
+        slowest = decay + o.lr * min(0.0, pull + projected)
         alike = (1 - o.betas[1]) / (1 - o.betas[1] * (1 - slowest) ** 2)
         averaged = moving * max(1.0, update.response**2 / float(update.covariance[0]))
         return float(np.expm1(alike * averaged)) * sqrt(decay / slowest)
@@ -208,7 +227,7 @@ class Adam(Departing[AdamSpec]):
                 before, v = v, noise - along + power + (0.0 if law.homogeneity else 2 * decay * overlap)
                 if abs(v / before - 1) < SWEEP_TOLERANCE:
                     break
-            error = self._neglected((along + power) / noise, o.lr * (pull + projected), correlation, update)
+            error = self._neglected((along + power) / noise, pull, projected, correlation, update)
             return SteadyState(dim * walk.norm_squared * noise / v, walk.one_minus_cosine, model_error=error)
 
         norm_squared = settled(lambda given: at(given).norm_squared, start)

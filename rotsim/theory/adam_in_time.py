@@ -28,54 +28,36 @@ They do not cover decay above half of v in the long run, at lr·weight_decay/√
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-import scipy
 
 from rotsim import closed_forms
 from rotsim.compiled import kernel_part
-from rotsim.theory.damped import GHOSTS, POINTS, SIDE, SPACING, beyond, integral, lay, widen
+from rotsim.theory.adam_errors import carry, fourth_moments, leaves_normal, respond
+from rotsim.theory.adam_parts import (
+    MM,
+    SHARE_TO_MERGE,
+    SHARE_TO_SPLIT,
+    WEIGHT,
+    WM,
+    WW,
+    M,
+    W,
+    merge,
+    remembered,
+    split,
+)
+from rotsim.theory.damped import GHOSTS, POINTS, SIDE, beyond, integral, lay, widen
 from rotsim.theory.mask import decaying, doubted, misjudged
 from rotsim.theory.record import kernel, record_step
 from rotsim.theory.slow_average import blend, entered, move, overlap
 
-PARTS = 40
-_MAX_DEVIATIONS = 5.5  # of the largest |w| of a part
-# Split when the decay yet to come has this share of v, one again when that times the share of E‖w‖² that goes back to
-# the start is below the second. Chosen by hand; in five predictions of 3000 steps, half or twice of either moved
-# results by at most 1.5 % of the error declared.
-SHARE_TO_SPLIT, SHARE_TO_MERGE = 0.05, 1e-3
 _LEAST_EXPECTATION = 1e-14  # E e^(-ζv) below which a point is given up
 _MAX_RATIO = 4.0  # E e^(-ζv) falling by more from point to point is not resolved: ratios to it are held there
-_WEIGHT, _W, _M, _WW, _WM, _MM = range(6)  # rows: E e^(-ζv), and under it moments about the part's mean
 _NM, _NN = 6, 7  # of NAdamW and AdEMAMix, whose update is made of n in the place of m
 
 # The maps of one step, generated from derivations.damped.
-
-
-@cache
-def parts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points of a standard normal's absolute value, dense near 0, and their probabilities; those of every second alone.
-
-    A decay larger than the gradients moves all weights alike, but for those near 0
-    (`derivations.damped.gaussian_under_every_weight`).
-
-    Returns
-    -------
-    point, share, coarse : ndarray, shape (PARTS,)
-        |w| over its deviation, > 0; probabilities; and those of every second point, 0 at the others.
-    """
-    node, by = scipy.special.roots_legendre(PARTS)
-    unit = (node + 1) / 2
-    point, share = _MAX_DEVIATIONS * unit**1.5, by * np.sqrt(unit)
-    share *= np.exp(-(point**2) / 2)
-    degrees = np.polynomial.legendre.legvander(node, PARTS // 2 - 1)
-    coarse = np.zeros(PARTS)
-    coarse[1::2] = np.linalg.solve(degrees[1::2].T, degrees.T @ share)
-    coarse, share = coarse / share.sum(), share / share.sum()
-    return point / np.sqrt((share * point**2).sum()), share, coarse
 
 
 @kernel_part()
@@ -84,9 +66,9 @@ def _absorb(rows, count, zeta, centre, decay, beta1, beta2, dim, gradient):  # t
     w0, m0 = centre[0], centre[1]
     new_m0 = beta1 * m0 + (1 - beta1) * decay * w0
     for k in range(count + 1):
-        share = rows[_WEIGHT, k]
-        w, m = rows[_W, k] / share, rows[_M, k] / share
-        ww, wm, mm = rows[_WW, k] / share - w * w, rows[_WM, k] / share - w * m, rows[_MM, k] / share - m * m
+        share = rows[WEIGHT, k]
+        w, m = rows[W, k] / share, rows[M, k] / share
+        ww, wm, mm = rows[WW, k] / share - w * w, rows[WM, k] / share - w * m, rows[MM, k] / share - m * m
         if decay != 0.0 and (ww < 0.0 or mm < 0.0 or wm * wm > ww * mm):  # rounding beside a large mean
             ww, mm = max(ww, 0.0), max(mm, 0.0)
             wm = min(abs(wm), np.sqrt(ww * mm)) * np.sign(wm)
@@ -100,14 +82,14 @@ def _absorb(rows, count, zeta, centre, decay, beta1, beta2, dim, gradient):  # t
         new_m = (
             beta1 * closed_forms.damped_momentum(decay, beta2, wm, zeta[k], w, m, pull) + (1 - beta1) * pulled - new_m0
         )
-        rows[_WEIGHT, k], rows[_W, k], rows[_M, k] = share, share * new_w, share * new_m
-        rows[_WW, k] = share * (closed_forms.damped_weight_square(decay, beta2, zeta[k], ww, pull) + new_w * new_w)
-        rows[_WM, k] = share * (closed_forms.damped_overlap(decay, beta1, beta2, wm, zeta[k], ww, pull) + new_w * new_m)
-        rows[_MM, k] = share * (
+        rows[WEIGHT, k], rows[W, k], rows[M, k] = share, share * new_w, share * new_m
+        rows[WW, k] = share * (closed_forms.damped_weight_square(decay, beta2, zeta[k], ww, pull) + new_w * new_w)
+        rows[WM, k] = share * (closed_forms.damped_overlap(decay, beta1, beta2, wm, zeta[k], ww, pull) + new_w * new_m)
+        rows[MM, k] = share * (
             closed_forms.damped_momentum_square(decay, beta1, beta2, wm, mm, zeta[k], pull) + new_m * new_m
         )
     centre[1] = new_m0
-    while count > 2 * SIDE and rows[_WEIGHT, count] < _LEAST_EXPECTATION:
+    while count > 2 * SIDE and rows[WEIGHT, count] < _LEAST_EXPECTATION:
         for row in range(rows.shape[0]):
             rows[row, count] = 0.0
         count -= 1
@@ -118,9 +100,9 @@ def _absorb(rows, count, zeta, centre, decay, beta1, beta2, dim, gradient):  # t
 def _look_ahead(rows, count, zeta, own, ahead, beta1, beta2, pull):  # type: ignore[no-untyped-def]
     """E[n m] and E[n²] under e^(-ζv) of n = own·g + ahead·m, g being the newest gradient."""
     for k in range(count + 1):
-        square = rows[_WEIGHT, k] * closed_forms.damped_momentum_square(0.0, 0.0, beta2, 0.0, 0.0, zeta[k], pull)
+        square = rows[WEIGHT, k] * closed_forms.damped_momentum_square(0.0, 0.0, beta2, 0.0, 0.0, zeta[k], pull)
         shared = own * (1 - beta1) * square
-        rows[_NM, k] = ahead * rows[_MM, k] + shared
+        rows[_NM, k] = ahead * rows[MM, k] + shared
         rows[_NN, k] = ahead * (rows[_NM, k] + shared) + own * own * square
 
 
@@ -138,13 +120,13 @@ def _read(rows, count, zeta, centre, coupled, tables, integrals, values, scratch
             continue
         for k in range(count + 1):
             if which == 0:
-                values[k] = m0 * rows[_WEIGHT, k] + rows[_M, k]
+                values[k] = m0 * rows[WEIGHT, k] + rows[M, k]
             elif which == 1:
-                values[k] = m0 * rows[_W, k] + rows[_WM, k]
+                values[k] = m0 * rows[W, k] + rows[WM, k]
             elif which == 2:
-                values[k] = m0 * rows[_M, k] + rows[crossed, k]
+                values[k] = m0 * rows[M, k] + rows[crossed, k]
             else:
-                values[k] = m0 * (m0 * rows[_WEIGHT, k] + 2 * rows[_M, k]) + rows[squared, k]
+                values[k] = m0 * (m0 * rows[WEIGHT, k] + 2 * rows[M, k]) + rows[squared, k]
         root = which < 3
         integrals[which, 0] = integral(values, zeta, count, root, tables.root_tail if root else tables.plain_tail)
         if coupled or which == 2:
@@ -159,141 +141,30 @@ def _move(rows, count, centre, coupled, lr, decay, step, integrals):  # type: ig
     """Move the weights by -step·m/√v, about a mean that moves as well."""
     mean = integrals[0, 0]
     for k in range(count + 1):
-        weight, w, m = rows[_WEIGHT, k], rows[_W, k], rows[_M, k]
+        weight, w, m = rows[WEIGHT, k], rows[W, k], rows[M, k]
         if coupled:
             crossed = integrals[1, k] - mean * w
             square = integrals[3, k] - 2 * mean * integrals[0, k] + mean * mean * weight
-            rows[_WW, k] = closed_forms.moved_weight_square(lr, decay, step, crossed, square, rows[_WW, k])
-            rows[_W, k] = closed_forms.moved_weight(lr, decay, step, w, integrals[0, k] - mean * weight)
-        rows[_WM, k] = closed_forms.moved_overlap(lr, decay, step, rows[_WM, k], integrals[2, k] - mean * m)
+            rows[WW, k] = closed_forms.moved_weight_square(lr, decay, step, crossed, square, rows[WW, k])
+            rows[W, k] = closed_forms.moved_weight(lr, decay, step, w, integrals[0, k] - mean * weight)
+        rows[WM, k] = closed_forms.moved_overlap(lr, decay, step, rows[WM, k], integrals[2, k] - mean * m)
     centre[0] = closed_forms.moved_weight(lr, decay, step, centre[0], mean)
     last = count
     for k in range(1, count if coupled else 1):
-        if rows[_WEIGHT, k] > _MAX_RATIO * rows[_WEIGHT, k + 1]:
+        if rows[WEIGHT, k] > _MAX_RATIO * rows[WEIGHT, k + 1]:
             last = k
             break
     for k in range(last + 1, count + 1):
-        held = rows[_WEIGHT, k] / rows[_WEIGHT, last]
-        for row in (_W, _WW, _WM):
+        held = rows[WEIGHT, k] / rows[WEIGHT, last]
+        for row in (W, WW, WM):
             rows[row, k] = held * rows[row, last]
-
-
-@kernel_part()
-def _split(rows, counts, centres, v, zeta, point, whole):  # type: ignore[no-untyped-def]
-    """One part of mean 0 as many, each with the weights it has now: |w| at so many deviations."""
-    for k in range(POINTS + 1):
-        for row in range(6):
-            whole[row, k] = rows[0, row, k]
-    variance = whole[_WW, 0]
-    for part in range(len(point)):
-        w = point[part] * np.sqrt(variance)
-        centres[part, 0], centres[part, 1] = w, whole[_WM, 0] / variance * w
-        counts[part] = counts[0]
-        for k in range(POINTS + 1):
-            for row in range(6):
-                rows[part, row, k] = 0.0
-        for k in range(counts[0] + 1):
-            weight, ww = whole[_WEIGHT, k], whole[_WW, k] / whole[_WEIGHT, k]
-            slope = whole[_WM, k] / whole[_WW, k]
-            mean, rest = slope * w - centres[part, 1], max(whole[_MM, k] / weight - slope**2 * ww, 0.0)
-            weight *= np.sqrt(variance / ww) * np.exp(-(w**2) / 2 * (1 / ww - 1 / variance))
-            rows[part, _WEIGHT, k], rows[part, _M, k] = weight, weight * mean
-            rows[part, _MM, k] = weight * (rest + mean**2)
-        v[part] = (1 - rows[part, _WEIGHT, 1]) / zeta[1]
-
-
-@kernel_part()
-def _merge(rows, counts, centres, v, share):  # type: ignore[no-untyped-def]
-    """All parts, and their mirror images, as one of mean 0."""
-    for k in range(POINTS + 1):
-        weight, ww, wm, mm = 0.0, 0.0, 0.0, 0.0
-        for part in range(len(share)):
-            of, w0, m0, by = rows[part], centres[part, 0], centres[part, 1], share[part]
-            weight += by * of[_WEIGHT, k]
-            ww += by * (of[_WW, k] + w0 * (w0 * of[_WEIGHT, k] + 2 * of[_W, k]))
-            wm += by * (of[_WM, k] + m0 * of[_W, k] + w0 * of[_M, k] + w0 * m0 * of[_WEIGHT, k])
-            mm += by * (of[_MM, k] + m0 * (m0 * of[_WEIGHT, k] + 2 * of[_M, k]))
-        rows[0, _WEIGHT, k], rows[0, _W, k], rows[0, _M, k] = weight, 0.0, 0.0
-        rows[0, _WW, k], rows[0, _WM, k], rows[0, _MM, k] = ww, wm, mm
-    v[0] *= share[0]
-    for part in range(len(share)):
-        v[0] += share[part] * v[part] if part else 0.0
-        centres[part, 0], centres[part, 1] = 0.0, 0.0
-        counts[0] = max(counts[0], counts[part])
-
-
-@kernel_part()
-def _remembered(centres, share):  # type: ignore[no-untyped-def]
-    """E w² of the parts' means."""
-    total = 0.0
-    for part in range(len(share)):
-        total += share[part] * centres[part, 0] ** 2
-    return total
-
-
-@kernel_part()
-def _fourth_moments(rows, count, zeta, centre, squared):  # type: ignore[no-untyped-def]
-    """E[m⁴/v²] = ∫ ζ E[m⁴ e^(-ζv)] dζ; the same and E[m²/v] for m about its mean. m is Gaussian under every weight."""
-    total, central, power = 0.0, 0.0, 0.0
-    for k in range(1, count + 1):
-        weight, mean = rows[_WEIGHT, k], rows[_M, k] / rows[_WEIGHT, k]
-        square = max(rows[squared, k] / weight - mean**2, 0.0)
-        mean += centre[1]
-        area = zeta[k] * weight * SPACING
-        total += zeta[k] * area * (3 * square**2 + 6 * square * mean**2 + mean**4)
-        central += zeta[k] * area * 3 * square**2
-        power += area * square
-    return total, central, power
-
-
-@kernel_part()
-def _leaves_normal(rows, count, zeta, step, across, power):  # type: ignore[no-untyped-def]
-    """E w⁴ - 3 (E w²)² that a step from Gaussian weights makes."""
-    ww0 = rows[_WW, 0]
-    c_31, c_22, c_13, c_04 = 0.0, -ww0 * power - 2 * across**2, -3 * across * power, -3 * power**2
-    for k in range(1, count + 1):
-        weight, root = rows[_WEIGHT, k], np.sqrt(zeta[k] / np.pi)
-        ww, wm, mm = rows[_WW, k], rows[_WM, k], rows[_MM, k]
-        c_31 += SPACING * root * 3 * (ww / weight - ww0) * wm
-        c_22 += SPACING * zeta[k] * (ww * mm + 2 * wm**2) / weight
-        c_13 += SPACING * zeta[k] * root * 6 * wm * mm / weight
-        c_04 += SPACING * zeta[k] ** 2 * 3 * mm**2 / weight
-    return closed_forms.fourth_cumulant(step, c_31, c_22, c_13, c_04)
-
-
-@kernel_part()
-def _respond(matrix, old, new_m, new_v, m_left, v_left):  # type: ignore[no-untyped-def]
-    """The map of relative deviations of (‖w‖², m², v) in a step that leaves the shares `old`, `m_left`, `v_left`."""
-    new = 1 - old
-    matrix[0, 0], matrix[0, 1], matrix[0, 2] = (
-        closed_forms.norm_response(old, new_m, new_v),
-        new * m_left,
-        -new * v_left,
-    )
-    matrix[1, 0], matrix[1, 1] = new_m, m_left
-    matrix[2, 0], matrix[2, 2] = new_v, v_left
-
-
-@kernel_part()
-def _carry(matrix, error, covariance, half):  # type: ignore[no-untyped-def]
-    """Deviations L e and their covariance L Σ Lᵀ, in place."""
-    x, a, b = error[0], error[1], error[2]
-    for i in range(3):
-        error[i] = matrix[i, 0] * x + matrix[i, 1] * a + matrix[i, 2] * b
-        for j in range(3):
-            half[i, j] = 0.0
-            for k in range(3):
-                half[i, j] += matrix[i, k] * covariance[k, j]
-    for i in range(3):
-        for j in range(3):
-            covariance[i, j] = half[i, 0] * matrix[j, 0] + half[i, 1] * matrix[j, 1] + half[i, 2] * matrix[j, 2]
 
 
 @kernel_part()
 def _mean_size(rows, count, zeta, squared, tables, values):  # type: ignore[no-untyped-def]
     """√(π/2) E|m|/√v, m being Gaussian under every weight."""
     for k in range(count + 1):
-        values[k] = np.sqrt(rows[_WEIGHT, k] * max(rows[squared, k], 0.0))
+        values[k] = np.sqrt(rows[WEIGHT, k] * max(rows[squared, k], 0.0))
     return integral(values, zeta, count, True, tables.root_tail)
 
 
@@ -332,7 +203,7 @@ def state(parts: int, square: float, rows: int) -> State:
     """
     size = POINTS + 1
     moments = np.zeros((parts, rows, size))
-    moments[0, _WEIGHT, :], moments[0, _WW, :] = 1.0, square
+    moments[0, WEIGHT, :], moments[0, WW, :] = 1.0, square
     counts, centres, v = np.full(parts, POINTS), np.zeros((parts, 2)), np.zeros(parts)
     room = (np.zeros((4, size)), np.zeros(size), np.zeros(size + GHOSTS), np.zeros((6, size)))
     return State(np.zeros(size), moments, counts, centres, v, *room, np.zeros(3), np.zeros((3, 3, 3)))
@@ -376,7 +247,7 @@ def _adam(  # type: ignore[no-untyped-def]
     (
         parts, w2, last_filled, m_total, v_total, cumulant, not_normal, ripple, left1, left2, distance, product, alike,
     ) = carried  # fmt: skip
-    crossed, squared = (_NM, _NN) if _nesterov or _mixed else (_MM, _MM)
+    crossed, squared = (_NM, _NN) if _nesterov or _mixed else (MM, MM)
     beta3, mix = second
     own, ahead = 0.0, 1.0
     for t in range(first, last):
@@ -385,19 +256,19 @@ def _adam(  # type: ignore[no-untyped-def]
         gradient = power * w2**homogeneity
         if _coupled:
             filled = strongest[t] ** 2 * w2 / (gradient + strongest[t] ** 2 * w2)
-            started = _remembered(centres, share) * dim / w2
+            started = remembered(centres, share) * dim / w2
             if parts > 1 and started * filled < SHARE_TO_MERGE:
-                _merge(rows, counts, centres, v, share)
+                merge(rows, counts, centres, v, share)
                 parts, last_filled = 1, filled
             elif parts == 1 and filled > max(SHARE_TO_SPLIT, 2 * last_filled):
                 parts = len(point)
                 if t == 0:
                     lay(zeta, 1.0)
                 widen(zeta, rows, counts, 1, v[0] * point[-1] ** 2, tables.entering)
-                _split(rows, counts, centres, v, zeta, point, state.whole)
+                split(rows, counts, centres, v, zeta, point, state.whole)
         largest, total = 0.0, 0.0
         for part in range(parts):
-            square = centres[part, 0] ** 2 + rows[part, _WW, 0]
+            square = centres[part, 0] ** 2 + rows[part, WW, 0]
             v[part] = beta2 * v[part] + (1 - beta2) * closed_forms.damped_pull(inside, dim, gradient, square)
             largest, total = max(largest, v[part]), total + v[part]
         if t == 0:
@@ -435,14 +306,14 @@ def _adam(  # type: ignore[no-untyped-def]
                 one += ahead * overlap(of, zeta, count, tables)
             held = ahead if _nesterov else 1.0  # the newest gradient has no overlap with the weights
             across, update_power = across + by * felt * held * one, update_power + by * felt**2 * two
-            four, central_four, central = _fourth_moments(of, count, zeta, centre, squared)
+            four, central_four, central = fourth_moments(of, count, zeta, centre, squared)
             fourth += by * felt**4 * four
             if _coupled and central > 0.0:
-                about = inside**2 * max(of[_WW, 0], 0.0)
+                about = inside**2 * max(of[WW, 0], 0.0)
                 about /= gradient / dim + about + (inside * centre[0]) ** 2
                 wild += by * felt**2 * about**2 * abs(central_four / (3 * central**2) - 1) * central
                 if parts == 1:
-                    made = _leaves_normal(of, count, zeta, step * felt, one, two)
+                    made = leaves_normal(of, count, zeta, step * felt, one, two)
             size = felt * _mean_size(of, count, zeta, squared, tables, values) if cautious > 0.0 else 1.0
             decayed, met, of_weight, of_update, now_alike = decaying(
                 cautious, False, w2, dim * across, np.sqrt(dim) * size
@@ -453,7 +324,7 @@ def _adam(  # type: ignore[no-untyped-def]
                 move(of, count, zeta, lr[t], lasting, length, tables, scratch, integrals[1])
             counts[part] = count
             if parts > 1:
-                off_norm += (coarse[part] - share[part]) * (centre[0] ** 2 + of[_WW, 0])
+                off_norm += (coarse[part] - share[part]) * (centre[0] ** 2 + of[WW, 0])
                 off_power += (coarse[part] - share[part]) * felt**2 * two
         before = w2
         along = closed_forms.walk_along(lr[t], outside, decayed, step, dim * across)
@@ -473,17 +344,17 @@ def _adam(  # type: ignore[no-untyped-def]
         m_left, v_left = m_old / m_total, v_old / v_total
         if _mixed:
             m_left = 1 - (1 - beta1 + ahead * (1 - beta3)) ** 2 * gradient / dim / rows[0, _NN, 0]
-        _respond(matrix, old, follows * (1 - m_left), follows * (1 - v_left), m_left, v_left)
+        respond(matrix, old, follows * (1 - m_left), follows * (1 - v_left), m_left, v_left)
         unlike = 0.0
         if _coupled:
             if parts == 1:
                 cumulant = kept**2 * cumulant + abs(made)
                 not_normal, started = cumulant / (3 * (w2 / dim) ** 2), 1.0
             else:
-                started = _remembered(centres, share) * dim / w2
+                started = remembered(centres, share) * dim / w2
             unlike = 2 * (wild / update_power + (1 - gradient / pull_power) * not_normal * started)
         sampled = max(2.0, fourth / update_power**2 - 1) / dim
-        _carry(matrix, error, covariance, half)
+        carry(matrix, error, covariance, half)
         doubt = doubted(cautious, lr[t] * outside, alike)
         alike = old * alike + (1 - old) * now_alike
         on_square, on_angle, masked = misjudged(

@@ -83,7 +83,7 @@ def steady(h: float, beta1: float, beta2: float, kept: float = 1.0, eps: float =
 
     Notes
     -----
-    `derivations.adam_l2.dimensionless_chain` and the steps after it.
+    `derivations.adam_l2_chain.dimensionless_chain` and the steps after it.
     """
     raised = _raised(h, kept, eps)
     if raised > _RAISE:

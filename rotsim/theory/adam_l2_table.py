@@ -41,7 +41,7 @@ def steady(h: np.ndarray, beta1: float, beta2: float, eps: np.ndarray) -> Steady
 
     Notes
     -----
-    `derivations.adam_l2.dimensionless_chain`.
+    `derivations.adam_l2_chain.dimensionless_chain`.
     """
     square, half, error = (np.full(h.shape, np.nan) for _ in range(3))
     sound = np.isfinite(h) & (h > 0) & np.isfinite(eps)

@@ -114,7 +114,7 @@ class AdamWTheory(Adam[AdamW]):
         return replace(found, norm_squared=found.norm_squared * noise / v, decay=o.weight_decay / gain)
 
     def pulled(self, noise: float, radial: float) -> SteadyState:
-        """Exactly: the chain of one coordinate (`derivations.adam_l2.dimensionless_chain`)."""
+        """Exactly: the chain of one coordinate (`derivations.adam_l2_chain.dimensionless_chain`)."""
         o = self.spec
         eps, left_out = felt_eps(*o.betas, o.eps / sqrt(noise))
         found = steady(o.lr * radial / sqrt(noise), *o.betas, 1 - o.lr * o.weight_decay, eps)

@@ -19,7 +19,10 @@ from rotsim.theory.walk import UpdateCovariance
 
 @theory_for(AdEMAMix)
 class AdEMAMixTheory(WhiteNoiseAlone):
-    """Under white noise as exact as AdamW's."""
+    """Under white noise as exact as AdamW's, but for the relaxation, which is AdamW's own.
+
+    A slow average makes the norm swing, with no area in all (`derivations.ademamix.area_of_a_deviation`).
+    """
 
     follow = ademamix
     moments = 12

@@ -120,6 +120,10 @@ class Theory(Generic[Spec]):
         """Declared relative error of the state at rest by a finite fan-in, elementwise: 1/dim if no better is known."""
         return 1 / dim
 
+    def met_and_bent(self) -> tuple[Any, Any]:
+        """Q and ν of `rotsim.theory.few_weights`, which no rate changes; 0 where a step is linear in gradients."""
+        return 0.0, 0.0
+
     # --- in time
 
     @property

@@ -54,7 +54,7 @@ def burst_moments(
 ) -> SteadyState:
     """Second moments of Lion's walk over a series of scales, from the norm at which it would stay.
 
-    By the law of `derivations.transient.signs_that_change`.
+    By the law of `derivations.lion_transient.signs_that_change`.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def burst_moments(
 def burst_factors(optimizer: Lion, series: np.ndarray, judged: slice | None = None) -> tuple[float, float]:
     """Rotation and norm of Lion under bursts, over those under gradients of one scale.
 
-    Both by `derivations.transient.signs_that_change`.
+    Both by `derivations.lion_transient.signs_that_change`.
 
     Parameters
     ----------

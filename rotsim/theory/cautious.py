@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
 MOST_ALIGNED = 1 - 1e-6  # correlation of weight and update
+NUDGE = 1e-3  # relative change of the power of updates over many steps, for a slope
 
 
 class Balance(NamedTuple):
@@ -120,7 +121,23 @@ class CautiousTheory(Theory[Cautious]):
         return replace(plain, norm_squared=square, one_minus_cosine=found.half, model_error=error, update_squared=None)
 
     def few_weights(self, dim: Any, law: GradientPower, method: Method, state: SteadyState) -> Any:
-        return self.plain(0.5).few_weights(dim, law, method, state)
+        """Where weights shape their gradient updates lengthen them, and then fewer decay.
+
+        That lengthens them once more. The second power is what walks show.
+        """
+        plain = self.plain(0.5).few_weights(dim, law, method, state)
+        return plain * self._amplified(dim, law, state.norm_squared) ** 2 if law.homogeneity else plain
+
+    def _amplified(self, dim: int, law: GradientPower, norm_squared: float) -> float:
+        """Growth of E‖w‖² where more is alike among updates, over that under plain decay."""
+        updates = self.plain(1.0).updates(dim, law, norm_squared)
+        decay, signs = self.spec.lr * self.spec.weight_decay, self.spec.shape == "sign"
+        alike = float(updates.discounted_sum(1 - decay))
+        if alike <= 0:
+            return 1.0
+        more = replace(updates, weights=np.asarray(updates.weights) * (1 + NUDGE * (1 + 1 / (2 * alike))))
+        squares = (balanced(decay, each, signs).square for each in (updates, more))
+        return float(-np.subtract(*np.log(list(squares))) / np.log1p(NUDGE))
 
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
         return self.spec.lr * self.spec.weight_decay * self._balanced(dim, law, state.norm_squared)[0].acts

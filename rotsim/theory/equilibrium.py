@@ -28,8 +28,8 @@ class Equilibrium:
     update_rms : float
         RMS of ‖w_t - w_{t-1}‖, decay included; NaN for a rotational variant.
     relaxation_steps : float
-        Steps in which a small deviation of ‖w‖² shrinks by a factor e;
-        0 for a rotational variant, whose norm never deviates.
+        Steps in which a small deviation of ‖w‖² shrinks by a factor e, while v follows it. Momentum and the slow
+        average of AdEMAMix are taken as short. 0 for a rotational variant, whose norm never deviates.
     model_error : float
         Declared relative error of the formulas: what they neglect, in order of magnitude. It is
         kept apart from any statistical error. Infinite where nothing bounds it.

@@ -13,6 +13,7 @@ import numpy as np
 
 from rotsim import closed_forms
 from rotsim.optimizers import Hyperball
+from rotsim.theory import few_weights
 from rotsim.theory.base import Course, Method, Theory, required_theory, theory_for
 from rotsim.theory.fixed_point import bracketed_root
 from rotsim.theory.record import in_parts, kernel
@@ -22,10 +23,8 @@ from rotsim.theory.walk import UpdateCovariance, fallen
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
-BENT = 4.0  # times what momentum takes off the angle and 1/dim: what few weights change, as walks show
-FELT = (
-    1.5  # times what momentum takes off the angle: how far an error of the updates' correlations is felt, as walks show
-)
+MET = 1.5  # times Q of `few_weights`, and what momentum takes off the squared angle: as walks show
+FELT = 2.5  # times what momentum takes off the angle: how an error of the updates' correlations is felt, as they show
 _LEAST, _MOST = -160.0, 30.0  # log odds of the share that a step takes of the weights
 
 
@@ -96,6 +95,16 @@ def _one_minus_cosine(decay: float, updates: UpdateCovariance) -> float:
     return float(closed_forms.lion_exact_one_minus_cosine(1.0, decay, updates.discounted_sum(1 - decay)))
 
 
+def _along(lr: float) -> float:
+    """What isotropic updates across and along the weights change of the RMS angle without momentum, times dim.
+
+    A share c of the update along the weights turns them by the arctangent of lr √(1-c²)/(1 - lr c). To second order.
+    """
+    angle, stretch = atan(lr), 1 + lr**2
+    slope, bend = lr**2 / stretch, (2 * lr**3 - lr) / stretch - 2 * lr**5 / stretch**2
+    return (slope**2 + angle * bend) / (2 * angle**2)
+
+
 def _decay_at(wanted: float, measure: Callable[[float], float]) -> float:
     """The decay at which something that grows with it has a value > 0."""
 
@@ -155,11 +164,18 @@ class HyperballTheory(Theory[Hyperball]):
         return 2 * asin(min(1.0, sqrt(one_minus_cosine / 2)))
 
     def few_weights(self, dim: Any, law: GradientPower, method: Method, state: SteadyState) -> Any:
-        """Isotropic noise has 1/dim of its power along the weights, where it turns nothing. Else the second order."""
-        angle = self._angle(state.one_minus_cosine)
-        along = 0.0 if law.homogeneity else 0.5
-        varies = BENT if self.spec.acts_on == "neuron" else 0.0  # updates of a whole matrix are of one length
-        return max(along, varies * log(max(1.0, atan(self.spec.lr) / angle)), 1 / dim) / dim
+        """By walks of 16 weights and of 32, z being the share of the squared angle that momentum leaves.
+
+        Isotropic noise has 1/dim of its power along the weights. Updates of a whole matrix are of one length.
+        """
+        if self.spec.acts_on == "matrix":
+            return max(0.0 if law.homogeneity else 0.5, 1 / dim) / dim
+        met, bent = required_theory(self.spec.inner).met_and_bent()
+        left = min(1.0, (self._angle(state.one_minus_cosine) / atan(self.spec.lr)) ** 2)
+        if law.homogeneity:
+            return few_weights.declared(dim, MET * met * (1 - left), left * (1 - left) / 2, bent)
+        lost = left * (0.5 + _along(self.spec.lr)) + (1 - left - left**2) / 2
+        return few_weights.declared(dim, lost, 0.0, bent)
 
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
         return self._rest(dim, law)[0]

@@ -132,17 +132,15 @@ def memory(trace: xr.Dataset, layer: str, theory: Theory[Any], dim: int) -> Infl
     if "gradient_autocorrelation" not in trace or parameter not in trace["parameter"].values:
         return Influence()
     here = trace.sel(parameter=parameter)
-    start = int(trace["initial_step"].min()) if "initial_step" in trace else 0
-    eras, correlations = ends[-1:], here["gradient_autocorrelation"].values.astype(float)[None]
-    bounds, squares = ends[-1] * np.array([0.5, 1.0]), np.array([float(here.get("square_step", np.nan))])
     if "era" in trace.coords and trace.sizes["era"]:
-        eras, correlations = trace["era"].values, _of_eras(trace, parameter)
-        bounds = np.append(start, eras)
-        squares = here["era_square_step"].values if "era_square_step" in trace else np.full(len(eras), np.nan)
-    if "part" in trace.coords and trace.sizes["part"]:
-        bounds, squares = np.append(start, trace["part"].values), here["part_square_step"].values
-    at = (bounds[1:] + bounds[:-1]) / 2
-    correlations = correlations[np.minimum(np.searchsorted(eras, at), len(eras) - 1)]
+        bounds = np.append(0, trace["era"].values)
+        at = (bounds[1:] + bounds[:-1]) / 2
+        correlations = _of_eras(trace, parameter)
+        squares = here["era_square_step"].values if "era_square_step" in trace else np.full(len(at), np.nan)
+    else:
+        bounds, at = ends[-1] * np.array([0.5, 1.0]), ends[-1:]
+        correlations = here["gradient_autocorrelation"].values.astype(float)[None]
+        squares = np.array([float(here["square_step"]) if "square_step" in trace else np.nan])
     if "momentum" in dataset.spec_of(trace).get("changed", {}).get(parameter, {}):
         squares = np.full(len(at), np.nan)  # they are of the averages at first, and not of this spec's
     if theory.spec.shape == "inverse root":
@@ -151,16 +149,8 @@ def memory(trace: xr.Dataset, layer: str, theory: Theory[Any], dim: int) -> Infl
     seen = np.isfinite(factors).all(axis=1)
     if not seen.any():
         return Influence()
-    turned, grown = (_over_windows(ends, start, bounds, np.interp(at, at[seen], row)) for row in factors[seen].T)
+    turned, grown = (np.interp(ends, at[seen], column) for column in factors[seen].T)
     return Influence(norm=grown, rotation=turned)
-
-
-def _over_windows(ends: np.ndarray, start: int, bounds: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Mean over each window of what has these values between bounds, and the nearest of them outside."""
-    step = np.arange(start + 1, max(ends[-1], start + 1) + 1)
-    total = np.append(0.0, np.cumsum(values[np.searchsorted(bounds[1:-1], step)]))
-    first, last = np.maximum(np.append(start, ends[:-1]) - start, 0), np.maximum(ends - start, 1)
-    return np.asarray((total[last] - total[first]) / np.maximum(last - first, 1))
 
 
 def _live(trace: xr.Dataset, parameter: str, bounds: np.ndarray) -> np.ndarray:
@@ -223,7 +213,7 @@ def bursts(trace: xr.Dataset, layer: str, theory: Theory[Any], rates: Rates) -> 
 
     Notes
     -----
-    `derivations.transient.signs_that_change`.
+    `derivations.lion_transient.signs_that_change`.
     """
     unknown = (Bursts(),) * PARTS
     series, tick = dataset.gradient_series(trace, layer)
@@ -274,7 +264,7 @@ def of_bursts(parts: tuple[Bursts, ...], rates: Rates, ends: np.ndarray) -> Infl
 
     Notes
     -----
-    `derivations.transient.signs_that_change`.
+    `derivations.lion_transient.signs_that_change`.
     """
     centre = rates.start + (ends[-1] - rates.start) * (np.arange(PARTS) + 0.5) / PARTS
     known = np.array([np.isfinite(part.rotation) for part in parts])

@@ -102,7 +102,7 @@ def follow_modes(
 
     Notes
     -----
-    `derivations.transient.sign_mode`.
+    `derivations.lion_transient.sign_mode`.
     """
     overlap, size = np.zeros_like(factors), (dim, law.scale_squared, float(law.homogeneity))
     fixed = (overlap, beta1, beta2, odd, factors, cautious, *size, *course[1:])
@@ -138,7 +138,12 @@ class LionTheory(Departing[Lion]):
         older = closed_forms.decoupled_held(o.lr, o.weight_decay, beta2)
         twice = few_weights.met_twice(older, beta2, 1 - beta1)
         wavers = few_weights.wavering(1 - beta1 + beta1 * older, twice, linear, 1 - o.lr * o.weight_decay)
-        return met_again(beta1, beta2) / power, wavers, 1 - 2 / pi
+        met, bent = self.met_and_bent()
+        return met, wavers, bent
+
+    def met_and_bent(self) -> tuple[Any, Any]:
+        betas = self.spec.betas
+        return met_again(*betas) / (1 + 2 * sign_covariance(*betas).discounted_sum(1.0)), 1 - 2 / pi
 
     def in_signs(self) -> tuple[Any, Any, Any]:
         """Weights are no Gaussian where signs last: as if what they share with the next were a telegraph signal.

@@ -16,7 +16,9 @@ from rotsim.theory.walk import UpdateCovariance, decoupled, fallen
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
-FINITE_SIZE = 0.3  # of 1/p: what matrices of p rows differ from large ones, as walks show
+FINITE_SIZE = 0.17  # of 1/√(pq): what matrices of p × q differ from large ones, as walks show
+ROWS = 0.25  # of 1/q: what rows change that set the size of their own gradients, as walks show
+APART = 0.06  # error of the updates' correlations where rows have drifted apart, as walks of hyperballs show
 DRIFTING = -1.8  # response of a row below which rows drift apart, in walks; -2 in large matrices
 LEAST_MOMENTUM = 1e-7  # continuous at 0, where 0^0 would be needed
 _FELT = 1e-13
@@ -80,7 +82,10 @@ class MuonTheory(Theory[Muon]):
     # --- what is neglected
 
     def _finite(self, dim: int) -> float:
-        return FINITE_SIZE / min(self._rows(dim), dim)
+        return FINITE_SIZE / sqrt(self._rows(dim) * dim)
+
+    def few_weights(self, dim: Any, law: GradientPower, method: Method, state: SteadyState) -> Any:
+        return ROWS / max(self._rows(dim), dim) if law.homogeneity else 0.0
 
     def _felt_eps(self, dim: int, law: GradientPower, norm_squared: float) -> float:
         """Infinite where directions are so short that ε is what they are divided by."""
@@ -89,9 +94,10 @@ class MuonTheory(Theory[Muon]):
 
     def _drift(self, dim: int, law: GradientPower) -> float:
         """Infinite where rows of equal length do not last: a longer one has the larger update."""
-        if law.homogeneity == 0:
-            return 0.0
-        return inf if row_response(self.spec.polynomials, self._rows(dim), dim) < DRIFTING else 0.0
+        return inf if self._drifts(dim, law) else 0.0
+
+    def _drifts(self, dim: int, law: GradientPower) -> bool:
+        return law.homogeneity != 0 and row_response(self.spec.polynomials, self._rows(dim), dim) < DRIFTING
 
     # --- in time
 
@@ -119,4 +125,5 @@ class MuonTheory(Theory[Muon]):
         size = shape.parts * self._nearest() ** degrees
         felt = size > _FELT
         weights = power * shape.parts[felt] * (self._nearest() / root) ** degrees[felt]
-        return UpdateCovariance(power, weights, root ** degrees[felt], self._finite(dim))
+        error = self._finite(dim) + APART * self._drifts(dim, law)
+        return UpdateCovariance(power, weights, root ** degrees[felt], error)

@@ -308,7 +308,7 @@ def rotation_over(
     Notes
     -----
     `derivations.transient.over_many_steps`; for SGDM `coupled_over_many_steps`, for AdamL2
-    `derivations.adam_l2.dimensionless_chain`, for Rotational `derivations.rotational.mode_overlap`.
+    `derivations.adam_l2_chain.dimensionless_chain`, for Rotational `derivations.rotational.mode_overlap`.
     """
     gradient = ScaleInvariant() if gradient is None else gradient
     theory, dim, law = _checked(optimizer, dim, gradient, rows)

@@ -1,8 +1,8 @@
 """The rates that a recorded run had at every step: a trace holds the first, the last and averages in each window.
 
-Between first and last look a rate goes in two straight lines, which meet in the middle where its mean says. If that is
-beyond both looks, as at the end of a warm-up, it goes straight to the nearer one, and stays. Or it jumps between two
-looks, as at a restart, where that is closer to its RMS.
+Between first and last look a rate goes in two straight lines, which meet where its mean and RMS say: at the end of a
+warm-up, for example. Or it jumps between two looks, as at a restart, where that is closer than lines that meet in the
+middle.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ from rotsim.schedules import named
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+MOST_LOOKS = 128  # of a window, at which two lines may meet
+HIGHEST = 1.03  # times the highest rate at a window's first or last look, that another may be between two jumps
+RELATIVE = 1e-9  # of the mean square, that a meeting in the middle may be worse by
 
 
 @dataclass(frozen=True)
@@ -117,16 +122,8 @@ def _looks(
     All of shape (windows,): first and last look, the rate at both, its mean and RMS over all looks.
     """
     looks = (last - first) // interval + 1
-    bent = np.where(looks > 2, np.maximum(2 * mean - (early + late) / 2, 0.0), np.nan)
-    lines = (early**2 + early * bent + 2 * bent**2 + bent * late + late**2) / 6
-    # beyond both looks nothing was seen: a line from the far one to the near one, which then lasts
-    near = np.where(bent > mean, np.maximum(early, late), np.minimum(early, late))
-    far = early + late - near
-    way = 2 * (near - mean) / np.where(near != far, near - far, np.nan)  # share of the window
-    stays = ((bent - near) * (near - far) > 0) & (way > 0)
-    bent = np.where(stays, near, bent)
-    lines = np.where(stays, near**2 - way * (near - far) * (2 * near + far) / 3, lines)
-    knee = first + np.where(stays, np.where(near == late, way, 1 - way), 0.5) * (last - first)
+    met, top, wrong = _meeting(early, late, mean, rms, looks)
+    highest = HIGHEST * np.nanmax(np.append(early, late), initial=0.0)
     apart = np.where((late != early) & (looks > 2), late - early, np.nan)
     count = np.clip(np.round(looks * (late - mean) / apart), 1, np.maximum(looks - 1, 1))  # of looks before a jump
     share = count / looks
@@ -137,13 +134,40 @@ def _looks(
     )
     bend = np.maximum(2 * (mean - rest * brief) / long - end, 0.0)
     jumped = long * (end**2 + end * bend + bend**2) / 3 + rest * brief**2
-    jumps = np.abs(jumped - rms**2) < np.abs(lines - rms**2)  # not where one is NaN
-    before = first + interval * (count - 1)
-    at = first, np.where(jumps, before, knee), np.where(jumps, np.minimum(before + interval, last), knee), last
+    jumps = (np.abs(jumped - rms**2) < wrong) | ((top > highest) & np.isfinite(jumped))  # not where one is NaN
+    before, meeting = first + interval * (count - 1), first + met * (last - first)
+    at = first, np.where(jumps, before, meeting), np.where(jumps, np.minimum(before + interval, last), meeting), last
     value = (
         early,
-        np.where(jumps, np.where(falls, bend, early), bent),
-        np.where(jumps, np.where(falls, late, bend), bent),
+        np.where(jumps, np.where(falls, bend, early), top),
+        np.where(jumps, np.where(falls, late, bend), top),
         late,
     )
     return np.stack(at, axis=1).ravel(), np.stack(value, axis=1).ravel()
+
+
+def _meeting(
+    early: np.ndarray, late: np.ndarray, mean: np.ndarray, rms: np.ndarray, looks: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where in each window two straight lines meet that have its mean and RMS, from 0 to 1, and the rate there.
+
+    The third is by how much their mean square is wrong. Each rate of a window is its first, the one where the lines
+    meet and its last, times shares that add up to one.
+    """
+    places, tops, left = np.full(len(early), 0.5), np.full(len(early), np.nan), np.full(len(early), np.nan)
+    for count in np.unique(looks[(looks > 2) & np.isfinite(mean + rms)]):
+        here = looks == count
+        at = np.linspace(0, 1, int(min(count, MOST_LOOKS)))
+        meet = at[1:-1, None]
+        first, last = np.clip(1 - at / meet, 0, None), np.clip((at - meet) / (1 - meet), 0, None)
+        shares = np.stack([first, 1 - first - last, last])
+        ends = np.stack([early[here], late[here]])
+        first, middle, last = shares.mean(axis=-1)
+        top = (mean[here] - np.multiply.outer(first, ends[0]) - np.multiply.outer(last, ends[1])) / middle[:, None]
+        rates = np.stack(np.broadcast_arrays(ends[0], np.maximum(top, 0.0), ends[1]))
+        square = np.einsum("ipt,jpt,ipw,jpw->pw", shares, shares, rates, rates) / len(at)
+        wrong = np.abs(square - rms[here] ** 2)
+        best = np.argmin(wrong + RELATIVE * np.abs(meet - 0.5) * rms[here] ** 2, axis=0)
+        chosen = best, np.arange(len(best))
+        places[here], tops[here], left[here] = meet[best, 0], rates[1][chosen], wrong[chosen]
+    return places, tops, left

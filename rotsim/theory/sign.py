@@ -50,7 +50,7 @@ def sign_covariance(beta1: float, beta2: float) -> UpdateCovariance:
 
     Notes
     -----
-    `derivations.transient.sign_mode`.
+    `derivations.lion_transient.sign_mode`.
     """
     beta2 = max(beta2, 1e-7)  # continuous at 0, where 0^0 would be needed
     power, factor = arcsine_modes()

@@ -1,6 +1,6 @@
 r"""SGDM under white or scale-invariant noise without its coordinates: three numbers per neuron.
 
-Its rotational variant follows in `rotsim.simulation.engines.gram_rotational`, with six, and Muon in
+Its rotational variant and its hyperball follow in `rotsim.simulation.engines.gram_rotational`, with six, and Muon in
 `rotsim.simulation.engines.gram_matrix`.
 
 The noise is isotropic. Only its components along w and along the part of the momentum m across w,
@@ -84,8 +84,8 @@ class Chain(Engine):
 
     name = "gram"
     needs = (
-        "SGDM or its rotational variant, or Muon on rows of at least eight times as many weights, under Isotropic or "
-        "ScaleInvariant gradients, whose law depends on inner products alone"
+        "SGDM, its rotational variant or its hyperball, or Muon on rows of at least eight times as many weights, under "
+        "Isotropic or ScaleInvariant gradients, whose law depends on inner products alone"
     )
     automatic = True
     keeps_weights = False

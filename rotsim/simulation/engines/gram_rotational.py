@@ -1,4 +1,4 @@
-r"""The rotational variant of SGDM under white or scale-invariant noise without its coordinates.
+r"""The rotational variant and the hyperball of SGDM under white or scale-invariant noise without their coordinates.
 
 `rotsim.simulation.engines.gram` keeps the Gram matrix of (w, m). Here the step sees a third fixed vector as well,
 that of ones, if the mean is taken out of the update (`zero_mean`). With e = 1/√C·(1, ..., 1) where it is, split
@@ -26,6 +26,8 @@ set apart. Scale invariance takes away the component along w. In the plane (e, c
 
 Equal weights have q = 0 and no direction c: only the mean is taken out of the update then, and c begins as d. Otherwise
 q is at least |sin φ| of the last step.
+
+A hyperball turns by another angle φ, and has neither s nor e. So p = 0 and q = 1 here, and s is what no step asks for.
 """
 
 from __future__ import annotations
@@ -36,12 +38,12 @@ from typing import Any, cast
 import numpy as np
 import scipy
 
-from rotsim.compiled import kernel_part
 from rotsim.gradients import Gradient
 from rotsim.kernels import compiled
 from rotsim.noise import INITIAL_WEIGHTS_STREAM, components, neuron_keys, random_words
 from rotsim.optimizers.base import Optimizer
 from rotsim.optimizers.rotational import Rotational
+from rotsim.optimizers.turning import Turning
 from rotsim.simulation.arguments import Kernel
 from rotsim.simulation.engines.base import Problem
 from rotsim.simulation.engines.gram import Chain
@@ -51,14 +53,16 @@ _TINY = np.finfo(np.float64).tiny
 _EQUAL = 1e-12  # a smaller q is but rounding of the mean
 
 
-@kernel_part()
-def step(m1, m2, power, mean, centred, g1, g2, g3, momentum, theta, decay, age):  # type: ignore[no-untyped-def]
+_turn: Any = None  # what a kernel binds: `Turning.turn`
+
+
+def _step(m1, m2, power, mean, centred, g1, g2, g3, momentum, rate, decay, age):  # type: ignore[no-untyped-def]
     """One step of the chain (M_1, M_2, s, p, q): returns the new five and the angle, in [0, π]; ``age`` is 1 - γ^t."""
     along, across = momentum * m1 + g1, np.hypot(momentum * m2 + g2, g3)
     if centred == 0.0:
         along, across = 0.0, np.hypot(along, across)
     power = decay * power + (1.0 - decay) * across * across
-    turn = theta * np.sqrt(across * across / max(power / age, _TINY))  # NaN where the squares overflow
+    turn = _turn(rate, across * across, -along, max(power / age, _TINY))  # NaN where the squares overflow
     cosine, sine = np.cos(turn), np.sin(turn)
     aside = np.arctan2(sine, centred * cosine)  # ψ, 0 where neither is left
     c, s = np.cos(aside), np.sin(aside)
@@ -85,7 +89,7 @@ def _walk(block, neurons, steps, records, scale, orthogonal, freedom):  # type: 
             z1, z2, z3 = components(freedom, keys[i, 0], keys[i, 1], number)
             g1 = size * z1 * mean if orthogonal else size * z1
             c = coefficients[t]
-            m1, m2, power, mean, centred, angle = step(
+            m1, m2, power, mean, centred, angle = _step(
                 m1, m2, power, mean, centred, g1, size * z2, size * z3, c[2], c[7], c[8], c[9]
             )
             chord = 2.0 * w * np.sin(0.5 * angle)
@@ -98,8 +102,9 @@ def _walk(block, neurons, steps, records, scale, orthogonal, freedom):  # type: 
 
 
 @cache
-def _kernel() -> Kernel:
-    return compiled(_walk, "gram_rotational", {})
+def _kernel(kind: type[Turning]) -> Kernel:
+    step = compiled(_step, f"gram_{kind.name}_step", {"_turn": kind.turn})
+    return compiled(_walk, f"gram_{kind.name}", {"_step": step})
 
 
 def initial_shares(neurons: int, dim: int, seed: int, initial_weights: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -118,21 +123,21 @@ def initial_shares(neurons: int, dim: int, seed: int, initial_weights: Any) -> t
 
 
 class GramRotational(Chain):
-    """The rotational variant of SGDM by the Gram matrix of ones, weights and momentum."""
+    """What turns by SGDM's momentum, by the Gram matrix of ones, weights and momentum."""
 
     acts_on = "neuron"
     numbers = 6  # W, M_1, M_2, s, p, q
 
     def accepts(self, optimizer: Optimizer, gradient: Gradient) -> bool:
-        return super().accepts(optimizer, gradient) and isinstance(optimizer, Rotational)
+        return super().accepts(optimizer, gradient) and isinstance(optimizer, Turning)
 
     def fresh(self, problem: Problem) -> State:
         state = super().fresh(problem)
         state.slots[:, 5, 0] = 1.0
-        if cast(Rotational, problem.optimizer).zero_mean:
+        if isinstance(problem.optimizer, Rotational) and problem.optimizer.zero_mean:
             shares = initial_shares(problem.neurons, problem.dim, problem.seed, problem.initial_weights)
             state.slots[:, 4, 0], state.slots[:, 5, 0] = shares
         return state
 
     def kernel(self, problem: Problem) -> Kernel:
-        return self.of(_kernel, problem)
+        return self.of(lambda: _kernel(cast(type[Turning], type(problem.optimizer))), problem)
