@@ -153,6 +153,7 @@ def count_sample(triton: bool) -> tuple[int, float]:
 
     with (
         mock.patch.object(gpu, "available", lambda device: triton),
+        mock.patch.object(sample_triton, "_measures_right", lambda device: True),
         mock.patch.object(sample_triton, "_kernel", lambda dtype, block: Launch(traffic, read)),
         Recorder(model, optimizer, interval=2, window=100, lags=0),
     ):

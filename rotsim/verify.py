@@ -6,6 +6,7 @@ and compared with them. So are recorded traces of real networks. The outcome is 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,6 +61,11 @@ class TraceCase:
     name: str
     data: xr.Dataset
     diagnosis: Diagnosis
+
+    @property
+    def device(self) -> str:
+        """What trained it, as the trace says."""
+        return str(json.loads(self.data.attrs["provenance"]).get("device", "unknown"))
 
 
 def run(
@@ -175,13 +181,14 @@ def _simulations(bar: Progress, quick: bool, seed: int, predict: Callable[..., E
 
 
 def _networks(bar: Progress, quick: bool) -> list[TraceCase]:
-    from rotsim.measure.shipped import load_shipped, shipped_traces
+    from rotsim.measure.shipped import gpu_traces, shipped_traces
 
-    names = [name for name in shipped_traces() if not quick or name in QUICK_TRACES]
-    task = bar.add_task("reading real networks", total=len(names))
+    found = {name: path for name, path in shipped_traces().items() if not quick or name in QUICK_TRACES}
+    found |= {} if quick else gpu_traces()
+    task = bar.add_task("reading real networks", total=len(found))
     traces = []
-    for name in names:
-        data = load_shipped(name)
+    for name, path in found.items():
+        data = dataset.load(path)
         traces.append(TraceCase(name, data, diagnose(data)))
         bar.advance(task)
     bar.remove_task(task)
@@ -229,7 +236,7 @@ def _network_table(traces: list[TraceCase]) -> Table:
     numbers = ("predicted", "measured ±SE", "rotation", "norm")
     table = plain_table("Theory against real networks", "network", *numbers, "verdict", numbers=numbers)
     for trace in traces:
-        table.add_row(trace.name.replace("_", " ", 1))
+        table.add_row(f"{trace.name.replace('_', ' ', 1)}, {trace.device}")
         for layer in trace.diagnosis.layers:
             claims = layer.claims
             table.add_row(
@@ -288,6 +295,7 @@ def _json(passed: bool, seed: int, proofs: list[Check], cases: list[Case], trace
         "networks": [
             {
                 "name": trace.name,
+                "device": trace.device,
                 "spec": dataset.spec_of(trace.data),
                 **trace.diagnosis.to_dict(),
                 **trace.diagnosis.report().to_dict(),

@@ -5,8 +5,9 @@ The table holds what walks did, and nothing of what theory says. So it stays tru
 Settings of the group "tuned" were looked at while theory was made, those of the group "held out" were not. When they
 were judged, eight of Lion under a memory or a radial part failed. Then "radial lion outward" was mended. What is
 declared of Lion under a memory or a radial part was later fitted to all rows of both groups.
-The group "kin" has optimizers that came later, under white noise. What is declared of Muon, of hyperballs and of few
-cautious weights was fitted to it, but for the rows "drawn". These were made afterwards, and none failed.
+The group "kin" has optimizers that came later. What is declared of Muon, of hyperballs and of few cautious weights was
+fitted to it, but for the rows "drawn". These were made afterwards, and none failed. What is declared of NAdamW and
+AdEMAMix beyond white noise was fitted to other strengths than are here.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def cases() -> dict[str, Case]:
     for number, group in enumerate(GROUPS):
         corners = {name: case for name, case in _corners(number).items() if group != "new" or "lion" in name}
         found |= {f"{name}, {group}": Case(group, *case) for name, case in corners.items()}
-    return found | _kin() | _matrices() | {f"kin drawn {seed}": _drawn(seed) for seed in range(9700, 9724)}
+    return (
+        found | _kin() | _matrices() | _departing() | {f"kin drawn {seed}": _drawn(seed) for seed in range(9700, 9724)}
+    )
 
 
 def _corners(group: int) -> dict[str, tuple[Optimizer, int, Gradient]]:
@@ -166,6 +169,28 @@ def _matrices() -> dict[str, Case]:
         }.items():
             law = Isotropic() if rows == 16 else ScaleInvariant()
             found[f"kin {name} {rows}x{dim}"] = Case("kin", spec, dim, law, rows)
+    return found
+
+
+def _departing() -> dict[str, Case]:
+    """NAdamW and AdEMAMix under gradients with a memory, a mean and a radial part."""
+    found = {}
+    for name, optimizer, unit in (
+        ("nadamw", rotsim.NAdamW(0.01, 2.0, (0.9, 0.99), momentum_decay=FADING), 0.06),
+        ("nadamw short", rotsim.NAdamW(0.01, 1.0, (0.8, 0.9), momentum_decay=FADING), 0.02),
+        ("ademamix", rotsim.AdEMAMix(0.01, 2.0, (0.9, 0.99, 0.99), 2.0), 0.01),
+        ("ademamix short", rotsim.AdEMAMix(0.01, 1.0, (0.5, 0.9, 0.98), 5.0), 0.002),
+    ):
+        for law in (
+            Autocorrelated(0.7), Autocorrelated(-0.5), Autocorrelated(0.5, scale_invariant=False), Signal(0.1),
+            Signal(0.15, scale_invariant=False), Radial(unit),
+            Radial(0.3 * optimizer.weight_decay, scale_invariant=False),
+        ):  # fmt: skip
+            kind = "scale-invariant" if law.scale_invariant else "free"
+            strength = getattr(law, "correlation", 0.0)
+            found[f"kin {law.name} {name}, {kind}{f' {strength:g}' if strength else ''}"] = Case(
+                "kin", optimizer, 512, law
+            )
     return found
 
 

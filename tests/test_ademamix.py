@@ -206,6 +206,38 @@ def test_its_average_stands_beside_what_a_gradient_remembers():
 
 
 @pytest.mark.parametrize(
+    ("gradient", "bar"),
+    [
+        (rotsim.Signal(0.05), 1e-9),
+        (rotsim.Signal(0.1, scale_invariant=False), 2e-3),  # the wavering of v to first order
+        (rotsim.Autocorrelated(0.5), 3e-3),  # v as if constant
+        (rotsim.Radial(0.01), 1e-4),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_beyond_white_noise_it_is_adamw_without_the_slow_average_or_with_two_alike(gradient, bar):
+    """And with another slow average it is not."""
+    adamw = rotsim.AdamW(1e-3, 0.1, betas=(0.9, 0.999))
+    plain = rotsim.equilibrium(adamw, 256, gradient)
+    scale = 2.0  # of the update, by two averages alike
+    for mix, beta3, factor in ((0.0, 0.999, 1.0), (1.0, 0.9, scale)):
+        of_adamw = plain if factor == 1 else rotsim.equilibrium(
+            rotsim.AdamW(scale * 1e-3, 0.1 / scale, betas=(0.9, 0.999)), 256, gradient
+        )  # fmt: skip
+        found = rotsim.equilibrium(AdEMAMix(1e-3, 0.1, (0.9, 0.999, beta3), mix), 256, gradient)
+        assert found.norm == pytest.approx(of_adamw.norm, rel=bar)
+        assert found.rotation == pytest.approx(of_adamw.rotation, rel=bar)
+    other = rotsim.equilibrium(AdEMAMix(1e-3, 0.1, (0.9, 0.999, 0.99), 1.0), 256, gradient)
+    assert abs(other.rotation / plain.rotation - 1) > 0.1
+
+
+def test_a_memory_of_ten_million_steps_is_summed_at_once():
+    spec = AdEMAMix(1e-3, 0.1, (0.9, 0.999, 0.9999999))
+    for gradient in (rotsim.Autocorrelated(0.5), rotsim.Radial(0.01), rotsim.Signal(0.05, scale_invariant=False)):
+        assert rotsim.equilibrium(spec, 256, gradient).norm > 0
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: AdEMAMix(0.1, 0.1, alpha=-1.0), "`alpha` must be finite and >= 0; got -1.0"),
@@ -213,9 +245,12 @@ def test_its_average_stands_beside_what_a_gradient_remembers():
         (lambda: AdEMAMix(0.1, 0.1, (0.9, 0.99, 1.0)), r"`betas\[2\]` must be in \[0, 1\); got 1.0"),
         (lambda: rotsim.AdamW(0.1, 0.1, (0.9, 0.9, 0.9)), r"`betas` must be two numbers in \[0, 1\); got \(0.9, 0.9, "),
         (lambda: rotsim.Rotational(SPEC), "AdEMAMix keeps two averages of the gradient and has no rotational variant"),
-        (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Signal(0.1)), "AdEMAMix has no prediction under"),
-        (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Radial(0.1)), "AdEMAMix has no prediction under"),
-        (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Autocorrelated(0.1)), "AdEMAMix has no prediction under"),
+        (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Signal(0.1), "leading"), "AdEMAMix has no leading order under"),
+        (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Radial(0.1), "leading"), "AdEMAMix has no leading order under"),
+        (
+            lambda: rotsim.equilibrium(SPEC, 64, rotsim.Autocorrelated(0.1), "leading"),
+            "AdEMAMix has no leading order under",
+        ),
         (lambda: rotsim.equilibria(SPEC, betas=(0.9, 0.99)), "`betas` must be 3 of numbers"),
     ],
 )

@@ -34,6 +34,9 @@ def test_parts_that_ended_are_not_run_again_and_those_that_failed_are(tmp_path, 
     assert "No module named no_such_module" in (tmp_path / "fails.log").read_text()
     again = call("--anyway", "--output", str(tmp_path))
     assert "ends: done before" in again.output and "fails: exit 1" in again.output
+    (tmp_path / "a").write_text("old")
+    assert "ends: exit 0" in call("--anyway", "--again", "--output", str(tmp_path), "ends").output
+    assert not (tmp_path / "a").exists()
     late = call("--anyway", "--output", str(tmp_path), "--minutes", "0", "fails")
     assert late.exit_code == 0 and "no time left" in late.output
 

@@ -202,9 +202,12 @@ def test_plans_transfers_and_conversions_have_it():
     [
         (lambda: NAdamW(0.1, 0.1, momentum_decay=-1.0), "`momentum_decay` must be finite and >= 0; got -1.0"),
         (lambda: rotsim.Rotational(SPEC), "the momentum of NAdamW changes in training, so it has no rotational"),
-        (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Signal(0.1)), "NAdamW has no prediction under"),
-        (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Radial(0.1)), "NAdamW has no prediction under"),
-        (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Autocorrelated(0.1)), "NAdamW has no prediction under"),
+        (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Signal(0.1), "leading"), "NAdamW has no leading order under"),
+        (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Radial(0.1), "leading"), "NAdamW has no leading order under"),
+        (
+            lambda: rotsim.equilibrium(SPEC, 64, rotsim.Autocorrelated(0.1), "leading"),
+            "NAdamW has no leading order under",
+        ),
     ],
 )
 def test_refusals(make, message):

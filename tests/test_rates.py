@@ -75,6 +75,12 @@ def test_the_end_of_a_warm_up_inside_a_window_is_where_it_was(top):
     assert np.abs(blurred.lr - rate).max() > 0.02
 
 
+@pytest.mark.parametrize("rate", [1e-2, 0.3, 1e-7])
+def test_a_constant_rate_is_one_number(rate):
+    rates, _ = recorded(np.full(STEPS, rate), window=20)
+    assert np.ptp(rates.lr) == 0 and np.ptp(rates.weight_decay) == 0
+
+
 @pytest.mark.parametrize("rise", [125, 131, 137, 170])
 @pytest.mark.parametrize("turned", [False, True])
 def test_no_rate_is_beyond_those_that_were_seen_where_a_warm_up_ends_or_a_decay_does(rise, turned):

@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch")
 from benchmarks import page, traffic  # noqa: E402
 from experiments.gpu import turn  # noqa: E402
 from rotsim.measure import gpu, rotation_triton, sample_triton  # noqa: E402
-from rotsim.measure.rotation_kernel import difference  # noqa: E402
+from rotsim.measure.rotation_kernel import _turns_right, difference, turn_  # noqa: E402
+from rotsim.measure.sample import lengths  # noqa: E402
 from rotsim.optimizers import SGDM, AdamW, Lion  # noqa: E402
 
 INTERPRETED = """
@@ -117,3 +118,23 @@ def test_what_triton_lacks_is_said(monkeypatch):
         assert not gpu.available(torch.device("cuda", 7))
     assert not gpu.available(torch.device("cpu"))
     gpu.available.cache_clear()
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_kernel_that_is_wrong_on_a_gpu_is_not_used(right, monkeypatch):
+    """At its first use it is held against the CPU: whatever a driver or a compiler does, training is not harmed."""
+    device = torch.device("cpu")
+
+    def turn_too_far(*given, **options):
+        turn_(*given[:-1], given[-1] * (1.0 if right else 1.01), **options)
+
+    def too_long(looks):
+        return [lengths(*look) * (1.0 if right else 1.01) for look in looks]
+
+    monkeypatch.setattr(rotation_triton, "turn_", turn_too_far)
+    monkeypatch.setattr(sample_triton, "launched", too_long)
+    for check in (_turns_right, sample_triton._measures_right):
+        check.cache_clear()
+        with contextlib.nullcontext() if right else pytest.warns(UserWarning, match="takes a slower way on cpu: a ker"):
+            assert check(device) == right
+        check.cache_clear()

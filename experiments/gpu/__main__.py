@@ -48,8 +48,9 @@ def marker(part: Part, folder: Path) -> Path:
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), default=RESULTS, show_default="results/gpu")
 @click.option("--minutes", default=9.0, show_default=True, help="In all: no part starts later; the last is stopped.")
 @click.option("--list", "list_parts", is_flag=True, help="Print the parts and their commands, and run nothing.")
+@click.option("--again", is_flag=True, help="Forget what these parts have measured, and run them again.")
 @click.option("--anyway", is_flag=True, help="Run where there is no GPU, too: every part then says what it misses.")
-def main(names: tuple[str, ...], output: Path, minutes: float, list_parts: bool, anyway: bool) -> None:
+def main(names: tuple[str, ...], output: Path, minutes: float, list_parts: bool, again: bool, anyway: bool) -> None:
     """Run PARTS (default: all, in order) on this machine's GPU.
 
     A part that has ended well is not run again, so that the same command goes on where time ran out. A part that fails
@@ -64,6 +65,11 @@ def main(names: tuple[str, ...], output: Path, minutes: float, list_parts: bool,
         return
     where = "no GPU" if anyway else device()
     folder = output_folder(output)
+    if again:
+        for part in chosen:
+            for old in (marker(part, folder), folder / part.result):
+                if old.is_file():  # traces lie in a folder, and say themselves what they are of
+                    old.unlink()
     deadline, failed = time.monotonic() + 60 * minutes, []
     for part in chosen:
         if marker(part, folder).exists():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from experiments.networks.suite import SUITES
 
+TRACES = "../suite_gpu"  # beside the other results, where those of earlier runs are
 GPT_85M = ("--network", "GPT 12x768")
 GPT_124M = ("--layers", "12", "--width", "768", "--heads", "12", "--context", "1024", "--vocabulary", "50257")
 
@@ -44,15 +45,28 @@ class Part:
 
 def _suite(name: str) -> Part:
     arguments = ("--suite", "gpu", "--device", "cuda", "--only", name)
-    return Part(f"suite-{name}", f"traces of {name}", "experiments.networks", arguments, "suite_gpu")
+    return Part(f"suite-{name}", f"traces of {name}", "experiments.networks", arguments, TRACES)
+
+
+#: Runs whose traces were missing when the last GPU was at hand, or that have been added since; they come first.
+_MISSING = ("gpt_muon", "wngpt_muon_cosine", "resnet20_adamw_cosine", "resnet20_sgdm_cosine")
+
+
+def _suite_order() -> list[str]:
+    """The names of the suite: those missing, other cosines of the ResNet, the grid of warm-ups, then all."""
+    names = list(SUITES["gpu"])
+    wanted = [*_MISSING, *(name for name in names if name.startswith(("resnet20", "warmup")) and _scheduled(name))]
+    return list(dict.fromkeys([*wanted, *names]))
+
+
+def _scheduled(name: str) -> bool:
+    return name.startswith("warmup") or name.endswith("_cosine")
 
 
 PARTS = {
     part.name: part
     for part in (
         Part("turn", "rotational optimizers turn as on the CPU", "experiments.gpu.turn", (), "turn.json"),
-        Part("engine", "the CUDA engine follows the CPU engine", "experiments.gpu.engine", (), "engine.json"),
-        Part("walk", "coordinate-steps a second against CPU and PyTorch", "benchmarks.cuda", (), "walk.json"),
         Part(
             "rotational",
             "step time of rotational optimizers over AdamW",
@@ -60,6 +74,8 @@ PARTS = {
             ("--device", "cuda", *GPT_85M, "--network", "ResNet-20"),
             "rotational.json",
         ),
+        Part("engine", "the CUDA engine follows the CPU engine", "experiments.gpu.engine", (), "engine.json"),
+        Part("walk", "coordinate-steps a second against CPU and PyTorch", "benchmarks.cuda", (), "walk.json"),
         Part(
             "recorder",
             "training time with the recorder over that without, 124 M GPT",
@@ -67,7 +83,7 @@ PARTS = {
             ("--device", "cuda", *GPT_124M, "--batch", "8", "--steps", "20", "--blocks", "5"),
             "recorder.json",
         ),
-        *(_suite(name) for name in SUITES["gpu"]),
-        Part("suite", "the report of all traces", "experiments.networks", ("--suite", "gpu"), "suite_gpu"),
+        *(_suite(name) for name in _suite_order()),
+        Part("suite", "the report of all traces", "experiments.networks", ("--suite", "gpu"), TRACES),
     )
 }

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import click
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from experiments.networks import claims, courses, heldout
+from experiments.networks import claims, courses, groups, heldout
 from experiments.networks.record import SHIPPED, AnyRun, record
 from experiments.networks.suite import SUITES, Recording, Traces, choose_device, runs_of, write_report
 from rotsim.errors import DatasetError, InvalidInput
-from rotsim.files import output_folder, write_atomically
+from rotsim.files import output_folder, to_json, write_atomically
 from rotsim.measure.shipped import TRACES
 from rotsim.show.terminal import console
 from rotsim.tasks import collect
@@ -145,6 +146,27 @@ def courses_command(seeds: int, network: tuple[str, ...], traces: Path | None, o
         click.echo(f"wrote {written[0]} and {written[1]}")
     if any(run.diagnosis.refuted for run in found):
         raise SystemExit(1)
+
+
+@main.command("groups")
+@click.option("--network", type=click.Choice(list(groups.NETWORKS)), multiple=True, help="This network alone.")
+@click.option("--steps", type=click.IntRange(min=50), help="Steps per run.  [default: the network's]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--output", type=Folder, help="Folder for groups.md and groups.json.  [default: print the tables]")
+def groups_command(network: tuple[str, ...], steps: int | None, seed: int, output: Path | None) -> None:
+    """Train networks whose inner matrices follow Muon and the others AdamW, and compare both with theory."""
+    folder = output and output_folder(output, "groups.md", "groups.json")
+    pairs = list(product(network or groups.NETWORKS, groups.PAIRINGS))
+    with Progress(console=console(stderr=True)) as progress:
+        found = [groups.train(*pair, steps, seed) for pair in progress.track(pairs, description="runs")]
+    words = ["python -m experiments.networks groups", *(f"--network {name}" for name in network)]
+    text = groups.table(found, " ".join([*words, *([f"--steps {steps}"] if steps else []), f"--seed {seed}"]))
+    if folder is None:
+        click.echo(text, nl=False)
+    else:
+        content = to_json([asdict(run) for run in found], 5)
+        written = write_atomically(folder / "groups.md", text), write_atomically(folder / "groups.json", content)
+        click.echo(f"wrote {written[0]} and {written[1]}")
 
 
 @main.command("claims")

@@ -16,7 +16,7 @@ from experiments.harness import markdown
 from experiments.harness.pictures import save_picture
 from experiments.networks.gpt import GPTSize
 from experiments.networks.record import INPUT_NOISE, SHIPPED, AnyRun, record
-from experiments.networks.train import Run
+from experiments.networks.train import CosineRun, Run
 from experiments.networks.train_text import TextRun
 from rotsim import dataset, files
 from rotsim.diagnosis import Diagnosis, diagnose
@@ -47,6 +47,11 @@ def _resnets(blocks: int, widths: tuple[int, ...], batch: int, steps: int) -> di
         f"resnet{depth}_{name}": replace(base, optimizer=name, lr=lr, weight_decay=wd)
         for name, (lr, wd) in _CONV.items()
     }
+
+
+def _falling(runs: dict[str, AnyRun]) -> dict[str, AnyRun]:
+    """The same under a learning rate that rises over a tenth of the steps, and falls to zero."""
+    return {f"{name}_cosine": CosineRun(**asdict(run)) for name, run in runs.items()}
 
 
 def _gpts(size: GPTSize, batch: int, steps: int) -> dict[str, AnyRun]:
@@ -93,7 +98,8 @@ SUITES: dict[str, dict[str, AnyRun]] = {
         **_gpts(GPTSize(), batch=16, steps=3000),
     },
     "gpu": {
-        **_resnets(3, (1, 16, 32, 64, 10), batch=128, steps=4000),
+        **(resnets := _resnets(3, (1, 16, 32, 64, 10), batch=128, steps=4000)),
+        **_falling(resnets),
         **_gpts(_LARGE, batch=32, steps=2500),
         **_muons(_LARGE, batch=32, steps=2500),
         **_cosines(_LARGE, batch=32, steps=2500),

@@ -39,6 +39,13 @@ class Run:
     beta2: float = 0.999
 
 
+@dataclass(frozen=True)
+class CosineRun(Run):
+    """A run whose learning rate rises over the share `warmup` of its steps, and then falls to 0 as a cosine."""
+
+    warmup: float = 0.1
+
+
 def train(
     run: Run,
     images: Images,
@@ -48,7 +55,7 @@ def train(
     device: str | torch.device = "cpu",
     on_step: Callable[[], object] = lambda: None,
 ) -> tuple[Recorder, dict[str, float]]:
-    """Train at constant learning rate, batches drawn with replacement, on one thread.
+    """Train at the run's learning rate, batches drawn with replacement, on one thread.
 
     Parameters
     ----------
@@ -78,9 +85,12 @@ def train(
             x, y = images.batch(run.batch, run.input_noise, draw)
             return nn.functional.cross_entropy(model(x), y)
 
+        factors = None
+        if isinstance(run, CosineRun):
+            factors = loop.rise_and_fall(run.steps, round(run.warmup * run.steps))
         recorder = Recorder(model, optimizer, interval, window, note=_note(run, images, model))
         with recorder:
-            train_loss = mean_of_last(loop.train(optimizer, loss, run.steps), on_step)
+            train_loss = mean_of_last(loop.train(optimizer, loss, run.steps, factors), on_step)
         model.eval()
         with torch.no_grad():
             right = [

@@ -38,19 +38,28 @@ class MuonAdamW(torch.optim.Optimizer):
             part.step()
 
 
-def muon_and_adamw(model: nn.Module, lr: float, weight_decay: float, beta2: float) -> MuonAdamW:
-    """Muon for the inner matrices. AdamW, at the same product of rates, for the rest; without decay where no matrix is.
+def muon_and_adamw(
+    model: nn.Module,
+    lr: float,
+    weight_decay: float,
+    beta2: float,
+    rates: tuple[float, float] | None = None,
+    left_out: tuple[str, ...] = _OUTER,
+) -> MuonAdamW:
+    """Muon for the inner matrices, AdamW for the rest; without decay where no matrix is.
 
-    `lr` and `weight_decay` are Muon's.
+    `lr` and `weight_decay` are Muon's. `rates` are AdamW's; None stands for the same product. Names of its
+    matrices begin with one of `left_out`.
     """
+    lr_of_adamw, its_decay = rates or (lr / _SLOWER, weight_decay * _SLOWER)
     named = list(model.named_parameters())
-    inner = [p for name, p in named if p.ndim == 2 and not name.startswith(_OUTER)]
-    outer = [p for name, p in named if p.ndim >= 2 and name.startswith(_OUTER)]
-    adamw = {"kind": "adamw", "lr": lr / _SLOWER, "betas": (0.9, beta2)}
+    inner = [p for name, p in named if p.ndim == 2 and not name.startswith(left_out)]
+    outer = [p for name, p in named if p.ndim >= 2 and name.startswith(left_out)]
+    adamw = {"kind": "adamw", "lr": lr_of_adamw, "betas": (0.9, beta2)}
     return MuonAdamW(
         [
             {"kind": "muon", "params": inner, "lr": lr, "weight_decay": weight_decay},
-            {**adamw, "params": outer, "weight_decay": weight_decay * _SLOWER},
+            {**adamw, "params": outer, "weight_decay": its_decay},
             {**adamw, "params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
         ]
     )

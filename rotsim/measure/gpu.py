@@ -14,6 +14,7 @@ import torch
 
 from rotsim.compiled import specialised
 
+LARGEST_DIFFERENCE = 1e-5  # of the largest number, by rounding of float32
 tl: Any = None  # `language` and `jitted` bind it
 
 
@@ -44,6 +45,28 @@ def available(device: torch.device) -> bool:
         f"rotational optimizers and recorders take a slower way on {device}: Triton does not work there ({error})",
         stacklevel=2,
     )
+    return False
+
+
+def agrees(what: str, device: torch.device, there: torch.Tensor, here: torch.Tensor) -> bool:
+    """True if a kernel on a device has the numbers of the CPU, to six digits; else a warning says that it is not used.
+
+    Parameters
+    ----------
+    what : str
+        In words.
+    device : torch.device
+    there, here : Tensor
+        Of the kernel, and of the CPU.
+
+    Returns
+    -------
+    bool
+    """
+    far = float((there.cpu() - here).abs().max() / here.abs().max())
+    if far < LARGEST_DIFFERENCE:
+        return True
+    warnings.warn(f"{what} takes a slower way on {device}: a kernel of Triton is {far:.1g} off there", stacklevel=2)
     return False
 
 

@@ -22,6 +22,7 @@ from rotsim.compiled import kernel_part, wide_vectors
 from rotsim.kernels import compiled, inlined
 from rotsim.measure import gpu, rotation_triton
 from rotsim.measure.rotation_triton import ROUNDING as ROUNDING
+from rotsim.optimizers import AdamW
 from rotsim.optimizers.base import N_COEFFICIENTS
 
 _PLAIN = {torch.Tensor, torch.nn.Parameter}  # other kinds may not have their numbers at `data_ptr`
@@ -58,7 +59,7 @@ def fits(parameter: torch.Tensor, *others: torch.Tensor) -> bool:
             return False
         layout = torch.channels_last
     device = parameter.device
-    if not (device.type == "cpu" or gpu.available(device)):
+    if not (device.type == "cpu" or (gpu.available(device) and _turns_right(device))):
         return False
     return all(
         x.device == device
@@ -68,6 +69,25 @@ def fits(parameter: torch.Tensor, *others: torch.Tensor) -> bool:
         and x.is_contiguous(memory_format=layout)
         for x in (parameter, *others)
     )
+
+
+@cache
+def _turns_right(device: torch.device) -> bool:
+    """Whether the first turn on a GPU is that of the CPU; it is checked once, on three small vectors."""
+    spec, draw = AdamW(1.0, 0.0), torch.Generator().manual_seed(0)
+    start, gradient = torch.randn(2, 3, 40, generator=draw)
+    turned = []
+    for turn, place in ((turn_, torch.device("cpu")), (rotation_triton.turn_, device)):
+        weights = start.to(place, copy=True)
+        state = {"norm": weights.norm(dim=1), "update_norm_squared": torch.zeros(3, device=place), "rotation_step": 0}
+        averages = [torch.zeros_like(weights), torch.zeros_like(weights)]
+        turn(
+            spec.update, [weights], [gradient.to(place)], [averages], [state],
+            spec.coefficient_table(np.ones(1), np.ones(1), np.zeros(1)), 0.1,
+            per_neuron=True, zero_mean=True, update_norm_decay=0.9,
+        )  # fmt: skip
+        turned.append(weights)
+    return gpu.agrees("a rotational optimizer", device, turned[1], turned[0])
 
 
 def turn_(

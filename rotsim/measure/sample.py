@@ -72,8 +72,8 @@ class Averaged:
         v, after the step; without it ĝ is g.
     decay, filled, eps : float
     known : float
-        1, or NaN for optimizers that take the sign, as Lion, whose steps are not linear in g; and where rotsim does not
-        know how the optimizer scales g.
+        1, or NaN for optimizers that take the sign, as Lion: their steps are not linear in g. NaN, too, where rotsim
+        does not know how the optimizer scales g.
     rank : Tensor of one number, or float
         The stable rank of what a spectral update is made of; NaN for other updates.
     """
@@ -120,8 +120,8 @@ def lengths(before: torch.Tensor, after: torch.Tensor, gradient: torch.Tensor | 
     Returns
     -------
     Tensor, shape (LENGTHS, neurons)
-        ‖w‖ before and after, ‖Δw‖; the lengths of difference and sum of both, scaled to equal length; ‖g‖, ⟨w, g⟩ and
-        ⟨w, ĝ⟩, which are 0 without a gradient; the stable rank. A step that averages ĝ feels E⟨w, ĝ⟩/E‖w‖² as
+        ‖w‖ before and after, and ‖Δw‖. The lengths of difference and sum of both, scaled to equal length. ‖g‖, ⟨w, g⟩
+        and ⟨w, ĝ⟩, which are 0 without a gradient. Last the stable rank. A step that averages ĝ feels E⟨w, ĝ⟩/E‖w‖² as
         additional weight decay.
     """
     before, after = before.to(torch.float64), after.to(torch.float64)

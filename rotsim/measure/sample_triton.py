@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from rotsim.measure import gpu
-from rotsim.measure.sample import LENGTHS, Look, lengths
+from rotsim.measure.sample import LENGTHS, Averaged, Look, lengths
 
 _BLOCK = 1 << 9  # weights that a program takes at a time
 _KINDS = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
@@ -39,7 +39,8 @@ def all_lengths(looks: Iterable[Look]) -> list[torch.Tensor]:
     found: list[torch.Tensor | None] = []
     together: dict[tuple[torch.dtype, torch.device], list[tuple[int, Look]]] = {}
     for place, look in enumerate(looks):
-        fits = gpu.available(look[0].device) and _alike(look)
+        device = look[0].device
+        fits = gpu.available(device) and _measures_right(device) and _alike(look)
         found.append(None if fits else lengths(*look))
         if fits:
             together.setdefault((look[0].dtype, look[0].device), []).append((place, look))
@@ -47,6 +48,17 @@ def all_lengths(looks: Iterable[Look]) -> list[torch.Tensor]:
         for (place, _), part in zip(members, launched([look for _, look in members]), strict=True):
             found[place] = part
     return [part for part in found if part is not None]
+
+
+@cache
+def _measures_right(device: torch.device) -> bool:
+    """Whether the first look on a GPU is that of the CPU; it is checked once, on three small vectors."""
+    before, after, gradient, square = torch.randn(4, 3, 40, generator=torch.Generator().manual_seed(0)).square()
+    rest = {"decay": 0.1, "filled": 0.5, "eps": 1e-3, "rank": 1.0}
+    [there] = launched([
+        (before.to(device), after.to(device), gradient.to(device), Averaged(square.to(device), **rest))
+    ])  # fmt: skip
+    return gpu.agrees("a recorder", device, there[:-1], lengths(before, after, gradient, Averaged(square, **rest))[:-1])
 
 
 def _alike(look: Look) -> bool:

@@ -27,6 +27,16 @@ def shipped_traces() -> dict[str, Path]:
     return {path.stem: path for path in sorted(TRACES.glob("*.nc"))}
 
 
+def gpu_traces() -> dict[str, Path]:
+    """Names and files of the runs that a GPU trained: every third layer of those of `experiments/results/suite_gpu`.
+
+    Returns
+    -------
+    dict of str to Path
+    """
+    return {path.stem: path for path in sorted((TRACES / "gpu").glob("*.nc"))}
+
+
 def load_shipped(name: str) -> xr.Dataset:
     """Load one shipped trace.
 

@@ -191,7 +191,11 @@ class Adam(Departing[AdamSpec]):
     def taken_by_eps(self, beside: float) -> float:
         """Share of the update that an ε of so many deviations of the gradient takes."""
         o = self.spec
-        return beside / (1 + beside) if o.betas[1] == 0 else beside / (1 / mean_inverse_root(*o.betas) + beside)
+        return beside / (1 + beside) if o.betas[1] == 0 else beside / (1 / mean_inverse_root(*self.betas) + beside)
+
+    def correlated_update(self, correlation: float) -> CorrelatedUpdate:
+        """The update under AR(1) gradients."""
+        return correlated_update(*self.spec.betas, correlation)
 
     def correlated(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> SteadyState:
         if method == "leading":
@@ -208,7 +212,7 @@ class Adam(Departing[AdamSpec]):
     def _remembering(self, dim: int, law: GradientPower, correlation: float, start: float) -> SteadyState:
         """The walk under AR(1) gradients."""
         o = self.spec
-        update = correlated_update(*o.betas, correlation)
+        update = self.correlated_update(correlation)
         kept, decay = (1.0, o.weight_decay) if o.decay == "coupled" else (1 - o.lr * o.weight_decay, 0.0)
 
         def at(norm_squared: float) -> SteadyState:

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from rotsim import closed_forms
-from rotsim.errors import InvalidInput
 from rotsim.gradients import GradientPower
 from rotsim.optimizers import AdamW
 from rotsim.theory import few_weights
 from rotsim.theory.adam import Adam
 from rotsim.theory.adam_in_time import adamw
 from rotsim.theory.adam_l2_chain import steady
-from rotsim.theory.base import Course, Filling, Method, Theory, theory_for
+from rotsim.theory.base import Course, Filling, Method, theory_for
 from rotsim.theory.betas import adam_covariance, felt_eps, heaviest, mean_response
 from rotsim.theory.correlated_moment import signal_update
 from rotsim.theory.coupled import stationary
@@ -138,20 +137,3 @@ class AdamWTheory(Adam[AdamW]):
         """Products of the pull and the spread of v."""
         pull = float(closed_forms.signal_pull(aligned, walk.decay))
         return pull**2 * norm_squared * (1 - aligned) / (noise_variance(law, dim, norm_squared) * dim)
-
-
-class WhiteNoiseAlone(AdamWTheory):
-    """Of AdamW's kin whose update is derived under white noise alone, and not while averages fill."""
-
-    def filling(self, steps: int) -> Filling:
-        return Theory.filling(self, steps)  # which refuses
-
-    def departed(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> SteadyState:
-        raise InvalidInput(f"{self.spec.label} has no prediction under {law}; simulate it")
-
-    @property
-    def beyond_noise(self) -> str:
-        return (
-            f"What gradients that resemble their predecessors do under {self.spec.label} is not known in theory, so "
-            "nothing is claimed."
-        )

@@ -9,16 +9,16 @@ import numpy as np
 from rotsim import closed_forms
 from rotsim.optimizers import AdEMAMix
 from rotsim.theory.adam_in_time import ademamix
-from rotsim.theory.adamw import WhiteNoiseAlone
 from rotsim.theory.base import theory_for
 from rotsim.theory.covariance import adam_covariance
+from rotsim.theory.filtered import Filtered
 from rotsim.theory.rare_updates import heaviest, rare_updates
 from rotsim.theory.second_moment import mean_response
 from rotsim.theory.walk import UpdateCovariance
 
 
 @theory_for(AdEMAMix)
-class AdEMAMixTheory(WhiteNoiseAlone):
+class AdEMAMixTheory(Filtered):
     """Under white noise as exact as AdamW's, but for the relaxation, which is AdamW's own.
 
     A slow average makes the norm swing, with no area in all (`derivations.ademamix.area_of_a_deviation`).
@@ -39,7 +39,11 @@ class AdEMAMixTheory(WhiteNoiseAlone):
     def momenta(self) -> tuple[Any, ...]:
         return self.spec.betas[::2]
 
-    def _averages(self) -> tuple[tuple[float, float], ...]:
+    def averages(self) -> tuple[tuple[float, float], ...]:
+        beta1, _, beta3 = self.spec.betas
+        return (1.0, beta1), (self.spec.alpha, beta3)
+
+    def _squares(self) -> tuple[tuple[float, float], ...]:
         """Root and size of averages whose squares add up to the filter's: fast, slow, and what both share, twice."""
         beta1, _, beta3 = self.spec.betas
         shared = float(closed_forms.ademamix_shared(beta1, beta3, self.spec.alpha))
@@ -47,7 +51,7 @@ class AdEMAMixTheory(WhiteNoiseAlone):
 
     def noise(self, eps: Any = 0.0) -> UpdateCovariance:
         beta1, beta2, beta3 = self.spec.betas
-        parts = [(adam_covariance(root, beta2, eps), size) for root, size in self._averages()]
+        parts = [(adam_covariance(root, beta2, eps), size) for root, size in self._squares()]
         count = max(len(part.weights) for part, _ in parts)
         fast, slow, both = (_longer(size * part.weights, count) for part, size in parts)
         return UpdateCovariance(
@@ -90,7 +94,7 @@ class AdEMAMixTheory(WhiteNoiseAlone):
 
     def rare(self, eps: Any, dim: int, covariance: UpdateCovariance) -> tuple[Any, Any]:
         o, beta2 = self.spec, self.spec.betas[1]
-        (beta1, share), *more = self._averages()
+        (beta1, share), *more = self._squares()
         most = max(heaviest(root, beta2) for root in (beta1, *(root for root, _ in more)))
         squares = (share, 0.0, *(number for pair in more for number in pair))
         return rare_updates(o.lr, o.weight_decay, (beta1, beta2), eps, dim, covariance, most, squares)

@@ -9,6 +9,8 @@ Each departure is reduced to a walk that is solved already (derivations.signal, 
 - A memory is `rotsim.theory.memory`. It changes every norm, Lion's rotation through one number, and that of Adam+L2
   through its norm. That of AdamW it changes by a few per cent at small β2, through the spread of v.
 
+NAdamW and AdEMAMix, whose update is a sum of averages, are `rotsim.theory.filtered`.
+
 In 60 random settings of each optimizer and kind, norm, rotation and update were held to walks. Beyond 3 standard errors
 they are at most 0.3 % off under AdamW, Adam+L2 and SGDM, and 2.2 % under Lion. No error is more than 1.02 of the
 declared one. That is experiments/results/departures.md, which `python -m experiments.departures` writes.

@@ -54,6 +54,17 @@ class CorrelatedUpdate:
     shares: np.ndarray
     roots: np.ndarray
 
+    def met_by(self, transition: np.ndarray) -> np.ndarray:
+        """Σ_{k>=0} transition^k e_0 · covariance(k + 1): what states hold of the next update, over -η."""
+        first = np.eye(len(transition))[0]
+        # every state that a step becomes, lag by lag, in doubling blocks
+        lags = len(self.covariance) - 1
+        later, power = first[:, None], transition
+        while later.shape[1] < lags:
+            later, power = np.hstack([later, power @ later]), power @ power
+        met: np.ndarray = later[:, :lags] @ self.covariance[1:]
+        return met
+
 
 def remembering(lr: float, pull: float, kept: float, correlation: float, update: CorrelatedUpdate) -> SteadyState:
     """The walk of the module docstring for a given pull (ℓ - c)κ.
@@ -89,12 +100,7 @@ def remembering(lr: float, pull: float, kept: float, correlation: float, update:
     if np.abs(np.linalg.eigvals(transition)).max() >= 1:
         return SteadyState(inf, 2.0)
     first = np.eye(4)[0]
-    # every state that a step becomes, lag by lag, in doubling blocks
-    lags = len(update.covariance) - 1
-    later, power = first[:, None], transition
-    while later.shape[1] < lags:
-        later, power = np.hstack([later, power @ later]), power @ power
-    with_next = -lr * later[:, :lags] @ update.covariance[1:]  # E[state · u_{t+1}]
+    with_next = -lr * update.met_by(transition)  # E[state · u_{t+1}]
     crossed = np.outer(transition @ with_next, first)
     fresh = lr**2 * update.covariance[0] * np.outer(first, first)
     state = scipy.linalg.solve_discrete_lyapunov(transition, fresh - lr * (crossed + crossed.T), method="direct")

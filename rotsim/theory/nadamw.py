@@ -12,9 +12,9 @@ from rotsim.optimizers import NAdamW
 from rotsim.optimizers.nadamw import FADE
 from rotsim.theory import few_weights
 from rotsim.theory.adam_in_time import nadamw
-from rotsim.theory.adamw import WhiteNoiseAlone
 from rotsim.theory.base import theory_for
 from rotsim.theory.betas import adam_covariance, heaviest, mean_response
+from rotsim.theory.filtered import Filtered
 from rotsim.theory.rare_updates import rare_updates
 from rotsim.theory.walk import UpdateCovariance
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @theory_for(NAdamW)
-class NAdamWTheory(WhiteNoiseAlone):
+class NAdamWTheory(Filtered):
     """Under white noise as exact as AdamW's: at rest with the last μ of the schedule, in time with each.
 
     What is declared takes the average for the whole update where it asks how slowly updates follow the norm.
@@ -34,6 +34,10 @@ class NAdamWTheory(WhiteNoiseAlone):
     spec: NAdamW  # type: ignore[assignment]
 
     # --- its update
+
+    def averages(self) -> tuple[tuple[float, float], ...]:
+        ahead = self.spec.last_momentum
+        return (ahead, self.spec.betas[0]), (1 - ahead, 0.0)
 
     @property
     def _shares(self) -> tuple[Any, Any]:

@@ -170,4 +170,5 @@ def _meeting(
         best = np.argmin(wrong + RELATIVE * np.abs(meet - 0.5) * rms[here] ** 2, axis=0)
         chosen = best, np.arange(len(best))
         places[here], tops[here], left[here] = meet[best, 0], rates[1][chosen], wrong[chosen]
-    return places, tops, left
+    still = (early == late) & (np.abs(tops - early) <= RELATIVE * early)  # to the last digit, for `Evidence.scheduled`
+    return places, np.where(still, early, tops), left
