@@ -16,6 +16,7 @@ from rotsim.evidence import gather
 from rotsim.quarters import parts_of
 from rotsim.theory.base import required_theory
 from rotsim.theory.courses import Influence, course
+from rotsim.theory.influences import memory
 from rotsim.theory.rates import Rates
 from rotsim.theory.traces import predict_layer, predict_trace
 
@@ -335,6 +336,10 @@ def test_what_the_recorded_averages_make_is_in_the_course(kind):
     )
     first, *_, last = gather_first(told).quarters
     assert abs(last.remembered_norm - 1) < 0.3 * abs(first.remembered_norm - 1)
+    # each for its own steps: what gradients of the first do is no more in the next era
+    factors = memory(told.assign_coords(era=[2 * LENGTH + LENGTH // 2, WINDOWS * LENGTH]), "a", theory, DIM).norm
+    expected = np.concatenate([[grown] * 2, [(grown + 1) / 2], [1.0] * (WINDOWS - 3)])
+    np.testing.assert_allclose(factors, expected, rtol=1e-6)
 
 
 @pytest.mark.few(2)

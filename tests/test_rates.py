@@ -81,6 +81,24 @@ def test_a_constant_rate_is_one_number(rate):
     assert np.ptp(rates.lr) == 0 and np.ptp(rates.weight_decay) == 0
 
 
+@pytest.mark.parametrize("rise", [125, 131, 137, 170])
+@pytest.mark.parametrize("turned", [False, True])
+def test_no_rate_is_beyond_those_that_were_seen_where_a_warm_up_ends_or_a_decay_does(rise, turned):
+    """Two lines that meet in the middle of a window, as its mean says, meet above the peak, or below the last rate."""
+    rate = np.minimum(STEP / rise, 1.0)
+    rate = 1.1 - rate if turned else rate
+    rates, _ = recorded(rate)
+    assert rate.min() - 1e-9 <= rates.lr.min() and rates.lr.max() <= rate.max() + 1e-9
+    found, true = (each.reshape(-1, 40).mean(axis=1) for each in (rates.lr, rate))
+    np.testing.assert_allclose(found, true, rtol=0.01)  # of 40 looks, through which no line goes exactly
+
+
+def test_a_peak_between_two_looks_is_above_both():
+    rate = 1 - np.abs(STEP - 100.5) / 100
+    rates, _ = recorded(rate)
+    assert rates.lr.max() > 0.98 > rates.lr[[80, 119]].max()
+
+
 def test_a_trace_without_means_has_straight_lines():
     _, blurred = recorded(np.where(STEP >= 100, 0.1, 1.0))
     np.testing.assert_allclose(blurred.lr[80:120], np.linspace(1.0, 0.1, 40))

@@ -263,6 +263,10 @@ def test_coordinates_are_reduced_block_by_block_as_loops_do(betas):
     sampler = CoordinateSampler(lags, count=4)
     places = [[0, 3, 6, 9], [0, 1, 2, 3]]
     given = [[], []]
+
+    def rate(step):  # 0 throughout a block, where all steps count alike
+        return 0.0 if 18 <= step < 24 else 1.0 + step % 3
+
     for step in range(29):  # four blocks of six, and one of five; the last three of them count
         first, second = normal(2, 5, seed=step), normal(4, seed=100 + step)
         first[0, 3] = 0.0  # dead, and left out
@@ -270,52 +274,77 @@ def test_coordinates_are_reduced_block_by_block_as_loops_do(betas):
             second = None  # not in the step: counts as 0
         if step == 13:
             first[1, 1] = torch.inf  # coordinate 6: its block is left out, and all averages begin anew
-        sampler.add([first, second], shapes, [betas, betas], CPU)
+        sampler.add([first, second], shapes, [betas, betas], [rate(step), 1.0], CPU)
         given[0].append(first.flatten()[places[0]].numpy())
         given[1].append(np.zeros(4) if second is None else second.numpy())
     for parameter in range(2):
         correlations, steps = [], []
-        begun, averages, bounds = None, {}, [0, 6, 12, 18, 24, 29]
+        begun, averages, filled, bounds = None, {}, 0, [0, 6, 12, 18, 24, 29]
         for number, (low, high) in enumerate(itertools.pairwise(bounds)):
             block, size, half = np.array(given[parameter][low:high]), high - low, (high - low) // 2
-            each, squares, powers = [], [], []
+            each, squares = [], []
             live = block.any(axis=0)
             early, late = (np.mean(part[:, live] ** 2, axis=0) for part in (block[:half], block[half:]))
             pace = np.log(late / early)
             pace = np.median(pace[np.isfinite(pace)]) / half  # which is no memory
-            mean = np.mean((block * np.exp(-pace / 2 * (np.arange(size) - half))[:, None]) ** 2, axis=0)
+            steady = block * np.exp(-pace / 2 * (np.arange(size) - half))[:, None]
+            mean = np.mean(steady**2, axis=0)
             growth = np.exp(np.median(np.log((mean / begun)[live]))) if begun is not None else 1.0
+            counts = np.array([rate(step) ** 2 if parameter == 0 else 1.0 for step in range(low, high)])
+            counts = counts / counts.sum() if counts.any() else np.full(size, 1 / size)
+            own = betas is None or betas[1] < 1  # else m alone is the step, and v of all coordinates
             for place, given_x in enumerate(block.T):
                 # as if all were of the size that they have in the middle
-                x = given_x * np.exp(-pace / 2 * (np.arange(size) - half))
-                m, v = averages.get(place, (0.0, np.mean(x**2)))
-                if begun is not None:
-                    m, v = m * growth**0.5, v * growth
-                total, counted = 0.0, 0
+                x = steady[:, place]
+                (m, v), total, taken = averages.get(place, (0.0, 0.0)), 0.0, filled
+                m, v = m * growth**0.5, v * growth
                 for t in range(size):
                     if betas is not None:
+                        other, taken = betas[own], taken + 1
                         m = betas[0] * m + (1 - betas[0]) * x[t]
-                        v = 1.0 if betas[1] == 1 else betas[1] * v + (1 - betas[1]) * x[t] ** 2
-                        if begun is not None or t >= lags:
-                            total, counted = total + m**2 / (v or 1.0), counted + 1
+                        v = other * v + (1 - other) * (x[t] ** 2 if own else np.mean(steady[t] ** 2))
+                        # of white noise as large as when both are full
+                        total += counts[t] * m**2 / (1 - betas[0] ** (2 * taken)) * (1 - other**taken) / (v or 1.0)
                 averages[place] = m, v
-                squares.append(total / max(1, counted))
-                powers.append(np.mean(x**2))
+                squares.append(total)
                 if x.any():
                     products = [np.mean(given_x[: size - k] * given_x[k:]) for k in range(lags + 1)]
                     each.append(np.array(products) / products[0])
-            begun = mean
+            begun, filled = mean, filled + size
             if low <= 13 < high:
-                begun, averages = None, {}
+                begun, averages, filled = None, {}, 0
             if number < 2 or not np.isfinite(block).all():
                 continue
             correlations.append(np.mean(each, axis=0))
-            steps.append(np.sum(squares) / np.sum(powers) if betas and betas[1] == 1 else np.mean(squares))
+            steps.append(np.mean(squares))
         np.testing.assert_allclose(sampler.autocorrelation()[parameter], np.mean(correlations, axis=0), atol=1e-5)
         if betas is None:
             assert np.isnan(sampler.square_step()).all()
         else:
             np.testing.assert_allclose(sampler.square_step()[parameter], np.mean(steps), rtol=1e-4)
+
+
+def test_gradients_that_persist_at_first_and_alternate_until_the_rate_falls_are_told_apart():
+    """Under a warm-up and a decay to 0: neither large first steps nor the last whole block speak for other steps."""
+    lags, momentum, dim, last = 64, 0.9, 400, 620
+    shape, firm = torch.Size([dim]), normal(dim, seed=-1)
+    noise = [normal(dim, seed=step) for step in range(last + 1)]
+
+    def power(rate):
+        sampler = CoordinateSampler(lags, count=dim)
+        for step in range(last):
+            gradient = 30 * np.exp(-step / 5) * firm + noise[step]  # large, and gone after some steps
+            if step < 512:
+                gradient = gradient - noise[step + 1]  # of which the average is 1 - α of white noise
+            sampler.add([gradient], [shape], [(momentum, 1.0)], [rate(step)], CPU)
+        ends, _, squares = sampler.eras()
+        assert ends.tolist() == [128, 256, 384, 512, 620]
+        return squares[0] * (1 + momentum) / (1 - momentum)
+
+    scheduled = power(lambda step: min(step / 100, (last - step) / 100, 1.0))
+    assert scheduled[0] < 0.3 and power(lambda step: 1.0)[0] > 1.0
+    np.testing.assert_allclose(scheduled[1:4], 1 - momentum, rtol=0.1)
+    assert scheduled[4] == pytest.approx(1.0, rel=0.15)  # six standard errors of 108 · 400 / 3 / 9.5 squares
 
 
 @pytest.mark.parametrize("pace", [0.0, 0.03])
@@ -328,7 +357,7 @@ def test_the_trend_of_a_block_is_that_of_most_coordinates(pace):
         for step in range(steps):
             gradient = normal(33, seed=step) * np.exp(-pace * step)
             gradient[0] *= burst if step == steps - 3 else 1.0
-            sampler.add([gradient], [gradient.shape], [(beta1, 0.99)], CPU)
+            sampler.add([gradient], [gradient.shape], [(beta1, 0.99)], [0.1], CPU)
         return float(sampler.square_step()[0])
 
     white = (1 - beta1) / (1 + beta1)
@@ -341,7 +370,7 @@ def test_a_parameter_that_joins_starts_a_block_anew_and_silence_has_no_correlati
     for step in range(13):
         late = step >= 6  # two steps into the second block of four
         parts = [normal(3, seed=step), torch.zeros(2)] if late else [normal(3, seed=step)]
-        sampler.add(parts, [first, second] if late else [first], [None] * len(parts), CPU)
+        sampler.add(parts, [first, second] if late else [first], [None] * len(parts), [0.1] * len(parts), CPU)
     assert sampler.length == 4 and len(sampler._spans) == 2 and len(sampler._block) == 3
     sampler._block.pop()  # with three steps it is a block of its own
     found = sampler.autocorrelation()
@@ -358,7 +387,8 @@ def test_memory_of_coordinates_is_bounded_and_averages_are_of_all_blocks(monkeyp
         for step in range(2 * 192):
             late = step >= 2 * 100  # a second parameter joins
             parts = [normal(2, seed=step), normal(2, seed=-1 - step) if late else None][: 1 + late]
-            sampler.add(parts, [torch.Size([2])] * len(parts), [(0.5, 0.9)] * len(parts), CPU)
+            shapes, betas = [torch.Size([2])] * len(parts), [(0.5, 0.9)] * len(parts)
+            sampler.add(parts, shapes, betas, [0.1] * len(parts), CPU)
         return sampler
 
     bounded, whole = sampled(8), sampled(192)

@@ -40,8 +40,10 @@ class CoordinateSampler:
     with a gradient of zero throughout a block are left out, blocks with a value that is not finite too.
 
     The mean square of m/√v is of gradients without their trend, an exponential through both halves of the block.
-    The averages m and v go on from block to block, in proportion to its size. They start from 0 and from the first
-    block's mean square, and are not counted in its first half.
+    The averages m and v go on from block to block, in proportion to its size. While they fill up from 0, m² is over
+    1 - β1^{2t}, v over 1 - β2^t: m²/v of white noise is then at once as large as ever. Where the step is m alone, v is
+    of all coordinates together, and forgotten as m is. So large coordinates count more, and large steps do not. A step
+    counts with its squared rate, as it turns weights. The first of a warm-up hardly do.
     """
 
     def __init__(self, lags: int, count: int = 64, least: int = 0) -> None:
@@ -51,6 +53,7 @@ class CoordinateSampler:
         self._betas: list[tuple[float, ...] | None] = []
         self._places: list[torch.Tensor] = []
         self._block: list[torch.Tensor] = []
+        self._rates: list[Sequence[float]] = []
         self._averages: _Averages | None = None
         self._spans: list[_Span] = []
         self._rest: _Span | None = None
@@ -72,6 +75,7 @@ class CoordinateSampler:
         gradients: Sequence[torch.Tensor | None],
         shapes: Sequence[torch.Size],
         betas: Sequence[tuple[float, ...] | None],
+        rates: Sequence[float],
         device: torch.device,
     ) -> None:
         """Read one step; parameters may be appended between steps, never removed.
@@ -82,7 +86,9 @@ class CoordinateSampler:
             One per parameter. None was not in the step.
         shapes : sequence of torch.Size
         betas : sequence of (float, float) or None
-            Adam's, for the mean square of m/√v. With β2 = 1, as for SGDM, for that of m over that of g.
+            Adam's, for the mean square of m/√v. With β2 = 1, as for SGDM, for that of m over those of g.
+        rates : sequence of float
+            Learning rates in force; NaN where they are not known.
         device : torch.device
             Where steps are held until a block is full.
         """
@@ -90,7 +96,7 @@ class CoordinateSampler:
         for shape in shapes[len(self._places) :]:
             places = np.linspace(0, shape.numel() - 1, min(self.count, shape.numel())).astype(np.int64)
             self._places.append(torch.from_numpy(places))
-            self._block, self._averages = [], None  # a block holds the same parameters throughout
+            self._block, self._rates, self._averages = [], [], None  # a block holds the same parameters throughout
         parts = []
         for i, gradient in enumerate(gradients):
             if gradient is None:
@@ -101,10 +107,11 @@ class CoordinateSampler:
             dense = gradient if gradient.layout is torch.strided else gradient.to_dense()
             parts.append(dense.reshape(-1)[self._places[i]].to(device, torch.float32))
         self._block.append(torch.cat(parts))
+        self._rates.append(rates)
         self._steps += 1
         if len(self._block) == self.length:
             span, self._averages = self._reduced()
-            self._block = []
+            self._block, self._rates = [], []
             self._keep(span)
 
     def _reduced(self) -> tuple[_Span, _Averages | None]:
@@ -119,21 +126,17 @@ class CoordinateSampler:
         half = length // 2
         pace = self._growth(block[:half].square().mean(0), block[half:].square().mean(0)) / half
         steady = block * torch.exp(-(torch.arange(length, device=block.device) - half)[:, None] * pace / 2)
-        squares = steady.square().mean(0).cpu().double().numpy()
         mean_steps, averages = self._square_steps(steady)
         steps = mean_steps.cpu().double().numpy()
         # the last column is the mean square of m/√v
         result = np.full((len(self._places), self.lags + 2), np.nan, dtype=np.float32)
         start = 0
         for i, places in enumerate(self._places):
-            part, step, square = (values[..., start : start + len(places)] for values in (table, steps, squares))
+            part, step = (values[..., start : start + len(places)] for values in (table, steps))
             start += len(places)
             if (part[0] > 0).any() and np.isfinite(part).all():
                 live = part[:, part[0] > 0]
-                # each coordinate has a √v of its own; without, large ones count more
-                plain = (self._betas[i] or (0, 0))[1] == 1
-                square_step = step.sum() / square.sum() if plain else step.mean()
-                result[i] = np.append((live / live[0]).mean(axis=1), square_step)
+                result[i] = np.append((live / live[0]).mean(axis=1), step.mean())
         seen = np.isfinite(result[:, 0])
         return _Span(np.where(seen[:, None], result, 0.0), seen.astype(int), 1, self._steps), averages
 
@@ -166,26 +169,39 @@ class CoordinateSampler:
 
     def _square_steps(self, block: torch.Tensor) -> tuple[torch.Tensor, _Averages | None]:
         """Mean square of m/√v of every coordinate, or of m alone; 0 where it has no gradient; NaN without betas."""
+        square, pairs = block.square(), [pair or (torch.nan, torch.nan) for pair in self._betas]
+        start = 0
+        for places, (_, forgotten) in zip(self._places, pairs, strict=True):
+            part = slice(start, start + len(places))
+            start += len(places)
+            if forgotten == 1:  # the step is m alone
+                square[:, part] = square[:, part].mean(dim=1, keepdim=True)
         counts = torch.tensor([len(places) for places in self._places])
-        table = torch.tensor([pair or (torch.nan, torch.nan) for pair in self._betas], dtype=block.dtype)
+        table = torch.tensor([(one, one if two == 1 else two) for one, two in pairs], dtype=block.dtype)
         beta1, beta2 = table.repeat_interleave(counts, dim=0).T.to(block.device)
-        square = block.square()
-        mean, total, skipped = square.mean(0), torch.zeros_like(block[0]), 0
-        if self._averages is None:
-            m, v, skipped = torch.zeros_like(block[0]), mean.clone(), self.lags
-        else:
+        weights = self._weights().repeat_interleave(counts, dim=1).to(block)
+        mean, total = block.square().mean(0), torch.zeros_like(block[0])
+        m, v, filled = torch.zeros_like(mean), torch.zeros_like(mean), 0
+        if self._averages is not None:
             growth = self._growth(self._averages.square, mean)
             m, v = self._averages.m * torch.exp(growth / 2), self._averages.v * torch.exp(growth)
-        v += torch.finfo(v.dtype).tiny  # 0/0 where there is no gradient
-        v[beta2 == 1] = 1.0  # of m alone
-        square[:, beta2 == 1] = 1.0
+            filled = self._averages.filled
+        least = torch.finfo(block.dtype).tiny  # 0/0 where there is no gradient
         for t in range(len(block)):
             m = torch.lerp(block[t], m, beta1)
             v = torch.lerp(square[t], v, beta2)
-            if t >= skipped:
-                total += m.square() / v
+            filled += 1
+            full = (1 - beta2**filled) / (1 - beta1 ** (2 * filled))
+            total += weights[t] * full * m.square() / v.clamp(min=least)
         whole = bool((m + v).isfinite().all())  # else the next block begins anew
-        return total / (len(block) - skipped), _Averages(m, v, mean) if whole else None
+        return total, _Averages(m, v, mean, filled) if whole else None
+
+    def _weights(self) -> torch.Tensor:
+        """What each step of the block counts for each parameter, shape (steps, parameters): they add up to 1."""
+        square = torch.nan_to_num(torch.tensor(self._rates, dtype=torch.float64)).square()
+        moved = square.sum(0) > 0
+        square[:, ~moved] = 1.0
+        return square / square.sum(0)
 
     def autocorrelation(self) -> np.ndarray:
         """Mean over the last half of the blocks, shape (parameters, lags + 1); NaN for a parameter without one."""
@@ -234,11 +250,12 @@ class CoordinateSampler:
 
 @dataclass(frozen=True, eq=False)
 class _Averages:
-    """m and v of every coordinate where a block ends, and its mean square."""
+    """m and v of every coordinate where a block ends, its mean square, and the steps that are in them."""
 
     m: torch.Tensor
     v: torch.Tensor
     square: torch.Tensor
+    filled: int
 
 
 @dataclass(frozen=True, eq=False)

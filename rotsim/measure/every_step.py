@@ -56,8 +56,8 @@ class EveryStep:
             for e in entries
         ]
         if self.coordinates is not None:
-            betas = [averaging(entry.rule) for entry in entries]
-            self.coordinates.add(gradients, [entry.shape for entry in entries], betas, device)
+            betas, rates = [averaging(entry.rule) for entry in entries], [entry.in_force[0] for entry in entries]
+            self.coordinates.add(gradients, [entry.shape for entry in entries], betas, rates, device)
         if signed:
             pairs = ((entries[i], gradients[i]) for i in signed)
             of_neurons = [None if given is None else entry.layout.rows(given) for entry, given in pairs]
