@@ -166,6 +166,7 @@ def _matrices() -> dict[str, Case]:
             "muon polar": rotsim.Muon(0.02, 1.5, 0.8, ns_coefficients=POLAR_EXPRESS, ns_steps=12),
             "muon none": rotsim.Muon(0.02, 1.0, 0.0),
             "hyperball muon": rotsim.Hyperball(rotsim.Muon(0.2, 0.0)),
+            "cautious muon": rotsim.Cautious(rotsim.Muon(0.02, 1.0)),
         }.items():
             law = Isotropic() if rows == 16 else ScaleInvariant()
             found[f"kin {name} {rows}x{dim}"] = Case("kin", spec, dim, law, rows)

@@ -36,6 +36,7 @@ PLAIN = (
     rotsim.Lion(0.01, 0.5),
     rotsim.Signum(0.01, 0.5),
     rotsim.AdEMAMix(0.02, 0.5, (0.9, 0.95, 0.98)),
+    rotsim.Muon(0.02, 0.5),
 )
 
 
@@ -200,6 +201,28 @@ def test_a_walk_follows_its_course_from_any_start_under_a_schedule(start, spec, 
     assert worst > 0.2  # negative control
 
 
+@pytest.mark.parametrize(
+    ("rows", "dim", "weight_decay"), [(24, 48, 0.5), pytest.param(48, 24, 2.0, marks=pytest.mark.slow)]
+)
+def test_a_matrix_follows_its_course(rows, dim, weight_decay):
+    """Entries of Muon's update are as good as Gaussian, so the same mask holds; the plain course is refuted."""
+    spec, matrices = Cautious(rotsim.Muon(0.02, weight_decay)), 60
+    run = dict(dim=dim, rows=rows, steps=600, initial_norm=1.5, record_every=50)
+    walk, course = rotsim.simulate(spec, neurons=rows * matrices, seed=8, **run), rotsim.predict(spec, **run)
+    plain = rotsim.predict(spec.inner, **run)
+    worst = 0.0
+    for name in ("norm", "rotation", "update_rms"):
+        square = (walk[name].values ** 2).reshape(matrices, rows, -1).mean(axis=1)
+        found = np.sqrt(square.mean(axis=0))
+        most = chance.errors(matrices, 36) * square.std(axis=0) / np.sqrt(matrices) / 2 / found**2
+        off = np.abs(found / course[name].values[0] - 1)
+        assert (off < course[f"{name}_model_error"].values[0] + most).all()
+        worst = max(worst, np.max(np.abs(found / plain[name].values[0] - 1) - most))
+    assert worst > 0.1
+    rest = rotsim.equilibrium(spec, dim, rows=rows)
+    assert course["norm"].values[0, -1] == pytest.approx(rest.norm, rel=rest.model_error)
+
+
 def test_what_the_course_makes_of_it():
     """Steps to equilibrium, rotation over many steps, and the course at rest as the equilibrium has it."""
     spec = Cautious(rotsim.AdamW(0.01, 0.3, (0.9, 0.99)))
@@ -251,10 +274,11 @@ def test_what_turns_as_it_does():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Cautious(rotsim.SGDM(0.1, 0.1)), "`inner` must be a spec whose decay is beside the update"),
-        (lambda: Cautious(rotsim.Muon(0.1, 0.1)), "`inner` must be a spec whose decay is beside the update"),
-        (lambda: Cautious(SPEC), "`inner` must be a spec whose decay is beside the update"),
-        (lambda: Cautious("adamw"), "`inner` must be a spec whose decay is beside the update"),
+        (lambda: Cautious(rotsim.SGDM(0.1, 0.1)), "`inner` must be a spec whose decay is beside its update"),
+        (lambda: Cautious(rotsim.AdamL2(0.1, 0.1)), "[^\n]*, whose gradient holds its decay"),
+        (lambda: rotsim.simulate(Cautious(rotsim.Muon(0.1, 0.1)), 64, 8, 4, engine="gram"), "`engine='gram'` needs"),
+        (lambda: Cautious(SPEC), "`inner` must be a spec whose decay is beside its update"),
+        (lambda: Cautious("adamw"), "`inner` must be a spec whose decay is beside its update"),
         (lambda: rotsim.Rotational(SPEC), "a rotational variant knows no decay"),
         (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Signal(0.1)), "`gradient` must be Isotropic or ScaleInvariant"),
         (lambda: rotsim.simulate(SPEC, 64, engine="cuda"), "engine"),
@@ -297,6 +321,7 @@ def test_a_recording_has_a_course_and_no_claim(course, said, tmp_path, capsys, m
     [
         ("equilibrium adamw --lr 1e-3 --weight-decay 0.1 --cautious", "Cautious(AdamW("),
         ("simulate lion --lr 1e-3 --weight-decay 1 --cautious --dim 8 --steps 20 --engine numpy", "Cautious(Lion("),
+        ("equilibrium muon --lr 0.02 --cautious --dim 64 --rows 16", "Cautious(Muon("),
         ("convert adamw --lr 3e-4 --weight-decay 0.1 --cautious --to adamw", "AdamW"),
         ("derive cautious", "Behind the mask"),
     ],

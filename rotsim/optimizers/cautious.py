@@ -25,8 +25,17 @@ def _update_with_more(w, m, v, g, c, more):  # type: ignore[no-untyped-def]
     return change - c[0] * w * (change * w <= 0), m, v, more
 
 
+def _update_of_matrix(w, m, v, g, c):  # type: ignore[no-untyped-def]
+    plain = c.copy()
+    plain[0] = 0
+    change, m, v = _plain(w, m, v, g, plain)
+    return change - c[0] * w * (change * w <= 0), m, v
+
+
 def masked(optimizer: type[Optimizer]) -> Callable[..., Any]:
-    """The rule of a coordinate with cautious decay, which calls `_plain`: the plain one without decay, c[0]."""
+    """The rule with cautious decay of each coordinate, which calls `_plain`: the plain one without decay, c[0]."""
+    if optimizer.acts_on == "matrix":
+        return _update_of_matrix
     return _update_with_more if optimizer.memory_slots else _update
 
 
@@ -42,7 +51,7 @@ class Cautious(Optimizer):
     Parameters
     ----------
     inner : Optimizer
-        One whose decay is beside the update of a coordinate: AdamW, NAdamW, AdEMAMix, Lion or Signum.
+        One whose decay is beside its update: AdamW, NAdamW, AdEMAMix, Lion, Signum or Muon.
 
     Raises
     ------
@@ -64,11 +73,12 @@ class Cautious(Optimizer):
     inner: Optimizer
 
     def __post_init__(self) -> None:
-        fits = isinstance(self.inner, Optimizer) and self.inner.acts_on == "coordinate"
+        fits = isinstance(self.inner, Optimizer) and self.inner.acts_on in ("coordinate", "matrix")
         if not fits or self.inner.decay != "decoupled" or isinstance(self.inner, Cautious):
+            inside = isinstance(self.inner, Optimizer) and self.inner.decay == "coupled"
             raise InvalidInput(
-                "`inner` must be a spec whose decay is beside the update of a coordinate, such as rotsim.AdamW(...); "
-                f"got {shown(self.inner)}"
+                "`inner` must be a spec whose decay is beside its update, such as rotsim.AdamW(...); "
+                f"got {shown(self.inner)}" + (", whose gradient holds its decay" if inside else "")
             )
         self._set("lr", self.inner.lr)
         self._set("weight_decay", self.inner.weight_decay)
@@ -95,6 +105,11 @@ class Cautious(Optimizer):
     @property
     def decay(self) -> Any:  # type: ignore[override]
         return self.inner.decay
+
+    def update_factor(self, rows: int, columns: int) -> float:
+        """That of the inner optimizer, by which the form of its matrices multiplies updates."""
+        rule = getattr(self.inner, "update_factor", None)
+        return 1.0 if rule is None else float(rule(rows, columns))
 
     @property
     def memory_slots(self) -> int:  # type: ignore[override]

@@ -102,7 +102,9 @@ def _move(program: Program, kind: type[Optimizer]) -> str:
 
 
 def _behind_a_mask(program: Program, optimizer: Optimizer) -> str:
-    """The same step with cautious decay; null for an optimizer that has none."""
+    """The same step with cautious decay; null for an optimizer that has none, and for matrices."""
+    if optimizer.acts_on == "matrix":
+        return "null"
     try:
         Cautious(optimizer)
     except InvalidInput:

@@ -1,7 +1,8 @@
 """The theory of cautious decay: any optimizer with decoupled decay whose updates are known, behind a mask.
 
 Weight and update are taken as Gaussian together, or the weight with what a sign is taken of. Then the walk is one with
-less decay and longer steps (`rotsim.theory.mask`), at rest, in time and over many steps.
+less decay and longer steps (`rotsim.theory.mask`), at rest, in time and over many steps. Under Muon an entry of the
+update is a sum over many singular vectors, and so nearly Gaussian.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class CautiousTheory(Theory[Cautious]):
     def plain(self, acts: float) -> Theory[Any]:
         """Of the plain optimizer with so much of the decay."""
         inner = self.spec.inner
-        found = theory_of(inner.with_rates(inner.lr, inner.weight_decay * acts))
+        found = theory_of(inner.with_rates(inner.lr, inner.weight_decay * acts), self.rows)
         assert found is not None
         return found
 
@@ -99,7 +100,8 @@ class CautiousTheory(Theory[Cautious]):
     def _norm_squared(self, dim: int, law: GradientPower, norm_squared: float) -> float:
         """E‖w‖² to which the noise of another leads."""
         found, updates = self._balanced(dim, law, norm_squared)
-        return found.square * self.spec.lr**2 * dim * float(updates.lag_0)
+        many = 1 if self.spec.acts_on == "matrix" else dim  # whose updates are those of a whole row
+        return found.square * self.spec.lr**2 * many * float(updates.lag_0)
 
     def _lasts(self, dim: int, law: GradientPower, norm_squared: float) -> float:
         """Steps in which updates are alike, of those that weights remember."""

@@ -41,8 +41,8 @@ AVERAGED = 0.45  # of what a pull adds to a sign's argument, what is declared of
 
 @kernel
 def course_of_modes(  # type: ignore[no-untyped-def]
-    carried, first, last, overlap, beta1, beta2, odd, arcsine, cautious, dim, power, homogeneity, lr, weight_decay,
-    window, records,
+    carried, first, last, overlap, beta1, beta2, odd, arcsine, cautious, signs, weights, dim, power, homogeneity, lr,
+    weight_decay, window, records,
 ):  # fmt: skip
     """The map of one step, generated from derivations.transient; `overlap` is of w with m, mode by mode."""
     m2, w2, unit, off, alike = carried
@@ -60,7 +60,8 @@ def course_of_modes(  # type: ignore[no-untyped-def]
         for n in range(len(arcsine)):
             across += seen ** odd[n] * overlap[n]
         decay, record, before = lr[t] * weight_decay[t], records[t // window], w2
-        decayed, met, of_weight, of_update, now_alike = decaying(cautious, True, w2, across, np.sqrt(np.pi / 2 * dim))
+        size = np.sqrt(np.pi / 2 * dim if signs else dim)
+        decayed, met, of_weight, of_update, now_alike = decaying(cautious, signs, w2, across, size)
         length = lr[t] + decay * of_update
         for n in range(len(arcsine)):
             weight = dim * closed_forms.lion_sign_mode(entered, arcsine[n], odd[n])
@@ -73,7 +74,7 @@ def course_of_modes(  # type: ignore[no-untyped-def]
         if cautious > 0.0:
             old = min(1.0, max(0.0, 1 - 2 * decay * decayed / before) * before / w2)
             doubt = doubted(cautious, decay, alike)
-            on_square, on_angle, on_update = misjudged(doubt, decay, lr[t], before, w2, dim, moved, dim)
+            on_square, on_angle, on_update = misjudged(doubt, decay, lr[t], before, w2, dim, moved, weights)
             alike, off = old * alike + (1 - old) * now_alike, old * off + on_square
             record[3] += off / 2
             record[4] += off / 2 + on_angle
@@ -82,8 +83,8 @@ def course_of_modes(  # type: ignore[no-untyped-def]
 
 
 def follow_modes(
-    beta1: float, beta2: float, odd: np.ndarray, factors: np.ndarray, cautious: float, dim: float, law: GradientPower,
-    course: Course,
+    beta1: float, beta2: float, odd: np.ndarray, factors: np.ndarray, cautious: float, signs: bool, weights: float,
+    dim: float, law: GradientPower, course: Course,
 ) -> None:  # fmt: skip
     """Follow a course whose steps correlate as a sum of modes: those of a sign, or of another shape.
 
@@ -95,6 +96,10 @@ def follow_modes(
         Powers >= 1 of the average's correlation, and π/2 times what each contributes to that of steps.
     cautious : float
         `Theory.cautious`, >= 0.
+    signs : bool
+        Whether steps are signs; else coordinates of them are Gaussian.
+    weights : float
+        Of a neuron, >= 1.
     dim : float
         E‖u‖² > 0 of a step.
     law : GradientPower
@@ -105,7 +110,7 @@ def follow_modes(
     `derivations.lion_transient.sign_mode`.
     """
     overlap, size = np.zeros_like(factors), (dim, law.scale_squared, float(law.homogeneity))
-    fixed = (overlap, beta1, beta2, odd, factors, cautious, *size, *course[1:])
+    fixed = (overlap, beta1, beta2, odd, factors, cautious, signs, weights, *size, *course[1:])
     in_parts(lambda *part: course_of_modes(*part, *fixed), (0.0, course.norm_squared, 0.0, 0.0, 0.0), course)
 
 
@@ -158,7 +163,7 @@ class LionTheory(Departing[Lion]):
     # --- in time
 
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
-        follow_modes(*self.spec.betas, *arcsine_modes(), self.cautious, float(dim), law, course)
+        follow_modes(*self.spec.betas, *arcsine_modes(), self.cautious, True, float(dim), float(dim), law, course)
         return 0.0
 
     def filling(self, steps: int) -> Filling:

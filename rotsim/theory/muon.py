@@ -105,7 +105,7 @@ class MuonTheory(Theory[Muon]):
         """Lion's map: only what correlations become is another."""
         powers, factors = self._shape(dim).modes()
         as_of_signs = factors * (pi / 2)  # the map multiplies them by the 2/π of the arcsine law
-        follow_modes(*self.filter, powers, as_of_signs, self.cautious, self._power(dim), law, course)
+        follow_modes(*self.filter, powers, as_of_signs, self.cautious, False, float(dim), self._power(dim), law, course)
         return self._finite(dim) + self._drift(dim, law)
 
     @property

@@ -19,5 +19,5 @@ class SignumTheory(LionTheory):
 
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         beta = self.spec.momentum  # type: ignore[attr-defined]
-        follow_modes(beta, beta, *arcsine_modes(), self.cautious, float(dim), law, course)
+        follow_modes(beta, beta, *arcsine_modes(), self.cautious, True, float(dim), float(dim), law, course)
         return 0.0

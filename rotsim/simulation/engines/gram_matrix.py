@@ -152,7 +152,7 @@ def _walk(block, neurons, steps, room, records, scale, orthogonal, dim):  # type
             orthogonalise(room.spectral, c[STATIC:], max(c[4], 1e-38))
             shrink, push = -c[0], -c[1] * room.factor
             for r in range(size):
-                move_row(x[r], out[r], 3 * pad, shrink, push, first + r, step, neurons, records)
+                move_row(x[r], out[r], 3 * pad, shrink, push, False, first + r, step, neurons, records)
             turn_frame(x, room.gram)
         for r in range(size):
             for part in range(2):
@@ -187,7 +187,8 @@ class GramMatrix(Chain):
     acts_on = "matrix"
 
     def accepts(self, optimizer: Optimizer, gradient: Gradient) -> bool:
-        return optimizer.acts_on == self.acts_on and optimizer.shape == "spectral" and gradient.plain_noise
+        spectral = optimizer.acts_on == self.acts_on and optimizer.shape == "spectral"
+        return spectral and gradient.plain_noise and not optimizer.cautious
 
     def fits(self, rows: int, dim: int) -> bool:
         return dim >= LEAST_RATIO * rows

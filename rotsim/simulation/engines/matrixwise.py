@@ -26,6 +26,7 @@ from rotsim.simulation.state import SLOTS
 from rotsim.simulation.walk import FASTMATH, fill_rows
 
 _sample = _drive = _turn = None  # what `kernel` binds: the gradient's sampler, `decayed` or `held`, and for this a turn
+_masked = False  # whether decay is cautious
 _beside = 0  # and how many coefficients follow those of the polynomials
 STATIC = 5  # coefficients before those of the polynomials
 
@@ -57,13 +58,18 @@ class MatrixRoom(NamedTuple):
 
 
 @kernel_part(fastmath=FASTMATH)
-def move_row(weights, update, count, shrink, push, i, step, neurons, records):  # type: ignore[no-untyped-def]
-    """Add ``shrink * weights + push * update`` to the weights of neuron i, and to its record what became of them."""
+def move_row(weights, update, count, shrink, push, masked, i, step, neurons, records):  # type: ignore[no-untyped-def]
+    """Add ``shrink * weights + push * update`` to the weights of neuron i, and to its record what became of them.
+
+    If `masked`, only weights shrink that the update makes smaller.
+    """
     real = weights.dtype.type
     after, moved, along = real(0), real(0), real(0)
     for j in range(count):
         old = weights[j]
-        change = shrink * old + push * update[j]
+        change = push * update[j]
+        if not masked or change * old <= 0:
+            change += shrink * old
         value = old + change
         weights[j] = value
         along += old * change
@@ -146,16 +152,16 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
             shrink, push = _drive(out, c, first, size, step, neurons, room.factor)
             for r in range(size):
                 i = first + r
-                move_row(state[i, 0], out[r], dim, shrink, push, i, step, neurons, records)
+                move_row(state[i, 0], out[r], dim, shrink, push, _masked, i, step, neurons, records)
 
 
 @cache
-def _kernel(optimizer: type[Optimizer], gradient: type[Gradient]) -> Kernel:
+def _kernel(optimizer: type[Optimizer], gradient: type[Gradient], masked: bool) -> Kernel:
     if issubclass(optimizer, Turning):
         drive, beside = inlined(held, f"held_{optimizer.name}", {"_turn": optimizer.turn}), HOLDING
     else:
         drive, beside = inlined(decayed, "decayed", {}), 0
-    bound = {"_sample": gradient.sample, "_drive": drive, "_beside": beside}
+    bound = {"_sample": gradient.sample, "_drive": drive, "_beside": beside, "_masked": masked}
     return compiled(_walk, f"matrix_{optimizer.name}_{gradient.name}", bound, fastmath=FASTMATH, _nrt=False)
 
 
@@ -192,7 +198,7 @@ class Matrixwise(WeightEngine):
         return super().work(problem) * (1 + min(problem.rows, problem.dim))
 
     def kernel(self, problem: Problem) -> Kernel:
-        return _kernel(type(problem.optimizer), type(problem.gradient))
+        return _kernel(type(problem.optimizer), type(problem.gradient), problem.optimizer.cautious)
 
 
 def update_factor(problem: Problem) -> float:

@@ -129,6 +129,7 @@ class ReadableMatrixwise(Readable):
     def kernel(self, problem: Problem) -> Kernel:
         optimizer, rows, factor = problem.optimizer, problem.rows, update_factor(problem)
         held = isinstance(optimizer, Turning)
+        rule = optimizer.plain.update if held else optimizer.update
 
         def move(slots: np.ndarray, g: np.ndarray, c: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
             c, change = c.copy(), np.empty_like(g)
@@ -137,7 +138,7 @@ class ReadableMatrixwise(Readable):
             for first in range(0, len(slots), rows):
                 one = slice(first, first + rows)
                 w, m, v = slots[one, 0], slots[one, 1], slots[one, 2]
-                u, slots[one, 1], slots[one, 2] = optimizer.plain.update(w, m, v, g[one], inner)
+                u, slots[one, 1], slots[one, 2] = rule(w, m, v, g[one], inner)
                 if held:
                     if step == 1:
                         slots[first, -1, 1] = np.linalg.norm(w)
