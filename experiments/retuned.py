@@ -29,6 +29,7 @@ from rotsim.tasks import Ledger
 WEIGHT_DECAY = 0.05
 MARGIN = 0.05
 LONGER = 4  # times the steps
+RATES = (0.004, 0.016, 0.064, 0.256, 1.024)
 
 
 def contest(problem: ImageProblem, rates: tuple[float, ...], steps: int, most: int, pilot: int) -> Contest:
@@ -61,7 +62,9 @@ def contest(problem: ImageProblem, rates: tuple[float, ...], steps: int, most: i
 
 
 CONTESTS = [
-    contest(ImageProblem(network="resnet", shape=(8, 2, 1), noise=0.5), (0.004, 0.016, 0.064, 0.256, 1.024), 300, 64, 8)
+    contest(
+        ImageProblem(network="resnet", shape=(8, 2, 1), noise=0.5), (0.004, 0.016, 0.064, 0.256, 1.024), 300, 512, 8
+    )
 ]
 QUICK = [contest(ImageProblem(shape=(32, 32), noise=0.5), (0.016, 0.256), 40, 8, 4)]
 

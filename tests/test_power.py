@@ -12,12 +12,12 @@ from experiments.harness.spending import levels, spent
 from tests import chance
 
 
-def family(draw, effects, margin=0.05, claim="more", deviation=0.1, most=10_000):
+def family(draw, effects, margin=0.05, claim="more", deviation=0.1, most=10_000, luck=1.0):
     """Answers on normal differences with these means."""
     names = [str(i) for i in range(len(effects))]
     values = {n: {"x": mean + deviation * draw.standard_normal(most)} for n, mean in zip(names, effects, strict=True)}
-    # the pilot has the true deviation exactly: what is measured is the looks, not the luck of a pilot
-    pilot = {n: {"x": deviation / np.std([1, -1], ddof=1) * np.array([1.0, -1.0])} for n in names}
+    # unless it is lucky the pilot has the true deviation exactly: what is measured is the looks
+    pilot = {n: {"x": luck * deviation / np.std([1, -1], ddof=1) * np.array([1.0, -1.0])} for n in names}
     questions = [Question(n, (n,), lambda found, n=n: found[n]["x"], margin, claim) for n in names]
     return answer(questions, lambda wanted: {n: {"x": values[n]["x"][:k]} for n, k in wanted.items()}, pilot, most)
 
@@ -60,7 +60,7 @@ def test_plans_decide_in_nine_of_ten(simulated):
 
 def test_looks_without_the_correction_would_err_more(monkeypatch):
     """The control: each look at the full level finds what is not there in more than one of twenty."""
-    monkeypatch.setattr("experiments.harness.answers.levels", lambda shares, level: [level] * len(shares))
+    monkeypatch.setattr("experiments.harness.answers.levels", lambda sizes, spent_in_all: [0.05] * len(sizes))
     draw = np.random.default_rng(1)
     found = [family(draw, [0.0], margin=0.02)[0] for _ in range(RUNS)]
     assert np.mean([a.low > 0 or a.high < 0 for a in found]) > 0.07
@@ -68,14 +68,36 @@ def test_looks_without_the_correction_would_err_more(monkeypatch):
 
 def test_levels_are_those_of_the_textbook():
     """Two looks in closed form by SciPy's bivariate normal; all looks together spend the level."""
-    first, second = levels((0.5, 1.0), 0.05)
-    assert first == pytest.approx(spent(0.5, 0.05)) and levels((1.0,), 0.05) == (pytest.approx(0.05),)
+    first, second = levels((50, 100), (spent(0.5, 0.05), 0.05))
+    assert first == pytest.approx(spent(0.5, 0.05)) and levels((7,), (0.05,)) == (pytest.approx(0.05),)
     a, b = (stats.norm.isf(x / 2) for x in (first, second))
     joint = stats.multivariate_normal([0, 0], [[1, np.sqrt(0.5)], [np.sqrt(0.5), 1]])
     inside = joint.cdf([a, b], lower_limit=[-a, -b])
     assert 1 - inside == pytest.approx(0.05, abs=1e-5)
-    increasing = levels(LOOKS, 0.01)
+    increasing = levels((1, 2, 3), tuple(spent(share, 0.01) for share in LOOKS))
     assert list(increasing) == sorted(increasing) and increasing[-1] < 0.01
+    # a look whose share shrank has nothing to spend, and those after it no less than without it
+    first, nothing, last = levels((50, 60, 100), (0.01, 0.005, 0.05))
+    assert nothing == 0 and (first, last) == pytest.approx(levels((50, 100), (0.01, 0.05)))
+
+
+@pytest.mark.parametrize(("claim", "effect", "kind"), [("more", 0.0, "equivalent"), ("equal", log1p(0.05), "effect")])
+def test_a_lucky_pilot_costs_no_power_and_no_sureness(monkeypatch, claim, effect, kind):
+    """Of a third of the true deviation: the plan grows as seeds are seen to scatter. The control is one that stays."""
+    draw = np.random.default_rng(4)
+    found = [family(draw, [effect], claim=claim, luck=1 / 3)[0] for _ in range(RUNS // 2)]
+    right, error = share([a.kind == kind for a in found])
+    assert right > 0.9 - error * 2 * np.sqrt(0.9 * 0.1)
+    if claim == "more":
+        wrong, error = share([a.low > 0 or a.high < 0 for a in found])
+        allowed = 0.05
+    else:
+        wrong, error = share([a.kind == "equivalent" for a in found])
+        allowed = 0.025
+    assert wrong < allowed + error * 2 * np.sqrt(allowed * (1 - allowed))
+    monkeypatch.setattr("experiments.harness.answers.planned", lambda *_: 12)
+    stays = [family(draw, [effect], claim=claim, luck=1 / 3)[0].kind == kind for _ in range(200)]
+    assert np.mean(stays) < 0.5
 
 
 def test_seeds_are_those_of_the_t_test():

@@ -1,20 +1,21 @@
 """Verdicts with power: effect, equivalent or undecided, from differences that are paired over seeds.
 
 A question states the smallest effect that matters before anything is trained. A pilot on seeds of its own plans how
-many seeds show that there is none. At a third, two thirds and all of them, the interval is looked at.
+many seeds show that there is none. At a third, two thirds and all of them, the interval is looked at. Where seeds then
+scatter more than those of the pilot, the plan grows with them, whatever their mean is.
 It is corrected for the looks (`spending`) and for the number of questions in a family (Bonferroni).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, expm1, log1p
+from math import ceil, log1p
 from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
 
 from experiments.harness.power import MOST, planned, seeds_for
-from experiments.harness.spending import levels
+from experiments.harness.spending import levels, spent
 from rotsim.checks import Check, Verdict
 
 LEVEL = 0.05
@@ -146,31 +147,55 @@ def answer(
     list of Answer
     """
     own = level / len(questions)
-    plans = []
-    for question in questions:
-        wanted = planned(log1p(question.margin), float(question.effect(pilot).std(ddof=1)), own)
-        plans.append([min(most, step * ceil(max(share * wanted, LEAST_SEEDS) / step)) for share in LOOKS])
-    found: list[Answer | None] = [None] * len(questions)
-    for look in range(len(LOOKS)):
-        wanted_of: dict[str, int] = {}
-        going = [i for i, answer in enumerate(found) if answer is None or not answer.settled]
-        for i in going:
-            for arm in questions[i].arms:
-                wanted_of[arm] = max(plans[i][look], wanted_of.get(arm, 0))
-        outcomes = learn(wanted_of) if going else {}
-        for i in going:
-            seeds = plans[i][look]
-            if found[i] is None or found[i].seeds < seeds:  # type: ignore[union-attr]
-                parts = {arm: {what: x[:seeds] for what, x in outcomes[arm].items()} for arm in questions[i].arms}
-                found[i] = _judged(questions[i], questions[i].effect(parts), plans[i], own)
-    return [answer for answer in found if answer is not None]
+    series = [_Series(question, own, most, step, question.effect(pilot)) for question in questions]
+    while going := [one for one in series if not one.ended]:
+        wanted: dict[str, int] = {}
+        for one in going:
+            for arm in one.question.arms:
+                wanted[arm] = max(one.next_look(), wanted.get(arm, 0))
+        outcomes = learn(wanted)
+        for one in going:
+            one.look(outcomes)
+    return [one.answer for one in series if one.answer is not None]
 
 
-def _judged(question: Question, values: np.ndarray, plan: Sequence[int], level: float) -> Answer:
-    looks = sorted(set(plan))
-    nominal = levels(tuple(n / looks[-1] for n in looks), level)[looks.index(len(values))]
-    mean, deviation = float(values.mean()), float(values.std(ddof=1))
-    half = float(stats.t.isf(nominal / 2, len(values) - 1)) * deviation / np.sqrt(len(values))
-    effect, low, high = (expm1(x) for x in (mean, mean - half, mean + half))
-    sizes = len(values), plan[-1]
-    return Answer(question.statement, question.claim, question.margin, effect, low, high, deviation, *sizes, level)
+class _Series:
+    """The looks at one question."""
+
+    def __init__(self, question: Question, level: float, most: int, step: int, pilot: np.ndarray) -> None:
+        self.question, self.level, self.most, self.step = question, level, most, step
+        self.answer: Answer | None = None
+        self._sizes: list[int] = []
+        self._spent: list[float] = []
+        self._plan = self._planned(pilot)
+
+    @property
+    def ended(self) -> bool:
+        return self.answer is not None and (self.answer.settled or self.answer.seeds >= self._plan)
+
+    def next_look(self) -> int:
+        """Seeds of the next look that asks for more than the last one."""
+        seen = self._sizes[-1] if self._sizes else 0
+        return next(size for share in LOOKS if (size := self._rounded(share * self._plan)) > seen)
+
+    def look(self, outcomes: Outcomes) -> None:
+        """Judge by so many seeds."""
+        seeds = self.next_look()
+        parts = {arm: {what: x[:seeds] for what, x in outcomes[arm].items()} for arm in self.question.arms}
+        values = self.question.effect(parts)
+        self._plan = max(self._plan, self._planned(values))
+        self._sizes.append(seeds)
+        self._spent.append(spent(min(1.0, seeds / self._plan), self.level))
+        nominal = levels(tuple(self._sizes), tuple(self._spent))[-1]
+        mean, deviation = float(values.mean()), float(values.std(ddof=1))
+        half = float(stats.t.isf(nominal / 2, seeds - 1)) * deviation / np.sqrt(seeds)
+        with np.errstate(over="ignore"):  # an early look may know nothing
+            effect, low, high = (float(np.expm1(x)) for x in (mean, mean - half, mean + half))
+        asked = self.question.statement, self.question.claim, self.question.margin
+        self.answer = Answer(*asked, effect, low, high, deviation, seeds, self._plan, self.level)
+
+    def _planned(self, values: np.ndarray) -> int:
+        return self._rounded(planned(log1p(self.question.margin), float(values.std(ddof=1)), self.level))
+
+    def _rounded(self, seeds: float) -> int:
+        return min(self.most, self.step * ceil(max(seeds, LEAST_SEEDS) / self.step))

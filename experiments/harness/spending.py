@@ -1,6 +1,7 @@
 """How sure each look at growing data must be, so that all looks together err no more than one would.
 
-Spent is what O'Brien and Fleming's boundary spends, in the form of Lan and DeMets (1983): almost nothing early.
+Spent is what O'Brien and Fleming's boundary spends, in the form of Lan and DeMets (1983): almost nothing early. What a
+look spends may depend on how the data scatter, and so may its time. It must not depend on their mean.
 """
 
 from functools import cache
@@ -9,7 +10,7 @@ import numpy as np
 from scipy import optimize
 from scipy.stats import norm
 
-_NODES = np.polynomial.legendre.leggauss(400)
+_NODES = np.polynomial.legendre.leggauss(200)
 
 
 def spent(share: float, level: float) -> float:
@@ -18,19 +19,20 @@ def spent(share: float, level: float) -> float:
 
 
 @cache
-def levels(shares: tuple[float, ...], level: float) -> tuple[float, ...]:
+def levels(sizes: tuple[int, ...], spent_in_all: tuple[float, ...]) -> tuple[float, ...]:
     """Two-sided level of the test at every look.
 
     Parameters
     ----------
-    shares : tuple of float
-        Of the planned data, increasing, the last one 1.
-    level : float
-        Of all looks together, in (0, 1).
+    sizes : tuple of int
+        Of the data at every look, increasing.
+    spent_in_all : tuple of float
+        Error that may have been made when that look is over, in (0, 1).
 
     Returns
     -------
     tuple of float
+        0 where a look has nothing left to spend.
 
     Notes
     -----
@@ -38,16 +40,15 @@ def levels(shares: tuple[float, ...], level: float) -> tuple[float, ...]:
     Gauss-Legendre quadrature. The boundary of each look is where what may be spent there leaves.
     """
     found: list[float] = []
-    inside, density, before = np.zeros(1), np.ones(1), 0.0  # nothing seen: the sum is 0
-    for share in shares:
-        step = np.sqrt(share - before)
-        allowed = spent(share, level) - (spent(before, level) if before else 0.0)
-
-        bound = optimize.brentq(_too_many_leave, 0.0, 10 * np.sqrt(share), (inside, density, step, allowed))
-        found.append(float(2 * norm.sf(bound / np.sqrt(share))))
+    inside, density, before, spent_before = np.zeros(1), np.ones(1), 0, 0.0  # nothing seen: the sum is 0
+    for size, now in zip(sizes, spent_in_all, strict=True):
+        step, far = np.sqrt(size - before), 10 * np.sqrt(size)
+        allowed = now - spent_before
+        bound = optimize.brentq(_too_many_leave, 0.0, far, (inside, density, step, allowed)) if allowed > 0 else far
+        found.append(float(2 * norm.sf(bound / np.sqrt(size))) if allowed > 0 else 0.0)
         nodes = bound * _NODES[0]
         density = bound * _NODES[1] * (norm.pdf((nodes[:, None] - inside) / step) / step @ density)
-        inside, before = nodes, share
+        inside, before, spent_before = nodes, size, max(now, spent_before)
     return tuple(found)
 
 

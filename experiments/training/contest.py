@@ -10,7 +10,8 @@ from experiments.harness.answers import Answer, Question, answer
 from experiments.training.blocks import Outcomes, Trial, run_trials
 from rotsim.tasks import Ledger
 
-PILOT_FIRST = 1_000_000  # the pilot's seeds, far from those that are judged
+FIRST = 2_000_000  # of the seeds that are judged; those from 0 on were looked at before plans grew
+PILOT_FIRST = 1_000_000  # of the pilot's
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Contest:
         trained: dict[str, Outcomes] = {}
 
         def learn(wanted: Mapping[str, int]) -> dict[str, Outcomes]:
-            trials = [(self.arms[arm][chosen[arm]], 0, seeds) for arm, seeds in wanted.items()]
+            trials = [(self.arms[arm][chosen[arm]], FIRST, seeds) for arm, seeds in wanted.items()]
             found = dict(zip(wanted, run_trials(trials, processes, store), strict=True))
             for arm, outcomes in found.items():  # a question may ask for fewer seeds than one before it
                 if arm not in trained or len(outcomes["loss"]) > len(trained[arm]["loss"]):
