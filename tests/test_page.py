@@ -166,7 +166,10 @@ FAST = {
 }
 VIEWS = FAST | {
     "rotational, warm-up": {"rotational": True, "schedule": "linear", "warmup": 0.2},
+    "rotational, radial": {"rotational": True, "departure": "radial", "amount": 0.05},
     "hyperball": {"hyperball": True},
+    "hyperball, radial": {"hyperball": True, "departure": "radial", "amount": 0.05},
+    "hyperball, few": {"hyperball": True, "neurons": 4, "steps": 40},
     "bursts": {"departure": "bursts", "amount": 5, "seed": 3},
     "mean, small": {"departure": "mean", "amount": 0.2, "smallDim": True},
     "radial": {"departure": "radial", "amount": 0.05},

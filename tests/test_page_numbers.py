@@ -27,7 +27,7 @@ HELD = {
     "hyperball": {name: spec.with_rates(spec.lr, 0.0) for name, spec in SPECS.items() if name != "ademamix"},
 }
 HELD = {turning: {**specs, "nesterov": replace(specs["sgdm"], nesterov=True)} for turning, specs in HELD.items()}
-FOLLOWED = [(t, name) for t, specs in HELD.items() for name in specs if name not in ("adam_l2", "nadamw", "muon")]
+FOLLOWED = [(t, name) for t, specs in HELD.items() for name in specs if name not in ("nadamw", "muon")]
 MASKED = [name for name, spec in COORDINATEWISE.items() if spec.decay == "decoupled"]
 LAWS = {
     "white": (rotsim.ScaleInvariant(0.7), {}),

@@ -22,6 +22,7 @@ from rotsim.optimizers.turning import Turning
 from rotsim.page.expressions import Untranslatable
 from rotsim.page.literals import literal
 from rotsim.page.translate import Program
+from rotsim.statistics import ENOUGH_NEURONS
 from rotsim.theory import second_moment
 from rotsim.theory.base import theory_of
 
@@ -56,6 +57,7 @@ def script() -> str:
         f"const NOISE = {literal(constants)};\n"
         f"const OPTIMIZERS = [\n{described},\n];\n"
         f"const TURNING = {{\n{turning},\n}};\n"
+        f"const ENOUGH_NEURONS = {ENOUGH_NEURONS};\n"
         f"const SECOND_MOMENT = {_second_moment(program)};\n"
         "function squaredAngle(before, after, along, moved) {\n"
         f"  return {angle}({chord}(before, after, along, moved));\n}}\n"

@@ -168,7 +168,7 @@ function crossing({ growth, decay }) {
 function drawPlane(pen, width, height, lab, run, look) {
   const color = look.colors[run.place];
   pen.dot(14, 14, 5, run.place, { fill: color });
-  pen.text(24, 18, run.optimizer.label + (run.walker.turning ? ` ${SHORT[run.walker.turning]}` : ""), { fill: look.ink, weight: 600 });
+  pen.text(24, 18, run.optimizer.label + (run.walker.turning ? ` ${SHORT[run.walker.turning] ?? ""}` : ""), { fill: look.ink, weight: 600 });
   const step = lab.latestStep(run);
   const shape = lab.recent(run);
   if (!step || !shape) return;

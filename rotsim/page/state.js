@@ -254,17 +254,19 @@ function pythonCall(state) {
     `    initial_norm=${state.norm}${rates}, record_every=${window}, dtype="float64", engine="numba",`,
     ")",
   );
+  const seen = "print(walk.rotation.mean('neuron'))";
+  const held = (to) => (state.neurons < ENOUGH_NEURONS ? seen : `print(rotsim.compare(walk, ${to}).table())`);
   if (courseOf(optimizer, turning) !== null) {
     lines.push(
       "course = rotsim.predict(",
       `    optimizer, dim=${dim}, steps=${state.steps}, gradient=${foreseen},`,
       `    initial_norm=${state.norm}${rates}, record_every=${window},`,
       ")",
-      "print(rotsim.compare(walk, course).table())",
+      held("course"),
     );
   } else if (!schedule) {
-    lines.push(`rest = rotsim.equilibrium(optimizer, dim=${dim}, gradient=${foreseen}${rows})`, "print(rotsim.compare(walk, rest).table())");
-  } else lines.push("print(walk.rotation.mean('neuron'))");
+    lines.push(`rest = rotsim.equilibrium(optimizer, dim=${dim}, gradient=${foreseen}${rows})`, held("rest"));
+  } else lines.push(seen);
   return `${lines.join("\n")}\n`;
 }
 
