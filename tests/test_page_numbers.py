@@ -13,6 +13,7 @@ from rotsim.optimizers import OPTIMIZERS, WRAPPERS
 from rotsim.page.expressions import Untranslatable
 from rotsim.page.numerics import walked as on_the_page
 from rotsim.page.translate import Program
+from rotsim.theory import second_moment
 from rotsim.theory.betas import adam_covariance
 from rotsim.theory.walk import UpdateCovariance
 from tests.javascript import answer, needs_node
@@ -203,7 +204,7 @@ def test_a_course_at_a_norm_that_is_held_is_what_rotsim_predicts(turning, name):
 
 
 @pytest.mark.few(2)
-@pytest.mark.parametrize("betas", [(0.9, 0.95), (0.0, 0.9), (0.99, 0.999), (0.95, 0.6), (0.999, 0.9999)])
+@pytest.mark.parametrize("betas", [(0.9, 0.95), (0.0, 0.9), (0.99, 0.999), (0.95, 0.6), (0.9999, 0.5)])
 def test_the_autocovariance_of_adam_is_that_of_theory(betas):
     """What the course of a hyperball rests on; the page sums the same integrand on the same grid."""
     found = answer(
@@ -211,9 +212,10 @@ def test_the_autocovariance_of_adam_is_that_of_theory(betas):
     )
     ours, theirs = UpdateCovariance(found[0], *map(np.array, found[1:])), adam_covariance(*betas)
     lags = np.array([0, 1, 2, 5, 10, 100])
-    assert ours(lags) == pytest.approx(theirs(lags), rel=1e-6, abs=1e-9)
+    fitted = betas[1] >= second_moment.LEAST_BETA2_BY_CHEBYSHEV  # else Python fits lags, the page all of [0, 1]
+    assert ours(lags) == pytest.approx(theirs(lags), rel=1e-6 if fitted else 1e-5, abs=1e-12)
     other = adam_covariance(betas[0], betas[1] - 0.05)  # negative control
-    assert ours(lags) != pytest.approx(other(lags), rel=1e-4, abs=1e-9)
+    assert ours(lags) != pytest.approx(other(lags), rel=1e-4, abs=1e-12)
 
 
 def test_schedules_are_rotsims():
