@@ -66,7 +66,7 @@ def rates(peak: float, steps: int) -> np.ndarray:
 def white_update(optimizer: rotsim.AdamW, steps: int) -> np.ndarray:
     """RMS of a coordinate of AdamW's update under white noise, at every step from a fresh state."""
     filling = required_theory(optimizer).filling(steps)
-    return np.sqrt(filling.length * filling.noise.lag_0)
+    return np.sqrt(filling.power * filling.noise.lag_0)
 
 
 def examine_run(path: Path) -> list[dict[str, Any]]:

@@ -179,6 +179,16 @@ def test_a_walk_turns_as_theory_says_at_every_step_of_a_schedule(inner, gradient
     assert rotsim.steps_to_equilibrium(spec, 512, gradient, within=1e-3) > 20
 
 
+def test_without_decay_adam_with_l2_is_adam():
+    adam, l2 = (
+        rotsim.predict(Hyperball(kind(0.05, 0.0, betas)), 64, steps=200, record_every=20)["rotation"]
+        for kind, betas in ((rotsim.AdamW, (0.9, 0.95)), (rotsim.AdamL2, (0.9, 0.95)))
+    )
+    np.testing.assert_allclose(adam, l2, rtol=1e-12)
+    other = rotsim.predict(Hyperball(rotsim.AdamL2(0.05, 0.0, (0.95, 0.95))), 64, steps=200, record_every=20)
+    assert np.abs(other["rotation"] / adam - 1).max() > 1e-3  # negative control
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("gradient", [Isotropic(), None], ids=["isotropic", "scale-invariant"])
 @pytest.mark.parametrize(

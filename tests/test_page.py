@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+import rotsim
 from rotsim import closed_forms
 from rotsim.cli import exploring, main
 from rotsim.errors import InvalidInput
@@ -147,7 +148,7 @@ def test_sliders_go_there_and_back():
 
 LAB = """({change}) => {
   const state = { ...freshState(), hidden: [] };
-  Object.assign(state, { steps: 100, neurons: 2, dim: 32 }, change);
+  Object.assign(state, { steps: 100, neurons: 16, dim: 32 }, change);
   const lab = new Lab(state, (question, answer) => answer(answerQuestion(question)));
   while (!lab.finished) lab.advance();
   const python = OPTIMIZERS.map((optimizer) => pythonCall({ ...state, focus: optimizer.name }));
@@ -160,10 +161,15 @@ LAB = """({change}) => {
 }"""
 FAST = {
     "plain": {},
+    "hyperball, cosine": {"hyperball": True, "schedule": "cosine", "warmup": 0.1},
     "memory, cosine": {"departure": "memory", "amount": 0.5, "schedule": "cosine", "warmup": 0.1},
 }
 VIEWS = FAST | {
-    "rotational": {"rotational": True},
+    "rotational, warm-up": {"rotational": True, "schedule": "linear", "warmup": 0.2},
+    "rotational, radial": {"rotational": True, "departure": "radial", "amount": 0.05},
+    "hyperball": {"hyperball": True},
+    "hyperball, radial": {"hyperball": True, "departure": "radial", "amount": 0.05},
+    "hyperball, few": {"hyperball": True, "neurons": 4, "steps": 40},
     "bursts": {"departure": "bursts", "amount": 5, "seed": 3},
     "mean, small": {"departure": "mean", "amount": 0.2, "smallDim": True},
     "radial": {"departure": "radial", "amount": 0.05},
@@ -179,14 +185,53 @@ def test_the_python_call_gives_what_the_page_shows(view):
     found = answer(LAB, {"change": VIEWS[view]})
     for call, run in zip(found["python"], found["runs"], strict=True):
         scope = {}
-        exec(call.replace("print(rotsim.compare(walk, course).table())\n", "").replace('"numba"', '"numpy"'), scope)
-        walk, course = scope["walk"], scope["course"]
+        exec(call.replace('"numba"', '"numpy"'), scope)
+        walk, course = scope["walk"], scope.get("course")
+        assert ("rest" in scope) == (course is None and not VIEWS[view].get("schedule"))
         for ours, theirs in (("norm", "norm"), ("rotation", "rotation"), ("update", "update_rms")):
             measured = np.sqrt((walk[theirs].values ** 2).mean(axis=0))
             assert run["measured"][ours] == pytest.approx(measured.tolist(), rel=1e-5), run["name"]
-            if not VIEWS[view].get("rotational"):
-                predicted = course[theirs].values[0].tolist()
-                assert run["predicted"][ours] == pytest.approx(predicted, rel=1e-5), run["name"]
+            if course is None:  # theory has none, and the page draws none
+                assert set(run["predicted"][ours]) == {None}
+            else:
+                assert run["predicted"][ours] == pytest.approx(course[theirs].values[0].tolist(), rel=1e-5), run["name"]
+
+
+@needs_node
+def test_a_hyperball_is_offered_to_those_that_have_one_and_needs_no_decay():
+    """As the package has it; the learning rate alone sets the angle, and a link holds the switch."""
+    function = """() => {
+      const state = { ...freshState(), hidden: [], hyperball: true };
+      Object.assign(state, { steps: 200, neurons: 4, dim: 32, norm: 1 });
+      const seen = () => {
+        const lab = new Lab(state, (question, answer) => answer(answerQuestion(question)));
+        return lab.runs.map((run) => [run.predicted.rotation.at(-1), run.heading.rotation.at(-1), run.decay.at(-1)]);
+      };
+      const before = seen();
+      for (const { name } of OPTIMIZERS) state.settings[name].weight_decay = 0.5;
+      const [decayed, again] = [seen(), fromHash(toHash(state))];
+      for (const { name } of OPTIMIZERS) state.settings[name].lr = 0.02;
+      const turned = Object.fromEntries(OPTIMIZERS.map(({ name, turned }) => [name, turned.includes("hyperball")]));
+      const decaying = OPTIMIZERS.map((one) => decays(state, one));
+      return { before, decayed, faster: seen(), again: again.hyperball, turned, decaying };
+    }"""
+    found = answer(function, None)
+    for name, kind in OPTIMIZERS.items():
+        try:
+            rotsim.Hyperball(kind(0.01, 0.0))
+        except InvalidInput:
+            assert not found["turned"][name]
+        else:
+            assert found["turned"][name]
+    assert found["again"] and found["decaying"] == [not has for has in found["turned"].values()]
+    for has, before, decayed, faster in zip(
+        found["turned"].values(), found["before"], found["decayed"], found["faster"], strict=True
+    ):
+        assert (before == decayed) == has and (before[2] == 0) == has
+        if has:
+            assert before[1] == 0.01 and faster[1] == 0.02
+            assert before[0] is None or before[0] == pytest.approx(0.01, rel=0.03)
+            assert before[0] is None or faster[0] != pytest.approx(before[0], rel=0.5)  # negative control
 
 
 @needs_node
@@ -266,12 +311,12 @@ def test_a_widget_has_the_page_and_checks_its_arguments(monkeypatch):
 
 
 @needs_node
-@pytest.mark.parametrize("rotational", [False, True])
-def test_the_picture_of_a_step_is_that_of_the_first_neuron(rotational):
+@pytest.mark.parametrize("turning", ["", "rotational", "hyperball"])
+def test_the_picture_of_a_step_is_that_of_the_first_neuron(turning):
     """Old weights, decay and update add up to the new weights, in a plane whose angle is the recorded one."""
-    function = """({rotational}) => {
+    function = """({turning}) => {
       const state = { ...freshState(), hidden: [] };
-      Object.assign(state, { steps: 40, neurons: 3, dim: 32, norm: 1, rotational });
+      Object.assign(state, { steps: 40, neurons: 4, dim: 32, norm: 1, [turning]: true });
       const lab = new Lab(state, (question, answer) => answer(answerQuestion(question)));
       for (let step = 0; step < 30; step += 1) lab.advance();
       const firsts = () => lab.runs.map((run) => [...run.walker.W.slice(0, 32)]);
@@ -280,7 +325,7 @@ def test_the_picture_of_a_step_is_that_of_the_first_neuron(rotational):
       return { before, after: firsts(), steps: lab.runs.map((run) => lab.latestStep(run)),
         recent: lab.runs.map((run) => lab.recent(run)) };
     }"""
-    found = answer(function, {"rotational": rotational})
+    found = answer(function, {"turning": turning})
     for old, new, step, recent in zip(*(found[name] for name in ("before", "after", "steps", "recent")), strict=True):
         old, new = np.array(old), np.array(new)
         size = np.linalg.norm(old)
@@ -288,9 +333,9 @@ def test_the_picture_of_a_step_is_that_of_the_first_neuron(rotational):
         assert step["angle"] == pytest.approx(angle, rel=1e-6)
         assert np.hypot(step["across"], 1 + step["outward"]) == pytest.approx(np.linalg.norm(new) / size, rel=1e-12)
         assert np.arctan2(step["across"], 1 + step["outward"]) == pytest.approx(angle, rel=1e-6)
-        assert step["angle"] != pytest.approx(recent["angle"], rel=1e-3) or rotational  # control: no average
+        assert step["angle"] != pytest.approx(recent["angle"], rel=1e-3) or turning  # control: no average
     shares = [step["shrink"] for step in found["steps"]]
-    assert shares[0] == (0 if rotational else pytest.approx(1e-3)) and (shares[1] > 0)
+    assert shares[0] == (0 if turning else pytest.approx(1e-3)) and (shares[1] > 0) == (turning != "hyperball")
 
 
 @needs_node

@@ -92,19 +92,26 @@ def test_every_slider_and_switch_can_be_used(view):
     for place in range(view.locator("input[type=range]").count()):
         view.locator("input[type=range]").nth(place).focus()
         view.keyboard.press("ArrowRight")
-    for name in ("mean", "memory", "radial", "bursts", "smallDim", "noDecay", "rotational"):
-        said = view.inner_text("#sentence")
+    for name in ("mean", "memory", "radial", "bursts", "smallDim", "noDecay", "rotational", "hyperball"):
+        said = said_now(view)
         view.click(f"#break-{name}")
         view.wait_for_function("said => document.getElementById('sentence').textContent !== said", arg=said)
         view.keyboard.press("s")
     assert view.evaluate("view.state.departure") == "bursts"
-    assert view.evaluate("view.state.rotational && !view.state.noDecay")
+    assert view.evaluate("view.state.hyperball && !view.state.rotational && !view.state.noDecay")
+    assert view.get_by_label("Weight decay").first.is_disabled() and "more than two averages" in said_now(view)
+    view.click("#break-hyperball")
+    assert view.get_by_label("Weight decay").first.is_enabled()
     for name in ("cosine", "wsd", "linear", "constant"):
         view.select_option("#schedule", name)
         assert view.evaluate("view.state.schedule") == name
     view.fill("#seed", "7")
     view.press("#seed", "Enter")
     assert view.evaluate("view.state.seed") == 7
+
+
+def said_now(view):
+    return view.inner_text("#sentence")
 
 
 def test_an_optimizer_is_chosen_hidden_and_has_its_own_rate(view):

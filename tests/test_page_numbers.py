@@ -2,23 +2,33 @@
 
 import inspect
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import rotsim
 from rotsim import closed_forms, noise, schedules
-from rotsim.optimizers import OPTIMIZERS
+from rotsim.optimizers import OPTIMIZERS, WRAPPERS
 from rotsim.page.expressions import Untranslatable
 from rotsim.page.numerics import walked as on_the_page
 from rotsim.page.translate import Program
+from rotsim.theory import second_moment
+from rotsim.theory.betas import adam_covariance
+from rotsim.theory.walk import UpdateCovariance
 from tests.javascript import answer, needs_node
 
 pytestmark = needs_node
 
 SPECS = {name: kind.examples()[1] for name, kind in OPTIMIZERS.items() if on_the_page(kind)}
 COORDINATEWISE = {name: spec for name, spec in SPECS.items() if spec.acts_on == "coordinate"}
-TURNED = {name: spec for name, spec in COORDINATEWISE.items() if name not in ("adam_l2", "nadamw", "ademamix")}
+#: Whose updates turn weights at a norm that is held, with the decay that this takes.
+HELD = {
+    "rotational": {name: spec for name, spec in COORDINATEWISE.items() if name in ("adamw", "sgdm", "lion", "signum")},
+    "hyperball": {name: spec.with_rates(spec.lr, 0.0) for name, spec in SPECS.items() if name != "ademamix"},
+}
+HELD = {turning: {**specs, "nesterov": replace(specs["sgdm"], nesterov=True)} for turning, specs in HELD.items()}
+FOLLOWED = [(t, name) for t, specs in HELD.items() for name in specs if name not in ("nadamw", "muon")]
 MASKED = [name for name, spec in COORDINATEWISE.items() if spec.decay == "decoupled"]
 LAWS = {
     "white": (rotsim.ScaleInvariant(0.7), {}),
@@ -29,11 +39,11 @@ LAWS = {
 }
 NEURONS, ROWS, DIM = 4, 2, 70  # ROWS neurons make one matrix
 
-WALK = """({seed, neurons, rows, dim, steps, norm, spec, law, rotational, cautious, rates}) => {
+WALK = """({seed, neurons, rows, dim, steps, norm, spec, law, turning, cautious, rates}) => {
   const optimizer = OPTIMIZERS.find((one) => one.name === spec.name);
   const given = { scale: 0.7, ratio: 0, correlation: 0, strength: 0, ...law };
   given.factor = (step) => (given.burst && (step - 1) % 50 < 5 ? given.burst : 1);
-  const walker = new Walker(optimizer, spec, { rotational, cautious }, rows);
+  const walker = new Walker(optimizer, spec, { turning, cautious }, rows);
   walker.begin(initialWeights(seed, neurons, dim, norm), neurons, dim);
   const source = new Noise(seed, neurons, dim);
   for (let step = 1; step <= steps; step += 1) {
@@ -43,11 +53,11 @@ WALK = """({seed, neurons, rows, dim, steps, norm, spec, law, rotational, cautio
   return { weights: [...walker.W], sums: [...walker.takeSums()] };
 }"""
 
-COURSE = """({dim, rows, steps, norm, spec, scale, rotational, cautious, rates, window}) => {
+COURSE = """({dim, rows, steps, norm, spec, scale, turning, cautious, rates, window}) => {
   const optimizer = OPTIMIZERS.find((one) => one.name === spec.name);
   const lr = Float64Array.from(rates, (factor) => spec.lr * factor);
   const decay = new Float64Array(steps).fill(spec.weight_decay);
-  const variant = { rotational, cautious };
+  const variant = { turning, cautious };
   const found = predictCourse(optimizer, spec, variant, dim, { scale }, norm, lr, decay, window, rows);
   delete found.declared;
   return Object.fromEntries(Object.entries(found).map(([name, values]) => [name, [...values]]));
@@ -58,18 +68,18 @@ def rates(steps):
     return schedules.named("cosine", steps, steps // 10, 0.1)(np.arange(1, steps + 1))
 
 
-def walked(spec, law="white", rotational=False, seed=12345678901, core=None, steps=100, dim=DIM, cautious=False):
+def walked(spec, law="white", turning="", seed=12345678901, core=None, steps=100, dim=DIM, cautious=False):
     """The walk in JavaScript, and by the NumPy twin: weights, RMS norm and RMS angle of each neuron."""
     gradient, departure = LAWS[law]
     given = {
         "seed": seed, "neurons": NEURONS, "rows": ROWS, "dim": dim, "steps": steps, "norm": 1.3, "spec": spec.to_dict(),
-        "law": departure, "rotational": rotational, "rates": rates(steps).tolist(),
+        "law": departure, "turning": turning, "rates": rates(steps).tolist(),
         "cautious": cautious,
     }  # fmt: skip
     found = answer(WALK, given, core)
     weights = np.array(found["weights"]).reshape(NEURONS, dim)
     rms = np.sqrt(np.array(found["sums"]).reshape(NEURONS, 3) / steps)
-    optimizer = rotsim.Rotational(spec) if rotational else rotsim.Cautious(spec) if cautious else spec
+    optimizer = WRAPPERS[turning](spec) if turning else rotsim.Cautious(spec) if cautious else spec
     twin = rotsim.simulate(
         optimizer, dim, NEURONS, steps, gradient, seed=12345678901, initial_norm=1.3, record_every=steps,
         lr_schedule=rates(steps), dtype="float64", engine="numpy", keep_state=True,
@@ -111,9 +121,14 @@ def test_a_walk_is_that_of_the_numpy_twin(name):
     assert close(*walked(SPECS[name], steps=1000))
 
 
-@pytest.mark.parametrize("name", TURNED)
-def test_a_rotational_walk_is_that_of_the_numpy_twin(name):
-    assert close(*walked(TURNED[name], rotational=True))
+@pytest.mark.few(4)
+@pytest.mark.parametrize(("turning", "name"), [(turning, name) for turning in HELD for name in HELD[turning]])
+def test_a_walk_at_a_norm_that_is_held_is_that_of_the_numpy_twin(turning, name):
+    spec = HELD[turning][name]
+    found, twin = walked(spec, turning=turning)
+    assert close(found, twin)
+    plain, _ = walked(spec)
+    assert not close(plain, twin)  # negative control
 
 
 @pytest.mark.few(2)
@@ -126,7 +141,7 @@ def test_a_cautious_walk_is_that_of_the_numpy_twin(name):
 
 def test_a_neuron_whose_signs_are_all_alike_keeps_its_weights():
     """An eighth of all steps at dim 4; what is left of such an update across the vector of ones is nothing."""
-    found, twin = walked(SPECS["lion"], rotational=True, dim=4)
+    found, twin = walked(SPECS["lion"], turning="rotational", dim=4)
     assert np.isfinite(found[0]).all() and close(found, twin)
 
 
@@ -149,7 +164,7 @@ def test_a_course_is_what_rotsim_predicts(name, cautious):
     matrices = spec.acts_on == "matrix"  # parts of their shape are summed, where Python fits fewer powers to 1e-6
     given = {
         "rows": rows, "dim": DIM, "steps": steps, "norm": 0.5, "spec": spec.to_dict(), "scale": 3.0,
-        "rotational": False, "cautious": cautious, "rates": rates(steps).tolist(), "window": 50,
+        "turning": "", "cautious": cautious, "rates": rates(steps).tolist(), "window": 50,
     }  # fmt: skip
     found = answer(COURSE, given)
     course = rotsim.predict(
@@ -163,17 +178,44 @@ def test_a_course_is_what_rotsim_predicts(name, cautious):
     assert other["norm"] != pytest.approx(found["norm"], rel=1e-3)  # negative control
 
 
-@pytest.mark.parametrize("name", TURNED)
-def test_a_rotational_course_is_what_rotsim_predicts_once_averages_are_full(name):
-    spec, steps = TURNED[name], 4000
+def turned_course(name, spec, rows=None, dim=DIM, steps=700):
+    """Of what turns weights along the updates of an optimizer, in JavaScript and in Python, under a schedule."""
     given = {
-        "rows": ROWS, "dim": DIM, "steps": steps, "norm": 0.5, "spec": spec.to_dict(), "scale": 1.0, "rotational": True,
-        "rates": [1.0] * steps, "window": 500,
+        "dim": dim, "steps": steps, "norm": 0.5, "spec": spec.to_dict(), "scale": 3.0, "turning": name,
+        "cautious": False, "rates": rates(steps).tolist(), "window": 50, "rows": rows,
     }  # fmt: skip
-    found = answer(COURSE, given)
-    course = rotsim.predict(rotsim.Rotational(spec), DIM, steps=steps, initial_norm=0.5, record_every=500)
-    assert found["norm"] == pytest.approx([0.5] * 8)
-    assert found["rotation"][-1] == pytest.approx(float(course["rotation"][0, -1]), rel=0.01)
+    course = rotsim.predict(
+        WRAPPERS[name](spec), dim, rotsim.ScaleInvariant(3.0), steps, 0.5, lr_schedule=rates(steps), record_every=50
+    )
+    return answer(COURSE, given), course
+
+
+@pytest.mark.few(4)
+@pytest.mark.parametrize(("turning", "name"), FOLLOWED)
+def test_a_course_at_a_norm_that_is_held_is_what_rotsim_predicts(turning, name):
+    """From empty averages on."""
+    found, course = turned_course(turning, HELD[turning][name])
+    for ours, theirs in (("norm", "norm"), ("rotation", "rotation"), ("update", "update_rms")):
+        assert found[ours] == pytest.approx(course[theirs].values[0].tolist(), rel=1e-6)
+    other = HELD[turning][name]
+    plain = other.with_beta1(0.5)  # negative control: another memory turns otherwise
+    changed, _ = turned_course(turning, plain)
+    assert changed["rotation"] != pytest.approx(found["rotation"], rel=1e-4)
+
+
+@pytest.mark.few(2)
+@pytest.mark.parametrize("betas", [(0.9, 0.95), (0.0, 0.9), (0.99, 0.999), (0.95, 0.6), (0.9999, 0.5)])
+def test_the_autocovariance_of_adam_is_that_of_theory(betas):
+    """What the course of a hyperball rests on; the page sums the same integrand on the same grid."""
+    found = answer(
+        "(betas) => { const k = $adamCovariance(...betas); return [k.lag_0, [...k.weights], [...k.roots]]; }", betas
+    )
+    ours, theirs = UpdateCovariance(found[0], *map(np.array, found[1:])), adam_covariance(*betas)
+    lags = np.array([0, 1, 2, 5, 10, 100])
+    fitted = betas[1] >= second_moment.LEAST_BETA2_BY_CHEBYSHEV  # else Python fits lags, the page all of [0, 1]
+    assert ours(lags) == pytest.approx(theirs(lags), rel=1e-6 if fitted else 1e-5, abs=1e-12)
+    other = adam_covariance(betas[0], betas[1] - 0.05)  # negative control
+    assert ours(lags) != pytest.approx(other(lags), rel=1e-4, abs=1e-12)
 
 
 def test_schedules_are_rotsims():

@@ -33,7 +33,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 
 
 #: What takes its updates from another optimizer, its `inner`.
-_WRAPPERS: dict[str, type[Optimizer]] = {
+WRAPPERS: dict[str, type[Optimizer]] = {
     "rotational": Rotational,
     "hyperball": Hyperball,
     "cautious": Cautious,
@@ -54,8 +54,8 @@ def checked_optimizer(optimizer: Any) -> Optimizer:
 def optimizer_from_dict(fields: Mapping[str, Any]) -> Optimizer:
     """Rebuild a spec from `Optimizer.to_dict`; `InvalidInput` where a field is missing, unknown or out of range."""
     name, values = described("optimizer", fields)
-    if is_a(name, str) and name in _WRAPPERS and "inner" in values:
+    if is_a(name, str) and name in WRAPPERS and "inner" in values:
         inner, inner_values = described("inner", values["inner"])
         values["inner"] = constructed(optimizer_class(inner), inner_values, f"optimizer {inner!r}")
-    known: dict[str, type[Optimizer]] = {**OPTIMIZERS, **_WRAPPERS, Unmodelled.name: Unmodelled}
+    known: dict[str, type[Optimizer]] = {**OPTIMIZERS, **WRAPPERS, Unmodelled.name: Unmodelled}
     return constructed(registered("optimizer", name, known), values, f"optimizer {name!r}")

@@ -68,8 +68,11 @@ class Hyperball(Turning):
 
         return cls(AdamW(lr=3e-3, weight_decay=0.0)), cls(AdamW(lr=3e-2, weight_decay=0.0))
 
-    def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
-        return self.turning(step, lr, 0.0, False)
+    def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
+        return np.minimum(lr, np.pi)
+
+    def holding(self, step: Any, lr: Any, weight_decay: Any) -> tuple[Any, Any, Any, float]:
+        return lr, 0.0, 1.0, 0.0
 
     def describe(self) -> str:
         return f"{self.label}({self.inner.describe()})"

@@ -9,6 +9,7 @@ import numpy as np
 
 from rotsim.compiled import kernel_part
 from rotsim.errors import InvalidInput, flag, require, share
+from rotsim.optimizers.base import filled
 from rotsim.optimizers.lion import Lion
 from rotsim.optimizers.turning import Turning
 
@@ -85,12 +86,13 @@ class Rotational(Turning):
         return 3 if self.zero_mean else 2  # one direction must be left across the weights and the vector of ones
 
     def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
-        if self.exact_angle and isinstance(self.inner, Lion):
-            return self.inner.exact_rotation(lr, weight_decay)
+        if self.exact_angle:  # of Lion
+            return self.inner.exact_rotation(lr, weight_decay)  # type: ignore[attr-defined]
         return self.inner.leading_rotation(lr, weight_decay)
 
-    def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
-        return self.turning(step, self.leading_rotation(lr, weight_decay), self.update_norm_decay, self.zero_mean)
+    def holding(self, step: Any, lr: Any, weight_decay: Any) -> tuple[Any, Any, Any, float]:
+        memory = self.update_norm_decay
+        return self.leading_rotation(lr, weight_decay), memory, filled(memory, step), float(self.zero_mean)
 
     def describe(self) -> str:
         values = f"update_norm_decay={self.update_norm_decay!r}, zero_mean={self.zero_mean!r}"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from rotsim.errors import InvalidInput, shown
-from rotsim.optimizers.base import N_COEFFICIENTS, ActsOn, Optimizer, filled
+from rotsim.optimizers.base import N_COEFFICIENTS, ActsOn, Optimizer
 
 HOLDING = 4  # coefficients besides those of the inner optimizer
 
@@ -18,7 +18,7 @@ HOLDING = 4  # coefficients besides those of the inner optimizer
 class Turning(Optimizer):
     """An optimizer's update direction u, and an angle by which a neuron turns along it, or a whole matrix.
 
-    A subclass sets `turn` and gives `coefficients`.
+    A subclass sets `turn` and gives `holding`.
     """
 
     decay = "none"
@@ -48,14 +48,15 @@ class Turning(Optimizer):
     def with_rates(self, lr: float, weight_decay: float) -> Self:
         return replace(self, inner=self.inner.with_rates(lr, weight_decay))
 
-    def turning(self, step: np.ndarray, rate: Any, decay: float, zero_mean: bool) -> tuple[Any, ...]:
-        """Coefficients: those of the inner optimizer for a step of size 1 without decay, then `HOLDING` more.
+    def holding(self, step: Any, lr: Any, weight_decay: Any) -> tuple[Any, Any, Any, float]:
+        """Rate, γ of the running mean, 1 - γ^t, and whether the mean is taken out of the update."""
+        raise NotImplementedError
 
-        These are rate, γ, 1 - γ^t, and whether the mean is taken out of the update.
-        """
+    def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
+        """Those of the inner optimizer for a step of size 1 without decay, then the `HOLDING` of `holding`."""
         plain = self.inner.coefficients(step, np.ones(len(step)), np.zeros(len(step)))
         plain += (0.0,) * (N_COEFFICIENTS - len(plain))
-        return *plain, rate, decay, filled(decay, step), float(zero_mean)
+        return *plain, *self.holding(step, lr, weight_decay)
 
     def to_dict(self) -> dict[str, Any]:
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.init and f.name != "inner"}

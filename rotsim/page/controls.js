@@ -103,12 +103,17 @@ function buildOwn(view) {
   const rows = hyperparameters(optimizer).map((range) => {
     const shared = state.linked && (range.key === "lr" || range.key === "weight_decay");
     const control = range.scale === "switch" ? (...given) => tick(range.label, ...given.slice(1), `own-${range.key}`) : slider;
-    return control(range, getSetting(spec, range.key), (value) => {
+    const row = control(range, getSetting(spec, range.key), (value) => {
       const of = shared ? OPTIMIZERS : [optimizer];
       for (const one of of) setSetting(state.settings[one.name], range.key, value);
       view.warning = of.map((one) => keepStable(one, state.settings[one.name])).find(Boolean) ?? "";
       view.changed(range.change);
     });
+    if (range.key === "weight_decay" && !decays(state, optimizer)) {
+      row.querySelector("input").disabled = true;
+      row.title = "Plays no part under the switch that is on";
+    }
+    return row;
   });
   element("own-name").textContent = optimizer.label;
   element("own").replaceChildren(...rows);
@@ -130,11 +135,13 @@ function buildSwitches(view) {
       rows.push(slider({ ...range, scale: "log", label: STRENGTHS[name] }, state.amount, (value) => view.change("amount", value, "restart")));
     }
   }
-  const flags = { smallDim: ["Small dim: 4", "reset"], noDecay: ["No decay", "restart"], rotational: ["Rotational", "restart"], cautious: ["Cautious", "restart"] };
-  for (const [name, [words, change]] of Object.entries(flags)) {
+  const turning = Object.fromEntries(Object.entries(TURNING).map(([name, { label }]) => [name, label]));
+  const exclusive = { noDecay: "No decay", ...turning, cautious: "Cautious" }; // one goes off where another goes on
+  for (const [name, words] of Object.entries({ smallDim: "Small dim: 4", ...exclusive })) {
     const toggle = (on) => {
-      for (const other of EXCLUDED[name] ?? []) if (on) state[other] = false;
-      view.change(name, on, change);
+      if (on && name in exclusive) for (const other of Object.keys(exclusive)) state[other] = false;
+      view.change(name, on, name in exclusive ? "restart" : "reset");
+      buildOwn(view);
       buildSwitches(view);
       element(`break-${name}`).focus();
     };
@@ -142,9 +149,6 @@ function buildSwitches(view) {
   }
   element("switches").replaceChildren(...rows);
 }
-
-// Switches that go off where another goes on.
-const EXCLUDED = { rotational: ["noDecay", "cautious"], noDecay: ["rotational", "cautious"], cautious: ["rotational", "noDecay"] };
 
 const STRENGTHS = {
   mean: "mean / noise", memory: "correlation", radial: "pull / w", bursts: "size",
@@ -178,6 +182,14 @@ const SENTENCES = {
   rotational: () =>
     "Rotational variant: every norm is held, and every step turns by the equilibrium angle from the first on." +
     " There is no transient. Adam+L2 has none: its angle depends on the gradient's size.",
+  hyperball: () => {
+    const others = OPTIMIZERS.filter(({ turned }) => !turned.includes("hyperball")).map(({ label }) => label);
+    return (
+      "Hyperball: every norm is held, under Muon that of a matrix, and a step is as long as the learning rate times that" +
+      " norm. So the learning rate alone sets the angle, and weight decay plays no part." +
+      ` ${others.join(" and ")} walks as it is: an optimizer of more than two averages has no hyperball.`
+    );
+  },
   cautious: () =>
     "Cautious decay: only weights decay which the update, too, makes smaller. That is about half of them, so norms are" +
     " longer by √2 and angles smaller. SGDM, Adam+L2 and Muon have no such decay here.",
@@ -194,10 +206,12 @@ const DASHED = {
 
 function sayOf(view) {
   const { state } = view;
-  const on = [state.departure, ...["smallDim", "noDecay", "rotational", "cautious"].filter((name) => state[name])].filter(Boolean);
+  const flags = Object.keys(SENTENCES).filter((name) => state[name] === true);
+  const on = [state.departure, ...flags].filter(Boolean);
   const said = on.map((name) => SENTENCES[name](state));
-  const following = OPTIMIZERS.filter((optimizer) => pullAsDecay(view.lab.law, optimizer) > 0).map(({ label }) => label);
-  const dashed = { ...DASHED, radial: `The dashed lines of ${following.join(" and ")} count the pull as decay; the others are those of white noise.` };
+  const following = view.lab.walking.filter((run) => view.lab.pull(run) > 0).map(({ optimizer }) => optimizer.label);
+  const counted = `The dashed lines of ${following.join(" and ")} count the pull as decay; the others are those of white noise.`;
+  const dashed = { ...DASHED, radial: following.length > 0 ? counted : DASHED.bursts };
   const refused = view.lab.walking.filter((run) => run.refused).map((run) => `${run.optimizer.label}: no prediction here.`);
   const plain = "Growth by noise and decay come into balance: the norm settles, and every step turns the weights by one angle.";
   const words = [view.warning, ...said, ...(said.length > 0 ? [dashed[state.departure]] : [plain]), ...refused].filter(Boolean).join(" ");

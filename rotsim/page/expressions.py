@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rotsim.compiled import Recipe
-from rotsim.optimizers import OPTIMIZERS, Optimizer
+from rotsim.optimizers import OPTIMIZERS, WRAPPERS, Optimizer
 from rotsim.page.literals import FUNCTIONS, METHODS, literal
 from rotsim.theory.base import theory_of
 
@@ -24,6 +24,7 @@ _OF_ARRAYS = {
     ast.Add: "$add", ast.Sub: "$subtract", ast.Mult: "$multiply", ast.Div: "$divide", ast.MatMult: "$product",
 }  # fmt: skip
 _COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "===", ast.NotEq: "!=="}
+_INNER = ("self.inner", "self.spec.inner")
 _RESERVED = {"new", "in", "of", "with", "var", "let", "default", "delete", "function", "const", "this", "void", "enum"}
 _ATOM = 20  # how tightly a name or number binds: more than any operator
 
@@ -105,7 +106,7 @@ class Expressions:
                 return f"$multiply({self.expression(left)}, {self.expression(left)})", _ATOM
             if isinstance(right, ast.Constant) and right.value == 2:
                 return f"$square({self.expression(left)})", _ATOM
-            return f"Math.pow({self.expression(left)}, {self.expression(right)})", _ATOM
+            return self._elementwise("Math.pow", f"{self.expression(left)}, {self.expression(right)}"), _ATOM
         if isinstance(operator, ast.FloorDiv):
             return f"Math.floor({self._within(left, 12)} / {self._within(right, 13)})", _ATOM
         if type(operator) not in _OPERATORS:
@@ -118,6 +119,8 @@ class Expressions:
         if any(type(operator) not in _COMPARISONS for operator in node.ops):
             raise self._unknown(node)
         signs = [_COMPARISONS[type(operator)] for operator in node.ops]
+        if self.arrays and len(signs) == 1 and signs[0] in "<>=":
+            return self._elementwise(f"(a, b) => a {signs[0]} b", ", ".join(sides)), _ATOM
         pairs = [f"{a} {sign} {b}" for a, sign, b in zip(sides, signs, sides[1:], strict=False)]
         return " && ".join(pairs), 4 if len(pairs) > 1 else 9
 
@@ -161,6 +164,8 @@ class Expressions:
             base = base.args[0]
         if self.owner is not None and isinstance(base, ast.Name) and base.id == "self":
             return self._of_self(node)
+        if ast.unparse(base) in _INNER:
+            return f"{self.expression(base)}.{safe(node.attr)}"
         if self._is_spec(base):
             return self._of_spec(node)
         if isinstance(base, ast.Name) and base.id not in self.locals:
@@ -216,8 +221,12 @@ class Expressions:
                 return f"$backwards({base})"
             if index.lower is not None and index.upper is None and step is None:
                 return f"{base}.slice({self.expression(index.lower)})"
+            if index.upper is not None and index.lower is step is None:
+                return f"{base}.slice(0, {self.expression(index.upper)})"
             raise self._unknown(node)
         places = index.elts if isinstance(index, ast.Tuple) else [index]
+        if len(places) == 2 and ast.unparse(places[0]) == ":":
+            return f"$column({base}, {self.expression(places[1])})"
         for place in places:
             number = ast.unparse(place)
             base = f"{base}[{base}.length - {number[1:]}]" if number[:1] == "-" else f"{base}[{self.expression(place)}]"
@@ -243,21 +252,28 @@ class Expressions:
                 return f"$rows({self.expression(node.func.value)}, {self.expression(node.args[1])})"
             if isinstance(node.func.value, ast.Call) and node.func.attr in METHODS:
                 return f"{self.expression(node.func.value)}.{METHODS[node.func.attr]}({arguments})"
+        if isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) in _INNER:
+            return f"{self.expression(node.func)}({arguments})"
         called = self._called(node.func)
         if called in (np, None):
             raise self._unknown(node)
         if isinstance(called, type) and hasattr(called, "_fields"):
             return f"$named({json.dumps(called._fields)}, [{arguments}])"
+        if isinstance(called, type) and is_dataclass(called):
+            given = dict(zip((field.name for field in fields(called)), map(self.expression, node.args), strict=False))
+            rest = {field.name: literal(field.default) for field in fields(called) if field.name not in given}
+            return f"{{ {', '.join(f'{name}: {value}' for name, value in (given | rest).items())} }}"
         module = getattr(called, "__module__", "") or ""
         if (known := f"{module}.{getattr(called, '__name__', '')}") in FUNCTIONS:
             return f"{FUNCTIONS[known]}({arguments})"
         if module == "rotsim.closed_forms":
-            return f"closed_forms.{called.__name__}({arguments})"
+            return self._elementwise(f"closed_forms.{called.__name__}", arguments)
         plain = isinstance(called, BuiltinFunctionType | type | np.ufunc) or module.split(".")[0] in ("numpy", "math")
         if plain:
             if called.__name__ not in FUNCTIONS:
                 raise self._unknown(node, f"the function {written}")
-            return f"{FUNCTIONS[called.__name__]}({arguments})"
+            name = FUNCTIONS[called.__name__]
+            return self._elementwise(name, arguments) if isinstance(called, np.ufunc) else f"{name}({arguments})"
         if hasattr(called, "cache_info") and not node.args:
             return self.program.data(called)
         if written.startswith("self.") and isinstance(called, FunctionType):  # a method
@@ -265,6 +281,10 @@ class Expressions:
             name = self.program.function(called, owner, self.arrays)
             return f"{name}({', '.join(filter(None, (of, arguments)))})"
         return f"{self.program.function(called, arrays=self.arrays)}({arguments})"
+
+    def _elementwise(self, name: str, arguments: str) -> str:
+        """A call of a function of numbers, where its arguments may be arrays."""
+        return f"$each({name}, {arguments})" if self.arrays else f"{name}({arguments})"
 
     def _called(self, function: ast.expr) -> Any:
         """What a call calls: something that Python has, never a local variable."""
@@ -290,8 +310,8 @@ class Expressions:
 
 def _kind_of(owner: type | None) -> type[Optimizer] | None:
     """The optimizer that a theory is of."""
-    for kind in OPTIMIZERS.values() if owner is not None else ():
-        if hasattr(kind, "update") and type(theory_of(kind.examples()[0])) is owner:
+    for kind in (*OPTIMIZERS.values(), *WRAPPERS.values()) if owner is not None else ():
+        if type(theory_of(kind.examples()[0])) is owner:
             return kind
     return None
 

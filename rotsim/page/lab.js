@@ -83,14 +83,25 @@ class Lab {
     const power = this.law.scale ** 2 * (1 - 1 / this.dim);
     for (let place = Math.floor(this.done / this.window); place < this.windows; place += 1) {
       const t = Math.min(place * this.window + (this.window >> 1), this.state.steps - 1);
-      const rates = { ...spec, lr: run.lr[t], weight_decay: run.decay[t] + pullAsDecay(this.law, run.optimizer) };
-      const known = rates.lr > 0 && rates.weight_decay > 0 && run.optimizer.equilibrium !== null;
-      const found = known ? run.optimizer.equilibrium(rates, this.dim, power, -1) : { norm: NaN, rotation: NaN };
-      const by = run.walker.rotational ? { norm: NaN, rotation: 1 } : rememberedFactors(this.law, run.optimizer, spec);
+      const rates = { ...spec, lr: run.lr[t], weight_decay: run.decay[t] + this.pull(run) };
+      const found = this.paper(run, rates, power);
+      const by = run.walker.turning ? { norm: NaN, rotation: 1 } : rememberedFactors(this.law, run.optimizer, spec);
       const acts = this.actingShare(run);
       run.heading.norm[place] = (found.norm * by.norm) / Math.sqrt(acts);
       run.heading.rotation[place] = found.rotation * by.rotation * Math.sqrt(acts);
     }
+  }
+
+  paper({ optimizer, walker: { turning } }, rates, power) {
+    const spec = turning ? turningSpec(optimizer, rates, turning) : rates;
+    if (turning) return { norm: NaN, rotation: TURNING[turning].leading_rotation(spec, rates.lr, rates.weight_decay) };
+    const known = rates.lr > 0 && rates.weight_decay > 0 && optimizer.equilibrium !== null;
+    return known ? optimizer.equilibrium(rates, this.dim, power, -1) : { norm: NaN, rotation: NaN };
+  }
+
+  // What adds to the decay of a run.
+  pull({ optimizer, walker }) {
+    return walker.turning ? 0 : pullAsDecay(this.law, optimizer);
   }
 
   // The share of decay that acts, to leading order: half of it, if it is cautious.
@@ -102,21 +113,27 @@ class Lab {
     const first = run.start * this.window;
     run.asked = (run.asked ?? 0) + 1;
     const { asked } = run;
-    if (run.optimizer.course === null && !run.walker.rotational) return;
-    const question = {
-      name: run.optimizer.name, spec, variant: variantOf(this.state, run.optimizer), dim: this.dim, scale: this.law.scale,
-      norm: run.startNorm, lr: run.lr.slice(first), window: this.window, rows: run.walker.rows,
-      decay: run.decay.slice(first).map((one) => one + pullAsDecay(this.law, run.optimizer)),
-    };
-    this.ask(question, (found) => {
-      if (asked !== run.asked) return;
-      this.answers += 1;
+    const heard = (found) => {
       run.refused = found.refused ?? "";
       run.declared = found.declared ?? 0;
       for (const [name, curve] of Object.entries(run.predicted)) {
         curve.fill(NaN, run.start);
         if (!found.refused) curve.set(found[name], run.start);
       }
+    };
+    if (courseOf(run.optimizer, run.walker.turning) === null) {
+      heard({ refused: "theory has no course" });
+      return;
+    }
+    const question = {
+      name: run.optimizer.name, spec, variant: variantOf(this.state, run.optimizer), dim: this.dim, scale: this.law.scale,
+      norm: run.startNorm, lr: run.lr.slice(first), window: this.window, rows: run.walker.rows,
+      decay: run.decay.slice(first).map((one) => one + this.pull(run)),
+    };
+    this.ask(question, (found) => {
+      if (asked !== run.asked) return;
+      this.answers += 1;
+      heard(found);
     });
   }
 
@@ -193,15 +210,20 @@ class Lab {
     return (lr * weightDecay) / Math.sqrt(second(weightDecay, this.dim, norm * norm, power, -1));
   }
 
+  // The same, or what is taken to hold the norm after an update of some length.
+  lostShare(run, norm, update, lr, weightDecay) {
+    return run.walker.turning ? (update / norm) ** 2 / 2 : this.decayShare(run, norm, lr, weightDecay);
+  }
+
   // Decay of ‖w‖² per step in each window, and growth, which is its change without decay; `run.measured` or `.predicted`.
-  balance(run, { norm }) {
+  balance(run, { norm, update }) {
     const growth = new Float64Array(norm.length).fill(NaN);
     const decay = new Float64Array(norm.length).fill(NaN);
     for (let k = 0; k < norm.length; k += 1) {
       const before = Math.max(k - 1, 0);
       const after = k + 1 < norm.length && norm[k + 1] > 0 ? k + 1 : k;
       const t = Math.min(k * this.window + (this.window >> 1), this.state.steps - 1);
-      const share = this.decayShare(run, norm[k], run.lr[t], run.decay[t]);
+      const share = this.lostShare(run, norm[k], update[k], run.lr[t], run.decay[t]);
       decay[k] = share * (2 - share) * norm[k] ** 2;
       growth[k] = decay[k] + (norm[after] ** 2 - norm[before] ** 2) / ((after - before || 1) * this.window);
     }
@@ -215,7 +237,7 @@ class Lab {
     const { before, along, moved } = walker.latest;
     const outward = along / before;
     const t = Math.max(this.done - 1, 0);
-    const share = walker.rotational ? 0 : this.decayShare(run, Math.sqrt(before), run.lr[t], run.decay[t]);
+    const share = walker.turning ? 0 : this.decayShare(run, Math.sqrt(before), run.lr[t], run.decay[t]);
     return {
       angle: Math.sqrt(squaredAngle(before, before + 2 * along + moved, along, moved)), outward,
       across: Math.sqrt(Math.max(moved / before - outward * outward, 0)), shrink: Number.isFinite(share) ? share : 0,
@@ -236,8 +258,7 @@ class Lab {
     const change = run.measured.norm[last] ** 2 - run.measured.norm[first] ** 2;
     const grown = last > first ? change / ((last - first) * run.sums[first].steps * norm) : 0;
     const t = Math.max(this.done - 1, 0);
-    const { rotational } = run.walker;
-    const share = rotational ? update / norm / 2 : this.decayShare(run, Math.sqrt(norm), run.lr[t], run.decay[t]);
+    const share = this.lostShare(run, Math.sqrt(norm), Math.sqrt(update), run.lr[t], run.decay[t]);
     const decay = share * (2 - share);
     return { angle: Math.sqrt(angle), decay, growth: grown + decay };
   }

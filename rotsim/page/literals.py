@@ -14,12 +14,14 @@ FUNCTIONS = {
     "sin": "Math.sin", "cos": "Math.cos", "arcsin": "Math.asin", "arctan2": "Math.atan2", "sign": "Math.sign",
     "abs": "Math.abs", "maximum": "Math.max", "minimum": "Math.min", "asin": "Math.asin", "floor": "Math.floor",
     "ceil": "Math.ceil", "zeros": "$zeros", "ones": "$ones", "full": "$full", "zeros_like": "$zerosLike",
-    "min": "Math.min", "max": "Math.max", "float": "Number", "int": "Math.trunc", "norm": "$size",
+    "ones_like": "$onesLike", "min": "Math.min", "max": "Math.max", "float": "Number", "int": "Math.trunc",
+    "norm": "$size", "arange": "$range", "append": "$append", "count_nonzero": "$count", "array": "$array",
     "rotsim.theory.spectral.of_polynomials": "$spectral", "rotsim.theory.spectral.row_response": "$rowResponse",
-    "rotsim.theory.record.in_parts": "$inParts",
+    "rotsim.theory.record.in_parts": "$inParts", "rotsim.theory.base.required_theory": "$theory",
+    "rotsim.theory.betas.adam_covariance": "$adamCovariance",
 }  # fmt: skip
 #: Methods of what those functions return.
-METHODS = {"modes": "modes"}
+METHODS = {"modes": "modes", "filling": "filling"}
 
 
 def literal(value: Any) -> str:

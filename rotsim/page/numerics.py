@@ -1,7 +1,8 @@
 """The numeric core of the page: rotsim's optimizers, courses and noise as JavaScript.
 
 Every optimizer of the registry is there, with its update rule and, where theory follows it in time, with its course.
-Nothing here or in the page asks for an optimizer's name.
+So is what turns weights along the update of another optimizer. Nothing here asks for an optimizer's name, nor does the
+page.
 """
 
 from __future__ import annotations
@@ -15,15 +16,23 @@ from rotsim import closed_forms, noise
 from rotsim.angle import squared_angle, squared_chord
 from rotsim.compiled import specialised
 from rotsim.errors import InvalidInput
-from rotsim.optimizers import OPTIMIZERS, Cautious, Optimizer
+from rotsim.optimizers import OPTIMIZERS, WRAPPERS, Cautious, Optimizer
 from rotsim.optimizers.cautious import masked
+from rotsim.optimizers.turning import Turning
 from rotsim.page.expressions import Untranslatable
 from rotsim.page.literals import literal
 from rotsim.page.translate import Program
+from rotsim.statistics import ENOUGH_NEURONS
+from rotsim.theory import second_moment
 from rotsim.theory.base import theory_of
 
 #: Hand-written files that need no browser, in the order in which they stand in the page.
-CORE = ("noise.js", "schedules.js", "spectral.js", "walk.js", "prediction.js", "predictions.js", "state.js", "lab.js")
+CORE = (
+    "noise.js", "schedules.js", "spectral.js", "second_moment.js", "walk.js", "prediction.js", "predictions.js",
+    "state.js", "lab.js",
+)  # fmt: skip
+#: What turns weights at a norm that stays, by name.
+TURNING = {name: kind for name, kind in WRAPPERS.items() if issubclass(kind, Turning)}
 
 
 def script() -> str:
@@ -35,6 +44,7 @@ def script() -> str:
     """
     program = Program()
     described = ",\n".join(_described(program, kind) for kind in OPTIMIZERS.values() if walked(kind))
+    turning = ",\n".join(f"  {name}: {_turning(program, kind)}" for name, kind in TURNING.items())
     angle, chord = program.function(squared_angle), program.function(squared_chord)
     constants = {
         "key": [int(word) for word in noise._KEY],
@@ -46,6 +56,9 @@ def script() -> str:
     own = (
         f"const NOISE = {literal(constants)};\n"
         f"const OPTIMIZERS = [\n{described},\n];\n"
+        f"const TURNING = {{\n{turning},\n}};\n"
+        f"const ENOUGH_NEURONS = {ENOUGH_NEURONS};\n"
+        f"const SECOND_MOMENT = {_second_moment(program)};\n"
         "function squaredAngle(before, after, along, moved) {\n"
         f"  return {angle}({chord}(before, after, along, moved));\n}}\n"
     )
@@ -74,6 +87,7 @@ def _described(program: Program, kind: type[Optimizer]) -> str:
         "lasting_decay": _of_theory(program, gentle, "lasting_decay"),
         "remembered": _of_theory(program, gentle, "remembered"),
         "leading_rotation": _leading_rotation(program, gentle),
+        "filling": _filling(program, gentle),
     }
     functions["equilibrium"] = _equilibrium(program, gentle, functions["leading_rotation"])
     limit = inspect.getattr_static(kind, "decay_limit")
@@ -86,10 +100,55 @@ def _described(program: Program, kind: type[Optimizer]) -> str:
         "decay": kind.decay,
         "hyperparameters": own,
         "matrices": kind.acts_on == "matrix",
+        "turned": [name for name, wrapper in TURNING.items() if _accepts(wrapper, gentle)],
         "fixed": [name for name, value in own.items() if not isinstance(value, float | bool) and name != "betas"],
     }
     described = [f"{key}: {literal(value)}" for key, value in traits.items()]
     return f"  {{ {', '.join([*described, *(f'{key}: {name}' for key, name in functions.items())])} }}"
+
+
+def _accepts(kind: type[Turning], inner: Optimizer) -> bool:
+    """Whether it turns weights along the update of an optimizer, with decay or without."""
+    decay = inner.weight_decay if kind.needs_decay else 0.0
+    try:
+        kind(inner.with_rates(inner.lr, decay))
+    except InvalidInput:
+        return False
+    return True
+
+
+def _turning(program: Program, kind: type[Turning]) -> str:
+    """What the page knows of what turns weights: names, hyperparameters of its own, and its functions."""
+    gentle, _ = kind.examples()
+    traits = {
+        "python": kind.__name__,
+        "label": kind.label,
+        "needs_decay": kind.needs_decay,
+        "own": {one.name: getattr(gentle, one.name) for one in fields(kind) if one.init and one.name != "inner"},
+    }
+    functions = {
+        "holding": program.function(kind.holding, kind),
+        "turn": program.function(kind.turn),
+        "leading_rotation": program.function(kind.leading_rotation, kind),
+        "course": _of_theory(program, gentle, "advance"),
+    }
+    described = [f"{key}: {literal(value)}" for key, value in traits.items()]
+    return f"{{ {', '.join([*described, *(f'{key}: {name}' for key, name in functions.items())])} }}"
+
+
+def _second_moment(program: Program) -> str:
+    """What `second_moment.js` sums: the integrand, its grid, and the degree of the polynomial that it becomes."""
+    constants = {
+        "step": second_moment.STEP,
+        "left": second_moment.LEFT_END,
+        "negligible": second_moment.NEGLIGIBLE,
+        "degree": second_moment.DEGREES[-1],
+        "trimmed": second_moment.TRIMMED,
+    }
+    described = [f"{key}: {literal(value)}" for key, value in constants.items()]
+    described.append(f"substituted: {program.function(second_moment.substituted)}")
+    described.append(f"logProductAndSum: {program.function(second_moment.log_product_and_sum)}")
+    return f"{{ {', '.join(described)} }}"
 
 
 def _move(program: Program, kind: type[Optimizer]) -> str:
@@ -144,12 +203,23 @@ def _equilibrium(program: Program, optimizer: Optimizer, rotation: str) -> str:
     return f"(self, dim, power, homogeneity) => ({{ {', '.join(f'{name}: {call}' for name, call in calls.items())} }})"
 
 
+def _filling(program: Program, optimizer: Optimizer) -> str:
+    """What its updates are like at a norm that is held; null where theory does not know."""
+    theory = theory_of(optimizer)
+    try:
+        if theory is not None:
+            theory.filling(1)
+    except InvalidInput:
+        return "null"
+    return _of_theory(program, optimizer, "filling")
+
+
 def _of_theory(program: Program, optimizer: Optimizer, method: str) -> str:
     """A method of its theory, or null: without a theory, or with one that is more than the page can calculate."""
     theory = theory_of(optimizer)
     if theory is None:
         return "null"
     try:
-        return program.function(getattr(type(theory), method), type(theory), optimizer.acts_on == "matrix")
+        return program.function(getattr(type(theory), method), type(theory), arrays=True)
     except Untranslatable:
         return "null"

@@ -2,6 +2,7 @@
 "use strict";
 
 const EDGE = { left: 52, right: 12, top: 10, bottom: 30 }; // pixels about a plot
+const SHORT = { rotational: "RV", hyperball: "ball" }; // beside the name of an optimizer
 const DASH = { predicted: [7, 5], heading: [1.5, 4] };
 
 // --- axes
@@ -147,7 +148,7 @@ function drawBalance(pen, width, height, lab, run, look) {
   }
   pen.inside(EDGE.left, 0, width - EDGE.left - EDGE.right, inside, () => {
     const met = crossing(predicted);
-    if (met >= 0 && !run.walker.rotational) {
+    if (met >= 0 && !run.walker.turning) {
       const at = [x((met + 0.5) * lab.window), y(predicted.growth[met])];
       pen.dot(...at, 5, 0, { fill: look.ink });
       const aside = at[0] > width - 120 ? "right" : "left";
@@ -167,7 +168,7 @@ function crossing({ growth, decay }) {
 function drawPlane(pen, width, height, lab, run, look) {
   const color = look.colors[run.place];
   pen.dot(14, 14, 5, run.place, { fill: color });
-  pen.text(24, 18, run.optimizer.label + (run.walker.rotational ? " RV" : ""), { fill: look.ink, weight: 600 });
+  pen.text(24, 18, run.optimizer.label + (run.walker.turning ? ` ${SHORT[run.walker.turning] ?? ""}` : ""), { fill: look.ink, weight: 600 });
   const step = lab.latestStep(run);
   const shape = lab.recent(run);
   if (!step || !shape) return;
@@ -200,7 +201,7 @@ function drawPlane(pen, width, height, lab, run, look) {
   pen.text(tip[0] - 7, bottom - 8, "old w", words);
   if (shrunk[1] - tip[1] > 3) pen.text(tip[0] - 7, (tip[1] + shrunk[1]) / 2 + 5, "decay", { ...words, fill: look.decay });
   const above = Math.min(shrunk[1], end[1]) - 7;
-  pen.text((shrunk[0] + end[0]) / 2, above, run.walker.rotational ? "turn" : "update", { ...words, fill: look.growth, align: "center" });
+  pen.text((shrunk[0] + end[0]) / 2, above, run.walker.turning ? "turn" : "update", { ...words, fill: look.growth, align: "center" });
   pen.text(8, height - 8, enlarged > 1 ? `its tip × ${enlarged}` : "", { fill: look.faint, size: 11 });
   drawGains(pen, width - 8, height - 8, shape, look);
 }

@@ -8,6 +8,7 @@ function $square(x) {
 // Arrays of arrays, of Float64Array at the last axis; `shape` is a length or an array of them.
 function $full(shape, value) {
   const [length, ...rest] = Array.isArray(shape) ? shape : [shape];
+  if (length === undefined) return value;
   if (rest.length === 0) return new Float64Array(length).fill(value);
   return Array.from({ length }, () => $full(rest, value));
 }
@@ -29,6 +30,10 @@ function $zerosLike(array) {
   return $zeros($shape(array));
 }
 
+function $onesLike(array) {
+  return $ones($shape(array));
+}
+
 // A tuple whose items have names too.
 function $named(names, values) {
   const tuple = [...values];
@@ -41,6 +46,39 @@ function $named(names, values) {
 // A course at once: the page follows it in a worker, which another question ends.
 function $inParts(advance, carried, course) {
   advance(carried, 0, course.lr.length);
+}
+
+// A function of numbers, elementwise where arguments are arrays.
+function $each(rule, ...given) {
+  const array = given.find((one) => one instanceof Float64Array);
+  if (array === undefined) return rule(...given);
+  return array.map((_, place) => rule(...given.map((one) => (typeof one === "object" ? one[place] : one))));
+}
+
+function $array(list) {
+  return Float64Array.from(list);
+}
+
+// Numbers from `first` on, below `end`.
+function $range(first, end) {
+  return Float64Array.from({ length: end - first }, (_, place) => first + place);
+}
+
+function $append(one, other) {
+  return Float64Array.of(...[one, other].flatMap((part) => (typeof part === "number" ? part : [...part])));
+}
+
+function $column(rows, place) {
+  return Float64Array.from(rows, (row) => row[place]);
+}
+
+function $count(mask) {
+  return mask.reduce((sum, one) => sum + one, 0);
+}
+
+// What theory knows of an optimizer inside another.
+function $theory(spec, rows) {
+  return spec.theory(rows);
 }
 
 function $backwards(array) {
@@ -78,10 +116,10 @@ function $like(a, cells) {
 }
 
 function $add(a, b) {
-  if (typeof a === "number") return typeof b === "number" ? a + b : $add(b, a);
+  if (typeof a !== "object") return typeof b !== "object" ? a + b : $add(b, a);
   const x = $cells(a);
   const out = numbers(x.length);
-  if (typeof b === "number") for (let j = 0; j < out.length; j += 1) out[j] = x[j] + b;
+  if (typeof b !== "object") for (let j = 0; j < out.length; j += 1) out[j] = x[j] + b;
   else {
     const y = $cells(b);
     for (let j = 0; j < out.length; j += 1) out[j] = x[j] + y[j];
@@ -90,10 +128,10 @@ function $add(a, b) {
 }
 
 function $multiply(a, b) {
-  if (typeof a === "number") return typeof b === "number" ? a * b : $multiply(b, a);
+  if (typeof a !== "object") return typeof b !== "object" ? a * b : $multiply(b, a);
   const x = $cells(a);
   const out = numbers(x.length);
-  if (typeof b === "number") for (let j = 0; j < out.length; j += 1) out[j] = x[j] * b;
+  if (typeof b !== "object") for (let j = 0; j < out.length; j += 1) out[j] = x[j] * b;
   else {
     const y = $cells(b);
     for (let j = 0; j < out.length; j += 1) out[j] = x[j] * y[j];
@@ -106,8 +144,8 @@ function $subtract(a, b) {
 }
 
 function $divide(a, b) {
-  if (typeof b !== "number") return $multiply(a, $like(b, $cells(b).map((value) => 1 / value)));
-  return typeof a === "number" ? a / b : $multiply(a, 1 / b);
+  if (typeof b === "object") return $multiply(a, $like(b, $cells(b).map((value) => 1 / value)));
+  return typeof a !== "object" ? a / b : $multiply(a, 1 / b);
 }
 
 function $transposed(a) {

@@ -40,8 +40,9 @@ const FIRST_SHOWN = 4; // optimizers, so that each has room on a projector
 function freshState() {
   const state = {
     settings: {}, hidden: OPTIMIZERS.slice(FIRST_SHOWN).map((one) => one.name), focus: OPTIMIZERS[0].name, linked: true, seed: 0, speed: SPEEDS.indexOf(4),
-    schedule: "constant", departure: "", amount: 0, rotational: false, cautious: false, noDecay: false, smallDim: false,
+    schedule: "constant", departure: "", amount: 0, cautious: false, noDecay: false, smallDim: false,
   };
+  for (const name of Object.keys(TURNING)) state[name] = false;
   for (const optimizer of OPTIMIZERS) {
     state.settings[optimizer.name] = { ...structuredClone(optimizer.hyperparameters), lr: 0.01, weight_decay: 0.1 };
   }
@@ -105,18 +106,26 @@ function rowsOf({ neurons, rows }) {
 
 function specInForce(state, optimizer) {
   const spec = structuredClone(state.settings[optimizer.name]);
-  if (state.noDecay) spec.weight_decay = 0;
+  if (!decays(state, optimizer)) spec.weight_decay = 0;
   return spec;
 }
 
-function turns(state, optimizer) {
-  return state.rotational && !state.noDecay && optimizer.leading_rotation !== null;
+// Whether the weight decay of an optimizer plays a part.
+function decays(state, optimizer) {
+  const turning = turningOf(state, optimizer);
+  return turning ? TURNING[turning].needs_decay : !state.noDecay;
 }
 
-// What an optimizer is turned into by the switches: its rotational variant, or itself with cautious decay.
+// What is switched on that turns the weights along the updates of an optimizer, by name; empty where nothing does.
+function turningOf(state, optimizer) {
+  const on = (name) => state[name] && !(state.noDecay && TURNING[name].needs_decay);
+  return optimizer.turned.find(on) ?? "";
+}
+
+// What an optimizer is turned into by the switches.
 function variantOf(state, optimizer) {
-  const rotational = turns(state, optimizer);
-  return { rotational, cautious: state.cautious && !rotational && optimizer.cautious !== null };
+  const turning = turningOf(state, optimizer);
+  return { turning, cautious: state.cautious && !turning && optimizer.cautious !== null };
 }
 
 function gradientLaw(state) {
@@ -150,7 +159,7 @@ function keepStable(optimizer, spec) {
 
 // --- links
 
-const FLAGS = ["linked", "rotational", "cautious", "noDecay", "smallDim"];
+const FLAGS = ["linked", ...Object.keys(TURNING), "cautious", "noDecay", "smallDim"];
 const WORDS = { schedule: SCHEDULE_NAMES, departure: DEPARTURES };
 
 function toHash(state) {
@@ -227,27 +236,37 @@ function pythonCall(state) {
   if (bursts) lines.push("import numpy as np");
   if (schedule) lines.push("from rotsim.schedules import named");
   lines.push("");
-  const { rotational, cautious } = variantOf(state, optimizer);
-  lines.push(`optimizer = ${rotational ? `rotsim.Rotational(${made})` : cautious ? `rotsim.Cautious(${made})` : made}`);
+  const { turning, cautious } = variantOf(state, optimizer);
+  const around = turning ? TURNING[turning].python : cautious ? "Cautious" : "";
+  lines.push(`optimizer = ${around ? `rotsim.${around}(${made})` : made}`);
   if (bursts) {
     lines.push(`series = np.where(np.arange(${state.steps}) % ${BURST.every} < ${BURST.long}, ${law.burst}, 1.0)`);
   }
   lines.push(`gradient = rotsim.${gradientCall(state, law)}`);
-  const pull = pullAsDecay(law, optimizer);
+  const pull = turning ? 0 : pullAsDecay(law, optimizer);
   const foreseen = pull > 0 ? "gradient" : `rotsim.ScaleInvariant(${law.scale})`;
   if (schedule) lines.push(`schedule = ${schedule}`);
-  const rates = `${schedule ? ", lr_schedule=schedule" : ""}${optimizer.matrices ? `, rows=${rowsOf(state)}` : ""}`;
+  const rows = optimizer.matrices ? `, rows=${rowsOf(state)}` : "";
+  const rates = `${schedule ? ", lr_schedule=schedule" : ""}${rows}`;
   lines.push(
     "walk = rotsim.simulate(",
     `    optimizer, dim=${dim}, neurons=${state.neurons}, steps=${state.steps}, gradient=gradient, seed=${state.seed},`,
     `    initial_norm=${state.norm}${rates}, record_every=${window}, dtype="float64", engine="numba",`,
     ")",
-    "course = rotsim.predict(",
-    `    optimizer, dim=${dim}, steps=${state.steps}, gradient=${foreseen},`,
-    `    initial_norm=${state.norm}${rates}, record_every=${window},`,
-    ")",
-    "print(rotsim.compare(walk, course).table())",
   );
+  const seen = "print(walk.rotation.mean('neuron'))";
+  const held = (to) => (state.neurons < ENOUGH_NEURONS ? seen : `print(rotsim.compare(walk, ${to}).table())`);
+  if (courseOf(optimizer, turning) !== null) {
+    lines.push(
+      "course = rotsim.predict(",
+      `    optimizer, dim=${dim}, steps=${state.steps}, gradient=${foreseen},`,
+      `    initial_norm=${state.norm}${rates}, record_every=${window},`,
+      ")",
+      held("course"),
+    );
+  } else if (!schedule) {
+    lines.push(`rest = rotsim.equilibrium(optimizer, dim=${dim}, gradient=${foreseen}${rows})`, held("rest"));
+  } else lines.push(seen);
   return `${lines.join("\n")}\n`;
 }
 

@@ -2,8 +2,8 @@
 
 A function is read from its source, and with it every function that it calls and every constant that it names. What is
 understood is what kernels are made of: numbers, arrays by index, loops, conditions, tuples, a few functions of NumPy.
-Rules for a whole matrix are read with ``arrays``: then arithmetic may meet matrices, and is a call of `runtime.js`.
-Everything else raises `Untranslatable`, which names the line. Five rules go beyond syntax:
+Theories and rules for a whole matrix are read with ``arrays``: then arithmetic may meet arrays, and is a call of
+`runtime.js`. Everything else raises `Untranslatable`, which names the line. Six rules go beyond syntax:
 
 * ``closed_forms.NAME`` is the function of that name in ``closed_forms.js``, which sympy prints.
 * A cached function without arguments is data: it is called here, and its result stands in the page.
@@ -12,6 +12,7 @@ Everything else raises `Untranslatable`, which names the line. Five rules go bey
 * ``self.NAME`` is a value of the object where NAME is a field, else what the class has under that name. In a theory
   ``self.spec.NAME`` is the same of its optimizer.
 * A property that is no kernel is data: its value for the optimizer's gentle example. The page has no sliders for it.
+* ``self.inner``, the optimizer inside another, is an object whose methods it brings (`walk.js`).
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from rotsim.page.literals import literal
 
 #: Functions of `runtime.js`.
 RUNTIME = (
-    "$square", "$zeros", "$ones", "$full", "$zerosLike", "$named", "$shape", "$backwards", "$runningMaximum", "$add",
-    "$subtract", "$multiply", "$divide", "$product", "$transposed", "$size", "$rows", "$matrices", "$matrix",
-    "$cells", "$like", "$productOfRows", "$spectral",
-    "$rowResponse", "$inParts",
+    "$square", "$zeros", "$ones", "$full", "$zerosLike", "$onesLike", "$named", "$shape", "$backwards",
+    "$runningMaximum", "$add", "$subtract", "$multiply", "$divide", "$product", "$transposed", "$size", "$rows",
+    "$matrices", "$matrix", "$cells", "$like", "$productOfRows", "$spectral", "$rowResponse", "$inParts",
+    "$each", "$range", "$append", "$column", "$count", "$array", "$theory", "$adamCovariance",
 )  # fmt: skip
 
 

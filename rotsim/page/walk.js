@@ -2,16 +2,26 @@
 // The update of a coordinate is rotsim's own, translated: `optimizer.move`.
 "use strict";
 
-const UPDATE_NORM_DECAY = 0.9; // of the rotational variant, as rotsim.Rotational has it
 const TINY = 2 ** -1022; // of a neuron whose signs are all alike no update is left, and it stays
 const RECORDED = 3; // ‖w‖², squared angle and ‖Δw‖² of a step, summed over a window
 
-// One optimizer's weights and moments. `law` is a gradient model with its scale; `rotational` takes its variant, `cautious` its cautious decay.
+// What turns weights along the updates of an optimizer, as a Python spec: `inner` has the methods that are asked of it.
+function turningSpec(optimizer, spec, turning) {
+  const inner = {
+    ...spec, shape: optimizer.shape,
+    leading_rotation: (...rates) => $each((lr, decay) => optimizer.leading_rotation(spec, lr, decay), ...rates),
+    theory: (rows) => ({ filling: (steps) => optimizer.filling({ spec, rows, cautious: 0 }, steps) }),
+  };
+  return { ...TURNING[turning].own, lr: spec.lr, weight_decay: spec.weight_decay, inner };
+}
+
+// One optimizer's weights and moments. `law` is a gradient model with its scale. `turning` names what turns the weights
+// along its updates, or is empty; `cautious` takes its cautious decay.
 class Walker {
-  constructor(optimizer, spec, { rotational, cautious }, rows) {
+  constructor(optimizer, spec, { turning, cautious }, rows) {
     this.optimizer = optimizer;
     this.spec = spec;
-    this.rotational = rotational;
+    this.turning = turning;
     this.cautious = cautious;
     this.rows = rows; // neurons of one matrix, for a rule that acts on matrices
   }
@@ -35,13 +45,19 @@ class Walker {
     this.V.fill(0);
     this.S.fill(0);
     this.age = 0;
-    this.meanSquare = new Float64Array(this.neurons);
-    this.length = Float64Array.from({ length: this.neurons }, (_, neuron) => Math.sqrt(this.square(neuron)));
+    const held = this.W.length / this.together;
+    this.meanSquare = new Float64Array(held);
+    this.length = Float64Array.from({ length: held }, (_, place) => Math.sqrt(this.square(place, this.together)));
   }
 
-  square(neuron) {
+  // Weights whose norm is held together: those of a neuron, or of a matrix.
+  get together() {
+    return this.optimizer.matrices ? this.rows * this.dim : this.dim;
+  }
+
+  square(place, size = this.dim) {
     let sum = 0;
-    for (let i = neuron * this.dim; i < (neuron + 1) * this.dim; i += 1) sum += this.W[i] * this.W[i];
+    for (let i = place * size; i < (place + 1) * size; i += 1) sum += this.W[i] * this.W[i];
     return sum;
   }
 
@@ -50,11 +66,11 @@ class Walker {
     this.age += 1;
     this.draw(z, size, law);
     const { optimizer, spec, dim } = this;
-    const inner = this.rotational ? [1, 0] : [lr, weightDecay];
+    const inner = this.turning ? [1, 0] : [lr, weightDecay];
     const c = optimizer.coefficients(spec, this.age, ...inner);
     const move = this.cautious ? optimizer.cautious : optimizer.move;
     move(this.W, this.M, this.V, this.G, this.D, c, 0, this.W.length, this);
-    if (this.rotational) this.turn(optimizer.leading_rotation(spec, lr, weightDecay));
+    if (this.turning) this.turn(TURNING[this.turning], lr, weightDecay);
     for (let neuron = 0; neuron < this.neurons; neuron += 1) this.advance(neuron, neuron * dim, (neuron + 1) * dim);
   }
 
@@ -95,21 +111,22 @@ class Walker {
     if (neuron === 0) this.latest = { before, along, moved }; // for its picture
   }
 
-  // The rotational variant: the update's direction across w and the vector of ones, turned by an angle at one length.
-  turn(angle) {
-    const { W, D, dim } = this;
-    const filled = 1 - Math.pow(UPDATE_NORM_DECAY, this.age);
-    for (let neuron = 0; neuron < this.neurons; neuron += 1) {
-      const first = neuron * dim;
-      const last = first + dim;
+  // Weights turn at one length: along the update's direction across w, and across the vector of ones if asked for.
+  turn({ holding, turn }, lr, weightDecay) {
+    const { W, D, together } = this;
+    const spec = turningSpec(this.optimizer, this.spec, this.turning);
+    const [rate, forget, filled, zeroMean] = holding(spec, this.age, lr, weightDecay);
+    for (let place = 0; place < this.length.length; place += 1) {
+      const first = place * together;
+      const last = first + together;
       let mean = 0;
       let meanW = 0;
-      for (let i = first; i < last; i += 1) {
+      for (let i = first; zeroMean && i < last; i += 1) {
         mean += D[i];
         meanW += W[i];
       }
-      mean /= dim; // of equal signs exactly their sign
-      meanW /= dim;
+      mean /= together; // of equal signs exactly their sign
+      meanW /= together;
       let overlap = 0;
       let centred = 0;
       let square = 0;
@@ -120,15 +137,16 @@ class Walker {
         centred += w * w;
         square += W[i] * W[i];
       }
+      const along = overlap / Math.max(centred, 1e-6 * square); // of equal weights nothing is left
       let size = 0;
       for (let i = first; i < last; i += 1) {
-        D[i] -= (overlap / centred) * (W[i] - meanW);
+        D[i] -= along * (W[i] - meanW);
         size += D[i] * D[i];
       }
-      this.meanSquare[neuron] = UPDATE_NORM_DECAY * this.meanSquare[neuron] + (1 - UPDATE_NORM_DECAY) * size;
-      const turned = (angle * Math.sqrt(size)) / Math.sqrt(Math.max(this.meanSquare[neuron] / filled, TINY));
-      const keep = (this.length[neuron] * Math.cos(turned)) / Math.sqrt(square);
-      const add = (this.length[neuron] * Math.sin(turned)) / Math.sqrt(Math.max(size, TINY));
+      this.meanSquare[place] = forget * this.meanSquare[place] + (1 - forget) * size;
+      const turned = turn(rate, size, along * Math.sqrt(square), Math.max(this.meanSquare[place] / filled, TINY));
+      const keep = (this.length[place] * Math.cos(turned)) / Math.sqrt(square);
+      const add = (this.length[place] * Math.sin(turned)) / Math.sqrt(Math.max(size, TINY));
       for (let i = first; i < last; i += 1) D[i] = keep * W[i] + add * D[i] - W[i];
     }
   }

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf, isfinite, log, sqrt
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from rotsim import closed_forms
+from rotsim.gradients import GradientPower
 from rotsim.optimizers import AdamL2, AdamW
 from rotsim.theory import few_weights
 from rotsim.theory.adam_in_time import carried, state
 from rotsim.theory.adam_parts import parts
-from rotsim.theory.base import Course, Method
+from rotsim.theory.base import Course, Filling, Method
 from rotsim.theory.betas import adam_covariance, mean_inverse_root, mean_response
 from rotsim.theory.correlated_moment import correlated_update
 from rotsim.theory.damped import tables
@@ -26,12 +27,10 @@ from rotsim.theory.record import in_parts
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance
 
-if TYPE_CHECKING:
-    from rotsim.gradients import GradientPower
-
 AdamSpec = TypeVar("AdamSpec", AdamW, AdamL2)
 
 QUADRATURE = 1e-6  # relative error of the grid in ζ
+MEMORIES_TO_FILL = 25.0  # e^-25 of what a fresh optimizer lacks is left
 LEAST_BETA2 = 1e-12  # β2 below this is as good as 0
 MAX_SWEEPS = 30  # of v and of what depends on it
 SWEEP_TOLERANCE = 1e-13  # relative change of v at which they end
@@ -104,6 +103,15 @@ class Adam(Departing[AdamSpec]):
         )  # fmt: skip
         in_parts(lambda *part: type(self).follow(*part, *fixed), carried(course.norm_squared), course)
         return QUADRATURE
+
+    def filling(self, steps: int) -> Filling:
+        """By its own course without decay, v random as it is: E u² of a coordinate at each step."""
+        o, noise = self.spec, adam_covariance(*self.spec.betas)
+        filling = min(steps, int(np.ceil(MEMORIES_TO_FILL / (1 - max(*o.betas, 0.5)))))
+        one, none, records = np.ones(filling), np.zeros(filling), np.zeros((filling, 6))
+        self.advance(1, GradientPower(1.0, 0), Course(1.0, one, none, 1, records))
+        length = np.append(records[:, 2], np.full(steps - filling, records[-1, 2])) / noise.lag_0
+        return Filling(length, 1 - o.betas[0] ** np.arange(1.0, steps + 1), np.zeros(steps), noise)
 
     def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
         beta1, beta2 = self.betas

@@ -15,7 +15,7 @@ from rotsim.theory import few_weights
 from rotsim.theory.adam import Adam
 from rotsim.theory.adam_in_time import adamw
 from rotsim.theory.adam_l2_chain import steady
-from rotsim.theory.base import Course, Filling, Method, theory_for
+from rotsim.theory.base import Method, theory_for
 from rotsim.theory.betas import adam_covariance, felt_eps, heaviest, mean_response
 from rotsim.theory.correlated_moment import signal_update
 from rotsim.theory.coupled import stationary
@@ -23,8 +23,6 @@ from rotsim.theory.fixed_point import falling, noise_variance
 from rotsim.theory.rare_updates import rare_updates
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance, decoupled, discounted, fallen
-
-MEMORIES_TO_FILL = 25.0  # e^-25 of what a fresh optimizer lacks is left
 
 
 @theory_for(AdamW)
@@ -93,15 +91,6 @@ class AdamWTheory(Adam[AdamW]):
     def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
         updates = self.updates(dim, law, self.white(dim, law, "exact").norm_squared)
         return fallen(self.spec.lr, self.spec.weight_decay, updates, lag)
-
-    def filling(self, steps: int) -> Filling:
-        """By AdamW's own course without decay, v random as it is: E u² of a coordinate at each step."""
-        o, noise = self.spec, adam_covariance(*self.spec.betas)
-        filling = min(steps, int(np.ceil(MEMORIES_TO_FILL / (1 - max(*o.betas, 0.5)))))
-        one, none, records = np.ones(filling), np.zeros(filling), np.zeros((filling, 6))
-        self.advance(1, GradientPower(1.0, 0), Course(1.0, one, none, 1, records))
-        length = np.append(records[:, 2], np.full(steps - filling, records[-1, 2])) / noise.lag_0
-        return Filling(length, 1 - o.betas[0] ** np.arange(1.0, steps + 1), np.zeros(steps), noise)
 
     # --- departures
 

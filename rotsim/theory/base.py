@@ -53,11 +53,11 @@ class Course(NamedTuple):
 class Filling(NamedTuple):
     """What updates are like while a fresh optimizer's averages fill, each of shape (steps,), and once they are full.
 
-    ``length`` is E‖u‖² over its final value. ``correction`` is the factor that bias correction divides by, and
+    ``power`` is E‖u‖² over its final value. ``correction`` is the factor that bias correction divides by, and
     ``doubt`` the declared share of the radial part. ``noise`` is the autocovariance of a coordinate in the end.
     """
 
-    length: np.ndarray
+    power: np.ndarray
     correction: np.ndarray
     doubt: np.ndarray
     noise: UpdateCovariance

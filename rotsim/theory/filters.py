@@ -1,47 +1,56 @@
-r"""Linear filters of gradients, of which every optimizer makes its update before a shape is given to it.
+r"""A linear filter of gradients: the newest one, and a geometric average beside it, as of Nesterov's momentum.
 
-A filter is its impulse response, a direct part and geometric ones: f_j = d [j=0] + Σ_i c_i μ_i^j. White gradients give
+Its impulse response is f_j = [j=0] + c μ^j. White gradients give
 
 .. math::
-    K_k = \sum_j f_j f_{j+k} = \sum_l c_l μ_l^k \left(d + \sum_i \frac{c_i}{1 - μ_i μ_l}\right), \qquad k \ge 1.
+    K_k = \sum_j f_j f_{j+k} = c μ^k \left(1 + \frac{c}{1 - μ^2}\right), \qquad k \ge 1.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from rotsim.theory.walk import UpdateCovariance
 
 
-@dataclass(frozen=True, eq=False)
-class Filter:
-    """An impulse response.
+def led(weight: float, root: float) -> UpdateCovariance:
+    """Autocovariance of what it makes of white gradients of unit variance.
 
-    Attributes
+    Parameters
     ----------
-    direct : float
-        d, what the newest gradient has besides its share of the averages.
-    weights, roots : ndarray, shape (averages,)
-        c_i, and μ_i in [0, 1).
+    weight, root : float
+        c, and μ in [0, 1).
+
+    Returns
+    -------
+    UpdateCovariance
+
+    Notes
+    -----
+    The sum of `derivations.lion.filter_weights`.
     """
+    power = weight**2 / (1 - root**2)
+    return UpdateCovariance(1 + 2 * weight + power, np.array([weight + power]), np.array([root]))
 
-    direct: float
-    weights: np.ndarray
-    roots: np.ndarray
 
-    def covariance(self) -> UpdateCovariance:
-        """Autocovariance of what it makes of white gradients of unit variance, its shape the identity."""
-        pairs = 1 / (1 - np.outer(self.roots, self.roots))
-        lagged = self.weights * (self.direct + self.weights @ pairs)
-        lag_0 = self.direct**2 + 2 * self.direct * self.weights.sum() + self.weights @ pairs @ self.weights
-        return UpdateCovariance(float(lag_0), lagged, self.roots)
+def led_filling(weight: float, root: float, steps: int) -> np.ndarray:
+    """Mean square of its output over the final one at steps 1, 2, ... of a fresh state.
 
-    def filling(self, steps: int) -> np.ndarray:
-        """Mean square of its output over the final one at steps 1, 2, ... of a fresh state, shape (steps,)."""
-        age = np.arange(steps)[:, None]
-        response = (self.weights * self.roots**age).sum(axis=1)
-        response[:1] += self.direct
-        filled: np.ndarray = np.cumsum(response**2) / self.covariance().lag_0
-        return filled
+    Parameters
+    ----------
+    weight, root : float
+        c, and μ in [0, 1).
+    steps : int
+        >= 1.
+
+    Returns
+    -------
+    ndarray, shape (steps,)
+
+    Notes
+    -----
+    The sum of `derivations.lion.filter_weights`, less what is older than the state.
+    """
+    missing = weight**2 / (1 - root**2) / led(weight, root).lag_0
+    filled: np.ndarray = 1 - missing * root ** (2 * np.arange(1.0, steps + 1))
+    return filled

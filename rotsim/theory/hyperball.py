@@ -156,7 +156,7 @@ class HyperballTheory(Theory[Hyperball]):
         if method == "exact":
             bent = log(max(1.0, atan(self.spec.lr) / self._angle(half)))  # the length of updates plays no part
             return SteadyState(nan, half, 0.0, FELT * float(np.max(updates.error)) * bent)
-        plain = float(closed_forms.turned_one_minus_cosine(min(self.spec.lr, np.pi)))
+        plain = float(closed_forms.turned_one_minus_cosine(self.spec.leading_rotation(self.spec.lr, 0.0)))
         return SteadyState(nan, plain, 0.0, abs(log(half / plain)) / 2)
 
     @staticmethod

@@ -68,20 +68,21 @@ class RotationalTheory(Theory[Rotational]):
     def angle_bias(self, dim: int) -> float:
         """Mean square angle over θ², less one, which fluctuations of ‖u⊥‖ about its running mean make; order 1/dim."""
         o = self.spec
-        if o.inner.shape == "sign":  # of one length
+        if self.spec.inner.shape == "sign":  # of one length
             return 0.0
-        directions = max(1, dim - 1 - o.zero_mean)
-        noise = required_theory(o.inner).filling(1).noise
+        directions = max(1, dim - 1 - int(o.zero_mean))
+        noise = required_theory(self.spec.inner).filling(1).noise
         memory, first = float(noise.roots[0]), float(noise.weights[0] / noise.lag_0)
         # the bias is linear in the correlations of squared lengths, (first·memory^k)²: Nesterov's first is below 1
-        alone, lasting = (closed_forms.rotational_bias(beta, o.update_norm_decay, directions) for beta in (0.0, memory))
+        alone = closed_forms.rotational_bias(0.0, o.update_norm_decay, directions)
+        lasting = closed_forms.rotational_bias(memory, o.update_norm_decay, directions)
         return float(alone + first**2 * (lasting - alone))
 
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         """With the filling of the inner average, and the part of older gradients that weights have turned towards."""
         o, bias, (norm_squared, lr, weight_decay, window, records) = self.spec, self.angle_bias(dim), course
-        angle = o.leading_rotation(lr, weight_decay) * np.sqrt(1 + bias)
-        length, correction, doubt, noise = required_theory(o.inner).filling(len(lr))
+        angle = self.spec.leading_rotation(lr, weight_decay) * np.sqrt(1 + bias)
+        length, correction, doubt, noise = required_theory(self.spec.inner).filling(len(lr))
         modes = noise.weights / noise.lag_0, noise.roots
         fixed = (np.zeros_like(modes[0]), angle, o.update_norm_decay, length, correction, *modes)
         kept = (norm_squared, abs(bias), doubt, window, records)

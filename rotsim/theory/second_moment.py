@@ -35,17 +35,17 @@ import numpy as np
 from rotsim import closed_forms
 from rotsim.theory.walk import UpdateCovariance
 
-_STEP = 0.2  # of y; the integrands are analytic within about 0.78 of the real axis: error e^(-2π·0.78/0.2)
+STEP = 0.2  # of y; the integrands are analytic within about 0.78 of the real axis: error e^(-2π·0.78/0.2)
 LEFT_END = 3.7  # of -y: √s = e^(-e^3.7), 1e-18, there
-_NEGLIGIBLE = 36.0  # e^-36 of the integrand is left out
+NEGLIGIBLE = 36.0  # e^-36 of the integrand is left out
 _LAST_END = 300.0  # e^(2 * 300) is a float yet
 _LEAST = 1e-300  # β2 below this is as good as 0
 _FAR_ROOT = 26.0  # from here on `left_by_eps` is a series, good to 3e-10; erfc is no normal number from 26.6 on
 LARGEST_IN_SERIES = 0.2  # below this, log(1 + x) and 1/(1 + x) are summed over i as power series of 20 terms, to 1e-14
 _HALF = 4  # points on either side that interpolation in y looks at; 2e-11 off
-_DEGREES = (4, 16)  # the first is enough where β2 is near 1
-MOST_MODES = _DEGREES[-1] + 1
-_TRIMMED = 1e-11  # coefficients of so much of the first are left out
+DEGREES = (4, 16)  # the first is enough where β2 is near 1
+MOST_MODES = DEGREES[-1] + 1
+TRIMMED = 1e-11  # coefficients of so much of the first are left out
 LEAST_BETA2_BY_CHEBYSHEV = 0.6  # below this β2, lags are so far apart in b that D is fitted at the lags themselves
 _CONDITION = 1e13  # of the polynomial fit at geometrically spaced nodes, which amplifies rounding by so much
 _FINER = 0.75  # of the step, at which the quadrature is checked: e^(-2π·0.78/0.15)
@@ -59,9 +59,9 @@ def log_product_and_sum(sigma: np.ndarray, beta1: float, beta2: float, power: in
     power series in it, each of whose terms is a geometric series in i. At β2 = 0.9999 no factor at all is taken by
     itself.
     """
-    x, c, fade = 2 * (1 - beta2) * np.asarray(sigma, dtype=np.float64), (1 - beta1) ** power, beta1**power
+    x, c, fade = 2 * (1 - beta2) * sigma, (1 - beta1) ** power, beta1**power
     log_product, total = np.zeros_like(x), np.zeros_like(x)
-    largest = float(x.max(initial=0.0))
+    largest = float(np.max(x))
     above = np.log(max(largest, LARGEST_IN_SERIES)) - np.log(LARGEST_IN_SERIES)  # their quotient may overflow
     large = above / -np.log(max(beta2, _LEAST))  # factors
     for _ in range(max(0, int(np.ceil(large)))):
@@ -129,10 +129,31 @@ def _nodes(beta1: float, beta2: float, step: float, eps: float) -> tuple[np.ndar
 
 def _weighted(y: np.ndarray, shift: float, eps: float) -> tuple[np.ndarray, np.ndarray]:
     """√s, and the weight of F(s) dy."""
+    root, weight = substituted(y, shift)
+    return root, weight * left_by_eps(eps * root) if eps else weight
+
+
+def substituted(y: np.ndarray, shift: float) -> tuple[np.ndarray, np.ndarray]:
+    """√s, and the weight of F(s) dy beside no ε.
+
+    Parameters
+    ----------
+    y : ndarray, any shape
+    shift : float
+        L of `_nodes`, >= 0.
+
+    Returns
+    -------
+    root, weight : ndarray
+        Of the shape of `y`.
+
+    Notes
+    -----
+    `derivations.second_moment.root_as_integral`.
+    """
     fall = np.exp(-y - shift)
     root = np.exp(y - fall)
-    weight = 2 / np.sqrt(np.pi) * root * (1 + fall)
-    return root, weight * left_by_eps(eps * root) if eps else weight
+    return root, 2 / np.sqrt(np.pi) * root * (1 + fall)
 
 
 @lru_cache(maxsize=1024)
@@ -145,12 +166,12 @@ def _right_end(beta1: float, beta2: float, eps: float) -> float:
         log_product, total = log_product_and_sum(root**2, beta1, beta2)
         size = float(log_product[0] + np.log(total[0] * weight[0]))
         largest = max(largest, size)
-        if size < largest - _NEGLIGIBLE or end >= _LAST_END:
+        if size < largest - NEGLIGIBLE or end >= _LAST_END:
             return end
         end += 0.5
 
 
-def decorrelation(b: np.ndarray, beta1: float, beta2: float, step: float = _STEP, eps: float = 0.0) -> np.ndarray:
+def decorrelation(b: np.ndarray, beta1: float, beta2: float, step: float = STEP, eps: float = 0.0) -> np.ndarray:
     """D(b) = K_k/β1^k at b = β2^k; for constant v and ε = 0, D would be (1-β1)/(1+β1) at all b.
 
     Parameters
@@ -228,7 +249,7 @@ def by_quadrature(beta1: float, beta2: float, eps: float) -> UpdateCovariance:
         return UpdateCovariance(1.0, np.zeros(1), np.zeros(1), 0.0)  # sign(g)
     weights = modes(beta1, beta2, eps)
     probe = beta2 ** np.array(_PROBES if beta1 > 0 else [0.0], dtype=float)  # without momentum only lag 0 counts
-    check = decorrelation(probe, beta1, beta2, step=_FINER * _STEP, eps=eps)
+    check = decorrelation(probe, beta1, beta2, step=_FINER * STEP, eps=eps)
     error = float(np.max(np.abs(np.polynomial.polynomial.polyval(probe, weights) / check - 1)))
     roots = beta1 * beta2 ** np.arange(len(weights), dtype=float)
     return UpdateCovariance(float(weights.sum()), weights, roots, error)
@@ -258,11 +279,11 @@ def modes(beta1: float, beta2: float, eps: float) -> np.ndarray:
         lags = int(np.sqrt(2 * exponent + 0.25) - 0.5)
         b = np.append(beta2 ** np.arange(lags + 1.0), 0.0)
         return np.asarray(_newton(b, decorrelation(b, beta1, beta2, eps=eps)).coef)
-    for degree in _DEGREES:
+    for degree in DEGREES:
         chebyshev = np.polynomial.Chebyshev.interpolate(
-            decorrelation, degree, domain=[0, 1], args=(beta1, beta2, _STEP, eps)
+            decorrelation, degree, domain=[0, 1], args=(beta1, beta2, STEP, eps)
         )
-        small = _TRIMMED * abs(chebyshev.coef[0])
+        small = TRIMMED * abs(chebyshev.coef[0])
         if abs(chebyshev.coef[-1]) < small:
             break
     return np.asarray(chebyshev.trim(small).convert(kind=np.polynomial.Polynomial).coef)
@@ -298,7 +319,7 @@ def mean_inverse_root(beta1: float, beta2: float) -> float:
     -----
     `derivations.second_moment.lag_zero`, with the power of v as in `root_as_integral`.
     """
-    s, weight = _nodes(beta1, beta2, _STEP, 0.0)
+    s, weight = _nodes(beta1, beta2, STEP, 0.0)
     log_p, total = log_product_and_sum(s, beta1, beta2)
     power = weight * np.sqrt(s) * total * np.exp(log_p)
     return float(2 / np.sqrt(np.pi) * (power @ np.sqrt(s)) / power.sum())
@@ -327,7 +348,7 @@ def mean_response(beta1: float, beta2: float) -> tuple[float, float]:
     """
     if beta2 == 0:
         return float(np.sqrt(2 / np.pi)), 0.0  # of a sign; with momentum u has no variance and is refused before
-    s, weight = _nodes(0.0, beta2, _STEP, 0.0)
+    s, weight = _nodes(0.0, beta2, STEP, 0.0)
 
     def generating(root: float) -> float:  # Σ_j root^j h_j / c_j
         log_p, total = log_product_and_sum(s, root, beta2, power=1)

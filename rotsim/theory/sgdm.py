@@ -14,7 +14,7 @@ from rotsim.optimizers.sgdm import entering_share
 from rotsim.theory import few_weights
 from rotsim.theory.base import Course, Filling, Method, theory_for
 from rotsim.theory.departures import Departing
-from rotsim.theory.filters import Filter
+from rotsim.theory.filters import led, led_filling
 from rotsim.theory.record import in_parts, kernel, record_step
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance
@@ -164,8 +164,7 @@ class SGDMTheory(Departing[SGDM]):
         """Of a damped momentum it is not that of the first steps, which are counted whole."""
         o, memory = self.spec, self.spec.momentum
         if o.nesterov:
-            ahead = Filter(1.0, np.array([memory]), np.array([memory]))
-            return Filling(ahead.filling(steps), np.ones(steps), np.zeros(steps), ahead.covariance())
+            return Filling(led_filling(memory, memory, steps), np.ones(steps), np.zeros(steps), led(memory, memory))
         length = closed_forms.rotational_sgdm_filling(memory, np.arange(1.0, steps + 1))
         noise = UpdateCovariance(1.0, np.ones(1), np.array([memory]))
         return Filling(length, np.ones(steps), np.zeros(steps), noise)

@@ -55,8 +55,8 @@ def sign_covariance(beta1: float, beta2: float) -> UpdateCovariance:
     beta2 = max(beta2, 1e-7)  # continuous at 0, where 0^0 would be needed
     power, factor = arcsine_modes()
     largest = closed_forms.lion_covariance(beta1, beta2, 1) / closed_forms.lion_variance(beta1, beta2)
-    felt = largest**power > 1e-13
-    power, factor = power[felt], factor[felt]
+    felt = np.count_nonzero(largest**power > 1e-13)
+    power, factor = power[:felt], factor[:felt]
     return UpdateCovariance(1.0, closed_forms.lion_sign_mode(largest / beta2, factor, power), beta2**power, 0.0)
 
 
