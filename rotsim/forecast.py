@@ -6,13 +6,14 @@ is across the weights, of length a, and turns them:
 
 .. math:: \|w\|^2_{t+1} = \|w\|^2_t + s - 2\delta\|w\|^2_t, \qquad \theta_t = a / \|w\|_t
 
-Both s and a are read off the second quarter of the run, neuron by neuron, and are taken to last. A step is as long as
-the learning rate. Noise adds κa², κ being known from the optimizer's average, and goes with the square of the rate.
+Both s and a are read off the last quarter of the first half, neuron by neuron, and are taken to last. A step is as long
+as the learning rate. Noise adds κa², κ being known from the optimizer's average, and goes with the square of the rate.
 A pull goes with the rate. Gradients orthogonal to the weights are noise: κa² of s is. Elsewhere a loss holds the norm
 against noise, and all of s goes with the rate. That was found in networks, and is not derived.
 
-What drifts from quarter to quarter drifts on. So the declared error is `REACH` times what the first quarter misses of
-the second. Where the rate changes later, the first half does not tell how s goes with it. What it would make of the
+What drifts drifts on. So the declared error is `REACH` times what the same rule misses one quarter of the half earlier:
+read off the third, it foresees the fourth. Where the rate changes later, the first half does not tell how s goes with
+it. What it would make of the
 course if all of it were noise, or elsewhere if κa² were, is declared as well. A rate that was wrong throughout the run
 is absorbed in s and a: no forecast notices it.
 """
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 
 #: Relative error allowed of what is foreseen.
 FORESEEN = {"rotation": 0.15, "norm": 0.20}
-REACH = 2.0  # quarters between the last that is foreseen and the one that it is foreseen from
+_PIECES = 4  # of the first half: the last is read, and foreseen from the one before
+REACH = _PIECES / 2 + 0.5  # pieces from the middle of the last to that of the second half
 _LEAST_WINDOWS = 16
 _PARTS = 2  # of the second half, each of which must agree
 
@@ -55,8 +57,8 @@ class Forecast:
     quarters : tuple of Part
         The third and the fourth; none where nothing could be foreseen.
     missed_rotation, missed_norm : float
-        How far the same rule, from the first quarter alone, misses the second: the largest relative error; NaN if
-        there was none.
+        How far the same rule misses the last quarter of the first half, from the quarter before: the largest
+        relative error; NaN if there was none.
     undecided_rotation, undecided_norm : float
         How far the course would be off if more of s were noise: 0 where the rate stays as it was.
     forbidden : str
@@ -121,18 +123,17 @@ def foresee(trace: xr.Dataset, name: str, judged_from: int) -> Forecast:
     rows = (np.nan_to_num(early["active"]).mean(axis=1) >= ALIVE) & (early["norm"] > 0).all(axis=1)
     rows &= np.isfinite(values["norm"] + values["rotation"]).all(axis=1)
     values = {key: series[rows] for key, series in values.items()}
-    quarter = middle // 2
+    piece = middle // _PIECES
+    read = middle - piece
     rates = rates_of(layer, judged_from)
     course, of_noise = _Course(spec, rates, step, values["norm"], values["rotation"]), _growth(trace, name, spec)
     invariant = facts.cosine({k: v[rows] for k, v in early.items()}, int(layer["fan_in"][0])) < INVARIANT
     growth, more = (of_noise, np.inf) if invariant else (0.0, of_noise)
-    if not rows.any() or not all(
-        course.lr[part].any() for part in (slice(quarter // 2, quarter), slice(quarter, middle))
-    ):
-        return none("No neuron was moved in the first and the second quarter by gradients that are finite.")
-    before = course.ahead(quarter // 2, quarter, middle, growth)
-    missed = {key: _missed(values[key][:, quarter:middle], before[key]) for key in FORESEEN}
-    theory, other = (course.ahead(quarter, middle, len(step), noise) for noise in (growth, more))
+    if not rows.any() or not all(course.lr[part].any() for part in (slice(read - piece, read), slice(read, middle))):
+        return none("No neuron was moved in the second quarter of the run by gradients that are finite.")
+    before = course.ahead(read - piece, read, middle, growth)
+    missed = {key: _missed(values[key][:, read:middle], before[key]) for key in FORESEEN}
+    theory, other = (course.ahead(read, middle, len(step), noise) for noise in (growth, more))
     undecided = {key: _missed(other[key], theory[key]) for key in FORESEEN}
     late = {key: series[:, middle:] for key, series in values.items()}
     start = int(step[middle - 1])
@@ -153,7 +154,7 @@ def _forbidden(found: Forecast) -> str:
         missed, undecided = (getattr(found, f"{kind}_{key}") for kind in ("missed", "undecided"))
         if not REACH * missed <= allowed:
             return (
-                f"What gradients did to the weights in the first quarter of the run misses the {key} in the second by "
+                f"What gradients did to the weights in the third eighth of the run misses the {key} in the fourth by "
                 f"{missed:.0%}, more than {allowed / REACH:.1%}: it did not last."
             )
         if not found.declared(key) <= allowed:

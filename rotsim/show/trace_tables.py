@@ -150,9 +150,9 @@ def forecast_table(diagnosis: Diagnosis) -> Table:
     table.caption = (
         "Medians over neurons, as foreseen of the last quarter. worst: measured / foreseen in the quarter that is "
         "further off. The first half shows what gradients add to the norm and how far they step across the "
-        "weights. ±: declared error, twice what the first quarter misses of the second, and what a rate that changes "
-        "later leaves open; not claimed where that is too large. A rate that was wrong throughout the run is in what "
-        "gradients showed, and is not noticed."
+        "weights. ±: declared error, from what the third eighth of the run misses of the fourth, and what a rate that "
+        "changes later leaves open; not claimed where that is too large. A rate that was wrong throughout the run is "
+        "in what gradients showed, and is not noticed."
     )
     return table
 
