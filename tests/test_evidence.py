@@ -336,10 +336,13 @@ def test_what_the_recorded_averages_make_is_in_the_course(kind):
     )
     first, *_, last = gather_first(told).quarters
     assert abs(last.remembered_norm - 1) < 0.3 * abs(first.remembered_norm - 1)
-    # each for its own steps: what gradients of the first do is no more in the next era
-    factors = memory(told.assign_coords(era=[2 * LENGTH + LENGTH // 2, WINDOWS * LENGTH]), "a", theory, DIM).norm
-    expected = np.concatenate([[grown] * 2, [(grown + 1) / 2], [1.0] * (WINDOWS - 3)])
-    np.testing.assert_allclose(factors, expected, rtol=1e-6)
+    # in a straight line from the middle of an era to that of the next, and every window has the mean of its steps
+    last_of_first = 5 * LENGTH // 2
+    factors = memory(told.assign_coords(era=[last_of_first, WINDOWS * LENGTH]), "a", theory, DIM).norm
+    middles = last_of_first / 2, (last_of_first + WINDOWS * LENGTH) / 2
+    steps = [1 + (grown - 1) * min(1, max(0, (middles[1] - t - 0.5) / (middles[1] - middles[0])))
+             for t in range(WINDOWS * LENGTH)]  # fmt: skip
+    np.testing.assert_allclose(factors, np.reshape(steps, (WINDOWS, LENGTH)).mean(axis=1), rtol=1e-6)
 
 
 @pytest.mark.few(2)

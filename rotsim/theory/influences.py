@@ -149,13 +149,13 @@ def memory(trace: xr.Dataset, layer: str, theory: Theory[Any], dim: int) -> Infl
     seen = np.isfinite(factors).all(axis=1)
     if not seen.any():
         return Influence()
-    turned, grown = (_over_windows(ends, bounds, np.interp(at, at[seen], column)) for column in factors[seen].T)
+    turned, grown = (_over_windows(ends, at[seen], column) for column in factors[seen].T)
     return Influence(norm=grown, rotation=turned)
 
 
-def _over_windows(ends: np.ndarray, bounds: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Mean over each window of what has these values between bounds, and the nearest of them outside."""
-    total = np.append(0.0, np.cumsum(values[np.searchsorted(bounds[1:-1], np.arange(1, ends[-1] + 1))]))
+def _over_windows(ends: np.ndarray, at: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Mean over each window of straight lines from value to value, each in the middle of its era."""
+    total = np.append(0.0, np.cumsum(np.interp(np.arange(ends[-1]) + 0.5, at, values)))
     first = np.append(0, ends[:-1])
     return np.asarray((total[ends] - total[first]) / (ends - first))
 
