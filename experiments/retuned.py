@@ -22,7 +22,7 @@ from experiments.harness.claim import Finding, main
 from experiments.harness.forest import answered, forests
 from experiments.training.arms import Plain, Turned
 from experiments.training.blocks import Trial
-from experiments.training.contest import Contest
+from experiments.training.contest import UNSEEN, Contest
 from experiments.training.problems import ImageProblem
 from rotsim.tasks import Ledger
 
@@ -58,7 +58,7 @@ def contest(problem: ImageProblem, rates: tuple[float, ...], steps: int, most: i
     compare(
         f"each at its best lr, {steps} steps", *([one[0] for one in of_arm] for of_arm in zip(*all_rates, strict=True))
     )
-    return Contest("ResNet, digits", arms, questions, most, pilot)
+    return Contest("ResNet, digits", arms, questions, most, pilot, UNSEEN)
 
 
 CONTESTS = [

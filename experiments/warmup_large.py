@@ -1,7 +1,8 @@
 """Rotational variants and warm-up, on larger networks: a version of `experiments.warmup` for a GPU.
 
 Claim (Kosson et al. 2024, sections 5 and 6): that of `experiments.warmup`, with its statements, bounds and tests.
-A small ResNet on digits, a BN-MLP and ResNet-20 on Fashion-MNIST, and a weight-normalised GPT of 6 layers of width 384.
+A small ResNet on digits, a BN-MLP and ResNet-20 on Fashion-MNIST, and two weight-normalised GPTs. The larger has 6 layers
+of width 384.
 It takes a GPU if there is one; on a CPU only --quick is practical. It has not been run yet. Of the small ResNet
 `experiments.retuned` tells more.
 
@@ -25,6 +26,7 @@ CONTESTS = [
     contest("ResNet, digits", _SMALL, "adamw", 0.05, ADAMW, 300, 1024, device=_DEVICE),
     contest("ResNet, digits", _SMALL, "sgdm", 1e-3, SGDM, 300, 1024, device=_DEVICE),
     contest("ResNet, digits", _SMALL, "lion", 0.5, ADAMW, 300, 1024, device=_DEVICE),
+    contest("WN-GPT, text", TextProblem(batch_size=16), "adamw", 0.1, (0.016, 0.064), 700, 64, 8, _DEVICE),
     contest("ResNet-20, Fashion", _RESNET, "adamw", 0.05, ADAMW, 2000, 32, 4, _DEVICE),
     contest("ResNet-20, Fashion", _RESNET, "sgdm", 1e-3, SGDM, 2000, 32, 4, _DEVICE),
     contest("WN-GPT 6x384, text", _GPT, "adamw", 0.1, (0.004, 0.016, 0.064), 1500, 16, 4, _DEVICE),

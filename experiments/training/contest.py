@@ -10,8 +10,8 @@ from experiments.harness.answers import Answer, Question, answer
 from experiments.training.blocks import Outcomes, Trial, run_trials
 from rotsim.tasks import Ledger
 
-FIRST = 2_000_000  # of the seeds that are judged; those from 0 on were looked at before plans grew
-PILOT_FIRST = 1_000_000  # of the pilot's
+PILOT_FIRST = 1_000_000  # the pilot's seeds, far from those that are judged
+UNSEEN = 2_000_000  # seeds for a question that was looked at before, with a plan that could not grow
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Contest:
         Seeds of an arm that can be afforded.
     pilot : int
         Seeds of every setting, which are not used again.
+    first : int
+        The first seed that is judged.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Contest:
     questions: Sequence[Question]
     most: int
     pilot: int = 16
+    first: int = 0
 
     def settle(self, processes: int, store: Ledger | None) -> tuple[list[Answer], dict[str, Any]]:
         """Train the pilot, choose, train what the questions need: the answers, and the numbers behind them."""
@@ -44,7 +47,7 @@ class Contest:
         trained: dict[str, Outcomes] = {}
 
         def learn(wanted: Mapping[str, int]) -> dict[str, Outcomes]:
-            trials = [(self.arms[arm][chosen[arm]], FIRST, seeds) for arm, seeds in wanted.items()]
+            trials = [(self.arms[arm][chosen[arm]], self.first, seeds) for arm, seeds in wanted.items()]
             found = dict(zip(wanted, run_trials(trials, processes, store), strict=True))
             for arm, outcomes in found.items():  # a question may ask for fewer seeds than one before it
                 if arm not in trained or len(outcomes["loss"]) > len(trained[arm]["loss"]):
