@@ -1,8 +1,8 @@
 """Rotational variants and warm-up, on larger networks: a version of `experiments.warmup` for a GPU.
 
 Claim (Kosson et al. 2024, sections 5 and 6): that of `experiments.warmup`, with its statements, bounds and tests.
-A small ResNet on digits, a BN-MLP and ResNet-20 on Fashion-MNIST, and two weight-normalised GPTs. The larger has 6 layers
-of width 384.
+A small ResNet on digits, a BN-MLP and ResNet-20 on Fashion-MNIST, and two weight-normalised GPTs. The larger has six
+layers of width 384.
 It takes a GPU if there is one; on a CPU only --quick is practical. It has not been run yet. Of the small ResNet
 `experiments.retuned` tells more.
 
