@@ -1,9 +1,12 @@
 """The tally of claims over traces: it counts what a report says, and a wrong rate shows in it."""
 
+import json
+
 import pytest
 
 pytest.importorskip("torch")
 
+from experiments.networks import heldout
 from experiments.networks.claims import table, tallies
 from rotsim.dataset import load, save
 from rotsim.diagnosis import diagnose
@@ -27,3 +30,10 @@ def test_claims_of_folders_are_counted_and_a_wrong_rate_breaks_them(tmp_path):
     assert wrong.holding < wrong.claims
     assert (every.live, every.claims) == (right.live + wrong.live, right.claims + wrong.claims)
     assert table(found).count("\n|") == 4 and f"| right | {right.live} | {right.whole} |" in table(found)
+    # and so they are from the file of held-out networks, each in its half
+    alone = next(name for name in heldout.NETWORKS if name not in heldout.LOOKED_AT)
+    networks = {min(heldout.LOOKED_AT): (report, True), alone: (diagnose(load(tmp_path / "wrong" / "trace.nc")), True)}
+    heldout.write(networks, tmp_path, "a command")
+    beside = heldout.tallies(json.loads((tmp_path / "heldout.json").read_text()))
+    assert beside == {"to look at": right, "judged alone": wrong}
+    assert tallies([tmp_path / "right"], beside)["all"] == right + right + wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
@@ -171,9 +172,11 @@ def groups_command(network: tuple[str, ...], steps: int | None, seed: int, outpu
 
 @main.command("claims")
 @click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
-def claims_command(folders: tuple[Path, ...]) -> None:
+@click.option("--zoo", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="heldout.json, to count too.")
+def claims_command(folders: tuple[Path, ...], zoo: Path | None) -> None:
     """Judge all traces in FOLDERS: how many live layers carry a claim, and how many claims hold."""
-    click.echo(claims.table(claims.tallies(folders)), nl=False)
+    beside = heldout.tallies(json.loads(zoo.read_text())) if zoo else {}
+    click.echo(claims.table(claims.tallies(folders, beside)), nl=False)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ theory is of, are not live.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from experiments.harness import markdown
@@ -32,16 +32,21 @@ class Tally:
     def add(self, diagnosis: Diagnosis) -> None:
         """Count the layers of one trace."""
         for layer in diagnosis.layers:
-            if layer.verdict in NOT_LIVE:
-                continue
-            self.live += 1
-            self.whole += layer.applies
-            foreseen = layer.foreseen_outcome is not None
-            self.foreseen += foreseen
-            if layer.applies or foreseen:
-                self.holding += _holds(layer)
-            else:
-                self.without[layer.verdict if layer.verdict in FORESEEABLE else f"{layer.verdict} (not foreseen)"] += 1
+            self.count(layer.verdict, layer.applies, holds(layer))
+
+    def count(self, verdict: str, applies: bool, held: bool | None) -> None:
+        """Count one layer: whether its prediction applies, and whether what is claimed holds; None without a claim."""
+        if verdict in NOT_LIVE:
+            return
+        self.live += 1
+        self.whole += applies
+        self.foreseen += held is not None and not applies
+        self.holding += bool(held)
+        if held is None:
+            self.without[verdict if verdict in FORESEEABLE else f"{verdict} (not foreseen)"] += 1
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
     @property
     def claims(self) -> int:
@@ -57,22 +62,23 @@ class Tally:
         return [name, self.live, self.whole, self.foreseen, shares[0], self.holding, shares[1], why or "-"]
 
 
-def _holds(layer: LayerDiagnosis) -> bool:
-    """Whether what is claimed is as measured in every part, to within what a forecast may be off."""
+def holds(layer: LayerDiagnosis) -> bool | None:
+    """Whether what is claimed is as measured in every part, within what a forecast may be off; None without a claim."""
+    if not layer.applies and layer.foreseen_outcome is None:
+        return None
     claims, parts = (layer.claims, layer.quarters) if layer.applies else (layer.rest.claims, layer.rest.quarters)  # type: ignore[union-attr]
     return all(abs(part.error(quantity)) <= FORESEEN[quantity] for part in parts for quantity in claims)
 
 
-def tallies(folders: Iterable[Path]) -> dict[str, Tally]:
-    """One of each folder's traces, and one of all."""
-    found, every = {}, Tally()
+def tallies(folders: Iterable[Path], beside: Mapping[str, Tally] | None = None) -> dict[str, Tally]:
+    """One of each folder's traces, those that are given beside them, and one of all."""
+    found = {}
     for folder in folders:
         of_folder = found[folder.name] = Tally()
         for path in sorted(folder.glob("*.nc")):
-            diagnosis = diagnose(load(path))
-            of_folder.add(diagnosis)
-            every.add(diagnosis)
-    return {**found, "all": every}
+            of_folder.add(diagnose(load(path)))
+    found |= beside or {}
+    return {**found, "all": sum(found.values(), Tally())}
 
 
 def table(found: dict[str, Tally]) -> str:

@@ -16,7 +16,9 @@ still are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -78,6 +80,7 @@ def write(found: dict[str, tuple[Diagnosis, bool]], folder: Path, command: str) 
                         "claims": list(layer.claims),
                         "agrees": layer.agrees if layer.applies else None,
                         "foreseen": layer.foreseen_outcome,
+                        "holds": claims.holds(layer),
                     }
                     for layer in diagnosis.layers
                 ],
@@ -88,6 +91,16 @@ def write(found: dict[str, tuple[Diagnosis, bool]], folder: Path, command: str) 
     }
     write_atomically(folder / "heldout.json", to_json(content))
     write_atomically(folder / "heldout.md", table(found, command))
+
+
+def tallies(content: Mapping[str, Any]) -> dict[str, Tally]:
+    """Of both halves, from ``heldout.json``."""
+    halves = {"to look at": Tally(), "judged alone": Tally()}
+    for name, network in content["networks"].items():
+        for layer in network["layers"]:
+            half = halves["to look at" if name in LOOKED_AT else "judged alone"]
+            half.count(layer["verdict"], bool(layer["claims"]), layer["holds"])
+    return halves
 
 
 def table(found: dict[str, tuple[Diagnosis, bool]], command: str) -> str:
