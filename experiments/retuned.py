@@ -22,14 +22,13 @@ from experiments.harness.claim import Finding, main
 from experiments.harness.forest import answered, forests
 from experiments.training.arms import Plain, Turned
 from experiments.training.blocks import Trial
-from experiments.training.contest import UNSEEN, Contest
+from experiments.training.contest import Contest
 from experiments.training.problems import ImageProblem
 from rotsim.tasks import Ledger
 
 WEIGHT_DECAY = 0.05
 MARGIN = 0.05
 LONGER = 4  # times the steps
-RATES = (0.004, 0.016, 0.064, 0.256, 1.024)
 
 
 def contest(problem: ImageProblem, rates: tuple[float, ...], steps: int, most: int, pilot: int) -> Contest:
@@ -58,13 +57,11 @@ def contest(problem: ImageProblem, rates: tuple[float, ...], steps: int, most: i
     compare(
         f"each at its best lr, {steps} steps", *([one[0] for one in of_arm] for of_arm in zip(*all_rates, strict=True))
     )
-    return Contest("ResNet, digits", arms, questions, most, pilot, UNSEEN)
+    return Contest("ResNet, digits", arms, questions, most, pilot)
 
 
 CONTESTS = [
-    contest(
-        ImageProblem(network="resnet", shape=(8, 2, 1), noise=0.5), (0.004, 0.016, 0.064, 0.256, 1.024), 300, 512, 8
-    )
+    contest(ImageProblem(network="resnet", shape=(8, 2, 1), noise=0.5), (0.004, 0.016, 0.064, 0.256, 1.024), 300, 64, 8)
 ]
 QUICK = [contest(ImageProblem(shape=(32, 32), noise=0.5), (0.016, 0.256), 40, 8, 4)]
 
