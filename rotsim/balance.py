@@ -41,10 +41,6 @@ def balance(trace: xr.Dataset) -> Balance:
     trace : Dataset
         From `rotsim.measure.Recorder`.
 
-    Returns
-    -------
-    Balance
-
     Raises
     ------
     InvalidInput

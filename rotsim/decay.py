@@ -108,10 +108,6 @@ def decay_used(trace: xr.Dataset) -> DecayUsed:
     trace : Dataset
         From `rotsim.measure.read_checkpoints`, with ``span`` and ``initial_norm``.
 
-    Returns
-    -------
-    DecayUsed
-
     Raises
     ------
     InvalidInput

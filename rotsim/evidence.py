@@ -169,10 +169,6 @@ def gather(trace: xr.Dataset) -> Iterator[Evidence]:
     trace : Dataset
         From `rotsim.measure.Recorder`.
 
-    Yields
-    ------
-    Evidence
-
     Raises
     ------
     DatasetError

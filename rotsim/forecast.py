@@ -98,10 +98,6 @@ def foresee(trace: xr.Dataset, name: str, judged_from: int) -> Forecast:
         Of the layer.
     judged_from : int
         Steps before the judged part of the run, as of `rotsim.evidence.Evidence`.
-
-    Returns
-    -------
-    Forecast
     """
     layer = trace.isel(neuron=trace["layer"].values == name)
     layer = layer.isel(step=layer["step"].values > judged_from)

@@ -142,10 +142,6 @@ def as_seldom(k: float, degrees: float, among: int = 1) -> float:
         Degrees of freedom of the t, > 0.
     among : int
         Chances, >= 1: each is wrong with that part of the probability.
-
-    Returns
-    -------
-    float
     """
     # `scipy.stats` has the same, and takes a second to import
     return float(-scipy.special.stdtrit(degrees, scipy.special.ndtr(-k) / among))

@@ -84,10 +84,6 @@ def digest(value: Any) -> str:
     ----------
     value : object
 
-    Returns
-    -------
-    str
-
     Raises
     ------
     InvalidInput

@@ -28,10 +28,6 @@ def levels(shares: tuple[float, ...], level: float) -> tuple[float, ...]:
     level : float
         Of all looks together, in (0, 1).
 
-    Returns
-    -------
-    tuple of float
-
     Notes
     -----
     A sum of normal increments is followed from look to look. Its density inside the boundary is integrated by

@@ -132,10 +132,6 @@ def train(name: str, pairing: str, steps: int | None = None, seed: int = 0) -> G
     steps : int, optional
         The network's, if nothing is said.
     seed : int
-
-    Returns
-    -------
-    Grouped
     """
     network = NETWORKS[name]
     steps = steps or network.steps

@@ -50,10 +50,6 @@ def error_line(error: click.ClickException, arguments: list[str]) -> str:
     error : ClickException
     arguments : list of str
         Of the whole command.
-
-    Returns
-    -------
-    str
     """
     message = " ".join(error.format_message().split())
     command, path = called(arguments)

@@ -46,10 +46,6 @@ def assemble(
     torch_optimizer : str
         Name of the optimizer's class.
     provenance : mapping
-
-    Returns
-    -------
-    Dataset
     """
     values, rates = windows.stacked()
     entries = entries_of(recorded, windows)
@@ -99,17 +95,7 @@ def assemble(
 
 
 def entries_of(recorded: Recorded, windows: Windows) -> list[Entry]:
-    """The entries that the windows hold; others have joined since.
-
-    Parameters
-    ----------
-    recorded : Recorded
-    windows : Windows
-
-    Returns
-    -------
-    list of Entry
-    """
+    """The entries that the windows hold; others have joined since."""
     sizes = np.cumsum([entry.neurons for entry in recorded.entries])
     return recorded.entries[: np.searchsorted(sizes, windows.neurons) + 1]
 
@@ -123,10 +109,6 @@ def with_series(trace: xr.Dataset, scales: ScaleSampler, last_tick: int) -> xr.D
     scales : ScaleSampler
     last_tick : int
         Step of the last one, >= 0.
-
-    Returns
-    -------
-    Dataset
     """
     if not scales.layers:
         return trace
@@ -146,10 +128,6 @@ def with_samples(trace: xr.Dataset, sampler: CoordinateSampler, entries: Sequenc
     sampler : CoordinateSampler
     entries : sequence of Entry
         Those of the trace.
-
-    Returns
-    -------
-    Dataset
     """
     correlation = sampler.autocorrelation()[: len(entries)].astype(np.float32)
     steps, *means = sampler.eras()
@@ -168,16 +146,7 @@ def with_samples(trace: xr.Dataset, sampler: CoordinateSampler, entries: Sequenc
 
 
 def averaging(rule: Optimizer) -> tuple[float, ...] | None:
-    """β1 and β2 by which m and v average; β2 = 1 where the step is m alone, None where it is neither.
-
-    Parameters
-    ----------
-    rule : Optimizer
-
-    Returns
-    -------
-    tuple of float, or None
-    """
+    """β1 and β2 by which m and v average; β2 = 1 where the step is m alone, None where it is neither."""
     return {"inverse root": rule.averages[:2], "identity": (rule.beta1, 1.0)}.get(rule.shape)
 
 
@@ -194,16 +163,7 @@ def _numbers(norm: torch.Tensor | None) -> np.ndarray:
 
 
 def checked_note(note: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """A note as entries of the dataset's spec; raise `InvalidInput` if it cannot be kept.
-
-    Parameters
-    ----------
-    note : str, mapping or None
-
-    Returns
-    -------
-    dict
-    """
+    """A note as entries of the dataset's spec; raise `InvalidInput` if it cannot be kept."""
     entries = {} if note is None else {"note": note} if isinstance(note, str) else mapping("note", note)
     if reserved := WRITTEN & set(entries):
         raise InvalidInput(f"`note` may not set {', '.join(sorted(reserved))}, which the recorder writes; rename it")

@@ -52,14 +52,7 @@ class Earlier:
         self._take(load(path), entries, label)
 
     def take_state(self, state: Mapping[str, Any], entries: Sequence[Entry], label: str) -> None:
-        """Take what `state_of` returned, in place of what was found.
-
-        Parameters
-        ----------
-        state : mapping
-        entries : sequence of Entry
-        label : str
-        """
+        """Take what `state_of` returned, in place of what was found."""
         held, steps = state.get("trace"), state.get("steps")
         if not isinstance(held, torch.Tensor) or held.dtype != torch.uint8 or type(steps) is not int:
             raise InvalidInput("`state_dict` must be what Recorder.state_dict returned: a trace and its steps")

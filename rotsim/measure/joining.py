@@ -93,10 +93,6 @@ def until(trace: xr.Dataset, step: int) -> xr.Dataset:
     step : int
         At least the end of its first window, > 0.
 
-    Returns
-    -------
-    Dataset
-
     Raises
     ------
     InvalidInput
@@ -114,16 +110,7 @@ def until(trace: xr.Dataset, step: int) -> xr.Dataset:
 
 
 def rows_of(trace: xr.Dataset) -> dict[str, tuple[int, int]]:
-    """The number of neurons and the fan-in of every layer.
-
-    Parameters
-    ----------
-    trace : Dataset
-
-    Returns
-    -------
-    dict
-    """
+    """The number of neurons and the fan-in of every layer."""
     names, fan_in = trace["layer"].values.astype(str), trace["fan_in"].values
     found, firsts, counts = np.unique(names, return_index=True, return_counts=True)
     sizes = zip(found, firsts, counts, strict=True)

@@ -42,10 +42,6 @@ def variables_of(values: np.ndarray) -> dict[str, np.ndarray]:
     Parameters
     ----------
     values : ndarray, shape (len(VARIABLES), ...)
-
-    Returns
-    -------
-    dict of ndarray
     """
     found = dict(zip(VARIABLES, values, strict=True))
     return {name: value for name, value in found.items() if name != "stable_rank" or np.isfinite(value).any()}
@@ -57,10 +53,6 @@ def window_rates(rates: np.ndarray) -> dict[str, Any]:
     Parameters
     ----------
     rates : ndarray, shape (len(WINDOW_RATES), parameters, windows)
-
-    Returns
-    -------
-    dict
     """
     return {
         f"window_{name}": (("parameter", "step"), values, {"long_name": words, "units": "1"})

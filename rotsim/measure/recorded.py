@@ -301,10 +301,6 @@ def checked_spec(spec: Any, optimizer: torch.optim.Optimizer) -> Specs:
     spec : Any
         As the caller gave it.
     optimizer : torch.optim.Optimizer
-
-    Returns
-    -------
-    Optimizer, sequence of Optimizer, or None
     """
     if spec is None or isinstance(spec, Optimizer):
         return spec

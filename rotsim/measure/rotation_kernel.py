@@ -46,10 +46,6 @@ def fits(parameter: torch.Tensor, *others: torch.Tensor) -> bool:
     parameter : Tensor
     *others : Tensor
         Its gradient and averages.
-
-    Returns
-    -------
-    bool
     """
     dtype, layout = parameter.dtype, torch.contiguous_format
     if dtype not in _REAL or parameter.layout is not torch.strided:

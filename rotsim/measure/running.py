@@ -63,13 +63,7 @@ class Running:
             self._before[i] = weights[k], copied.get(k)
 
     def add(self, step: int, has_closure: bool) -> None:
-        """Add what the step has done to the sums, if it was copied before.
-
-        Parameters
-        ----------
-        step : int
-        has_closure : bool
-        """
+        """Add what the step has done to the sums, if it was copied before."""
         if not self._before:
             return
         entries = self._recorded.entries

@@ -55,10 +55,6 @@ class Windows:
         ----------
         end, record, rates
             As `add` takes them.
-
-        Returns
-        -------
-        Windows
         """
         more = Windows(self.window, self.most)
         more.ends, more._records, more._rates = [*self.ends, end], [*self._records, record], [*self._rates, rates]
@@ -76,12 +72,7 @@ class Windows:
             self._merge()
 
     def extend(self, later: Windows) -> None:
-        """Append windows of the same neurons and parameters, all of them later.
-
-        Parameters
-        ----------
-        later : Windows
-        """
+        """Append windows of the same neurons and parameters, all of them later."""
         for end, record, rates in zip(later.ends, later._records, later._rates, strict=True):
             self.add(end, record, rates)
 

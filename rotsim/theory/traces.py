@@ -127,16 +127,6 @@ def predict_layer(trace: xr.Dataset, name: str) -> Prediction:
 def rows_of_matrix(trace: xr.Dataset, layer: str, spec: Optimizer) -> int | None:
     """Neurons of the parameter that the layer is a block of; None where they are moved one by one.
 
-    Parameters
-    ----------
-    trace : Dataset
-    layer : str
-    spec : Optimizer
-
-    Returns
-    -------
-    int or None
-
     Notes
     -----
     `derivations.muon` is of whole matrices.
