@@ -61,12 +61,7 @@ def encode(dataset: xr.Dataset) -> bytes:
 
 
 def decode(file: BinaryIO) -> xr.Dataset:
-    """Read what `encode` wrote, fully into memory.
-
-    Parameters
-    ----------
-    file : binary file
-        Open for reading; also a file of an earlier version, without a digest.
+    """Read what `encode` wrote, fully into memory; a file of an earlier version has no digest.
 
     Raises
     ------

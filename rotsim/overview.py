@@ -106,14 +106,7 @@ def _median_rotation(layers: Iterable[LayerDiagnosis]) -> float:
 
 
 def advice(diagnosis: Diagnosis, steps: int) -> str:
-    """Three sentences: what agrees, what turns unlike the others, and what to change.
-
-    Parameters
-    ----------
-    diagnosis : Diagnosis
-    steps : int
-        Of the run, >= 1.
-    """
+    """Three sentences on a run of so many steps: what agrees, what turns unlike the others, and what to change."""
     every = [group for group in kinds(diagnosis) if np.isfinite(group.pace)]
     if not every:
         return f"{diagnosis.summary()} No layer turns. Look for what keeps the weights where they are."

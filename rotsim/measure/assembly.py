@@ -101,15 +101,7 @@ def entries_of(recorded: Recorded, windows: Windows) -> list[Entry]:
 
 
 def with_series(trace: xr.Dataset, scales: ScaleSampler, last_tick: int) -> xr.Dataset:
-    """The trace, and the gradient norms of sampled rows at every step.
-
-    Parameters
-    ----------
-    trace : Dataset
-    scales : ScaleSampler
-    last_tick : int
-        Step of the last one, >= 0.
-    """
+    """The trace, and the gradient norms of sampled rows at every step up to `last_tick`."""
     if not scales.layers:
         return trace
     codes = scales.series()
@@ -120,15 +112,7 @@ def with_series(trace: xr.Dataset, scales: ScaleSampler, last_tick: int) -> xr.D
 
 
 def with_samples(trace: xr.Dataset, sampler: CoordinateSampler, entries: Sequence[Entry]) -> xr.Dataset:
-    """The trace, and what sampled gradient coordinates tell.
-
-    Parameters
-    ----------
-    trace : Dataset
-    sampler : CoordinateSampler
-    entries : sequence of Entry
-        Those of the trace.
-    """
+    """The trace, and what sampled gradient coordinates of its entries tell."""
     correlation = sampler.autocorrelation()[: len(entries)].astype(np.float32)
     steps, *means = sampler.eras()
     of_eras, squares = (part[: len(entries)].astype(np.float32) for part in means)

@@ -32,16 +32,7 @@ class Earlier:
         self.trace: xr.Dataset | None = None
 
     def find(self, path: Path, entries: Sequence[Entry], label: str) -> None:
-        """Take the trace at a path, if there is one.
-
-        Parameters
-        ----------
-        path : Path
-        entries : sequence of Entry
-            What is recorded now.
-        label : str
-            Of the optimizer's spec.
-        """
+        """Take the trace at a path, if there is one that `entries` go on from, under an optimizer of that label."""
         if not path.exists():
             return
         if not self._wanted:
@@ -100,18 +91,7 @@ class Earlier:
 
 
 def state_of(trace: xr.Dataset | None, steps: int) -> dict[str, Any]:
-    """A trace and its steps as `torch.load` reads them with ``weights_only=True``.
-
-    Parameters
-    ----------
-    trace : Dataset or None
-    steps : int
-
-    Returns
-    -------
-    dict
-        The trace as the bytes of a file, in a uint8 tensor.
-    """
+    """A trace, as the bytes of a file in a uint8 tensor, and its steps; for `torch.load` with ``weights_only=True``."""
     content = bytearray() if trace is None else bytearray(netcdf.encode(trace))
     held = torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
     return {"trace": held, "steps": steps}

@@ -110,10 +110,7 @@ def sharded_otherwise(tensor: torch.Tensor) -> bool:
 def axes_of(model: torch.nn.Module | Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
     """The axes that number the neurons of each parameter, by name, where the first alone does not.
 
-    Parameters
-    ----------
-    model : torch.nn.Module or mapping of str to Tensor
-        Tensors without modules say nothing.
+    Tensors without modules say nothing.
     """
     if isinstance(model, Mapping):
         return {}
@@ -136,14 +133,7 @@ def _parent(name: str) -> str:
 
 
 def checked_axes(name: str, given: int | Sequence[int], shape: torch.Size) -> tuple[int, ...]:
-    """The axes that the caller gave for a parameter.
-
-    Parameters
-    ----------
-    name : str
-        Of the parameter.
-    given : int or sequence of int
-    shape : torch.Size
+    """The axes that the caller gave for a parameter of that name.
 
     Raises
     ------

@@ -71,17 +71,7 @@ def share_taken(lr: float, updates: UpdateCovariance) -> float:
 
 
 def turning_as(rotation: float, updates: UpdateCovariance) -> float:
-    """Learning rate of the hyperball that turns so far in a step.
-
-    Parameters
-    ----------
-    rotation : float
-        Radians, > 0. An angle that no learning rate reaches is taken as the largest.
-    updates : UpdateCovariance
-
-    Returns
-    -------
-    float
+    """Learning rate of the hyperball that turns by `rotation` > 0 in a step; the largest where none turns so far.
 
     Notes
     -----

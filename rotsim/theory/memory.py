@@ -111,16 +111,7 @@ def remembering(lr: float, pull: float, kept: float, correlation: float, update:
 
 
 def projection(lr: float, pull: float, kept: float, correlation: float, update: CorrelatedUpdate) -> float:
-    """-cκ, at which what is projected away is what the noise repeats along w.
-
-    Parameters
-    ----------
-    lr, pull, kept, correlation, update
-        As in `remembering`.
-
-    Returns
-    -------
-    float
+    """-cκ, at which what is projected away is what the noise repeats along w; parameters as in `remembering`.
 
     Notes
     -----
