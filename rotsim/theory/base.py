@@ -215,18 +215,7 @@ class Theory(Generic[Spec]):
 
 
 def theory_for(kind: type[Optimizer]) -> Callable[[T], T]:
-    """Register a `Theory` as that of a spec class.
-
-    Parameters
-    ----------
-    kind : type
-        A subclass of `Optimizer`.
-
-    Returns
-    -------
-    callable
-        A decorator of the theory's class.
-    """
+    """Register the `Theory` that it decorates as that of a spec class."""
 
     def register(theory: T) -> T:
         _THEORIES[kind] = theory
