@@ -14,7 +14,6 @@ from rotsim.optimizers.sgdm import entering_share
 from rotsim.theory import few_weights
 from rotsim.theory.base import Course, Filling, Method, theory_for
 from rotsim.theory.departures import Departing
-from rotsim.theory.filters import Filter
 from rotsim.theory.record import in_parts, kernel, record_step
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance
@@ -164,8 +163,12 @@ class SGDMTheory(Departing[SGDM]):
         """Of a damped momentum it is not that of the first steps, which are counted whole."""
         o, memory = self.spec, self.spec.momentum
         if o.nesterov:
-            ahead = Filter(1.0, np.array([memory]), np.array([memory]))
-            return Filling(ahead.filling(steps), np.ones(steps), np.zeros(steps), ahead.covariance())
+            response = memory * memory ** np.arange(steps)
+            response[:1] += 1.0  # of the newest gradient besides its share of the momentum
+            shared = memory * (1 / (1 - memory * memory))
+            power = 1.0 + 2 * memory + shared * memory
+            noise = UpdateCovariance(power, np.array([memory * (1.0 + shared)]), np.array([memory]))
+            return Filling(np.cumsum(response**2) / power, np.ones(steps), np.zeros(steps), noise)
         length = closed_forms.rotational_sgdm_filling(memory, np.arange(1.0, steps + 1))
         noise = UpdateCovariance(1.0, np.ones(1), np.array([memory]))
         return Filling(length, np.ones(steps), np.zeros(steps), noise)
