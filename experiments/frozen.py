@@ -54,14 +54,8 @@ class Grown(Plain):
 
 
 @dataclass(frozen=True)
-class GrownTurned(Turned):
+class GrownTurned(Grown, Turned):
     """Its rotational variant, which keeps the norm from which it starts."""
-
-    times: float = 1.0
-
-    def build(self, model: nn.Module, copies: int) -> torch.optim.Optimizer:
-        _grow(model, self.times)
-        return super().build(model, copies)
 
 
 def contest(problem: TextProblem, rates: tuple[float, ...], steps: int, most: int, pilot: int) -> Contest:
