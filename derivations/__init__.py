@@ -1,4 +1,7 @@
-"""The proofs behind rotsim's predictions, step by step, in sympy; and the source of its closed forms."""
+"""The proofs behind rotsim's predictions, step by step, in sympy; and the source of its closed forms.
+
+A function that takes a name takes a key of `DERIVATIONS`, and raises `ValueError` for any other.
+"""
 
 from __future__ import annotations
 
@@ -51,22 +54,7 @@ class WalkthroughStep(NamedTuple):
 
 
 def walkthrough(name: str) -> list[WalkthroughStep]:
-    """The steps of one derivation, in the order of the argument.
-
-    Parameters
-    ----------
-    name : str
-        A key of `DERIVATIONS`.
-
-    Returns
-    -------
-    list of WalkthroughStep
-
-    Raises
-    ------
-    ValueError
-        If no derivation has that name.
-    """
+    """The steps of one derivation, in the order of the argument."""
     from derivations.formula import STEPS
 
     steps = []
@@ -96,21 +84,8 @@ def _title(name: str) -> str:
 def render(name: str, style: str = "text") -> str:
     """One derivation as a page to read.
 
-    Parameters
-    ----------
-    name : str
-        A key of `DERIVATIONS`.
-    style : {"text", "ascii", "markdown"}
-        Unicode for a terminal of 100 columns, the same with equations in ASCII, or Markdown with LaTeX equations.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    ValueError
-        If no derivation has that name, or there is no such style.
+    The style is "text", Unicode for a terminal of 100 columns; "ascii", the same with equations in ASCII; or
+    "markdown", with LaTeX equations. `ValueError` if there is no such style.
     """
     from derivations.symbols import TABLE
     from derivations.typeset import render_head, render_step
@@ -128,36 +103,14 @@ def render(name: str, style: str = "text") -> str:
 def closed_forms(file: str = "closed_forms.py") -> str:
     """Source of a generated file as the derivations give it.
 
-    Parameters
-    ----------
-    file : {"closed_forms.py", "closed_forms.js"}
-        For rotsim, or for the page of `rotsim explore`.
-
-    Returns
-    -------
-    str
+    "closed_forms.py" is for rotsim, "closed_forms.js" for the page of `rotsim explore`.
     """
     source: str = LANGUAGES[file].closed_forms(source for name in DERIVATIONS for source in _sources(name, file))
     return source
 
 
 def formulas(name: str) -> tuple[Formula, ...]:
-    """What one derivation generates, in the order of its definition.
-
-    Parameters
-    ----------
-    name : str
-        A key of `DERIVATIONS`.
-
-    Returns
-    -------
-    tuple of Formula
-
-    Raises
-    ------
-    ValueError
-        If no derivation has that name.
-    """
+    """What one derivation generates, in the order of its definition."""
     from derivations.formula import FORMULAS
 
     return tuple(FORMULAS[_derivation(name).__name__])
@@ -182,22 +135,7 @@ class Proof(NamedTuple):
 
 
 def prove(name: str) -> Proof:
-    """Check every statement of one derivation that can be checked without numbers, and generate its functions.
-
-    Parameters
-    ----------
-    name : str
-        A key of `DERIVATIONS`.
-
-    Returns
-    -------
-    Proof
-
-    Raises
-    ------
-    ValueError
-        If no derivation has that name.
-    """
+    """Check every statement of one derivation that can be checked without numbers, and generate its functions."""
     statements = [(f"{name}: {statement}", bool(holds)) for statement, holds in _derivation(name).checks()]
     return Proof(name, statements, {file: _sources(name, file) for file in LANGUAGES})
 
@@ -205,15 +143,8 @@ def prove(name: str) -> Proof:
 def verdicts(proofs: Sequence[Proof]) -> list[tuple[str, bool]]:
     """All statements of some proofs, and whether the committed functions are those that they generate.
 
-    Parameters
-    ----------
-    proofs : sequence of Proof
-        Of all derivations, in the order of `DERIVATIONS`: then the whole file is compared. Or of some of them.
-
-    Returns
-    -------
-    list of (str, bool)
-        The last are about the files.
+    The last are about the files. With proofs of all derivations, in the order of `DERIVATIONS`, each whole file is
+    compared.
     """
     whole = [proof.name for proof in proofs if proof.sources is not None] == list(DERIVATIONS)
     files = []
@@ -231,10 +162,7 @@ def verdicts(proofs: Sequence[Proof]) -> list[tuple[str, bool]]:
 def check() -> list[tuple[str, bool]]:
     """Every statement that can be checked without numbers, and whether it holds; proved on all cores.
 
-    Returns
-    -------
-    list of (str, bool)
-        The last say whether the committed closed forms are the derived ones.
+    The last say whether the committed closed forms are the derived ones.
     """
     from derivations.workers import Proofs  # which imports this
 

@@ -23,14 +23,12 @@ import torch
 from torch import nn
 
 from experiments.harness.answers import Question, ratio
-from experiments.harness.claim import Finding, main
-from experiments.harness.forest import answered, forests
+from experiments.harness.claim import main
 from experiments.networks.gpt import GPTSize
 from experiments.training.arms import Plain, Turned
 from experiments.training.blocks import Trial
-from experiments.training.contest import Contest
+from experiments.training.contest import Contest, of_contests
 from experiments.training.problems import TextProblem
-from rotsim.tasks import Ledger
 
 WEIGHT_DECAY = 0.5
 NORM_FACTOR = 4.0  # times the initial norm
@@ -56,14 +54,8 @@ class Grown(Plain):
 
 
 @dataclass(frozen=True)
-class GrownTurned(Turned):
+class GrownTurned(Grown, Turned):
     """Its rotational variant, which keeps the norm from which it starts."""
-
-    times: float = 1.0
-
-    def build(self, model: nn.Module, copies: int) -> torch.optim.Optimizer:
-        _grow(model, self.times)
-        return super().build(model, copies)
 
 
 def contest(problem: TextProblem, rates: tuple[float, ...], steps: int, most: int, pilot: int) -> Contest:
@@ -87,13 +79,8 @@ def contest(problem: TextProblem, rates: tuple[float, ...], steps: int, most: in
 
 CONTESTS = [contest(TextProblem(batch_size=16, normalised=False), (0.004, 0.016), 800, 32, 4)]
 QUICK = [contest(TextProblem(GPTSize(1, 16, 2, 16), normalised=False), (0.016,), 30, 8, 4)]
-
-
-def examine(quick: bool, store: Ledger | None = None) -> Finding:
-    """Answer from both norms."""
-    found = {contest.name: contest.settle(1 if quick else 2, store) for contest in (QUICK if quick else CONTESTS)}
-    message = "A rotational variant frozen at too small a norm falls behind; at a larger one it does not"
-    return answered(found, forests(found, message, columns=1))
+MESSAGE = "A rotational variant frozen at too small a norm falls behind; at a larger one it does not"
+examine = of_contests(CONTESTS, QUICK, MESSAGE, columns=1)
 
 
 if __name__ == "__main__":

@@ -19,13 +19,11 @@ What would refute the claim: the other verdict on any of them.
 
 import rotsim
 from experiments.harness.answers import Question, ratio
-from experiments.harness.claim import Finding, main
-from experiments.harness.forest import answered, forests
+from experiments.harness.claim import main
 from experiments.training.arms import Plain
 from experiments.training.blocks import Trial
-from experiments.training.contest import Contest
+from experiments.training.contest import Contest, of_contests
 from experiments.training.problems import ImageProblem
-from rotsim.tasks import Ledger
 
 BN, LN, WS = "BN", "LN", "WS+LN"
 SPREAD = "within_layers"
@@ -57,16 +55,11 @@ def contest(optimizer: str, shape: tuple[int, ...], steps: int, most: int, pilot
 
 CONTESTS = [contest(optimizer, (64, 64, 64), 800, 128) for optimizer in GRIDS]
 QUICK = [contest("adamw", (32, 32), 60, 8, 4)]
-
-
-def examine(quick: bool, store: Ledger | None = None) -> Finding:
-    """Answer for both optimizers."""
-    found = {contest.name: contest.settle(1 if quick else 2, store) for contest in (QUICK if quick else CONTESTS)}
-    message = (
-        "Layer normalisation lets a layer's neurons turn apart; Weight Standardization brings them together\n"
-        "(each at its best; intervals after all looks; grey: what does not matter)"
-    )
-    return answered(found, forests(found, message))
+MESSAGE = (
+    "Layer normalisation lets a layer's neurons turn apart; Weight Standardization brings them together\n"
+    "(each at its best; intervals after all looks; grey: what does not matter)"
+)
+examine = of_contests(CONTESTS, QUICK, MESSAGE)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,11 @@ A run of less than a relaxation in which they are on par would refute our reason
 """
 
 from experiments.harness.answers import Question, ratio
-from experiments.harness.claim import Finding, main
-from experiments.harness.forest import answered, forests
+from experiments.harness.claim import main
 from experiments.training.arms import Plain, Turned
 from experiments.training.blocks import Trial
-from experiments.training.contest import Contest
+from experiments.training.contest import Contest, of_contests
 from experiments.training.problems import ImageProblem
-from rotsim.tasks import Ledger
 
 WEIGHT_DECAY = 0.05
 MARGIN = 0.05
@@ -64,13 +62,8 @@ CONTESTS = [
     contest(ImageProblem(network="resnet", shape=(8, 2, 1), noise=0.5), (0.004, 0.016, 0.064, 0.256, 1.024), 300, 64, 8)
 ]
 QUICK = [contest(ImageProblem(shape=(32, 32), noise=0.5), (0.016, 0.256), 40, 8, 4)]
-
-
-def examine(quick: bool, store: Ledger | None = None) -> Finding:
-    """Answer at every learning rate and length."""
-    found = {contest.name: contest.settle(1 if quick else 2, store) for contest in (QUICK if quick else CONTESTS)}
-    message = "At AdamW's learning rate its rotational variant loses\nas far as the run is short in relaxations"
-    return answered(found, forests(found, message, columns=1))
+MESSAGE = "At AdamW's learning rate its rotational variant loses\nas far as the run is short in relaxations"
+examine = of_contests(CONTESTS, QUICK, MESSAGE, columns=1)
 
 
 if __name__ == "__main__":

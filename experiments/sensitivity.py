@@ -16,13 +16,11 @@ from typing import Any
 
 import rotsim
 from experiments.harness.answers import Question, ratio
-from experiments.harness.claim import Finding, main
-from experiments.harness.forest import answered, forests
+from experiments.harness.claim import main
 from experiments.training.arms import Turned
 from experiments.training.blocks import Trial
-from experiments.training.contest import Contest
+from experiments.training.contest import Contest, of_contests
 from experiments.training.problems import ImageProblem
-from rotsim.tasks import Ledger
 
 MARGIN = 0.05
 DEFAULT = "default"
@@ -61,13 +59,8 @@ def contest(optimizer: str, problem: ImageProblem, steps: int, most: int, pilot:
 
 CONTESTS = [contest(optimizer, ImageProblem(noise=0.5), 300, 512) for optimizer in GRIDS]
 QUICK = [contest("sgdm", ImageProblem(shape=(32, 32), noise=0.5), 40, 8, 4)]
-
-
-def examine(quick: bool, store: Ledger | None = None) -> Finding:
-    """Answer for every optimizer."""
-    found = {contest.name: contest.settle(1 if quick else 2, store) for contest in (QUICK if quick else CONTESTS)}
-    message = "One choice of the rotational variants changed\n(intervals after all looks; grey: what does not matter)"
-    return answered(found, forests(found, message))
+MESSAGE = "One choice of the rotational variants changed\n(intervals after all looks; grey: what does not matter)"
+examine = of_contests(CONTESTS, QUICK, MESSAGE)
 
 
 if __name__ == "__main__":

@@ -24,14 +24,12 @@ import torch
 from torch import nn
 
 from experiments.harness.answers import Question, ratio
-from experiments.harness.claim import Finding, main
-from experiments.harness.forest import answered, forests
+from experiments.harness.claim import main
 from experiments.training.arms import Plain
 from experiments.training.blocks import Trial
-from experiments.training.contest import Contest
+from experiments.training.contest import Contest, of_contests
 from experiments.training.problems import ImageProblem, Problem
 from rotsim.measure import Rotated, RotationalAdamW
-from rotsim.tasks import Ledger
 
 Setting = tuple[float, float]
 L2 = 1e-3  # of the rotated arm's directions
@@ -79,16 +77,11 @@ CONTESTS = [
     contest("BN-MLP, digits", ImageProblem(noise=0.5), _W, _L2, 400, 1024),
 ]
 QUICK = [contest("BN-MLP, digits", ImageProblem(shape=(32, 32)), ((0.03, 0.5),), ((0.03, 1e-3),), 40, 8, 4)]
-
-
-def examine(quick: bool, store: Ledger | None = None) -> Finding:
-    """Answer for every network."""
-    found = {contest.name: contest.settle(1 if quick else 2, store) for contest in (QUICK if quick else CONTESTS)}
-    message = (
-        "Adam+L2's directions, turned by AdamW's angle: balance, and what it does to the loss\n"
-        "(each at its best; intervals after all looks; grey: what does not matter)"
-    )
-    return answered(found, forests(found, message, columns=1))
+MESSAGE = (
+    "Adam+L2's directions, turned by AdamW's angle: balance, and what it does to the loss\n"
+    "(each at its best; intervals after all looks; grey: what does not matter)"
+)
+examine = of_contests(CONTESTS, QUICK, MESSAGE, columns=1)
 
 
 if __name__ == "__main__":

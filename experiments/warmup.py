@@ -21,13 +21,11 @@ import numpy as np
 
 import rotsim
 from experiments.harness.answers import Outcomes, Question, ratio
-from experiments.harness.claim import Finding, main
-from experiments.harness.forest import answered, forests
+from experiments.harness.claim import main
 from experiments.training.arms import Plain, Turned
 from experiments.training.blocks import Trial
-from experiments.training.contest import UNSEEN, Contest
+from experiments.training.contest import UNSEEN, Contest, of_contests
 from experiments.training.problems import ImageProblem, Problem
-from rotsim.tasks import Ledger
 
 ON_PAR, GAIN = 0.05, 0.02
 PLAIN, TURNED, WITHOUT, WITH = "plain", "rotational", "without warm-up", "with warm-up"
@@ -73,21 +71,11 @@ CONTESTS = [
 ]
 _FAST = ImageProblem(shape=(32, 32), noise=0.5)
 QUICK = [contest("MLP, digits", _FAST, "adamw", 0.05, (0.016, 0.256), 40, 8, 4)]
-
-
-def examine(quick: bool, store: Ledger | None = None) -> Finding:
-    """Answer for every optimizer and network."""
-    return of_contests(QUICK if quick else CONTESTS, 1 if quick else 2, store)
-
-
-def of_contests(contests: list[Contest], processes: int, store: Ledger | None) -> Finding:
-    """The finding for any list of contests."""
-    found = {contest.name: contest.settle(processes, store) for contest in contests}
-    message = (
-        "Optimizers and their rotational variants, and what warm-up gains them\n"
-        "(each at its best; intervals after all looks; grey: what does not matter)"
-    )
-    return answered(found, forests(found, message))
+MESSAGE = (
+    "Optimizers and their rotational variants, and what warm-up gains them\n"
+    "(each at its best; intervals after all looks; grey: what does not matter)"
+)
+examine = of_contests(CONTESTS, QUICK, MESSAGE)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ What would refute it: what would refute `experiments.warmup`.
 
 import torch
 
-from experiments.harness.claim import Finding, main
+from experiments.harness.claim import main
 from experiments.networks.gpt import GPTSize
+from experiments.training.contest import of_contests
 from experiments.training.problems import ImageProblem, TextProblem
-from experiments.warmup import ADAMW, QUICK, SGDM, contest, of_contests
-from rotsim.tasks import Ledger
+from experiments.warmup import ADAMW, MESSAGE, QUICK, SGDM, contest
 
 _DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 _SMALL = ImageProblem(network="resnet", shape=(8, 2, 1), noise=0.5)
@@ -31,11 +31,7 @@ CONTESTS = [
     contest("ResNet-20, Fashion", _RESNET, "sgdm", 1e-3, SGDM, 2000, 32, 4, _DEVICE),
     contest("WN-GPT 6x384, text", _GPT, "adamw", 0.1, (0.004, 0.016, 0.064), 1500, 16, 4, _DEVICE),
 ]
-
-
-def examine(quick: bool, store: Ledger | None = None) -> Finding:
-    """Answer on a GPU if there is one."""
-    return of_contests(QUICK if quick else CONTESTS, 1, store)
+examine = of_contests(CONTESTS, QUICK, MESSAGE, processes=1)  # on a GPU if there is one
 
 
 if __name__ == "__main__":

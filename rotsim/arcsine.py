@@ -27,25 +27,10 @@ def _falls_to(size: float, first: float, root: float) -> int:
 
 
 def discounted_sum(kept: Any, beta1: float, beta2: float) -> Any:
-    """Σ_{k≥1} kept^k s_k under white noise, elementwise in `kept`.
+    """Σ_{k≥1} kept^k s_k under white noise, elementwise in `kept` in [0, 1], for betas in [0, 1).
 
     Term by term while the correlations x_k are large. From there on each power of asin's series, x_k^(2n+1), is a
-    geometric sequence of its own.
-
-    Parameters
-    ----------
-    kept : float or ndarray, any shape
-        In [0, 1].
-    beta1, beta2 : float
-        In [0, 1).
-
-    Returns
-    -------
-    float or ndarray
-
-    Notes
-    -----
-    `derivations.lion.arcsine_law`.
+    geometric sequence of its own (`derivations.lion.arcsine_law`).
     """
     largest = closed_forms.lion_covariance(beta1, beta2, 1) / closed_forms.lion_variance(beta1, beta2)
     bent, kept = _falls_to(LARGEST_IN_SERIES, largest, beta2), np.asarray(kept)

@@ -34,16 +34,7 @@ class Balance:
 
 
 def balance(trace: xr.Dataset) -> Balance:
-    """Summarise how evenly the neurons of a trace rotate; live, finite neurons of two or more weights count.
-
-    Parameters
-    ----------
-    trace : Dataset
-        From `rotsim.measure.Recorder`.
-
-    Returns
-    -------
-    Balance
+    """Summarise how evenly the neurons of a recorder's trace rotate; live, finite ones of two or more weights count.
 
     Raises
     ------

@@ -101,17 +101,7 @@ class Recipe:
 
 
 def digest(kernel: Recipe) -> str:
-    """Of all that a kernel is made of: its sources, options and constants.
-
-    Parameters
-    ----------
-    kernel : Recipe
-
-    Returns
-    -------
-    str
-        12 hexadecimal digits.
-    """
+    """Of all that a kernel is made of, its sources, options and constants: 12 hexadecimal digits."""
     files, facts = ingredients(kernel)
     text = sha256("\n".join(facts).encode())
     for path in files:

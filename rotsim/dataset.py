@@ -147,16 +147,7 @@ def need(dataset: xr.Dataset, *names: str) -> xr.Dataset:
 
 
 def forgotten_rates(trace: xr.Dataset) -> str:
-    """Rates that changed in training while the trace does not say how, in words; empty if none did.
-
-    Parameters
-    ----------
-    trace : Dataset
-
-    Returns
-    -------
-    str
-    """
+    """Rates that changed in training while the trace does not say how, in words; empty if none did."""
     spec = spec_of(trace)
     words = {"lr": "learning rate", "weight_decay": "weight decay"}
     known = {"lr"} if spec.get("schedule") else set()

@@ -101,16 +101,7 @@ class DecayUsed:
 
 @np.errstate(divide="ignore", invalid="ignore")
 def decay_used(trace: xr.Dataset) -> DecayUsed:
-    """Fit lr·weight_decay to a trace whose looks are many steps apart.
-
-    Parameters
-    ----------
-    trace : Dataset
-        From `rotsim.measure.read_checkpoints`, with ``span`` and ``initial_norm``.
-
-    Returns
-    -------
-    DecayUsed
+    """Fit lr·weight_decay to a trace of `rotsim.measure.read_checkpoints`, whose looks are many steps apart.
 
     Raises
     ------

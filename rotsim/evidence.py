@@ -162,16 +162,7 @@ class Evidence:
 
 
 def gather(trace: xr.Dataset) -> Iterator[Evidence]:
-    """The evidence of every layer of a trace, in the order of its neurons.
-
-    Parameters
-    ----------
-    trace : Dataset
-        From `rotsim.measure.Recorder`.
-
-    Yields
-    ------
-    Evidence
+    """The evidence of every layer of a recorder's trace, in the order of its neurons.
 
     Raises
     ------

@@ -92,10 +92,6 @@ def output_folder(path: str | os.PathLike[str], *files: str) -> Path:
     *files : str
         Names of the files that will be written.
 
-    Returns
-    -------
-    Path
-
     Raises
     ------
     InvalidInput
@@ -224,16 +220,7 @@ def append_lines(path: str | os.PathLike[str], entries: Iterable[Any]) -> None:
 
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, Any]]:
-    """Lines of such a file, each with its entry; None where a writer was cut off, or where there is no JSON.
-
-    Parameters
-    ----------
-    path : str or Path
-
-    Yields
-    ------
-    tuple of bytes and object
-    """
+    """Lines of such a file, each with its entry; None where a writer was cut off, or where there is no JSON."""
     with open(path, "rb") as file:
         for line in file.read().splitlines():
             try:

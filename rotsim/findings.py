@@ -54,17 +54,7 @@ Finding = tuple[Verdict, str]
 
 
 def finding_of(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last: int) -> Finding:
-    """The verdict on a layer, and why.
-
-    Parameters
-    ----------
-    e : Evidence
-    optimizer : Optimizer
-    spec : mapping
-        What the trace says of its run.
-    last : int
-        Steps of the run.
-    """
+    """The verdict on a layer, and why; `spec` is that of the trace, of a run of `last` steps."""
     if finding := _known(e, optimizer, spec, last) or _predicted(e, optimizer, spec) or _silent(e):
         return finding
     theory = required_theory(optimizer)

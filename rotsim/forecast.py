@@ -90,21 +90,7 @@ class Forecast:
 
 
 def foresee(trace: xr.Dataset, name: str, judged_from: int) -> Forecast:
-    """Foresee the second half of a layer's run.
-
-    Parameters
-    ----------
-    trace : Dataset
-        From `rotsim.measure.Recorder`.
-    name : str
-        Of the layer.
-    judged_from : int
-        Steps before the judged part of the run, as of `rotsim.evidence.Evidence`.
-
-    Returns
-    -------
-    Forecast
-    """
+    """Foresee a layer's run after the step `judged_from`, as `rotsim.evidence.Evidence` has it."""
     layer = trace.isel(neuron=trace["layer"].values == name)
     layer = layer.isel(step=layer["step"].values > judged_from)
     step, spec = layer["step"].values, dataset.optimizer_of(trace, name)

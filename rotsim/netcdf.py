@@ -36,14 +36,6 @@ _SEAL_BYTES = len(_MARK) + 2 * sha256().digest_size + 1
 def encode(dataset: xr.Dataset) -> bytes:
     """The bytes of a NetCDF-4 file, made in memory: HDF5 may crash where it meets a full disk.
 
-    Parameters
-    ----------
-    dataset : Dataset
-
-    Returns
-    -------
-    bytes
-
     Raises
     ------
     DatasetError
@@ -69,16 +61,7 @@ def encode(dataset: xr.Dataset) -> bytes:
 
 
 def decode(file: BinaryIO) -> xr.Dataset:
-    """Read what `encode` wrote, fully into memory.
-
-    Parameters
-    ----------
-    file : binary file
-        Open for reading; also a file of an earlier version, without a digest.
-
-    Returns
-    -------
-    Dataset
+    """Read what `encode` wrote, fully into memory; a file of an earlier version has no digest.
 
     Raises
     ------

@@ -59,16 +59,7 @@ class Group:
 
 
 def badness(layer: LayerDiagnosis) -> tuple[int, float]:
-    """Orders layers: those whose claim fails come last, then those that are furthest from the prediction.
-
-    Parameters
-    ----------
-    layer : LayerDiagnosis
-
-    Returns
-    -------
-    tuple
-    """
+    """Orders layers: those whose claim fails come last, then those that are furthest from the prediction."""
     off = abs(np.log(layer.ratio)) if layer.ratio > 0 and np.isfinite(layer.ratio) else 0.0
     return _RANK[_outcome(layer)], float(off)
 
@@ -86,30 +77,12 @@ def _word(layer: LayerDiagnosis) -> str:
 
 
 def kinds(diagnosis: Diagnosis) -> list[Group]:
-    """Layers whose names differ in numbers alone, worst first.
-
-    Parameters
-    ----------
-    diagnosis : Diagnosis
-
-    Returns
-    -------
-    list of Group
-    """
+    """Layers whose names differ in numbers alone, worst first."""
     return _grouped(diagnosis, lambda name: _NUMBER.sub("*", name))
 
 
 def blocks(diagnosis: Diagnosis) -> list[Group]:
-    """Layers whose names are the same up to the first number, worst first; those without one stand alone.
-
-    Parameters
-    ----------
-    diagnosis : Diagnosis
-
-    Returns
-    -------
-    list of Group
-    """
+    """Layers whose names are the same up to the first number, worst first; those without one stand alone."""
 
     def block(name: str) -> str:
         found = _NUMBER.search(name)
@@ -133,18 +106,7 @@ def _median_rotation(layers: Iterable[LayerDiagnosis]) -> float:
 
 
 def advice(diagnosis: Diagnosis, steps: int) -> str:
-    """Three sentences: what agrees, what turns unlike the others, and what to change.
-
-    Parameters
-    ----------
-    diagnosis : Diagnosis
-    steps : int
-        Of the run, >= 1.
-
-    Returns
-    -------
-    str
-    """
+    """Three sentences on a run of so many steps: what agrees, what turns unlike the others, and what to change."""
     every = [group for group in kinds(diagnosis) if np.isfinite(group.pace)]
     if not every:
         return f"{diagnosis.summary()} No layer turns. Look for what keeps the weights where they are."

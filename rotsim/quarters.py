@@ -177,10 +177,6 @@ def quarters_of(
     pulled, remembering : ndarray, shape (2, windows)
         Factors of norm and rotation, as of `rotsim.theory.traces.Prediction`.
     known : Theory or None
-
-    Returns
-    -------
-    tuple of Quarter
     """
     parts, found = parts_of(start, step, kept, theory, QUARTERS), []
     for part, (_, _, place) in zip(parts, _places(start, step, QUARTERS), strict=False):

@@ -179,10 +179,6 @@ def pair(lr_schedule: Any, wd_schedule: Any, steps: int) -> tuple[Schedule, Sche
     steps : int
         Of the run, >= 1.
 
-    Returns
-    -------
-    Schedule, Schedule
-
     Raises
     ------
     InvalidInput

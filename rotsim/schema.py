@@ -123,16 +123,7 @@ _SPEC_TYPES: dict[str, tuple[type, type | tuple[type, ...]]] = {
 
 
 def validate(dataset: xr.Dataset) -> xr.Dataset:
-    """Check that a dataset follows the schema.
-
-    Parameters
-    ----------
-    dataset : Dataset
-
-    Returns
-    -------
-    Dataset
-        The same.
+    """Return the dataset if it follows the schema.
 
     Raises
     ------

@@ -142,10 +142,6 @@ def as_seldom(k: float, degrees: float, among: int = 1) -> float:
         Degrees of freedom of the t, > 0.
     among : int
         Chances, >= 1: each is wrong with that part of the probability.
-
-    Returns
-    -------
-    float
     """
     # `scipy.stats` has the same, and takes a second to import
     return float(-scipy.special.stdtrit(degrees, scipy.special.ndtr(-k) / among))
@@ -179,18 +175,7 @@ def root_mean_square(series: np.ndarray, independent: bool) -> Estimate:
 
 
 def running_mean(series: np.ndarray, windows: int) -> np.ndarray:
-    """Mean over neighbouring windows, fewer at both ends.
-
-    Parameters
-    ----------
-    series : ndarray, shape (neurons, windows)
-    windows : int
-        How many are averaged; fewer than 1 count as 1, and more than there are as all.
-
-    Returns
-    -------
-    ndarray, shape (neurons, windows)
-    """
+    """Mean over so many neighbouring windows of each neuron, at least one and at most all; over fewer at both ends."""
     box = np.ones(min(max(1, windows), max(1, series.shape[1])))
     count = np.convolve(np.ones(series.shape[1]), box, "same")
     return np.array([np.convolve(row, box, "same") for row in series]).reshape(series.shape) / count

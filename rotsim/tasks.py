@@ -62,12 +62,7 @@ class Task:
         return {"task": type(self).__qualname__, **_fields(self), "rotsim": _version()}
 
     def strong_id(self) -> str:
-        """Digest of `strong_id_value`: equal tasks have equal ids, in every process and on every machine.
-
-        Returns
-        -------
-        str
-            SHA-256, 64 hexadecimal digits.
+        """SHA-256 of `strong_id_value`: equal tasks have equal ids, in every process and on every machine.
 
         Raises
         ------
@@ -80,14 +75,6 @@ class Task:
 def digest(value: Any) -> str:
     """SHA-256 of raw values, as 64 hexadecimal digits; see `Task` for what they may be.
 
-    Parameters
-    ----------
-    value : object
-
-    Returns
-    -------
-    str
-
     Raises
     ------
     InvalidInput
@@ -98,14 +85,6 @@ def digest(value: Any) -> str:
 
 def raw(value: Any) -> Any:
     """The same as JSON can hold it, without loss but for arrays, of which it has a digest.
-
-    Parameters
-    ----------
-    value : object
-
-    Returns
-    -------
-    dict, list, str, number or None
 
     Raises
     ------
@@ -312,16 +291,7 @@ def cores() -> int:
 
 @contextmanager
 def processes(count: int) -> Iterator[Any]:
-    """A ``map`` for `collect` over processes of their own; with one process, Python's.
-
-    Parameters
-    ----------
-    count : int
-        >= 1.
-
-    Yields
-    ------
-    callable
+    """A ``map`` for `collect` over `count` >= 1 processes of their own; with one process, Python's.
 
     Raises
     ------

@@ -22,10 +22,6 @@ def is_course(predicted: xr.Dataset) -> bool:
     ----------
     predicted : Dataset
         Any prediction of rotsim, with its ``source``.
-
-    Returns
-    -------
-    bool
     """
     return predicted.attrs["source"] == "prediction" and "norm_model_error" in predicted
 
@@ -44,10 +40,6 @@ def bonferroni(k: float, windows: int, neurons: int) -> float:
         >= 1.
     neurons : int
         >= 2.
-
-    Returns
-    -------
-    float
 
     Raises
     ------
@@ -79,10 +71,6 @@ def compare_windows(
         As in `rotsim.compare`; k holds for each quantity over all its windows together.
     tolerance : mapping from quantity to float
         Relative error to allow, >= 0, where that is not what the prediction declares.
-
-    Yields
-    ------
-    Check
 
     Raises
     ------

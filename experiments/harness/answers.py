@@ -141,10 +141,6 @@ def answer(
         Seeds come in this many at a time.
     level : float
         Probability of a wrong effect in the family.
-
-    Returns
-    -------
-    list of Answer
     """
     own = level / len(questions)
     series = [_Series(question, own, most, step, question.effect(pilot)) for question in questions]

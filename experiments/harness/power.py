@@ -11,20 +11,9 @@ MOST = 100_000  # seeds; what takes more is not planned
 
 @cache
 def seeds_for(gap: float, deviation: float, level: float, power: float = POWER) -> int:
-    """Seeds at which a two-sided t-test at `level` excludes a bound that lies `gap` away from the mean.
+    """Seeds, from 2 to `MOST`, at which a two-sided t-test at `level` excludes a bound `gap` > 0 away from the mean.
 
-    Parameters
-    ----------
-    gap : float
-        > 0.
-    deviation : float
-        Standard deviation of one seed's difference.
-    level, power : float
-
-    Returns
-    -------
-    int
-        From 2 to `MOST`.
+    `deviation` is that of one seed's difference.
     """
 
     def chance(n: int) -> float:

@@ -121,22 +121,7 @@ def decay_of_muon(pairing: str, network: Network) -> float:
 
 
 def train(name: str, pairing: str, steps: int | None = None, seed: int = 0) -> Grouped:
-    """Train one network at constant rates and read its report.
-
-    Parameters
-    ----------
-    name : str
-        One of `NETWORKS`.
-    pairing : str
-        One of `PAIRINGS`.
-    steps : int, optional
-        The network's, if nothing is said.
-    seed : int
-
-    Returns
-    -------
-    Grouped
-    """
+    """Train one of `NETWORKS` in one of `PAIRINGS` at constant rates, by default for its own steps; read its report."""
     network = NETWORKS[name]
     steps = steps or network.steps
     with loop.one_thread():

@@ -12,16 +12,11 @@ from torch.nn import functional as F
 
 
 def bn_mlp(widths: Sequence[int]) -> nn.Sequential:
-    """A multilayer perceptron whose hidden weight rows are scale-invariant by construction.
+    """A multilayer perceptron, of inputs, hidden widths and classes, whose hidden rows are scale-invariant.
 
     Batch normalisation follows each hidden linear layer, so multiplying a row by c > 0 changes nothing
     (but for BatchNorm's eps): its gradient is orthogonal to it and scales as 1/c. The last layer, ``head``,
     is not normalised: it is the scale-sensitive contrast.
-
-    Parameters
-    ----------
-    widths : sequence of int
-        Inputs, hidden widths, classes.
     """
     model = nn.Sequential()
     for i, (inputs, outputs) in enumerate(pairwise(widths[:-1])):

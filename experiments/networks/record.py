@@ -54,22 +54,10 @@ def record(
     command: str,
     on_step: Callable[[], object] = lambda: None,
 ) -> Path:
-    """Train one run and write its trace to ``folder/name.nc``.
+    """Train one run and write its trace to ``folder/name.nc``, into a folder that exists.
 
-    Parameters
-    ----------
-    name : str
-        Of the file; images are digits if it starts so, else Fashion-MNIST.
-    run : Run or TextRun
-    folder : Path
-        Must exist.
-    device : str or torch.device
-    data : Path, optional
-        Where to look for Fashion-MNIST first.
-    command : str
-        That repeats the run, for the provenance.
-    on_step : callable
-        Called after every step.
+    Images are digits if `name` starts so, else Fashion-MNIST, which is looked for in `data` first. `command` repeats
+    the run, for the provenance. `on_step` is called after every step.
     """
     window = INTERVAL * max(1, round(run.steps / WINDOWS / INTERVAL))
     start = time.perf_counter()

@@ -55,24 +55,10 @@ def train(
     device: str | torch.device = "cpu",
     on_step: Callable[[], object] = lambda: None,
 ) -> tuple[Recorder, dict[str, float]]:
-    """Train at the run's learning rate, batches drawn with replacement, on one thread.
+    """Train at the run's learning rate, batches drawn with replacement, on one thread: a closed recorder, and results.
 
-    Parameters
-    ----------
-    run : Run
-    images : Images
-    interval, window : int
-        The recorder's.
-    device : str or torch.device
-    on_step : callable
-        Called after every step, for a progress bar.
-
-    Returns
-    -------
-    Recorder
-        Closed; ask it for the dataset.
-    dict
-        ``train_loss`` (mean over the last 100 steps) and ``test_accuracy``.
+    `interval` and `window` are the recorder's. `on_step` is called after every step, for a progress bar. Results are
+    ``train_loss``, a mean over the last 100 steps, and ``test_accuracy``.
     """
     device = torch.device(device)
     with one_thread():

@@ -49,24 +49,9 @@ def train_text(
     device: str | torch.device = "cpu",
     on_step: Callable[[], object] = lambda: None,
 ) -> tuple[Recorder, dict[str, float]]:
-    """Train on windows drawn with replacement, on one thread.
+    """Train on windows drawn with replacement, on one thread; arguments as those of `experiments.networks.train.train`.
 
-    Parameters
-    ----------
-    run : TextRun
-    text : Text
-    interval, window : int
-        The recorder's.
-    device : str or torch.device
-    on_step : callable
-        Called after every step, for a progress bar.
-
-    Returns
-    -------
-    Recorder
-        Closed; ask it for the dataset.
-    dict
-        ``train_loss`` (mean over the last 100 steps) and ``validation_loss``, nats per byte.
+    The results are ``train_loss``, a mean over the last 100 steps, and ``validation_loss``, in nats per byte.
     """
     device = torch.device(device)
     with one_thread():

@@ -18,15 +18,10 @@ class StandardisedLinear(nn.Linear):
 
 
 def normalised_mlp(widths: tuple[int, ...], norm: str) -> nn.Sequential:
-    """A multilayer perceptron with `norm` after every hidden layer.
+    """A multilayer perceptron, of inputs, hidden widths and classes, with `norm` after every hidden layer.
 
-    Parameters
-    ----------
-    widths : tuple of int
-        Inputs, hidden widths, classes.
-    norm : {"bn", "ln", "ws+ln"}
-        Batch normalisation makes each neuron scale-invariant. Layer normalisation divides by one number for
-        all neurons: only the whole layer is. Weight Standardization before it makes each neuron so again.
+    Batch normalisation ("bn") makes each neuron scale-invariant. Layer normalisation ("ln") divides by one number for
+    all neurons: only the whole layer is. Weight Standardization before it ("ws+ln") makes each neuron so again.
     """
     linear = StandardisedLinear if norm == "ws+ln" else nn.Linear
     normalisation = nn.BatchNorm1d if norm == "bn" else nn.LayerNorm

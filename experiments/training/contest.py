@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from experiments.harness.answers import Answer, Question, answer
+from experiments.harness.claim import Examine, Finding
+from experiments.harness.forest import answered, forests
 from experiments.training.blocks import Outcomes, Trial, run_trials
 from rotsim.tasks import Ledger
 
@@ -72,3 +74,16 @@ class Contest:
         wanted = [(trial, PILOT_FIRST, self.pilot) for trials in self.arms.values() for trial in trials]
         outcomes = iter(run_trials(wanted, processes, store))
         return {arm: [next(outcomes) for _ in trials] for arm, trials in self.arms.items()}
+
+
+def of_contests(
+    contests: Sequence[Contest], small: Sequence[Contest], message: str, columns: int = 2, processes: int = 2
+) -> Examine:
+    """The `examine` of a claim that all `contests` answer, or the `small` ones where it is to be quick."""
+
+    def examine(quick: bool, store: Ledger | None = None) -> Finding:
+        chosen = small if quick else contests
+        found = {contest.name: contest.settle(1 if quick else processes, store) for contest in chosen}
+        return answered(found, forests(found, message, columns))
+
+    return examine

@@ -17,22 +17,9 @@ def train(
     steps: int | None = None,
     factors: np.ndarray | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Take a step whenever the next value is asked for: the loss that it began with.
+    """Take a step whenever the next value is asked for: the loss that it began with, of a new batch, detached.
 
-    Parameters
-    ----------
-    optimizer : torch Optimizer
-    loss : callable
-        Of a new batch.
-    steps : int, optional
-        Default: no end.
-    factors : ndarray, shape (steps,), optional
-        On every group's learning rate; default 1.
-
-    Yields
-    ------
-    Tensor
-        Detached.
+    Without `steps` there is no end. `factors` (steps,) are on every group's learning rate.
     """
     peaks = [group["lr"] for group in optimizer.param_groups]
     for step in count() if steps is None else range(steps):

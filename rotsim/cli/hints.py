@@ -43,18 +43,7 @@ _LEAST_PREFIX_LETTERS = 2  # letters that an abbreviation has
 
 
 def error_line(error: click.ClickException, arguments: list[str]) -> str:
-    """An error of click's in one line, with what was meant and the help of the very command.
-
-    Parameters
-    ----------
-    error : ClickException
-    arguments : list of str
-        Of the whole command.
-
-    Returns
-    -------
-    str
-    """
+    """An error of click's in one line, with what was meant and the help of the very command that `arguments` call."""
     message = " ".join(error.format_message().split())
     command, path = called(arguments)
     if isinstance(error, click.NoSuchOption):

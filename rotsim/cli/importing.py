@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,8 +15,6 @@ from rotsim.errors import InvalidInput
 
 if TYPE_CHECKING:
     from rotsim.optimizers.base import Optimizer
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option("--optimizer", "name", required=True, help="What trained: adamw, adam-l2, sgdm, lion, ..."),
@@ -37,10 +36,18 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def _with_hyperparameters(command: Command) -> Command:
+def _of_an_optimizer(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes the optimizer, and the schedule, that `_OPTIONS` say."""
+
+    @wraps(command)
+    def with_spec(
+        name: str, lr: float | None, weight_decay: float | None, betas: Any, momentum: float | None, **others: Any
+    ) -> None:
+        command(optimizer=_spec(name, lr=lr, weight_decay=weight_decay, betas=betas, momentum=momentum), **others)
+
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+        with_spec = option(with_spec)
+    return with_spec
 
 
 def _spec(name: str, **given: Any) -> Optimizer:
@@ -77,18 +84,14 @@ def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
 )  # fmt: skip
 @click.option("--fan-in", multiple=True, metavar="[LAYER=]N", help="Weights per neuron, of all layers or of one.")
 @click.option("--interval", type=WHOLE, default=1, help="Of a .pkl: steps between two of its values.")
-@_with_hyperparameters
+@_of_an_optimizer
 def trace_import(
     file: str,
     output: str,
     columns: tuple[str, ...],
     fan_in: tuple[str, ...],
     interval: int,
-    name: str,
-    lr: float | None,
-    weight_decay: float | None,
-    betas: tuple[float, float] | None,
-    momentum: float | None,
+    optimizer: Optimizer,
     **schedule: Any,
 ) -> None:
     """Make a trace of a log: .csv, .jsonl (also .gz, .xz), or dynamics.pkl of the paper's authors.
@@ -112,7 +115,6 @@ def trace_import(
             )
         except ValueError:
             raise InvalidInput(f"`--fan-in` takes a whole number, or LAYER=N; got {' '.join(fan_in)}") from None
-    optimizer = _spec(name, lr=lr, weight_decay=weight_decay, betas=betas, momentum=momentum)
     trace = read_log(file, optimizer, _pairs("--column", columns), interval=interval, fan_in=sizes, **schedule)
     dataset.save(trace, output)
     layers = len(set(trace["layer"].values.tolist()))
@@ -124,21 +126,11 @@ def trace_import(
 
 @click.command("checkpoints", context_settings=HELP_SETTINGS)
 @click.argument("folder")
-@_with_hyperparameters
+@_of_an_optimizer
 @click.option("--steps-from-name", is_flag=True, help="The last number in a checkpoint's name is its step.")
 @click.option("--output", type=str, default=None, help="Also save the trace, for `rotsim trace report`.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def checkpoints(
-    folder: str,
-    name: str,
-    lr: float | None,
-    weight_decay: float | None,
-    betas: tuple[float, float] | None,
-    momentum: float | None,
-    output: str | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def checkpoints(folder: str, optimizer: Optimizer, output: str | None, as_json: bool, **options: Any) -> None:
     """Read norms and angles off saved weights, hold them against theory, and say which decay was really used.
 
     safetensors and PyTorch files are read, numbers alone. Exit code 1 if the decay is not the one given.
@@ -155,7 +147,6 @@ def checkpoints(
 
     if output is not None:
         files.check_writable(output)
-    optimizer = _spec(name, lr=lr, weight_decay=weight_decay, betas=betas, momentum=momentum)
     trace = read_checkpoints(folder, optimizer, **options)
     if output is not None:
         dataset.save(trace, output)

@@ -57,32 +57,25 @@ class PerOptimizer(click.Group):
         spec = optimizer_class(name.replace("-", "_"))
         names = [field.name for field in fields(spec)]
 
-        def callback(rotational: bool, hyperball: bool, cautious: bool, **values: Any) -> None:
+        def callback(**values: Any) -> None:
+            from rotsim import optimizers
+
             optimizer: Any = spec(**{name: values.pop(name) for name in names})
-            if cautious:
-                from rotsim.optimizers import Cautious
-
-                optimizer = Cautious(optimizer)
-            if hyperball:
-                from rotsim.optimizers import Hyperball
-
-                optimizer = Hyperball(optimizer)
-            if rotational:
-                from rotsim.optimizers import Rotational
-
-                optimizer = Rotational(optimizer)
+            for kind in _VARIANTS:
+                if values.pop(kind.lower()):
+                    optimizer = getattr(optimizers, kind)(optimizer)
             given = values.pop("gradient"), values.pop("scale"), values.pop("parameters")
             self.run(optimizer, gradient=gradient_model(*given), **values)
 
-        hyperparameters: list[click.Parameter] = []
-        hyperparameters += [_option(field) for field in fields(spec)]
+        hyperparameters: list[click.Parameter] = [_option(field) for field in fields(spec)]
         if spec.acts_on == "matrix" and "rows" in signature(self.run).parameters:
             hyperparameters.append(_ROWS)
+        variants = [click.Option([f"--{kind.lower()}"], is_flag=True, help=about) for kind, about in _VARIANTS.items()]
         help_text = (spec.__doc__ or "").strip().splitlines()[0]
         return click.Command(
             name,
             callback=callback,
-            params=[*hyperparameters, _CAUTIOUS, _HYPERBALL, _ROTATIONAL, *GRADIENT_OPTIONS, *self.options],
+            params=[*hyperparameters, *variants, *GRADIENT_OPTIONS, *self.options],
             help=help_text,
             short_help=help_text,
             context_settings=HELP_SETTINGS,
@@ -128,17 +121,12 @@ GRADIENT_OPTIONS: list[click.Parameter] = [
         "degrees=5 (student-t), strength=0.01 (radial), batch=32 (simple-system), scale_invariant=false.",
     ),
 ]
-_CAUTIOUS = click.Option(
-    ["--cautious"], is_flag=True, help="Cautious decay: of the weights that the update, too, makes smaller, alone."
-)
-_HYPERBALL = click.Option(
-    ["--hyperball"],
-    is_flag=True,
-    help="Hyperball: every step has the length lr times the norm, which is held. It needs --weight-decay 0.",
-)
-_ROTATIONAL = click.Option(
-    ["--rotational"], is_flag=True, help="The rotational variant: equilibrium rotation at any norm, which it keeps."
-)
+#: Classes that stand around a spec, in this order, and what their options say.
+_VARIANTS = {
+    "Cautious": "Cautious decay: of the weights that the update, too, makes smaller, alone.",
+    "Hyperball": "Hyperball: every step has the length lr times the norm, which is held. It needs --weight-decay 0.",
+    "Rotational": "The rotational variant: equilibrium rotation at any norm, which it keeps.",
+}
 
 
 def gradient_model(name: str, scale: float | None, parameters: tuple[str, ...]) -> Any:

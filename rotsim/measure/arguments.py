@@ -70,10 +70,6 @@ class CheckedOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; nothing is changed if it does not fit.
 
-        Parameters
-        ----------
-        state_dict : dict
-
         Raises
         ------
         InvalidInput

@@ -46,10 +46,6 @@ def assemble(
     torch_optimizer : str
         Name of the optimizer's class.
     provenance : mapping
-
-    Returns
-    -------
-    Dataset
     """
     values, rates = windows.stacked()
     entries = entries_of(recorded, windows)
@@ -99,35 +95,13 @@ def assemble(
 
 
 def entries_of(recorded: Recorded, windows: Windows) -> list[Entry]:
-    """The entries that the windows hold; others have joined since.
-
-    Parameters
-    ----------
-    recorded : Recorded
-    windows : Windows
-
-    Returns
-    -------
-    list of Entry
-    """
+    """The entries that the windows hold; others have joined since."""
     sizes = np.cumsum([entry.neurons for entry in recorded.entries])
     return recorded.entries[: np.searchsorted(sizes, windows.neurons) + 1]
 
 
 def with_series(trace: xr.Dataset, scales: ScaleSampler, last_tick: int) -> xr.Dataset:
-    """The trace, and the gradient norms of sampled rows at every step.
-
-    Parameters
-    ----------
-    trace : Dataset
-    scales : ScaleSampler
-    last_tick : int
-        Step of the last one, >= 0.
-
-    Returns
-    -------
-    Dataset
-    """
+    """The trace, and the gradient norms of sampled rows at every step up to `last_tick`."""
     if not scales.layers:
         return trace
     codes = scales.series()
@@ -138,19 +112,7 @@ def with_series(trace: xr.Dataset, scales: ScaleSampler, last_tick: int) -> xr.D
 
 
 def with_samples(trace: xr.Dataset, sampler: CoordinateSampler, entries: Sequence[Entry]) -> xr.Dataset:
-    """The trace, and what sampled gradient coordinates tell.
-
-    Parameters
-    ----------
-    trace : Dataset
-    sampler : CoordinateSampler
-    entries : sequence of Entry
-        Those of the trace.
-
-    Returns
-    -------
-    Dataset
-    """
+    """The trace, and what sampled gradient coordinates of its entries tell."""
     correlation = sampler.autocorrelation()[: len(entries)].astype(np.float32)
     steps, *means = sampler.eras()
     of_eras, squares = (part[: len(entries)].astype(np.float32) for part in means)
@@ -168,16 +130,7 @@ def with_samples(trace: xr.Dataset, sampler: CoordinateSampler, entries: Sequenc
 
 
 def averaging(rule: Optimizer) -> tuple[float, ...] | None:
-    """β1 and β2 by which m and v average; β2 = 1 where the step is m alone, None where it is neither.
-
-    Parameters
-    ----------
-    rule : Optimizer
-
-    Returns
-    -------
-    tuple of float, or None
-    """
+    """β1 and β2 by which m and v average; β2 = 1 where the step is m alone, None where it is neither."""
     return {"inverse root": rule.averages[:2], "identity": (rule.beta1, 1.0)}.get(rule.shape)
 
 
@@ -194,16 +147,7 @@ def _numbers(norm: torch.Tensor | None) -> np.ndarray:
 
 
 def checked_note(note: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """A note as entries of the dataset's spec; raise `InvalidInput` if it cannot be kept.
-
-    Parameters
-    ----------
-    note : str, mapping or None
-
-    Returns
-    -------
-    dict
-    """
+    """A note as entries of the dataset's spec; raise `InvalidInput` if it cannot be kept."""
     entries = {} if note is None else {"note": note} if isinstance(note, str) else mapping("note", note)
     if reserved := WRITTEN & set(entries):
         raise InvalidInput(f"`note` may not set {', '.join(sorted(reserved))}, which the recorder writes; rename it")

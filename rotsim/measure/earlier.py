@@ -32,16 +32,7 @@ class Earlier:
         self.trace: xr.Dataset | None = None
 
     def find(self, path: Path, entries: Sequence[Entry], label: str) -> None:
-        """Take the trace at a path, if there is one.
-
-        Parameters
-        ----------
-        path : Path
-        entries : sequence of Entry
-            What is recorded now.
-        label : str
-            Of the optimizer's spec.
-        """
+        """Take the trace at a path, if there is one that `entries` go on from, under an optimizer of that label."""
         if not path.exists():
             return
         if not self._wanted:
@@ -52,14 +43,7 @@ class Earlier:
         self._take(load(path), entries, label)
 
     def take_state(self, state: Mapping[str, Any], entries: Sequence[Entry], label: str) -> None:
-        """Take what `state_of` returned, in place of what was found.
-
-        Parameters
-        ----------
-        state : mapping
-        entries : sequence of Entry
-        label : str
-        """
+        """Take what `state_of` returned, in place of what was found."""
         held, steps = state.get("trace"), state.get("steps")
         if not isinstance(held, torch.Tensor) or held.dtype != torch.uint8 or type(steps) is not int:
             raise InvalidInput("`state_dict` must be what Recorder.state_dict returned: a trace and its steps")
@@ -107,18 +91,7 @@ class Earlier:
 
 
 def state_of(trace: xr.Dataset | None, steps: int) -> dict[str, Any]:
-    """A trace and its steps as `torch.load` reads them with ``weights_only=True``.
-
-    Parameters
-    ----------
-    trace : Dataset or None
-    steps : int
-
-    Returns
-    -------
-    dict
-        The trace as the bytes of a file, in a uint8 tensor.
-    """
+    """A trace, as the bytes of a file in a uint8 tensor, and its steps; for `torch.load` with ``weights_only=True``."""
     content = bytearray() if trace is None else bytearray(netcdf.encode(trace))
     held = torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
     return {"trace": held, "steps": steps}

@@ -20,16 +20,7 @@ tl: Any = None  # `language` and `jitted` bind it
 
 @cache
 def available(device: torch.device) -> bool:
-    """True if Triton compiles for a GPU. It comes with PyTorch on Linux, and needs a C compiler.
-
-    Parameters
-    ----------
-    device : torch.device
-
-    Returns
-    -------
-    bool
-    """
+    """True if Triton compiles for a GPU. It comes with PyTorch on Linux, and needs a C compiler."""
     if device.type != "cuda":
         return False
     try:
@@ -58,10 +49,6 @@ def agrees(what: str, device: torch.device, there: torch.Tensor, here: torch.Ten
     device : torch.device
     there, here : Tensor
         Of the kernel, and of the CPU.
-
-    Returns
-    -------
-    bool
     """
     far = float((there.cpu() - here).abs().max() / here.abs().max())
     if far < LARGEST_DIFFERENCE:
@@ -120,17 +107,7 @@ def _add_one(place):  # type: ignore[no-untyped-def]
 
 
 def there(tables: Sequence[np.ndarray], device: torch.device) -> list[torch.Tensor]:
-    """Tables of int64 and float64 on a device, in one journey; nobody waits for a GPU.
-
-    Parameters
-    ----------
-    tables : sequence of ndarray
-    device : torch.device
-
-    Returns
-    -------
-    list of Tensor
-    """
+    """Tables of int64 and float64 on a device, in one journey; nobody waits for a GPU."""
     flat = np.concatenate([np.ascontiguousarray(table).view(np.int64).ravel() for table in tables])
     here = torch.from_numpy(flat)
     moved = here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here

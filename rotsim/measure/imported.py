@@ -106,10 +106,6 @@ def trace_of(
     spec : mapping, optional
         What else belongs to the dataset's spec.
 
-    Returns
-    -------
-    Dataset
-
     Raises
     ------
     DatasetError

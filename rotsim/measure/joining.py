@@ -85,17 +85,7 @@ def join(first: xr.Dataset, second: xr.Dataset, at: int | None = None, windows: 
 
 
 def until(trace: xr.Dataset, step: int) -> xr.Dataset:
-    """What a trace recorded up to a step.
-
-    Parameters
-    ----------
-    trace : Dataset
-    step : int
-        At least the end of its first window, > 0.
-
-    Returns
-    -------
-    Dataset
+    """What a trace recorded up to a step, at least the end of its first window.
 
     Raises
     ------
@@ -114,16 +104,7 @@ def until(trace: xr.Dataset, step: int) -> xr.Dataset:
 
 
 def rows_of(trace: xr.Dataset) -> dict[str, tuple[int, int]]:
-    """The number of neurons and the fan-in of every layer.
-
-    Parameters
-    ----------
-    trace : Dataset
-
-    Returns
-    -------
-    dict
-    """
+    """The number of neurons and the fan-in of every layer."""
     names, fan_in = trace["layer"].values.astype(str), trace["fan_in"].values
     found, firsts, counts = np.unique(names, return_index=True, return_counts=True)
     sizes = zip(found, firsts, counts, strict=True)
@@ -131,15 +112,7 @@ def rows_of(trace: xr.Dataset) -> dict[str, tuple[int, int]]:
 
 
 def check_joinable(earlier: xr.Dataset, layers: dict[str, tuple[int, int]], label: str) -> None:
-    """Raise `InvalidInput` unless layers as `rows_of` gives them, under an optimizer of that label, go on from a trace.
-
-    Parameters
-    ----------
-    earlier : Dataset
-    layers : dict
-    label : str
-        `Optimizer.label` of the spec.
-    """
+    """Raise `InvalidInput` unless layers as of `rows_of`, under an optimizer of that label, go on from a trace."""
     known, was = rows_of(earlier), dataset.optimizer_of(earlier).label
     if was != label:
         raise InvalidInput(f"a trace of {was} cannot go on with {label}; record to another file")

@@ -77,45 +77,18 @@ class Neurons:
         return table if self.chosen is None else table[torch.from_numpy(self.chosen).to(table.device)]
 
     def labels(self, of_all: Sequence[str]) -> list[str]:
-        """The names of the recorded neurons, from those of all.
-
-        Parameters
-        ----------
-        of_all : sequence of str
-
-        Returns
-        -------
-        list of str
-        """
+        """The names of the recorded neurons, from those of all."""
         return list(of_all) if self.chosen is None else [of_all[i] for i in self.chosen]
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """What this process holds of a tensor: of a sharded one (`torch.distributed.tensor.DTensor`) its part.
-
-    Parameters
-    ----------
-    tensor : Tensor
-
-    Returns
-    -------
-    Tensor
-    """
+    """What this process holds of a tensor: of a sharded one (`torch.distributed.tensor.DTensor`) its part."""
     part: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return part
 
 
 def first_row(tensor: torch.Tensor) -> int:
-    """The row of a tensor, or of the whole that is sharded by rows, with which the part of this process begins.
-
-    Parameters
-    ----------
-    tensor : Tensor
-
-    Returns
-    -------
-    int
-    """
+    """The row of a tensor, or of the whole that is sharded by rows, with which the part of this process begins."""
     if not hasattr(tensor, "to_local"):
         return 0
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
@@ -126,16 +99,7 @@ def first_row(tensor: torch.Tensor) -> int:
 
 
 def sharded_otherwise(tensor: torch.Tensor) -> bool:
-    """True of a sharded tensor of which this process may not hold whole rows, all of one part.
-
-    Parameters
-    ----------
-    tensor : Tensor
-
-    Returns
-    -------
-    bool
-    """
+    """True of a sharded tensor of which this process may not hold whole rows, all of one part."""
     placements = getattr(tensor, "placements", ())
     by_rows = [placement.is_shard(dim=0) for placement in placements]
     return sum(by_rows) > 1 or not all(
@@ -146,14 +110,7 @@ def sharded_otherwise(tensor: torch.Tensor) -> bool:
 def axes_of(model: torch.nn.Module | Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
     """The axes that number the neurons of each parameter, by name, where the first alone does not.
 
-    Parameters
-    ----------
-    model : torch.nn.Module or mapping of str to Tensor
-        Tensors without modules say nothing.
-
-    Returns
-    -------
-    dict
+    Tensors without modules say nothing.
     """
     if isinstance(model, Mapping):
         return {}
@@ -176,18 +133,7 @@ def _parent(name: str) -> str:
 
 
 def checked_axes(name: str, given: int | Sequence[int], shape: torch.Size) -> tuple[int, ...]:
-    """The axes that the caller gave for a parameter.
-
-    Parameters
-    ----------
-    name : str
-        Of the parameter.
-    given : int or sequence of int
-    shape : torch.Size
-
-    Returns
-    -------
-    tuple of int
+    """The axes that the caller gave for a parameter of that name.
 
     Raises
     ------
@@ -205,16 +151,6 @@ def checked_axes(name: str, given: int | Sequence[int], shape: torch.Size) -> tu
 
 
 def fused(name: str, neurons: int, dim: int) -> tuple[str, ...] | None:
-    """The blocks of a weight that is known by name to hold queries, keys and values of equal number.
-
-    Parameters
-    ----------
-    name : str
-    neurons, dim : int
-
-    Returns
-    -------
-    tuple of str, or None
-    """
+    """The blocks of a weight that is known by name to hold queries, keys and values of equal number."""
     known = any(name == end or name.endswith(f".{end}") for end in _FUSED)
     return ("q", "k", "v") if known and neurons == 3 * dim else None

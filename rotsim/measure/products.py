@@ -44,31 +44,11 @@ class Factors:
         return self.second.numel() == outputs * rank and self.first.shape[0] == rank
 
     def weights(self, layout: Neurons) -> torch.Tensor:
-        """The rows of BA that are recorded.
-
-        Parameters
-        ----------
-        layout : Neurons
-            Of BA.
-
-        Returns
-        -------
-        Tensor, shape (neurons, inputs)
-        """
+        """The rows of BA that are recorded, (neurons, inputs); `layout` is that of BA."""
         return self._rows(layout, self.second.detach()) @ self.first.detach().flatten(1)
 
     def gradient(self, layout: Neurons) -> torch.Tensor | None:
-        """What a gradient step changes them along; None without a gradient of both factors.
-
-        Parameters
-        ----------
-        layout : Neurons
-            Of BA.
-
-        Returns
-        -------
-        Tensor, shape (neurons, inputs), or None
-        """
+        """What a gradient step changes them along; None without a gradient of both factors."""
         if self.second.grad is None or self.first.grad is None:
             return None
         of_second = self._rows(layout, self.second.grad.detach()) @ self.first.detach().flatten(1)

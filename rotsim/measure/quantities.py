@@ -37,31 +37,13 @@ ERAS = 16  # parts of a run, at most, in which sampled gradients are averaged
 
 
 def variables_of(values: np.ndarray) -> dict[str, np.ndarray]:
-    """By name, what a dataset holds of windows; the stable rank where a spectral update has one.
-
-    Parameters
-    ----------
-    values : ndarray, shape (len(VARIABLES), ...)
-
-    Returns
-    -------
-    dict of ndarray
-    """
+    """By name, what windows (len(VARIABLES), ...) hold; the stable rank where a spectral update has one."""
     found = dict(zip(VARIABLES, values, strict=True))
     return {name: value for name, value in found.items() if name != "stable_rank" or np.isfinite(value).any()}
 
 
 def window_rates(rates: np.ndarray) -> dict[str, Any]:
-    """The variables of a trace that hold what was in force in each window.
-
-    Parameters
-    ----------
-    rates : ndarray, shape (len(WINDOW_RATES), parameters, windows)
-
-    Returns
-    -------
-    dict
-    """
+    """What was in force in each window, (len(WINDOW_RATES), parameters, windows), as variables of a trace."""
     return {
         f"window_{name}": (("parameter", "step"), values, {"long_name": words, "units": "1"})
         for (name, words), values in zip(WINDOW_RATES.items(), rates, strict=True)

@@ -294,18 +294,7 @@ def _averages(momentum: Any) -> tuple[float, float]:
 
 
 def checked_spec(spec: Any, optimizer: torch.optim.Optimizer) -> Specs:
-    """Raise `InvalidInput` unless it is a spec, or one for each of the optimizer's groups; return it.
-
-    Parameters
-    ----------
-    spec : Any
-        As the caller gave it.
-    optimizer : torch.optim.Optimizer
-
-    Returns
-    -------
-    Optimizer, sequence of Optimizer, or None
-    """
+    """Raise `InvalidInput` unless it is a spec, or one for each of the optimizer's groups; return it."""
     if spec is None or isinstance(spec, Optimizer):
         return spec
     if not is_a(spec, list, tuple) or not all(one is None or isinstance(one, Optimizer) for one in spec):

@@ -37,19 +37,9 @@ _update = _averages = _restore = _real = None  # what `_kernel` binds
 
 
 def fits(parameter: torch.Tensor, *others: torch.Tensor) -> bool:
-    """True if a kernel can take them: of one shape and precision, with rows one after the other in memory.
+    """True if a kernel can take a parameter, its gradient and averages, on a CPU or a GPU for which Triton compiles.
 
-    It takes them on a CPU, and on a GPU for which Triton compiles.
-
-    Parameters
-    ----------
-    parameter : Tensor
-    *others : Tensor
-        Its gradient and averages.
-
-    Returns
-    -------
-    bool
+    They have to be of one shape and precision, with rows one after the other in memory.
     """
     dtype, layout = parameter.dtype, torch.contiguous_format
     if dtype not in _REAL or parameter.layout is not torch.strided:

@@ -26,6 +26,7 @@ from rotsim.measure.rotation_step import (
 )
 from rotsim.optimizers.base import Optimizer, check_decay
 
+Tensors = list[torch.Tensor]
 _TURNING = ("per_neuron", "zero_mean", "update_norm_decay")
 _OPTIONS = (*_TURNING, "rotational", "nesterov", "exact_angle")  # that a saved state may lack
 
@@ -56,6 +57,8 @@ class RotationalOptimizer(CheckedOptimizer):
         options = ("capturable", "differentiable", "maximize", "amsgrad", "nesterov", "dampening")
         refuse(group, *(name for name in options if name not in self.defaults))
         self._check(group)
+        if group["lr"] > 0:  # a schedule may start at 0
+            check_decay(group["lr"], group["weight_decay"])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -88,8 +91,9 @@ class RotationalOptimizer(CheckedOptimizer):
             if rotated:
                 self._turn(group, rotated)
             if plain:
-                states = [self._ready(group, p) for p in plain]
-                self._descend(group, plain, plain, states, group["lr"], group["weight_decay"])
+                for parameter in plain:
+                    self._ready(group, parameter)
+                self._descend(group, plain, plain, group["lr"], group["weight_decay"])
         return loss
 
     def _turn(self, group: dict[str, Any], parameters: list[torch.Tensor]) -> None:
@@ -104,7 +108,7 @@ class RotationalOptimizer(CheckedOptimizer):
         for kind, members in kinds.items():
             states = [self.state[p] for p in members]
             if kind is None:
-                rotate_(members, self._updates(group, members, states), states, self.rotation(group), **options)
+                rotate_(members, self._updates(group, members), states, self.rotation(group), **options)
                 continue
             spec, gradients = self._inner(group), [gradient_of(p) for p in members]
             averages = [[state[name] for name in names] for state in states]
@@ -145,12 +149,14 @@ class RotationalOptimizer(CheckedOptimizer):
         own += [{name: self.defaults[name] for name in names}] * max(0, len(groups) - len(own))
         return {**state_dict, "param_groups": [{**a, **b} for a, b in zip(own, groups, strict=False)]}
 
-    def _updates(
-        self, group: dict[str, Any], parameters: list[torch.Tensor], states: list[dict[str, Any]]
-    ) -> list[torch.Tensor]:
+    def _kept(self, name: str, parameters: Tensors) -> Tensors:
+        """What the state of each parameter has under a name."""
+        return [self.state[p][name] for p in parameters]
+
+    def _updates(self, group: dict[str, Any], parameters: Tensors) -> Tensors:
         """The plain optimizer's directions of descent: its step from zero, without decay, at lr -1."""
         updates = zeros_to_stack(parameters, group["per_neuron"])
-        self._descend(group, updates, parameters, states, lr=-1.0, weight_decay=0.0)
+        self._descend(group, updates, parameters, lr=-1.0, weight_decay=0.0)
         return updates
 
     @staticmethod
@@ -174,21 +180,9 @@ class RotationalOptimizer(CheckedOptimizer):
 
     @abstractmethod
     def _descend(
-        self,
-        group: dict[str, Any],
-        targets: list[torch.Tensor],
-        parameters: list[torch.Tensor],
-        states: list[dict[str, Any]],
-        lr: float,
-        weight_decay: float,
+        self, group: dict[str, Any], targets: Tensors, parameters: Tensors, lr: float, weight_decay: float
     ) -> None:
         """Advance the averages by the gradients of `parameters`, and move `targets` by the plain optimizer's step."""
-
-
-def check_decay_if_moving(group: dict[str, Any]) -> None:
-    """``lr * weight_decay`` < 1; a schedule may start at lr 0."""
-    if group["lr"] > 0:
-        check_decay(group["lr"], group["weight_decay"])
 
 
 def advanced(states: Sequence[dict[str, Any]]) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch.optim.sgd import sgd
 
 from rotsim import closed_forms
 from rotsim.errors import flag, nonnegative, require, share
-from rotsim.measure.rotation_loop import RotationalOptimizer, check_decay_if_moving, gradient_of, kernel_for
+from rotsim.measure.rotation_loop import RotationalOptimizer, Tensors, gradient_of, kernel_for
 from rotsim.optimizers import SGDM, AdamW, Lion
 from rotsim.optimizers.base import Optimizer, beta_pair
 
@@ -86,7 +86,6 @@ class RotationalAdamW(RotationalOptimizer):
     def _check(self, group: dict[str, Any]) -> None:
         beta_pair(group["betas"])
         nonnegative("eps", group["eps"])
-        check_decay_if_moving(group)
 
     @staticmethod
     def _averages(group: dict[str, Any]) -> tuple[str, ...]:
@@ -102,15 +101,10 @@ class RotationalAdamW(RotationalOptimizer):
         return float(closed_forms.adamw_leading_rotation(group["lr"], group["weight_decay"], group["betas"][0]))
 
     def _descend(
-        self,
-        group: dict[str, Any],
-        targets: list[torch.Tensor],
-        parameters: list[torch.Tensor],
-        states: list[dict[str, Any]],
-        lr: float,
-        weight_decay: float,
+        self, group: dict[str, Any], targets: Tensors, parameters: Tensors, lr: float, weight_decay: float
     ) -> None:
-        gradients, averages = [gradient_of(p) for p in parameters], [state["exp_avg"] for state in states]
+        gradients = [gradient_of(p) for p in parameters]
+        averages, squares, steps = (self._kept(name, parameters) for name in ("exp_avg", "exp_avg_sq", "step"))
         if weight_decay:
             torch._foreach_mul_(targets, 1 - lr * weight_decay)
         beta1, beta2 = group["betas"]
@@ -118,9 +112,9 @@ class RotationalAdamW(RotationalOptimizer):
             targets,
             gradients,
             averages,
-            [state["exp_avg_sq"] for state in states],
+            squares,
             max_exp_avg_sqs=[],
-            state_steps=[state["step"] for state in states],
+            state_steps=steps,
             **kernel_for(targets, gradients, averages),
             has_complex=any(map(torch.is_complex, targets)),
             amsgrad=False,
@@ -187,7 +181,6 @@ class RotationalSGDM(RotationalOptimizer):
         share("momentum", group["momentum"])
         if flag("nesterov", group["nesterov"]):
             require(group["momentum"] > 0, "momentum", "be > 0 with nesterov", group["momentum"])
-        check_decay_if_moving(group)
 
     @staticmethod
     def _averages(group: dict[str, Any]) -> tuple[str, ...]:
@@ -204,23 +197,15 @@ class RotationalSGDM(RotationalOptimizer):
         return float(form(group["lr"], group["weight_decay"], group["momentum"]))
 
     def _descend(
-        self,
-        group: dict[str, Any],
-        targets: list[torch.Tensor],
-        parameters: list[torch.Tensor],
-        states: list[dict[str, Any]],
-        lr: float,
-        weight_decay: float,
+        self, group: dict[str, Any], targets: Tensors, parameters: Tensors, lr: float, weight_decay: float
     ) -> None:
-        buffers: list[torch.Tensor | None] = [None] * len(parameters)
         gradients = [gradient_of(p) for p in parameters]
-        if group["momentum"]:
-            buffers = [state["momentum_buffer"] for state in states]
+        buffers: list[Any] = self._kept("momentum_buffer", parameters) if group["momentum"] else []
         sgd(
             targets,
             gradients,
-            buffers,
-            **kernel_for(targets, gradients, [b for b in buffers if b is not None]),
+            buffers or [None] * len(parameters),
+            **kernel_for(targets, gradients, buffers),
             weight_decay=weight_decay,
             momentum=group["momentum"],
             lr=lr,
@@ -276,7 +261,6 @@ class RotationalLion(RotationalOptimizer):
     def _check(self, group: dict[str, Any]) -> None:
         beta_pair(group["betas"])
         flag("exact_angle", group["exact_angle"])
-        check_decay_if_moving(group)
 
     @staticmethod
     def _averages(group: dict[str, Any]) -> tuple[str, ...]:
@@ -294,24 +278,16 @@ class RotationalLion(RotationalOptimizer):
         return float(closed_forms.lion_leading_rotation(group["lr"], group["weight_decay"], *group["betas"]))
 
     def _descend(
-        self,
-        group: dict[str, Any],
-        targets: list[torch.Tensor],
-        parameters: list[torch.Tensor],
-        states: list[dict[str, Any]],
-        lr: float,
-        weight_decay: float,
+        self, group: dict[str, Any], targets: Tensors, parameters: Tensors, lr: float, weight_decay: float
     ) -> None:
-        directions = self._updates(group, parameters, states)
+        directions = self._updates(group, parameters)
         if weight_decay:
             torch._foreach_mul_(targets, 1 - lr * weight_decay)
         torch._foreach_add_(targets, directions, alpha=-lr)
 
-    def _updates(
-        self, group: dict[str, Any], parameters: list[torch.Tensor], states: list[dict[str, Any]]
-    ) -> list[torch.Tensor]:
+    def _updates(self, group: dict[str, Any], parameters: Tensors) -> Tensors:
         beta1, beta2 = group["betas"]
-        gradients, averages = [gradient_of(p) for p in parameters], [state["exp_avg"] for state in states]
+        gradients, averages = [gradient_of(p) for p in parameters], self._kept("exp_avg", parameters)
         directions = torch._foreach_lerp(averages, gradients, 1 - beta1)
         torch._foreach_lerp_(averages, gradients, 1 - beta2)
         torch._foreach_sign_(directions)

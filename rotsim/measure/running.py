@@ -40,14 +40,7 @@ class Running:
         self._sums: list[tuple[list[int], torch.Tensor]] = []
 
     def copy(self, step: int, has_closure: bool) -> None:
-        """Copy weights and gradients before a step that is sampled.
-
-        Parameters
-        ----------
-        step : int
-        has_closure : bool
-            The step computes the gradients itself.
-        """
+        """Copy weights, and gradients unless a closure is to compute them, before a step that is sampled."""
         looked = self._recorded.look(step)
         here = [i for i, entry in enumerate(looked) if entry is not None]
         entries = [self._recorded.entries[i] for i in here]
@@ -63,13 +56,7 @@ class Running:
             self._before[i] = weights[k], copied.get(k)
 
     def add(self, step: int, has_closure: bool) -> None:
-        """Add what the step has done to the sums, if it was copied before.
-
-        Parameters
-        ----------
-        step : int
-        has_closure : bool
-        """
+        """Add what the step has done to the sums, if it was copied before."""
         if not self._before:
             return
         entries = self._recorded.entries

@@ -25,17 +25,7 @@ _real = _block = _load = None
 
 
 def all_lengths(looks: Iterable[Look]) -> list[torch.Tensor]:
-    """`sample.lengths` of each look: of those that Triton can take together, of others while they come.
-
-    Parameters
-    ----------
-    looks : iterable of (Tensor, Tensor, Tensor or None, Averaged)
-        Arguments of `sample.lengths`.
-
-    Returns
-    -------
-    list of Tensor, each of shape (LENGTHS, neurons)
-    """
+    """`sample.lengths` of each look: of those that Triton can take together, of others while they come."""
     found: list[torch.Tensor | None] = []
     together: dict[tuple[torch.dtype, torch.device], list[tuple[int, Look]]] = {}
     for place, look in enumerate(looks):

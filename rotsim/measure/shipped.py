@@ -28,12 +28,7 @@ def shipped_traces() -> dict[str, Path]:
 
 
 def gpu_traces() -> dict[str, Path]:
-    """Names and files of the runs that a GPU trained: every third layer of those of `experiments/results/suite_gpu`.
-
-    Returns
-    -------
-    dict of str to Path
-    """
+    """Names and files of the runs that a GPU trained: every third layer of those of `experiments/results/suite_gpu`."""
     return {path.stem: path for path in sorted((TRACES / "gpu").glob("*.nc"))}
 
 

@@ -65,14 +65,5 @@ class _WandB:
 
 
 def groups(names: Iterable[str]) -> list[str]:
-    """What metrics' names begin with, up to the layer: ``rotation/measured``.
-
-    Parameters
-    ----------
-    names : iterable of str
-
-    Returns
-    -------
-    list of str
-    """
+    """What metrics' names begin with, up to the layer: ``rotation/measured``."""
     return list(dict.fromkeys(name.rsplit("/", 1)[0] for name in names))

@@ -293,10 +293,6 @@ def rates_in_force(
         Of ``optimizer.param_groups``.
     defaults : (float, float)
         Taken where the group has none.
-
-    Returns
-    -------
-    lr, weight_decay : float
     """
     values = Values(_stepping(optimizer), {**dict(zip(("lr", "weight_decay"), defaults, strict=True)), **group})
     family = _family_of(optimizer, values, group)
@@ -305,17 +301,7 @@ def rates_in_force(
 
 
 def state_of(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> Mapping[str, Any]:
-    """What the optimizer keeps for a parameter; empty before its first step.
-
-    Parameters
-    ----------
-    optimizer : torch.optim.Optimizer
-    parameter : Tensor
-
-    Returns
-    -------
-    mapping
-    """
+    """What the optimizer keeps for a parameter; empty before its first step."""
     found: Mapping[str, Any] = _stepping(optimizer).state.get(parameter, {})
     return found
 

@@ -110,17 +110,7 @@ def with_hooks(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 
 def counter(optimizer: torch.optim.Optimizer, parameters: list[torch.Tensor]) -> int:
-    """Steps that the optimizer itself has counted, as Adam does; 0 if it counts none.
-
-    Parameters
-    ----------
-    optimizer : torch.optim.Optimizer
-    parameters : list of Tensor
-
-    Returns
-    -------
-    int
-    """
+    """Steps that the optimizer itself has counted, as Adam does; 0 if it counts none."""
     states = [optimizer.state.get(parameter, {}) for parameter in parameters]
     return max((int(state["step"]) for state in states if "step" in state), default=0)
 

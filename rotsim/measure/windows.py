@@ -49,39 +49,18 @@ class Windows:
             self._merge()
 
     def with_one_more(self, end: int, record: np.ndarray, rates: np.ndarray) -> Windows:
-        """These windows and an unfinished one, which is not merged.
-
-        Parameters
-        ----------
-        end, record, rates
-            As `add` takes them.
-
-        Returns
-        -------
-        Windows
-        """
+        """These windows and an unfinished one, given as to `add`, which is not merged."""
         more = Windows(self.window, self.most)
         more.ends, more._records, more._rates = [*self.ends, end], [*self._records, record], [*self._rates, rates]
         return more
 
     def coarsen(self, window: int) -> None:
-        """Merge neighbours until a window is at least so many steps long.
-
-        Parameters
-        ----------
-        window : int
-            > 0.
-        """
+        """Merge neighbours until a window is at least so many steps long."""
         while self.window < window:
             self._merge()
 
     def extend(self, later: Windows) -> None:
-        """Append windows of the same neurons and parameters, all of them later.
-
-        Parameters
-        ----------
-        later : Windows
-        """
+        """Append windows of the same neurons and parameters, all of them later."""
         for end, record, rates in zip(later.ends, later._records, later._rates, strict=True):
             self.add(end, record, rates)
 
@@ -137,16 +116,7 @@ def _stack(arrays: list[np.ndarray]) -> np.ndarray:
 
 
 def merged(pair: np.ndarray) -> np.ndarray:
-    """Two windows of equal length as one; NaN in one counts for nothing.
-
-    Parameters
-    ----------
-    pair : ndarray, shape (len(VARIABLES), neurons, 2)
-
-    Returns
-    -------
-    ndarray, shape (len(VARIABLES), neurons)
-    """
+    """Two windows of equal length, along the last axis, as one; NaN in one counts for nothing."""
     values = dict(zip(VARIABLES, pair.astype(float), strict=True))
     active, square = np.nan_to_num(values["active"]), {}
     for name in ("norm", "rotation", "update_rms", "gradient_norm", "gradient_scale"):

@@ -208,10 +208,6 @@ def matrix_rows(optimizer: Optimizer, rows: int | None, dim: int) -> int | None:
     dim : int
         Columns.
 
-    Returns
-    -------
-    int or None
-
     Raises
     ------
     InvalidInput

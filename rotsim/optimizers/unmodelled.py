@@ -42,12 +42,7 @@ class Unmodelled(Optimizer):
         return self.kind
 
     def refusal(self) -> str:
-        """One line that says what is missing and why.
-
-        Returns
-        -------
-        str
-        """
+        """One line that says what is missing and why."""
         return f"rotsim has no theory for this {self.kind}: {self.why}"
 
     def describe(self) -> str:

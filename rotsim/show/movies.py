@@ -45,10 +45,6 @@ def encoded(ending: str, draw: Draw, count: int, fps: int) -> bytes:
     fps : int
         Pictures per second.
 
-    Returns
-    -------
-    bytes
-
     Raises
     ------
     InvalidInput

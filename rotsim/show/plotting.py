@@ -93,16 +93,7 @@ def _format_of(path: str | os.PathLike[str]) -> str:
 def plot_walk(
     ax: Axes, data: xr.Dataset, predicted: Equilibrium, quantities: Sequence[str] = ("norm", "rotation")
 ) -> Axes:
-    """Measured over predicted against time: RMS over neurons, band from 5 to 95 % of the neurons.
-
-    Parameters
-    ----------
-    ax : Axes
-    data : Dataset
-        From `rotsim.simulate`.
-    predicted : Equilibrium
-    quantities : sequence of {"norm", "rotation", "update_rms"}
-    """
+    """A walk over its prediction against time: RMS over neurons, band from 5 to 95 % of the neurons."""
     instance("ax", ax, Axes, "matplotlib axes")
     dataset.validate(data)
     instance("predicted", predicted, Equilibrium, "from rotsim.equilibrium")

@@ -32,10 +32,6 @@ def readable(text: str, encoding: str) -> str:
     text : str
     encoding : str
         As Python names it; "ascii" spells all that is not ASCII.
-
-    Returns
-    -------
-    str
     """
     harmless = _COMMANDS.sub(lambda found: ascii(found[0])[1:-1], text)
     return harmless.encode(encoding, SPELLED).decode(encoding)

@@ -57,10 +57,6 @@ def console(stderr: bool = False, **options: Any) -> Console:
         Print to standard error, as progress does.
     **options
         Of `rich.console.Console`.
-
-    Returns
-    -------
-    Console
     """
     made = _Readable(stderr=stderr, **options)
     if made.width < MIN_WIDTH:

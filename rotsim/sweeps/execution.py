@@ -29,18 +29,9 @@ Numbered = tuple[int, Recipe]
 
 
 def evaluate(measure: Measure, recipes: Sequence[Recipe], attempt: int = 0) -> list[Answer]:
-    """The results of some cells; a cell that has none says why. `attempt` tells an executor that keeps results apart.
+    """The results of some cells: ``values`` as `described` makes them, and a ``reason``, empty where there are values.
 
-    Parameters
-    ----------
-    measure : callable
-    recipes : sequence of Recipe
-    attempt : int
-
-    Returns
-    -------
-    list of dict
-        ``values`` as `described` makes them, and ``reason``, empty where there are values.
+    `attempt` tells an executor that keeps results apart.
     """
     takes_gradient = "gradient" in settings_of(measure)
     answers: dict[int, Answer] = {}
@@ -70,17 +61,7 @@ def run(
 ) -> Iterator[list[tuple[int, Answer]]]:
     """Compute cells and yield them by number, some at a time, as they are finished.
 
-    Parameters
-    ----------
-    measure : callable
-    cells : sequence of (int, Recipe)
-    executor : object with `submit` or `map`, or None for this machine's cores
-    workers : int or None
-        Processes if `executor` is None; default one per core.
-
-    Yields
-    ------
-    list of (int, dict)
+    An executor has `submit` or `map`. Without one, `workers` processes do it, by default one per core.
     """
     processes = min(workers or cores(), max(1, len(cells)))
     done, seconds = 0, 0.0

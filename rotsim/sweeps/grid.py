@@ -107,10 +107,6 @@ def grid(
     fixed : mapping
         Values given once, of hyperparameters, the gradient or the measure.
 
-    Returns
-    -------
-    Grid
-
     Raises
     ------
     InvalidInput

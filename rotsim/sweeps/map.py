@@ -119,10 +119,6 @@ def plot_sweep(result: xr.Dataset, quantity: str | None = None) -> Figure:
     quantity : str, optional
         One of its variables; default the rotation, or the first there is.
 
-    Returns
-    -------
-    matplotlib Figure
-
     Raises
     ------
     InvalidInput

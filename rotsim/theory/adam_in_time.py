@@ -185,21 +185,9 @@ class State(NamedTuple):
 
 
 def state(parts: int, square: float, rows: int) -> State:
-    """One coordinate before its first step, with room for so many parts.
+    """One coordinate before its first step, with room for so many parts, and six rows, 8 for NAdamW, 12 for AdEMAMix.
 
-    Parameters
-    ----------
-    parts : int
-        >= 1.
-    square : float
-        E w_0² > 0.
-    rows : int
-        >= 6: six, two more for NAdamW, six more for AdEMAMix.
-
-    Returns
-    -------
-    State
-        Of one part, of Gaussian weights and without momentum (`derivations.damped.one_coordinate`).
+    It is one part of Gaussian weights, `square` = E w_0², without momentum (`derivations.damped.one_coordinate`).
     """
     size = POINTS + 1
     moments = np.zeros((parts, rows, size))
@@ -210,21 +198,9 @@ def state(parts: int, square: float, rows: int) -> State:
 
 
 def carried(square: float) -> tuple[int | float, ...]:
-    """What a kernel carries from step to step in numbers, before the first.
+    """What a kernel carries on in numbers, before the first step from `square` = E‖w_0‖²; the rest is in `state`.
 
-    Parameters
-    ----------
-    square : float
-        E‖w_0‖² > 0.
-
-    Returns
-    -------
-    tuple
-        Beside `state`, all that the rest of a course depends on.
-
-    Notes
-    -----
-    `derivations.damped.one_coordinate`.
+    Numbers of `derivations.damped.one_coordinate`.
     """
     return 1, square, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.5, 1.0, 0.0
 

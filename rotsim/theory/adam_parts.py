@@ -24,15 +24,10 @@ WEIGHT, W, M, WW, WM, MM = range(6)  # rows: E e^(-ζv), and under it moments ab
 
 @cache
 def parts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points of a standard normal's absolute value, dense near 0, and their probabilities; those of every second alone.
+    """|w| of parts over its deviation, dense near 0; probabilities; and those of every second part, 0 at the others.
 
     A decay larger than the gradients moves all weights alike, but for those near 0
     (`derivations.damped.gaussian_under_every_weight`).
-
-    Returns
-    -------
-    point, share, coarse : ndarray, shape (PARTS,)
-        |w| over its deviation, > 0; probabilities; and those of every second point, 0 at the others.
     """
     node, by = scipy.special.roots_legendre(PARTS)
     unit = (node + 1) / 2

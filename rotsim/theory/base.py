@@ -215,18 +215,7 @@ class Theory(Generic[Spec]):
 
 
 def theory_for(kind: type[Optimizer]) -> Callable[[T], T]:
-    """Register a `Theory` as that of a spec class.
-
-    Parameters
-    ----------
-    kind : type
-        A subclass of `Optimizer`.
-
-    Returns
-    -------
-    callable
-        A decorator of the theory's class.
-    """
+    """Register the `Theory` that it decorates as that of a spec class."""
 
     def register(theory: T) -> T:
         _THEORIES[kind] = theory
@@ -236,18 +225,7 @@ def theory_for(kind: type[Optimizer]) -> Callable[[T], T]:
 
 
 def theory_of(optimizer: Optimizer, rows: int | None = None) -> Theory[Any] | None:
-    """The theory of an optimizer with its hyperparameters; None for one that is only measured.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-    rows : int, optional
-        Neurons of one matrix, >= 2.
-
-    Returns
-    -------
-    Theory or None
-    """
+    """The theory of an optimizer, whose matrix has `rows` neurons; None for one that is only measured."""
     kind = type(optimizer)
     if kind not in _THEORIES and kind.name in _HERE:
         import_module(f"rotsim.theory.{kind.name}")
@@ -258,15 +236,7 @@ def theory_of(optimizer: Optimizer, rows: int | None = None) -> Theory[Any] | No
 def required_theory(optimizer: Any, rows: int | None = None, dim: int = 2) -> Theory[Any]:
     """`theory_of` an argument called `optimizer`; `InvalidInput` if it is no spec or has no theory.
 
-    Parameters
-    ----------
-    optimizer : Optimizer
-    rows, dim : int, optional
-        Neurons of one matrix, and their fan-in, >= 2, as `rotsim.optimizers.base.matrix_rows` checks them.
-
-    Returns
-    -------
-    Theory
+    `rows` neurons of fan-in `dim` make a matrix, as `rotsim.optimizers.base.matrix_rows` checks them.
     """
     spec: Optimizer = instance("optimizer", optimizer, Optimizer, "a spec such as rotsim.AdamW(...)")
     found = theory_of(spec, matrix_rows(spec, rows, dim))

@@ -34,21 +34,7 @@ class _Known(NamedTuple):
 
 
 def pays(beta1: np.ndarray, beta2: np.ndarray) -> bool:
-    """Whether fewer betas would be asked of `rotsim.theory.second_moment` than there are.
-
-    Parameters
-    ----------
-    beta1, beta2 : ndarray, shape (cells,)
-        As in `adam_covariance`.
-
-    Returns
-    -------
-    bool
-
-    Notes
-    -----
-    What is asked is `derivations.second_moment.modes`.
-    """
+    """Whether fewer betas (cells,) would be asked of `rotsim.theory.second_moment` than there are."""
     first, second = _by_betas(beta1, beta2)
     numbers = first.numbers[:, :, None] * (second.numbers.max(initial=0) + 1) + second.numbers[:, None, :]
     return len(np.unique(numbers)) < len(np.unique(np.stack([beta1, beta2]), axis=1).T)
@@ -90,21 +76,7 @@ def adam_covariance(beta1: Any, beta2: Any, eps: Any = 0.0) -> UpdateCovariance:
 
 
 def felt_eps(beta1: Any, beta2: Any, eps: Any) -> tuple[Any, Any]:
-    """`covariance.felt_eps`, elementwise in betas too.
-
-    Parameters
-    ----------
-    beta1, beta2, eps : float or ndarray, shape (cells,)
-        As in `adam_covariance`.
-
-    Returns
-    -------
-    eps, left_out : float or ndarray, shape (cells,)
-
-    Notes
-    -----
-    `derivations.second_moment.root_and_eps_as_integral`.
-    """
+    """`covariance.felt_eps`, elementwise in betas too (`derivations.second_moment.root_and_eps_as_integral`)."""
     if not np.ndim(beta1):
         return covariance.felt_eps(beta1, beta2, eps)
     taken = eps * mean_inverse_root(beta1, beta2)
@@ -113,66 +85,18 @@ def felt_eps(beta1: Any, beta2: Any, eps: Any) -> tuple[Any, Any]:
 
 
 def mean_inverse_root(beta1: Any, beta2: Any) -> Any:
-    """`second_moment.mean_inverse_root`, elementwise in betas too.
-
-    Parameters
-    ----------
-    beta1, beta2 : float or ndarray, shape (cells,)
-        As in `adam_covariance`.
-
-    Returns
-    -------
-    float or ndarray, shape (cells,)
-
-    Notes
-    -----
-    `derivations.second_moment.lag_zero`.
-    """
-    if not np.ndim(beta1):
-        return second_moment.mean_inverse_root(beta1, beta2)
-    return _numbers(beta1, beta2)[0]
+    """`second_moment.mean_inverse_root`, elementwise in betas too (`derivations.second_moment.lag_zero`)."""
+    return _numbers(beta1, beta2)[0] if np.ndim(beta1) else second_moment.mean_inverse_root(beta1, beta2)
 
 
 def mean_response(beta1: Any, beta2: Any) -> tuple[Any, Any]:
-    """`second_moment.mean_response`, elementwise in betas too.
-
-    Parameters
-    ----------
-    beta1, beta2 : float or ndarray, shape (cells,)
-        As in `adam_covariance`.
-
-    Returns
-    -------
-    size, root : float or ndarray, shape (cells,)
-
-    Notes
-    -----
-    `derivations.second_moment.response`.
-    """
-    if not np.ndim(beta1):
-        return second_moment.mean_response(beta1, beta2)
-    return _numbers(beta1, beta2)[1:3]
+    """`second_moment.mean_response`, elementwise in betas too (`derivations.second_moment.response`)."""
+    return _numbers(beta1, beta2)[1:3] if np.ndim(beta1) else second_moment.mean_response(beta1, beta2)
 
 
 def heaviest(beta1: Any, beta2: Any) -> Any:
-    """`rare_updates.heaviest`, elementwise in betas too.
-
-    Parameters
-    ----------
-    beta1, beta2 : float or ndarray, shape (cells,)
-        As in `adam_covariance`.
-
-    Returns
-    -------
-    float or ndarray, shape (cells,)
-
-    Notes
-    -----
-    `derivations.rare_updates.over_the_momentum`.
-    """
-    if not np.ndim(beta1):
-        return rare_updates.heaviest(beta1, beta2)
-    return _numbers(beta1, beta2)[3]
+    """`rare_updates.heaviest`, elementwise in betas too (`derivations.rare_updates.over_the_momentum`)."""
+    return _numbers(beta1, beta2)[3] if np.ndim(beta1) else rare_updates.heaviest(beta1, beta2)
 
 
 def _numbers(beta1: np.ndarray, beta2: np.ndarray) -> Any:

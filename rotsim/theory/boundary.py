@@ -43,15 +43,6 @@ def within_floats(function: F) -> F:
     Sizes from 1e-30 to 1e30 are allowed one by one. Where their products are not, a formula fails somewhere inside, or
     a search for a root meets NaN. No warning reaches the caller: results are checked where they are made. One such
     function may call others; the first of them has the clock that all share.
-
-    Parameters
-    ----------
-    function : callable
-
-    Returns
-    -------
-    callable
-        With the same signature and docstring.
     """
 
     @wraps(function)

@@ -95,19 +95,9 @@ def burst_moments(
 
 
 def burst_factors(optimizer: Lion, series: np.ndarray, judged: slice | None = None) -> tuple[float, float]:
-    """Rotation and norm of Lion under bursts, over those under gradients of one scale.
+    """Rotation and norm of Lion under bursts, over those under gradients of one scale; arguments as in `burst_moments`.
 
     Both by `derivations.lion_transient.signs_that_change`.
-
-    Parameters
-    ----------
-    optimizer, series, judged
-        As `burst_moments` takes them.
-
-    Returns
-    -------
-    rotation, norm : float
-        Factors > 0.
     """
     bursting = burst_moments(optimizer, 1, series, judged)
     norm_squared, half = _steady(optimizer, 1)

@@ -44,24 +44,10 @@ class Balance(NamedTuple):
 
 
 def balanced(decay: float, updates: UpdateCovariance, signs: bool) -> Balance:
-    """Where the squares of the walk behind the mask settle.
+    """Where the squares of the walk behind the mask settle, beside a decay lr·weight_decay in (0, 1).
 
-    Parameters
-    ----------
-    decay : float
-        lr·weight_decay in (0, 1).
-    updates : UpdateCovariance
-        Of a coordinate.
-    signs : bool
-        Whether updates are signs.
-
-    Returns
-    -------
-    Balance
-
-    Notes
-    -----
-    `derivations.cautious.balance`: of a correlation it makes E w², and of both the overlap that they must have.
+    `updates` are of a coordinate, and `signs` says whether they are signs. `derivations.cautious.balance`: of a
+    correlation it makes E w², and of both the overlap that they must have.
     """
     weight, root = np.asarray(updates.weights, dtype=float) / updates.lag_0, updates.roots
 

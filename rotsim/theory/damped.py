@@ -15,6 +15,9 @@ sequence, ζ_k = ζ_1 e^(0.3 (k-1)), from where F is straight to where e^(-ζv) 
   for polynomials of degree 11 in s between neighbouring points, and a convolution.
 * At ζ = 0 both are sums over the points. F is analytic in log ζ, so the trapezoidal rule converges geometrically.
 
+In what kernels call, `zeta` (POINTS + 1,) is the grid. `values`, or a row of `rows`, has F at its points. `count`, of
+each part in `counts`, is the index of the last point in use, 2·SIDE <= count <= POINTS. v > 0 is the mean of v.
+
 Against the double integral of `rotsim.theory.second_moment`, which shares no code, AdamW settles to 1e-7.
 """
 
@@ -27,6 +30,7 @@ import numpy as np
 import scipy
 
 from rotsim.compiled import kernel_part
+from rotsim.theory.pieces import lagrange
 
 POINTS = 112  # enough for the tail of the first gradient's 1/v, ζ^(-1/2), down to 1e-7
 SPACING = 0.3
@@ -52,16 +56,12 @@ class Tables(NamedTuple):
 def tables() -> Tables:
     """All weights of the quadratures over ζ (`derivations.damped.even_in_the_logarithm`), computed once.
 
-    Returns
-    -------
-    Tables
-        ``root`` and ``plain``, shape (POINTS + 2·SIDE,), are the convolutions with and without 1/√(x-ζ). The others
-        act on the cubic through ζ = 0 and three points. ``ghosts``, shape (GHOSTS, 4), gives F left of ζ_1.
-        ``entering``, shape (4,), gives a new first point. ``root_tail`` and ``plain_tail``, shape (4,), give what the
-        sums leave out between 0 and ζ_1.
+    ``root`` and ``plain``, shape (POINTS + 2·SIDE,), are the convolutions with and without 1/√(x-ζ). The others act on
+    the cubic through ζ = 0 and three points. ``ghosts``, shape (GHOSTS, 4), gives F left of ζ_1. ``entering``, shape
+    (4,), gives a new first point. ``root_tail`` and ``plain_tail``, shape (4,), give what sums leave out from 0 to ζ_1.
     """
     below = np.exp(-SPACING * np.arange(1, 400))  # points left of ζ_1, in units of it
-    cubic = _lagrange(np.exp(SPACING * (np.array(_THREE) - 1)), below, zero=True)
+    cubic = lagrange(below, np.append(0.0, np.exp(SPACING * (np.array(_THREE) - 1))))
     return Tables(
         _convolution(root=True) / np.sqrt(np.pi),
         _convolution(root=False),
@@ -70,16 +70,6 @@ def tables() -> Tables:
         (cubic * SPACING * np.sqrt(below)).sum(axis=1) / np.sqrt(np.pi),
         (cubic * SPACING * below).sum(axis=1),
     )
-
-
-def _lagrange(nodes: np.ndarray, at: np.ndarray, zero: bool = False) -> np.ndarray:
-    """Lagrange's polynomials of `nodes`, and 0 if `zero`, at the points `at`: shape (nodes, at)."""
-    nodes = np.append(0.0, nodes) if zero else nodes
-    value = np.ones((len(nodes), len(at)))
-    for i, own in enumerate(nodes):
-        for other in np.delete(nodes, i):
-            value[i] *= (at - other) / (own - other)
-    return value
 
 
 def _convolution(root: bool) -> np.ndarray:
@@ -93,22 +83,14 @@ def _convolution(root: bool) -> np.ndarray:
             x = (singular + 1) / 2
             weight = by_singular * np.sqrt(x / 2)
         kernel = 1 / np.sqrt(-np.expm1(-SPACING * (cell + x))) if root else 1.0
-        near = _lagrange(np.arange(1.0 - SIDE, 1.0 + SIDE), x)
+        near = lagrange(x, np.arange(1.0 - SIDE, 1.0 + SIDE))
         weights[cell : cell + 2 * SIDE] += (near * weight * kernel * SPACING).sum(axis=1)
     return weights
 
 
 @kernel_part()
 def lay(zeta, v) -> None:  # type: ignore[no-untyped-def]
-    """The grid for a first v of this mean, from where F is straight (`derivations.damped.even_in_the_logarithm`).
-
-    Parameters
-    ----------
-    zeta : ndarray, shape (POINTS + 1,)
-        Filled from index 1 on; zeta[0] stays 0.
-    v : float
-        Mean second moment, > 0.
-    """
+    """The grid for a first v, from where F is straight (`derivations.damped.even_in_the_logarithm`); its 0 stays."""
     for k in range(1, POINTS + 1):
         zeta[k] = MAX_FIRST_EXPONENT / v * np.exp((k - 1) * SPACING)
 
@@ -123,20 +105,8 @@ def _cubic(by, zero, first, second, third):  # type: ignore[no-untyped-def]
 def widen(zeta, rows, counts, parts, v, entering) -> None:  # type: ignore[no-untyped-def]
     """Let points enter on the left until F is straight there (`derivations.damped.even_in_the_logarithm`).
 
-    Parameters
-    ----------
-    zeta : ndarray, shape (POINTS + 1,)
-        The grid, changed in place.
-    rows : ndarray, shape (parts, 6, POINTS + 1)
-        Moments F at the grid, changed in place.
-    counts : ndarray of int, shape (parts,)
-        Index of the last point in use, 2·SIDE <= counts <= POINTS, changed in place.
-    parts : int
-        How many parts are in use, 1 <= parts <= len(rows).
-    v : float
-        Mean second moment, > 0.
-    entering : ndarray, shape (4,)
-        As `tables` has it.
+    The grid, `rows` (parts, 6, POINTS + 1) and `counts` are changed in place; the first `parts` are in use. `entering`
+    is that of `tables`.
     """
     missing, first = 0, zeta[1]
     while first * v > MAX_FIRST_EXPONENT and first > 0.0:
@@ -164,21 +134,7 @@ def widen(zeta, rows, counts, parts, v, entering) -> None:  # type: ignore[no-un
 def integral(values, zeta, count, root, tail):  # type: ignore[no-untyped-def]
     """∫_0^∞ F dζ, or with `root` π^(-1/2) ∫_0^∞ F dζ/√ζ: the sum over points, those left of ζ_1, and a power's tail.
 
-    They are E[f/v] and E[f/√v] (`derivations.damped.damped_moments`).
-
-    Parameters
-    ----------
-    values, zeta : ndarray, shape (POINTS + 1,)
-        F and its grid.
-    count : int
-        Index of the last point in use, 2·SIDE <= count <= POINTS.
-    root : bool
-    tail : ndarray, shape (4,)
-        ``root_tail`` or ``plain_tail`` of `tables`.
-
-    Returns
-    -------
-    float
+    They are E[f/v] and E[f/√v] (`derivations.damped.damped_moments`). `tail` is ``root_tail`` or ``plain_tail``.
     """
     total, before, last = 0.0, 0.0, 0.0
     for k in range(1, count + 1):
@@ -194,23 +150,8 @@ def integral(values, zeta, count, root, tail):  # type: ignore[no-untyped-def]
 def beyond(values, zeta, count, root, weights, ghosts, scratch, out) -> None:  # type: ignore[no-untyped-def]
     """The same from every ζ_k upwards, with 1/√(x - ζ_k) if `root`, into out[1:]; out[0] is left to `integral`.
 
-    They are the moments after a division by v or √v, at every ζ (`derivations.damped.damped_moments`).
-
-    Parameters
-    ----------
-    values, zeta : ndarray, shape (POINTS + 1,)
-        F and its grid.
-    count : int
-        Index of the last point in use, 2·SIDE <= count <= POINTS.
-    root : bool
-    weights : ndarray, shape (POINTS + 2·SIDE,)
-        ``root`` or ``plain`` of `tables`.
-    ghosts : ndarray, shape (GHOSTS, 4)
-        As `tables` has it.
-    scratch : ndarray, shape (POINTS + 1 + GHOSTS,)
-        Overwritten.
-    out : ndarray, shape (POINTS + 1,)
-        The result.
+    They are the moments after a division by v or √v, at every ζ (`derivations.damped.damped_moments`). `weights` are
+    ``root`` or ``plain`` of `tables`, and `ghosts` are of them. `scratch` (POINTS + 1 + GHOSTS,) is overwritten.
     """
     for g in range(GHOSTS):
         at = zeta[1] * np.exp((g - GHOSTS) * SPACING)

@@ -112,23 +112,8 @@ def quantities(
 ) -> tuple[dict[str, Any], Any]:
     """Fields of `Equilibrium`, and whether they are sound; elementwise where `Theory.elementwise` is.
 
-    Parameters
-    ----------
-    theory : Theory
-    dim : int or ndarray, any shape
-        Fan-in C >= 2.
-    law : GradientPower
-    spread : float or ndarray, any shape
-        `Gradient.angle_spread` at this dim, >= 1.
-    method : {"exact", "leading"}
-
-    Returns
-    -------
-    dict, bool or ndarray
-
-    Notes
-    -----
-    The chord is that of `derivations.sgdm.exact_one_minus_cosine`; what spreads angles, `derivations.finite_dim`.
+    `spread` is `Gradient.angle_spread` at this `dim`, >= 1. The chord is that of
+    `derivations.sgdm.exact_one_minus_cosine`; what spreads angles, `derivations.finite_dim`.
     """
     state = theory.at_rest(dim, law, method)
     half_chord, norm = np.sqrt(state.one_minus_cosine / 2), np.sqrt(state.norm_squared)

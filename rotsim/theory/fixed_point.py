@@ -173,22 +173,8 @@ def falling(excess: Callable[[Any], Any], start: Any) -> Any:
 
 
 def noise_variance(law: GradientPower, dim: int, norm_squared: Any) -> Any:
-    """Of the noise in one coordinate of the gradient at this E‖w‖², E‖g‖² being G (E‖w‖²)^p; elementwise.
+    """Of the noise in one coordinate of the gradient at this E‖w‖² > 0, E‖g‖² being G (E‖w‖²)^p; elementwise.
 
-    Parameters
-    ----------
-    law : GradientPower
-    dim : int
-        Fan-in C >= 1.
-    norm_squared : float
-        > 0.
-
-    Returns
-    -------
-    float
-
-    Notes
-    -----
     `derivations.adamw.random_walk` has the same for white noise.
     """
     return law.scale_squared * norm_squared**law.homogeneity / dim

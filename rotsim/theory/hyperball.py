@@ -29,63 +29,22 @@ _LEAST, _MOST = -160.0, 30.0  # log odds of the share that a step takes of the w
 
 
 def relative_lr(decay: float, updates: UpdateCovariance) -> float:
-    """Length of an update over that of the weights that are left, beside a decay at rest.
+    """Length of an update over that of the weights that are left, beside a decay at rest of a share in (0, 1).
 
-    Parameters
-    ----------
-    decay : float
-        Share of the weights that a step takes, in (0, 1).
-    updates : UpdateCovariance
-
-    Returns
-    -------
-    float
-        The learning rate of the hyperball that turns as much.
-
-    Notes
-    -----
-    `derivations.hyperball.relative_length`.
+    It is the learning rate of the hyperball that turns as much (`derivations.hyperball.relative_length`).
     """
     return float(closed_forms.hyperball_lr(1.0, decay, updates.discounted_sum(1 - decay)))
 
 
 def share_taken(lr: float, updates: UpdateCovariance) -> float:
-    """The decay beside which updates are so long: the inverse of `relative_lr`.
-
-    Parameters
-    ----------
-    lr : float
-        > 0. Above 1e13 the answer is that of 1e13.
-    updates : UpdateCovariance
-
-    Returns
-    -------
-    float
-        In (0, 1).
-
-    Notes
-    -----
-    `derivations.hyperball.relative_length`.
-    """
+    """The decay in (0, 1) beside which updates are so long: the inverse of `relative_lr`, for `lr` > 0 up to 1e13."""
     return _decay_at(lr, lambda decay: relative_lr(decay, updates))
 
 
 def turning_as(rotation: float, updates: UpdateCovariance) -> float:
-    """Learning rate of the hyperball that turns so far in a step.
+    """Learning rate of the hyperball that turns by `rotation` > 0 in a step; the largest where none turns so far.
 
-    Parameters
-    ----------
-    rotation : float
-        Radians, > 0. An angle that no learning rate reaches is taken as the largest.
-    updates : UpdateCovariance
-
-    Returns
-    -------
-    float
-
-    Notes
-    -----
-    `derivations.hyperball.relative_length`.
+    It is `derivations.hyperball.relative_length`.
     """
     wanted = float(closed_forms.turned_one_minus_cosine(rotation))
     return relative_lr(_decay_at(wanted, lambda decay: _one_minus_cosine(decay, updates)), updates)

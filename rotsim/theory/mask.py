@@ -20,23 +20,10 @@ ALIKE = 3.0  # squared correlation of weights with updates, over what the share 
 
 @kernel_part()
 def behind(signs: bool, aligned: Any) -> Any:
-    """What a weight and an update of unit variance have where their signs agree.
+    """E w² and E w·u where the signs of a weight and an update of unit variance agree, and slopes of what decays there.
 
-    Parameters
-    ----------
-    signs : bool
-        Whether the update is a sign.
-    aligned : float
-        Correlation of the weight with the update, or with what the sign is taken of, in [-1, 1].
-
-    Returns
-    -------
-    share, met, of_weight, of_update : float
-        E w² and E w·u of that part, and the slopes of what decays on weight and update.
-
-    Notes
-    -----
-    `derivations.cautious.behind_the_mask`.
+    `signs` says whether the update is a sign. `aligned` in [-1, 1] is the correlation of the weight with it, or with
+    what the sign is taken of. Slopes are on weight and update (`derivations.cautious.behind_the_mask`).
     """
     if signs:
         return (
@@ -57,25 +44,12 @@ def behind(signs: bool, aligned: Any) -> Any:
 def decaying(lasts: float, signs: bool, square: float, across: float, mean_size: float) -> Any:
     """What decays in a step; all weights, if `lasts` is 0.
 
-    Parameters
-    ----------
-    lasts : float
-        `Theory.cautious`, >= 0.
-    signs : bool
-        Whether updates are signs.
-    square, across, mean_size : float
-        E‖w‖² > 0, E w·u of the next update, any number, and √(π dim/2) > 0 times the mean size of its coordinate: its
-        RMS norm, if it is Gaussian.
+    `lasts` is `Theory.cautious`, and `signs` says whether updates are signs. `square` > 0 and `across` are E‖w‖² and
+    E w·u of the next update. `mean_size` is √(π dim/2) times the mean size of its coordinate: its RMS norm, if it is
+    Gaussian.
 
-    Returns
-    -------
-    decayed, met, of_weight, of_update, alike : float
-        E‖w‖² and E w·u of the weights that decay, the slopes of these on weight and update, and the squared correlation
-        of weight and update.
-
-    Notes
-    -----
-    `derivations.cautious.in_time`.
+    It returns E‖w‖² and E w·u of the weights that decay, and the slopes of these on weight and update. Last comes the
+    squared correlation of weight and update (`derivations.cautious.in_time`).
     """
     if lasts == 0.0:
         return square, across, 1.0, 0.0, 0.0
@@ -91,26 +65,9 @@ def decaying(lasts: float, signs: bool, square: float, across: float, mean_size:
 def doubted(lasts: float, decay: float, alike: float) -> float:
     """Declared error of the share that decays, over a half, since weights are not Gaussian together with their updates.
 
-    A mask that lasts takes more of some weights than of others. Weights that were made by updates alike are as these
-    are.
-
-    Parameters
-    ----------
-    lasts : float
-        `Theory.cautious`, >= 0.
-    decay : float
-        lr·weight_decay, >= 0.
-    alike : float
-        Squared correlation of weight and update while the weights came about, in [0, 1].
-
-    Returns
-    -------
-    float
-        An order of magnitude, with factors as walks show them.
-
-    Notes
-    -----
-    What `derivations.cautious.polar` neglects.
+    A mask that `lasts` (`Theory.cautious`) takes more of some weights than of others. Weights that were made by updates
+    alike are as these are: `alike` is their squared correlation while the weights came about. It is what
+    `derivations.cautious.polar` neglects: an order of magnitude, with factors as walks show them.
     """
     return max(decay * (1 + lasts / MASKED), alike / ALIKE) if lasts > 0.0 else 0.0
 
@@ -119,25 +76,11 @@ def doubted(lasts: float, decay: float, alike: float) -> float:
 def misjudged(
     doubt: float, decay: float, step: float, before: float, after: float, power: float, moved: float, dim: float
 ) -> Any:
-    """What such an error makes of one step.
+    """What such an error makes of one step: relative errors of E‖w‖², and of the RMS of angle and update.
 
-    Parameters
-    ----------
-    doubt, decay : float
-        Of `doubted`, and lr·weight_decay; >= 0.
-    step, before, after, power, moved : float
-        What multiplies the update, E‖w‖² before and after, E‖u‖² and E‖Δw‖², >= 0.
-    dim : float
-        Weights of a neuron, >= 1, in which shares of its squared norm differ from their mean.
-
-    Returns
-    -------
-    on_square, on_angle, on_update : float
-        Relative errors of E‖w‖², and of the RMS of angle and update.
-
-    Notes
-    -----
-    `derivations.cautious.in_time`, where weight and update are uncorrelated.
+    `doubt` is of `doubted`, `decay` lr·weight_decay. `step` multiplies the update. `before` and `after` are E‖w‖²,
+    `power` E‖u‖², `moved` E‖Δw‖². Of `dim` weights shares of a neuron's squared norm differ from their mean
+    (`derivations.cautious.in_time`, where weight and update are uncorrelated).
     """
     if doubt == 0.0 or moved == 0.0:
         return 0.0, 0.0, 0.0

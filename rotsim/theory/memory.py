@@ -111,20 +111,9 @@ def remembering(lr: float, pull: float, kept: float, correlation: float, update:
 
 
 def projection(lr: float, pull: float, kept: float, correlation: float, update: CorrelatedUpdate) -> float:
-    """-cκ, at which what is projected away is what the noise repeats along w.
+    """-cκ, at which what is projected away is what the noise repeats along w; parameters as in `remembering`.
 
-    Parameters
-    ----------
-    lr, pull, kept, correlation, update
-        As in `remembering`.
-
-    Returns
-    -------
-    float
-
-    Notes
-    -----
-    `derivations.correlated_adam.overlap_with_the_next`.
+    It is `derivations.correlated_adam.overlap_with_the_next`.
     """
 
     def excess(projected: float) -> float:

@@ -205,17 +205,7 @@ def search(
 
 
 def trades_momentum(wanted: Collection[str]) -> bool:
-    """Whether momentum is solved for: rotation and a time are both wanted, which it alone sets apart.
-
-    Parameters
-    ----------
-    wanted : collection of str
-        Names of targets.
-
-    Returns
-    -------
-    bool
-    """
+    """Whether momentum is solved for: rotation and a time are both wanted, which it alone sets apart."""
     return "rotation" in wanted and any(time in wanted for time in TIMES)
 
 
@@ -289,17 +279,7 @@ def transfer(
 
 
 def plain_class(family: str) -> type[Optimizer]:
-    """The spec class of a registered optimizer that has a norm of its own; `InvalidInput` for a rotational variant.
-
-    Parameters
-    ----------
-    family : str
-        A name in `rotsim.OPTIMIZERS`.
-
-    Returns
-    -------
-    type
-    """
+    """The spec class of a registered optimizer that has a norm of its own; `InvalidInput` for a rotational variant."""
     held = {
         Rotational.name: "a rotational variant keeps any norm and turns as its inner optimizer does",
         Hyperball.name: "a hyperball keeps any norm and turns by nearly its lr, radians per step",

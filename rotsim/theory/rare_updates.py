@@ -69,22 +69,9 @@ def _grid(
 
 
 def log_growth(size: float | np.ndarray, *law: float) -> Any:
-    """L(κ) = E log(1 + κu²) of the module docstring.
+    """L(κ) = E log(1 + κu²) of the module docstring, for κ = `size` >= 0 of any shape; `law` as in `_grid`.
 
-    Parameters
-    ----------
-    size : float or ndarray, any shape
-        κ >= 0.
-    *law : float
-        β1, β2, ε and `squares`, as in `rare_updates`.
-
-    Returns
-    -------
-    float or ndarray
-
-    Notes
-    -----
-    `derivations.rare_updates.over_the_momentum`.
+    It is `derivations.rare_updates.over_the_momentum`.
     """
     s, weight, square = _grid(*law)
     seen = np.log1p(np.multiply.outer(2 * size, s * square))
@@ -92,22 +79,9 @@ def log_growth(size: float | np.ndarray, *law: float) -> Any:
 
 
 def squared_angle(size: float, *law: float) -> float:
-    """E arctan²(√κ u), the mean squared angle of steps along one coordinate.
+    """E arctan²(√κ u), the mean squared angle of steps along one coordinate; arguments as in `log_growth`.
 
-    Parameters
-    ----------
-    size : float
-        κ >= 0.
-    *law : float
-        β1, β2, ε and `squares`, as in `rare_updates`.
-
-    Returns
-    -------
-    float
-
-    Notes
-    -----
-    `derivations.rare_updates.angle_as_integral`.
+    It is `derivations.rare_updates.angle_as_integral`.
     """
     node, by = _GAUSS
     part = ((node + 1) / 2) ** 2

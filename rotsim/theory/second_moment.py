@@ -80,19 +80,8 @@ def log_product_and_sum(sigma: np.ndarray, beta1: float, beta2: float, power: in
 def left_by_eps(root: np.ndarray) -> np.ndarray:
     """What ε leaves of the weight 1/√(πs) in the integral for 1/(√v + ε), at root = ε√s >= 0: 1 - √π root erfcx(root).
 
-    Parameters
-    ----------
-    root : ndarray, any shape
-        >= 0.
-
-    Returns
-    -------
-    ndarray
-        In (0, 1], of the shape of `root`; accurate relative to its own size.
-
-    Notes
-    -----
-    `derivations.second_moment.eps_weight`; far out by its series, `eps_far_weight`, since the difference cancels there.
+    It is in (0, 1], and accurate relative to its own size: `derivations.second_moment.eps_weight`. Far out it is its
+    series, `eps_far_weight`, since the difference cancels there.
     """
     near = np.minimum(root, _FAR_ROOT)
     return np.where(
@@ -172,27 +161,10 @@ def _right_end(beta1: float, beta2: float, eps: float) -> float:
 
 
 def decorrelation(b: np.ndarray, beta1: float, beta2: float, step: float = STEP, eps: float = 0.0) -> np.ndarray:
-    """D(b) = K_k/β1^k at b = β2^k; for constant v and ε = 0, D would be (1-β1)/(1+β1) at all b.
+    """D(b) = K_k/β1^k at b = β2^k in [0, 1], any shape; for constant v and ε = 0, D would be (1-β1)/(1+β1) at all b.
 
-    Parameters
-    ----------
-    b : ndarray, any shape
-        In [0, 1].
-    beta1, beta2 : float
-        In [0, 1).
-    step : float
-        Spacing of the trapezoidal rule, > 0.
-    eps : float
-        ε >= 0 in units of the gradient's deviation; > 0 where β2 = 0 < β1.
-
-    Returns
-    -------
-    ndarray
-        Of the shape of `b`.
-
-    Notes
-    -----
-    `derivations.second_moment.decorrelation`.
+    `step` is that of the trapezoidal rule. ε is in units of the gradient's deviation, > 0 where β2 = 0 < β1
+    (`derivations.second_moment.decorrelation`).
     """
     s, weight = _nodes(beta1, beta2, step, eps)
     shared, alone = _on_grid(np.ravel(b).tobytes(), s.tobytes(), beta1, beta2, step)
@@ -256,23 +228,9 @@ def by_quadrature(beta1: float, beta2: float, eps: float) -> UpdateCovariance:
 
 
 def modes(beta1: float, beta2: float, eps: float) -> np.ndarray:
-    """Coefficients p_n of D as a polynomial in b, by quadrature.
+    """Coefficients p_n of D as a polynomial in b, by quadrature: at most `MOST_MODES`, for betas in [0, 1).
 
-    Parameters
-    ----------
-    beta1, beta2 : float
-        In [0, 1).
-    eps : float
-        ε >= 0 in units of the gradient's deviation; > 0 where β2 = 0.
-
-    Returns
-    -------
-    ndarray, shape (modes,)
-        At most `MOST_MODES`.
-
-    Notes
-    -----
-    `derivations.second_moment.modes`.
+    ε is in units of the gradient's deviation, > 0 where β2 = 0 (`derivations.second_moment.modes`).
     """
     if beta2 < LEAST_BETA2_BY_CHEBYSHEV:
         exponent = np.log(_CONDITION) / -np.log(max(beta2, _LEAST))  # n(n+1)/2 for the largest n allowed
@@ -305,19 +263,7 @@ def mean_inverse_root(beta1: float, beta2: float) -> float:
     """E[u²/√v]/E[u²] for u = m/√v and gradients of variance 1: the share of an update that a small ε takes, per ε.
 
     m/(√v + ε) ≈ u (1 - ε/√v), and the integral for m²/v has the weight ds, that for m²/v^(3/2) the weight 2√(s/π) ds.
-
-    Parameters
-    ----------
-    beta1, beta2 : float
-        In [0, 1), β2 > 0.
-
-    Returns
-    -------
-    float
-
-    Notes
-    -----
-    `derivations.second_moment.lag_zero`, with the power of v as in `root_as_integral`.
+    So `derivations.second_moment.lag_zero`, with the power of v as in `root_as_integral`; for β2 > 0.
     """
     s, weight = _nodes(beta1, beta2, STEP, 0.0)
     log_p, total = log_product_and_sum(s, beta1, beta2)

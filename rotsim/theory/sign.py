@@ -1,4 +1,7 @@
-"""Correlations of the signs that Lion steps by: the arcsine law, expanded in modes and summed over lags."""
+"""Correlations of the signs that Lion steps by: the arcsine law, expanded in modes and summed over lags.
+
+In all functions betas and `kept`, which decay leaves of a weight, are in [0, 1), and a correlation in (-1, 1).
+"""
 
 from __future__ import annotations
 
@@ -39,18 +42,7 @@ def arcsine_modes() -> tuple[np.ndarray, np.ndarray]:
 def sign_covariance(beta1: float, beta2: float) -> UpdateCovariance:
     """Autocovariance of Lion's signs under white noise as modes: powers of β2 from those of the arcsine.
 
-    Parameters
-    ----------
-    beta1, beta2 : float
-        In [0, 1).
-
-    Returns
-    -------
-    UpdateCovariance
-
-    Notes
-    -----
-    `derivations.lion_transient.sign_mode`.
+    It is `derivations.lion_transient.sign_mode`.
     """
     beta2 = max(beta2, 1e-7)  # continuous at 0, where 0^0 would be needed
     power, factor = arcsine_modes()
@@ -71,22 +63,7 @@ def _lags(root: float) -> np.ndarray:
 def discounted_excess(kept: float, covariance: np.ndarray, variance: float) -> float:
     """Σ_{k≥1} kept^k (2/π)(asin x_k - x_k): what the arcsine adds to correlations x_k = covariance[k-1]/variance.
 
-    Parameters
-    ----------
-    kept : float
-        In [0, 1].
-    covariance : ndarray, shape (lags,)
-        At lags 1, 2, ...
-    variance : float
-        > 0, and not below any covariance.
-
-    Returns
-    -------
-    float
-
-    Notes
-    -----
-    `derivations.lion_autocorrelated.lion_sum`.
+    `covariance` has the lags 1, 2, ..., none above `variance` > 0 (`derivations.lion_autocorrelated.lion_sum`).
     """
     x = covariance / variance
     return float(2 / np.pi * (kept ** np.arange(1, len(x) + 1) * (np.arcsin(x) - x)).sum())
@@ -95,20 +72,7 @@ def discounted_excess(kept: float, covariance: np.ndarray, variance: float) -> f
 def correlated_covariance(beta1: float, beta2: float, correlation: float) -> np.ndarray:
     """Autocovariance of Lion's update direction at lags 1, 2, ... under AR(1) gradients, to where asin is straight.
 
-    Parameters
-    ----------
-    beta1, beta2 : float
-        In [0, 1).
-    correlation : float
-        In (-1, 1).
-
-    Returns
-    -------
-    ndarray, shape (lags,)
-
-    Notes
-    -----
-    `derivations.lion_autocorrelated.lion_covariance`; `derivations.lion.covariance` where `correlation` is 0.
+    It is `derivations.lion_autocorrelated.lion_covariance`; `derivations.lion.covariance` where `correlation` is 0.
     """
     if correlation == 0:
         return np.asarray(closed_forms.lion_covariance(beta1, beta2, _lags(beta2)))
@@ -120,26 +84,10 @@ def correlated_covariance(beta1: float, beta2: float, correlation: float) -> np.
 
 
 def shifted_discounted_sum(kept: float, beta1: float, beta2: float, mean: float) -> tuple[float, float]:
-    """Variance K_0 of a sign whose argument has a mean of `mean` standard deviations, and Σ kept^k K_k / K_0.
+    """Variance K_0 of a sign whose argument has a mean of `mean` >= 0 standard deviations, and Σ kept^k K_k / K_0.
 
-    Beyond some 8 deviations the sign does not change within floating point: both are 0.
-
-    Parameters
-    ----------
-    kept : float
-        In [0, 1].
-    beta1, beta2 : float
-        In [0, 1).
-    mean : float
-        >= 0.
-
-    Returns
-    -------
-    (float, float)
-
-    Notes
-    -----
-    K_k is the integral of `derivations.signal.sign_covariance_by_arc` up to the arcsine of the correlation.
+    Beyond some 8 deviations the sign does not change within floating point: both are 0. K_k is the integral of
+    `derivations.signal.sign_covariance_by_arc` up to the arcsine of the correlation.
     """
     ratio = mean * np.sqrt(closed_forms.lion_variance(beta1, beta2))
     lag_0 = 1 - closed_forms.lion_sign_mean(beta1, beta2, ratio) ** 2
@@ -156,20 +104,7 @@ def shifted_discounted_sum(kept: float, beta1: float, beta2: float, mean: float)
 def answering_signs(beta1: float, beta2: float, correlation: float) -> CorrelatedUpdate:
     """Lion's signs under gradients that know nothing of the weights, and their answer to a pull.
 
-    Parameters
-    ----------
-    beta1, beta2 : float
-        In [0, 1).
-    correlation : float
-        φ in (-1, 1).
-
-    Returns
-    -------
-    CorrelatedUpdate
-
-    Notes
-    -----
-    `derivations.lion_autocorrelated.lion_covariance` and `lion_answer`.
+    They are `derivations.lion_autocorrelated.lion_covariance` and `lion_answer`.
     """
     beta2 = max(beta2, _LEAST_BETA2)
     variance = closed_forms.lion_correlated_variance(beta1, beta2, correlation)
@@ -184,18 +119,7 @@ def answering_signs(beta1: float, beta2: float, correlation: float) -> Correlate
 def met_again(beta1: float, beta2: float) -> float:
     """Q of `rotsim.theory.few_weights`, times the power of signs in the long run.
 
-    Parameters
-    ----------
-    beta1, beta2 : float
-        In [0, 1).
-
-    Returns
-    -------
-    float
-
-    Notes
-    -----
-    `derivations.finite_dim.met_again`: the variance of the sign's argument stands in the place of v.
+    As `derivations.finite_dim.met_again`: the variance of the sign's argument stands in the place of v.
     """
     beta2 = max(beta2, _LEAST_BETA2)
     lag = _lags(beta2)

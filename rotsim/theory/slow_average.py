@@ -3,6 +3,9 @@
 Rows 8, 9 and 10 are E w·s, E m·s and E s² under e^(-ζv), as 3 and 5 are E w·m and E m². The update is made of
 n = m + α' s, whose E n·m, E n² and E n·s are rows 6, 7 and 11. All are Gaussian under every weight, as m is
 (`derivations.ademamix`, `derivations.damped.gaussian_under_every_weight`).
+
+All functions take `rows` (12, points), the moments, which they change in place. `zeta` (points,) rises from 0. `count`
+is the index of the last point in use. `tables` are those of `damped`.
 """
 
 from __future__ import annotations
@@ -16,24 +19,9 @@ _WEIGHT, _WM, _MM, _NM, _NN, _WS, _MS, _SS, _NS = 0, 4, 5, 6, 7, 8, 9, 10, 11
 
 @kernel_part()
 def entered(rows, count, zeta, beta1, beta2, beta3, pull) -> None:  # type: ignore[no-untyped-def]
-    """Take a new gradient into the slow average, before the fast one and v take it.
+    """Take a new gradient of variance `pull` into the slow average, before the fast one and v take it.
 
-    Parameters
-    ----------
-    rows : ndarray, shape (12, points)
-        Moments, changed in place.
-    count : int
-        Index of the last point in use, >= 0.
-    zeta : ndarray, shape (points,)
-        ζ >= 0, rising.
-    beta1, beta2, beta3 : float
-        In [0, 1).
-    pull : float
-        Variance of a coordinate of the gradient, > 0.
-
-    Notes
-    -----
-    `derivations.damped.momentum`.
+    It is `derivations.damped.momentum`.
     """
     for k in range(count + 1):
         left = closed_forms.damped_share(beta2, zeta[k], pull)
@@ -45,21 +33,7 @@ def entered(rows, count, zeta, beta1, beta2, beta3, pull) -> None:  # type: igno
 
 @kernel_part()
 def blend(rows, count, ahead) -> None:  # type: ignore[no-untyped-def]
-    """E n·m, E n² and E n·s of n = m + ahead·s.
-
-    Parameters
-    ----------
-    rows : ndarray, shape (12, points)
-        Moments, changed in place.
-    count : int
-        Index of the last point in use, >= 0.
-    ahead : float
-        α', >= 0.
-
-    Notes
-    -----
-    `derivations.ademamix.random_walk`.
-    """
+    """E n·m, E n² and E n·s of n = m + ahead·s (`derivations.ademamix.random_walk`)."""
     for k in range(count + 1):
         rows[_NM, k] = rows[_MM, k] + ahead * rows[_MS, k]
         rows[_NS, k] = rows[_MS, k] + ahead * rows[_SS, k]
@@ -68,54 +42,15 @@ def blend(rows, count, ahead) -> None:  # type: ignore[no-untyped-def]
 
 @kernel_part()
 def overlap(rows, zeta, count, tables):  # type: ignore[no-untyped-def]
-    """E w·s/√v.
-
-    Parameters
-    ----------
-    rows : ndarray, shape (12, points)
-    zeta : ndarray, shape (points,)
-        ζ >= 0, rising.
-    count : int
-        Index of the last point in use, >= 0.
-    tables : Tables
-        Of `rotsim.theory.damped`.
-
-    Returns
-    -------
-    float
-
-    Notes
-    -----
-    `derivations.damped.damped_moments`.
-    """
+    """E w·s/√v (`derivations.damped.damped_moments`)."""
     return integral(rows[_WS], zeta, count, True, tables.root_tail)
 
 
 @kernel_part()
 def move(rows, count, zeta, lr, decay, step, tables, scratch, room) -> None:  # type: ignore[no-untyped-def]
-    """E w·s after the step.
+    """E w·s after a step of so much n/√v (`derivations.damped.overlap_after_the_step`).
 
-    Parameters
-    ----------
-    rows : ndarray, shape (12, points)
-        Moments, changed in place.
-    count : int
-        Index of the last point in use, >= 0.
-    zeta : ndarray, shape (points,)
-        ζ >= 0, rising.
-    lr, decay : float
-        >= 0.
-    step : float
-        What multiplies n/√v, >= 0.
-    tables : Tables
-        Of `rotsim.theory.damped`.
-    scratch : ndarray, shape (points + GHOSTS,)
-    room : ndarray, shape (points,)
-        Both are overwritten.
-
-    Notes
-    -----
-    `derivations.damped.overlap_after_the_step`.
+    `scratch` (points + GHOSTS,) and `room` (points,) are overwritten.
     """
     room[0] = integral(rows[_NS], zeta, count, True, tables.root_tail)
     beyond(rows[_NS], zeta, count, True, tables.root, tables.ghosts, scratch, room)

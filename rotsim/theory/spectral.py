@@ -51,20 +51,7 @@ class Spectral:
     def discounted_sum(self, kept: float, largest: float, root: float) -> float:
         """Σ_{k>=1} kept^k s_k of correlations r_k = largest·root^(k-1): each part is a geometric series of its own.
 
-        Parameters
-        ----------
-        kept : float
-            In [0, 1].
-        largest, root : float
-            In [0, 1).
-
-        Returns
-        -------
-        float
-
-        Notes
-        -----
-        `derivations.shapes.sum_over_lags`.
+        It is `derivations.shapes.sum_over_lags`.
         """
         degrees = self.degrees
         return float((self.parts * largest**degrees * kept / (1 - kept * root**degrees)).sum())
@@ -154,19 +141,9 @@ def after(polynomials: tuple[tuple[float, float, float], ...], values: np.ndarra
 
 
 def spectral(shaped: np.ndarray, angle: np.ndarray) -> Spectral:
-    """From φ(√x)/√x at the middles of equal intervals of the angle on the semicircle.
+    """From φ(√x)/√x at the middles of equal intervals of the angle on the semicircle, both (angles,).
 
-    Parameters
-    ----------
-    shaped, angle : ndarray, shape (angles,)
-
-    Returns
-    -------
-    Spectral
-
-    Notes
-    -----
-    `derivations.muon.coefficients` and `correlation_of_updates`.
+    They are `derivations.muon.coefficients` and `correlation_of_updates`.
     """
     sine = np.sin(angle)
     parts = (scipy.fft.dst(shaped * sine, type=2) / len(angle)) ** 2

@@ -123,25 +123,7 @@ def equilibria(
 
 
 def of_specs(specs: Sequence[Optimizer], dim: np.ndarray, gradient: Gradient, method: Method) -> Columns:
-    """`many` for specs of one kind.
-
-    Parameters
-    ----------
-    specs : sequence of Optimizer
-        At least one.
-    dim : ndarray of int, shape (specs,)
-        Each >= 2.
-    gradient : Gradient
-    method : {"exact", "leading"}
-
-    Returns
-    -------
-    dict of ndarray, shape (specs,)
-
-    Notes
-    -----
-    As in `many`; `derivations.lion.exact_norm_squared` is one of the formulas.
-    """
+    """`many` for specs of one kind, at least one, with a `dim` each."""
     theory = theory_of(specs[0])
     names = [field.name for field in fields(specs[0]) if field.init] if theory and theory.elementwise else []
     columns = {name: np.array([getattr(spec, name) for spec in specs]) for name in names}

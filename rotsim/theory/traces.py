@@ -125,22 +125,7 @@ def predict_layer(trace: xr.Dataset, name: str) -> Prediction:
 
 
 def rows_of_matrix(trace: xr.Dataset, layer: str, spec: Optimizer) -> int | None:
-    """Neurons of the parameter that the layer is a block of; None where they are moved one by one.
-
-    Parameters
-    ----------
-    trace : Dataset
-    layer : str
-    spec : Optimizer
-
-    Returns
-    -------
-    int or None
-
-    Notes
-    -----
-    `derivations.muon` is of whole matrices.
-    """
+    """Neurons of the parameter that the layer is a block of (`derivations.muon`); None where they move one by one."""
     if spec.acts_on != "matrix":
         return None
     parameter = layer.split("[")[0]

@@ -59,43 +59,14 @@ class UpdateCovariance:
 
 
 def exponential_average(beta: float) -> UpdateCovariance:
-    """The filter m ← β m + (1-β) g of white gradients of unit variance, its shape the identity.
-
-    Parameters
-    ----------
-    beta : float
-        In [0, 1).
-
-    Returns
-    -------
-    UpdateCovariance
-
-    Notes
-    -----
-    `derivations.lion.covariance` at β1 = β2.
-    """
+    """The filter m ← β m + (1-β) g of white gradients of unit variance (`derivations.lion.covariance` at β1 = β2)."""
     power = (1 - beta) / (1 + beta)
     return UpdateCovariance(power, np.array([power]), np.array([beta]))
 
 
 def running_sum(values: np.ndarray, kept: float, before: float = 0.0) -> np.ndarray:
-    """y_t = kept·y_{t-1} + values_t.
+    """y_t = kept·y_{t-1} + values_t, from `before` on.
 
-    Parameters
-    ----------
-    values : ndarray, shape (steps,)
-        Any numbers.
-    kept : float
-        In [0, 1].
-    before : float
-        y before the first step, any number.
-
-    Returns
-    -------
-    ndarray, shape (steps,)
-
-    Notes
-    -----
     The filter of `derivations.lion.filter_weights`, for a given series. `scipy.signal` takes a second to import.
     """
     if not len(values):
@@ -107,23 +78,8 @@ def running_sum(values: np.ndarray, kept: float, before: float = 0.0) -> np.ndar
 
 
 def discounted(kept: float, covariance: np.ndarray, root: float) -> float:
-    """Σ_{k≥1} kept^k K_k of a covariance that goes on geometrically where the array ends.
+    """Σ_{k≥1} kept^k K_k of a covariance, at lags 1, 2, ..., that goes on by the factor `root` where the array ends.
 
-    Parameters
-    ----------
-    kept : float
-        In [0, 1].
-    covariance : ndarray, shape (lags,)
-        K_k at lags 1, 2, ...
-    root : float
-        In [0, 1), what is left of it from lag to lag after that.
-
-    Returns
-    -------
-    float
-
-    Notes
-    -----
     The sum of `derivations.lion.arcsine_law`.
     """
     faded = covariance * kept ** np.arange(1, len(covariance) + 1)
@@ -131,24 +87,9 @@ def discounted(kept: float, covariance: np.ndarray, root: float) -> float:
 
 
 def decoupled(lr: Any, weight_decay: Any, power: Any, total: Any) -> tuple[Any, Any]:
-    """E‖w‖² and 1 - ρ of w ← (1-ηλ) w - η u, elementwise.
+    """E‖w‖² and 1 - ρ of w ← (1-ηλ) w - η u, elementwise, for E‖u‖² = `power` and S = `total` > -1/2.
 
-    Parameters
-    ----------
-    lr, weight_decay : float
-        Both > 0, their product < 1.
-    power : float
-        E‖u‖² > 0 of the neuron.
-    total : float
-        S > -1/2 of the module docstring.
-
-    Returns
-    -------
-    norm_squared, one_minus_cosine : float
-
-    Notes
-    -----
-    `derivations.lion.exact_norm_squared` and `exact_one_minus_cosine`.
+    They are `derivations.lion.exact_norm_squared` and `exact_one_minus_cosine`.
     """
     return (
         closed_forms.lion_exact_norm_squared(lr, weight_decay, power, total),
@@ -164,26 +105,10 @@ def fallen(
     step_length: float | None = None,
     norm_squared: float | None = None,
 ) -> float:
-    """1 - ρ_lag of the same walk: a sum over the modes of its update.
+    """1 - ρ_lag of the same walk: a sum over the modes of its update (`derivations.transient.over_many_steps`).
 
-    Parameters
-    ----------
-    lr, weight_decay : float
-        Both > 0, their product < 1.
-    covariance : UpdateCovariance
-    lag : int
-        >= 0.
-    step_length, norm_squared : float, optional
-        What multiplies the update, and E w², > 0, where noise that no update remembers adds to the walk. Default: `lr`,
-        and what it leads to.
-
-    Returns
-    -------
-    float
-
-    Notes
-    -----
-    `derivations.transient.over_many_steps`.
+    `step_length` multiplies the update, and `norm_squared` is E w², where noise that no update remembers adds to the
+    walk. By default they are `lr` and what it leads to.
     """
     rates, roots = (lr, weight_decay), covariance.roots
     kept = 1 - lr * weight_decay

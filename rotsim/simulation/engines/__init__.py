@@ -46,10 +46,6 @@ def engine_for(
     keep_weights : bool
         "auto" then takes an engine whose state has them.
 
-    Returns
-    -------
-    Engine
-
     Raises
     ------
     InvalidInput
