@@ -32,52 +32,22 @@ MOST_WAVERING = 1e3  # times as much wavering, at most: a neuron's norm then run
 
 
 def met_twice(held: Any, memory: Any, newest: Any = 0.0) -> Any:
-    """How alike the weights are, on average, that one gradient moves in two of its steps; elementwise.
+    """How alike the weights are, on average, that one gradient moves in two of its steps: in [0, 1], elementwise.
 
-    Parameters
-    ----------
-    held : float or ndarray, any shape
-        In [0, 1]: mean correlation of the weights with those of all gradients in an exponential average.
-    memory : float or ndarray, any shape
-        Of that average, in [0, 1).
-    newest : float or ndarray, any shape
-        Share of an update that the newest gradient has beside the average, in [0, 1].
-
-    Returns
-    -------
-    float or ndarray
-        In [0, 1].
-
-    Notes
-    -----
-    `derivations.finite_dim.met_twice`.
+    `held` is the mean correlation of the weights with those of all gradients in an exponential average, of `memory` in
+    [0, 1). `newest` is the share of an update that the newest gradient has beside it
+    (`derivations.finite_dim.met_twice`).
     """
     both = (2 * held - (1 - memory)) / (1 + memory)
     return newest**2 + (1 - newest) * (2 * newest * held + (1 - newest) * both)
 
 
 def wavering(held: Any, twice: Any, linear: Any, kept: Any) -> Any:
-    """f: the share of ‖w‖²'s wavering under isotropic noise that projection leaves; elementwise.
+    """f: the share of ‖w‖²'s wavering under isotropic noise that projection leaves, in [0, 1]; elementwise.
 
-    Parameters
-    ----------
-    held : float or ndarray, any shape
-        In [0, 1]: mean correlation of the weights with those of all gradients in the update.
-    twice : float or ndarray, any shape
-        In [0, 1]: `met_twice` of the update, or 1 where that is not known, by which f is too large.
-    linear : float or ndarray, any shape
-        Share of the update's power in the long run that is a linear function of gradients, in [0, 1].
-    kept : float or ndarray, any shape
-        What a step leaves of the weights, in [0, 1].
-
-    Returns
-    -------
-    float or ndarray
-        In [0, 1].
-
-    Notes
-    -----
-    `derivations.finite_dim.wavering`.
+    `held` is as in `met_twice`. `twice` is that of the update; where it is not known, 1 makes f too large. `linear` is
+    the share of the update's power in the long run that is a linear function of gradients. A step leaves `kept` of
+    the weights. All are in [0, 1] (`derivations.finite_dim.wavering`).
     """
     cosine = np.clip(held, 0, 1) ** 2 / np.clip(twice, 1e-9, 1)
     across = 1 - np.clip(linear, 0, 1) * np.clip(cosine, 0, 1)
@@ -88,22 +58,9 @@ def wavering(held: Any, twice: Any, linear: Any, kept: Any) -> Any:
 def fed_back(kept: Any, momentum: Any, second: float | None) -> Any:
     """How much more ‖w‖² wavers since the gradient follows it: momentum and v see it late; elementwise.
 
-    Parameters
-    ----------
-    kept : float or ndarray, any shape
-        What a step leaves of the weights, in [0, 1].
-    momentum : float or ndarray, any shape
-        Memory of the average, in [0, 1).
-    second : float or None
-        That of v, in [0, 1); None where nothing divides by the gradient's size.
+    A step leaves `kept` of the weights, `momentum` of the average and `second` of v, which is None where nothing
+    divides by the gradient's size. It is 1 if there were no such feedback, and at most 1000, also where it runs away.
 
-    Returns
-    -------
-    float or ndarray
-        1 if there were no such feedback; at most 1000, also where it runs away.
-
-    Notes
-    -----
     The stationary variance of `derivations.damped.neurons_differ`: the sum of the squares of an impulse's answer. That
     answer is rational in z, and has an integral of its square along the imaginary axis.
 
@@ -141,29 +98,11 @@ def _product(*factors: Any) -> list[Any]:
 
 
 def declared(dim: Any, met: Any, wavers: Any, bent: Any, late: Any = 1.0) -> Any:
-    """The declared relative error of norm and rotation; elementwise.
+    """The declared relative error of norm and rotation for `dim` >= 2 weights; elementwise.
 
-    Parameters
-    ----------
-    dim : int or ndarray, any shape
-        C >= 2.
-    met : float or ndarray, any shape
-        Q of the module docstring, any number.
-    wavers : float or ndarray, any shape
-        f of it, >= 0.
-    bent : float or ndarray, any shape
-        ν of it, any number; below 0 it counts as 0.
-    late : float or ndarray, any shape
-        F of it, > 0.
-
-    Returns
-    -------
-    float or ndarray
-        At least 1/C², the second order where the first is nothing. Infinite where a neuron runs away.
-
-    Notes
-    -----
-    `derivations.finite_dim.met_again` and after it.
+    The others are Q, f, ν (below 0 it counts as 0) and F of the module docstring. The error is at least 1/C², the
+    second order where the first is nothing. Where a neuron runs away it is infinite
+    (`derivations.finite_dim.met_again` and after it).
     """
     first = abs(met) + wavers + np.maximum(0.0, bent) / 2
     held = late <= 1

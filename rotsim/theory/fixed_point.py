@@ -22,27 +22,9 @@ _RANGE = 30.0  # of log E‖w‖², either side of a first guess
 def settled(image: Callable[[float], float], start: float) -> float:
     """The E‖w‖² = image(E‖w‖²) nearest to `start`, looking where the map leads: up if its image is larger, else down.
 
-    Where w grows so large that it drowns the noise there may be another.
-
-    Parameters
-    ----------
-    image : callable
-        E‖w‖² to which the noise at a given E‖w‖² leads.
-    start : float
-        > 0.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-
-    Notes
-    -----
-    The fixed point of each optimizer's own map, as `derivations.adam_l2.exact_norm_squared_map`.
+    The image is E‖w‖² to which the noise at a given one leads. Where w grows so large that it drowns the noise there
+    may be another. `ValueError` if there is none. It is the fixed point of each optimizer's own map, as
+    `derivations.adam_l2.exact_norm_squared_map`.
     """
 
     def excess(log_norm_squared: float) -> float:
@@ -66,28 +48,9 @@ def bracketed_root(
 ) -> float:
     """A root of a continuous function between two points where its signs differ, by Brent's method.
 
-    The steps of `scipy.optimize.brentq`, bit for bit: to import that takes longer than most predictions do.
+    The steps of `scipy.optimize.brentq`, bit for bit: to import that takes longer than most predictions do. The root is
+    off by at most ``xtol + rtol * abs(root)``. `ValueError` if the signs do not differ, or a value is not a number.
 
-    Parameters
-    ----------
-    function : callable
-        Of one float.
-    low, high : float
-        Any numbers at which its values have different signs, or one is 0.
-    xtol, rtol : float
-        The root is off by at most ``xtol + rtol * abs(root)``; > 0.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If the signs do not differ, or a value is not a number.
-
-    Notes
-    -----
     R. P. Brent, "Algorithms for Minimization Without Derivatives" (1973), chapter 4.
     """
     last, here = float(low), float(high)

@@ -19,42 +19,22 @@ from functools import lru_cache
 
 import numpy as np
 
-from rotsim.gradients import ScaleInvariant
 from rotsim.optimizers.base import Optimizer
 from rotsim.statistics import running_mean
-from rotsim.theory.base import required_theory
+from rotsim.theory.spans import at_rest
 
-_GENTLE = 1e-3  # lr·weight_decay at which growth is read off for an optimizer that has no decay
 _LEAST = 1e-6  # of G: a neuron without a gradient still turns by what its averages hold
 _SMOOTHED = 8  # parts of a run over which the size of a neuron's gradients, known from few samples, is averaged
 
 
 @lru_cache(maxsize=1024)
 def growth_per_turn(spec: Optimizer, dim: int, rows: int | None = None) -> float:
-    """κ: what noise adds to ‖w‖² over the squared length of its steps across the weights.
+    """κ: what noise adds to ‖w‖² over the squared length of its steps across the weights, 2δ/θ² at rest.
 
-    Parameters
-    ----------
-    spec : Optimizer
-        With a theory.
-    dim : int
-        Fan-in C > 2.
-    rows : int, optional
-        Neurons of one matrix, as in `rotsim.predict`.
-
-    Returns
-    -------
-    float
-        2δ/θ² at rest: about (1+β1)/(1-β1) for AdamW, Adam+L2 and SGDM.
-
-    Notes
-    -----
-    For an average it does not depend on the memory of gradients: S of `derivations.autocorrelated`.
+    It is about (1+β1)/(1-β1) for AdamW, Adam+L2 and SGDM. For an average it does not depend on the memory of gradients:
+    S of `derivations.autocorrelated`. The fan-in is > 2, and `rows` are as in `rotsim.predict`.
     """
-    plain = spec.plain
-    if plain.weight_decay == 0:
-        plain = plain.with_rates(plain.lr, min(_GENTLE, _GENTLE / plain.lr))
-    theory, law = required_theory(plain, rows, dim), ScaleInvariant().power(dim)
+    _, theory, law = at_rest(spec.plain, dim, rows)
     state = theory.white(dim, law, "exact")
     return float(theory.decay_of(dim, law, state) / state.one_minus_cosine)
 

@@ -12,44 +12,33 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import expm1, log1p
+from typing import Any
 
 import numpy as np
 
-from rotsim.gradients import ScaleInvariant
+from rotsim.gradients import GradientPower, ScaleInvariant
 from rotsim.optimizers.base import Optimizer
-from rotsim.theory.base import required_theory
+from rotsim.theory.base import Theory, required_theory
 
-_GENTLE = 1e-3  # lr·weight_decay at which a memory is measured of an optimizer that has no decay
+_GENTLE = 1e-3  # lr·weight_decay at which an optimizer that has no decay is looked at
+
+
+def at_rest(plain: Optimizer, dim: int, rows: int | None) -> tuple[Optimizer, Theory[Any], GradientPower]:
+    """An optimizer, decaying gently if it has no decay, its theory, and the law of scale-invariant noise."""
+    if plain.weight_decay == 0:
+        plain = plain.with_rates(plain.lr, min(_GENTLE, _GENTLE / plain.lr))
+    return plain, required_theory(plain, rows, dim), ScaleInvariant().power(dim)
 
 
 @lru_cache(maxsize=1024)
 def kept_by_averages(spec: Optimizer, dim: int, span: int, rows: int | None = None) -> tuple[float, float]:
     """What averages keep of weights over a span: ln of the factor in E⟨w_b, w_e⟩ that decay alone does not explain.
 
-    Parameters
-    ----------
-    spec : Optimizer
-    dim : int
-        Fan-in C > 2.
-    span : int
-        Steps, >= 1.
-    rows : int, optional
-        Neurons of one matrix, as in `rotsim.predict`.
-
-    Returns
-    -------
-    per_step, per_turn : float
-        Over the squared rotation of a step at the start, and over tan² of the angle between both ends. NaN where the
-        decay of the optimizer depends on more than its rates.
-
-    Notes
-    -----
-    `derivations.transient.over_many_steps`; for SGDM `coupled_over_many_steps`.
+    It is over the squared rotation of a step at the start, and over tan² of the angle between both ends. Both are NaN
+    where the decay of the optimizer depends on more than its rates. They are `derivations.transient.over_many_steps`;
+    for SGDM `coupled_over_many_steps`.
     """
-    plain = spec if spec.decay == "none" else spec.plain
-    if plain.weight_decay == 0:
-        plain = plain.with_rates(plain.lr, min(_GENTLE, _GENTLE / plain.lr))
-    theory, law = required_theory(plain, rows, dim), ScaleInvariant().power(dim)
+    plain, theory, law = at_rest(spec if spec.decay == "none" else spec.plain, dim, rows)
     step, whole = (theory.fallen(dim, law, steps) for steps in (1, span))
     decay = theory.lasting_decay(np.array([plain.lr * plain.weight_decay]))
     if decay is None or not 0 < whole < 1:
