@@ -144,8 +144,11 @@ def plot_layers(ax: Axes, trace: xr.Dataset, diagnosis: Diagnosis, quantity: str
             capprops={"color": color},
         )
     ax.axhline(1.0, color="k", linestyle="--", linewidth=1.3)
-    names = [layer.layer.removesuffix(".weight") for layer in diagnosis.layers]
-    ax.set_xticks(range(len(names)), [name.replace("hidden", "hidden\n") for name in names])
+    names = [layer_name(layer.layer).replace("hidden", "hidden\n") for layer in diagnosis.layers]
+    ax.set_xticks(range(len(names)), names)
+    if len(max("\n".join(names).split("\n"), key=len)) * len(names) > _LETTERS:
+        ax.tick_params(axis="x", labelrotation=40, labelsize=9)
+        plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
     ax.set_yscale("log")
     ticks = [0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0]
     ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -209,6 +212,7 @@ def _network_panel(ax: Axes, data: xr.Dataset, diagnosis: Diagnosis) -> None:
     ax.set(title=title, ylim=(0.28, 1.6), xlabel="layer", ylabel="rotation measured / predicted")
 
 
+_LETTERS = 32  # that find room side by side below a panel
 _VERDICT_COLORS = {
     "applies": "C0",
     "scale-sensitive": "C1",
