@@ -56,9 +56,9 @@ class Forecast:
         Steps before the half that is foreseen.
     quarters : tuple of Part
         The third and the fourth; none where nothing could be foreseen.
-    missed_rotation, missed_norm : float
+    missed : float
         How far the same rule misses the last quarter of the first half, from the quarter before: the largest
-        relative error; NaN if there was none.
+        relative error, of rotation or norm, as what one misses the other may; NaN if there was none.
     undecided_rotation, undecided_norm : float
         How far the course would be off if more of s were noise: 0 where the rate stays as it was.
     forbidden : str
@@ -71,8 +71,7 @@ class Forecast:
 
     start: int
     quarters: tuple[Part, ...]
-    missed_rotation: float
-    missed_norm: float
+    missed: float
     undecided_rotation: float
     undecided_norm: float
     forbidden: str
@@ -81,7 +80,7 @@ class Forecast:
 
     def declared(self, quantity: str) -> float:
         """Relative error to expect of the foreseen "rotation" or "norm"; NaN if it is not known."""
-        return REACH * float(getattr(self, f"missed_{quantity}")) + float(getattr(self, f"undecided_{quantity}"))
+        return REACH * self.missed + float(getattr(self, f"undecided_{quantity}"))
 
     @property
     def claims(self) -> tuple[str, ...]:
@@ -96,7 +95,7 @@ def foresee(trace: xr.Dataset, name: str, judged_from: int) -> Forecast:
     step, spec = layer["step"].values, dataset.optimizer_of(trace, name)
 
     def none(why: str) -> Forecast:
-        return Forecast(judged_from, (), np.nan, np.nan, np.nan, np.nan, why)
+        return Forecast(judged_from, (), np.nan, np.nan, np.nan, why)
 
     if spec.decay == "none" or (spec.decay == "coupled" and spec.shape != "identity"):
         return none(
@@ -118,15 +117,13 @@ def foresee(trace: xr.Dataset, name: str, judged_from: int) -> Forecast:
     if not rows.any() or not all(course.lr[part].any() for part in (slice(read - piece, read), slice(read, middle))):
         return none("No neuron was moved in the second quarter of the run by gradients that are finite.")
     before = course.ahead(read - piece, read, middle, growth)
-    missed = {key: _missed(values[key][:, read:middle], before[key]) for key in FORESEEN}
+    missed = float(np.max([_missed(values[key][:, read:middle], before[key]) for key in FORESEEN]))
     theory, other = (course.ahead(read, middle, len(step), noise) for noise in (growth, more))
     undecided = {key: _missed(other[key], theory[key]) for key in FORESEEN}
     late = {key: series[:, middle:] for key, series in values.items()}
     start = int(step[middle - 1])
     parts = parts_of(start, step[middle:], late, theory, _PARTS)
-    found = Forecast(
-        start, parts, missed["rotation"], missed["norm"], undecided["rotation"], undecided["norm"], forbidden=""
-    )
+    found = Forecast(start, parts, missed, undecided["rotation"], undecided["norm"], forbidden="")
     return replace(
         found,
         forbidden=_forbidden(found),
@@ -136,17 +133,17 @@ def foresee(trace: xr.Dataset, name: str, judged_from: int) -> Forecast:
 
 
 def _forbidden(found: Forecast) -> str:
+    most = min(FORESEEN.values()) / REACH
+    if not found.missed <= most:
+        return (
+            "What gradients did to the weights in the third eighth of the run misses rotation or norm in the fourth "
+            f"by {found.missed:.0%}, more than {most:.0%}: it did not last."
+        )
     for key, allowed in FORESEEN.items():
-        missed, undecided = (getattr(found, f"{kind}_{key}") for kind in ("missed", "undecided"))
-        if not REACH * missed <= allowed:
-            return (
-                f"What gradients did to the weights in the third eighth of the run misses the {key} in the fourth by "
-                f"{missed:.0%}, more than {allowed / REACH:.1%}: it did not last."
-            )
         if not found.declared(key) <= allowed:
             return (
                 f"The learning rate changes after the first half of the run. How what gradients add to the norm goes "
-                f"with it makes {undecided:.0%} of the {key}: the first half does not tell."
+                f"with it makes {getattr(found, f'undecided_{key}'):.0%} of the {key}: the first half does not tell."
             )
     return "" if found.quarters else "A quarter of the run has no window."
 

@@ -110,8 +110,8 @@ def early(windows, factor):
 def test_what_did_not_last_in_the_first_half_is_not_claimed():
     layer = only(made(rotation=early(8, 0.8), **PULLED))
     assert layer.rest.claims == () and layer.foreseen_outcome is None and layer.rest.quarters
-    missed = layer.rest.missed_rotation
-    said = f"misses the rotation in the fourth by {missed:.0%}, more than {FORESEEN['rotation'] / REACH:.1%}"
+    missed = layer.rest.missed
+    said = f"misses rotation or norm in the fourth by {missed:.0%}, more than {FORESEEN['rotation'] / REACH:.0%}"
     assert said in layer.rest.forbidden and missed > FORESEEN["rotation"] / REACH
 
 
