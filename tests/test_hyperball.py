@@ -254,3 +254,19 @@ def test_the_command_line_has_it(words, shown, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(words.split()) == 0
     assert shown in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("momentum", [0.0, 0.95])
+def test_rows_of_a_large_matrix_are_uneven_as_declared(monkeypatch, momentum):
+    """Only the matrix is held: of rows of several lengths the short ones turn further."""
+    rows, dim, matrices = 64, 64, 24
+    optimizer = rotsim.Hyperball(rotsim.Muon(0.05 if momentum == 0 else 0.02, 0.0, momentum))
+    walk = rotsim.simulate(optimizer, neurons=rows * matrices, dim=dim, rows=rows, steps=4000, record_every=100, seed=3)
+    squares = (walk["rotation"].values[:, 20:] ** 2).mean(axis=1).reshape(matrices, rows).mean(axis=1)
+    predicted = rotsim.equilibrium(optimizer, dim, rows=rows)
+    off = np.sqrt(squares.mean()) / predicted.rotation - 1
+    noise = chance.errors(None, 3) * squares.std(ddof=1) / squares.mean() / 2 / np.sqrt(matrices)
+    assert abs(off) - noise < predicted.model_error < 5 * (abs(off) + noise)
+    monkeypatch.setattr("rotsim.theory.hyperball.UNEVEN", np.inf)
+    assert rotsim.equilibrium(optimizer, dim, rows=rows).model_error < abs(off) - noise
