@@ -266,7 +266,7 @@ def test_rows_of_a_large_matrix_are_uneven_as_declared(monkeypatch, momentum):
     squares = (walk["rotation"].values[:, 20:] ** 2).mean(axis=1).reshape(matrices, rows).mean(axis=1)
     predicted = rotsim.equilibrium(optimizer, dim, rows=rows)
     off = np.sqrt(squares.mean()) / predicted.rotation - 1
-    noise = chance.errors(None, 3) * squares.std(ddof=1) / squares.mean() / 2 / np.sqrt(matrices)
+    noise = chance.errors(matrices, 3) * squares.std(ddof=1) / squares.mean() / 2 / np.sqrt(matrices)
     assert abs(off) - noise < predicted.model_error < 5 * (abs(off) + noise)
     monkeypatch.setattr("rotsim.theory.hyperball.UNEVEN", np.inf)
     assert rotsim.equilibrium(optimizer, dim, rows=rows).model_error < abs(off) - noise
