@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MET = 1.5  # times Q of `few_weights`, and what momentum takes off the squared angle: as walks show
 FELT = 2.5  # times what momentum takes off the angle: how an error of the updates' correlations is felt, as they show
-UNEVEN = 6.0  # rows by which the error of a matrix doubles, as walks of 64 x 64, 32 x 64 and 32 x 256 show
+UNEVEN = 6.0  # rows by which the error of a matrix doubles, as walks of 64 x 64, 32 x 64, 64 x 256 and 128 x 32 show
 _LEAST, _MOST = -160.0, 30.0  # log odds of the share that a step takes of the weights
 
 
@@ -129,7 +129,8 @@ class HyperballTheory(Theory[Hyperball]):
         Isotropic noise has 1/dim of its power along the weights. Updates of a whole matrix are of one length.
         """
         if self.spec.acts_on == "matrix":
-            uneven = min(self.rows or 1, dim) / UNEVEN  # rows of one matrix are longer and shorter than its mean
+            rows = self.rows or 1
+            uneven = min(rows, dim**2 / rows) / UNEVEN  # rows of one matrix are longer and shorter than its mean
             return max(0.0 if law.homogeneity else 0.5, (1 + uneven) / dim) / dim
         met, bent = required_theory(self.spec.inner).met_and_bent()
         left = min(1.0, (self._angle(state.one_minus_cosine) / atan(self.spec.lr)) ** 2)
