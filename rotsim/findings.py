@@ -219,7 +219,7 @@ def _noise(e: Evidence, theory: Theory[Any], last: int) -> Finding:
     if theory.counts_bursts and not np.isfinite(e.burst + e.rotation_factor):
         return "unknown", (
             f"{label}'s rotation depends on how gradients burst and on their autocorrelation, which this trace does "
-            "not hold; record it anew with rotsim.measure.Recorder, for at least 1.5 · lags steps."
+            "not hold; record it anew with rotsim.measure.Recorder, for 1.5 · lags steps or 96, whichever is more."
         )
     if (share := theory.signal_share(e.signal)) > SIGNAL:
         amplified = "" if share == e.signal else f", which is {share:.0%} of what {label} takes the sign of"

@@ -120,8 +120,8 @@ KNOWN_BURSTS = {"burst_rotation": 0.9, "burst_norm": 1.1, "burst_error": 0.0, "o
         (LION, {"cosine": 0.099}, {"cosine": 0.1}, "scale-sensitive", "(RMS cosine 0.1 times that of a random directi"),
         (ADAMW, {"radial": nan}, {"radial": nan, "cosine": nan}, "unknown", "does not tell whether the gradient is or"),
         # noise?
-        (LION, {}, {"burst": nan}, "unknown", "for at least 1.5 · lags steps"),
-        (LION, {}, {"rotation_factor": nan}, "unknown", "for at least 1.5 · lags steps"),
+        (LION, {}, {"burst": nan}, "unknown", "for 1.5 · lags steps or 96"),
+        (LION, {}, {"rotation_factor": nan}, "unknown", "for 1.5 · lags steps or 96"),
         (ADAMW, {"burst": nan, "rotation_factor": nan}, {"signal": 0.51}, "signal", "51% of the gradient's correlatio"),
         (ADAMW, {"signal": 0.5}, {"signal": 0.6}, "signal", "60%"),
         (LION, {"signal": 0.0138}, {"signal": 0.0145}, "signal", "is 51% of what Lion takes the sign of"),

@@ -71,7 +71,7 @@ class Recorder:
         Most neurons of a parameter to record, >= 1: of an embedding with more, so many that are evenly spaced.
     lags : int
         Longest lag >= 0 and < 65536, in steps, of the gradients' autocorrelation; 0 turns it off. It reads 64
-        coordinates per parameter at every step, and needs 1.5 · lags steps.
+        coordinates per parameter at every step, and needs 1.5 · lags steps, or 96 if that is more.
     path : str or Path, optional
         Where to save: after a few seconds, then every `save_seconds`, and at `close`, also if training raised.
         When SIGTERM asks the process to end, it is saved before your own handler is called. Of several processes of
