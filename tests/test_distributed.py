@@ -1,4 +1,4 @@
-"""Two processes that train one model: the trace of the first is that of one process, whole or of its own rows."""
+"""Processes that train one model: the trace of the first is that of one process, whole or of its own rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed"),
 ]
 
-STEPS = 20
+STEPS, INPUTS = 20, 4
+SIZES = {"0.weight": 8, "2.weight": 6}  # neurons
 WORKER = """
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from rotsim.errors import InvalidInput
 from rotsim.measure import Recorder
@@ -39,7 +41,7 @@ if processes > 1:
     store = f"file://{folder / 'store'}"
     distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=processes)
 torch.manual_seed(0)
-model = nn.Sequential(nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 6, bias=False))
+model = nn.Sequential(nn.Linear(INPUTS, 8), nn.Tanh(), nn.Linear(8, 6, bias=False))
 if way == "DDP":
     model = nn.parallel.DistributedDataParallel(model)
 elif way == "FSDP":
@@ -47,13 +49,22 @@ elif way == "FSDP":
 elif way == "columns":
     mesh = init_device_mesh("cpu", (processes,))
     model = fully_shard(model, mesh=mesh, shard_placement_fn=lambda parameter: Shard(parameter.ndim - 1))
+elif way == "tensor":
+    mesh = init_device_mesh("cpu", (processes,))
+    model = parallelize_module(model, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+elif way == "grid":
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
+    parallelize_module(model, mesh["tensor"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    model = fully_shard(model, mesh=mesh["data"])
+    rank, processes = rank // 2, 2  # those of one row have the same data
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+me, split = distributed.get_rank() if processes > 1 else 0, {} if way == "grid" else {"0.weight": "ab"}
 draw = torch.Generator().manual_seed(1)
 try:
-    with Recorder(model, optimizer, interval=2, window=4, lags=2, path=folder / f"{rank}.nc", split={"0.weight": "ab"}):
+    with Recorder(model, optimizer, interval=2, window=4, lags=2, path=folder / f"{me}.nc", split=split):
         for _ in range(STEPS):
-            x, y = torch.randn(8, 12, generator=draw), torch.randn(8, 6, generator=draw)
-            mine = slice(rank, None, processes)
+            x, y = torch.randn(12, INPUTS, generator=draw), torch.randn(12, 6, generator=draw)
+            mine = slice(None) if way == "tensor" else slice(rank, None, processes)
             optimizer.zero_grad()
             (model(x[mine]) - y[mine]).square().mean().backward()
             optimizer.step()
@@ -67,7 +78,7 @@ if processes > 1:
 def trained(way: str, processes: int, folder: Path) -> tuple[dict[str, object], list[str]]:
     """The traces that a training wrote, by name, and what its processes said."""
     folder.mkdir()
-    words = [sys.executable, "-c", WORKER.replace("STEPS", str(STEPS)), way]
+    words = [sys.executable, "-c", WORKER.replace("STEPS", str(STEPS)).replace("INPUTS", str(INPUTS)), way]
     running = [
         subprocess.Popen([*words, str(rank), str(processes), str(folder)], stdout=subprocess.PIPE, text=True)
         for rank in range(processes)
@@ -87,30 +98,51 @@ def alone(tmp_path_factory):
     return traces["0"]
 
 
-@pytest.mark.parametrize("way", ["DDP", "FSDP"])
-def test_the_first_process_records_what_one_process_would(way, alone, tmp_path):
-    traces, _ = trained(way, 2, tmp_path / "run")
-    assert list(traces) == ["0"]
-    trace, sampled = traces["0"], dataset.spec_of(traces["0"])["sampled_rows"]
-    if way == "DDP":
-        rows = np.arange(alone.sizes["neuron"])
-        assert not sampled
-    else:  # the first half of each weight
-        rows = np.r_[0:4, 8:11]
-        assert sampled == {"0.weight": 8, "2.weight": 6}
+MEASURED = ("norm", "rotation", "update_rms", "gradient_norm", "gradient_cosine", "radial", "active")
+
+
+def agree(trace, alone, rows):
+    """A trace has the numbers of the same rows of another one."""
     assert trace["layer"].values.tolist() == alone["layer"].values[rows].tolist()
-    assert set(trace["layer"].values.tolist()) >= {"0.weight[a]", "2.weight"}
-    for name in ("norm", "rotation", "update_rms", "gradient_norm", "radial", "active"):
-        np.testing.assert_allclose(trace[name], alone[name][rows], rtol=1e-5, atol=1e-12)
+    assert trace["fan_in"].values.tolist() == alone["fan_in"].values[rows].tolist()
+    for name in MEASURED:
+        np.testing.assert_allclose(trace[name], alone[name][rows], rtol=1e-5, atol=1e-9, err_msg=name)
     np.testing.assert_allclose(trace["initial_norm"], alone["initial_norm"][rows], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("way", "processes", "rows"),
+    [
+        ("DDP", 2, range(14)),
+        ("FSDP", 2, (*range(4), *range(8, 11))),  # the first half of each weight
+        ("tensor", 2, (*range(4), *range(8, 14))),  # half the rows of one weight, and half the columns of the other
+        ("columns", 2, range(14)),
+        ("grid", 4, range(8, 11)),  # half the rows of half the columns; of the other weight no whole block of rows
+    ],
+)
+def test_the_first_process_records_what_one_process_would(way, processes, rows, alone, tmp_path):
+    traces, _ = trained(way, processes, tmp_path / "run")
+    assert list(traces) == ["0"]
+    trace, rows = traces["0"], np.array(rows)
+    found = {str(name): int((trace["layer"].str.startswith(name)).sum()) for name in SIZES}
+    fewer = {name: size for name, size in SIZES.items() if 0 < found[name] < size}
+    assert dataset.spec_of(trace)["sampled_rows"] == fewer
+    agree(trace, alone, rows)
     if way == "DDP":
         name = "gradient_autocorrelation"
         np.testing.assert_allclose(trace[name], alone[name], rtol=1e-5, atol=1e-6)
-    else:  # other rows are told apart
-        assert np.abs(trace["rotation"].values - alone["rotation"].values[rows + 1]).max() > 1e-4
+    with pytest.raises(AssertionError):
+        agree(trace, alone, np.roll(rows, 1))  # other rows are told apart
 
 
-def test_rows_that_no_process_has_whole_are_refused(tmp_path):
-    traces, said = trained("columns", 2, tmp_path / "run")
-    assert not traces
-    assert all("sharded (DTensor), and not by rows" in words for words in said)
+def test_rows_of_which_a_process_has_a_part_alone_are_measured_with_the_others(alone, tmp_path, monkeypatch):
+    """The control: a process that does not ask the others finds shorter rows."""
+    monkeypatch.setattr(sys.modules[__name__], "WORKER", ALONE_IN_SUMS + WORKER)
+    traces, _ = trained("columns", 2, tmp_path / "run")
+    assert (traces["0"]["norm"] < 0.95 * alone["norm"]).mean() > 0.9
+
+
+ALONE_IN_SUMS = """
+import rotsim.measure.running
+rotsim.measure.running.added = lambda parts, groups: parts
+"""

@@ -22,7 +22,15 @@ from rotsim.measure.coordinates import CoordinateSampler  # noqa: E402
 from rotsim.measure.neurons import Neurons, axes_of  # noqa: E402
 from rotsim.measure.recorded import Recorded  # noqa: E402
 from rotsim.measure.running import Running  # noqa: E402
-from rotsim.measure.sample import VARIABLES, sample, window_means  # noqa: E402
+from rotsim.measure.sample import (  # noqa: E402
+    VARIABLES,
+    Averaged,
+    lengths,
+    partial_sums,
+    sample,
+    whole_lengths,
+    window_means,
+)
 from rotsim.measure.scales import ScaleSampler  # noqa: E402
 from rotsim.measure.selection import row_labels, select  # noqa: E402
 from rotsim.measure.windows import Windows, merged  # noqa: E402
@@ -43,7 +51,7 @@ def normal(*shape, seed=0):
 
 
 def test_a_step_is_added_once_if_it_was_copied():
-    entries = [SimpleNamespace(neurons=2, parameter=torch.ones(2))]
+    entries = [SimpleNamespace(neurons=2, parameter=torch.ones(2), groups=())]
     running = Running(SimpleNamespace(look=lambda step: [None], entries=entries), None)
     running.add(1, False)
     assert (running.samples, running.last) == (0, 0)
@@ -56,17 +64,54 @@ def test_a_step_is_added_once_if_it_was_copied():
 
 
 def test_a_parameter_that_is_sharded_across_its_neurons_is_left_out(monkeypatch):
-    """As where each process has some rows of a matrix whose neurons are columns; experts are sharded by whole ones."""
-    monkeypatch.setattr(recorded_module, "local", lambda parameter: parameter[len(parameter) < 5 :])
-    monkeypatch.setattr(recorded_module, "first_row", lambda parameter: 1)
-    shapes = {"columns": (4, 3), "experts": (2, 5, 3), "whole.columns": (6, 3)}
+    """Here a process has the second half of axis 1 of all but one parameter, and of another no row."""
+    cut = {"rows": 1, "columns": 1, "experts": 1, "elsewhere": 0}
+    shapes = {"rows": (4, 6), "columns": (4, 6), "experts": (2, 6, 3), "elsewhere": (4, 3), "whole.experts": (2, 3, 3)}
     model = {name: nn.Parameter(torch.ones(shape)) for name, shape in shapes.items()}
+    axis_of = {id(model[name]): axis for name, axis in cut.items()}
+    parts = {name: model[name][:, 3:] if axis else model[name][:0] for name, axis in cut.items()}
+    of = {id(model[name]): part for name, part in parts.items()}
+    monkeypatch.setattr(recorded_module, "local", lambda parameter: of.get(id(parameter), parameter))
+    monkeypatch.setattr(recorded_module, "first_along", lambda parameter, axis: 3 if axis else 4)
+    levels = lambda parameter: {0: axis_of[id(parameter)]} if id(parameter) in axis_of else {}  # noqa: E731
+    monkeypatch.setattr(recorded_module, "axes_by_level", levels)
+    monkeypatch.setattr(
+        recorded_module,
+        "groups_of_rows",
+        lambda parameter, axes: tuple("others" for axis in levels(parameter).values() if axis not in axes),
+    )
     optimizer = torch.optim.SGD(model.values(), 0.1)
-    found = Recorded(model, optimizer, None, {}, None, axes={"columns": 1, "experts": (0, 1)})
-    assert found.skipped == {"columns": "sharded (DTensor) across its neurons"}
-    assert {entry.name: (entry.neurons, entry.of_all) for entry in found.entries} == {
-        "experts": (5, 10), "whole.columns": (3, 3),
+    found = Recorded(
+        model, optimizer, None, {"columns": {"a": 4, "b": 2}}, None, axes={"columns": 1, "experts": (0, 1)}
+    )
+    assert found.skipped == {
+        "experts": "sharded (DTensor) across its neurons",
+        "elsewhere": "empty: other processes have its neurons",
+    }
+    assert {entry.name: (entry.neurons, entry.of_all, entry.fan_in, entry.groups) for entry in found.entries} == {
+        "rows": (4, 4, 6, ("others",)), "columns": (3, 6, 4, ()), "whole.experts": (6, 6, 3, ()),
     }  # fmt: skip
+    assert found.entries[1].labels == ["columns[a]", "columns[b]", "columns[b]"]
+    with pytest.raises(InvalidInput, match=r"nothing to record: .*elsewhere: empty"):
+        Recorded(model, optimizer, ["elsewhere"], {}, None)
+
+
+@pytest.mark.parametrize("turned", [1e-7, 1e-3, 1.0])
+@pytest.mark.parametrize("square", [True, False])
+def test_sums_of_parts_of_rows_are_lengths_of_the_rows(turned, square):
+    before, g = normal(5, 12), normal(5, 12, seed=1)
+    after = before + turned * normal(5, 12, seed=2)
+    v = normal(5, 12, seed=3).square() if square else None
+    whole = lengths(before, after, g, Averaged(v, 0.1, 0.5, 1e-3))
+    cuts = [slice(0, 5), slice(5, 5), slice(5, 12)]  # the second process has nothing
+    parts = [
+        partial_sums(before[:, cut], after[:, cut], g[:, cut], Averaged(v if v is None else v[:, cut], 0.1, 0.5, 1e-3))
+        for cut in cuts
+    ]
+    torch.testing.assert_close(whole_lengths(sum(parts)), whole, rtol=1e-6, atol=0, equal_nan=True)
+    for missing in (0, 2):
+        others = whole_lengths(sum(part for i, part in enumerate(parts) if i != missing))
+        assert ((others[:6] / whole[:6] - 1).abs() > 1e-2).all()
 
 
 @pytest.mark.parametrize("rule", ["adamw", "adam_l2", "sgdm", "lion", "unmodelled"])

@@ -64,7 +64,7 @@ def assemble(
         variables=variables_of(values),
         optimizer=main,
         layer=np.concatenate([entry.labels for entry in entries]),
-        fan_in=per_neuron(lambda entry: entry.layout.dim),
+        fan_in=per_neuron(lambda entry: entry.fan_in),
         spec={
             **spec,
             "layers": {entry.name: list(entry.shape) for entry in entries},

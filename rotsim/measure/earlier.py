@@ -60,7 +60,7 @@ class Earlier:
         layers: dict[str, tuple[int, int]] = {}
         for entry in entries:
             for name in dict.fromkeys(entry.labels):
-                layers[name] = entry.labels.count(name), entry.layout.dim
+                layers[name] = entry.labels.count(name), entry.fan_in
         check_joinable(trace, layers, label)
         self.trace = trace
 

@@ -9,9 +9,9 @@ import xarray as xr
 
 from rotsim.measure.assembly import averaging, with_samples, with_series
 from rotsim.measure.coordinates import CoordinateSampler
-from rotsim.measure.neurons import local
 from rotsim.measure.recorded import Entry
 from rotsim.measure.scales import ScaleSampler
+from rotsim.measure.sharding import local
 
 MOST_LAGS = 1 << 16  # steps; 64 gradients of twice as many are in memory, per parameter
 
@@ -60,7 +60,7 @@ class EveryStep:
             self.coordinates.add(gradients, [entry.shape for entry in entries], betas, rates, device)
         if signed:
             pairs = ((entries[i], gradients[i]) for i in signed)
-            of_neurons = [None if given is None else entry.layout.rows(given) for entry, given in pairs]
+            of_neurons = [None if given is None or e.groups else e.layout.rows(given) for e, given in pairs]
             self.scales.add(of_neurons, [entries[i].labels for i in signed], device)
             self._last_tick = step
 

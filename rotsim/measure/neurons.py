@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 
 from rotsim.errors import InvalidInput, is_a, shown
+from rotsim.measure.sharding import local
 
 Axes = Mapping[str, int | Sequence[int]]
 _CONVOLUTION, _TRANSPOSED = torch.nn.modules.conv._ConvNd, torch.nn.modules.conv._ConvTransposeNd
@@ -73,38 +73,12 @@ class Neurons:
         """
         tensor = local(tensor)
         dense = tensor if tensor.layout is torch.strided else tensor.to_dense()
-        table = dense.movedim(self.axes, tuple(range(len(self.axes)))).reshape(self.total, -1)
+        table = dense.movedim(self.axes, tuple(range(len(self.axes)))).reshape(self.total, self.dim)
         return table if self.chosen is None else table[torch.from_numpy(self.chosen).to(table.device)]
 
     def labels(self, of_all: Sequence[str]) -> list[str]:
         """The names of the recorded neurons, from those of all."""
         return list(of_all) if self.chosen is None else [of_all[i] for i in self.chosen]
-
-
-def local(tensor: torch.Tensor) -> torch.Tensor:
-    """What this process holds of a tensor: of a sharded one (`torch.distributed.tensor.DTensor`) its part."""
-    part: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return part
-
-
-def first_row(tensor: torch.Tensor) -> int:
-    """The row of a tensor, or of the whole that is sharded by rows, with which the part of this process begins."""
-    if not hasattr(tensor, "to_local"):
-        return 0
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    whole: Any = tensor
-    _, offset = compute_local_shape_and_global_offset(whole.shape, whole.device_mesh, whole.placements)
-    return int(offset[0])
-
-
-def sharded_otherwise(tensor: torch.Tensor) -> bool:
-    """True of a sharded tensor of which this process may not hold whole rows, all of one part."""
-    placements = getattr(tensor, "placements", ())
-    by_rows = [placement.is_shard(dim=0) for placement in placements]
-    return sum(by_rows) > 1 or not all(
-        rows or placement.is_replicate() for rows, placement in zip(by_rows, placements, strict=True)
-    )
 
 
 def axes_of(model: torch.nn.Module | Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:

@@ -10,10 +10,20 @@ import numpy as np
 import torch
 
 from rotsim.errors import InvalidInput, is_a, require, shown
-from rotsim.measure.neurons import Axes, Neurons, axes_of, checked_axes, first_row, fused, local
+from rotsim.measure.neurons import Axes, Neurons, axes_of, checked_axes, fused
 from rotsim.measure.products import Factors, products_of
 from rotsim.measure.quantities import WINDOW_RATES as WINDOW_RATES
-from rotsim.measure.selection import Selection, Split, ends_in, groups_of, row_labels, select, unwrapped
+from rotsim.measure.selection import (
+    Selection,
+    Split,
+    ends_in,
+    groups_of,
+    nothing_to_record,
+    row_labels,
+    select,
+    unwrapped,
+)
+from rotsim.measure.sharding import Groups, added, axes_by_level, first_along, groups_of_rows, local
 from rotsim.measure.spec import NoSpec, optimizer_spec, rates_in_force
 from rotsim.optimizers import Unmodelled
 from rotsim.optimizers.base import Optimizer
@@ -37,6 +47,7 @@ class Entry:
     ``rule`` for what moved it at first: of a rotational variant, the optimizer that its updates are of.
     ``factors`` are those of a product, of which ``parameter`` is the second.
     ``of_all`` counts the neurons of the parameter: those that are not recorded, and those of other processes, too.
+    ``fan_in`` counts the weights of a neuron, and ``groups`` are the processes that have a part of them.
     """
 
     name: str
@@ -50,6 +61,8 @@ class Entry:
     momentum: Any
     spec: Optimizer
     of_all: int
+    fan_in: int
+    groups: Groups = ()
     changed: dict[str, int] = field(default_factory=dict)
     sampled: int = 0
     absent: int = 0
@@ -136,6 +149,8 @@ class Recorded:
         self.skipped: dict[str, str] = {}
         self.left: dict[str, int] = {}
         self.select()
+        if not self.entries:
+            raise nothing_to_record(self.skipped)
         for argument, given in (("split", split), ("axes", self._axes)):
             unused = [key for key in given if not any(ends_in(entry.name, key) for entry in self.entries)]
             if not unused:
@@ -159,11 +174,15 @@ class Recorded:
                 labels = row_labels(name, whole.total, split)
                 layout, part = whole, local(parameter)
                 if part.shape != parameter.shape:
-                    if whole.axes[0] != 0:
+                    axis = whole.axes[0]
+                    layout = self._layout(name, part.shape, whole.axes)
+                    if any(cut in whole.axes[1:] for cut in (axes_by_level(parameter) or {}).values()):
                         self.skipped[name] = "sharded (DTensor) across its neurons"
                         continue
-                    layout = self._layout(name, part.shape, whole.axes)
-                    start = first_row(parameter) * (whole.total // parameter.shape[0])
+                    if not layout.total:
+                        self.skipped[name] = "empty: other processes have its neurons"
+                        continue
+                    start = first_along(parameter, axis) * (whole.total // parameter.shape[axis])
                     labels = labels[start : start + layout.total]
                 labels = layout.labels(labels)
                 if earlier := sum(other == name or other.startswith(f"{name} (") for other in names):
@@ -174,9 +193,10 @@ class Recorded:
                 spec = self._spec_of(group, *rates)
                 self.entries.append(
                     Entry(
-                        name, parameter, part.shape, layout, labels, group, *rates, _momentum(values), spec, whole.total
+                        name, parameter, part.shape, layout, labels, group, *rates, _momentum(values), spec,
+                        whole.total, whole.dim, groups_of_rows(parameter, whole.axes),
                     )
-                )
+                )  # fmt: skip
 
         for name, factors in products_of({name: parameter for name, (parameter, _) in found.items()}):
             if name not in names:
@@ -186,7 +206,7 @@ class Recorded:
                 momentum = _momentum(self._optimizer.param_groups[group])
                 entry = Entry(
                     name, factors.second, factors.shape, layout, layout.labels([name] * layout.total), group, *rates,
-                    momentum, spec, layout.total, factors=factors,
+                    momentum, spec, layout.total, layout.dim, factors=factors,
                 )  # fmt: skip
                 self.entries.append(entry)
 
@@ -213,6 +233,10 @@ class Recorded:
         for entry in new:
             entry.initial_norm = torch.linalg.vector_norm(entry.weights().to(torch.float64), dim=1)
             entry.initial_step = step - 1
+        spread = [entry for entry in new if entry.groups]
+        squares = [entry.initial_norm.square()[None] for entry in spread if entry.initial_norm is not None]
+        for entry, square in zip(spread, added(squares, [entry.groups for entry in spread]), strict=True):
+            entry.initial_norm = square[0].sqrt()
 
     def specs(self) -> dict[str, Optimizer]:
         """The spec of every entry, at the rates last in force; as it was at first of one that has left.

@@ -75,7 +75,7 @@ class Recorder:
     path : str or Path, optional
         Where to save: after a few seconds, then every `save_seconds`, and at `close`, also if training raised.
         When SIGTERM asks the process to end, it is saved before your own handler is called. Of several processes of
-        `torch.distributed` the first alone records.
+        `torch.distributed` the first alone saves. Where they share rows, each has a recorder with the same options.
     resume : bool or int
         What to do with a trace that is at `path`. False refuses to replace it. True goes on from it: steps are counted
         on, from the optimizer's own counter if it has one. What was recorded after that is left out, as it was lost
@@ -164,6 +164,7 @@ class Recorder:
         self._log = sinks(log)
         axes, rows = {} if axes is None else mapping("axes", axes), integer("rows", rows, low=1)
         self._recorded = Recorded(model, optimizer, parameters, split, spec, axes, rows)
+        self._shared = any(entry.groups for entry in self._recorded.entries)
         self._running = Running(self._recorded, optimizer)
         self._every_step = EveryStep(integer("lags", lags, low=0, high=MOST_LAGS))
         self._spare = path is not None and _rank() > 0
@@ -193,7 +194,7 @@ class Recorder:
 
     def start(self) -> Recorder:
         """Attach to the optimizer; does nothing if attached already."""
-        if not self._steps.attached and not self._spare:
+        if not self._steps.attached and (not self._spare or self._shared):
             self._steps.attach()
             self._saving.watch()
         return self
@@ -257,7 +258,10 @@ class Recorder:
     def _begin(self) -> None:
         """Count on from an earlier trace; optimizers have loaded their state by the first step."""
         counted = counter(self.optimizer, [entry.parameter for entry in self._recorded.entries])
-        self._steps.done, window = self._earlier.begin(counted)
+        at: list[int] = [*self._earlier.begin(counted)]
+        if self._shared:  # sums of rows meet at the same steps of all processes
+            torch.distributed.broadcast_object_list(at, src=0)
+        self._steps.done, window = at
         self._windows.window = max(self._windows.window, window)
         self._every_step.begin(self._steps.done)
 
@@ -286,7 +290,7 @@ class Recorder:
         return metrics(self._recorded, self._windows)
 
     def _send(self) -> None:
-        if not self._log:
+        if not self._log or self._spare:
             return
         latest = self.latest()
         for sink in self._log:

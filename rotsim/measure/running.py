@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from rotsim.measure.neurons import local
 from rotsim.measure.quantities import VARIABLES
 from rotsim.measure.recorded import Entry, Recorded
-from rotsim.measure.sample import LENGTHS, Look, averaged, contribution, window_means
+from rotsim.measure.sample import LENGTHS, Look, averaged, contribution, partial_sums, whole_lengths, window_means
 from rotsim.measure.sample_triton import all_lengths
+from rotsim.measure.sharding import added, local
 from rotsim.measure.spec import state_of
 
 
@@ -66,7 +66,12 @@ class Running:
                 shape = len(VARIABLES) + 1, sum(entries[i].neurons for i in members)
                 self._sums.append((members, torch.zeros(shape, dtype=torch.float64, device=device)))
         here = [i for i, copied in enumerate(self._before) if copied is not None]
-        found = dict(zip(here, all_lengths(self._looks(here, has_closure)), strict=True))
+        spread = [i for i in here if entries[i].groups]
+        whole = [i for i in here if not entries[i].groups]
+        found = dict(zip(whole, all_lengths(self._looks(whole, has_closure)), strict=True))
+        parts = [partial_sums(*look) for look in self._looks(spread, has_closure)]
+        sums_of_all = added(parts, [entries[i].groups for i in spread])
+        found |= {i: whole_lengths(part) for i, part in zip(spread, sums_of_all, strict=True)}
         self._before = []
         for members, sums in self._sums:
             sums += contribution(torch.cat([found[i] if i in found else _nothing(entries[i]) for i in members], dim=1))

@@ -143,6 +143,34 @@ def lengths(before: torch.Tensor, after: torch.Tensor, gradient: torch.Tensor | 
     return torch.stack([norm_before, norm, update, *turned, *of_gradient, torch.ones_like(norm) * scaled.rank])
 
 
+def partial_sums(
+    before: torch.Tensor, after: torch.Tensor, gradient: torch.Tensor | None, scaled: Averaged
+) -> torch.Tensor:
+    """What a process knows of rows of which it has a part; arguments are those of `lengths`.
+
+    Returns
+    -------
+    Tensor, shape (6, neurons)
+        The squares of ‖w‖ before and after, of ‖Δw‖ and of ‖g‖, ⟨w, g⟩, and ⟨w, ĝ⟩. They are added over processes.
+    """
+    found = lengths(before, after, gradient, scaled)
+    return torch.cat([found[:3].square(), found[5:6].square(), found[6:8]])
+
+
+def whole_lengths(sums: torch.Tensor) -> torch.Tensor:
+    """The `lengths` of rows from all their `partial_sums`; a matrix of which one has a part has no stable rank.
+
+    The difference of both weights, scaled to equal length, is ‖w‖‖w'‖(‖Δw‖² - (‖w'‖ - ‖w‖)²) when squared.
+    """
+    squares, overlaps = sums[:4], sums[4:]
+    before, after, update, gradient = squares.sqrt()
+    product = before * after
+    difference = (product * (squares[2] - (after - before) ** 2)).clamp(min=0)
+    total = (4 * product**2 - difference).clamp(min=0)
+    unknown = torch.full_like(before, torch.nan)
+    return torch.stack([before, after, update, difference.sqrt(), total.sqrt(), gradient, *overlaps, unknown])
+
+
 def contribution(found: torch.Tensor) -> torch.Tensor:
     """What one step adds to the sums, from the `lengths` of any number of neurons.
 
@@ -171,7 +199,7 @@ def _stable_rank(average: torch.Tensor | None, rule: Optimizer) -> torch.Tensor 
     Power iteration from the longest row draws no random numbers, and may fall short by a few per cent in a flat
     spectrum.
     """
-    if rule.acts_on != "matrix" or average is None:
+    if rule.acts_on != "matrix" or average is None or hasattr(average, "to_local"):
         return float("nan")
     matrix = rows(average)
     length = torch.linalg.vector_norm(matrix, dim=1)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rotsim.errors import InvalidInput, answer, is_a, shown
-from rotsim.measure.neurons import local, sharded_otherwise
+from rotsim.measure.sharding import axes_by_level
 
 Selection = Iterable[str] | Callable[[str, torch.Tensor], bool] | None
 Split = Mapping[str, Sequence[str] | Mapping[str, int]]
@@ -39,12 +39,7 @@ def select(
         else:
             candidates[name] = parameter, group_of[id(parameter)]
     if not candidates:
-        why = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
-        raise InvalidInput(
-            "nothing to record: `model` and `optimizer` share no trainable parameter with 2 or more dimensions"
-            + (f" ({why}{'; ...' if len(skipped) > 3 else ''})" if why else "")
-            + "; pass the optimizer that trains this model"
-        )
+        raise nothing_to_record(skipped)
     if selection is None:
         names = list(candidates)
     elif callable(selection):
@@ -67,6 +62,16 @@ def select(
     if not names:
         raise InvalidInput(f"`parameters` selects nothing; choose from {', '.join(candidates)}")
     return {name: candidates[name] for name in names}, skipped
+
+
+def nothing_to_record(skipped: Mapping[str, str]) -> InvalidInput:
+    """The error of a recorder that has left out everything, with some of the reasons."""
+    why = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
+    return InvalidInput(
+        "nothing to record: `model` and `optimizer` share no trainable parameter with 2 or more dimensions"
+        + (f" ({why}{'; ...' if len(skipped) > 3 else ''})" if why else "")
+        + "; pass the optimizer that trains this model"
+    )
 
 
 def _names(selection: Iterable[str]) -> list[str]:
@@ -97,11 +102,11 @@ def _unfit(parameter: torch.Tensor, trained: bool, optimized: bool) -> str:
         return "lazy: has no shape before the first batch"
     if parameter.is_meta:
         return "on the meta device: has no values"
-    if sharded_otherwise(parameter):
-        return "sharded (DTensor), and not by rows: no process has whole rows for certain"
     if parameter.ndim < 2:
         return f"{parameter.ndim}-D: not a weight of neurons"
-    if not local(parameter).numel():
+    if axes_by_level(parameter) is None:
+        return "sharded (DTensor) in parts that are no blocks of it"
+    if not parameter.numel():
         return "empty"
     if parameter.ndim >= _STACKED and parameter.shape[:-1].numel() == 1:
         return "one vector: not a weight of neurons"  # a cls token
