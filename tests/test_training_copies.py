@@ -18,6 +18,7 @@ from experiments.training.copies import Copies
 from experiments.training.loop import one_thread, seeded, train
 from experiments.training.optimizers import make_optimizer
 from experiments.training.problems import ImageProblem, TextProblem
+from experiments.training.rectified import Rectified
 from rotsim.balance import balance
 from rotsim.measure import Recorder
 
@@ -148,3 +149,25 @@ def test_a_copy_that_diverges_leaves_the_others_alone():
         pass
     good = [p.view(3, -1).isfinite().all(1).tolist() for p in copies.model.parameters()]
     assert all(row[0] and row[2] for row in good) and not all(row[1] for row in good)
+
+
+def test_the_kernel_is_batch_normalisation_and_relu_with_its_gradients():
+    """Of a dead feature, of one that is constant, and of one that has diverged; another ε is another function."""
+    draw = torch.Generator().manual_seed(1)
+    h, weights = torch.randn(2, 5, 24, generator=draw)
+    h[1], h[2, 3] = 0.25, torch.nan
+    gain, bias = torch.randn(2, 5, generator=draw)
+    bias[3] = -9.0
+
+    def found(function, eps=1e-3):
+        given = [x.clone().requires_grad_() for x in (h, gain, bias)]
+        out = function(*given, eps)
+        return [out.detach(), *torch.autograd.grad((out * weights).sum(), given)]
+
+    expected = found(lambda x, g, b, eps: F.relu(F.batch_norm(x[None], None, None, g, b, True, 0.1, eps)[0]))
+    of_kernel, of_other = (found(lambda *x: Rectified.apply(*x)[0], eps) for eps in (1e-3, 1e-1))
+    good = [0, 1, 3, 4]
+    for own, right in zip(of_kernel, expected, strict=True):
+        torch.testing.assert_close(own[good], right[good], rtol=1e-4, atol=1e-4)
+    assert of_kernel[0][2].isnan().all() and of_kernel[1][2].isnan().all()
+    assert not torch.allclose(of_other[0][4], expected[0][4], rtol=1e-2)
