@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from experiments import restored
 from experiments.frozen import GrownTurned
 from experiments.imbalance import Imbalanced
 from experiments.networks.gpt import GPTSize
+from experiments.restored import COURSE, THINGS, Restored, predicted
 from experiments.special import AdamL2Turned
 from experiments.training import blocks
 from experiments.training.arms import BETA2, Plain, Turned
@@ -102,6 +104,7 @@ def rotational(options):
         (Imbalanced("adamw", 1e-2, 0.5, 0.25, 10.0), None),
         (AdamL2Turned("adamw", 1e-2, 0.5, 1e-3), None),
         (GrownTurned("adamw", 1e-2, 0.5, times=4.0), None),
+        (Restored("adamw", 1e-2, 0.5), None),
     ],
     ids=lambda value: None if callable(value) else str(value),  # an address would differ between processes
 )
@@ -116,6 +119,25 @@ def test_a_whole_tensor_does_not_turn_as_its_rows_do():
     name = "hidden0.weight"
     one, other = (copies.model.state_dict()[name].flatten() for copies in (rows, tensor))
     assert float((one - other).abs().max()) > 1e-3
+
+
+def test_what_is_restored_is_the_variant_and_what_it_lacks():
+    """Without anything it is the variant. A course of its own is AdamW's, and AdamW trains the head."""
+    setting, initial = ("adamw", 0.016, 0.05), Copies(TINY.model, SEEDS, torch.device("cpu")).model.state_dict()
+    arms = {things: Restored(*setting, things) for things in ((), (COURSE,), THINGS)}
+    found = {things: together(TINY, arm, SEEDS, 1).model.state_dict() for things, arm in arms.items()}
+    variant, adamw = (together(TINY, arm(*setting), SEEDS, 1).model.state_dict() for arm in (Turned, Plain))
+    for name, tensor in variant.items():
+        torch.testing.assert_close(found[()][name], tensor, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[THINGS]["head.weight"], adamw["head.weight"])
+    assert not torch.allclose(found[COURSE,]["head.weight"], adamw["head.weight"], atol=1e-3)
+    old, new = (state["hidden1.weight"] for state in (initial, found[THINGS]))
+    norms = old.norm(dim=1)
+    torch.testing.assert_close(new.norm(dim=1), norms)
+    angle = torch.acos(((old * new).sum(1) / norms**2).clamp(max=1.0)).square().mean().sqrt()
+    assert float(angle) == pytest.approx(predicted(0.016, 0.05, 12, 300, 30)[0], rel=1e-2)
+    norm = float(initial["hidden1.weight"].square().sum(1).mean().sqrt())
+    assert norm == pytest.approx(restored.NORM, rel=0.1)  # of 36 rows
 
 
 def test_recorded_rotation_is_that_of_the_recorder(monkeypatch):
