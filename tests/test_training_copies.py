@@ -100,7 +100,6 @@ def rotational(options):
         (Turned("lion", 1e-3, 0.5), None),
         (Turned("sgdm", 0.1, 0.05), rotational({})),
         (Turned("sgdm", 0.1, 0.05, (("zero_mean", False),)), rotational({"zero_mean": False})),
-        (Turned("sgdm", 0.1, 0.05, (("per_neuron", False),)), rotational({"per_neuron": False})),
         (Imbalanced("adamw", 1e-2, 0.5, 0.25, 10.0), None),
         (AdamL2Turned("adamw", 1e-2, 0.5, 1e-3), None),
         (GrownTurned("adamw", 1e-2, 0.5, times=4.0), None),
@@ -111,6 +110,13 @@ def rotational(options):
 def test_every_arm_trains_each_copy_alone(arm, single):
     models = [alone(TINY, single or (lambda model: arm.build(model, 1)), seed, 3) for seed in SEEDS]
     assert furthest(together(TINY, arm, SEEDS, 3), models) < 1e-3
+
+
+@pytest.mark.parametrize("network", ["bn", "resnet", "wn-gpt"])
+def test_a_whole_tensor_turns_in_every_network(network):
+    arm = Turned("sgdm", 0.1, 0.05, (("per_neuron", False),))
+    models = [alone(PROBLEMS[network], rotational({"per_neuron": False}), seed, 2) for seed in SEEDS]
+    assert furthest(together(PROBLEMS[network], arm, SEEDS, 2), models) < 1e-3
 
 
 def test_a_whole_tensor_does_not_turn_as_its_rows_do():
