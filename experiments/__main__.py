@@ -29,6 +29,7 @@ CLAIMS = (
     "warmup",
     "frozen",
     "retuned",
+    "restored",
     "invariance",
     "imbalance",
     "sensitivity",

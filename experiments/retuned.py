@@ -6,6 +6,7 @@ with its optimizer at the same hyperparameters, or after the learning rate is tu
 AdamW and its variant train a small ResNet on digits under noise. AdamW's own weights turn faster than in equilibrium
 as long as they are shorter than there. A variant never does. So at one learning rate it learns less in a run that ends
 before norms have settled. The number of relaxation times 1/(2 · lr · weight_decay) in a run says how far that goes.
+`experiments.restored` takes what differs apart: that is one thing of three.
 Both are compared at five learning rates, at one of them in a run four times as long, and each at its best rate. What
 matters is a loss that differs by 5 %.
 

@@ -170,7 +170,7 @@ class Ledger:
     Attributes
     ----------
     run, reused : list of Entry
-        Of the tasks that were added, and that were found.
+        Of the tasks that were added, and of those in the file from before that were found, each once.
 
     Raises
     ------
@@ -183,6 +183,7 @@ class Ledger:
         self.run: list[Entry] = []
         self.reused: list[Entry] = []
         self._entries: dict[str, Entry] = {}
+        self._before: set[str] = set()  # what is in the file from before and was not asked for yet
         if self.path is None or not self.path.exists():
             return
         for line, found in read_lines(self.path):
@@ -191,11 +192,14 @@ class Ledger:
             except (ValueError, KeyError, TypeError):
                 if not (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
                     raise InvalidInput(f"{quoted(self.path)} is no ledger of tasks; name another file") from None
+        self._before = set(self._entries)
 
     def find(self, task: Task) -> Entry | None:
-        """What is there of a task, which then counts as reused; None if nothing is."""
-        entry = self._entries.get(task.strong_id())
-        if entry is not None:
+        """What is there of a task, which counts as reused if it was there before; None if nothing is."""
+        key = task.strong_id()
+        entry = self._entries.get(key)
+        if entry is not None and key in self._before:
+            self._before.remove(key)
             self.reused.append(entry)
         return entry
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from experiments import __main__ as runner
-from experiments import frozen, imbalance, invariance, product, sensitivity, special, warmup, warmup_large
+from experiments import frozen, imbalance, invariance, product, restored, sensitivity, special, warmup, warmup_large
 from experiments.harness import table
 from experiments.harness.answers import answer
 from experiments.harness.claim import Finding, claimed, conduct
@@ -31,6 +31,7 @@ CLAIMS = {
     "imbalance": imbalance.CONTESTS,
     "invariance": invariance.CONTESTS,
     "product": [product.contest(False)],
+    "restored": restored.CONTESTS,
     "sensitivity": sensitivity.CONTESTS,
     "special": special.CONTESTS,
     "warmup": warmup.CONTESTS,

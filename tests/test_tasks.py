@@ -218,3 +218,5 @@ def test_the_ledger_counts(tmp_path):
     other = Ledger(book.path)
     collect([Square(1.0), replace(Square(3.0), note="x")], store=other)
     assert len(other.run) == 1 and other.reused == [book.run[0]]
+    collect([Square(1.0), replace(Square(3.0), note="x")], store=other)  # nothing counts twice, nor as another run's
+    assert len(other.run) == 1 and other.reused == [book.run[0]]

@@ -26,7 +26,7 @@ from rotsim.tasks import Ledger, Task, collect, processes
 
 #: What trainings run through, besides the file of their arm.
 _CODE = (
-    (training, ("arms", "blocks", "copies", "loop", "optimizers", "problems", "turning")),
+    (training, ("arms", "blocks", "copies", "loop", "optimizers", "problems", "rectified", "side_by_side", "turning")),
     (networks, ("corpus", "data", "gpt", "variants")),
     (measure, ("lion", "rotated", "rotation_kernel", "rotation_step", "rotational")),
 )

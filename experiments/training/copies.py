@@ -4,8 +4,10 @@ A parameter (rows, ...) of S copies is one tensor (S · rows, ...). What an opti
 does to every copy, as if it were alone. That holds for AdamW, SGDM, Lion, and for the rotational variants by neuron.
 """
 
+import ctypes
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import cache
 from itertools import chain
 
 import torch
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from experiments.training.loop import seeded
+from experiments.training.side_by_side import side_by_side
 
 
 class Copies:
@@ -30,6 +33,7 @@ class Copies:
     """
 
     def __init__(self, make: Callable[[], nn.Module], seeds: Sequence[int], device: torch.device) -> None:
+        _keep_memory()
         models = [seeded(make, seed, device) for seed in seeds]
         self.count = len(models)
         self.model = deepcopy(models[0])
@@ -38,14 +42,11 @@ class Copies:
         for (name, joined), *single in tensors:
             self.shapes[name] = joined.shape
             joined.data = torch.cat([tensor.data.reshape(joined.shape or (1,)) for _, tensor in single])
-        kinds = (nn.Linear, nn.BatchNorm1d, nn.ReLU)
-        self._plain = isinstance(self.model, nn.Sequential) and all(
-            type(part) in kinds for part in self.model.children()
-        )
+        self._forward = side_by_side(self.model, self.count) or self._mapped
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (copies, batch, ..., classes) of inputs (copies, batch, ...), or of (batch, ...) that all share."""
-        return self._side_by_side(x) if self._plain else self._mapped(x)
+        return self._forward(x if x.ndim == 3 else x[None])
 
     def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy (copies,) of labels (copies, batch, ...); its sum has every copy's own gradient."""
@@ -66,25 +67,24 @@ class Copies:
             for name, tensor in chain(self.model.named_parameters(), self.model.named_buffers())
         }
         with sdpa_kernel(SDPBackend.MATH):  # the others are looped over copies
-            return torch.vmap(lambda own, x: functional_call(self.model, own, (x,)), (0, None if x.ndim == 2 else 0))(
-                tensors, x
+            return torch.vmap(lambda own, x: functional_call(self.model, own, (x,)), (0, 0))(
+                tensors, x.expand(self.count, *x.shape[1:])
             )
 
-    def _side_by_side(self, x: torch.Tensor) -> torch.Tensor:
-        """Of linear layers with batch normalisation: as (copies, features, batch), no layer has to move its input."""
-        h = x.expand(self.count, *x.shape[-2:]).transpose(1, 2)
-        for part in self.model.children():
-            if isinstance(part, nn.Linear):
-                w = part.weight.view(self.count, -1, h.shape[1])
-                h = w @ h if part.bias is None else torch.baddbmm(part.bias.view(self.count, -1, 1), w, h)
-            elif isinstance(part, nn.BatchNorm1d):
-                flat = h.reshape(1, -1, h.shape[2])
-                of_part = (part.running_mean, part.running_var, part.weight, part.bias, self.model.training)
-                h = F.batch_norm(flat, *of_part, part.momentum, part.eps).view_as(h)  # type: ignore[arg-type]
-            else:
-                h = F.relu(h)
-        return h.transpose(1, 2)
+
+@cache
+def _keep_memory() -> None:
+    """Let freed memory stay with the process: to get a megabyte from the kernel takes longer than to fill it."""
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # only glibc is known to need it
+        return
+    for threshold in (-1, -3):  # of what is given back, and of what is never kept
+        mallopt(threshold, 1 << 25)  # bytes; it takes no more
 
 
 def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Of images as (copies, classes, batch), since PyTorch is slow at rows of few classes."""
+    if logits.ndim == 3:
+        return F.cross_entropy(logits.mT, labels, reduction="none")
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
