@@ -129,6 +129,22 @@ def met_again() -> Eq:
     return equation(Symbol("Q_w"), tidy(simplify(whole - back)))
 
 
+@step("nadamw_filling", "E u² of NAdamW and of AdamW at a step, for a v that is full.")
+def filling() -> Eq:
+    """Averages start empty: at step t the average has the share 1 - β1^(2t) of its power.
+
+    With bias corrections the update takes o_t of the newest gradient and h_t of the average. AdamW's o_t is 0.
+    """
+    newest_twice = o_u**2 + 2 * o_u * h_u * (1 - beta1)
+    return equation(_K(0), newest_twice * D_a + h_u**2 * (1 - beta1 ** (2 * t)) * D_m)
+
+
+@step
+def entering() -> Eq:
+    """Later updates hold gradients up to step t in their average alone. Their covariance is h_(t+k) β1^k times this."""
+    return equation(Symbol("K_t"), o_u * (1 - beta1) * D_a + h_u * (1 - beta1 ** (2 * t)) * D_m)
+
+
 @cache
 def _recursion() -> linear.Recursion:
     _, rule_m, rule_w = random_walk()
@@ -161,6 +177,10 @@ def checks() -> list[tuple[str, bool]]:
             ratio - ((nesterov.leading_rotation().rhs / sgdm.leading_rotation().rhs) ** 2).subs(alpha, beta1))),
         ("μ = 1: AdamW's Q", vanishes(met_again().rhs.subs(mu_a, 1) - finite_dim.met_again().rhs)),
         ("Q is the sum over all steps in between, term by term", _summed()),
+        ("K_0 and K_k while the average fills are sums over three gradients", _filled()),
+        ("t → ∞: they are those at rest", all(vanishes(
+            one.rhs.subs({beta1 ** (2 * t): 0, o_u: 1 - mu_a, h_u: mu_a, D_a: 1, D_m: adamw_power()}) - other)
+            for one, other in ((filling(), _power()), (entering(), _covariance() / beta1**k / mu_a)))),
     ]  # fmt: skip
 
 
@@ -183,6 +203,18 @@ def _constant() -> bool:
     return all(
         vanishes(random.rhs.subs(values) - fixed.rhs)
         for random, fixed in zip(random_second_moment(), covariance(), strict=True)
+    )
+
+
+def _filled() -> bool:
+    """The third update against one two steps later, of constant v."""
+    later = Symbol("h_5", positive=True)
+    average = [(1 - beta1) * beta1**age for age in range(5)]
+    third = [h_u * average[0] + o_u, h_u * average[1], h_u * average[2]]
+    fifth = [later * average[age + 2] for age in range(3)]
+    values = {t: 3, D_a: 1, D_m: adamw_power()}
+    return vanishes(sum(one**2 for one in third) - filling().rhs.subs(values)) and vanishes(
+        sum(one * two for one, two in zip(third, fifth, strict=True)) - later * beta1**2 * entering().rhs.subs(values)
     )
 
 

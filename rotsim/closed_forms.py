@@ -1349,6 +1349,15 @@ def nadamw_met_again(beta1: Any, beta2: Any, ahead: Any) -> Any:
     return beta1 * ahead * (1 - beta2) * (1 + beta1 - beta1 * ahead) / ((1 + beta1) * (1 - beta1 * beta2))
 
 
+def nadamw_filling(beta1: Any, step: Any, own: Any, held: Any, alone_power: Any, average_power: Any) -> Any:
+    """E u² of NAdamW and of AdamW at a step, for a v that is full.
+
+    Derived in `derivations.nadamw.filling`.
+    Valid for 0 <= beta1 < 1, whole step >= 1, own >= 0, held >= 0, alone_power > 0, average_power > 0.
+    """
+    return alone_power * (2 * held * own * (1 - beta1) + own**2) + average_power * held**2 * (1 - beta1 ** (2 * step))
+
+
 def ademamix_shared(beta1: Any, beta3: Any, mix: Any) -> Any:
     """What both averages of AdEMAMix share, over the power of one with the root √(β1β3).
 

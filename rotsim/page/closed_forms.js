@@ -575,6 +575,10 @@ const closed_forms = {
   nadamw_met_again(beta1, beta2, ahead) {
     return beta1*ahead*(1 - beta2)*(-beta1*ahead + beta1 + 1)/((beta1 + 1)*(-beta1*beta2 + 1));
   },
+  // E u² of NAdamW and of AdamW at a step, for a v that is full. derivations.nadamw.filling
+  nadamw_filling(beta1, step, own, held, alone_power, average_power) {
+    return alone_power*(2*held*own*(1 - beta1) + $square(own)) + average_power*$square(held)*(1 - Math.pow(beta1, 2*step));
+  },
   // What both averages of AdEMAMix share, over the power of one with the root √(β1β3). derivations.ademamix.shared
   ademamix_shared(beta1, beta3, mix) {
     return mix*(1 - beta1)*(1 - beta3)/$square(-Math.sqrt(beta1)*Math.sqrt(beta3) + 1);

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rotsim import closed_forms
 from rotsim.optimizers import AdEMAMix
 from rotsim.theory.adam_in_time import ademamix
-from rotsim.theory.base import theory_for
+from rotsim.theory.base import Filling, Theory, theory_for
 from rotsim.theory.covariance import adam_covariance
 from rotsim.theory.filtered import Filtered
 from rotsim.theory.rare_updates import heaviest, rare_updates
 from rotsim.theory.second_moment import mean_response
 from rotsim.theory.walk import UpdateCovariance
+
+if TYPE_CHECKING:
+    from rotsim.gradients import GradientPower
 
 
 @theory_for(AdEMAMix)
@@ -100,6 +103,9 @@ class AdEMAMixTheory(Filtered):
         return rare_updates(o.lr, o.weight_decay, (beta1, beta2), eps, dim, covariance, most, squares)
 
     # --- in time
+
+    def filling(self, dim: int, law: GradientPower, steps: int) -> Filling:
+        return Theory.filling(self, dim, law, steps)  # which refuses: no hyperball keeps two averages besides v
 
     def second_average(self) -> tuple[float, float]:
         return self.spec.betas[2], self.spec.alpha

@@ -18,7 +18,7 @@ import scipy
 from rotsim.errors import InvalidInput
 from rotsim.theory.adam import MAX_SWEEPS, SWEEP_TOLERANCE
 from rotsim.theory.adamw import AdamWTheory
-from rotsim.theory.base import Filling, Method, Theory
+from rotsim.theory.base import Method
 from rotsim.theory.betas import mean_response
 from rotsim.theory.memory import CorrelatedUpdate, remembering
 from rotsim.theory.steady import SteadyState
@@ -62,14 +62,11 @@ class Fading(CorrelatedUpdate):
 
 
 class Filtered(AdamWTheory):
-    """Of AdamW's kin whose update is a sum of averages, and not derived while averages fill at a constant norm."""
+    """Of AdamW's kin whose update is a sum of averages."""
 
     def averages(self) -> Averages:
         """Size and root of each, those of the update in the long run."""
         raise NotImplementedError
-
-    def filling(self, steps: int) -> Filling:
-        return Theory.filling(self, steps)  # which refuses
 
     @property
     def beyond_noise(self) -> str:
