@@ -132,6 +132,8 @@ D_a = argument("D_0", "alone_power", "mean square of an update that is the newes
 D_m = argument("D_m", "average_power", "mean square of an update that is a full average alone")
 beta3 = argument("beta3", "beta3", "decay of AdEMAMix's slow average", "0 <= beta3 < 1")
 alpha_s = argument("alpha_s", "mix", "what AdEMAMix's slow average counts", "mix >= 0")
+held = argument("H_1", "held_fast", "mean correlation of the weights with those of all gradients in one average")
+held_3 = argument("H_3", "held_slow", "the same of another average")
 r_w = argument("r_w", "aligned", "correlation of a weight with its update", "-1 <= aligned <= 1", real=True)
 f_o = argument("f_o", "open_decay", "share of E w² in coordinates that decay", "0 < open_decay <= 1")
 H_o = argument("H_o", "open_overlap", "what of it stands in coordinates that decay", real=True)

@@ -1412,6 +1412,16 @@ def ademamix_met_again(beta1: Any, beta2: Any, beta3: Any, mix: Any) -> Any:
     return part_1 / (1 + mix) ** 2
 
 
+def ademamix_met_twice(beta1: Any, beta3: Any, held_fast: Any, held_slow: Any) -> Any:
+    """How alike the weights are that a gradient moves in a step of one average and of another.
+
+    Derived in `derivations.ademamix.met_twice`.
+    Valid for 0 <= beta1 < 1, 0 <= beta3 < 1, held_fast > 0, held_slow > 0.
+    """
+    part_1 = 1 + (held_fast + beta1 - 1) / (1 - beta1) + (held_slow + beta3 - 1) / (1 - beta3)
+    return part_1 * (1 - beta1) * (1 - beta3) / (1 - beta1 * beta3)
+
+
 def cautious_decayed(aligned: Any) -> Any:
     """Share of E w² that stands in coordinates that decay, under cautious decay.
 

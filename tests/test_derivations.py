@@ -157,6 +157,7 @@ ademamix_shared(beta1, beta3, mix)
 ademamix_leading_norm(lr, weight_decay, dim, mix)
 ademamix_linear_power(beta1, beta3, mix)
 ademamix_leading_rotation(lr, weight_decay, beta1, beta3, mix)
+ademamix_met_twice(beta1, beta3, held_fast, held_slow)
 ademamix_met_again(beta1, beta2, beta3, mix)
 cautious_decayed(aligned)
 cautious_overlap(aligned)
@@ -755,6 +756,8 @@ INTERIOR = {
     "beta3": (0.95, 0.6),
     "mix": (2.0, 0.5),
     "own": (0.3, 0.1),
+    "held_fast": (0.9, 0.8),
+    "held_slow": (0.7, 0.6),
     "held": (1.7, 0.9),
     "alone_power": (1.2, 1.1),
     "average_power": (0.1, 0.2),

@@ -599,6 +599,10 @@ const closed_forms = {
   ademamix_met_again(beta1, beta2, beta3, mix) {
     return (mix*beta3*(1 - beta2)*(-mix*beta1*beta3 + mix - beta1*beta3 - beta1 + beta3 + 1)/((beta3 + 1)*(-beta1*beta3 + 1)*(-beta2*beta3 + 1)) + beta1*(1 - beta2)*(-mix*beta1*beta3 + mix*beta1 - mix*beta3 + mix - beta1*beta3 + 1)/((beta1 + 1)*(-beta1*beta2 + 1)*(-beta1*beta3 + 1)))/$square(mix + 1);
   },
+  // How alike the weights are that a gradient moves in a step of one average and of another. derivations.ademamix.met_twice
+  ademamix_met_twice(beta1, beta3, held_fast, held_slow) {
+    return (1 - beta1)*(1 - beta3)*(1 + (held_slow + beta3 - 1)/(1 - beta3) + (held_fast + beta1 - 1)/(1 - beta1))/(-beta1*beta3 + 1);
+  },
   // Share of E w² that stands in coordinates that decay, under cautious decay. derivations.cautious.decayed
   cautious_decayed(aligned) {
     return (aligned*Math.sqrt(1 - $square(aligned)) + Math.asin(aligned) + (1/2)*Math.PI)/Math.PI;

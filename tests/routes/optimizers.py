@@ -353,6 +353,15 @@ def _(f):
     return [(f(beta1, beta2, ahead), total)]
 
 
+@route("ademamix_met_twice")
+def _(f):
+    """The mean of q^|i-j| over all pairs of ages in two averages."""
+    fast, slow, alike, age = 0.8, 0.93, 0.9, np.arange(600)
+    one, other = ((1 - root) * root**age for root in (fast, slow))
+    held = [weights @ alike**age for weights in (one, other)]
+    return [(f(fast, slow, *held), one @ alike ** np.abs(np.subtract.outer(age, age)) @ other)]
+
+
 # --- AdEMAMix ------------------------------------------------------------------------------------
 
 MIX = (0.8, 0.93, 1.5)  # β1, β3, and what the slow average counts
