@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from sympy import Eq, Expr, Function, Integer, Limit, Rational, Sum, Symbol, limit, oo, simplify, sqrt
+from sympy import Eq, Expr, Function, Integer, Limit, Rational, Sum, Symbol, limit, oo, simplify, sqrt, symbols
 
 from derivations import adamw, finite_dim, linear, lion, nesterov, second_moment_fluctuation, sgdm
 from derivations.algebra import geometric_sum, tidy, vanishes
@@ -99,6 +99,23 @@ def random_second_moment() -> tuple[Eq, ...]:
     )
 
 
+@step
+def growth_by_a_filter() -> tuple[Eq, ...]:
+    """Gradients that resemble their predecessors by R_k: of the update, and of the growth of ‖w‖² where they cross w.
+
+    D_n is what the update shares with a gradient n steps older. A gradient is orthogonal to the weights of its step.
+    What updates since then share with it is along them when the average still holds it.
+    """
+    n, i = symbols("n i", integer=True, nonnegative=True)
+    shared, alike = Function("D"), Function("R")
+    total = Sum(_f(j) * Sum(shared(n), (n, 0, j - 1)), (j, 1, oo))
+    return (
+        equation(shared(n), Sum(_f(i) * alike(n - i), (i, 0, oo))),
+        equation(E(u_[t] ** 2), Sum(_f(j) * shared(j), (j, 0, oo))),
+        equation(g_W, Sum(_f(j) * shared(j), (j, 0, oo)) + 2 * total),
+    )
+
+
 follow(__name__, lion.exact_norm_squared, lion.exact_one_minus_cosine)
 
 
@@ -178,6 +195,7 @@ def checks() -> list[tuple[str, bool]]:
         ("μ = 1: AdamW's Q", vanishes(met_again().rhs.subs(mu_a, 1) - finite_dim.met_again().rhs)),
         ("Q is the sum over all steps in between, term by term", _summed()),
         ("K_0 and K_k while the average fills are sums over three gradients", _filled()),
+        ("of one average, power and growth follow a memory alike, and white noise grows by (Σf)²", _grown()),
         ("t → ∞: they are those at rest", all(vanishes(
             one.rhs.subs({beta1 ** (2 * t): 0, o_u: 1 - mu_a, h_u: mu_a, D_a: 1, D_m: adamw_power()}) - other)
             for one, other in ((filling(), _power()), (entering(), _covariance() / beta1**k / mu_a)))),
@@ -204,6 +222,23 @@ def _constant() -> bool:
         vanishes(random.rhs.subs(values) - fixed.rhs)
         for random, fixed in zip(random_second_moment(), covariance(), strict=True)
     )
+
+
+def _grown() -> bool:
+    """By the sums of `growth_by_a_filter`, for rational numbers to 60 steps: what is left out is below 1e-6."""
+    beta, alike = Rational(1, 2), Rational(3, 5)
+    weights = [(1 - beta) * beta**age for age in range(60)]
+
+    def sums(correlation: Expr) -> tuple[Expr, Expr]:
+        shared = [
+            sum(weight * correlation ** abs(n - i) for i, weight in enumerate(weights) if correlation or n == i)
+            for n in range(60)
+        ]
+        power = sum(one * other for one, other in zip(weights, shared, strict=True))
+        return power, power + 2 * sum(weights[j] * sum(shared[:j]) for j in range(60))
+
+    (white, plain), (power, growth) = sums(Integer(0)), sums(alike)
+    return bool(abs(growth / plain - power / white) < 1e-6 and abs(plain - 1) < 1e-6)
 
 
 def _filled() -> bool:

@@ -204,6 +204,11 @@ class Theory(Generic[Spec]):
         """Squared rotation and norm where E‖m‖² and the growth of ‖w‖² are so many times those of white noise."""
         return float(closed_forms.correlated_squared_rotation(power, growth)), growth
 
+    def step_factors(self, autocorrelation: np.ndarray, power: float) -> tuple[float, float]:
+        """Rotation and norm where the recorded average has so many times its power under white noise."""
+        turned, grown = self.power_factors(power, power, SCALE_INVARIANT)
+        return turned**0.5, grown**0.5
+
     def step_power(self, square_step: float, dim: int, around: float) -> float:
         """E(update)²/lr² of a coordinate as recorded, over that of white noise; `around` is θ‖w‖ predicted."""
         return self.spec.lr**2 * dim * square_step / around**2
