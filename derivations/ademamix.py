@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from sympy import Eq, Expr, Function, Integer, Matrix, Rational, Sum, Symbol, factor, oo, solve, sqrt, symbols
+from sympy import Eq, Expr, Function, Integer, Matrix, Rational, Sum, Symbol, expand, factor, oo, solve, sqrt, symbols
 
 from derivations import adamw, finite_dim, lion
 from derivations.algebra import geometric_sum, tidy, vanishes
@@ -150,6 +150,54 @@ def met_again() -> Eq:
     return equation(Symbol("Q_w"), total / _whole**2)
 
 
+@step("ademamix_met_twice", "How alike the weights are that a gradient moves in a step of one average and of another.")
+def met_twice() -> Eq:
+    """Its ages in both are independent, i with c_i and j with d_j. Weights n steps apart are alike by ρ_n.
+
+    The ages are equal with one probability. Beyond, one of both goes on by itself: that is the mean ϱ of `ρ` over ages,
+    less the part of age 0.
+    """
+    longer = sum((each - (1 - root)) / (1 - root) for each, root in ((held, beta1), (held_3, beta3)))
+    return equation(Symbol("ς"), _product(beta1, beta3) * (1 + longer))
+
+
+@step
+def met_again_beside_decay() -> tuple[Eq, ...]:
+    """Decay takes of what a gradient has moved its weight by: n steps after it that is h of the n-1 before.
+
+    The weight that v has seen then is like that of the update by ρ, l - n steps later. Without decay it is the Q above.
+    """
+    later, n = symbols("l n", integer=True, positive=True)
+    h_n, rho = Function("h"), Function("ρ")
+    seen = Sum((1 - beta2) * beta2 ** (later - n) * h_n(n - 1) * rho(later - n), (n, 1, later))
+    return (
+        equation(h_n(n), Sum(a ** (n - j) * _f(j), (j, 0, n))),
+        equation(Symbol("Q_w"), Sum(_f(later) * seen, (later, 1, oo)) / (1 - a**2) / Sum(h_n(j) ** 2, (j, 0, oo))),
+    )
+
+
+@step
+def answer_to_its_own_norm() -> tuple[Eq, ...]:
+    """A neuron's norm sets its own gradient. Let ln ‖w‖² be x_t too large, by little.
+
+    The gradient of step s is then x_s/2 too short. √v is too small by half of y, the average of x over what v holds.
+    The weights are sums of gradients with what is left of their steps, h. A gradient of step s is in the update of each
+    step t, over that step's v. So x is a filter of x: less h², and more of y by what steps share with h. Both add up
+    to one, as a lasting deviation changes no update.
+    """
+    n = Symbol("n", integer=True, nonnegative=True)
+    h_n, P_n = Function("h"), Function("P")
+    return (
+        equation(h_n(n), Sum(a ** (n - j) * _f(j), (j, 0, n))),
+        equation(P_n(n), a**n * Sum(_f(j) * h_n(n + j), (j, 0, oo)) / Sum(h_n(j) ** 2, (j, 0, oo))),
+        equation(_y[t], Sum((1 - beta2) * beta2**j * _x[t - j], (j, 0, oo))),
+        equation(_x[t], Sum(P_n(n) * _y[t - n] - h_n(n) ** 2 * _x[t - n] / Sum(h_n(j) ** 2, (j, 0, oo)), (n, 0, oo))),
+    )
+
+
+_y = IndexedBase("y")
+
+
 @step
 def area_of_a_deviation() -> tuple[Eq, ...]:
     """Behind a normalisation a norm that is too long has short gradients, which both averages and v notice late.
@@ -189,6 +237,11 @@ def checks() -> list[tuple[str, bool]]:
         ("Q: AdamW's for α = 0, and for β3 = β1", all(vanishes(
             met_again().rhs.subs(case) - finite_dim.met_again().rhs) for case in (of_adamw, of_one))),
         ("Q is the sum over all steps in between, term by term", _counted()),
+        ("equal averages: how alike one average has it", vanishes(
+            met_twice().rhs.subs({beta3: beta1, held_3: held})
+            - finite_dim.met_twice().rhs.subs({beta: beta1, finite_dim.MEAN_HELD: held}))),
+        ("it is the mean over all pairs of ages", _paired()),
+        ("the answer to a lasting deviation of the norm adds up to nothing", _answers_add_up()),
         ("a deviation of E w² has the area 1/(1-a²), whatever averages and v remember", _area()),
         ("a slow average turns less: rotation² falls by 1/(1+α)² as β3 → 1", vanishes(
             small.subs(beta3, 1) * _whole**2 - _product(beta1, beta1))),
@@ -290,6 +343,26 @@ def _area() -> bool:
     sums = Matrix([area * answer * value for answer, value in zip(answers, rest, strict=True)])
     left = sums - one * sums - Matrix([rest[0], 0, 0, 0, 0, 0, 0])
     return all(vanishes(each) for each in left)
+
+
+def _paired() -> bool:
+    """The double sum over ages, of rational averages and ρ_n = q^n, to 60 steps: what is left out is below 1e-6."""
+    b1, b3, alike = Rational(1, 2), Rational(7, 10), Rational(4, 5)
+    total = sum(
+        (1 - b1) * b1**one * (1 - b3) * b3**other * alike ** abs(one - other)
+        for one in range(60)
+        for other in range(60)
+    )
+    means = {each: (1 - root) / (1 - root * alike) for each, root in ((held, b1), (held_3, b3))}
+    return bool(abs(met_twice().rhs.subs({beta1: b1, beta3: b3, **means}) - total) < 1e-6)
+
+
+def _answers_add_up() -> bool:
+    """Σ_n a^n Σ_j f_j h_(n+j) = Σ_m h_m Σ_j a^(m-j) f_j = Σ h_m², for a filter and weights of a few steps."""
+    weights = symbols("f_0:4")
+    impulse = [sum(a ** (step - j) * weights[j] for j in range(step + 1)) for step in range(4)]
+    shared = sum(a**n * weights[j] * impulse[n + j] for n in range(4) for j in range(4 - n))
+    return vanishes(expand(shared - sum(h**2 for h in impulse)))
 
 
 def _counted() -> bool:

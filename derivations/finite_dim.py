@@ -227,6 +227,7 @@ def wavering() -> Eq:
 
 
 _linear, _twice = Symbol("kappa_2", positive=True), Symbol("varsigma_2", positive=True)
+MEAN_HELD = _held
 
 
 @step

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from sympy import Eq, Expr, Function, Integer, Limit, Rational, Sum, Symbol, limit, oo, simplify, sqrt
+from sympy import Eq, Expr, Function, Integer, Limit, Rational, Sum, Symbol, limit, oo, simplify, sqrt, symbols
 
 from derivations import adamw, finite_dim, linear, lion, nesterov, second_moment_fluctuation, sgdm
 from derivations.algebra import geometric_sum, tidy, vanishes
@@ -99,6 +99,23 @@ def random_second_moment() -> tuple[Eq, ...]:
     )
 
 
+@step
+def growth_by_a_filter() -> tuple[Eq, ...]:
+    """Gradients that resemble their predecessors by R_k: of the update, and of the growth of ‖w‖² where they cross w.
+
+    D_n is what the update shares with a gradient n steps older. A gradient is orthogonal to the weights of its step.
+    What updates since then share with it is along them when the average still holds it.
+    """
+    n, i = symbols("n i", integer=True, nonnegative=True)
+    shared, alike = Function("D"), Function("R")
+    total = Sum(_f(j) * Sum(shared(n), (n, 0, j - 1)), (j, 1, oo))
+    return (
+        equation(shared(n), Sum(_f(i) * alike(n - i), (i, 0, oo))),
+        equation(E(u_[t] ** 2), Sum(_f(j) * shared(j), (j, 0, oo))),
+        equation(g_W, Sum(_f(j) * shared(j), (j, 0, oo)) + 2 * total),
+    )
+
+
 follow(__name__, lion.exact_norm_squared, lion.exact_one_minus_cosine)
 
 
@@ -127,6 +144,22 @@ def met_again() -> Eq:
     held = mu_a * (1 - beta1) * (1 - beta2) * beta1**_n / (1 - beta1 * beta2)
     whole, back = geometric_sum(held, _n, 1), geometric_sum(simplify(held * mu_a * beta1**_n), _n, 1)
     return equation(Symbol("Q_w"), tidy(simplify(whole - back)))
+
+
+@step("nadamw_filling", "E u² of NAdamW and of AdamW at a step, for a v that is full.")
+def filling() -> Eq:
+    """Averages start empty: at step t the average has the share 1 - β1^(2t) of its power.
+
+    With bias corrections the update takes o_t of the newest gradient and h_t of the average. AdamW's o_t is 0.
+    """
+    newest_twice = o_u**2 + 2 * o_u * h_u * (1 - beta1)
+    return equation(_K(0), newest_twice * D_a + h_u**2 * (1 - beta1 ** (2 * t)) * D_m)
+
+
+@step
+def entering() -> Eq:
+    """Later updates hold gradients up to step t in their average alone. Their covariance is h_(t+k) β1^k times this."""
+    return equation(Symbol("K_t"), o_u * (1 - beta1) * D_a + h_u * (1 - beta1 ** (2 * t)) * D_m)
 
 
 @cache
@@ -161,6 +194,11 @@ def checks() -> list[tuple[str, bool]]:
             ratio - ((nesterov.leading_rotation().rhs / sgdm.leading_rotation().rhs) ** 2).subs(alpha, beta1))),
         ("μ = 1: AdamW's Q", vanishes(met_again().rhs.subs(mu_a, 1) - finite_dim.met_again().rhs)),
         ("Q is the sum over all steps in between, term by term", _summed()),
+        ("K_0 and K_k while the average fills are sums over three gradients", _filled()),
+        ("of one average, power and growth follow a memory alike, and white noise grows by (Σf)²", _grown()),
+        ("t → ∞: they are those at rest", all(vanishes(
+            one.rhs.subs({beta1 ** (2 * t): 0, o_u: 1 - mu_a, h_u: mu_a, D_a: 1, D_m: adamw_power()}) - other)
+            for one, other in ((filling(), _power()), (entering(), _covariance() / beta1**k / mu_a)))),
     ]  # fmt: skip
 
 
@@ -183,6 +221,35 @@ def _constant() -> bool:
     return all(
         vanishes(random.rhs.subs(values) - fixed.rhs)
         for random, fixed in zip(random_second_moment(), covariance(), strict=True)
+    )
+
+
+def _grown() -> bool:
+    """By the sums of `growth_by_a_filter`, for rational numbers to 60 steps: what is left out is below 1e-6."""
+    beta, alike = Rational(1, 2), Rational(3, 5)
+    weights = [(1 - beta) * beta**age for age in range(60)]
+
+    def sums(correlation: Expr) -> tuple[Expr, Expr]:
+        shared = [
+            sum(weight * correlation ** abs(n - i) for i, weight in enumerate(weights) if correlation or n == i)
+            for n in range(60)
+        ]
+        power = sum(one * other for one, other in zip(weights, shared, strict=True))
+        return power, power + 2 * sum(weights[j] * sum(shared[:j]) for j in range(60))
+
+    (white, plain), (power, growth) = sums(Integer(0)), sums(alike)
+    return bool(abs(growth / plain - power / white) < 1e-6 and abs(plain - 1) < 1e-6)
+
+
+def _filled() -> bool:
+    """The third update against one two steps later, of constant v."""
+    later = Symbol("h_5", positive=True)
+    average = [(1 - beta1) * beta1**age for age in range(5)]
+    third = [h_u * average[0] + o_u, h_u * average[1], h_u * average[2]]
+    fifth = [later * average[age + 2] for age in range(3)]
+    values = {t: 3, D_a: 1, D_m: adamw_power()}
+    return vanishes(sum(one**2 for one in third) - filling().rhs.subs(values)) and vanishes(
+        sum(one * two for one, two in zip(third, fifth, strict=True)) - later * beta1**2 * entering().rhs.subs(values)
     )
 
 

@@ -65,8 +65,8 @@ def rates(peak: float, steps: int) -> np.ndarray:
 
 def white_update(optimizer: rotsim.AdamW, steps: int) -> np.ndarray:
     """RMS of a coordinate of AdamW's update under white noise, at every step from a fresh state."""
-    filling = required_theory(optimizer).filling(steps)
-    return np.sqrt(filling.power * filling.noise.lag_0)
+    theory, law = required_theory(optimizer), rotsim.ScaleInvariant().power(3)
+    return np.sqrt(theory.filling(3, law, steps).power * theory.updates(3, law, 1.0).lag_0)
 
 
 def examine_run(path: Path) -> list[dict[str, Any]]:

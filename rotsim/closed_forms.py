@@ -1349,6 +1349,15 @@ def nadamw_met_again(beta1: Any, beta2: Any, ahead: Any) -> Any:
     return beta1 * ahead * (1 - beta2) * (1 + beta1 - beta1 * ahead) / ((1 + beta1) * (1 - beta1 * beta2))
 
 
+def nadamw_filling(beta1: Any, step: Any, own: Any, held: Any, alone_power: Any, average_power: Any) -> Any:
+    """E u² of NAdamW and of AdamW at a step, for a v that is full.
+
+    Derived in `derivations.nadamw.filling`.
+    Valid for 0 <= beta1 < 1, whole step >= 1, own >= 0, held >= 0, alone_power > 0, average_power > 0.
+    """
+    return alone_power * (2 * held * own * (1 - beta1) + own**2) + average_power * held**2 * (1 - beta1 ** (2 * step))
+
+
 def ademamix_shared(beta1: Any, beta3: Any, mix: Any) -> Any:
     """What both averages of AdEMAMix share, over the power of one with the root √(β1β3).
 
@@ -1401,6 +1410,16 @@ def ademamix_met_again(beta1: Any, beta2: Any, beta3: Any, mix: Any) -> Any:
     part_4 = mix * beta3 * part_5 * (1 - beta2) / ((1 + beta3) * (1 - beta1 * beta3) * (1 - beta2 * beta3))
     part_1 = part_2 + part_4
     return part_1 / (1 + mix) ** 2
+
+
+def ademamix_met_twice(beta1: Any, beta3: Any, held_fast: Any, held_slow: Any) -> Any:
+    """How alike the weights are that a gradient moves in a step of one average and of another.
+
+    Derived in `derivations.ademamix.met_twice`.
+    Valid for 0 <= beta1 < 1, 0 <= beta3 < 1, held_fast > 0, held_slow > 0.
+    """
+    part_1 = 1 + (held_fast + beta1 - 1) / (1 - beta1) + (held_slow + beta3 - 1) / (1 - beta3)
+    return part_1 * (1 - beta1) * (1 - beta3) / (1 - beta1 * beta3)
 
 
 def cautious_decayed(aligned: Any) -> Any:

@@ -62,9 +62,8 @@ def cases() -> dict[str, Case]:
     for number, group in enumerate(GROUPS):
         corners = {name: case for name, case in _corners(number).items() if group != "new" or "lion" in name}
         found |= {f"{name}, {group}": Case(group, *case) for name, case in corners.items()}
-    return (
-        found | _kin() | _matrices() | _departing() | {f"kin drawn {seed}": _drawn(seed) for seed in range(9700, 9724)}
-    )
+    found |= _kin() | _matrices() | _departing() | _slow()
+    return found | {f"kin drawn {seed}": _drawn(seed) for seed in range(9700, 9724)}
 
 
 def _corners(group: int) -> dict[str, tuple[Optimizer, int, Gradient]]:
@@ -192,6 +191,20 @@ def _departing() -> dict[str, Case]:
             found[f"kin {law.name} {name}, {kind}{f' {strength:g}' if strength else ''}"] = Case(
                 "kin", optimizer, 512, law
             )
+    return found
+
+
+def _slow() -> dict[str, Case]:
+    """AdEMAMix of few weights and more, whose slow average outlasts v: what is declared was not fitted to these."""
+    found = {}
+    for name, betas, mix, decay, dims in (
+        ("brief", (0.8, 0.9, 0.97), 8.0, 0.05, (14, 24, 64)), ("long", (0.9, 0.99, 0.999), 2.0, 0.05, (14, 24, 64)),
+        ("default", (0.9, 0.99, 0.99), 5.0, 0.02, (8, 14, 24, 64)), ("half", (0.5, 0.95, 0.98), 3.0, 0.01, (14, 24)),
+        ("outlasting", (0.9, 0.95, 0.995), 3.0, 0.02, (40, 64)),
+    ):  # fmt: skip
+        for dim in dims:
+            optimizer = rotsim.AdEMAMix(0.01, decay / 0.01, betas, mix)
+            found[f"kin ademamix slow {name} {dim}"] = Case("kin", optimizer, dim, ScaleInvariant())
     return found
 
 

@@ -11,6 +11,7 @@ from rotsim.cli import main
 from rotsim.gradients import Isotropic, ScaleInvariant
 from rotsim.optimizers import AdEMAMix
 from rotsim.theory.base import theory_of
+from rotsim.theory.two_averages import met_and_fed_back
 from tests import chance, settling
 
 SETTINGS, BAR = 60, 0.003
@@ -27,6 +28,54 @@ def drawn():
 
 DRAWN = [drawn() for _ in range(SETTINGS)]
 SPEC = AdEMAMix(0.02, 0.5, (0.9, 0.95, 0.98))
+
+
+# --- few weights
+
+
+@pytest.mark.parametrize(
+    ("betas", "mix", "decay", "dim"),
+    [
+        ((0.8, 0.9, 0.99), 8.0, 0.05, 14),
+        pytest.param((0.9, 0.99, 0.999), 8.0, 0.05, 14, marks=pytest.mark.slow),
+        pytest.param((0.9, 0.95, 0.998), 8.0, 0.01, 24, marks=pytest.mark.slow),
+    ],
+)
+def test_where_neurons_run_away_nothing_bounds_the_error(betas, mix, decay, dim):
+    """A neuron that was short by chance: the slow average holds its large gradients when v has forgotten them."""
+    spec = AdEMAMix(0.01, decay / 0.01, betas, mix)
+    steps = int(20 / (1 - betas[2]) + 10 / decay)
+    for many, runs in ((dim, True), (8 * dim, False)):
+        eq = rotsim.equilibrium(spec, many)
+        walk = rotsim.simulate(spec, many, 256, steps, record_every=steps // 4, initial_norm=eq.norm, seed=4)
+        off = np.sqrt((walk["norm"].values[:, 1:] ** 2).mean()) / eq.norm - 1
+        assert (off > 1) == runs and np.isinf(eq.model_error) == runs
+        assert runs or abs(off) < eq.model_error + 0.01
+    without = rotsim.equilibrium(AdEMAMix(0.01, decay / 0.01, betas, 0.0), dim)  # negative control: AdamW
+    assert without.model_error < 0.3
+
+
+def test_its_own_norm_comes_back_through_one_average_or_two_alike():
+    """F of two equal averages is that of one; a walk of the filter itself, by a long series, has it too."""
+    one, two = ((1.0, 0.9),), ((0.5, 0.9), (0.5, 0.9))
+    assert met_and_fed_back(one, 0.99, 0.02) == pytest.approx(met_and_fed_back(two, 0.99, 0.02), rel=1e-6)
+    weak = met_and_fed_back(one, 0.99, 1e-7)[0]
+    assert weak == pytest.approx(theory_of(rotsim.AdamW(0.1, 0.1, (0.9, 0.99))).met_again(), rel=1e-4)
+    kept, lags = 0.95, np.arange(4000)
+    f = 0.2 * 0.8**lags + 3 * 0.03 * 0.97**lags
+    h = np.convolve(f, kept**lags)[: len(lags)]
+    shared = kept**lags * np.correlate(h, f, "full")[len(lags) - 1 :] / (h @ h)
+    answer = np.convolve(shared, 0.1 * 0.9**lags)[: len(lags)] - h**2 / (h @ h)
+    impulse = np.fft.rfft(np.append(0.0, answer), 1 << 15)
+    alike = np.correlate(h, h, "full")[len(lags) - 1 :] / (h @ h)
+    power = 2 * np.fft.rfft(alike**2, 1 << 15).real - 1
+    expected = (power / abs(1 - impulse) ** 2).sum() / power.sum()
+    met, late = met_and_fed_back(((1.0, 0.8), (3.0, 0.97)), 0.9, 0.05)
+    other = met_and_fed_back(((1.0, 0.8), (3.0, 0.97)), 0.95, 0.05)
+    assert late == pytest.approx(expected, rel=1e-3)
+    seen = np.convolve(h, 0.1 * 0.9**lags * np.correlate(h, h, "full")[3999:] / (h @ h))[:399]
+    assert met == pytest.approx(f[1:400] @ seen / ((1 - kept**2) * (h @ h)), rel=1e-3)
+    assert abs(other[1] / late - 1) > 0.02 and abs(other[0] / met - 1) > 0.02  # negative controls
 
 
 # --- the update

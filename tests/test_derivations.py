@@ -150,12 +150,14 @@ nesterov_moved(lr, weight_decay, momentum, momentum_overlap, momentum_power, pul
 nesterov_momentum_overlap(lr, weight_decay, momentum, across, momentum_overlap, momentum_power, pull_power)
 nesterov_fallen(lr, weight_decay, momentum, fallen, fallen_before)
 nadamw_newest(beta1, ahead)
+nadamw_filling(beta1, step, own, held, alone_power, average_power)
 nadamw_leading_rotation(lr, weight_decay, beta1, ahead)
 nadamw_met_again(beta1, beta2, ahead)
 ademamix_shared(beta1, beta3, mix)
 ademamix_leading_norm(lr, weight_decay, dim, mix)
 ademamix_linear_power(beta1, beta3, mix)
 ademamix_leading_rotation(lr, weight_decay, beta1, beta3, mix)
+ademamix_met_twice(beta1, beta3, held_fast, held_slow)
 ademamix_met_again(beta1, beta2, beta3, mix)
 cautious_decayed(aligned)
 cautious_overlap(aligned)
@@ -753,6 +755,12 @@ INTERIOR = {
     "ahead": (0.3, 0.8),
     "beta3": (0.95, 0.6),
     "mix": (2.0, 0.5),
+    "own": (0.3, 0.1),
+    "held_fast": (0.9, 0.8),
+    "held_slow": (0.7, 0.6),
+    "held": (1.7, 0.9),
+    "alone_power": (1.2, 1.1),
+    "average_power": (0.1, 0.2),
     "aligned": (-0.2, 0.6),
     "open_decay": (0.4, 0.7),
     "open_overlap": (0.3, 0.1),

@@ -179,12 +179,68 @@ def test_a_walk_turns_as_theory_says_at_every_step_of_a_schedule(inner, gradient
     assert rotsim.steps_to_equilibrium(spec, 512, gradient, within=1e-3) > 20
 
 
+NADAMW = rotsim.NAdamW(0.1, 0.0, (0.95, 0.6), momentum_decay=0.3)
+
+
+def turned(spec, matrices, schedule, every=10, seed=3, **arguments):
+    """Angles of a course and of a walk, what is declared, and the error of the walk's by so many independent parts."""
+    arguments = dict(steps=300, record_every=every, initial_norm=2.0, lr_schedule=schedule, **arguments)
+    course = rotsim.predict(spec, **arguments)
+    walk = rotsim.simulate(spec, neurons=matrices * (arguments.get("rows") or 1), seed=seed, **arguments)
+    square = (walk["rotation"].values ** 2).reshape(matrices, -1, walk.sizes["step"]).mean(axis=1)
+    k = chance.errors(matrices, square.shape[1] + 4)
+    error = k * square.std(axis=0, ddof=1) / square.mean(axis=0) / 2 / np.sqrt(matrices)
+    norms = np.sqrt((walk["norm"].values ** 2).mean(axis=0))
+    np.testing.assert_allclose(norms, course["norm"][0], rtol=1e-5)
+    return course["rotation"].values[0], np.sqrt(square.mean(axis=0)), course["rotation_model_error"].values[0], error
+
+
+@pytest.mark.parametrize("schedule", [None, cosine(300, 0.1)], ids=["constant", "cosine"])
+@pytest.mark.parametrize(
+    ("inner", "dim", "rows"),
+    [
+        (rotsim.Muon(0.03, 0.0), 64, 16),
+        pytest.param(rotsim.Muon(0.1, 0.0, 0.9, nesterov=False), 16, 64, marks=pytest.mark.slow),
+        (NADAMW, 512, None),
+        pytest.param(rotsim.NAdamW(0.2, 0.0, (0.9, 0.99)), 512, None, marks=pytest.mark.slow),
+        pytest.param(rotsim.AdamW(0.2, 0.0, (0.9, 0.99)), 2048, None, marks=pytest.mark.slow),
+    ],
+    ids=["muon", "tall muon", "nadamw", "nadamw, slow", "adamw"],
+)
+def test_a_walk_turns_as_theory_says_from_the_first_step(inner, dim, rows, schedule):
+    """While averages fill, under Muon by what its shape leaves of their correlations; under NAdamW by each μ."""
+    spec = Hyperball(inner)
+    given = {"dim": dim, "rows": rows} if rows else {"dim": dim}
+    course, walk, declared, error = turned(spec, 32, schedule, **given)
+    assert (np.abs(walk / course - 1) < declared + error).all()
+    factor = np.ones(300) if schedule is None else schedule(np.arange(1, 301))
+    rate = spec.lr * np.sqrt((factor**2).reshape(-1, 10).mean(axis=1))
+    settled = rate * rotsim.equilibrium(spec, **given).rotation / spec.lr
+    for naive in (rate, settled):  # negative controls: updates across the weights, and averages that are full
+        assert (np.abs(walk / naive - 1) > declared + error).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("inner", "given", "gradient"),
+    [
+        (rotsim.Muon(0.1, 0.0, 0.9), {"dim": 16, "rows": 64}, Isotropic()),
+        (rotsim.Muon(0.1, 0.0, 0.9), {"dim": 64, "rows": 4}, None),
+    ],
+    ids=["isotropic", "scale-invariant"],
+)
+def test_what_the_course_of_a_matrix_declares_is_not_by_far_too_much(inner, given, gradient):
+    course, walk, declared, error = turned(Hyperball(inner), 256, None, 50, gradient=gradient, **given)
+    off = np.abs(walk / course - 1)
+    assert (off < declared + error).all() and (5 * (off + error) > declared)[-1]
+
+
 def test_without_decay_adam_with_l2_is_adam():
     adam, l2 = (
         rotsim.predict(Hyperball(kind(0.05, 0.0, betas)), 64, steps=200, record_every=20)["rotation"]
         for kind, betas in ((rotsim.AdamW, (0.9, 0.95)), (rotsim.AdamL2, (0.9, 0.95)))
     )
-    np.testing.assert_allclose(adam, l2, rtol=1e-12)
+    np.testing.assert_allclose(adam, l2, rtol=2e-5)  # what each makes of a young v has an error of quadrature
     other = rotsim.predict(Hyperball(rotsim.AdamL2(0.05, 0.0, (0.95, 0.95))), 64, steps=200, record_every=20)
     assert np.abs(other["rotation"] / adam - 1).max() > 1e-3  # negative control
 
@@ -223,11 +279,9 @@ def test_it_is_kept_and_described():
         (lambda: Hyperball(rotsim.AdamW(0.1, 0.1)), "`weight_decay` must be 0; got 0.1. A hyperball keeps the norm"),
         (lambda: Hyperball(rotsim.AdEMAMix(0.1, 0.0)), "`inner` must be a spec that keeps two averages at most"),
         (lambda: Hyperball(rotsim.Cautious(ADAM)), "`inner` must be a spec that keeps two averages at most"),
-        (lambda: rotsim.predict(Hyperball(rotsim.Muon(0.1, 0.0)), 64, steps=9), "Muon at a constant norm has no"),
         (lambda: rotsim.equilibrium(SPEC, 64, rows=8), "`rows` is for an optimizer that acts on matrices"),
         (lambda: Hyperball(SPEC), "`inner` must be a spec such as"),
         (lambda: rotsim.Rotational(SPEC), "`inner` must be a spec such as"),
-        (lambda: rotsim.predict(Hyperball(rotsim.NAdamW(0.1, 0.0)), 64, steps=9), "NAdamW at a constant norm has no"),
         (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Signal(0.1)), "`gradient` must be Isotropic or ScaleInvariant"),
         (lambda: rotsim.simulate(SPEC, 64, engine="cuda"), "engine"),
         (lambda: rotsim.simulate(SPEC, 64, engine="gram"), "engine"),

@@ -28,7 +28,7 @@ HELD = {
     "hyperball": {name: spec.with_rates(spec.lr, 0.0) for name, spec in SPECS.items() if name != "ademamix"},
 }
 HELD = {turning: {**specs, "nesterov": replace(specs["sgdm"], nesterov=True)} for turning, specs in HELD.items()}
-FOLLOWED = [(t, name) for t, specs in HELD.items() for name in specs if name not in ("nadamw", "muon")]
+FOLLOWED = [(t, name) for t, specs in HELD.items() for name in specs]
 MASKED = [name for name, spec in COORDINATEWISE.items() if spec.decay == "decoupled"]
 LAWS = {
     "white": (rotsim.ScaleInvariant(0.7), {}),

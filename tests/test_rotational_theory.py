@@ -26,7 +26,10 @@ def test_bias_of_the_running_mean(inner, dim, decay):
     opt = rotsim.Rotational(inner, update_norm_decay=decay)
     data = rotsim.simulate(opt, dim=dim, neurons=128, steps=4000, record_every=500, seed=1)
     square = (data["rotation"].values[:, 2:] ** 2).mean(axis=1) / opt.leading_rotation(opt.lr, opt.weight_decay) ** 2
-    error, bias = square.std(ddof=1) / np.sqrt(len(square)), required_theory(opt).angle_bias(dim)
+    error, bias = (
+        square.std(ddof=1) / np.sqrt(len(square)),
+        required_theory(opt).angle_bias(dim, rotsim.ScaleInvariant().power(dim)),
+    )
     k = chance.errors(len(square))
     assert abs(square.mean() - 1 - bias) < k * error + 3 * abs(bias) / dim
     if decay == 0.4:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from experiments.networks import claims, courses, groups, heldout
+from experiments.networks import claims, courses, groups, heldout, tilt
 from experiments.networks.record import SHIPPED, AnyRun, record
 from experiments.networks.suite import SUITES, Recording, Traces, choose_device, runs_of, write_report
 from rotsim.errors import DatasetError, InvalidInput
@@ -167,6 +167,24 @@ def groups_command(network: tuple[str, ...], steps: int | None, seed: int, outpu
     else:
         content = to_json([asdict(run) for run in found], 5)
         written = write_atomically(folder / "groups.md", text), write_atomically(folder / "groups.json", content)
+        click.echo(f"wrote {written[0]} and {written[1]}")
+
+
+@main.command("tilt")
+@click.option("--steps", type=click.IntRange(min=250), help="Steps of the run.  [default: 3000]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--output", type=Folder, help="Folder for tilt.md and tilt.json.  [default: print the table]")
+def tilt_command(steps: int | None, seed: int, output: Path | None) -> None:
+    """Train a small GPT under Muon, and measure how far its updates pull the weights inwards."""
+    folder = output and output_folder(output, "tilt.md", "tilt.json")
+    found = tilt.train(steps, seed)
+    words = ["python -m experiments.networks tilt", *([f"--steps {steps}"] if steps else []), f"--seed {seed}"]
+    text = tilt.table(found, " ".join(words))
+    if folder is None:
+        click.echo(text, nl=False)
+    else:
+        content = to_json([asdict(one) for one in found], 5)
+        written = write_atomically(folder / "tilt.md", text), write_atomically(folder / "tilt.json", content)
         click.echo(f"wrote {written[0]} and {written[1]}")
 
 

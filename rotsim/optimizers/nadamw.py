@@ -133,11 +133,15 @@ class NAdamW(Optimizer):
         rate = -log(FADE) * self.momentum_decay
         return max(super().memory_steps, 1 / rate if rate > 0 else 0.0)
 
+    def shares(self, step: Any) -> tuple[Any, Any]:
+        """What the update takes of the newest gradient and of the average m_t, elementwise for t >= 1."""
+        beta1, fade = self.betas[0], self.momentum_decay
+        own = (1 - scheduled(beta1, fade, step)) / product_left(beta1, fade, step)
+        return own, scheduled(beta1, fade, step + 1) / product_left(beta1, fade, step + 1)
+
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         beta1, beta2 = self.betas
-        now, then = scheduled(beta1, self.momentum_decay, step), scheduled(beta1, self.momentum_decay, step + 1)
-        own = (1 - now) / product_left(beta1, self.momentum_decay, step)
-        ahead = then / product_left(beta1, self.momentum_decay, step + 1)
+        own, ahead = self.shares(step)
         step_size = np.maximum(lr, LEAST_LR) * own  # the update divides by the denominator over it
         root_correction = 1 / np.sqrt(filled(beta2, step))
         per_unit = np.maximum(self.eps / step_size, TINY)

@@ -575,6 +575,10 @@ const closed_forms = {
   nadamw_met_again(beta1, beta2, ahead) {
     return beta1*ahead*(1 - beta2)*(-beta1*ahead + beta1 + 1)/((beta1 + 1)*(-beta1*beta2 + 1));
   },
+  // E u² of NAdamW and of AdamW at a step, for a v that is full. derivations.nadamw.filling
+  nadamw_filling(beta1, step, own, held, alone_power, average_power) {
+    return alone_power*(2*held*own*(1 - beta1) + $square(own)) + average_power*$square(held)*(1 - Math.pow(beta1, 2*step));
+  },
   // What both averages of AdEMAMix share, over the power of one with the root √(β1β3). derivations.ademamix.shared
   ademamix_shared(beta1, beta3, mix) {
     return mix*(1 - beta1)*(1 - beta3)/$square(-Math.sqrt(beta1)*Math.sqrt(beta3) + 1);
@@ -594,6 +598,10 @@ const closed_forms = {
   // Q in the growth 2Q/dim of E‖w‖² under AdEMAMix behind a normalisation, first order in 1/dim. derivations.ademamix.met_again
   ademamix_met_again(beta1, beta2, beta3, mix) {
     return (mix*beta3*(1 - beta2)*(-mix*beta1*beta3 + mix - beta1*beta3 - beta1 + beta3 + 1)/((beta3 + 1)*(-beta1*beta3 + 1)*(-beta2*beta3 + 1)) + beta1*(1 - beta2)*(-mix*beta1*beta3 + mix*beta1 - mix*beta3 + mix - beta1*beta3 + 1)/((beta1 + 1)*(-beta1*beta2 + 1)*(-beta1*beta3 + 1)))/$square(mix + 1);
+  },
+  // How alike the weights are that a gradient moves in a step of one average and of another. derivations.ademamix.met_twice
+  ademamix_met_twice(beta1, beta3, held_fast, held_slow) {
+    return (1 - beta1)*(1 - beta3)*(1 + (held_slow + beta3 - 1)/(1 - beta3) + (held_fast + beta1 - 1)/(1 - beta1))/(-beta1*beta3 + 1);
   },
   // Share of E w² that stands in coordinates that decay, under cautious decay. derivations.cautious.decayed
   cautious_decayed(aligned) {

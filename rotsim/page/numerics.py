@@ -16,6 +16,7 @@ from rotsim import closed_forms, noise
 from rotsim.angle import squared_angle, squared_chord
 from rotsim.compiled import specialised
 from rotsim.errors import InvalidInput
+from rotsim.gradients import ScaleInvariant
 from rotsim.optimizers import OPTIMIZERS, WRAPPERS, Cautious, Optimizer
 from rotsim.optimizers.cautious import masked
 from rotsim.optimizers.turning import Turning
@@ -208,7 +209,7 @@ def _filling(program: Program, optimizer: Optimizer) -> str:
     theory = theory_of(optimizer)
     try:
         if theory is not None:
-            theory.filling(1)
+            theory.filling(3, ScaleInvariant().power(3), 1)
     except InvalidInput:
         return "null"
     return _of_theory(program, optimizer, "filling")

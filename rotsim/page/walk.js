@@ -10,7 +10,7 @@ function turningSpec(optimizer, spec, turning) {
   const inner = {
     ...spec, shape: optimizer.shape,
     leading_rotation: (...rates) => $each((lr, decay) => optimizer.leading_rotation(spec, lr, decay), ...rates),
-    theory: (rows) => ({ filling: (steps) => optimizer.filling({ spec, rows, cautious: 0 }, steps) }),
+    theory: (rows) => ({ filling: (...given) => optimizer.filling({ spec, rows, cautious: 0 }, ...given) }),
   };
   return { ...TURNING[turning].own, lr: spec.lr, weight_decay: spec.weight_decay, inner };
 }

@@ -21,6 +21,7 @@ from rotsim.theory.correlated_moment import correlated_update
 from rotsim.theory.damped import tables
 from rotsim.theory.departures import Departing
 from rotsim.theory.fixed_point import noise_variance, settled
+from rotsim.theory.held import see_as
 from rotsim.theory.memory import CorrelatedUpdate, projection, remembering
 from rotsim.theory.own_second_moment import own_second_moment
 from rotsim.theory.record import in_parts
@@ -43,6 +44,8 @@ class Adam(Departing[AdamSpec]):
     follow: ClassVar[Callable[..., Any]]
     #: Coordinates are followed in parts by |w| while decay fills v.
     splits: ClassVar[bool] = False
+    #: What an update takes of the newest gradient besides, and of the average, in the long run.
+    lasting_shares: Any = (0.0, 1.0)
     #: Moments that the course keeps.
     moments: ClassVar[int] = 6
 
@@ -104,14 +107,37 @@ class Adam(Departing[AdamSpec]):
         in_parts(lambda *part: type(self).follow(*part, *fixed), carried(course.norm_squared), course)
         return QUADRATURE
 
-    def filling(self, steps: int) -> Filling:
-        """By its own course without decay, v random as it is: E u² of a coordinate at each step."""
-        o, noise = self.spec, adam_covariance(*self.spec.betas)
-        filling = min(steps, int(np.ceil(MEMORIES_TO_FILL / (1 - max(*o.betas, 0.5)))))
+    def shares(self, step: Any) -> tuple[Any, Any]:
+        """What an update takes of the newest gradient besides, and of the average; elementwise in steps >= 1."""
+        return 0.0, 1 / (1 - self.spec.betas[0] ** step)
+
+    def modes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
+        """Of the average: weights, those of the newest gradient alone, roots, and what is declared of them."""
+        noise = adam_covariance(*self.spec.betas)
+        return noise.weights, np.zeros_like(noise.weights), noise.roots, noise.error
+
+    def filling(self, dim: int, law: GradientPower, steps: int) -> Filling:
+        """By its own course without decay, v random as it is: E u² of a coordinate at each step, and E w·u.
+
+        What a young v changes of E u² is a factor of the update, and one of what it sees of older ones. Both are such
+        that E w·u is that of the course (`rotsim.theory.held.see_as`, `derivations.nadamw.entering`). ε is left out.
+        """
+        (beta1, beta2), step = self.spec.betas, np.arange(1.0, steps + 1)
+        filling = min(steps, int(np.ceil(MEMORIES_TO_FILL / (1 - max(beta1, beta2, 0.5)))))
         one, none, records = np.ones(filling), np.zeros(filling), np.zeros((filling, 6))
         self.advance(1, GradientPower(1.0, 0), Course(1.0, one, none, 1, records))
-        length = np.append(records[:, 2], np.full(steps - filling, records[-1, 2])) / noise.lag_0
-        return Filling(length, 1 - o.betas[0] ** np.arange(1.0, steps + 1), np.zeros(steps), noise)
+        (own, held), (last_own, last_held) = self.shares(step), self.lasting_shares
+        powers = adam_covariance(0.0, beta2).lag_0, adam_covariance(beta1, beta2).lag_0
+        length = closed_forms.nadamw_filling(beta1, step, own, held, *powers)
+        young = np.append(records[:, 2] / length[:filling], np.ones(steps - filling))
+        entered, newest = young * held * (1 - beta1 ** (2 * step)), young * own * (1 - beta1)
+        lag_0 = closed_forms.nadamw_filling(beta1, inf, last_own, last_held, *powers)
+        weights, alone, roots, error = self.modes()
+        odd, by = np.ones_like(roots), (weights / lag_0, alone / lag_0, roots)
+        square, moved = records[:, 0], records[:, 2]
+        met = (np.append(1.0, square)[:filling] + moved - square) / (2 * lag_0)
+        see_as(met, np.zeros_like(roots), held, entered, newest, odd, *by)
+        return Filling(young * length / lag_0, held, entered, newest, np.ones(steps), odd, *by, error)
 
     def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
         beta1, beta2 = self.betas

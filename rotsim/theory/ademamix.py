@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rotsim import closed_forms
 from rotsim.optimizers import AdEMAMix
+from rotsim.theory import two_averages
+from rotsim.theory.adam import Adam
 from rotsim.theory.adam_in_time import ademamix
-from rotsim.theory.base import theory_for
+from rotsim.theory.base import Filling, Theory, theory_for
 from rotsim.theory.covariance import adam_covariance
 from rotsim.theory.filtered import Filtered
 from rotsim.theory.rare_updates import heaviest, rare_updates
 from rotsim.theory.second_moment import mean_response
+from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance
+
+if TYPE_CHECKING:
+    from rotsim.gradients import GradientPower
 
 
 @theory_for(AdEMAMix)
@@ -79,8 +85,13 @@ class AdEMAMixTheory(Filtered):
         return self._mean(fast, slow)
 
     def twice(self, decay: Any) -> Any:
-        """What two averages share of it is not derived."""
-        return 1.0
+        return two_averages.met_twice(self.averages(), decay)
+
+    def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
+        _, wavers, bent = Adam.in_few_weights(self, dim, law, state)
+        decay = self.decay_of(dim, law, state)
+        met, late = two_averages.met_and_fed_back(self.averages(), self.betas[1], decay)
+        return met, wavers * late, bent, late, two_averages.runaway(self.averages(), self.betas[1], decay, late)
 
     def met_again(self) -> Any:
         return closed_forms.ademamix_met_again(*self.spec.betas, self.spec.alpha)
@@ -100,6 +111,9 @@ class AdEMAMixTheory(Filtered):
         return rare_updates(o.lr, o.weight_decay, (beta1, beta2), eps, dim, covariance, most, squares)
 
     # --- in time
+
+    def filling(self, dim: int, law: GradientPower, steps: int) -> Filling:
+        return Theory.filling(self, dim, law, steps)  # which refuses: no hyperball keeps two averages besides v
 
     def second_average(self) -> tuple[float, float]:
         return self.spec.betas[2], self.spec.alpha

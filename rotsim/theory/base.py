@@ -51,16 +51,24 @@ class Course(NamedTuple):
 
 
 class Filling(NamedTuple):
-    """What updates are like while a fresh optimizer's averages fill, each of shape (steps,), and once they are full.
+    """What updates share with later ones while a fresh optimizer's averages fill, as a sum of modes.
 
-    ``power`` is E‖u‖² over its final value. ``correction`` is the factor that bias correction divides by, and
-    ``doubt`` the declared share of the radial part. ``noise`` is the autocovariance of a coordinate in the end.
+    ``power`` is E‖u‖² over its final value. Each mode has ``weights`` when an update enters it, and keeps ``roots`` of
+    it in a step. At every step both are multiplied by ``entered`` and ``faded``, and what the update sees of the mode
+    by ``seen``: each to the power ``odd`` of the mode. ``alone``, times ``newest`` of the step, enters besides. The
+    first five have shape (steps,), the others (modes,).
     """
 
     power: np.ndarray
-    correction: np.ndarray
-    doubt: np.ndarray
-    noise: UpdateCovariance
+    seen: np.ndarray
+    entered: np.ndarray
+    newest: np.ndarray
+    faded: np.ndarray
+    odd: np.ndarray
+    weights: np.ndarray
+    alone: np.ndarray
+    roots: np.ndarray
+    error: Any
 
 
 class Theory(Generic[Spec]):
@@ -143,7 +151,7 @@ class Theory(Generic[Spec]):
         """Share of a weight that decay, or a norm that is held, takes in a step in the long run, at rest; below 1."""
         return float(self.lasting_decay(np.array(self.spec.lr * self.spec.weight_decay)))  # type: ignore[arg-type]
 
-    def filling(self, steps: int) -> Filling:
+    def filling(self, dim: int, law: GradientPower, steps: int) -> Filling:
         """The update while averages fill, which courses at a constant norm follow."""
         raise InvalidInput(f"{self.spec.label} at a constant norm has no course in theory; simulate it")
 
@@ -195,6 +203,11 @@ class Theory(Generic[Spec]):
     def power_factors(self, power: float, growth: float, homogeneity: int) -> tuple[float, float]:
         """Squared rotation and norm where E‖m‖² and the growth of ‖w‖² are so many times those of white noise."""
         return float(closed_forms.correlated_squared_rotation(power, growth)), growth
+
+    def step_factors(self, autocorrelation: np.ndarray, power: float) -> tuple[float, float]:
+        """Rotation and norm where the recorded average has so many times its power under white noise."""
+        turned, grown = self.power_factors(power, power, SCALE_INVARIANT)
+        return turned**0.5, grown**0.5
 
     def step_power(self, square_step: float, dim: int, around: float) -> float:
         """E(update)²/lr² of a coordinate as recorded, over that of white noise; `around` is θ‖w‖ predicted."""

@@ -28,6 +28,7 @@ import numpy as np
 SECOND_ORDER = 3.0  # over the first, times C
 LEAST_DECAY = 1e-30  # of ‖w‖² in a step; a smaller one changes nothing, and would be divided by
 RUNAWAY = 25.0  # weights, times F - 1, below which a mean over neurons is that of few which ran away
+SETTLED = 0.9  # F up to which two averages leave the second order as it is, as walks of AdEMAMix show
 MOST_WAVERING = 1e3  # times as much wavering, at most: a neuron's norm then runs away from the mean
 
 
@@ -97,16 +98,18 @@ def _product(*factors: Any) -> list[Any]:
     return found
 
 
-def declared(dim: Any, met: Any, wavers: Any, bent: Any, late: Any = 1.0) -> Any:
+def declared(dim: Any, met: Any, wavers: Any, bent: Any, late: Any = 1.0, runaway: Any = None) -> Any:
     """The declared relative error of norm and rotation for `dim` >= 2 weights; elementwise.
 
-    The others are Q, f, ν (below 0 it counts as 0) and F of the module docstring. The error is at least 1/C², the
+    The others are Q, f, ν (below 0 it counts as 0) and F of the module docstring. `runaway` is the number of weights
+    below which neurons run away; None stands for that of one average. The error is at least 1/C², the
     second order where the first is nothing. Where a neuron runs away it is infinite
     (`derivations.finite_dim.met_again` and after it).
     """
     first = abs(met) + wavers + np.maximum(0.0, bent) / 2
-    held = late <= 1
+    held = late <= (1.0 if runaway is None else SETTLED)
+    least = RUNAWAY * (late - 1) if runaway is None else runaway
     short = np.maximum(dim - 4.0, 0.0)  # E‖w‖⁻⁴ (E‖w‖²)² of Gaussian weights is C²/((C-2)(C-4))
-    bounded = held | ((short > 0) & (dim >= RUNAWAY * (late - 1)))
+    bounded = (held | (short > 0)) & (dim >= least)
     further = np.where(held, 1 + SECOND_ORDER / dim, dim**2 / ((dim - 2.0) * np.where(bounded, short, 1.0) + held))
     return np.where(bounded, np.maximum(first * further, 1 / dim) / dim, np.inf)[()]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import inf, isfinite, sqrt
+from math import ceil, inf, isfinite, nan, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +18,8 @@ import scipy
 from rotsim.errors import InvalidInput
 from rotsim.theory.adam import MAX_SWEEPS, SWEEP_TOLERANCE
 from rotsim.theory.adamw import AdamWTheory
-from rotsim.theory.base import Filling, Method, Theory
-from rotsim.theory.betas import mean_response
+from rotsim.theory.base import Method
+from rotsim.theory.betas import adam_covariance, mean_response
 from rotsim.theory.memory import CorrelatedUpdate, remembering
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance, decoupled
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 SPREAD = 1.7  # errors per relative variance of v that a memory adds, as walks show
 SATURATED = 6.0  # how much slower they grow where it is large
 WAVERING = 2.0  # errors per share of the mean in the gradient's power and per share of the newest square in v
+MEMORIES = 20.0  # of the slowest average, after which what it holds is left out
+MOST_AGES = 400_000
 _ROOTS = 3  # that an answer has room for
 Averages = tuple[tuple[float, float], ...]  # size and root of each
 
@@ -62,21 +64,45 @@ class Fading(CorrelatedUpdate):
 
 
 class Filtered(AdamWTheory):
-    """Of AdamW's kin whose update is a sum of averages, and not derived while averages fill at a constant norm."""
+    """Of AdamW's kin whose update is a sum of averages."""
 
     def averages(self) -> Averages:
         """Size and root of each, those of the update in the long run."""
         raise NotImplementedError
 
-    def filling(self, steps: int) -> Filling:
-        return Theory.filling(self, steps)  # which refuses
+    # --- real gradients
 
-    @property
-    def beyond_noise(self) -> str:
-        return (
-            f"What recorded gradients that resemble their predecessors do under {self.spec.label} is not known in "
-            "theory, so nothing is claimed."
-        )
+    def correlation_factors(self, autocorrelation: np.ndarray) -> tuple[float, float]:
+        """By the filter, for constant v (`derivations.nadamw.growth_by_a_filter`)."""
+        sizes, roots = (np.array(each, dtype=float) for each in zip(*self.averages(), strict=True))
+        lags = len(autocorrelation) - 1
+        age = np.arange(min(MOST_AGES, lags + ceil(MEMORIES / (1 - float(roots.max())))))
+        weight = (sizes * (1 - roots) * roots ** age[:, None]).sum(axis=1)
+        two_sided = np.append(autocorrelation[:0:-1], autocorrelation)
+        shared = np.convolve(weight, two_sided)[lags : lags + len(weight)]  # of an update with a gradient so much older
+        power, white = float(weight @ shared), float(weight @ weight)
+        older = np.append(0.0, np.cumsum(shared)[:-1])
+        growth = (power + 2 * float(weight @ older)) / float(weight.sum()) ** 2
+        if not (power > 0 and growth > 0):
+            return nan, nan
+        return sqrt(power / white / growth), sqrt(growth)
+
+    def remembered(self, beta1: float, correlation: float) -> tuple[float, float]:
+        """What one average makes of a memory is no answer here."""
+        return nan, nan
+
+    def step_factors(self, autocorrelation: np.ndarray, power: float) -> tuple[float, float]:
+        """What `power` has beyond the memory, as gradients that burst one by one, is that of every average."""
+        turned, grown = self.correlation_factors(autocorrelation)
+        uneven = power / self.average_power(autocorrelation)
+        return turned, grown * sqrt(uneven) if uneven > 0 else nan
+
+    def step_power(self, square_step: float, dim: int, around: float) -> float:
+        """Recorded is the mean square of AdamW's update."""
+        return square_step / float(adam_covariance(*self.betas).lag_0)
+
+    def radial_share(self, series: np.ndarray, coordinate: np.ndarray) -> np.ndarray:
+        return series * sum(size for size, _ in self.averages())
 
     # --- departures
 

@@ -33,8 +33,8 @@ def led(weight: float, root: float) -> UpdateCovariance:
     return UpdateCovariance(1 + 2 * weight + power, np.array([weight + power]), np.array([root]))
 
 
-def led_filling(weight: float, root: float, steps: int) -> np.ndarray:
-    """Mean square of its output over the final one at steps 1, 2, ... of a fresh state.
+def led_filling(weight: float, root: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean square of its output, and its covariance with later ones, over the final ones at steps 1, 2, ... .
 
     Parameters
     ----------
@@ -45,12 +45,12 @@ def led_filling(weight: float, root: float, steps: int) -> np.ndarray:
 
     Returns
     -------
-    ndarray, shape (steps,)
+    tuple of ndarray, each of shape (steps,)
 
     Notes
     -----
     The sum of `derivations.lion.filter_weights`, less what is older than the state.
     """
+    older = root ** (2 * np.arange(1.0, steps + 1))
     missing = weight**2 / (1 - root**2) / led(weight, root).lag_0
-    filled: np.ndarray = 1 - missing * root ** (2 * np.arange(1.0, steps + 1))
-    return filled
+    return 1 - missing * older, 1 - weight / (1 - root**2 + weight) * older

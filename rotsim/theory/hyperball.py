@@ -16,6 +16,7 @@ from rotsim.optimizers import Hyperball
 from rotsim.theory import few_weights
 from rotsim.theory.base import Course, Method, Theory, required_theory, theory_for
 from rotsim.theory.fixed_point import bracketed_root
+from rotsim.theory.held import along_the_weights, turn_overlap
 from rotsim.theory.record import in_parts, kernel
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance, fallen
@@ -79,24 +80,22 @@ def _decay_at(wanted: float, measure: Callable[[float], float]) -> float:
 
 @kernel
 def _course(  # type: ignore[no-untyped-def]
-    first, last, overlap, lr, length, correction, weights, roots, norm_squared, error, doubt, window, records
-):
+    first, last, overlap, lr, length, seen, entered, newest, faded, odd, weights, alone, roots, error, felt,
+    norm_squared, window, records,
+):  # fmt: skip
     """`overlap` is of ŵ with each mode of the update."""
     for t in range(first, last):
-        along = 0.0  # E[u_t·ŵ_{t-1}]: older updates have moved the weights against what they share with this one
-        for n in range(len(weights)):
-            along += roots[n] * overlap[n] / correction[t]
+        along = along_the_weights(overlap, seen[t], odd, roots)
         stretch = closed_forms.hyperball_stretch(lr[t], along, length[t])
         angle = closed_forms.hyperball_angle(lr[t], along, length[t])
         rate = lr[t] / np.sqrt(length[t]) / stretch
-        for n in range(len(weights)):
-            weight = length[t] * correction[t] * weights[n]
-            overlap[n] = closed_forms.rotational_mode_overlap(rate, overlap[n], weight, roots[n], 1 / stretch)
+        turn_overlap(overlap, rate, 1 / stretch, entered[t], newest[t], faded[t], odd, weights, alone, roots)
         record = records[t // window]
         record[0] += norm_squared
         record[1] += angle**2
         record[2] += 2 * norm_squared * closed_forms.turned_one_minus_cosine(angle)
-        declared = error + doubt[t] * along**2 / length[t]
+        straight = closed_forms.hyperball_angle(lr[t], 0.0, 1.0)
+        declared = felt * error * np.log(max(1.0, straight / angle)) if angle > 0.0 else 0.0
         record[4] += declared
         record[5] += declared
 
@@ -157,9 +156,7 @@ class HyperballTheory(Theory[Hyperball]):
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         """With the filling of the inner averages; ε is left out."""
         norm_squared, lr, _, window, records = course
-        length, correction, doubt, noise = required_theory(self.spec.inner, self.rows, dim).filling(len(lr))
-        modes = noise.weights / noise.lag_0, noise.roots
-        fixed = (np.zeros_like(modes[0]), lr, length, correction, *modes)
-        kept = (norm_squared, float(np.max(noise.error)), doubt, window, records)
-        in_parts(lambda _, first, last: _course(first, last, *fixed, *kept), None, course)
+        filling = required_theory(self.spec.inner, self.rows, dim).filling(dim, law, len(lr))
+        fixed = (np.zeros_like(filling.weights), lr, *filling, FELT, norm_squared, window, records)
+        in_parts(lambda _, first, last: _course(first, last, *fixed), None, course)
         return 0.0

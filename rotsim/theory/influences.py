@@ -14,7 +14,7 @@ import numpy as np
 
 from rotsim import dataset
 from rotsim.optimizers.base import Optimizer
-from rotsim.theory.base import SCALE_INVARIANT, Theory, required_theory
+from rotsim.theory.base import Theory, required_theory
 from rotsim.theory.courses import Influence
 from rotsim.theory.equilibrium import equilibrium
 from rotsim.theory.rates import Rates
@@ -179,8 +179,7 @@ def _factors(theory: Theory[Any], dim: int, correlation: np.ndarray, square_step
     if not (np.isfinite(square_step) and theory.spec.weight_decay and dim >= 2):
         return theory.correlation_factors(correlation)
     power = theory.step_power(float(square_step), dim, _around(theory.spec, dim))
-    turned, grown = theory.power_factors(power, power, SCALE_INVARIANT)
-    return turned**0.5, grown**0.5
+    return theory.step_factors(correlation, power)
 
 
 @lru_cache(maxsize=256)

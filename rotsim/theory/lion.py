@@ -114,6 +114,37 @@ def follow_modes(
     in_parts(lambda *part: course_of_modes(*part, *fixed), (0.0, course.norm_squared, 0.0, 0.0, 0.0), course)
 
 
+def filling_of_modes(
+    beta1: float, beta2: float, odd: np.ndarray, factors: np.ndarray, steps: int, error: float
+) -> Filling:
+    """Updates of one length that correlate as a sum of modes, as in `follow_modes`, from an empty average on.
+
+    Parameters
+    ----------
+    beta1, beta2, odd, factors
+        As in `follow_modes`.
+    steps : int
+        >= 1.
+    error : float
+        Declared of the correlations, >= 0.
+
+    Returns
+    -------
+    Filling
+
+    Notes
+    -----
+    `derivations.lion_transient.signs_that_change`, for gradients of one size.
+    """
+    older = (1 - beta2) / (1 + beta2) * (1 - beta2 ** (2 * np.arange(0.0, steps)))  # E m² before each step
+    seen = closed_forms.lion_seen(beta1, 1.0, older)
+    entered = closed_forms.lion_entered(beta1, beta2, 1.0, older)
+    faded = closed_forms.lion_faded(beta2, 1.0, older)
+    weights = closed_forms.lion_sign_mode(1.0, factors, odd)
+    none, same = np.zeros(steps), np.ones_like(odd)
+    return Filling(np.ones(steps), seen, entered, none, faded, odd, weights, np.zeros_like(odd), same, error)
+
+
 @theory_for(Lion)
 class LionTheory(Departing[Lion]):
     """Nothing is neglected under white noise but a finite fan-in (`derivations.lion`)."""
@@ -166,10 +197,8 @@ class LionTheory(Departing[Lion]):
         follow_modes(*self.spec.betas, *arcsine_modes(), self.cautious, True, float(dim), float(dim), law, course)
         return 0.0
 
-    def filling(self, steps: int) -> Filling:
-        """Signs are more alike while the momentum is young."""
-        doubt = self.spec.betas[1] ** np.arange(1.0, steps + 1)
-        return Filling(np.ones(steps), np.ones(steps), doubt, sign_covariance(*self.spec.betas))
+    def filling(self, dim: int, law: GradientPower, steps: int) -> Filling:
+        return filling_of_modes(*self.spec.betas, *arcsine_modes(), steps, 0.0)
 
     def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
         return fallen(self.spec.lr, self.spec.weight_decay, sign_covariance(*self.spec.betas), lag)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rotsim import closed_forms
 from rotsim.optimizers import Muon
-from rotsim.theory.base import Course, Method, Theory, theory_for
-from rotsim.theory.lion import follow_modes
+from rotsim.theory.base import Course, Filling, Method, Theory, theory_for
+from rotsim.theory.lion import filling_of_modes, follow_modes
 from rotsim.theory.spectral import Spectral, of_polynomials, row_response
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance, decoupled, fallen
@@ -107,6 +107,12 @@ class MuonTheory(Theory[Muon]):
         as_of_signs = factors * (pi / 2)  # the map multiplies them by the 2/π of the arcsine law
         follow_modes(*self.filter, powers, as_of_signs, self.cautious, False, float(dim), self._power(dim), law, course)
         return self._finite(dim) + self._drift(dim, law)
+
+    def filling(self, dim: int, law: GradientPower, steps: int) -> Filling:
+        """The norm of an update is that of its shape, whatever the average holds."""
+        powers, factors = self._shape(dim).modes()
+        error = self._finite(dim) + APART * self._drifts(dim, law)
+        return filling_of_modes(*self.filter, powers, factors * (pi / 2), steps, error)
 
     @property
     def beyond_noise(self) -> str:

@@ -87,5 +87,21 @@ class NAdamWTheory(Filtered):
 
     # --- in time
 
+    @property
+    def lasting_shares(self) -> tuple[Any, Any]:
+        return 1 - self.spec.last_momentum, self.spec.last_momentum
+
+    def shares(self, step: Any) -> tuple[Any, Any]:
+        return self.spec.shares(step)
+
+    def modes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
+        """Those of the average, then those of the newest gradient."""
+        beta1, beta2 = self.spec.betas
+        average, alone = adam_covariance(beta1, beta2), adam_covariance(0.0, beta2)
+        weights = np.append(average.weights, np.zeros_like(alone.weights))
+        roots = np.append(average.roots, beta1 * beta2 ** np.arange(0.0, len(alone.weights)))
+        newest = np.append(np.zeros_like(average.weights), alone.weights)
+        return weights, newest, roots, max(average.error, alone.error)
+
     def fading(self) -> float:
         return FADE**self.spec.momentum_decay

@@ -91,7 +91,6 @@ def predict(
       weights cross zero one after the other, and was 19 % off after a runaway. At rest, at lr·weight_decay/√v of
       0.1, it is 0.4 % off with betas (0.98, 0.5), 0.03 % with (0.98, 0.9), less elsewhere. Above 0.3 with momentum
       and β2 of 0.5, predictions are wrong and what is declared is an order of magnitude.
-    * Lion's rotational variant while its momentum is young.
     * ``eps`` of a hundredth of √v or more, over the first steps: rotation 1.8 % off at 1.2 %.
 
     60 random settings of each optimizer draw rates, betas, noise, schedule, and a start at 0.01 to 100 times the

@@ -11,6 +11,7 @@ from rotsim import closed_forms
 from rotsim.optimizers import Rotational
 from rotsim.theory.base import Course, Method, Theory, required_theory, theory_for
 from rotsim.theory.fixed_point import bracketed_root
+from rotsim.theory.held import along_the_weights, turn_overlap
 from rotsim.theory.record import in_parts, kernel
 from rotsim.theory.steady import SteadyState
 
@@ -23,30 +24,25 @@ _LEAST_ACROSS = 1e-12  # of an update's length, that lies across the weights
 
 @kernel
 def _rotational(  # type: ignore[no-untyped-def]
-    mean, first, last, overlap, angle, forget, length, correction, weights, roots, norm_squared, error, doubt, window,
-    records,
+    mean, first, last, overlap, angle, forget, length, seen, entered, newest, faded, odd, weights, alone, roots, error,
+    bias, norm_squared, window, records,
 ):  # fmt: skip
     """`overlap` is of ŵ with each mode of the update."""
     for t in range(first, last):
-        radial = 0.0  # E[u_t·ŵ_{t-1}]: older gradients are not orthogonal to weights that have turned since
-        for n in range(len(weights)):
-            radial += roots[n] * overlap[n] / correction[t]
+        radial = along_the_weights(overlap, seen[t], odd, roots)
         across = closed_forms.rotational_across(radial, length[t])
         mean = closed_forms.rotational_mean_length(forget, across, mean)
         square = closed_forms.rotational_squared_angle(forget, t + 1, angle[t], across, mean)
         turned = np.sqrt(square)
         rate = closed_forms.rotational_rate(turned, across)
         kept = closed_forms.rotational_kept(rate, radial, turned)
-        for n in range(len(weights)):
-            weight = length[t] * correction[t] * weights[n]
-            overlap[n] = closed_forms.rotational_mode_overlap(rate, overlap[n], weight, roots[n], kept)
+        turn_overlap(overlap, rate, kept, entered[t], newest[t], faded[t], odd, weights, alone, roots)
         record = records[t // window]
         record[0] += norm_squared
         record[1] += square
         record[2] += 2 * norm_squared * closed_forms.turned_one_minus_cosine(turned)
-        declared = error + doubt[t] * radial**2 / across
-        record[4] += declared
-        record[5] += declared
+        record[4] += bias + error
+        record[5] += bias + error
     return mean
 
 
@@ -60,19 +56,19 @@ class RotationalTheory(Theory[Rotational]):
     def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
         o = self.spec
         rotation = float(o.leading_rotation(o.lr, o.weight_decay))
-        bias = self.angle_bias(dim) if method == "exact" else 0.0
+        bias = self.angle_bias(dim, law) if method == "exact" else 0.0
         # neglected: the second order in 1/dim, and how a random v spreads the update's length
         half = closed_forms.turned_one_minus_cosine(rotation * np.sqrt(1 + bias))
         return SteadyState(nan, float(half), 0.0, abs(bias))
 
-    def angle_bias(self, dim: int) -> float:
+    def angle_bias(self, dim: int, law: GradientPower) -> float:
         """Mean square angle over θ², less one, which fluctuations of ‖u⊥‖ about its running mean make; order 1/dim."""
         o = self.spec
         if self.spec.inner.shape == "sign":  # of one length
             return 0.0
         directions = max(1, dim - 1 - int(o.zero_mean))
-        noise = required_theory(self.spec.inner).filling(1).noise
-        memory, first = float(noise.roots[0]), float(noise.weights[0] / noise.lag_0)
+        filling = required_theory(self.spec.inner).filling(dim, law, 1)
+        memory, first = float(filling.roots[0]), float(filling.weights[0])
         # the bias is linear in the correlations of squared lengths, (first·memory^k)²: Nesterov's first is below 1
         alone = closed_forms.rotational_bias(0.0, o.update_norm_decay, directions)
         lasting = closed_forms.rotational_bias(memory, o.update_norm_decay, directions)
@@ -80,13 +76,11 @@ class RotationalTheory(Theory[Rotational]):
 
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         """With the filling of the inner average, and the part of older gradients that weights have turned towards."""
-        o, bias, (norm_squared, lr, weight_decay, window, records) = self.spec, self.angle_bias(dim), course
+        o, bias, (norm_squared, lr, weight_decay, window, records) = self.spec, self.angle_bias(dim, law), course
         angle = self.spec.leading_rotation(lr, weight_decay) * np.sqrt(1 + bias)
-        length, correction, doubt, noise = required_theory(self.spec.inner).filling(len(lr))
-        modes = noise.weights / noise.lag_0, noise.roots
-        fixed = (np.zeros_like(modes[0]), angle, o.update_norm_decay, length, correction, *modes)
-        kept = (norm_squared, abs(bias), doubt, window, records)
-        in_parts(lambda *part: _rotational(*part, *fixed, *kept), 0.0, course)
+        filling = required_theory(self.spec.inner).filling(dim, law, len(lr))
+        fixed = (np.zeros_like(filling.weights), angle, o.update_norm_decay, *filling)
+        in_parts(lambda *part: _rotational(*part, *fixed, abs(bias), norm_squared, window, records), 0.0, course)
         return 0.0
 
     def lasting_decay(self, decay: np.ndarray) -> np.ndarray | None:
@@ -98,8 +92,9 @@ class RotationalTheory(Theory[Rotational]):
 
         `derivations.rotational.mode_overlap`.
         """
-        noise = required_theory(self.spec.inner).filling(1).noise
-        angle = float(self.spec.leading_rotation(self.spec.lr, self.spec.weight_decay)) * sqrt(1 + self.angle_bias(dim))
+        noise = required_theory(self.spec.inner).updates(dim, law, 1.0)
+        bias, (lr, weight_decay) = self.angle_bias(dim, law), (self.spec.lr, self.spec.weight_decay)
+        angle = float(self.spec.leading_rotation(lr, weight_decay)) * sqrt(1 + bias)
         weights, roots = np.asarray(noise.weights), noise.roots
 
         def at(log_share: float) -> tuple[float, float, np.ndarray, float]:

@@ -135,7 +135,8 @@ class SGDMTheory(Departing[SGDM]):
         return 0.0, wavers * few_weights.fed_back(kept, o.momentum, None), 0.0
 
     def updates(self, dim: int, law: GradientPower, norm_squared: Any) -> UpdateCovariance:
-        return self.filling(1).noise
+        memory = self.spec.momentum
+        return led(memory, memory) if self.spec.nesterov else UpdateCovariance(1.0, np.ones(1), np.array([memory]))
 
     # --- in time
 
@@ -160,14 +161,19 @@ class SGDMTheory(Departing[SGDM]):
         swings = 1 - np.sqrt(np.maximum(self.spec.momentum - taken * ahead, 0.0))
         return np.where(spread < 0, swings, np.minimum(2 * taken / (both + apart), 2 - (both + apart) / 2))
 
-    def filling(self, steps: int) -> Filling:
+    def filling(self, dim: int, law: GradientPower, steps: int) -> Filling:
         """Of a damped momentum it is not that of the first steps, which are counted whole."""
-        o, memory = self.spec, self.spec.momentum
-        if o.nesterov:
-            return Filling(led_filling(memory, memory, steps), np.ones(steps), np.zeros(steps), led(memory, memory))
+        memory, weights = self.spec.momentum, np.ones(1)
         length = closed_forms.rotational_sgdm_filling(memory, np.arange(1.0, steps + 1))
-        noise = UpdateCovariance(1.0, np.ones(1), np.array([memory]))
-        return Filling(length, np.ones(steps), np.zeros(steps), noise)
+        entered = length
+        if self.spec.nesterov:
+            noise = led(memory, memory)
+            length, entered = led_filling(memory, memory, steps)
+            weights = noise.weights / noise.lag_0
+        whole, none = np.ones(steps), np.zeros(steps)
+        return Filling(
+            length, whole, entered, none, whole, np.ones(1), weights, np.zeros(1), np.array([memory]), 0.0
+        )  # fmt: skip
 
     def fallen(self, dim: int, law: GradientPower, lag: int) -> float:
         return fallen_with_momentum(*self._hyper, lag, self._ahead)

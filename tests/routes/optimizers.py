@@ -334,6 +334,15 @@ def _(f):
     return [(f(lr, wd, 0.8, 0.7), math.sqrt(2 * walk(system)[1]))]
 
 
+@route("nadamw_filling")
+def _(f):
+    """The third update of a fresh state, by the gradients that it holds, and what products of its parts count."""
+    beta1, own, held, alone, power = 0.8, 0.3, 1.7, 1.2, 0.1
+    average, full = held * (1 - beta1) * beta1 ** np.arange(3), (1 - beta1) / (1 + beta1)
+    total = own * (own + 2 * average[0]) * alone + average @ average * power / full
+    return [(f(beta1, 3, own, held, alone, power), total)]
+
+
 @route("nadamw_met_again")
 def _(f):
     beta1, beta2, ahead = 0.8, 0.9, 0.7
@@ -342,6 +351,15 @@ def _(f):
         later = weights[n:]
         total += weights[:n].sum() * (later * (1 - beta2) * beta2 ** np.arange(len(later))).sum()
     return [(f(beta1, beta2, ahead), total)]
+
+
+@route("ademamix_met_twice")
+def _(f):
+    """The mean of q^|i-j| over all pairs of ages in two averages."""
+    fast, slow, alike, age = 0.8, 0.93, 0.9, np.arange(600)
+    one, other = ((1 - root) * root**age for root in (fast, slow))
+    held = [weights @ alike**age for weights in (one, other)]
+    return [(f(fast, slow, *held), one @ alike ** np.abs(np.subtract.outer(age, age)) @ other)]
 
 
 # --- AdEMAMix ------------------------------------------------------------------------------------
