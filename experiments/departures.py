@@ -18,7 +18,7 @@ from rotsim.files import write_atomically
 from rotsim.gradients import Autocorrelated, Gradient, Isotropic, Radial, ScaleInvariant, Signal
 from rotsim.optimizers.base import Optimizer
 
-NEURONS = 24
+NEURONS = 48
 MOMENTA = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98)
 SECOND = (0.5, 0.9, 0.95, 0.99, 0.999)
 NAMES = ("adamw", "adam_l2", "sgdm", "lion")

@@ -7,7 +7,8 @@ were judged, eight of Lion under a memory or a radial part failed. Then "radial 
 declared of Lion under a memory or a radial part was later fitted to all rows of both groups.
 The group "kin" has optimizers that came later. What is declared of Muon, of hyperballs and of few cautious weights was
 fitted to it, but for the rows "drawn". These were made afterwards, and none failed. What is declared of NAdamW and
-AdEMAMix beyond white noise was fitted to other strengths than are here.
+AdEMAMix beyond white noise was fitted to other strengths than are here. What is declared of Lion beside a mean or a
+long memory was mended once more, when the battery of `experiments.departures` found settings that were off.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ SEED = 4100
 FADING = 1.0  # momentum_decay of NAdamW, at which its momentum is that of the end after the steps that are burned
 #: Seeds of the random settings of each.
 GROUPS = {"tuned": range(9100, 9102), "held out": range(9300, 9301), "new": range(9500, 9506)}
+#: Seeds of Lion's settings that the battery of `experiments.departures` found off, and of some drawn after the mend.
+LATE = {"signal": (7045, 7059, 40080, *range(41000, 41005)), "autocorrelated": (7007, 40145, *range(41000, 41005))}
+DRAWN = tuple(str(seed) for seed in range(41000, 41005))
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,9 @@ def cases() -> dict[str, Case]:
         corners = {name: case for name, case in _corners(number).items() if group != "new" or "lion" in name}
         found |= {f"{name}, {group}": Case(group, *case) for name, case in corners.items()}
     found |= _kin() | _matrices() | _departing() | _slow()
-    return found | {f"kin drawn {seed}": _drawn(seed) for seed in range(9700, 9724)}
+    found |= {f"kin drawn {seed}": _drawn(seed) for seed in range(9700, 9724)}
+    late = {f"{law} lion {seed}": setting(law, "lion", seed) for law, seeds in LATE.items() for seed in seeds}
+    return found | {name: Case("held out" if name.endswith(DRAWN) else "tuned", *of) for name, of in late.items()}
 
 
 def _corners(group: int) -> dict[str, tuple[Optimizer, int, Gradient]]:
