@@ -285,7 +285,7 @@ def test_it_is_kept_and_described():
         (lambda: rotsim.equilibrium(SPEC, 64, rotsim.Signal(0.1)), "`gradient` must be Isotropic or ScaleInvariant"),
         (lambda: rotsim.simulate(SPEC, 64, engine="cuda"), "engine"),
         (lambda: rotsim.simulate(SPEC, 64, engine="gram"), "engine"),
-        (lambda: rotsim.transfer(SPEC, batch_factor=2), "keeps any norm"),
+        (lambda: rotsim.transfer(Hyperball(rotsim.AdamW(0.5, 0.0)), batch_factor=40), "no Hyperball reaches rotation"),
         (lambda: rotsim.plan("hyperball", rotation=0.1, norm=1.0), "keeps any norm"),
     ],
 )

@@ -276,3 +276,36 @@ def test_two_searches_find_the_same_rates(family, monkeypatch):
     monkeypatch.setattr(planning, "_MOST_STEPS", 0)
     other = rotsim.plan(family, **wanted).optimizer
     assert (other.lr, other.weight_decay) == pytest.approx((found.lr, found.weight_decay), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "form"),
+    [
+        (rotsim.Hyperball(rotsim.AdamW(0.01, 0.0)), {"dim": 256}),
+        (rotsim.Hyperball(rotsim.Lion(0.01, 0.0)), {"dim": 256}),
+        (rotsim.Hyperball(rotsim.Muon(0.01, 0.0)), {"dim": 64, "rows": 16}),
+        (rotsim.Cautious(rotsim.AdamW(1e-3, 0.1)), {"dim": 256}),
+        (rotsim.Cautious(rotsim.Muon(1e-2, 0.1)), {"dim": 64, "rows": 16}),
+    ],
+)
+def test_wrapped_optimizers_turn_twice_as_fast_with_four_times_the_batch(optimizer, form):
+    """By the course of `predict`, which knows nothing of plans. The old rates are the control."""
+    found = rotsim.transfer(optimizer, batch_factor=4, momentum=0.8, **form)
+    new, before = found.optimizer, rotsim.equilibrium(optimizer, **form)
+    assert type(new) is type(optimizer) and new.beta1 == 0.8
+    assert found.equilibrium.rotation == pytest.approx(2 * before.rotation, rel=1e-9)
+    assert found.equilibrium.norm == pytest.approx(before.norm, rel=1e-9, nan_ok=True)
+    run = dict(steps=8000, record_every=8000, initial_norm=float(np.nan_to_num(before.norm, nan=1.0)), **form)
+    for spec, holds in ((new, True), (new.with_rates(optimizer.lr, optimizer.weight_decay), False)):
+        turned = rotsim.predict(spec, **run)["rotation"].values[0, -1]
+        assert (abs(turned / (2 * before.rotation) - 1) < 0.02) == holds
+
+
+def test_a_cautious_plan_decays_more_for_the_same_equilibrium():
+    """Decay acts on half of the coordinates, nearly; `rotsim.equilibrium` of the cautious spec is the other route."""
+    plain, cautious = (rotsim.plan("adamw", rotation=0.01, norm=1.0, cautious=flag) for flag in (False, True))
+    reached = rotsim.equilibrium(rotsim.Cautious(cautious.optimizer.inner))
+    assert (reached.rotation, reached.norm) == pytest.approx((0.01, 1.0), rel=1e-9)
+    assert 1.9 < cautious.optimizer.weight_decay / plain.optimizer.weight_decay < 2.6
+    with pytest.raises(rotsim.InvalidInput, match="whose gradient holds its decay"):
+        rotsim.plan("adam_l2", rotation=0.01, norm=1.0, cautious=True)

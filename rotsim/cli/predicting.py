@@ -146,6 +146,7 @@ predict = PerOptimizer(
 @click.option("--momentum", type=float, default=None, help="Momentum of SGDM and Muon.")
 @click.option("--dim", type=WHOLE, default=1024, help="Fan-in C.")
 @click.option("--rows", type=WHOLE, default=None, help="Neurons of one matrix, for Muon.  [default: as many as --dim]")
+@click.option("--cautious", is_flag=True, help="Decay only where the update, too, shortens weights.")
 def plan(family: str, betas: tuple[float, float] | None, momentum: float | None, **targets: Any) -> None:
     """Find the learning rate and weight decay that give a wanted equilibrium.
 
@@ -196,12 +197,12 @@ def _transfer(
     before = equilibrium(optimizer, dim, gradient, rows=rows)
     leading = equilibrium(new, dim, gradient.averaged(batch_factor), "leading", rows)
     console().print(equilibrium_table(new, found.equilibrium, leading, f"{new.describe()}, {form_of(new, dim, rows)}"))
-    click.echo(
-        f"lr {optimizer.lr:g} → {new.lr:.4g} (x {new.lr / optimizer.lr:.4g}), weight decay {optimizer.weight_decay:g} "
-        f"→ {new.weight_decay:.4g} (x {new.weight_decay / optimizer.weight_decay:.4g})\n"
-        f"rotation per step {before.rotation:.4g} → {found.equilibrium.rotation:.4g}, norm {before.norm:.4g} → "
-        f"{found.equilibrium.norm:.4g}"
-    )
+    pairs = [("lr", optimizer.lr, new.lr), ("weight decay", optimizer.weight_decay, new.weight_decay)]
+    click.echo(", ".join(f"{name} {old:g} → {to:.4g} (x {to / old:.4g})" for name, old, to in pairs if old))
+    pairs = [("rotation per step", before.rotation, found.equilibrium.rotation)]
+    if before.norm == before.norm:  # a hyperball has none
+        pairs.append(("norm", before.norm, found.equilibrium.norm))
+    click.echo(", ".join(f"{name} {old:.4g} → {to:.4g}" for name, old, to in pairs))
 
 
 transfer = PerOptimizer(

@@ -48,6 +48,9 @@ class Turning(Optimizer):
     def with_rates(self, lr: float, weight_decay: float) -> Self:
         return replace(self, inner=self.inner.with_rates(lr, weight_decay))
 
+    def with_beta1(self, beta1: float) -> Self:
+        return replace(self, inner=self.inner.with_beta1(beta1))
+
     def holding(self, step: Any, lr: Any, weight_decay: Any) -> tuple[Any, Any, Any, float]:
         """Rate, γ of the running mean, 1 - γ^t, and whether the mean is taken out of the update."""
         raise NotImplementedError

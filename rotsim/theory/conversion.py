@@ -203,7 +203,11 @@ def convert(
     if "rms" in wanted:
         wanted["norm"] = wanted.pop("rms") * sqrt(to_dim)
     try:
-        target = search(spec, wanted, held, rest, to_dim, gradient, pace, to_rows) if wanted else spec(**held, **rest)
+        target = (
+            search(spec(1e-3, 1e-3, **rest), wanted, held, to_dim, gradient, pace, to_rows)
+            if wanted
+            else spec(**held, **rest)
+        )
     except Unreachable as error:
         raise InvalidInput(f"{error}. {_nearest(spec, before, rest, wanted, to_dim, gradient, to_rows)}") from None
     return Conversion(source, target, kept, before, pace(target, to_dim, gradient, to_rows), peak)
@@ -379,9 +383,8 @@ def _nearest(
     found = []
     for momentum in _MOMENTA:
         start = spec(1e-3, 1e-3, **rest).with_beta1(momentum)
-        changed = {f.name: getattr(start, f.name) for f in fields(spec) if f.name not in _RATES}
         try:
-            setting = search(spec, aims, {}, changed, dim, gradient, pace, rows)
+            setting = search(start, aims, {}, dim, gradient, pace, rows)
         except (InvalidInput, NoEquilibrium):
             continue
         ratio = getattr(pace(setting, dim, gradient, rows), time) / wanted[time]

@@ -52,6 +52,13 @@ def turning_as(rotation: float, updates: UpdateCovariance) -> float:
     return relative_lr(_decay_at(wanted, lambda decay: _one_minus_cosine(decay, updates)), updates)
 
 
+def hyperball_turning(like: Hyperball, rotation: float, dim: int, law: GradientPower, rows: int | None) -> Hyperball:
+    """The hyperball with the momentum of another one that turns by `rotation`; arguments are those of `equilibrium`."""
+    start = like.inner.with_rates(1.0, 0.0)
+    updates = required_theory(start, rows, dim).updates(dim, law, 1.0)
+    return Hyperball(start.with_rates(turning_as(rotation, updates), 0.0))
+
+
 def _one_minus_cosine(decay: float, updates: UpdateCovariance) -> float:
     return float(closed_forms.lion_exact_one_minus_cosine(1.0, decay, updates.discounted_sum(1 - decay)))
 

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from rotsim import closed_forms
-from rotsim.errors import InvalidInput, NoEquilibrium, is_a, positive, shown
+from rotsim.errors import InvalidInput, NoEquilibrium, flag, is_a, positive, shown
 from rotsim.gradients import Gradient, ScaleInvariant
-from rotsim.optimizers import Hyperball, Rotational, optimizer_class
+from rotsim.optimizers import Cautious, Hyperball, Rotational, optimizer_class
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import Equilibrium, checked_law, equilibrium
+from rotsim.theory.hyperball import hyperball_turning
 
 TIMES = {"relaxation_steps": 1.0, "ema_steps": 0.5}  # over the relaxation of ‖w‖², nearly
 _TARGETS = ("rotation", "relaxation_steps", "norm")
@@ -57,6 +58,7 @@ def plan(
     dim: int = 1024,
     gradient: Gradient | None = None,
     rows: int | None = None,
+    cautious: bool = False,
     **fixed: Any,
 ) -> Plan:
     """Find the learning rate, weight decay and, where needed, momentum for a wanted equilibrium.
@@ -75,6 +77,8 @@ def plan(
         Held at this value, from 1e-30 to 1e30.
     dim, gradient, rows
         As in `rotsim.equilibrium`.
+    cautious : bool
+        Whether decay is that of `rotsim.Cautious`, where the update, too, shortens weights.
     **fixed
         Other hyperparameters (``betas``, ``momentum``, ``eps``). With rotation and relaxation_steps both
         wanted, momentum (β1) is solved for, and must not be fixed; ``betas`` then gives β2 alone.
@@ -130,15 +134,16 @@ def plan(
             f"({', '.join(free)}); give as many of rotation, relaxation_steps, norm as are unknown, or fix lr"
         )
 
-    optimizer = search(spec, wanted, held, fixed, dim, gradient, rows=rows)
+    start = spec(1e-3, 1e-3, **fixed)
+    start = Cautious(start) if flag("cautious", cautious) else start
+    optimizer = search(start, wanted, held, dim, gradient, rows=rows)
     return Plan(optimizer, equilibrium(optimizer, dim, gradient, rows=rows))
 
 
 def search(
-    spec: type[Optimizer],
+    start: Optimizer,
     wanted: Mapping[str, float],
     held: Mapping[str, float],
-    fixed: Mapping[str, Any],
     dim: int = 1024,
     gradient: Gradient | None = None,
     measure: Callable[..., Any] = equilibrium,
@@ -148,14 +153,12 @@ def search(
 
     Parameters
     ----------
-    spec : type
-        Of the optimizer. Free are the rates that are not held, and momentum where rotation and a time are both wanted.
+    start : Optimizer
+        Any setting. Free are the rates that are not held, and momentum where rotation and a time are both wanted.
     wanted : mapping of str to float
         Attributes of what `measure` gives, each > 0; as many as are free.
     held : mapping of str to float
         ``lr`` or ``weight_decay``, > 0.
-    fixed : mapping of str to Any
-        Other hyperparameters.
     dim, gradient, rows
         As in `rotsim.equilibrium`.
     measure : callable
@@ -178,12 +181,14 @@ def search(
     free += ["momentum"] if trades_momentum(wanted) else []
     form = {} if rows is None else {"rows": rows}
     if wanted.get("rotation", 0.0) > np.pi:  # no search need show that
-        raise _unreached(spec, dim, wanted, held)
+        raise _unreached(start, dim, wanted, held)
 
     def build(x: np.ndarray) -> Optimizer:
         solved = dict(zip(free, x, strict=True))
-        rates = {name: float(np.exp(solved[name])) for name in ("lr", "weight_decay") if name in solved}
-        optimizer = spec(**fixed, **held, **rates)
+        rates: dict[str, float] = {
+            name: float(np.exp(solved[name])) for name in ("lr", "weight_decay") if name in solved
+        }
+        optimizer = start.with_rates(**{**held, **rates})
         if "momentum" in solved:
             return optimizer.with_beta1(1 / (1 + float(np.exp(-solved["momentum"]))))
         return optimizer
@@ -195,12 +200,12 @@ def search(
             return np.full(len(wanted), 1e2)  # outside the optimizer's range: far from everything
         return np.array([np.log(getattr(found, name) / value) for name, value in wanted.items()])
 
-    start = _start(spec(1e-3, 1e-3, **fixed), dim, wanted, held, free)
+    guess = _start(start, dim, wanted, held, free)
     if not law.radial:  # whose strength some rates outweigh and others do not
-        equilibrium(build(start), dim, gradient, rows=rows)  # says so itself if what is held allows none
-    solved = _root(miss, start)
+        equilibrium(build(guess), dim, gradient, rows=rows)  # says so itself if what is held allows none
+    solved = _root(miss, guess)
     if np.abs(miss(solved)).max() > _PRECISION:
-        raise _unreached(spec, dim, wanted, held)
+        raise _unreached(start, dim, wanted, held)
     return build(solved)
 
 
@@ -229,7 +234,7 @@ def transfer(
     Parameters
     ----------
     optimizer : Optimizer
-        The setting to start from, with ``weight_decay`` > 0.
+        The setting to start from, with ``weight_decay`` > 0. A hyperball has none: its rotation changes alone.
     momentum : float, optional
         New momentum (β1) in [0, 1); rotation per step and norm are kept.
     batch_factor : float
@@ -267,27 +272,29 @@ def transfer(
     """
     batch, length = positive("batch_factor", batch_factor), positive("steps_factor", steps_factor)
     now = equilibrium(optimizer, dim, gradient, rows=rows)
-    plain_class(optimizer.name)
     changed = optimizer if momentum is None else optimizer.with_beta1(momentum)
-    fixed = {f.name: getattr(changed, f.name) for f in fields(changed) if f.name not in ("lr", "weight_decay")}
-    rotation = closed_forms.transferred_rotation(now.rotation, batch, length)
-    noise = ScaleInvariant() if gradient is None else gradient
-    return plan(
-        optimizer.name, rotation=float(rotation), norm=now.norm, dim=dim, gradient=noise.averaged(batch), rows=rows,
-        **fixed,
-    )  # fmt: skip
+    rotation = float(closed_forms.transferred_rotation(now.rotation, batch, length))
+    noise = (ScaleInvariant() if gradient is None else gradient).averaged(batch)
+    if isinstance(changed, Hyperball):
+        _, _, law = checked_law(dim, noise)
+        new: Optimizer = hyperball_turning(changed, rotation, dim, law, rows)
+        then = equilibrium(new, dim, noise, rows=rows)
+        if abs(then.rotation / rotation - 1) > _PRECISION:
+            raise _unreached(new, dim, {"rotation": rotation}, {})
+        return Plan(new, then)
+    plain_class((changed if is_a(changed, Rotational) else changed.plain).name)
+    new = search(changed, {"rotation": rotation, "norm": now.norm}, {}, dim, noise, rows=rows)
+    return Plan(new, equilibrium(new, dim, noise, rows=rows))
 
 
 def plain_class(family: str) -> type[Optimizer]:
     """The spec class of a registered optimizer that has a norm of its own; `InvalidInput` for a rotational variant."""
     held = {
         Rotational.name: "a rotational variant keeps any norm and turns as its inner optimizer does",
-        Hyperball.name: "a hyperball keeps any norm and turns by nearly its lr, radians per step",
+        Hyperball.name: "a hyperball keeps any norm and turns by nearly its lr; rotsim.convert makes one",
     }
     if is_a(family, str) and family in held:
-        raise InvalidInput(
-            f"`family` must be adamw, adam_l2, sgdm, lion or muon; {held[family]}. Plan or transfer that one"
-        )
+        raise InvalidInput(f"`family` must be adamw, adam_l2, sgdm, lion or muon; {held[family]}. Plan that one")
     return optimizer_class(family)
 
 
@@ -342,12 +349,12 @@ class Unreachable(InvalidInput):
     """No setting of the optimizer has the wanted equilibrium."""
 
 
-def _unreached(spec: type[Optimizer], dim: int, wanted: Mapping[str, float], held: Mapping[str, float]) -> Unreachable:
+def _unreached(spec: Optimizer, dim: int, wanted: Mapping[str, float], held: Mapping[str, float]) -> Unreachable:
     aims = ", ".join(f"{name}={value:g}" for name, value in {**wanted, **held}.items())
     return Unreachable(f"no {spec.label} reaches {aims} at dim={dim}. {_why(spec, wanted)}")
 
 
-def _why(spec: type[Optimizer], wanted: Mapping[str, float]) -> str:
+def _why(spec: Optimizer, wanted: Mapping[str, float]) -> str:
     lag = "Adam's second moment adds up to 2/(1-β2) steps to relaxation; " if spec.shape == "inverse root" else ""
     if trades_momentum(wanted):
         return (
