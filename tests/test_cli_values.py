@@ -254,7 +254,7 @@ def test_plan_hands_on_its_targets(handed):
     seen = handed("rotsim.theory.planning.plan", ["plan", "adam-l2", *options, "--betas", "0.8", "0.9", "--dim", "32"])
     assert seen.given == ("adam_l2",) and seen.named == {
         "rotation": 0.01, "norm": 2.0, "relaxation_steps": 300.0, "lr": 0.1, "weight_decay": 0.2, "betas": (0.8, 0.9),
-        "dim": 32, "rows": None,
+        "dim": 32, "rows": None, "cautious": False,
     }  # fmt: skip
     seen = handed("rotsim.theory.planning.plan", ["plan", "sgdm", "--momentum", "0.5"])
     assert seen.named["momentum"] == 0.5 and "betas" not in seen.named and seen.named["dim"] == 1024
