@@ -19,6 +19,7 @@ from rotsim.cli import main  # noqa: E402
 from rotsim.dataset import load, save, spec_of  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Recorder, join  # noqa: E402
+from rotsim.measure import recorder as recorder_module  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -272,3 +273,27 @@ def test_a_process_that_is_killed_loses_no_more_than_the_interval(tmp_path, numb
         # the interval, the steps that run while it ends, and the time to write
         lost = float(times[str(steps[-1])]) - float(times[str(min(last, steps[-1]))])
         assert lost <= 0.2 + 0.5
+
+
+def test_another_process_neither_saves_nor_goes_on_from_the_rows_of_the_first(tmp_path, monkeypatch):
+    """The first process of two that share rows has half of them; its state is loaded by both."""
+    half, whole = (torch.nn.Linear(4, rows, bias=False) for rows in (3, 6))
+    first = Recorder(half, torch.optim.SGD(half.parameters(), 0.1), interval=1, window=1, path=tmp_path / "trace.nc")
+    with first:
+        half(torch.ones(1, 4)).sum().backward()
+        first.optimizer.step()
+    monkeypatch.setattr(recorder_module, "_rank", lambda: 1)
+    other = Recorder(whole, torch.optim.SGD(whole.parameters(), 0.1), interval=1, window=1, path=tmp_path / "trace.nc")
+    other.load_state_dict(first.state_dict())
+    assert first.saves and not other.saves
+    with other:
+        whole(torch.ones(1, 4)).sum().backward()
+        other.optimizer.step()
+    assert load(tmp_path / "trace.nc").sizes["neuron"] == 3
+    monkeypatch.setattr(recorder_module, "_rank", lambda: 0)
+    with pytest.raises(
+        InvalidInput, match="weight is 3 x 4 in the first and 6 x 4 in the second"
+    ):  # the control: the process that writes is particular
+        Recorder(whole, torch.optim.SGD(whole.parameters(), 0.1), path=tmp_path / "x.nc").load_state_dict(
+            first.state_dict()
+        )

@@ -188,6 +188,11 @@ class Recorder:
         return self._recorded.skipped
 
     @property
+    def saves(self) -> bool:
+        """True if there is a path, and this is the process that writes to it."""
+        return self._saving.path is not None
+
+    @property
     def steps(self) -> int:
         """Completed optimizer steps: those seen, and those before them in a training that goes on."""
         return self._steps.done
@@ -208,7 +213,7 @@ class Recorder:
             If the trace cannot be saved.
         """
         self._detach()
-        if self._saving.path is None or self._spare:
+        if self._saving.path is None:
             return
         if self._running.samples or self._windows.ends:
             if self._unsaved:
@@ -392,6 +397,8 @@ class Recorder:
         state = mapping("state_dict", state_dict)
         if self._steps.seen:
             raise InvalidInput(f"`load_state_dict` must come before the first step; {self._steps.seen} were seen")
+        if self._spare:  # the state is of the first process, which has other rows, and says where the steps begin
+            return
         self._earlier.take_state(state, self._recorded.entries, self._recorded.main().spec.label)
 
 

@@ -60,7 +60,7 @@ class RotationCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save beside a checkpoint."""
-        if self.path is not None and self.recorder is not None and self.recorder.latest():
+        if self.path is not None and self.recorder is not None and self.recorder.saves and self.recorder.latest():
             self.recorder.save(self.path)
 
     def on_train_end(
