@@ -35,8 +35,8 @@ FADING = 1.0  # momentum_decay of NAdamW, at which its momentum is that of the e
 #: Seeds of the random settings of each.
 GROUPS = {"tuned": range(9100, 9102), "held out": range(9300, 9301), "new": range(9500, 9506)}
 #: Seeds of Lion's settings that the battery of `experiments.departures` found off, and of some drawn after the mend.
-LATE = {"signal": (7045, 7059, 40080, *range(41000, 41005)), "autocorrelated": (7007, 40145, *range(41000, 41005))}
-DRAWN = tuple(str(seed) for seed in range(41000, 41005))
+DRAWN = range(41000, 41005)
+LATE = {"signal": (7045, 7059, 40080, *DRAWN), "autocorrelated": (7007, 40145, *DRAWN)}
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,11 @@ def cases() -> dict[str, Case]:
         found |= {f"{name}, {group}": Case(group, *case) for name, case in corners.items()}
     found |= _kin() | _matrices() | _departing() | _slow()
     found |= {f"kin drawn {seed}": _drawn(seed) for seed in range(9700, 9724)}
-    late = {f"{law} lion {seed}": setting(law, "lion", seed) for law, seeds in LATE.items() for seed in seeds}
-    return found | {name: Case("held out" if name.endswith(DRAWN) else "tuned", *of) for name, of in late.items()}
+    return found | {
+        f"{law} lion {seed}": Case("held out" if seed in DRAWN else "tuned", *setting(law, "lion", seed))
+        for law, seeds in LATE.items()
+        for seed in seeds
+    }
 
 
 def _corners(group: int) -> dict[str, tuple[Optimizer, int, Gradient]]:

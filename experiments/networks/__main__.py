@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -162,12 +164,7 @@ def groups_command(network: tuple[str, ...], steps: int | None, seed: int, outpu
         found = [groups.train(*pair, steps, seed) for pair in progress.track(pairs, description="runs")]
     words = ["python -m experiments.networks groups", *(f"--network {name}" for name in network)]
     text = groups.table(found, " ".join([*words, *([f"--steps {steps}"] if steps else []), f"--seed {seed}"]))
-    if folder is None:
-        click.echo(text, nl=False)
-    else:
-        content = to_json([asdict(run) for run in found], 5)
-        written = write_atomically(folder / "groups.md", text), write_atomically(folder / "groups.json", content)
-        click.echo(f"wrote {written[0]} and {written[1]}")
+    _print_or_write(folder, "groups", text, found)
 
 
 @main.command("tilt")
@@ -180,12 +177,17 @@ def tilt_command(steps: int | None, seed: int, output: Path | None) -> None:
     found = tilt.train(steps, seed)
     words = ["python -m experiments.networks tilt", *([f"--steps {steps}"] if steps else []), f"--seed {seed}"]
     text = tilt.table(found, " ".join(words))
+    _print_or_write(folder, "tilt", text, found)
+
+
+def _print_or_write(folder: Path | None, name: str, table: str, found: Sequence[Any]) -> None:
+    """A table, in a folder beside its numbers."""
     if folder is None:
-        click.echo(text, nl=False)
-    else:
-        content = to_json([asdict(one) for one in found], 5)
-        written = write_atomically(folder / "tilt.md", text), write_atomically(folder / "tilt.json", content)
-        click.echo(f"wrote {written[0]} and {written[1]}")
+        click.echo(table, nl=False)
+        return
+    content = to_json([asdict(one) for one in found], 5)
+    written = write_atomically(folder / f"{name}.md", table), write_atomically(folder / f"{name}.json", content)
+    click.echo(f"wrote {written[0]} and {written[1]}")
 
 
 @main.command("claims")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import Any
 
 import click
@@ -200,7 +201,7 @@ def _transfer(
     pairs = [("lr", optimizer.lr, new.lr), ("weight decay", optimizer.weight_decay, new.weight_decay)]
     click.echo(", ".join(f"{name} {old:g} → {to:.4g} (x {to / old:.4g})" for name, old, to in pairs if old))
     pairs = [("rotation per step", before.rotation, found.equilibrium.rotation)]
-    if before.norm == before.norm:  # a hyperball has none
+    if not isnan(before.norm):  # a hyperball has none
         pairs.append(("norm", before.norm, found.equilibrium.norm))
     click.echo(", ".join(f"{name} {old:.4g} → {to:.4g}" for name, old, to in pairs))
 

@@ -18,7 +18,7 @@ from rotsim.optimizers.base import Optimizer
 from rotsim.theory.base import required_theory
 from rotsim.theory.boundary import within_floats
 from rotsim.theory.equilibrium import checked_law, equilibrium
-from rotsim.theory.hyperball import relative_lr, turning_as
+from rotsim.theory.hyperball import hyperball_turning, relative_lr, turning_as
 from rotsim.theory.planning import TIMES, Unreachable, plain_class, search, trades_momentum
 from rotsim.theory.steady import SteadyState
 
@@ -226,11 +226,10 @@ def _hyperball(
     """The hyperball of an optimizer of this class that turns as far, or forgets as fast."""
     start = spec(1.0, 0.0, **rest)
     dim, _, law = checked_law(dim, gradient)
-    updates = required_theory(start, rows, dim).updates(dim, law, 1.0)
     if "rotation" in kept:
-        lr = turning_as(before.rotation, updates)
-    else:
-        lr = held["lr"] if "lr" in held else relative_lr(1 / before.ema_steps, updates)
+        return hyperball_turning(start, before.rotation, dim, law, rows)
+    updates = required_theory(start, rows, dim).updates(dim, law, 1.0)
+    lr = held["lr"] if "lr" in held else relative_lr(1 / before.ema_steps, updates)
     return Hyperball(start.with_rates(lr, 0.0))
 
 

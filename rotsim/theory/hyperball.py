@@ -23,6 +23,7 @@ from rotsim.theory.walk import UpdateCovariance, fallen
 
 if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
+    from rotsim.optimizers.base import Optimizer
 
 MET = 1.5  # times Q of `few_weights`, and what momentum takes off the squared angle: as walks show
 FELT = 2.5  # times what momentum takes off the angle: how an error of the updates' correlations is felt, as they show
@@ -52,9 +53,9 @@ def turning_as(rotation: float, updates: UpdateCovariance) -> float:
     return relative_lr(_decay_at(wanted, lambda decay: _one_minus_cosine(decay, updates)), updates)
 
 
-def hyperball_turning(like: Hyperball, rotation: float, dim: int, law: GradientPower, rows: int | None) -> Hyperball:
-    """The hyperball with the momentum of another one that turns by `rotation`; arguments are those of `equilibrium`."""
-    start = like.inner.with_rates(1.0, 0.0)
+def hyperball_turning(inner: Optimizer, rotation: float, dim: int, law: GradientPower, rows: int | None) -> Hyperball:
+    """The hyperball of an optimizer that turns by `rotation` in a step, whatever the rates of `inner` are."""
+    start = inner.with_rates(1.0, 0.0)
     updates = required_theory(start, rows, dim).updates(dim, law, 1.0)
     return Hyperball(start.with_rates(turning_as(rotation, updates), 0.0))
 

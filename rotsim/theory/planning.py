@@ -277,7 +277,7 @@ def transfer(
     noise = (ScaleInvariant() if gradient is None else gradient).averaged(batch)
     if isinstance(changed, Hyperball):
         _, _, law = checked_law(dim, noise)
-        new: Optimizer = hyperball_turning(changed, rotation, dim, law, rows)
+        new: Optimizer = hyperball_turning(changed.inner, rotation, dim, law, rows)
         then = equilibrium(new, dim, noise, rows=rows)
         if abs(then.rotation / rotation - 1) > _PRECISION:
             raise _unreached(new, dim, {"rotation": rotation}, {})
@@ -294,7 +294,9 @@ def plain_class(family: str) -> type[Optimizer]:
         Hyperball.name: "a hyperball keeps any norm and turns by nearly its lr; rotsim.convert makes one",
     }
     if is_a(family, str) and family in held:
-        raise InvalidInput(f"`family` must be adamw, adam_l2, sgdm, lion or muon; {held[family]}. Plan that one")
+        raise InvalidInput(
+            f"`family` must be adamw, adam_l2, sgdm, lion or muon; {held[family]}. Plan or transfer that one"
+        )
     return optimizer_class(family)
 
 
