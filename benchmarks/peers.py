@@ -5,7 +5,7 @@ recorded at every step. Every program runs once in each round, so that a busy ma
 the best round counts. The floor draws the walk's normals and does one square root and one division
 per coordinate.
 
-    python -m benchmarks.peers [--quick] [--one-core] [--output benchmarks/results/peers_avx2.json]
+    python -m benchmarks.peers [--quick] [--one-core] [--avx2] [--output benchmarks/results/peers_avx2.json]
     python -m benchmarks.peers --table
 
 --quick measures AdamW under scale-invariant noise alone. --table writes the tables in docs/speed.md from
@@ -14,12 +14,15 @@ the committed results, one for each kind of processor.
 With --one-core every program has one thread and its CPU time counts, not the wall's: a fair
 comparison on a machine that others use too.
 
+With --avx2 no program uses vectors of more than 256 bits, on a processor that has them.
+
 JAX and PyTorch take part where they are installed.
 """
 
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,13 +31,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy._core._multiarray_umath import __cpu_dispatch__
 
 import rotsim
 from benchmarks import page, rules
 from benchmarks.processor import processor
 from rotsim import noise
+from rotsim.compiled import wide_vectors
 from rotsim.dataset import provenance
 from rotsim.files import to_json, write_atomically
+from rotsim.gradients.base import fill_normals
 from rotsim.jit import njit
 
 NEURONS, DIM = 16, 1024
@@ -43,17 +49,27 @@ RESULTS = [Path(__file__).parent / "results" / f"peers_{vectors}.json" for vecto
 GRADIENTS = {"scale-invariant": rotsim.ScaleInvariant(), "isotropic": rotsim.Isotropic()}
 FIRST = ("AdamW", "scale-invariant")
 
+#: What keeps numba, PyTorch, JAX and NumPy from wider vectors.
+AVX2_ALONE = {
+    "NUMBA_CPU_NAME": "x86-64-v3",
+    "NUMBA_CPU_FEATURES": "",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+    "NPY_DISABLE_CPU_FEATURES": " ".join(name for name in __cpu_dispatch__ if "V4" in name or "AVX512" in name),
+}
+
 Program = Callable[[int], object]  # runs so many steps
 Case = tuple[str, str]  # optimizer and gradient
 
 
 @njit(nogil=True, fastmath={"contract", "nsz", "reassoc", "arcp"}, error_model="numpy")
 def _floor(key0, key1, dim, constants, steps, arithmetic):
+    wide_vectors()
     z, u = np.empty(dim, np.float32), np.ones(dim, np.float32)
     words = np.empty(dim // 2, np.uint32)
     for step in range(steps):
         noise.draw_words(words, key0, key1, step)
-        noise.fill_normals(z, (words, constants))
+        fill_normals(z, (words, constants))
         if arithmetic:
             for j in range(dim):
                 u[j] = (z[j] + np.float32(1)) / (np.sqrt(u[j]) + np.float32(1))
@@ -197,9 +213,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--one-core", action="store_true")
+    parser.add_argument("--avx2", action="store_true")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--table", action="store_true")
     chosen = parser.parse_args()
+    if chosen.avx2:  # libraries read it when they are loaded
+        rest = [word for word in sys.argv[1:] if word != "--avx2"]
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.peers", *rest], os.environ | AVX2_ALONE)
     if chosen.table:
         return page.write("peers", "\n\n".join(tables()))
     cores, clock = (1, time.process_time) if chosen.one_core else (CORES, time.perf_counter)

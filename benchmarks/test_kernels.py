@@ -5,6 +5,7 @@ import pytest
 
 import rotsim
 from rotsim import noise
+from rotsim.gradients.base import fill_normals
 from rotsim.jit import njit
 from rotsim.optimizers import OPTIMIZERS
 
@@ -15,7 +16,7 @@ DIM, NEURONS, STEPS = 1024, 4, 2000
 def _draw(z, words, constants, key0, key1, steps):
     for step in range(steps):
         noise.draw_words(words, key0, key1, step)
-        noise.fill_normals(z, (words, constants))
+        fill_normals(z, (words, constants))
 
 
 def test_normals(benchmark):

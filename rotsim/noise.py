@@ -188,19 +188,6 @@ def draw_words(words, key0, key1, step):  # type: ignore[no-untyped-def]
 
 
 @kernel_part(**_OPTIONS, inline="always")
-def fill_normals(z, draws):  # type: ignore[no-untyped-def]
-    """Turn words (n,) into the first 2n normals of z: word p into those at p and n + p; draws = (words, `CONSTANTS`).
-
-    Words and normals in two loops, not one: each chain of dependent instructions is then short
-    enough for the processor to overlap several.
-    """
-    words, constants = draws
-    near, far = z[: words.size], z[words.size : 2 * words.size]
-    for p in range(words.size):
-        near[p], far[p] = pair_of_normals(words[p], constants)
-
-
-@kernel_part(**_OPTIONS, inline="always")
 def draw_normals(z, key0, key1, step):  # type: ignore[no-untyped-def]
     """Fill z (a multiple of 64) with the normals of one neuron at one step, without words drawn before."""
     count = z.size // 8

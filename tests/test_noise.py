@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from rotsim import noise
+from rotsim.gradients.base import fill_normals
 from rotsim.jit import njit
 from tests import chance
 
@@ -62,7 +63,7 @@ def fma_scalar(a, b, c):
 def fill(z, constants, key0, key1, step):
     words = np.empty(z.size // 2, np.uint32)
     noise.draw_words(words, key0, key1, step)
-    noise.fill_normals(z, (words, constants))
+    fill_normals(z, (words, constants))
 
 
 @njit
@@ -297,6 +298,7 @@ def test_wide_vectors_where_the_compiler_prefers_narrow_ones():
     program = """
 from numba import float32
 from rotsim.compiled import wide_vectors
+from rotsim.gradients.base import fill_normals
 from rotsim.jit import njit
 def narrow(x):
     for j in range(x.size):

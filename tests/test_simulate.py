@@ -330,6 +330,9 @@ def test_resume_refuses_another_run():
         rotsim.simulate(optimizer, resume=part.drop_vars("state"), **SMALL)
     with pytest.raises(rotsim.InvalidInput, match="made by an older rotsim"):
         rotsim.simulate(optimizer, resume=part.drop_vars("open_window"), **SMALL)
+    part["state"].attrs["moments"] = "averages"
+    with pytest.raises(rotsim.InvalidInput, match="made by an older rotsim"):
+        rotsim.simulate(optimizer, resume=part, **SMALL)
 
 
 @pytest.mark.parametrize("array", [np.ones((3, 4)), np.full((2, 2, 2), np.nan), "text", np.ones((0, 2, 2))])

@@ -8,8 +8,17 @@ import numpy as np
 
 from rotsim.compiled import kernel_part
 from rotsim.errors import require
-from rotsim.gradients.base import INLINED, GradientPower, PerNeuron, Structured, finite, one_scale, per_neuron, shaped
-from rotsim.noise import fill_normals
+from rotsim.gradients.base import (
+    INLINED,
+    GradientPower,
+    PerNeuron,
+    Structured,
+    fill_normals,
+    finite,
+    one_scale,
+    per_neuron,
+    shaped,
+)
 
 
 @kernel_part(**INLINED)

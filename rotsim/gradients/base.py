@@ -16,14 +16,36 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from rotsim import closed_forms
-from rotsim.compiled import kernel_part
+from rotsim.compiled import kernel_part, wide_vectors
 from rotsim.errors import InvalidInput, array, flag, is_a, positive, real, require
-from rotsim.noise import normals, places
+from rotsim.kernels import inlined
+from rotsim.noise import normals, pair_of_normals, places
 
 PerNeuron = float | tuple[float, ...]
 
 # Inlined into the walk: a call per step, with its reference counting, costs a third of a walk at dim 64.
 INLINED: dict[str, Any] = {"fastmath": {"contract", "nsz", "reassoc"}, "inline": "always"}
+
+
+def _fill(near, far, words, constants):  # type: ignore[no-untyped-def]
+    wide_vectors()
+    for p in range(words.size):
+        near[p], far[p] = pair_of_normals(words[p], constants)
+
+
+# Two vectors at a time: a processor then has work while the one waits for its root.
+_fill_halves: Any = inlined(_fill, "fill_normals", {}, interleave=2, fastmath=False, _nrt=False)
+
+
+@kernel_part(**INLINED)
+def fill_normals(z, draws):  # type: ignore[no-untyped-def]
+    """Turn words (n,) into the first 2n normals of z: word p into those at p and n + p; draws = (words, constants).
+
+    Words and normals in two loops, not one: each chain of dependent instructions is then short
+    enough for the processor to overlap several.
+    """
+    words, constants = draws
+    _fill_halves(z[: words.size], z[words.size : 2 * words.size], words, constants)
 
 
 @dataclass(frozen=True)
@@ -102,7 +124,7 @@ class Gradient(ABC):
     """A gradient model; a subclass is one file and one line in `rotsim.gradients`.
 
     ``sample(z, draws, neuron) -> (a, b)`` is the jitted sampler. ``z`` is scratch of `scratch` numbers whose first dim
-    it fills; ``draws`` are for `rotsim.noise.fill_normals`; ``neuron`` is a `Neuron`.
+    it fills; ``draws`` are for `fill_normals`; ``neuron`` is a `Neuron`.
     """
 
     name: ClassVar[str]

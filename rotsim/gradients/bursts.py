@@ -10,8 +10,7 @@ import numpy as np
 
 from rotsim.compiled import kernel_part
 from rotsim.errors import InvalidInput, array, positive
-from rotsim.gradients.base import INLINED, GradientPower, Structured, shaped
-from rotsim.noise import fill_normals
+from rotsim.gradients.base import INLINED, GradientPower, Structured, fill_normals, shaped
 
 
 @kernel_part(**INLINED)

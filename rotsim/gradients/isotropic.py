@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rotsim.compiled import kernel_part
-from rotsim.gradients.base import INLINED, GradientPower, Noise, isotropic_spread, one_scale
-from rotsim.noise import fill_normals
+from rotsim.gradients.base import INLINED, GradientPower, Noise, fill_normals, isotropic_spread, one_scale
 
 
 @kernel_part(**INLINED)

@@ -12,12 +12,12 @@ from rotsim.gradients.base import (
     GradientPower,
     PerNeuron,
     Structured,
+    fill_normals,
     finite,
     one_scale,
     per_neuron,
     shaped,
 )
-from rotsim.noise import fill_normals
 
 
 @kernel_part(**INLINED)

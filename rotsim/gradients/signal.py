@@ -13,13 +13,13 @@ from rotsim.gradients.base import (
     GradientPower,
     PerNeuron,
     Structured,
+    fill_normals,
     finite,
     one_scale,
     per_neuron,
     scaled,
     shaped,
 )
-from rotsim.noise import fill_normals
 
 LARGEST_RATIO = 1000.0  # beyond it the noise drowns in the rounding of the mean
 

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 
 from rotsim.compiled import kernel_part
+from rotsim.optimizers.adamw import denominator
 from rotsim.optimizers.base import LEAST_LR, TINY, Optimizer, filled
 
 
-@kernel_part(fastmath={"contract", "nsz", "arcp"})
+# Reassociation joins λw and the gradient's own part along w into one product.
+@kernel_part(fastmath={"contract", "nsz", "arcp", "reassoc"})
 def _update(w, m, v, g, c):  # type: ignore[no-untyped-def]
     weight_decay, per_root, beta1, beta2, per_unit = c[:5]
     g = g + weight_decay * w
-    m = g + beta1 * (m - g)
-    v = g * g + beta2 * (v - g * g)
-    return -m / (np.sqrt(v) * per_root + per_unit), m, v
+    m, v = g + beta1 * m, g * g + beta2 * v
+    return -m / denominator(v, per_root, beta1, beta2, per_unit), m, v
 
 
 @dataclass(frozen=True)

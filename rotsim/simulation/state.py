@@ -18,6 +18,7 @@ DRAWN_AT_ONCE = 1 << 20  # coordinates drawn at once
 SLOTS = 3  # weights, first and second moment; what else an engine carries follows
 
 _VARIABLES = ("state", "norm_squared", "open_window")
+_MOMENTS = "sums of AdamW and Adam+L2, averages of others"  # slots of another kind cannot be gone on with
 
 
 @dataclass
@@ -47,6 +48,7 @@ class State:
         sums = np.broadcast_to(np.asarray(self.open_window, np.float64), (neurons, 3))
         for name, part in zip(_VARIABLES, (self.slots, self.norm_squared, sums), strict=True):
             result[name] = (dataset.FORMS[name][0], part.copy())
+        result["state"].attrs["moments"] = _MOMENTS
 
 
 def fresh(
@@ -86,8 +88,9 @@ def check_resumable(earlier: xr.Dataset) -> None:
     dataset.validate(earlier)
     if "state" not in earlier:
         raise InvalidInput("`resume` needs a dataset made with keep_state=True; this one holds records only")
-    if "open_window" not in earlier or "norm_squared" not in earlier:
-        raise InvalidInput("`resume` was made by an older rotsim, without the sums of an open window; walk it again")
+    complete = "open_window" in earlier and "norm_squared" in earlier
+    if not complete or earlier["state"].attrs.get("moments") != _MOMENTS:
+        raise InvalidInput("`resume` was made by an older rotsim, which kept another state; walk it again")
 
 
 def without_state(result: xr.Dataset) -> xr.Dataset:
