@@ -158,7 +158,7 @@ def programs(case: Case, cores: int) -> dict[str, tuple[Program, int]]:
     """Name -> (program, steps per round)."""
     found: dict[str, tuple[Program, int]] = {
         "normals only": (on_all_cores(False, cores), 10_000),
-        "floor": (on_all_cores(True, cores), 10_000),
+        "floor": (on_all_cores(True, cores), 20_000),
         "rotsim": (rotsim_walk(case, cores), 20_000),
         "NumPy": (numpy_walk(case), 300),
     }
