@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("torch")
 
 from experiments.networks import heldout
-from experiments.networks.claims import table, tallies
+from experiments.networks.claims import Tally, table, tallies
 from rotsim.dataset import load, save
 from rotsim.diagnosis import diagnose
 from rotsim.measure.shipped import load_shipped
@@ -25,7 +25,7 @@ def test_claims_of_folders_are_counted_and_a_wrong_rate_breaks_them(tmp_path):
     report = diagnose(load(tmp_path / "right" / "trace.nc"))
     right, wrong, every = (found[name] for name in ("right", "wrong", "all"))
     assert right.live == len(report.layers) and right.whole == len(report.claimed) > 0
-    assert right.foreseen == len(report.foreseen) and right.holding == right.claims
+    assert right.foreseen == len(report.foreseen) and right.holding == right.claims <= right.possible <= right.live
     assert right.live - right.claims == right.without.total()
     assert wrong.holding < wrong.claims
     assert (every.live, every.claims) == (right.live + wrong.live, right.claims + wrong.claims)
@@ -35,5 +35,5 @@ def test_claims_of_folders_are_counted_and_a_wrong_rate_breaks_them(tmp_path):
     networks = {min(heldout.LOOKED_AT): (report, True), alone: (diagnose(load(tmp_path / "wrong" / "trace.nc")), True)}
     heldout.write(networks, tmp_path, "a command")
     beside = heldout.tallies(json.loads((tmp_path / "heldout.json").read_text()))
-    assert beside == {"to look at": right, "judged alone": wrong}
+    assert beside == {"to look at": right, "judged alone": wrong, "judged alone, joined later": Tally()}
     assert tallies([tmp_path / "right"], beside)["all"] == right + right + wrong

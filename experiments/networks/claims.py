@@ -15,33 +15,39 @@ from experiments.harness import markdown
 from rotsim.dataset import load
 from rotsim.diagnosis import FORESEEABLE, Diagnosis, LayerDiagnosis, diagnose
 from rotsim.forecast import FORESEEN
+from rotsim.quarters import Part
 
 NOT_LIVE = ("no theory", "not finite", "frozen", "dead")
 
 
 @dataclass
 class Tally:
-    """Layers of some traces: live ones, claims of either kind, those that hold, and why the others have none."""
+    """Layers of some traces: live ones, claims of either kind, those that hold, and why the others have none.
+
+    `possible` counts the layers of which a claim would hold, be it made or not: more cannot be claimed and hold.
+    """
 
     live: int = 0
     whole: int = 0
     foreseen: int = 0
     holding: int = 0
+    possible: int = 0
     without: Counter[str] = field(default_factory=Counter)
 
     def add(self, diagnosis: Diagnosis) -> None:
         """Count the layers of one trace."""
         for layer in diagnosis.layers:
-            self.count(layer.verdict, layer.applies, holds(layer))
+            self.count(layer.verdict, layer.applies, holds(layer), within(layer))
 
-    def count(self, verdict: str, applies: bool, held: bool | None) -> None:
-        """Count one layer: whether its prediction applies, and whether what is claimed holds; None without a claim."""
+    def count(self, verdict: str, applies: bool, held: bool | None, possible: bool) -> None:
+        """Count one layer: whether its prediction applies, what `holds` says of it, and what `within` does."""
         if verdict in NOT_LIVE:
             return
         self.live += 1
         self.whole += applies
         self.foreseen += held is not None and not applies
         self.holding += bool(held)
+        self.possible += possible
         if held is None:
             self.without[verdict if verdict in FORESEEABLE else f"{verdict} (not foreseen)"] += 1
 
@@ -57,17 +63,23 @@ class Tally:
         """Of a table."""
         why = ", ".join(f"{count} {verdict}" for verdict, count in self.without.most_common())
         shares = [
-            f"{part / of:.0%}" if of else "-" for part, of in ((self.claims, self.live), (self.holding, self.claims))
+            f"{part / of:.0%}" if of else "-"
+            for part, of in ((self.claims, self.live), (self.holding, self.claims), (self.possible, self.live))
         ]
-        return [name, self.live, self.whole, self.foreseen, shares[0], self.holding, shares[1], why or "-"]
+        return [name, self.live, self.whole, self.foreseen, shares[0], self.holding, *shares[1:], why or "-"]
 
 
 def holds(layer: LayerDiagnosis) -> bool | None:
     """Whether what is claimed is as measured in every part, within what a forecast may be off; None without a claim."""
-    if not layer.applies and layer.foreseen_outcome is None:
-        return None
-    claims, parts = (layer.claims, layer.quarters) if layer.applies else (layer.rest.claims, layer.rest.quarters)  # type: ignore[union-attr]
-    return all(abs(part.error(quantity)) <= FORESEEN[quantity] for part in parts for quantity in claims)
+    claimed = layer.applies or layer.foreseen_outcome is not None
+    return within(layer) if claimed else None
+
+
+def within(layer: LayerDiagnosis) -> bool:
+    """Whether what is claimed, or could be foreseen though it is not claimed, is as measured."""
+    claims = layer.claims if layer.applies else tuple(FORESEEN)
+    parts: tuple[Part, ...] = layer.quarters if layer.applies else layer.rest.quarters if layer.rest else ()
+    return bool(parts) and all(abs(part.error(key)) <= FORESEEN[key] for part in parts for key in claims)
 
 
 def tallies(folders: Iterable[Path], beside: Mapping[str, Tally] | None = None) -> dict[str, Tally]:
@@ -84,7 +96,11 @@ def tallies(folders: Iterable[Path], beside: Mapping[str, Tally] | None = None) 
 def table(found: dict[str, Tally]) -> str:
     """Markdown."""
     head = (
-        "traces", "live layers", "claimed", "foreseen", "share with a claim", "claims that hold", "share", "without"
+        "traces", "live layers", "claimed", "foreseen", "share with a claim", "claims that hold", "share", "would hold",
+        "without",
     )  # fmt: skip
-    note = f"A claim holds within {FORESEEN['rotation']:.0%} in rotation and {FORESEEN['norm']:.0%} in norm."
+    note = (
+        f"A claim holds within {FORESEEN['rotation']:.0%} in rotation and {FORESEEN['norm']:.0%} in norm. Would hold: "
+        "share of the live layers of which a claim is right, or would be if it were made."
+    )
     return markdown.table(head, [tally.row(name) for name, tally in found.items()]) + f"\n\n{note}\n"

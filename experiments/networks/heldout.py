@@ -25,7 +25,7 @@ import torch
 from experiments.harness import markdown
 from experiments.networks import claims
 from experiments.networks.claims import Tally
-from experiments.networks.zoo import NETWORKS
+from experiments.networks.zoo import NETWORKS, later
 from experiments.training.loop import one_thread
 from rotsim.dataset import provenance
 from rotsim.diagnosis import Diagnosis, diagnose
@@ -38,8 +38,10 @@ _HEAD = (
     "network", "optimizer", "half", "bit-identical", "live layers", "claimed", "agree", "foreseen", "claims that hold",
     "refuted", "without",
 )  # fmt: skip
-#: Every second network by name.
-LOOKED_AT = frozenset(sorted(NETWORKS)[::2])
+LATER = frozenset(name for name, make in NETWORKS.items() if make.__module__ == later.__name__)
+#: Every second of the others by name.
+LOOKED_AT = frozenset(sorted(NETWORKS.keys() - LATER)[::2])
+HALVES = ("to look at", "judged alone", "judged alone, joined later")
 _COMPARED = 60  # steps after which the weights with and without the recorder are compared
 
 
@@ -81,6 +83,7 @@ def write(found: dict[str, tuple[Diagnosis, bool]], folder: Path, command: str) 
                         "agrees": layer.agrees if layer.applies else None,
                         "foreseen": layer.foreseen_outcome,
                         "holds": claims.holds(layer),
+                        "would_hold": claims.within(layer),
                     }
                     for layer in diagnosis.layers
                 ],
@@ -93,35 +96,39 @@ def write(found: dict[str, tuple[Diagnosis, bool]], folder: Path, command: str) 
     write_atomically(folder / "heldout.md", table(found, command))
 
 
+def _half(name: str) -> str:
+    return HALVES[2 if name in LATER else 0 if name in LOOKED_AT else 1]
+
+
 def tallies(content: Mapping[str, Any]) -> dict[str, Tally]:
     """Of both halves, from ``heldout.json``."""
-    halves = {"to look at": Tally(), "judged alone": Tally()}
+    halves = {half: Tally() for half in HALVES}
     for name, network in content["networks"].items():
         for layer in network["layers"]:
-            half = halves["to look at" if name in LOOKED_AT else "judged alone"]
-            half.count(layer["verdict"], bool(layer["claims"]), layer["holds"])
+            held = layer["holds"], layer["would_hold"]
+            halves[_half(name)].count(layer["verdict"], bool(layer["claims"]), *held)
     return halves
 
 
 def table(found: dict[str, tuple[Diagnosis, bool]], command: str) -> str:
     """Markdown: what is claimed and what holds, of all networks and of both halves; then one line per network."""
-    halves = {"to look at": Tally(), "judged alone": Tally(), "all": Tally()}
+    halves = {half: Tally() for half in (*HALVES, "all")}
     rows = []
     for name, (diagnosis, same) in found.items():
-        own, half = Tally(), "to look at" if name in LOOKED_AT else "judged alone"
+        own, half = Tally(), _half(name)
         for tally in (own, halves[half], halves["all"]):
             tally.add(diagnosis)
         agree = sum(layer.agrees for layer in diagnosis.claimed)
         refuted = len(diagnosis.refuted) + len(diagnosis.unforeseen)
-        _, live, claimed, foreseen, _, holding, _, without = own.row(name)
+        _, live, claimed, foreseen, _, holding, _, _, without = own.row(name)
         rows.append([
             name, diagnosis.optimizer.label, half, "yes" if same else "**no**", live, claimed, agree, foreseen, holding,
             refuted, without,
         ])  # fmt: skip
     about = (
-        f"`{command}`: {len(found)} networks. Every second one, by name, may be looked at while rules are made; the "
-        "others are judged alone. Agree: claimed layers of which rotation is shown to be within 10 % and the norm "
-        "within 15 % in each quarter. Foreseen: layers whose second half is predicted from the first. Refuted: beyond "
-        "its tolerance and the noise."
+        f"`{command}`: {len(found)} networks. Every second one, by name, may be looked at while rules are made. The "
+        "others are judged alone, and those that joined later apart from them. Agree: claimed layers of which rotation "
+        "is shown to be within 10 % and the norm within 15 % in each quarter. Foreseen: layers whose second half is "
+        "predicted from the first. Refuted: beyond its tolerance and the noise."
     )
     return f"# Held-out networks\n\n{about}\n\n{claims.table(halves)}\n{markdown.table(_HEAD, rows)}\n"
