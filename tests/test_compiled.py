@@ -26,7 +26,7 @@ def test_a_kernel_depends_on_what_it_calls_and_on_nothing_else():
     kernel = walk.kernel(rotsim.AdamW, rotsim.ScaleInvariant)
     assert files_of(kernel) == {
         "compiled.py", "jit.py", "noise.py", "gradients/base.py", "gradients/scale_invariant.py", "optimizers/adamw.py",
-        "simulation/walk.py", "angle.py",
+        "optimizers/root.py", "simulation/walk.py", "angle.py",
     }  # fmt: skip
     facts = compiled.ingredients(kernel)[1]
     assert "BLOCK = 64" in facts  # a number that another file defines

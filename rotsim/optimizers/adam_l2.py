@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from rotsim.compiled import kernel_part
-from rotsim.optimizers.adamw import denominator
-from rotsim.optimizers.base import LEAST_LR, TINY, Optimizer, filled
+from rotsim.optimizers.base import Optimizer, filled
+from rotsim.optimizers.root import denominator, root_factors
 
 
 # Reassociation joins λw and the gradient's own part along w into one product.
@@ -70,6 +70,5 @@ class AdamL2(Optimizer):
 
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         beta1, beta2 = self.betas
-        step_size = np.maximum(lr, LEAST_LR) / filled(beta1, step)  # the update divides by the denominator over it
-        root_correction = 1 / np.sqrt(filled(beta2, step))
-        return weight_decay, root_correction / step_size, beta1, beta2, np.maximum(self.eps / step_size, TINY)
+        per_root, per_unit = root_factors(step, lr / filled(beta1, step), beta2, self.eps)
+        return weight_decay, per_root, beta1, beta2, per_unit

@@ -9,19 +9,8 @@ import numpy as np
 
 from rotsim import closed_forms
 from rotsim.compiled import kernel_part
-from rotsim.optimizers.base import LEAST_LR, TINY, Optimizer, filled
-
-_ONE = np.float32(1)
-
-
-@kernel_part(fastmath={"contract", "nsz", "arcp"})
-def denominator(v, per_root, beta1, beta2, per_unit):  # type: ignore[no-untyped-def]
-    """What m is divided by, where m and v are sums that forget, Σ βᵏ g: averages over 1 - β.
-
-    A sum takes an instruction less than an average. The factors are of a step, not of a coordinate.
-    """
-    share = _ONE - beta1
-    return np.sqrt(v) * (per_root * np.sqrt(_ONE - beta2) / share) + per_unit / share
+from rotsim.optimizers.base import Optimizer, filled
+from rotsim.optimizers.root import denominator, root_factors
 
 
 @kernel_part(fastmath={"contract", "nsz", "arcp"})
@@ -81,9 +70,8 @@ class AdamW(Optimizer):
 
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         beta1, beta2 = self.betas
-        step_size = np.maximum(lr, LEAST_LR) / filled(beta1, step)  # the update divides by the denominator over it
-        root_correction = 1 / np.sqrt(filled(beta2, step))
-        return lr * weight_decay, root_correction / step_size, beta1, beta2, np.maximum(self.eps / step_size, TINY)
+        per_root, per_unit = root_factors(step, lr / filled(beta1, step), beta2, self.eps)
+        return lr * weight_decay, per_root, beta1, beta2, per_unit
 
     def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
         return closed_forms.adamw_leading_rotation(lr, weight_decay, self.betas[0])

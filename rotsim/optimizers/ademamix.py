@@ -9,7 +9,8 @@ import numpy as np
 
 from rotsim.compiled import kernel_part
 from rotsim.errors import InvalidInput, nonnegative
-from rotsim.optimizers.base import LEAST_LR, TINY, Optimizer, filled
+from rotsim.optimizers.base import Optimizer, filled
+from rotsim.optimizers.root import root_factors
 
 
 @kernel_part(fastmath={"contract", "nsz", "arcp"})
@@ -78,10 +79,8 @@ class AdEMAMix(Optimizer):
 
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         beta1, beta2, beta3 = self.betas
-        step_size = np.maximum(lr, LEAST_LR) / filled(beta1, step)  # the update divides by the denominator over it
-        per_root = 1 / np.sqrt(filled(beta2, step)) / step_size
-        mixed = self.alpha * filled(beta1, step)
-        return lr * weight_decay, per_root, beta1, beta2, np.maximum(self.eps / step_size, TINY), beta3, mixed
+        per_root, per_unit = root_factors(step, lr / filled(beta1, step), beta2, self.eps)
+        return lr * weight_decay, per_root, beta1, beta2, per_unit, beta3, self.alpha * filled(beta1, step)
 
     def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
         raise InvalidInput(

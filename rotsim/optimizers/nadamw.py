@@ -10,7 +10,8 @@ import numpy as np
 
 from rotsim.compiled import kernel_part
 from rotsim.errors import InvalidInput, nonnegative
-from rotsim.optimizers.base import LEAST_LR, TINY, Optimizer, filled
+from rotsim.optimizers.base import Optimizer
+from rotsim.optimizers.root import root_factors
 
 FADE = 0.96  # what Dozat's schedule keeps of the distance between μ and β1 in 1/momentum_decay steps
 _LEAST_RATE = 1e-300  # of that schedule: at 0 its sums are those of the limit, not 0/0
@@ -142,10 +143,8 @@ class NAdamW(Optimizer):
     def coefficients(self, step: np.ndarray, lr: np.ndarray, weight_decay: np.ndarray) -> tuple[Any, ...]:
         beta1, beta2 = self.betas
         own, ahead = self.shares(step)
-        step_size = np.maximum(lr, LEAST_LR) * own  # the update divides by the denominator over it
-        root_correction = 1 / np.sqrt(filled(beta2, step))
-        per_unit = np.maximum(self.eps / step_size, TINY)
-        return lr * weight_decay, root_correction / step_size, beta1, beta2, per_unit, ahead / own
+        per_root, per_unit = root_factors(step, lr * own, beta2, self.eps)
+        return lr * weight_decay, per_root, beta1, beta2, per_unit, ahead / own
 
     def leading_rotation(self, lr: Any, weight_decay: Any) -> Any:
         raise InvalidInput(
