@@ -30,6 +30,7 @@ from rotsim.measure.recorded import Recorded, Specs, checked_spec
 from rotsim.measure.running import Running
 from rotsim.measure.saving import Saving
 from rotsim.measure.selection import Selection, Split
+from rotsim.measure.sharding import rank
 from rotsim.measure.sinks import sinks
 from rotsim.measure.steps import Steps, counter, with_hooks
 from rotsim.measure.windows import Windows
@@ -157,25 +158,22 @@ class Recorder:
             )
         optimizer = with_hooks(optimizer)
         instance("optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer")
-        spec = checked_spec(spec, optimizer)
-        split = {} if split is None else mapping("split", split)
+        spec, split = checked_spec(spec, optimizer), {} if split is None else mapping("split", split)
         self.optimizer = optimizer
-        self._note = checked_note(note)
-        self._log = sinks(log)
+        self._note, self._log = checked_note(note), sinks(log)
         axes, rows = {} if axes is None else mapping("axes", axes), integer("rows", rows, low=1)
         self._recorded = Recorded(model, optimizer, parameters, split, spec, axes, rows)
         self._shared = any(entry.groups for entry in self._recorded.entries)
         self._running = Running(self._recorded, optimizer)
         self._every_step = EveryStep(integer("lags", lags, low=0, high=MOST_LAGS))
-        self._spare = path is not None and _rank() > 0
+        self._spare = path is not None and rank() > 0
         target = None if path is None or self._spare else check_writable(path)
         self._earlier = Earlier(resume)
         if target is not None:
             self._earlier.find(target, self._recorded.entries, self._recorded.main().spec.label)
         self._saving = Saving(target, save_seconds, lambda path: self.save(path))
         self._steps = Steps(optimizer, self._before_step, self._after_step)
-        self._unsaved = False
-        self._has_closure = False
+        self._unsaved = self._has_closure = False
 
     @property
     def window(self) -> int:
@@ -400,9 +398,3 @@ class Recorder:
         if self._spare:  # the state is of the first process, which has other rows, and says where the steps begin
             return
         self._earlier.take_state(state, self._recorded.entries, self._recorded.main().spec.label)
-
-
-def _rank() -> int:
-    """Of this process, among those that train together."""
-    distributed = torch.distributed
-    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0

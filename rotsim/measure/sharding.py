@@ -14,6 +14,12 @@ import torch
 Groups = tuple[Any, ...]  # process groups, over each of which a sum goes
 
 
+def rank() -> int:
+    """Of this process, among those that train together."""
+    distributed = torch.distributed
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """What this process holds of a tensor: of a sharded one its part."""
     part: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
