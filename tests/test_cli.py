@@ -89,6 +89,7 @@ def test_simulate_save_compare_resume(tmp_path, capsys):
     assert main(["simulate", *SGDM, *SMALL, "--output", resumed, "--keep-state", "--resume", first]) == 0
     assert rotsim.load(whole).drop_attrs().identical(rotsim.load(resumed).drop_attrs())
     assert main(["compare", whole]) == 0
+    assert "within what is allowed and the noise" in capsys.readouterr().out
     capsys.readouterr()
     assert main(["compare", whole, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["passed"] is True

@@ -119,7 +119,8 @@ def report_table(report: Report, title: str, measured: str = "simulated") -> Tab
             verdict_text(check.verdict),
         )
         notes.add(f"{check.group}: {check.note}" if len({c.group for c in report}) > 1 else check.note)
-    table.caption = "\n".join(sorted(notes))
+    explained = "PASS: the error is within what is allowed and the noise of the measurement."
+    table.caption = "\n".join([*sorted(notes), explained])
     return table
 
 
