@@ -11,12 +11,12 @@ as the learning rate. Noise adds κa², κ being known from the optimizer's aver
 A pull goes with the rate. Gradients orthogonal to the weights are noise: κa² of s is. Elsewhere a loss holds the norm
 against noise, and all of s goes with the rate. That was found in networks, and is not derived.
 
-A drift that is carried on, in a straight line over time or its logarithm, foresaw worse in all traces at hand than no
-drift at all. What drifts may drift on, though. So the declared error is `REACH` times what the same rule misses one
-quarter of the half earlier: read off the third, it foresees the fourth. The larger error of rotation and norm counts
-for both. Where the rate changes later, the first half does not tell how s goes with it. What it would make of the
-course if all of it were noise, or elsewhere if κa² were, is declared as well. A rate that was wrong throughout the run
-is absorbed in s and a: no forecast notices it.
+A drift that goes on, in a straight line over time or its logarithm, foresaw worse than none, in all traces at hand.
+What drifts may drift on, though. So the declared error is `REACH` times what the same rule misses one quarter of the
+half earlier: read off the third, it foresees the fourth. The larger error of rotation and norm counts for both. Where
+the rate changes later, the first half does not tell how s goes with it. What it would make of the course if all of it
+were noise, or elsewhere if κa² were, is declared as well. A rate that was wrong throughout the run is absorbed in s
+and a: no forecast notices it.
 """
 
 from __future__ import annotations

@@ -282,7 +282,7 @@ def test_another_process_neither_saves_nor_goes_on_from_the_rows_of_the_first(tm
     with first:
         half(torch.ones(1, 4)).sum().backward()
         first.optimizer.step()
-    monkeypatch.setattr(recorder_module, "_rank", lambda: 1)
+    monkeypatch.setattr(recorder_module, "rank", lambda: 1)
     other = Recorder(whole, torch.optim.SGD(whole.parameters(), 0.1), interval=1, window=1, path=tmp_path / "trace.nc")
     other.load_state_dict(first.state_dict())
     assert first.saves and not other.saves
@@ -290,7 +290,7 @@ def test_another_process_neither_saves_nor_goes_on_from_the_rows_of_the_first(tm
         whole(torch.ones(1, 4)).sum().backward()
         other.optimizer.step()
     assert load(tmp_path / "trace.nc").sizes["neuron"] == 3
-    monkeypatch.setattr(recorder_module, "_rank", lambda: 0)
+    monkeypatch.setattr(recorder_module, "rank", lambda: 0)
     with pytest.raises(
         InvalidInput, match="weight is 3 x 4 in the first and 6 x 4 in the second"
     ):  # the control: the process that writes is particular

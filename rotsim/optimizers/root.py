@@ -1,4 +1,4 @@
-r"""What Adam and its kin divide by: √v and ε, with lr and bias corrections in their factors."""
+"""What Adam and its kin divide by: √v and ε, with lr and bias corrections in their factors."""
 
 from __future__ import annotations
 
