@@ -11,7 +11,7 @@ as the learning rate. Noise adds κa², κ being known from the optimizer's aver
 A pull goes with the rate. Gradients orthogonal to the weights are noise: κa² of s is. Elsewhere a loss holds the norm
 against noise, and all of s goes with the rate. That was found in networks, and is not derived.
 
-A drift that goes on, in a straight line over time or its logarithm, foresaw worse than none, in all traces at hand.
+A drift that goes on, in a straight line over time or its logarithm, foresaw worse than none in each set of traces.
 What drifts may drift on, though. So the declared error is `REACH` times what the same rule misses one quarter of the
 half earlier: read off the third, it foresees the fourth. The larger error of rotation and norm counts for both. Where
 the rate changes later, the first half does not tell how s goes with it. What it would make of the course if all of it
