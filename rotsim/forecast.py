@@ -11,6 +11,10 @@ as the learning rate. Noise adds κa², κ being known from the optimizer's aver
 A pull goes with the rate. Gradients orthogonal to the weights are noise: κa² of s is. Elsewhere a loss holds the norm
 against noise, and all of s goes with the rate. That was found in networks, and is not derived.
 
+Adam divides gradients by their size, so that under noise alone a step has one length at one rate. In networks it is
+shorter, and less so where the rate falls: the logarithm of what it lacks goes about with the root of the rate
+(`LACK`). That was found in networks as well. Gradients oppose the steps before them less where those are short.
+
 A drift that goes on, in a straight line over time or its logarithm, foresaw worse than none in each set of traces.
 What drifts may drift on, though. So the declared error is `REACH` times what the same rule misses one quarter of the
 half earlier: read off the third, it foresees the fourth. The larger error of rotation and norm counts for both. Where
@@ -30,6 +34,7 @@ from rotsim import dataset, facts
 from rotsim.facts import INVARIANT, median, rms
 from rotsim.optimizers.base import Optimizer
 from rotsim.quarters import Part, parts_of
+from rotsim.theory.adam import Adam
 from rotsim.theory.base import theory_of
 from rotsim.theory.influences import ALIVE
 from rotsim.theory.own_sizes import growth_per_turn
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
 FORESEEN = {"rotation": 0.15, "norm": 0.20}
 _PIECES = 4  # of the first half: the last is read, and foreseen from the one before
 REACH = _PIECES / 2 + 0.5  # pieces from the middle of the last to that of the second half
+LACK = 0.5  # power of the rate that the logarithm of Adam's step over one under noise goes with
 _LEAST_WINDOWS = 16
 _PARTS = 2  # of the second half, each of which must agree
 
@@ -112,7 +118,9 @@ def foresee(trace: xr.Dataset, name: str, judged_from: int) -> Forecast:
     piece = middle // _PIECES
     read = middle - piece
     rates = rates_of(layer, judged_from)
-    course, of_noise = _Course(spec, rates, step, values["norm"], values["rotation"]), _growth(trace, name, spec)
+    length = _length(spec, int(layer["fan_in"][0])) if rates.spans is None else np.nan
+    course = _Course(spec, rates, step, values["norm"], values["rotation"], length)
+    of_noise = _growth(trace, name, spec)
     invariant = facts.cosine({k: v[rows] for k, v in early.items()}, int(layer["fan_in"][0])) < INVARIANT
     growth, more = (of_noise, np.inf) if invariant else (0.0, of_noise)
     if not rows.any() or not all(course.lr[part].any() for part in (slice(read - piece, read), slice(read, middle))):
@@ -167,18 +175,33 @@ def _growth(trace: xr.Dataset, name: str, spec: Optimizer) -> float:
     return growth_per_turn(spec, dim, rows) if known else 0.0
 
 
-class _Course:
-    """The norms of a layer's neurons, and what decay and the learning rate are in every window."""
+def _length(spec: Optimizer, dim: int) -> float:
+    """Of a step at a rate of 1 under noise, where the optimizer gives it one; else NaN."""
+    theory = theory_of(spec)
+    return float(np.sqrt(theory.noise().lag_0 * dim)) if isinstance(theory, Adam) else np.nan
 
-    def __init__(self, spec: Optimizer, rates: Rates, step: np.ndarray, norm: np.ndarray, rotation: np.ndarray) -> None:
-        self.square, self.turned = norm**2, rotation * norm
+
+class _Course:
+    """The norms of a layer's neurons, and what decay and the learning rate are in every window.
+
+    `length` is that of a step under noise at a rate of 1; NaN where the optimizer does not give it one.
+    """
+
+    def __init__(
+        self, spec: Optimizer, rates: Rates, step: np.ndarray, norm: np.ndarray, rotation: np.ndarray, length: float
+    ) -> None:
+        self.square, self.turned, self.length = norm**2, rotation * norm, length
         share = rates.lr * rates.weight_decay
         if spec.decay == "coupled":  # it goes through the momentum
             share = share * (1 - getattr(spec, "dampening", 0.0)) / (1 - spec.beta1)
         ends = step - rates.start
-        sums = np.append(0.0, np.cumsum(share))[ends], np.append(0.0, np.cumsum(rates.lr))[ends]
-        self.decay, self.lr = (np.diff(total, prepend=0.0) for total in sums)
-        self.steps = np.diff(ends, prepend=0)
+        sampled = rates.steps % rates.interval == 0
+        series = share, rates.lr, rates.lr**2, sampled * 1.0, sampled * rates.lr**2
+        sums = (np.diff(np.append(0.0, np.cumsum(of))[ends], prepend=0.0) for of in series)
+        self.decay, self.lr, self.squares, looks, looked = sums
+        mean_square = self.squares / np.diff(ends, prepend=0)
+        #: RMS over the sampled steps of a window: rotation is that of the angles.
+        self.rate = np.sqrt(np.divide(looked, looks, out=mean_square, where=looks > 0))
 
     def ahead(self, first: int, now: int, last: int, growth: float = 0.0) -> dict[str, np.ndarray]:
         """Norm and rotation in the windows from `now` to `last`, from those between `first` and `now`.
@@ -188,11 +211,15 @@ class _Course:
         past, between = slice(first, now), np.ones(now - first)
         between[[0, -1]] = 0.5  # from the middle of the first window to that of the last
         lost = 2 * (self.decay * self.square)[:, past] @ between
-        rate = self.lr / self.steps
-        moving = first + np.flatnonzero(rate[past] > 0)
-        across = np.sqrt(((self.turned[:, moving] / rate[moving]) ** 2).mean(axis=1))
+        rate, moving = self.rate[:last], first + np.flatnonzero(self.rate[past] > 0)
+        across = self.turned[:, moving] / rate[moving]
+        longer = np.ones(last)  # a step over one under noise, in each window
+        if np.isfinite(self.length):
+            lacking = np.log(np.median(across, axis=0) / self.length).mean() / (rate[moving] ** LACK).mean()
+            longer = np.exp(lacking * rate**LACK)
+        across, squares = rms(across / longer[moving]), self.squares[:last] * longer**2
         # of rates of 1: what noise adds in a step, and the rest
-        total, squares = self.square[:, now - 1] - self.square[:, first] + lost, self.lr * rate
+        total = self.square[:, now - 1] - self.square[:, first] + lost
         noise = total / (squares[past] @ between) if np.isinf(growth) else growth * across**2
         added = (total - noise * (squares[past] @ between)) / (self.lr[past] @ between)
         square = self.square[:, now - 1] ** 1.5 / np.sqrt(self.square[:, now - 2])  # at the end of the window
@@ -206,4 +233,4 @@ class _Course:
             found.append(square * kept_mean + gained * gain_mean)
             square = square * kept + gained * kept_mean
         norm = np.sqrt(np.maximum(np.array(found).T, np.finfo(float).tiny))
-        return {"norm": norm, "rotation": across[:, None] * rate[now:last] / norm}
+        return {"norm": norm, "rotation": across[:, None] * (longer * rate)[now:] / norm}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import rotsim
-from rotsim import dataset
+from rotsim import dataset, forecast
 from rotsim.diagnosis import diagnose
 from rotsim.forecast import FORESEEN, REACH, _Course, foresee
 from rotsim.theory.rates import Rates
@@ -15,6 +17,7 @@ from tests.test_diagnosis import ADAM_L2, ADAMW, LION, RV, WHITE, made
 PULLED = {"radial": 0.5, "gradient_cosine": 0.1}  # as if no normalisation followed
 TILTED = {"radial": 0.5}
 WINDOWS, WINDOW, DIM = 20, 500, 64
+RESULTS = Path(__file__).parent.parent / "experiments" / "results"
 MANY = 80  # windows, in which chance drifts less
 
 
@@ -36,27 +39,40 @@ def only(trace):
 
 @pytest.mark.parametrize("optimizer", [rotsim.AdamW(2e-3, 0.5), rotsim.SGDM(0.1, 2e-3), LION])
 @pytest.mark.parametrize("growth", [0.0, 20.0])
-def test_the_course_is_that_of_a_loop(optimizer, growth):
-    """Every step on its own, at rates that change in every step; noise adds κ times the square of a step."""
+@pytest.mark.parametrize("over_noise", [None, 0.6, 1.2])
+def test_the_course_is_that_of_a_loop(optimizer, growth, over_noise):
+    """Every step on its own, at rates that change in every step; noise adds κ times the square of a step.
+
+    Where the optimizer gives a step its length under noise, the logarithm of the measured one over it goes with the
+    root of the rate. That it did not is the control.
+    """
     draw, steps, window = np.random.default_rng(0), 4000, 100
     lr = optimizer.lr * (1 + 0.5 * np.sin(np.arange(steps) / 300))
     decay = optimizer.weight_decay * np.linspace(1, 2, steps)
     added, across = draw.uniform(0.5, 2, 3), draw.uniform(0.5, 2, 3)  # at a rate of 1, per step
     share = lr * decay / (1 - optimizer.beta1) if optimizer.decay == "coupled" else lr * decay
     square, norms, turned = np.array([1.0, 4.0, 0.2]), [], []
+    longer = np.ones(steps) if over_noise is None else over_noise ** np.sqrt(lr / optimizer.lr)
     for t in range(steps):
-        square = square + added * lr[t] + growth * (across * lr[t]) ** 2 - 2 * share[t] * square
+        step = (across * longer[t] * lr[t]) ** 2
+        square = square + added * lr[t] + growth * step - 2 * share[t] * square
         norms.append(square)
-        turned.append((across * lr[t]) ** 2 / square)
+        turned.append(step / square)
 
     def mean(values):
         return np.sqrt(np.array(values).reshape(-1, window, 3).mean(axis=1)).T
 
     rates = Rates(0, lr, decay, np.full((2, steps), np.nan))
-    course = _Course(optimizer, rates, window * np.arange(1, 41), mean(norms), mean(turned))
-    found = course.ahead(10, 20, 40, growth)
+    length = np.median(across) if over_noise else np.nan
+    ends = window * np.arange(1, 41)
+    found, without = (
+        _Course(optimizer, rates, ends, mean(norms), mean(turned), of).ahead(10, 20, 40, growth)
+        for of in (length, np.nan)
+    )
     np.testing.assert_allclose(found["norm"], mean(norms)[:, 20:], rtol=0.01)
     np.testing.assert_allclose(found["rotation"], mean(turned)[:, 20:], rtol=0.02)
+    if over_noise:
+        assert np.abs(without["rotation"] / mean(turned)[:, 20:] - 1).max() > 0.04
 
 
 def test_what_lasts_is_foreseen_and_judged():
@@ -144,6 +160,29 @@ def test_a_walk_on_noise_is_foreseen_at_rates_that_it_had_not_seen(factor):
     for part in rest.quarters:
         assert abs(part.error("rotation")) < 0.03 and abs(part.error("norm")) < 0.03
     assert rest.quarters[-1].predicted_norm < 0.8 * norm
+
+
+def worst(trace, name="body.weight"):
+    """The largest error of rotation, and how far its last window is off."""
+    rest = foresee(trace, name, int(trace["step"][0]))
+    return max(abs(part.error("rotation")) for part in rest.quarters), abs(rest.ratio["rotation"][-1] - 1)
+
+
+def test_networks_whose_rate_goes_to_zero(monkeypatch):
+    """A cosine ends within a window: rotation is the RMS over its sampled steps, and so is the rate that it is of.
+
+    Layers of a GPT with normalised weights (`experiments.suite`). Controls: AdamW's worst quarter is further off if
+    what its step lacks stays, and the mean rate of Lion's last window is further from the RMS than rotation is.
+    """
+    traces = {name: dataset.load(RESULTS / "suite_gpu" / f"wngpt_{name}_cosine.nc") for name in ("adamw", "lion")}
+    layers = [f"blocks.{name}.weight" for name in ("0.o", "0.v", "1.down", "1.v", "2.down", "2.v")]
+    found = {name: np.median([worst(trace, layer) for layer in layers], axis=0) for name, trace in traces.items()}
+    monkeypatch.setattr(forecast, "LACK", 0.0)
+    without = {name: np.median([worst(trace, layer) for layer in layers], axis=0) for name, trace in traces.items()}
+    assert found["adamw"][0] < 0.05 < 0.08 < without["adamw"][0]
+    mean, square = (float(traces["lion"][f"window_lr_{kind}"].values[0, -1]) for kind in ("mean", "rms"))
+    assert found["lion"][1] < 0.1 < 0.15 < square / mean - 1
+    assert found["lion"].tolist() == without["lion"].tolist()
 
 
 def test_what_may_be_a_pull_is_not_claimed_at_rates_that_it_had_not_seen():
