@@ -9,6 +9,7 @@ The group "kin" has optimizers that came later. What is declared of Muon, of hyp
 fitted to it, but for the rows "drawn". These were made afterwards, and none failed. What is declared of NAdamW and
 AdEMAMix beyond white noise was fitted to other strengths than are here. What is declared of Lion beside a mean or a
 long memory was mended once more, when the battery of `experiments.departures` found settings that were off.
+What is declared of AdamW under a memory was fitted to other drawn settings than are here, whose walks are short.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def cases() -> dict[str, Case]:
         found |= {f"{name}, {group}": Case(group, *case) for name, case in corners.items()}
     found |= _kin() | _matrices() | _departing() | _slow()
     found |= {f"kin drawn {seed}": _drawn(seed) for seed in range(9700, 9724)}
+    found |= {f"memory adamw drawn {seed}": _remembered(seed) for seed in range(9800, 9816)}
     return found | {
         f"{law} lion {seed}": Case("held out" if seed in DRAWN else "tuned", *setting(law, "lion", seed))
         for law, seeds in LATE.items()
@@ -235,6 +237,15 @@ def _drawn(seed: int) -> Case:
         return Case("kin", rotsim.Cautious(inner[seed // 3 % 3]), dim, law)
     rows = int(10 ** generator.uniform(0.7, 1.8))
     return Case("kin", rotsim.Muon(lr, decay / lr, beta1, nesterov=seed % 2 == 0), dim, law, rows)
+
+
+def _remembered(seed: int) -> Case:
+    """A random AdamW under gradients of any memory, up to 50 steps."""
+    generator = np.random.default_rng(seed)
+    betas = float(generator.choice([0.0, 0.5, 0.8, 0.9, 0.95, 0.98])), float(generator.choice([0.9, 0.98, 0.99, 0.999]))
+    phi = round(1 - float(10 ** generator.uniform(-1.7, -0.3)), 3)
+    lr, decay = (round(float(10 ** generator.uniform(*ends)), 4) for ends in ((-2.7, -1.7), (-2.5, -1.3)))
+    return Case("drawn", rotsim.AdamW(lr, decay / lr, betas, eps=0.0), 256, Autocorrelated(phi))
 
 
 def measure(case: Case, run: dict[str, float], seed: int) -> dict[str, float]:
