@@ -206,9 +206,9 @@ class Adam(Departing[AdamSpec]):
 
         Under AdamW v is large where w is, as far as w, or the gradients that it follows, last while v forgets. It is
         felt more where updates answer to a shift by more than they vary. Where nearly all of a gradient is projected
-        away, an error of that counts for what is left. Power and factor are fitted to walks of 807 drawn settings: of
-        two it is too small, of 55 it is more than five times too large. Where a pull outwards nearly makes up for
-        decay, the norm that it leaves is off by as much more.
+        away, an error of that counts for what is left. Power and factor are fitted to walks of drawn settings, most of
+        which are less off, some by more than five times. Where a pull outwards nearly makes up for decay, the norm
+        that it leaves is off by as much more.
 
         Under Adam+L2 the ratio to white noise, which has a pull as well, leaves what the wavering of v by itself does,
         at most `moving`. Orders of magnitude: no factor.
