@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 _NAMES = (
     "adamw", "adam_l2", "adam_l2_chain", "sgdm", "lion", "shapes", "muon", "second_moment",
     "second_moment_fluctuation", "damped", "transient", "lion_transient", "signal", "autocorrelated",
-    "lion_autocorrelated", "correlated_adam", "radial", "rotational", "rotational_adamw", "rotational_sgdm",
-    "rotational_lion", "finite_dim", "rare_updates", "planning", "nesterov", "signum", "nadamw", "ademamix",
-    "cautious", "hyperball",
+    "lion_autocorrelated", "correlated_adam", "shifting_moment", "radial", "rotational", "rotational_adamw",
+    "rotational_sgdm", "rotational_lion", "finite_dim", "rare_updates", "planning", "nesterov", "signum", "nadamw",
+    "ademamix", "cautious", "hyperball",
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from rotsim.theory.correlated_moment import signal_update
 from rotsim.theory.coupled import stationary
 from rotsim.theory.fixed_point import falling, noise_variance
 from rotsim.theory.rare_updates import rare_updates
+from rotsim.theory.shifting_moment import reaches, shifting_moment
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance, decoupled, discounted, fallen
 
@@ -93,6 +94,25 @@ class AdamWTheory(Adam[AdamW]):
         return fallen(self.spec.lr, self.spec.weight_decay, updates, lag)
 
     # --- departures
+
+    def correlated(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> SteadyState:
+        """Of two theories that which declares less: v as under noise alone, or v that follows the weights."""
+        found = super().correlated(dim, law, method, white)
+        o, phi = self.spec, law.correlation
+        decay = o.lr * o.weight_decay
+        if method == "leading" or not law.homogeneity or phi <= 0 or not reaches(decay, o.betas, phi):
+            return found
+        free, plain = (self._remembering(dim, replace(law, homogeneity=0), of, white.norm_squared) for of in (phi, 0.0))
+        following, loose = (shifting_moment(o.lr, decay, o.betas, phi, projected) for projected in (True, False))
+        known = white.norm_squared * free.norm_squared / (plain.norm_squared * dim * loose.square)
+        turned = white.one_minus_cosine * free.one_minus_cosine / (plain.one_minus_cosine * loose.one_minus_cosine)
+        other = replace(
+            white,
+            norm_squared=dim * following.square * known**following.left,
+            one_minus_cosine=following.one_minus_cosine * turned**following.left,
+            model_error=white.model_error + following.error,
+        )
+        return min(found, other, key=lambda state: state.model_error)
 
     def walk(self, noise: float, mean: float, decayed: float, radial: float) -> SteadyState:
         o, (response, memory) = self.spec, mean_response(*self.spec.betas)

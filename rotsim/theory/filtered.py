@@ -16,7 +16,7 @@ import numpy as np
 import scipy
 
 from rotsim.errors import InvalidInput
-from rotsim.theory.adam import MAX_SWEEPS, SWEEP_TOLERANCE
+from rotsim.theory.adam import MAX_SWEEPS, SWEEP_TOLERANCE, Adam
 from rotsim.theory.adamw import AdamWTheory
 from rotsim.theory.base import Method
 from rotsim.theory.betas import adam_covariance, mean_response
@@ -192,7 +192,7 @@ class Filtered(AdamWTheory):
 
     def correlated(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> SteadyState:
         """Declared is what the spread of v changes, which grows with the memory of squares."""
-        found = super().correlated(dim, law, method, white)
+        found = Adam.correlated(self, dim, law, method, white)
         beta2, alike = self.betas[1], law.correlation**2
         more = 2 * (1 - beta2) / (1 + beta2) * (2 * beta2 * alike / (1 - beta2 * alike))
         return replace(found, model_error=found.model_error + SPREAD * more / (1 + SATURATED * more))
