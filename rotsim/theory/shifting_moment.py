@@ -33,8 +33,8 @@ import numpy as np
 from rotsim.theory.boundary import check_time
 from rotsim.theory.fixed_point import bracketed_root
 
-MEMORIES = 32  # that a period of the grid has room for: of each e^-16 is left in its half
-LARGEST_GRID = 2**18
+MEMORIES = 16  # that a period of the grid has room for: of each e^-8 is left in its half
+LARGEST_GRID = 2**17
 SPREAD = 1.0  # relative error at a variance of 1 of d, where all of a gradient is projected away
 _DAMPING = 0.5  # of an iteration, that is taken of what it finds
 _TOLERANCE = 1e-7  # of powers, at which iterations end
