@@ -64,7 +64,7 @@ def test_a_walk_of_other_seeds_agrees():
 def test_what_is_declared_grows_with_what_v_wavers_by():
     errors = [expanded(0.01, 0.03, (0.9, beta2), 0.9, True).error for beta2 in (0.9999, 0.999, 0.99, 0.95)]
     assert errors == sorted(errors) and errors[0] < 1e-3 < 0.05 < errors[-1]
-    assert expanded(0.01, 0.03, (0.9, 0.99), 0.9, False).error < 1e-8
+    assert expanded(0.01, 0.03, (0.9, 0.99), 0.9, False).error < 1e-3
 
 
 def test_memories_beyond_the_grid_are_left_to_the_other_theory(monkeypatch):

@@ -35,7 +35,8 @@ from rotsim.theory.fixed_point import bracketed_root
 
 MEMORIES = 16  # that a period of the grid has room for: of each e^-8 is left in its half
 LARGEST_GRID = 2**17
-SPREAD = 1.0  # relative error at a variance of 1 of d, where all of a gradient is projected away
+PROJECTED = 0.7  # relative error at a variance of 1 of d, where all of a gradient is projected away
+PULLED = 0.1  # the same where hardly any is: in products with the pull of it
 _DAMPING = 0.5  # of an iteration, that is taken of what it finds
 _TOLERANCE = 1e-7  # of powers, at which iterations end
 _MOST_SWEEPS = 200
@@ -55,7 +56,7 @@ class Shifting(NamedTuple):
     @property
     def error(self) -> float:
         """What may be off of norm and rotation; fitted to walks, beside the exact rest where nothing is projected."""
-        return SPREAD * self.spread**1.5 * sqrt(max(0.0, 1 - self.left))
+        return PROJECTED * self.spread**1.5 * sqrt(max(0.0, 1 - self.left)) + PULLED * self.spread**2
 
 
 def reaches(decay: float, betas: tuple[float, float], correlation: float) -> bool:
