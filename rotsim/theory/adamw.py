@@ -103,12 +103,12 @@ class AdamWTheory(Adam[AdamW]):
         if method == "leading" or not law.homogeneity or phi <= 0 or not reaches(decay, o.betas, phi):
             return found
         free, plain = (self._remembering(dim, replace(law, homogeneity=0), of, white.norm_squared) for of in (phi, 0.0))
-        following, loose = (shifting_moment(o.lr, decay, o.betas, phi, projected) for projected in (True, False))
-        known = white.norm_squared * free.norm_squared / (plain.norm_squared * dim * loose.square)
+        following, loose = (shifting_moment(decay, o.betas, phi, projected) for projected in (True, False))
+        known = white.norm_squared * free.norm_squared / (plain.norm_squared * dim * o.lr**2 * loose.square)
         turned = white.one_minus_cosine * free.one_minus_cosine / (plain.one_minus_cosine * loose.one_minus_cosine)
         other = replace(
             white,
-            norm_squared=dim * following.square * known**following.left,
+            norm_squared=dim * o.lr**2 * following.square * known**following.left,
             one_minus_cosine=following.one_minus_cosine * turned**following.left,
             model_error=white.model_error + following.error,
         )

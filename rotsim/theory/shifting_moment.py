@@ -35,17 +35,18 @@ from rotsim.theory.fixed_point import bracketed_root
 
 MEMORIES = 16  # that a period of the grid has room for: of each e^-8 is left in its half
 LARGEST_GRID = 2**17
+LEAST_BETA2 = 0.5  # below which v wavers as much as it is
 PROJECTED = 0.7  # relative error at a variance of 1 of d, where all of a gradient is projected away
 PULLED = 0.1  # the same where hardly any is: in products with the pull of it
 _DAMPING = 0.5  # of an iteration, that is taken of what it finds
 _TOLERANCE = 1e-7  # of powers, at which iterations end
-_MOST_SWEEPS = 200
+_MOST_SWEEPS = 100
 
 
 class Shifting(NamedTuple):
-    """Power and 1 - cos of a coordinate's weight, E g² over the noise, and the variance of d.
+    """Power and 1 - cos of a coordinate's weight, E g² over the noise's, and the variance of d.
 
-    The variance is infinite where the iteration does not settle.
+    Where the iteration does not settle the variance and the error are infinite.
     """
 
     square: float
@@ -60,20 +61,17 @@ class Shifting(NamedTuple):
 
 
 def reaches(decay: float, betas: tuple[float, float], correlation: float) -> bool:
-    """Whether all memories fit on the largest grid."""
-    return _grid(decay, betas, correlation) <= LARGEST_GRID
+    """Whether all memories fit on the largest grid, and v may hardly waver."""
+    return betas[1] >= LEAST_BETA2 and _grid(decay, betas, correlation) <= LARGEST_GRID
 
 
 @lru_cache(maxsize=256)
-def shifting_moment(
-    lr: float, decay: float, betas: tuple[float, float], correlation: float, projected: bool
-) -> Shifting:
-    """The walk of the module docstring.
+@np.errstate(all="ignore")  # what leaves the range of floats does not settle
+def shifting_moment(decay: float, betas: tuple[float, float], correlation: float, projected: bool) -> Shifting:
+    """The walk of the module docstring, in units of the learning rate: η = 1.
 
     Parameters
     ----------
-    lr : float
-        η > 0.
     decay : float
         δ in (0, 1), the share of a weight that decay takes in a step.
     betas : tuple of float
@@ -92,6 +90,7 @@ def shifting_moment(
     -----
     `derivations.shifting_moment`.
     """
+    unsettled = Shifting(1.0, 1.0, 0.0, np.inf)
     grid = _grid(decay, betas, correlation)
     delay = np.exp(-2j * np.pi * np.arange(grid // 2 + 1) / grid)
     noise = (1 - correlation**2) / np.abs(1 - correlation * delay) ** 2
@@ -115,7 +114,7 @@ def shifting_moment(
 
         def walk(c: float, update: np.ndarray = update) -> tuple[np.ndarray, np.ndarray]:
             """w of z, and of what is added to u."""
-            kick = -lr / (1 - (1 - decay) * delay + lr * c * delay * update)
+            kick = -1 / (1 - (1 - decay) * delay + c * delay * update)
             return kick * update, kick
 
         def along(c: float, loose: np.ndarray = loose) -> float:
@@ -126,14 +125,18 @@ def shifting_moment(
 
         if projected and correlation > 0:
             high = max(c, 1.0)
-            while along(high) < 0:
+            while along(high) < 0 and high < np.inf:
                 high *= 2
+            if not along(0.0) < 0 <= along(high):
+                return unsettled
             c = float(bracketed_root(along, 0.0, high, xtol=1e-14 * high, rtol=1e-10))
         weights, kick = walk(c)
         of_weights = noise * np.abs(weights) ** 2 + loose * np.abs(kick) ** 2
         of_gradients = noise * np.abs(1 + c * delay * weights) ** 2 + loose * np.abs(c * kick) ** 2
         spectra = of_weights, of_weights * np.abs(1 - delay) ** 2, of_gradients
         before, powers = powers, np.array([(both * spectrum).sum() / grid for spectrum in spectra])
+        if not (np.isfinite(powers).all() and (powers > 0).all()):
+            return unsettled
         if np.allclose(powers, before, rtol=_TOLERANCE, atol=0.0):
             break
         left = left ** (1 - _DAMPING) * powers[2] ** _DAMPING
@@ -154,7 +157,7 @@ def shifting_moment(
             old + _DAMPING * (new - old) for old, new in zip((linear, returning, loose, spread), found, strict=True)
         )
     else:
-        spread = np.inf
+        return unsettled
     return Shifting(float(powers[0]), float(powers[1] / (2 * powers[0])), float(powers[2]), float(spread))
 
 
