@@ -13,7 +13,8 @@ against noise, and all of s goes with the rate. That was found in networks, and 
 
 Adam divides gradients by their size, so that under noise alone a step has one length at one rate. In networks it is
 shorter, and less so where the rate falls: the logarithm of what it lacks goes about with the root of the rate
-(`LACK`). That was found in networks as well. Gradients oppose the steps before them less where those are short.
+(`LACK`). That was found in networks as well. Gradients oppose the steps before them less where those are short. What a
+higher rate does was not seen: there a step keeps what it lacks.
 
 A drift that goes on, in a straight line over time or its logarithm, foresaw worse than none in each set of traces.
 What drifts may drift on, though. So the declared error is `REACH` times what the same rule misses one quarter of the
@@ -214,9 +215,10 @@ class _Course:
         rate, moving = self.rate[:last], first + np.flatnonzero(self.rate[past] > 0)
         across = self.turned[:, moving] / rate[moving]
         longer = np.ones(last)  # a step over one under noise, in each window
-        if np.isfinite(self.length):
-            lacking = np.log(np.median(across, axis=0) / self.length).mean() / (rate[moving] ** LACK).mean()
-            longer = np.exp(lacking * rate**LACK)
+        size = np.median(across, axis=0)
+        if np.isfinite(self.length) and (size > 0).all():
+            felt = np.minimum(rate, rate[moving].max()) ** LACK  # of rates above those of the past nothing is known
+            longer = np.exp(np.log(size / self.length).mean() / felt[moving].mean() * felt)
         across, squares = rms(across / longer[moving]), self.squares[:last] * longer**2
         # of rates of 1: what noise adds in a step, and the rest
         total = self.square[:, now - 1] - self.square[:, first] + lost
