@@ -192,7 +192,7 @@ class Filtered(AdamWTheory):
 
     def correlated(self, dim: int, law: GradientPower, method: Method, white: SteadyState) -> SteadyState:
         """Declared is what the spread of v changes, which grows with the memory of squares."""
-        found = Adam.correlated(self, dim, law, method, white)
+        found = Adam.correlated(self, dim, law, method, white)  # what AdamW has besides is of one average
         beta2, alike = self.betas[1], law.correlation**2
         more = 2 * (1 - beta2) / (1 + beta2) * (2 * beta2 * alike / (1 - beta2 * alike))
         return replace(found, model_error=found.model_error + SPREAD * more / (1 + SATURATED * more))
