@@ -3,7 +3,8 @@
 The same work everywhere: four optimizers, plain and scale-invariant noise, float32, norm and angle
 recorded at every step. Every program runs in each round, what is fast several times, so that a busy
 machine slows all alike; the best run counts. The floor draws the walk's normals and does one square
-root and one division per coordinate.
+root and one division per coordinate. What a call of rotsim costs whatever its length, for checks,
+start and dataset, is measured beside it: a walk of one step.
 
     python -m benchmarks.peers [--quick] [--one-core] [--avx2] [--output benchmarks/results/peers_avx2.json]
     python -m benchmarks.peers --table
@@ -58,8 +59,8 @@ AVX2_ALONE = {
     "NPY_DISABLE_CPU_FEATURES": " ".join(name for name in __cpu_dispatch__ if "V4" in name or "AVX512" in name),
 }
 
-SLOW_STEPS, FAST_STEPS = 300, 20_000  # of programs in a round
-OFTEN = 4  # times that a fast program runs in a round
+SLOW_STEPS, FAST_STEPS = 300, 50_000  # of programs in a round: what is paid once is little beside them
+OFTEN = 2  # times that a fast program runs in a round
 
 Program = Callable[[int], object]  # runs so many steps
 Case = tuple[str, str]  # optimizer and gradient
@@ -194,16 +195,26 @@ def measure(case: Case, rounds: int, cores: int, clock: Callable[[], float]) -> 
     return best
 
 
+def measure_call(case: Case, rounds: int, cores: int, clock: Callable[[], float]) -> float:
+    """Least time of a walk of one step, ms."""
+    program, costs = rotsim_walk(case, cores), []
+    for _ in range(1 + rounds):
+        start = clock()
+        program(1)
+        costs.append(1e3 * (clock() - start))
+    return min(costs)
+
+
 def table(result: dict[str, Any]) -> str:
     """The table in docs/speed.md from a result that `main` wrote: what each program takes, over what rotsim takes."""
     cases = result["ns_per_coordinate_step"]
     shown = [name for name in next(iter(cases.values())) if name not in ("normals only", "rotsim")]
     where = f"{result['processor']}, {result['cores']} cores, {result['provenance']['created'][:10]}"
-    rows = [f"| time over rotsim's ({where}) | rotsim, ns | {' | '.join(shown)} |"]
-    rows.append("|---" * (len(shown) + 2) + "|")
+    rows = [f"| time over rotsim's ({where}) | rotsim, ns | a call, ms | {' | '.join(shown)} |"]
+    rows.append("|---" * (len(shown) + 3) + "|")
     for case, best in cases.items():
         shares = " | ".join(f"{best[name] / best['rotsim']:.2f}" for name in shown)
-        rows.append(f"| {case} | {best['rotsim']:.2f} | {shares} |")
+        rows.append(f"| {case} | {best['rotsim']:.2f} | {result['ms_per_call'][case]:.1f} | {shares} |")
     return "\n".join(rows)
 
 
@@ -231,12 +242,15 @@ def main() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # binds libraries with threads of their own too
     cases = [FIRST] if chosen.quick else [(name, gradient) for gradient in GRADIENTS for name in rules.OPTIMIZERS]
     print(f"{processor()}: {NEURONS} neurons, dim {DIM}, float32, {cores} cores, best of {chosen.rounds}")
-    found = {}
+    found, calls = {}, {}
     for case in cases:
-        found[", ".join(case)] = best = measure(case, chosen.rounds, cores, clock)
-        print(f"\n{', '.join(case):<26}{'ns / coordinate-step':>22}{'/ rotsim':>10}{'/ floor':>10}")
+        title = ", ".join(case)
+        found[title] = best = measure(case, chosen.rounds, cores, clock)
+        calls[title] = measure_call(case, chosen.rounds, cores, clock)
+        print(f"\n{title:<26}{'ns / coordinate-step':>22}{'/ rotsim':>10}{'/ floor':>10}")
         for name, cost in best.items():
             print(f"{name:<26}{cost:>22.3f}{cost / best['rotsim']:>10.2f}{cost / best['floor']:>10.2f}", flush=True)
+        print(f"{'a call of rotsim, ms':<26}{calls[title]:>22.1f}", flush=True)
     if chosen.output:
         peers = {}
         for package in ("torch", "jax"):
@@ -246,6 +260,7 @@ def main() -> None:
                 continue
         content = {
             "ns_per_coordinate_step": found,
+            "ms_per_call": calls,
             "cores": cores,
             "clock": clock.__name__,
             "peers": peers,

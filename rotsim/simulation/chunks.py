@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 MAX_CHUNK_STEPS = 1 << 16
 CHUNK_SECONDS = 1.0  # at most, about: between chunks progress is shown and Ctrl-C is heard
-_FASTEST_GROWTH = 8.0  # of chunks that are short at first, until it is known how long they take
 
 
 def advance(run: Run, state: State, records: Records, most_steps: int = MAX_CHUNK_STEPS) -> Iterator[int]:
@@ -92,7 +91,7 @@ def _chunk_steps(run: Run) -> tuple[int, int]:
 
 def _next_chunk(chunk: int, most: int, seconds: float) -> int:
     """Steps of the next chunk, after one that took so long: what a step costs depends on gradients and machine."""
-    return int(np.clip(chunk * min(_FASTEST_GROWTH, CHUNK_SECONDS / max(seconds, 1e-9)), 1, most))
+    return int(np.clip(chunk * CHUNK_SECONDS / max(seconds, 1e-9), 1, most))
 
 
 class Checkpoint:

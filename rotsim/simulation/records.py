@@ -47,9 +47,9 @@ class Records:
         done, window = self.state.done, self.run.window
         windows = -(-done // window)
         last_step = np.minimum(np.arange(self.first_window + 1, windows + 1) * window, done)
-        length = (last_step - np.arange(self.first_window, windows) * window).astype(float)
-        rms = sums[:, :, : len(length)]
-        rms /= length
+        rms = sums[:, :, : len(last_step)]
+        if window > 1:
+            rms /= last_step - np.arange(self.first_window, windows) * window
         np.sqrt(rms, out=rms)
         return dataset.build(
             "simulation",
