@@ -115,7 +115,7 @@ def walked(monkeypatch, seconds):
 def test_a_chunk_of_a_walk_takes_about_a_second(monkeypatch):
     """Whatever a step costs: the first chunk is short, and the others follow from how long it took."""
     fast, reference = walked(monkeypatch, 0.0)
-    assert fast[0] < 100 and fast.max() == 8 * fast[0]
+    assert len(fast) == 2 and fast[0] < 100
     for each in (0.004, 0.1, 30.0):
         steps, data = walked(monkeypatch, each)
         assert (steps[1:] * each).max() == pytest.approx(max(chunks.CHUNK_SECONDS, each))

@@ -58,6 +58,7 @@ def advance(run: Run, state: State, records: Records, most_steps: int = MAX_CHUN
             except IndexError:  # another worker has taken the last block
                 return
             kernel(block, neurons, steps, room, windows)
+            records.complete(block, steps.first - 1, steps.first - 1 + len(steps.coefficients))
 
     with (
         ThreadPoolExecutor(max(1, run.workers - 1)) as pool,

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 class Records:
-    """Sums of ‖w‖², squared angle and ‖Δw‖² over the record windows of a run, from the first that is open.
+    """‖w‖², squared angle and ‖Δw‖² over the record windows of a run, from the first that is open.
 
     Attributes
     ----------
     sums : ndarray of float64, shape (neurons, 3, windows)
+        Of the open window. Windows that are complete hold the RMS instead.
     first_window : int
         Windows that were complete before.
     """
@@ -30,6 +31,17 @@ class Records:
         windows = -(-run.steps // run.window) - self.first_window
         self.sums = np.zeros((run.problem.neurons, len(dataset.QUANTITIES), windows))
         self.sums[:, :, 0] = state.open_window
+
+    def complete(self, block: tuple[int, int], before: int, done: int) -> None:
+        """Take the RMS of the windows that these neurons completed after the step `before`: whoever walked them does.
+
+        Their sums are in that core's cache, and cores do it side by side.
+        """
+        window = self.run.window
+        rms = self.sums[slice(*block), :, before // window - self.first_window : done // window - self.first_window]
+        if window > 1:
+            rms /= window
+        np.sqrt(rms, out=rms)
 
     def so_far(self, with_state: bool, last: bool = False) -> xr.Dataset:
         """The dataset of the steps done: what a run of that many steps returns. The `last` uses up the sums."""
@@ -43,14 +55,13 @@ class Records:
         return result
 
     def _means(self, sums: np.ndarray) -> xr.Dataset:
-        """RMS of every window, in place of its sums."""
+        """RMS of every window, in place of what is summed of the open one."""
         done, window = self.state.done, self.run.window
         windows = -(-done // window)
         last_step = np.minimum(np.arange(self.first_window + 1, windows + 1) * window, done)
         rms = sums[:, :, : len(last_step)]
-        if window > 1:
-            rms /= last_step - np.arange(self.first_window, windows) * window
-        np.sqrt(rms, out=rms)
+        if rest := done % window:
+            rms[:, :, -1] = np.sqrt(rms[:, :, -1] / rest)
         return dataset.build(
             "simulation",
             step=last_step,
