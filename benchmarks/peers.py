@@ -198,7 +198,7 @@ def measure(case: Case, rounds: int, cores: int, clock: Callable[[], float]) -> 
 def measure_call(case: Case, rounds: int, cores: int, clock: Callable[[], float]) -> float:
     """Least time of a walk of one step, ms."""
     program, costs = rotsim_walk(case, cores), []
-    for _ in range(1 + rounds):
+    for _ in range(rounds):  # compiled by `measure`
         start = clock()
         program(1)
         costs.append(1e3 * (clock() - start))
