@@ -29,6 +29,7 @@ from rotsim.forecast import FORESEEN, Forecast, foresee
 from rotsim.optimizers.base import Optimizer
 from rotsim.quarters import Part
 from rotsim.statistics import Estimate
+from rotsim.theory.traces import start_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -291,7 +292,7 @@ def diagnose(trace: xr.Dataset) -> Diagnosis:
             else finding_of(evidence, optimizer, spec, last)
         )
         open_ended = not lost and finding[0] in FORESEEABLE and evidence.lr > 0 and evidence.fan_in > 1
-        rest = foresee(trace, evidence.layer, evidence.judged_from) if open_ended else None
+        rest = foresee(trace, evidence.layer, start_of(trace, evidence.layer)) if open_ended else None
         layers.append(LayerDiagnosis(**vars(evidence), verdict=finding[0], reason=finding[1], rest=rest))
     return Diagnosis(dataset.optimizer_of(trace), tuple(layers), tuple(optimizers))
 

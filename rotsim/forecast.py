@@ -96,14 +96,14 @@ class Forecast:
         return () if self.forbidden else ("rotation", "norm")
 
 
-def foresee(trace: xr.Dataset, name: str, judged_from: int) -> Forecast:
-    """Foresee a layer's run after the step `judged_from`, as `rotsim.evidence.Evidence` has it."""
+def foresee(trace: xr.Dataset, name: str, begun: int) -> Forecast:
+    """Foresee a layer's run after the step `begun`, as of `rotsim.theory.traces.start_of`."""
     layer = trace.isel(neuron=trace["layer"].values == name)
-    layer = layer.isel(step=layer["step"].values > judged_from)
+    layer = layer.isel(step=layer["step"].values > begun)
     step, spec = layer["step"].values, dataset.optimizer_of(trace, name)
 
     def none(why: str) -> Forecast:
-        return Forecast(judged_from, (), np.nan, np.nan, np.nan, why)
+        return Forecast(begun, (), np.nan, np.nan, np.nan, why)
 
     if spec.decay == "none" or (spec.decay == "coupled" and spec.shape != "identity"):
         return none(
@@ -118,7 +118,7 @@ def foresee(trace: xr.Dataset, name: str, judged_from: int) -> Forecast:
     values = {key: series[rows] for key, series in values.items()}
     piece = middle // _PIECES
     read = middle - piece
-    rates = rates_of(layer, judged_from)
+    rates = rates_of(layer, begun)
     length = _length(spec, int(layer["fan_in"][0])) if rates.spans is None else np.nan
     course = _Course(spec, rates, step, values["norm"], values["rotation"], length)
     of_noise = _growth(trace, name, spec)

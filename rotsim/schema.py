@@ -24,7 +24,8 @@ name                      dims                meaning
 ``window_lr_mean``, ``window_weight_decay_mean``  (parameter, step)  mean over the looks in each window;
                                               likewise ``_rms``
 ``initial_norm``, ``initial_step``  (neuron,)  ‖w‖ before the first step seen, and how many steps came before (traces)
-``square_step``           (parameter,)        mean (m/√v)² of those coordinates (AdamW), or mean m² over mean g² (SGDM)
+``square_step``           (parameter,)        mean (m/√v)² of those coordinates (AdamW), or mean m² over mean g² (SGDM);
+                                              the attribute ``weights`` says what each step counts with
 ``era_autocorrelation``, ``era_square_step``  (parameter, era, ...)  both in each part of the run that ends at ``era``
 ``gradient_log2``         (row, tick)         log2 of ‖g_t‖ of some rows of ``row_layer`` at every step ``tick``, in
                                               eighths, 16-bit; `gradient_series` reads it (traces of Lion)
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 PER_OCTAVE = 8  # of gradient_log2: norms to within 4.4 %
+#: Attribute "weights" of the mean squares of m/√v: what each step counts with. Older traces have none.
+STEP_WEIGHTS = "squared learning rate"
 NO_GRADIENT, UNKNOWN = -(1 << 15), (1 << 15) - 1  # its values for a norm of 0, and for none
 SOURCES = ("prediction", "simulation", "trace")
 QUANTITIES = ("norm", "rotation", "update_rms")

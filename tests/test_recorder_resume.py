@@ -20,6 +20,7 @@ from rotsim.dataset import load, save, spec_of  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Recorder, join  # noqa: E402
 from rotsim.measure import recorder as recorder_module  # noqa: E402
+from rotsim.schema import STEP_WEIGHTS  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -146,6 +147,20 @@ def test_two_files_are_joined(tmp_path, capsys):
     assert cut["step"].values.tolist() == [10, 20, 30, 40, 55, 65, 75, 85]
     with pytest.raises(InvalidInput, match="`at` must be >= 10, the end of the first window"):
         join(load(files[0]), load(files[1]), at=5)
+
+
+def test_what_the_first_era_of_a_joined_trace_is_worth_the_first_trace_tells():
+    model, optimizer = training()
+    traces = []
+    for _ in range(2):
+        with Recorder(model, optimizer, 2, 20, lags=2) as recorder:
+            run(model, optimizer, 1, 200)
+        traces.append(recorder.dataset())
+    assert join(*traces)["era_square_step"].attrs["weights"] == STEP_WEIGHTS
+    older, newer = traces[0].copy(deep=True), traces[1]
+    del older["era_square_step"].attrs["weights"]
+    assert "weights" not in join(older, newer)["era_square_step"].attrs
+    assert join(newer, older)["era_square_step"].attrs["weights"] == STEP_WEIGHTS
 
 
 def test_a_layer_that_only_one_trace_has_is_unknown_in_the_other():

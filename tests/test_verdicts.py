@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 import rotsim  # noqa: E402
 from rotsim.diagnosis import diagnose  # noqa: E402
 from rotsim.measure import Lion, Recorder, RotationalAdamW  # noqa: E402
+from rotsim.theory.traces import start_of  # noqa: E402
 from tests import chance  # noqa: E402
 
 pytestmark = [pytest.mark.machine, pytest.mark.usefixtures("one_thread")]
@@ -358,3 +359,22 @@ class Otherwise(torch.optim.AdamW):
                 for parameter, old in zip(group["params"], before, strict=True):
                     decayed = old * (1 - group["lr"] * decay)
                     parameter.copy_(decayed + 0.5 * (parameter - decayed))
+
+
+@pytest.mark.parametrize(("kind", "judged_from"), [("sgdm", 280), ("lion", 0)])
+def test_a_record_that_does_not_weigh_its_first_steps_is_judged_from_its_second_era_on(kind, judged_from):
+    """Older recorders took the averages of the late steps of the first era over the gradients of all."""
+    layer, trace = record(kind, white, initial=10.0, lags=128)
+    assert layer.judged_from == 0 and trace["era"][0] == 256
+    older = trace.copy()
+    if "era_square_step" in trace:  # of Lion the correlation tells
+        wrong = trace["era_square_step"].copy()
+        wrong[:, 0] /= 4
+        older["era_square_step"] = wrong.copy()
+        del older["era_square_step"].attrs["weights"]
+        taken = trace.assign(era_square_step=wrong)  # the control: it would be off where it is taken for the new one
+        assert abs(diagnose(taken).layers[0].quarters[0].error("rotation")) > 0.15
+    (found,) = diagnose(older).layers
+    assert found.judged_from == judged_from and found.applies and found.outcome == layer.outcome
+    assert start_of(older, found.layer) == 0  # what is foreseen does not depend on the averages
+    assert abs(found.error("rotation")) < abs(layer.error("rotation")) + 0.01

@@ -17,12 +17,14 @@ from rotsim.measure.recorded import RATES, Entry, Recorded
 from rotsim.measure.scales import ScaleSampler
 from rotsim.measure.windows import Windows
 from rotsim.optimizers.base import Optimizer
+from rotsim.schema import STEP_WEIGHTS
 
 _SCALES = {"long_name": "log2 of the gradient norm of sampled rows", "units": f"1/{PER_OCTAVE}"}
 _AUTOCORRELATION = {"long_name": "autocorrelation of sampled gradient coordinates", "units": "1"}
 _SQUARE_STEP = {
     "long_name": "mean square of m/sqrt(v), or of m over that of g, over sampled gradient coordinates",
     "units": "1",
+    "weights": STEP_WEIGHTS,
 }
 #: What `assemble` writes into the spec by itself; a note may not.
 WRITTEN = {f"{name}_changed" for name in RATES} | {

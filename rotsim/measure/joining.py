@@ -221,7 +221,8 @@ def _sampled(pair: _Pair) -> dict[str, Any]:
         held = [each.isel(lag=slice(lags)) if "lag" in each.dims else each for each in held]
         table = np.concatenate([pair.spread(i, each.values, "parameter") for i, each in enumerate(held)], axis=1)
         means = [_mean(table[:, group], lengths[group]) for group in groups]
-        found[of_eras] = (("parameter", "era", *dims), np.stack(means, axis=1), held[1].attrs)
+        # what the first era is worth, its attributes tell
+        found[of_eras] = (("parameter", "era", *dims), np.stack(means, axis=1), held[0].attrs)
         found[whole] = (("parameter", *dims), _mean(table[:, late], lengths[late]), pair.traces[1][whole].attrs)
     return found
 

@@ -15,6 +15,7 @@ learns, and are more than white noise. Each of these is another schedule of the 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -39,6 +40,9 @@ _MOST_NODES = 6  # then quantiles take the place of the grid
 _LITTLE = 1.1  # factor over which a power is read off
 _LEAST_LIMIT = 0.5  # of lr·weight_decay, below that of every optimizer
 _LEAST_MOMENTUM = 1e-9  # stands for 0, which Nesterov's rule does not have
+_FILLED = 3.0  # time constants after which an average is taken for full
+_CLOSE = 1e-3  # of the logarithm of a norm that a course shall meet
+_MOST_TRIES, _FARTHEST = 8, np.log(4.0)  # in search of the norm from which it does, and how far that may be
 _BETAS = 16  # values of a momentum that changes, between which its equilibrium is interpolated
 
 
@@ -122,7 +126,7 @@ def course(
     steady = not len(sizes) or np.ptp(sizes) < _STEADY * sizes.max()  # then the norms that v remembers cancel
     for _ in range(_PASSES if spec.plain.shape == "inverse root" and not steady else 0):
         start, before = float(np.exp(np.median(place)) * middle**power), lr
-        lengths = _every_step(spec, dim, middle, start, lr, decay, rows)[0]
+        lengths = _every_step(spec, dim, middle, start, lr, decay, rows, rates.start)[0]
         if not np.isfinite(lengths).all():
             return found
         lr, decay, turned = _equivalent(*given, lengths)
@@ -260,7 +264,7 @@ def _turning_power(spec: Optimizer, dim: int, rows: int | None) -> float:
 
 def _windows(spec, dim, scale, start, lr, decay, turned, rates, ends, rows):  # type: ignore[no-untyped-def]
     """Of one neuron: RMS over each window of norm, rotation and update, shape (3, windows)."""
-    square = _every_step(spec, dim, scale, start, lr, decay, rows) ** 2
+    square = _every_step(spec, dim, scale, start, lr, decay, rows, rates.start) ** 2
     square[1:] *= turned**2
     if rates.spans is not None:
         return looks(spec, dim, square, start, lr * decay, rates.start, ends, rates.spans, rows)
@@ -273,10 +277,48 @@ def _windows(spec, dim, scale, start, lr, decay, turned, rates, ends, rows):  # 
     return np.sqrt(np.where(count > 0, sums / np.maximum(count, 1), np.nan))
 
 
-def _every_step(spec, dim, scale, start, lr, decay, rows):  # type: ignore[no-untyped-def]
-    """Norm, rotation and update at every step, shape (3, steps); NaN where theory has no course."""
+def _every_step(spec, dim, scale, start, lr, decay, rows, begun):  # type: ignore[no-untyped-def]
+    """Norm, rotation and update at every step, shape (3, steps); NaN where theory has no course.
+
+    After `begun` steps averages are full. So some of these are followed too, at the first rates, from a norm that leads
+    to `start`. Where there is none, averages begin empty.
+    """
     decay = decay if spec.weight_decay else np.zeros(len(lr))
-    if np.isfinite([lr, decay]).all():
+    missing = np.full((3, len(lr)), np.nan)
+    if not np.isfinite([lr, decay]).all():
+        return missing
+
+    def walked(start: float, lr: np.ndarray, decay: np.ndarray) -> np.ndarray:
         with contextlib.suppress(InvalidInput, ArithmeticError):
-            return follow(spec, dim, ScaleInvariant(scale), start, lr, decay, 1, rows)[1].T
-    return np.full((3, len(lr)), np.nan)
+            return np.asarray(follow(spec, dim, ScaleInvariant(scale), start, lr, decay, 1, rows)[1].T)
+        return np.full((3, len(lr)), np.nan)
+
+    lead = _lead(spec, begun)
+    if lead and len(lr):
+        before, decay_before = np.full(lead, lr[0]), np.full(lead, decay[0])
+        earlier = _meeting(np.log(start), lambda log: np.log(walked(np.exp(log), before, decay_before)[0, -1]))
+        if np.isfinite(earlier):
+            return walked(np.exp(earlier), np.append(before, lr), np.append(decay_before, decay))[:, lead:]
+    return walked(start, lr, decay)
+
+
+def _lead(spec: Optimizer, begun: int) -> int:
+    """Steps in which the average that its update is made of fills, `begun` at most."""
+    slowest = spec.beta1 if spec.plain.shape == "inverse root" else max(spec.averages)
+    return min(begun, int(np.ceil(_FILLED / (1 - slowest)))) if slowest > 0 else 0
+
+
+def _meeting(wanted: float, reached: Callable[[float], float]) -> float:
+    """The argument at which `reached`, which grows with it, is `wanted`, by secants from there; NaN if none is near."""
+    here, slope = wanted, 1.0
+    off = reached(here) - wanted
+    for _ in range(_MOST_TRIES):
+        if not abs(off) > _CLOSE:
+            break
+        there = here - off / slope
+        if not abs(there - wanted) < _FARTHEST:
+            return np.nan
+        found = reached(there) - wanted
+        slope = (found - off) / (there - here)
+        here, off = there, found
+    return here if abs(off) <= _CLOSE else np.nan

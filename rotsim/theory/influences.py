@@ -14,6 +14,7 @@ import numpy as np
 
 from rotsim import dataset
 from rotsim.optimizers.base import Optimizer
+from rotsim.schema import STEP_WEIGHTS
 from rotsim.theory.base import Theory, required_theory
 from rotsim.theory.courses import Influence
 from rotsim.theory.equilibrium import equilibrium
@@ -106,6 +107,33 @@ def _of_eras(trace: xr.Dataset, parameter: str) -> np.ndarray:
     return np.asarray(trace["era_autocorrelation"].sel(parameter=parameter).values.astype(float))
 
 
+def memory_known_from(trace: xr.Dataset, layer: str) -> int:
+    """The step from which on a trace tells what averages make of gradients: 0, or the end of its first era.
+
+    Traces that were recorded before each step counted with its squared rate have another measure of the first era:
+    averages of its late steps over gradients of all. First gradients are large, so that it is too small.
+
+    Parameters
+    ----------
+    trace : Dataset
+    layer : str
+
+    Returns
+    -------
+    int
+
+    Notes
+    -----
+    What `derivations.autocorrelated` makes of that measure.
+    """
+    parameter = layer.split("[")[0]
+    if "era_square_step" not in trace or parameter not in trace["parameter"].values or not trace.sizes["era"]:
+        return 0
+    squares = trace["era_square_step"]
+    weighed = squares.attrs.get("weights") == STEP_WEIGHTS
+    return 0 if weighed or not np.isfinite(squares.sel(parameter=parameter)[0]) else int(trace["era"][0])
+
+
 def memory(trace: xr.Dataset, layer: str, theory: Theory[Any], dim: int) -> Influence:
     """Factors of norm and rotation by the measured averages of gradients, in every window.
 
@@ -147,6 +175,7 @@ def memory(trace: xr.Dataset, layer: str, theory: Theory[Any], dim: int) -> Infl
         squares = squares / _live(trace, parameter, bounds)
     factors = np.array([_factors(theory, dim, *pair) for pair in zip(correlations, squares, strict=True)])
     seen = np.isfinite(factors).all(axis=1)
+    seen[0] &= not memory_known_from(trace, layer)
     if not seen.any():
         return Influence()
     turned, grown = (_over_windows(ends, at[seen], column) for column in factors[seen].T)

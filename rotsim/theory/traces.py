@@ -17,7 +17,7 @@ from rotsim.gradients import ScaleInvariant
 from rotsim.optimizers.base import Optimizer
 from rotsim.theory.base import theory_of
 from rotsim.theory.courses import Influence, course
-from rotsim.theory.influences import ALIVE, Bursts, bursts, memory, of_bursts, radial
+from rotsim.theory.influences import ALIVE, Bursts, bursts, memory, memory_known_from, of_bursts, radial
 from rotsim.theory.rates import Rates, rates_of
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def predict_layer(trace: xr.Dataset, name: str) -> Prediction:
     """
     layer = trace.isel(neuron=trace["layer"].values == name)
     ends, norm, dim = layer["step"].values, layer["norm"].values.astype(float), int(layer["fan_in"].values[0])
-    start, first, start_norm = _start(layer, norm)
+    start, first, start_norm = _start(layer, norm, memory_known_from(trace, name))
     rates = rates_of(layer, start)
     optimizer = dataset.optimizer_of(trace, name)
     # the rates of the layer, not those of another group; without decay a rotational variant does not rotate
@@ -134,18 +134,41 @@ def rows_of_matrix(trace: xr.Dataset, layer: str, spec: Optimizer) -> int | None
     return sum(name.split("[")[0] == parameter for name in trace["layer"].values.tolist())
 
 
-def _start(layer: xr.Dataset, norm: np.ndarray) -> tuple[int, int, np.ndarray]:
+def start_of(trace: xr.Dataset, name: str) -> int:
+    """Steps before the first window of a layer that a course from its first norm can follow.
+
+    Parameters
+    ----------
+    trace : Dataset
+    name : str
+        Of the layer.
+
+    Returns
+    -------
+    int
+
+    Notes
+    -----
+    The course is that of `derivations.transient`.
+    """
+    layer = trace.isel(neuron=trace["layer"].values == name)
+    return _start(layer, layer["norm"].values.astype(float))[0]
+
+
+def _start(layer: xr.Dataset, norm: np.ndarray, known_from: int = 0) -> tuple[int, int, np.ndarray]:
     """Step and norms at the start, and the first window that is predicted.
 
     A trace without the norm before the first step starts where its first window ends, at the mean of two. So does a
     course whose norm changes so much within that window that one gradient scale cannot tell how. Where two windows
     are too far apart to tell the norm between them, the start is between later ones: the first that are not, or else
-    those that are closest.
+    those that are closest. Where it is known only from a step on what averages make of gradients, it starts there.
     """
     ends = layer["step"].values
     seen = np.isfinite(norm).any(axis=0)
     first = int(np.argmax(seen)) if seen.any() else 0
-    if "initial_norm" in layer and "initial_step" in layer:
+    if ends[first] < known_from < ends[-1]:
+        first = int(np.searchsorted(ends, known_from))
+    elif "initial_norm" in layer and "initial_step" in layer:
         start = layer["initial_norm"].values.astype(float)
         if -np.log(_SHRUNK) < _change(start, norm[:, first]) < np.log(_GROWN):
             return int(layer["initial_step"].values[0]), first, start
