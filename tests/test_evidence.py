@@ -70,9 +70,9 @@ def rms(values):
     return sqrt(sum(x * x for x in values) / len(values))
 
 
-def rms_of_two(norm):
+def between_two(norm):
     """At the end of the first window."""
-    return np.sqrt((norm[:, 0] ** 2 + norm[:, 1] ** 2) / 2)
+    return np.sqrt(norm[:, 0] * norm[:, 1])
 
 
 def noise_of(series, theory, scatter_of=None):
@@ -181,7 +181,7 @@ def test_every_number_of_a_layer_against_loops(kind):
     # relaxation and way at the gradient of the tenth largest
     scale = rotsim.ScaleInvariant(float(np.quantile([rms(row) for row in late["gradient_scale"]], 0.9)))
     assert e.relaxation_steps == rotsim.equilibrium(optimizer, DIM, scale).relaxation_steps
-    start = float(np.median(rms_of_two(v["norm"])))
+    start = float(np.median(between_two(v["norm"])))
     way = rotsim.steps_to_equilibrium(optimizer, dim=DIM, gradient=scale, initial_norm=start, within=0.05)
     assert e.steps_needed == max(e.relaxation_steps, way)
 
@@ -225,7 +225,7 @@ def test_a_course_starts_where_its_norm_is_known(norms, initial, start):
         )
     found = predict_layer(trace, "a")
     assert found.rates.start == LENGTH * start and found.first == start
-    expected = initial if not start else np.sqrt(np.mean(np.array([*norms, norms[-1]])[start - 1 : start + 1] ** 2))
+    expected = initial if not start else np.sqrt(np.prod([*norms, norms[-1]][start - 1 : start + 1]))
     assert found.start_norm == pytest.approx(expected)
 
 
@@ -373,7 +373,7 @@ def test_a_rotational_variant_keeps_the_norm_it_has():
         random_trace(OPTIMIZERS["adamw"]).attrs | {"optimizer": _attribute(optimizer)}
     )
     e = gather_first(trace)
-    assert e.predicted_norm == pytest.approx(np.median(rms_of_two(trace["norm"].values[:11])))
+    assert e.predicted_norm == pytest.approx(np.median(between_two(trace["norm"].values[:11])))
     assert (e.relaxation_steps, e.steps_needed) == (0.0, 0.0) and np.isnan(e.corrected_rotation)
 
 

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 import rotsim  # noqa: E402
 from rotsim.diagnosis import diagnose  # noqa: E402
 from rotsim.measure import Lion, Recorder, RotationalAdamW  # noqa: E402
+from rotsim.theory import courses  # noqa: E402
 from rotsim.theory.traces import start_of  # noqa: E402
 from tests import chance  # noqa: E402
 
@@ -378,3 +379,19 @@ def test_a_record_that_does_not_weigh_its_first_steps_is_judged_from_its_second_
     assert found.judged_from == judged_from and found.applies and found.outcome == layer.outcome
     assert start_of(older, found.layer) == 0  # what is foreseen does not depend on the averages
     assert abs(found.error("rotation")) < abs(layer.error("rotation")) + 0.01
+
+
+@pytest.mark.parametrize("kind", ["adamw", pytest.param("adam_l2", marks=pytest.mark.slow), "rotational"])
+def test_a_course_that_starts_late_has_full_averages(kind, monkeypatch):
+    """At the first steps of a run averages are empty, so that Adam turns faster; in later ones they are not."""
+    _, trace = record(kind, white)
+    late = trace.drop_vars([name for name in ("initial_norm", "initial_step") if name in trace.variables])
+
+    def first() -> float:
+        (layer,) = diagnose(late).layers
+        assert layer.judged_from == 40
+        return float(abs(layer.curves.ratio["rotation"][0] - 1))
+
+    assert first() < 0.05
+    monkeypatch.setattr(courses, "_lead", lambda spec, begun: 0)  # negative control
+    assert first() > 0.15

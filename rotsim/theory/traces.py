@@ -158,10 +158,11 @@ def start_of(trace: xr.Dataset, name: str) -> int:
 def _start(layer: xr.Dataset, norm: np.ndarray, known_from: int = 0) -> tuple[int, int, np.ndarray]:
     """Step and norms at the start, and the first window that is predicted.
 
-    A trace without the norm before the first step starts where its first window ends, at the mean of two. So does a
-    course whose norm changes so much within that window that one gradient scale cannot tell how. Where two windows
-    are too far apart to tell the norm between them, the start is between later ones: the first that are not, or else
-    those that are closest. Where it is known only from a step on what averages make of gradients, it starts there.
+    A trace without the norm before the first step starts where its first window ends. So does a course whose norm
+    changes so much within that window that one gradient scale cannot tell how. The norm there is the geometric mean of
+    two windows, which is exact where decay alone shrinks it. Where two are too far apart to tell the norm between them,
+    the start is between later ones: the first that are not, or else those that are closest. Where it is known only
+    from a step on what averages make of gradients, it starts there.
     """
     ends = layer["step"].values
     seen = np.isfinite(norm).any(axis=0)
@@ -178,7 +179,7 @@ def _start(layer: xr.Dataset, norm: np.ndarray, known_from: int = 0) -> tuple[in
     close = apart < np.log(_BETWEEN)
     first += int(np.argmax(close) if close.any() else np.argmin(apart))
     after = min(first + 1, len(ends) - 1)
-    return int(ends[first]), after, np.sqrt((norm[:, first] ** 2 + norm[:, after] ** 2) / 2)
+    return int(ends[first]), after, np.sqrt(norm[:, first] * norm[:, after])
 
 
 def _change(one: np.ndarray, other: np.ndarray) -> float:
