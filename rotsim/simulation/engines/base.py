@@ -17,7 +17,7 @@ from rotsim.simulation.state import DRAWN_AT_ONCE, SLOTS, State, fresh
 from rotsim.simulation.workspace import Workspace, workspace, workspace_bytes
 
 _BLOCKS_PER_WORKER = 8  # blocks of neurons per worker, which workers take from one queue
-_COORDINATE_STEPS_PER_CHUNK = 3e8  # tenths of a second of a core, between looks at progress and Ctrl-C
+_COORDINATE_STEPS_PER_CHUNK = 6e8  # half a second of a core, between looks at progress and Ctrl-C
 _INTERPRETED = 3e4  # times as long as a compiled kernel takes what Python interprets
 _MAX_DIM = (1 << 32) - 1  # the random numbers of a neuron count so many coordinates
 _LEAST_WORK = 64  # coordinates whose step costs as much as the least step of a neuron
