@@ -14,6 +14,7 @@ from rotsim import dataset
 from rotsim.balance import balance
 from rotsim.evidence import gather
 from rotsim.quarters import parts_of
+from rotsim.theory import courses
 from rotsim.theory.base import required_theory
 from rotsim.theory.courses import Influence, course
 from rotsim.theory.influences import memory
@@ -227,6 +228,21 @@ def test_a_course_starts_where_its_norm_is_known(norms, initial, start):
     assert found.rates.start == LENGTH * start and found.first == start
     expected = initial if not start else np.sqrt(np.prod([*norms, norms[-1]][start - 1 : start + 1]))
     assert found.start_norm == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("reached", "found"),
+    [
+        (lambda x: 0.3 * x + 0.4, 2.0),  # a lead forgets, but not all
+        (lambda x: np.sqrt(x) + 1 - np.sqrt(1.5), 1.5),
+        (lambda x: 0.9, None),  # it forgets all
+        (lambda x: 0.01 * x, None),  # it would have to come from afar
+        (lambda x: np.nan, None),
+    ],
+)
+def test_the_norm_that_a_lead_starts_from(reached, found):
+    wanted = courses._meeting(1.0, reached)
+    assert np.isnan(wanted) if found is None else wanted == pytest.approx(found, abs=0.01)
 
 
 @pytest.mark.parametrize(("factor", "steps"), [(3.0, 1.0), (1.0, 0.0), (0.9, 0.0), (30.0, 1.0)])

@@ -313,7 +313,7 @@ def _meeting(wanted: float, reached: Callable[[float], float]) -> float:
     here, slope = wanted, 1.0
     off = reached(here) - wanted
     for _ in range(_MOST_TRIES):
-        if not abs(off) > _CLOSE:
+        if not (abs(off) > _CLOSE and slope > 0):  # flat: whatever it starts from is forgotten
             break
         there = here - off / slope
         if not abs(there - wanted) < _FARTHEST:
