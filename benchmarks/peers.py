@@ -2,8 +2,8 @@
 
 The same work everywhere: four optimizers, plain and scale-invariant noise, float32, norm and angle
 recorded at every step. Every program runs in each round, what is fast several times, so that a busy
-machine slows all alike; the best run counts. A whole process is slower where the system happens to
-put what it uses all the time onto the same cache lines, so several processes measure. The floor draws
+machine slows all alike; the best run counts. Several processes measure. A whole one is slower where
+the system happens to put what it uses all the time onto the same cache lines. The floor draws
 the walk's normals and does one square root and one division per coordinate. What a call of rotsim
 costs whatever its length, for checks, start and dataset, is measured beside it: a walk of one step.
 
