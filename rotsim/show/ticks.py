@@ -16,7 +16,7 @@ RATIO_TICKS = (
     (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50),
 )
 
-POINTS_PER_INCH = 72
+_POINTS_PER_INCH = 72
 _LINES, _DIGITS = 1.1, 2.2  # sizes of its font that a number takes upwards, and to the right
 
 SIZE_TICKS = tuple(
@@ -42,4 +42,4 @@ def _room(axis: Axis) -> float:
     width, height = panel.figure.get_figure(root=True).get_size_inches()
     place, font = panel.get_position(), float(rcParams["font.size"])
     inches = place.width * width if across else place.height * height
-    return (_DIGITS if across else _LINES) * font / (inches * POINTS_PER_INCH)
+    return (_DIGITS if across else _LINES) * font / (inches * _POINTS_PER_INCH)

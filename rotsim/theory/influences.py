@@ -97,10 +97,14 @@ def signal_of(trace: xr.Dataset, layer: str) -> float:
         NaN if no era was recorded. What lasts is the mean of `derivations.signal`.
     """
     parameter = layer.split("[")[0]
-    if "era" not in trace.coords or not trace.sizes["era"] or parameter not in trace["parameter"].values:
+    if not _has_eras(trace, parameter):
         return float("nan")
     parts = np.array_split(_of_eras(trace, parameter), min(PARTS, trace.sizes["era"]))
     return max(level(part.mean(axis=0)) for part in parts)
+
+
+def _has_eras(trace: xr.Dataset, parameter: str) -> bool:
+    return "era" in trace.coords and trace.sizes["era"] > 0 and parameter in trace["parameter"].values
 
 
 def _of_eras(trace: xr.Dataset, parameter: str) -> np.ndarray:
@@ -127,7 +131,7 @@ def memory_known_from(trace: xr.Dataset, layer: str) -> int:
     What `derivations.autocorrelated` makes of that measure.
     """
     parameter = layer.split("[")[0]
-    if "era_square_step" not in trace or parameter not in trace["parameter"].values or not trace.sizes["era"]:
+    if "era_square_step" not in trace or not _has_eras(trace, parameter):
         return 0
     squares = trace["era_square_step"]
     weighed = squares.attrs.get("weights") == STEP_WEIGHTS
@@ -160,7 +164,7 @@ def memory(trace: xr.Dataset, layer: str, theory: Theory[Any], dim: int) -> Infl
     if "gradient_autocorrelation" not in trace or parameter not in trace["parameter"].values:
         return Influence()
     here = trace.sel(parameter=parameter)
-    if "era" in trace.coords and trace.sizes["era"]:
+    if _has_eras(trace, parameter):
         bounds = np.append(0, trace["era"].values)
         at = (bounds[1:] + bounds[:-1]) / 2
         correlations = _of_eras(trace, parameter)
