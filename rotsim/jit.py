@@ -33,13 +33,16 @@ class _LowerPart(Lower):
         if self.metadata["interleave"] is None:
             return
         count = ir.Constant(ir.IntType(32), self.metadata["interleave"])
-        hint = self.module.add_metadata(["llvm.loop.interleave.count", count])
+        hints = [  # unrolled before it sees them, LLVM would not turn short loops into vectors
+            self.module.add_metadata(["llvm.loop.interleave.count", count]),
+            self.module.add_metadata(["llvm.loop.unroll.disable"]),
+        ]
         place = {block: position for position, block in enumerate(self.function.blocks)}
         for block in self.function.blocks:
             jump = block.terminator
             if jump is not None and len(jump.operands) == 1 and place.get(jump.operands[0], len(place)) <= place[block]:
-                loop = self.module.add_metadata([hint, hint])
-                loop.operands = (loop, hint)  # a loop's metadata begin with themselves, which tells loops apart
+                loop = self.module.add_metadata([*hints, hints[0]])
+                loop.operands = (loop, *hints)  # a loop's metadata begin with themselves, which tells loops apart
                 jump.set_metadata("llvm.loop", loop)
 
 

@@ -8,6 +8,9 @@ The update of one step draws the random words of the next: their integer instruc
 the divider works on the update's roots and quotients. They stand between eight coordinates, half a
 round at a time, since a processor looks ahead over less than one pass of the loop.
 
+An update needs nothing of other coordinates, so a pass takes eight vectors that lie side by side, whichever counters
+drew their normals. At fixed distances from each other they take one address for each row: registers are few.
+
 A neuron's rows are filled up with zeros, which no step moves: the loops have no remainder, whatever the dim.
 
 Kernels count no references (``_nrt``), which would cost about a tenth of a walk at dim 64: whoever calls
@@ -29,26 +32,29 @@ from rotsim.gradients.base import Gradient, Neuron
 from rotsim.kernels import compiled, inlined
 from rotsim.optimizers.base import Optimizer
 from rotsim.optimizers.cautious import masked
-from rotsim.simulation.workspace import BLOCK
+from rotsim.simulation.workspace import BLOCK, TILE
 
 FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging walk must show as NaN
 
+_TILE, _HALF, _EIGHT = np.uintp(TILE), np.uintp(TILE // 2), np.uintp(8)  # unsigned: an index never counts from the end
 
-class Parts(NamedTuple):
-    """Rows of a neuron cut where one counter's draws go, and the words of a step where one counter's words go.
+
+class Span(NamedTuple):
+    """What an update moves and draws: counters, as many words of each quarter, and eight times as many coordinates.
 
     `more` is the last row: one more average, where the update keeps one.
     """
 
-    w: tuple[np.ndarray, ...]
-    m: tuple[np.ndarray, ...]
-    v: tuple[np.ndarray, ...]
-    more: tuple[np.ndarray, ...]
-    z: tuple[np.ndarray, ...]
+    w: np.ndarray
+    m: np.ndarray
+    v: np.ndarray
+    more: np.ndarray
+    z: np.ndarray
     words: tuple[np.ndarray, ...]
+    counters: np.ndarray
 
 
-_update = _sample = _coordinate = _step = None  # `kernel` binds these: see there
+_update = _sample = _coordinate = _column = _whole = _half = None  # `kernel` binds these: see there
 
 
 @kernel_part(fastmath=False)
@@ -92,65 +98,93 @@ def keep_rows(rows, state):  # type: ignore[no-untyped-def]
             state[slot, j] = rows[slot, j]
 
 
-def _move(w, m, v, more, z, j, a, b, c, sums):  # type: ignore[no-untyped-def]
+def _move(span, j, a, b, c, sums):  # type: ignore[no-untyped-def]
     """Update one coordinate and add its terms to the sums ‖w‖², ⟨w, Δw⟩ and ‖Δw‖²."""
+    w, m, v = span.w, span.m, span.v
     old = w[j]
-    change, m[j], v[j] = _update(old, m[j], v[j], a * z[j] + b * old, c)
+    change, m[j], v[j] = _update(old, m[j], v[j], a * span.z[j] + b * old, c)
     new = old + change
     w[j] = new
     return sums[0] + new * new, sums[1] + old * change, sums[2] + change * change
 
 
-def _move_with_more(w, m, v, more, z, j, a, b, c, sums):  # type: ignore[no-untyped-def]
+def _move_with_more(span, j, a, b, c, sums):  # type: ignore[no-untyped-def]
     """The same for an update that keeps one more average."""
+    w, m, v, more = span.w, span.m, span.v, span.more
     old = w[j]
-    change, m[j], v[j], more[j] = _update(old, m[j], v[j], a * z[j] + b * old, c, more[j])
+    change, m[j], v[j], more[j] = _update(old, m[j], v[j], a * span.z[j] + b * old, c, more[j])
     new = old + change
     w[j] = new
     return sums[0] + new * new, sums[1] + old * change, sums[2] + change * change
 
 
 @kernel_part()
-def _eighths(x, n):  # type: ignore[no-untyped-def]
-    """The eight parts of x (8n,) that take their normals from the same counters."""
-    return (
-        x[:n], x[n : 2 * n], x[2 * n : 3 * n], x[3 * n : 4 * n],
-        x[4 * n : 5 * n], x[5 * n : 6 * n], x[6 * n : 7 * n], x[7 * n : 8 * n],
-    )  # fmt: skip
+def _span(room, first, last):  # type: ignore[no-untyped-def]
+    """The span of these counters of a neuron."""
+    rows, words, n, start, stop = room.rows, room.words, room.counters.size, 8 * first, 8 * last
+    quarters = (
+        words[first:last],
+        words[n + first : n + last],
+        words[2 * n + first : 2 * n + last],
+        words[3 * n + first : 3 * n + last],
+    )
+    w, m, v, more = rows[0, start:stop], rows[1, start:stop], rows[2, start:stop], rows[-1, start:stop]
+    return Span(w, m, v, more, room.z[start:stop], quarters, room.counters[first:last])
 
 
-@kernel_part()
-def _quarters(x):  # type: ignore[no-untyped-def]
-    """The four parts of x whose words come from the same counters."""
-    n = x.size // 4
-    return x[:n], x[n : 2 * n], x[2 * n : 3 * n], x[3 * n :]
+def _draw_and_move(span, place, j, width, a, b, c, key0, key1, next_step, sums):  # type: ignore[no-untyped-def]
+    """Draw the words of the counter at `place`, and update eight coordinates with g = a·z + b·w: j, j + width, ..."""
+    words = span.words
+    x = noise.begin(key0, key1, span.counters[place], np.uint32(next_step))
+    x = noise.first_half(x)
+    sums = _coordinate(span, j, a, b, c, sums)
+    x = noise.second_half(x)
+    sums = _coordinate(span, j + width, a, b, c, sums)
+    x = noise.first_half(x)
+    sums = _coordinate(span, j + np.uintp(2) * width, a, b, c, sums)
+    x = noise.second_half(x)
+    sums = _coordinate(span, j + np.uintp(3) * width, a, b, c, sums)
+    x = noise.first_half(x)
+    sums = _coordinate(span, j + np.uintp(4) * width, a, b, c, sums)
+    x = noise.second_half(x)
+    sums = _coordinate(span, j + np.uintp(5) * width, a, b, c, sums)
+    x = noise.first_half(x)
+    sums = _coordinate(span, j + np.uintp(6) * width, a, b, c, sums)
+    x = noise.second_half(x)
+    sums = _coordinate(span, j + np.uintp(7) * width, a, b, c, sums)
+    words[0][place], words[1][place], words[2][place], words[3][place] = x
+    return sums
 
 
-def _advance(parts, vectors, a, b, c, key0, key1, next_step):  # type: ignore[no-untyped-def]
-    """Update every coordinate with g = a·z + b·w and draw the next step's words; ‖w‖², ⟨w, Δw⟩ and ‖Δw‖²."""
+def _tiles(span, lanes, tiles, a, b, c, key0, key1, next_step):  # type: ignore[no-untyped-def]
+    """Update a span of so many tiles and draw its words for the next step; ‖w‖², ⟨w, Δw⟩ and ‖Δw‖².
+
+    A tile has TILE counters, a few vectors. So the lanes of a vector of sums are added up after all tiles, not after
+    each.
+    """
     wide_vectors()
-    w, m, v, more, z, words = parts.w, parts.m, parts.v, parts.more, parts.z, parts.words
-    zero = w[0].dtype.type(0)
+    after, along, moved = lanes
+    zero = after.dtype.type(0)
+    for i in range(_TILE):
+        after[i], along[i], moved[i] = zero, zero, zero
+    for tile in range(np.uintp(tiles)):
+        for i in range(_TILE):
+            place, j = _TILE * tile + i, _EIGHT * _TILE * tile + i
+            sums = after[i], along[i], moved[i]
+            after[i], along[i], moved[i] = _column(span, place, j, _TILE, a, b, c, key0, key1, next_step, sums)
     sums = zero, zero, zero
-    for j in range(8 * vectors):  # a multiple of eight, as LLVM sees: vectors leave no remainder
-        x = noise.begin(key0, key1, np.uint32(j), np.uint32(next_step))
-        x = noise.first_half(x)
-        sums = _coordinate(w[0], m[0], v[0], more[0], z[0], j, a, b, c, sums)
-        x = noise.second_half(x)
-        sums = _coordinate(w[1], m[1], v[1], more[1], z[1], j, a, b, c, sums)
-        x = noise.first_half(x)
-        sums = _coordinate(w[2], m[2], v[2], more[2], z[2], j, a, b, c, sums)
-        x = noise.second_half(x)
-        sums = _coordinate(w[3], m[3], v[3], more[3], z[3], j, a, b, c, sums)
-        x = noise.first_half(x)
-        sums = _coordinate(w[4], m[4], v[4], more[4], z[4], j, a, b, c, sums)
-        x = noise.second_half(x)
-        sums = _coordinate(w[5], m[5], v[5], more[5], z[5], j, a, b, c, sums)
-        x = noise.first_half(x)
-        sums = _coordinate(w[6], m[6], v[6], more[6], z[6], j, a, b, c, sums)
-        x = noise.second_half(x)
-        sums = _coordinate(w[7], m[7], v[7], more[7], z[7], j, a, b, c, sums)
-        words[0][j], words[1][j], words[2][j], words[3][j] = x
+    for i in range(_TILE):
+        sums = sums[0] + after[i], sums[1] + along[i], sums[2] + moved[i]
+    return sums
+
+
+def _half_tile(span, halves, a, b, c, key0, key1, next_step):  # type: ignore[no-untyped-def]
+    """The same for half a tile, of which there is one or none: what is left where counters do not fill tiles."""
+    wide_vectors()
+    zero = span.w.dtype.type(0)
+    sums = zero, zero, zero
+    for i in range(_HALF * np.uintp(halves)):
+        sums = _column(span, i, i, _HALF, a, b, c, key0, key1, next_step, sums)
     return sums
 
 
@@ -163,8 +197,8 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
     number, dim = coefficients.shape[0], state.shape[2]
     n = noise.counters(dim)
     w, memory = rows[0, : 8 * n], rows[3:]
-    moved = _eighths(rows[0], n), _eighths(rows[1], n), _eighths(rows[2], n), _eighths(rows[-1], n)
-    parts = Parts(moved[0], moved[1], moved[2], moved[3], _eighths(z, n), _quarters(words))
+    tiles, halves = room.tiles, room.halves
+    whole, rest = _span(room, 0, tiles * TILE), _span(room, tiles * TILE, n)
     for i in range(block[0], block[1]):
         fill_rows(rows, state[i], 8 * n)
         key0, key1 = neurons.keys[i, 0], neurons.keys[i, 1]
@@ -182,7 +216,13 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
                 a, b = real(scale_z), real(scale_w)
                 c = coefficients[t]
                 c = (c[0], c[1], c[2], c[3], c[4], c[5], c[6])
-                after, along, moved = _step(parts, n // 8, a, b, c, key0, key1, steps.first + t + 1)
+                next_step = steps.first + t + 1
+                after, along, moved = real(0), real(0), real(0)
+                if tiles:
+                    after, along, moved = _whole(whole, room.lanes, tiles, a, b, c, key0, key1, next_step)
+                if halves:
+                    others = _half(rest, halves, a, b, c, key0, key1, next_step)
+                    after, along, moved = after + others[0], along + others[1], moved + others[2]
                 sums[0, k], sums[1, k], sums[2, k], sums[3, k] = before, after, along, moved
                 before = np.float64(after)
             _record(records, i, sums, count, steps.first + start)
@@ -201,5 +241,7 @@ def kernel(optimizer: type[Optimizer], gradient: type[Gradient], cautious: bool 
     bound = {"_update": update, "_sample": gradient.sample}
     move = _move_with_more if optimizer.memory_slots else _move
     bound["_coordinate"] = inlined(move, f"move_{name}", bound, **options)
-    bound["_step"] = inlined(_advance, f"advance_{name}", bound, interleave=1, **options)
+    bound["_column"] = inlined(_draw_and_move, f"column_{name}", bound, **options)
+    bound["_whole"] = inlined(_tiles, f"tiles_{name}", bound, interleave=1, **options)
+    bound["_half"] = inlined(_half_tile, f"half_tile_{name}", bound, interleave=1, **options)
     return compiled(_walk, f"walk_{name}", bound, **options)

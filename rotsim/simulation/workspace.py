@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rotsim.gradients import Gradient
-from rotsim.noise import CONSTANTS, places
+from rotsim.noise import CONSTANTS, counters, places
 from rotsim.simulation.state import SLOTS
 
 BLOCK = 64  # steps whose norms and angles are computed together, several at a time
+TILE = 16  # counters whose words are drawn in one go, and as many lanes of sums: no processor's vectors are longer
 
 _WAY_BYTES = (
     4096  # addresses that so many bytes divide share a set of the first cache, which holds eight or twelve lines
@@ -31,6 +32,13 @@ class Workspace(NamedTuple):
         Of a step.
     constants : tuple of float32
         `rotsim.noise.CONSTANTS`.
+    tiles, halves : int
+        Tiles that the counters of a neuron fill, and 1 where half a tile is left. LLVM, which would make slower code of
+        a loop that it knows to have one turn, learns neither.
+    counters : ndarray of uint32, shape (places/8,)
+        0, 1, 2, ...: a vector of them is loaded faster than it is made.
+    lanes : tuple of three ndarray, shape (TILE,)
+        Sums over the coordinates of one step.
     sums : ndarray of float64, shape (4, BLOCK)
         Of a block of steps.
     """
@@ -39,6 +47,10 @@ class Workspace(NamedTuple):
     z: np.ndarray
     words: np.ndarray
     constants: tuple[np.float32, ...]
+    tiles: int
+    halves: int
+    counters: np.ndarray
+    lanes: tuple[np.ndarray, ...]
     sums: np.ndarray
 
 
@@ -60,6 +72,10 @@ def workspace(gradient: Gradient, dim: int, dtype: np.dtype[Any], more: int = 0)
         z.view(dtype),
         words.view(np.uint32),
         CONSTANTS,
+        counters(dim) // TILE,
+        counters(dim) % TILE // (TILE // 2),
+        np.arange(counters(dim), dtype=np.uint32),
+        (np.zeros(TILE, dtype), np.zeros(TILE, dtype), np.zeros(TILE, dtype)),
         np.zeros((4, BLOCK)),
     )
 
