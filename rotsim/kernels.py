@@ -82,8 +82,8 @@ def inlined(
 ) -> Compiled:
     """`function` as part of a kernel that calls it: specialised like `compiled`; its arrays must not overlap.
 
-    Its loops take `interleave` vectors at a time, and are not unrolled. What LLVM chooses unless told, two or four, can leave a neuron of
-    dim 64 without a single pass of the vectorised loop.
+    Its loops take `interleave` vectors at a time, and are not unrolled. What LLVM chooses unless told, two or four, can
+    leave a neuron of dim 64 without a single pass of the vectorised loop.
     """
     options = {"nogil": True, "error_model": "numpy", "forceinline": True, **options}
     return Compiled(function, name, bound, options, kernel=False, interleave=interleave)
