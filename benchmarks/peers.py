@@ -31,6 +31,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -257,6 +258,9 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.peers", *rest], os.environ | AVX2_ALONE)
     if chosen.table:
         return page.write("peers", "\n\n".join(tables()))
+    # PyTorch would serve what it compiled for other vectors, which can end the process; children inherit the folder
+    cache = TemporaryDirectory(prefix="rotsim-peers-")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache.name
     cores, clock = (1, time.process_time) if chosen.one_core else (CORES, time.perf_counter)
     if chosen.one_core and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # binds libraries with threads of their own too

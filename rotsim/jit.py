@@ -33,7 +33,7 @@ class _LowerPart(Lower):
         if self.metadata["interleave"] is None:
             return
         count = ir.Constant(ir.IntType(32), self.metadata["interleave"])
-        hints = [  # unrolled before it sees them, LLVM would not turn short loops into vectors
+        hints = [  # a pass of the update is long as it is
             self.module.add_metadata(["llvm.loop.interleave.count", count]),
             self.module.add_metadata(["llvm.loop.unroll.disable"]),
         ]
