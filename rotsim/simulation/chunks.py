@@ -48,7 +48,7 @@ def advance(run: Run, state: State, records: Records, most_steps: int = MAX_CHUN
     parameters = np.broadcast_to(parameters, (count, parameters.shape[1])).copy()
     keys = neuron_keys(problem.seed, count, GRADIENT_STREAM)
     neurons = Neurons(state.slots, state.norm_squared, keys, parameters)
-    windows = Windows(records.sums, run.window, records.first_window)
+    windows = Windows(records.windows, run.window, records.first_window)
     rooms = [engine.workspace(problem) for _ in range(min(run.workers, blocks))]  # made once, and used in every chunk
 
     def work(room: Workspace | None, waiting: deque[tuple[int, int]], steps: Steps) -> None:

@@ -19,8 +19,8 @@ class Records:
 
     Attributes
     ----------
-    sums : ndarray of float64, shape (neurons, 3, windows)
-        Of the open window. Windows that are complete hold the RMS instead.
+    windows : ndarray of float64, shape (neurons, 3, windows)
+        RMS in those that are complete, sums of squares in the open one.
     first_window : int
         Windows that were complete before.
     """
@@ -29,8 +29,8 @@ class Records:
         self.run, self.state = run, state
         self.first_window = state.done // run.window
         windows = -(-run.steps // run.window) - self.first_window
-        self.sums = np.zeros((run.problem.neurons, len(dataset.QUANTITIES), windows))
-        self.sums[:, :, 0] = state.open_window
+        self.windows = np.zeros((run.problem.neurons, len(dataset.QUANTITIES), windows))
+        self.windows[:, :, 0] = state.open_window
 
     def complete(self, block: tuple[int, int], before: int, done: int) -> None:
         """Take the RMS of the windows that these neurons completed after the step `before`: whoever walked them does.
@@ -38,18 +38,18 @@ class Records:
         Their sums are in that core's cache, and cores do it side by side.
         """
         window = self.run.window
-        rms = self.sums[slice(*block), :, before // window - self.first_window : done // window - self.first_window]
+        rms = self.windows[slice(*block), :, before // window - self.first_window : done // window - self.first_window]
         if window > 1:
             rms /= window
         np.sqrt(rms, out=rms)
 
     def so_far(self, with_state: bool, last: bool = False) -> xr.Dataset:
-        """The dataset of the steps done: what a run of that many steps returns. The `last` uses up the sums."""
+        """The dataset of the steps done: what a run of that many steps returns. The `last` uses up the windows."""
         state, window = self.state, self.run.window
         if with_state:
             reached, rest = divmod(state.done, window)
-            state.open_window = self.sums[:, :, reached - self.first_window].copy() if rest else 0.0
-        result = self._joined(self._means(self.sums if last else self.sums.copy()))
+            state.open_window = self.windows[:, :, reached - self.first_window].copy() if rest else 0.0
+        result = self._joined(self._means(self.windows if last else self.windows.copy()))
         if with_state:
             state.store_in(result)
         return result

@@ -1,9 +1,7 @@
-"""The walk on an NVIDIA GPU (extra ``rotsim[cuda]``): one neuron per block, its coordinates dealt to its threads.
+"""The engine for an NVIDIA GPU (extra ``rotsim[cuda]``): compiles `cuda_walks`, and moves state there and back.
 
-Noise, update rules and angles are the very functions of the CPU engine, so the draws come from the same
-counters. Results agree with it up to the rounding of sums and of fused multiply-adds. State travels to
-the GPU and back once per chunk. Without a GPU the kernel runs in numba's CUDA simulator, where
-NUMBA_ENABLE_CUDASIM=1 was set before Python started.
+State travels once per chunk. Results agree with the CPU engine's up to the rounding of sums and of fused multiply-adds.
+Without a GPU the kernels run in numba's CUDA simulator, where NUMBA_ENABLE_CUDASIM=1 was set before Python started.
 """
 
 from __future__ import annotations
@@ -24,12 +22,14 @@ from rotsim.errors import InvalidInput
 from rotsim.gradients.base import Gradient, Noise
 from rotsim.optimizers.base import Optimizer
 from rotsim.simulation.arguments import Kernel, Neurons, Steps, Windows
+from rotsim.simulation.engines import cuda_walks as walks
 from rotsim.simulation.engines.base import Problem, WeightEngine, drawn_bytes
 
 _COORDINATE_STEPS_PER_CHUNK = 3e10  # a large GPU takes some tenths of a second for them
 
-# `_kernel` binds these
-_cuda = _real = _threads = _groups = _update = _move = _words = _normals = _angle = _chord = _block_sums = None
+_WARP = 32  # threads that a GPU runs together
+_REGISTERS = 1 << 16  # of 32 bits, of a block
+_ROW_BYTES = 1 << 11  # of an eighth of a row of state, at most, if registers are to hold the neuron
 
 
 def _toolkit() -> ModuleType:
@@ -48,95 +48,7 @@ def _toolkit() -> ModuleType:
     return cuda
 
 
-def _sum_over_block(sums, partial, me, a, b, c):  # type: ignore[no-untyped-def]
-    """Sums of a, b and c over the block's threads, in every thread; two barriers, always the same order."""
-    sums[0, me], sums[1, me], sums[2, me] = a, b, c
-    _cuda.syncthreads()
-    if me < _groups:
-        for k in range(3):
-            total = sums[k, me]
-            for g in range(1, _groups):
-                total += sums[k, me + _groups * g]
-            partial[k, me] = total
-    _cuda.syncthreads()
-    a, b, c = partial[0, 0], partial[1, 0], partial[2, 0]
-    for g in range(1, _groups):
-        a += partial[0, g]
-        b += partial[1, g]
-        c += partial[2, g]
-    return a, b, c
-
-
-def _moved(w, m, v, more, j, g, c):  # type: ignore[no-untyped-def]
-    """The change of one coordinate, whose moments are moved."""
-    change, m[j], v[j] = _update(w[j], m[j], v[j], g, c)
-    return change
-
-
-def _moved_with_more(w, m, v, more, j, g, c):  # type: ignore[no-untyped-def]
-    """The same for an update that keeps one more average."""
-    change, m[j], v[j], more[j] = _update(w[j], m[j], v[j], g, c, more[j])
-    return change
-
-
-def _walk(  # type: ignore[no-untyped-def]
-    state, norm_squared, keys, first_step, coefficients, parameters, orthogonal, window, first_window, z, records
-):
-    """As `walk._walk`, for all neurons; z : (neurons, places) scratch."""
-    i, me = _cuda.blockIdx.x, _cuda.threadIdx.x
-    sums = _cuda.shared.array((3, _threads), _real)
-    partial = _cuda.shared.array((3, _groups), _real)
-    w, m, v, more = state[i, 0], state[i, 1], state[i, 2], state[i, state.shape[1] - 1]
-    dim = w.size
-    count = z.shape[1] // 8
-    key0, key1 = keys[i, 0], keys[i, 1]
-    scale, before = _real(parameters[i, 0]), _real(norm_squared[i])
-    steps = coefficients.shape[0]
-    start = 0
-    while start < steps:
-        record = records[i, :, (first_step + start - 1) // window - first_window]
-        stop = start + window - (first_step + start - 1) % window
-        stop = stop if stop < steps else steps
-        sum_norm, sum_angle, sum_moved = record[0], record[1], record[2]
-        for t in range(start, stop):
-            overlap = _real(0)
-            for q in range(me, count, _threads):
-                words = _words(key0, key1, np.uint32(q), np.uint32(first_step + t))
-                for k in range(4):
-                    z[i, k * count + q], z[i, (4 + k) * count + q] = _normals(words[k])
-                for j in range(q, dim, count):
-                    overlap += z[i, j] * w[j]
-            a, b = scale, _real(0)
-            if orthogonal:
-                overlap, _, _ = _block_sums(sums, partial, me, overlap, _real(0), _real(0))
-                a = scale / np.sqrt(_real(dim) * before)
-                b = -a * overlap / before
-            c = (
-                coefficients[t, 0], coefficients[t, 1], coefficients[t, 2], coefficients[t, 3], coefficients[t, 4],
-                coefficients[t, 5], coefficients[t, 6],
-            )  # fmt: skip
-            after, along, moved = _real(0), _real(0), _real(0)
-            for q in range(me, count, _threads):
-                for j in range(q, dim, count):
-                    old = w[j]
-                    change = _move(w, m, v, more, j, a * z[i, j] + b * old, c)
-                    new = old + change
-                    w[j] = new
-                    after += new * new
-                    along += old * change
-                    moved += change * change
-            after, along, moved = _block_sums(sums, partial, me, after, along, moved)
-            if me == 0:  # one thread counts in double precision, at which most GPUs are slow
-                exact = np.float64(before), np.float64(after), np.float64(along), np.float64(moved)
-                sum_norm += exact[1]
-                sum_angle += _angle(_chord(exact[0], exact[1], exact[2], exact[3]))
-                sum_moved += exact[3]
-            before = after
-        if me == 0:
-            record[0], record[1], record[2] = sum_norm, sum_angle, sum_moved
-        start = stop
-    if me == 0:
-        norm_squared[i] = np.float64(before)
+_cuda: Any = None  # `_on_device` binds it
 
 
 def _sign(x):  # type: ignore[no-untyped-def]
@@ -169,27 +81,49 @@ def _on_device(function: Callable[..., Any]) -> Any:
     return _toolkit().jit(device=True)(specialised(function, function.__name__, bound))
 
 
+def _simulated() -> bool:
+    import numba
+
+    return bool(numba.config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
+
+
+def _launched(dim: int, dtype: np.dtype[Any]) -> tuple[int, bool]:
+    """Threads for a neuron, a power of two, and whether they hold it in their registers."""
+    simulated = _simulated()  # the simulator starts a Python thread for each
+    threads = max(1 if simulated else _WARP, 1 << (noise.counters(dim) - 1).bit_length())
+    if threads * dtype.itemsize <= _ROW_BYTES:
+        return threads, True
+    return (4 if simulated else 256), False
+
+
 @cache
-def _kernel(optimizer: type[Optimizer], real: str) -> tuple[Any, int]:
-    """The compiled kernel, and the threads it is launched with."""
+def _kernel(optimizer: type[Optimizer], real: str, threads: int, in_registers: bool) -> Any:
+    """The compiled kernel for so many threads."""
     import numba
 
     cuda = _toolkit()
-    simulated = bool(numba.config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
-    groups = 2 if simulated else 16  # the simulator starts a Python thread for each
-    functions = {
+    simulated = _simulated()
+    scalar = {
         "_update": optimizer.update, "_angle": squared_angle, "_chord": squared_chord, "_words": noise.random_words,
         "_normals": noise.box_muller,
     }  # fmt: skip
-    bound: dict[str, Any] = {"_cuda": cuda, "_real": getattr(numba, real), "_threads": groups**2, "_groups": groups}
+    bound: dict[str, Any] = {
+        "_cuda": cuda, "_real": getattr(numba, real), "_double": numba.float64, "_threads": threads,
+        "_groups": 1 << (threads.bit_length() // 2),
+    }  # fmt: skip
     if not simulated:
-        functions = {name: _on_device(function) for name, function in functions.items()}
+        scalar = {name: _on_device(function) for name, function in scalar.items()}
         bound["np"] = _numpy()
-    bound |= functions
-    move = _moved_with_more if optimizer.memory_slots else _moved
-    bound["_move"] = cuda.jit(device=True)(specialised(move, "moved", bound))
-    bound["_block_sums"] = cuda.jit(device=True)(specialised(_sum_over_block, "sum_over_block", bound))
-    return cuda.jit(specialised(_walk, f"walk_{optimizer.name}_{real}", bound)), groups**2
+    bound |= scalar
+    parts: dict[str, Callable[..., Any]] = {
+        "_moved": walks.moved_with_more if optimizer.memory_slots else walks.moved, "_block_sums": walks.block_sums,
+        "_total": walks.total, "_recorded": walks.recorded,
+    }  # fmt: skip
+    bound |= {name: cuda.jit(device=True)(specialised(part, part.__name__, bound)) for name, part in parts.items()}
+    walk = walks.walk_in_registers if in_registers else walks.walk_in_memory
+    # without a limit a thread may take more registers than a block of so many has
+    options = {} if simulated else {"max_registers": min(255, _REGISTERS // threads)}
+    return cuda.jit(**options)(specialised(walk, f"{walk.__name__}_{optimizer.name}_{real}_{threads}", bound))
 
 
 class Cuda(WeightEngine):
@@ -212,14 +146,15 @@ class Cuda(WeightEngine):
         orthogonal = cast(Noise, problem.gradient).scale_invariant
 
         def walk(_: tuple[int, int], neurons: Neurons, steps: Steps, __: None, records: Windows) -> None:
-            compiled, threads = _kernel(type(problem.optimizer), neurons.state.dtype.name)
             count, _rows, dim = neurons.state.shape
+            threads, in_registers = _launched(dim, neurons.state.dtype)
+            compiled = _kernel(type(problem.optimizer), neurons.state.dtype.name, threads, in_registers)
             last = (steps.first + len(steps.coefficients) - 2) // records.length - records.first
             first = (steps.first - 1) // records.length - records.first
             touched = np.ascontiguousarray(records.sums[:, :, first : last + 1])
             back = [cuda.to_device(array) for array in (neurons.state, neurons.norm_squared, touched)]
             there = [cuda.to_device(array) for array in (neurons.keys, steps.coefficients, neurons.parameters)]
-            z = cuda.device_array((count, noise.places(dim)), neurons.state.dtype)
+            z = cuda.device_array((1 if in_registers else count, noise.places(dim)), neurons.state.dtype)
             with warnings.catch_warnings():  # numba warns, in bold letters, if few neurons leave a GPU idle
                 warnings.filterwarnings("ignore", message=".*Grid size")
                 launch = compiled[count, threads]
