@@ -115,11 +115,13 @@ def _kernel(optimizer: type[Optimizer], real: str, threads: int, in_registers: b
         scalar = {name: _on_device(function) for name, function in scalar.items()}
         bound["np"] = _numpy()
     bound |= scalar
-    parts: dict[str, Callable[..., Any]] = {
+    parts: dict[str, Callable[..., Any]] = {  # each may call those before it
         "_moved": walks.moved_with_more if optimizer.memory_slots else walks.moved, "_block_sums": walks.block_sums,
-        "_total": walks.total, "_recorded": walks.recorded,
+        "_total": walks.total, "_factors": walks.factors, "_coefficients": walks.coefficients_of, "_kept": walks.keep,
+        "_recorded": walks.recorded,
     }  # fmt: skip
-    bound |= {name: cuda.jit(device=True)(specialised(part, part.__name__, bound)) for name, part in parts.items()}
+    for name, part in parts.items():
+        bound[name] = cuda.jit(device=True)(specialised(part, part.__name__, bound))
     walk = walks.walk_in_registers if in_registers else walks.walk_in_memory
     # without a limit a thread may take more registers than a block of so many has
     options = {} if simulated else {"max_registers": min(255, _REGISTERS // threads)}

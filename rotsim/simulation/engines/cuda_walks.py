@@ -15,7 +15,7 @@ KEPT = 32  # steps whose norms and angles are recorded together, by as many thre
 
 # `rotsim.simulation.engines.cuda` binds these
 _cuda = _real = _double = _threads = _groups = _update = _words = _normals = _angle = _chord = None
-_moved = _block_sums = _total = _recorded = None
+_moved = _block_sums = _total = _factors = _coefficients = _kept = _recorded = None
 
 
 def block_sums(sums, partial, me, number):  # type: ignore[no-untyped-def]
@@ -36,6 +36,31 @@ def total(partial, k):  # type: ignore[no-untyped-def]
     for g in range(1, _groups):
         found += partial[k, g]
     return found
+
+
+def factors(sums, partial, me, overlap, scale, dim, before, orthogonal):  # type: ignore[no-untyped-def]
+    """a and b of the gradient a·z + b·w, from this thread's share of ⟨z, w⟩."""
+    if not orthogonal:
+        return scale, _real(0)
+    sums[0, me] = overlap
+    _block_sums(sums, partial, me, 1)
+    a = scale / np.sqrt(_real(dim) * before)
+    return a, -a * _total(partial, 0) / before
+
+
+def coefficients_of(table, t):  # type: ignore[no-untyped-def]
+    """The optimizer's, of a step."""
+    return table[t, 0], table[t, 1], table[t, 2], table[t, 3], table[t, 4], table[t, 5], table[t, 6]
+
+
+def keep(sums, partial, me, kept, s, before, after, along, distance):  # type: ignore[no-untyped-def]
+    """Add up the threads' shares of what a step did, into column s of `kept`; ‖w‖² after it."""
+    sums[0, me], sums[1, me], sums[2, me] = after, along, distance
+    _block_sums(sums, partial, me, 3)
+    after = _total(partial, 0)
+    if me == 0:
+        kept[0, s], kept[1, s], kept[2, s], kept[3, s] = before, after, _total(partial, 1), _total(partial, 2)
+    return after
 
 
 def recorded(kept, angles, count, me, first_step, window, first_window, records):  # type: ignore[no-untyped-def]
@@ -104,16 +129,8 @@ def walk_in_registers(  # type: ignore[no-untyped-def]
         for k in range(8):
             noise[k] = noise[k] if k < mine else _real(0)
             overlap += noise[k] * w[k]
-        a, b = scale, _real(0)
-        if orthogonal:
-            sums[0, me] = overlap
-            _block_sums(sums, partial, me, 1)
-            a = scale / np.sqrt(_real(dim) * before)
-            b = -a * _total(partial, 0) / before
-        c = (
-            coefficients[t, 0], coefficients[t, 1], coefficients[t, 2], coefficients[t, 3], coefficients[t, 4],
-            coefficients[t, 5], coefficients[t, 6],
-        )  # fmt: skip
+        a, b = _factors(sums, partial, me, overlap, scale, dim, before, orthogonal)
+        c = _coefficients(coefficients, t)
         after, along, distance = _real(0), _real(0), _real(0)
         for k in range(8):
             old = w[k]
@@ -122,13 +139,8 @@ def walk_in_registers(  # type: ignore[no-untyped-def]
             after += w[k] * w[k]
             along += old * change
             distance += change * change
-        sums[0, me], sums[1, me], sums[2, me] = after, along, distance
-        _block_sums(sums, partial, me, 3)
-        after = _total(partial, 0)
         s = t % KEPT
-        if me == 0:
-            kept[0, s], kept[1, s], kept[2, s], kept[3, s] = before, after, _total(partial, 1), _total(partial, 2)
-        before = after
+        before = _kept(sums, partial, me, kept, s, before, after, along, distance)
         if s == KEPT - 1 or t == steps - 1:
             _recorded(kept, angles, s + 1, me, first_step + t - s, window, first_window, records[i])
     for k in range(8):
@@ -162,16 +174,8 @@ def walk_in_memory(  # type: ignore[no-untyped-def]
                 z[i, k * count + q], z[i, (4 + k) * count + q] = _normals(words[k])
             for j in range(q, dim, count):
                 overlap += z[i, j] * w[j]
-        a, b = scale, _real(0)
-        if orthogonal:
-            sums[0, me] = overlap
-            _block_sums(sums, partial, me, 1)
-            a = scale / np.sqrt(_real(dim) * before)
-            b = -a * _total(partial, 0) / before
-        c = (
-            coefficients[t, 0], coefficients[t, 1], coefficients[t, 2], coefficients[t, 3], coefficients[t, 4],
-            coefficients[t, 5], coefficients[t, 6],
-        )  # fmt: skip
+        a, b = _factors(sums, partial, me, overlap, scale, dim, before, orthogonal)
+        c = _coefficients(coefficients, t)
         after, along, distance = _real(0), _real(0), _real(0)
         for q in range(me, count, _threads):
             for j in range(q, dim, count):
@@ -181,13 +185,8 @@ def walk_in_memory(  # type: ignore[no-untyped-def]
                 after += w[j] * w[j]
                 along += old * change
                 distance += change * change
-        sums[0, me], sums[1, me], sums[2, me] = after, along, distance
-        _block_sums(sums, partial, me, 3)
-        after = _total(partial, 0)
         s = t % KEPT
-        if me == 0:
-            kept[0, s], kept[1, s], kept[2, s], kept[3, s] = before, after, _total(partial, 1), _total(partial, 2)
-        before = after
+        before = _kept(sums, partial, me, kept, s, before, after, along, distance)
         if s == KEPT - 1 or t == steps - 1:
             _recorded(kept, angles, s + 1, me, first_step + t - s, window, first_window, records[i])
     if me == 0:
