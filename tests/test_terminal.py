@@ -271,9 +271,9 @@ def test_a_pipe_in_a_shell():
 
 @pytest.mark.slow
 def test_numba_without_its_compiler_walks_slowly():
-    command = [sys.executable, "-m", "rotsim", "simulate", *ADAMW, "--dim", "8", "--neurons", "1", "--steps", "20"]
+    sizes = ["--dim", "8", "--neurons", "2", "--threads", "2", "--steps", "20"]
     done = subprocess.run(
-        command,
+        [sys.executable, "-m", "rotsim", "simulate", *ADAMW, *sizes],
         capture_output=True,
         text=True,
         timeout=120,

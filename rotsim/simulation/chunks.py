@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MAX_CHUNK_STEPS = 1 << 16
 CHUNK_SECONDS = 1.0  # at most, about: between chunks progress is shown and Ctrl-C is heard
+#: The noise counts modulo 2³², which Python warns of where nothing is compiled; a diverging walk is refused below.
+_QUIET: Any = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
 
 
 def advance(run: Run, state: State, records: Records, most_steps: int = MAX_CHUNK_STEPS) -> Iterator[int]:
@@ -57,13 +59,11 @@ def advance(run: Run, state: State, records: Records, most_steps: int = MAX_CHUN
                 block = waiting.popleft()
             except IndexError:  # another worker has taken the last block
                 return
-            kernel(block, neurons, steps, room, windows)
+            with np.errstate(**_QUIET):  # threads do not share it
+                kernel(block, neurons, steps, room, windows)
             records.complete(block, steps.first - 1, steps.first - 1 + len(steps.coefficients))
 
-    with (
-        ThreadPoolExecutor(max(1, run.workers - 1)) as pool,
-        np.errstate(over="ignore", invalid="ignore", divide="ignore"),
-    ):
+    with ThreadPoolExecutor(max(1, run.workers - 1)) as pool, np.errstate(**_QUIET):
         while state.done < run.steps:
             step = np.arange(state.done + 1, min(state.done + chunk, run.steps) + 1)
             lr = optimizer.lr * run.schedules[0](step)
