@@ -62,10 +62,12 @@ def measure(rounds: int) -> dict[str, dict[str, list[float]]]:
     return result
 
 
-def figure(result: dict[str, dict[str, list[float]]]) -> plt.Figure:
-    """Cost per coordinate-step against each quantity."""
-    fig, axes = plt.subplots(1, len(PANELS), figsize=(12, 3), sharey=True, layout="constrained")
+def figure(result: dict[str, dict[str, list[float]]], where: str) -> plt.Figure:
+    """Cost per coordinate-step against each quantity, on the processor called `where`."""
+    fig, axes = plt.subplots(1, len(PANELS), figsize=(12, 3.4), sharey=True, layout="constrained")
+    fig.suptitle(f"A step of one weight in float32, {where}: 16 neurons of 1024 weights unless the axis says otherwise")
     for ax, (panel, values) in zip(axes, PANELS.items(), strict=True):
+        ax.set_title("wall time" if panel == "threads" else "CPU time of one thread", fontsize="medium")
         for name, costs in result[panel].items():
             ax.plot(values, costs, "o-", label=name)
         ax.set(xscale="log", xlabel=panel, xticks=values, xticklabels=values)
@@ -89,7 +91,7 @@ def main() -> None:
     machine = provenance(cores=CORES, processor=processor())
     content = {"ns_per_coordinate_step": result, "points": PANELS, "provenance": machine}
     write_atomically(folder / "scaling.json", to_json(content))
-    save_figure(figure(result), folder / "scaling.png", dpi=150)
+    save_figure(figure(result, processor()), folder / "scaling.png", dpi=150)
 
 
 if __name__ == "__main__":
