@@ -40,8 +40,9 @@ found = {
 }
 control = deviation(rotsim.AdamW(1e-2, 0.1), rotsim.Isotropic(), seed=1)
 wide = dict(dim=70, steps=70, record_every=3)  # several counters a thread or threads a neuron, steps kept and windows
-for place, row_bytes in {"registers": cuda._ROW_BYTES, "memory": 1}.items():
-    cuda._ROW_BYTES = row_bytes
+room = {"memory": 1, "registers": cuda._ROW_BYTES}
+for place in room:
+    cuda._ROW_BYTES = room[place]
     for optimizer in (rotsim.AdamW(1e-2, 0.1), rotsim.AdEMAMix(1e-2, 0.1)):
         found[f"{optimizer.name} float32 in {place}"] = deviation(optimizer, rotsim.ScaleInvariant(), **wide)
 """
@@ -50,8 +51,8 @@ CUT_UP = """
 options = dict(dim=6, neurons=2, record_every=4, keep_state=True, engine="cuda", wd_schedule=lambda step: 1 / step)
 walk = lambda **more: rotsim.simulate(rotsim.SGDM(0.1, 0.01), **options | more)
 same, most = [], chunks.MAX_CHUNK_STEPS
-for row_bytes in (1, 1 << 11):  # in memory, in registers
-    cuda._ROW_BYTES, chunks.MAX_CHUNK_STEPS = row_bytes, most
+for place in room:
+    cuda._ROW_BYTES, chunks.MAX_CHUNK_STEPS = room[place], most
     whole, part = walk(steps=7), walk(steps=5)
     chunks.MAX_CHUNK_STEPS = 3
     same += [whole.drop_attrs().identical(other.drop_attrs()) for other in (walk(steps=7, resume=part), walk(steps=7))]
@@ -151,3 +152,28 @@ def test_compiles_for_a_gpu(compiler, name, dtype):
     assert all(".target sm_90" in ptx and ".visible .entry" in ptx and "bar.sync" in ptx for ptx in compiler)
     assert not any(".local" in ptx for ptx in compiler)  # where a thread's arrays lie that do not fit into registers
     assert (in_registers.count(".f64") == in_memory.count(".f64")) == (dtype == "float32")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "gradient"),
+    [
+        (rotsim.SGDM(0.1, 0.01), rotsim.Radial(0.1)),
+        (rotsim.Rotational(rotsim.SGDM(0.1, 0.01)), rotsim.ScaleInvariant()),
+    ],
+)
+def test_refuses_what_it_has_not(optimizer, gradient):
+    with pytest.raises(
+        rotsim.InvalidInput,
+        match=r"`engine='cuda'` needs an optimizer that acts on .*Use engine='numba'",
+    ):
+        rotsim.simulate(optimizer, steps=1, gradient=gradient, engine="cuda")
+
+
+def test_says_what_is_missing(monkeypatch):
+    if not numba.cuda.is_available():
+        with pytest.raises(rotsim.InvalidInput, match=r"needs an NVIDIA GPU"):
+            rotsim.simulate(rotsim.SGDM(0.1, 0.01), steps=1, engine="cuda")
+    monkeypatch.delattr(numba, "cuda")
+    monkeypatch.setitem(sys.modules, "numba.cuda", None)
+    with pytest.raises(rotsim.InvalidInput, match=r"needs numba-cuda: pip install 'rotsim\[cuda\]'"):
+        rotsim.simulate(rotsim.SGDM(0.1, 0.01), steps=1, engine="cuda")
