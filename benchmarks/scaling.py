@@ -91,7 +91,7 @@ def main() -> None:
     machine = provenance(cores=CORES, processor=processor())
     content = {"ns_per_coordinate_step": result, "points": PANELS, "provenance": machine}
     write_atomically(folder / "scaling.json", to_json(content))
-    save_figure(figure(result, processor()), folder / "scaling.png", dpi=150)
+    save_figure(figure(result, machine["processor"]), folder / "scaling.png", dpi=150)
 
 
 if __name__ == "__main__":

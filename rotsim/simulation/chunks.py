@@ -8,6 +8,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,11 +60,13 @@ def advance(run: Run, state: State, records: Records, most_steps: int = MAX_CHUN
                 block = waiting.popleft()
             except IndexError:  # another worker has taken the last block
                 return
-            with np.errstate(**_QUIET):  # threads do not share it
-                kernel(block, neurons, steps, room, windows)
+            kernel(block, neurons, steps, room, windows)
             records.complete(block, steps.first - 1, steps.first - 1 + len(steps.coefficients))
 
-    with ThreadPoolExecutor(max(1, run.workers - 1)) as pool, np.errstate(**_QUIET):
+    with (
+        ThreadPoolExecutor(max(1, run.workers - 1), initializer=partial(np.seterr, **_QUIET)) as pool,
+        np.errstate(**_QUIET),  # which threads do not share
+    ):
         while state.done < run.steps:
             step = np.arange(state.done + 1, min(state.done + chunk, run.steps) + 1)
             lr = optimizer.lr * run.schedules[0](step)

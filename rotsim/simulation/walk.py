@@ -36,7 +36,8 @@ from rotsim.simulation.workspace import BLOCK, TILE
 
 FASTMATH = {"contract", "nsz", "reassoc", "arcp"}  # not nnan, ninf: a diverging walk must show as NaN
 
-_TILE, _HALF, _EIGHT = np.uintp(TILE), np.uintp(TILE // 2), np.uintp(8)  # unsigned: an index never counts from the end
+# unsigned: an index never counts from the end
+_TILE, _HALF_TILE, _EIGHT = np.uintp(TILE), np.uintp(TILE // 2), np.uintp(8)
 
 
 class Span(NamedTuple):
@@ -54,7 +55,8 @@ class Span(NamedTuple):
     counters: np.ndarray
 
 
-_update = _sample = _coordinate = _column = _whole = _half = None  # `kernel` binds these: see there
+# `kernel` binds these: see there
+_update = _sample = _coordinate = _two = _eight = _over_tiles = _over_half_tile = None
 
 
 @kernel_part(fastmath=False)
@@ -132,26 +134,22 @@ def _span(room, first, last):  # type: ignore[no-untyped-def]
     return Span(w, m, v, more, room.z[start:stop], quarters, room.counters[first:last])
 
 
-def _draw_and_move(span, place, j, width, a, b, c, key0, key1, next_step, sums):  # type: ignore[no-untyped-def]
-    """Draw the words of the counter at `place`, and update eight coordinates with g = a·z + b·w: j, j + width, ..."""
-    words = span.words
-    x = noise.begin(key0, key1, span.counters[place], np.uint32(next_step))
+def _round_beside_two(x, span, j, width, a, b, c, sums):  # type: ignore[no-untyped-def]
+    """A quarter round of the words, half of it before each of two coordinates."""
     x = noise.first_half(x)
     sums = _coordinate(span, j, a, b, c, sums)
     x = noise.second_half(x)
-    sums = _coordinate(span, j + width, a, b, c, sums)
-    x = noise.first_half(x)
-    sums = _coordinate(span, j + np.uintp(2) * width, a, b, c, sums)
-    x = noise.second_half(x)
-    sums = _coordinate(span, j + np.uintp(3) * width, a, b, c, sums)
-    x = noise.first_half(x)
-    sums = _coordinate(span, j + np.uintp(4) * width, a, b, c, sums)
-    x = noise.second_half(x)
-    sums = _coordinate(span, j + np.uintp(5) * width, a, b, c, sums)
-    x = noise.first_half(x)
-    sums = _coordinate(span, j + np.uintp(6) * width, a, b, c, sums)
-    x = noise.second_half(x)
-    sums = _coordinate(span, j + np.uintp(7) * width, a, b, c, sums)
+    return x, _coordinate(span, j + width, a, b, c, sums)
+
+
+def _draw_and_move(span, place, j, width, a, b, c, key0, key1, next_step, sums):  # type: ignore[no-untyped-def]
+    """Draw the words of the counter at `place`, and update eight coordinates with g = a·z + b·w: j, j + width, ..."""
+    words, two = span.words, width + width
+    x = noise.begin(key0, key1, span.counters[place], np.uint32(next_step))
+    x, sums = _two(x, span, j, width, a, b, c, sums)
+    x, sums = _two(x, span, j + two, width, a, b, c, sums)
+    x, sums = _two(x, span, j + two + two, width, a, b, c, sums)
+    x, sums = _two(x, span, j + two + two + two, width, a, b, c, sums)
     words[0][place], words[1][place], words[2][place], words[3][place] = x
     return sums
 
@@ -171,7 +169,7 @@ def _tiles(span, lanes, tiles, a, b, c, key0, key1, next_step):  # type: ignore[
         for i in range(_TILE):
             place, j = _TILE * tile + i, _EIGHT * _TILE * tile + i
             sums = after[i], along[i], moved[i]
-            after[i], along[i], moved[i] = _column(span, place, j, _TILE, a, b, c, key0, key1, next_step, sums)
+            after[i], along[i], moved[i] = _eight(span, place, j, _TILE, a, b, c, key0, key1, next_step, sums)
     sums = zero, zero, zero
     for i in range(_TILE):
         sums = sums[0] + after[i], sums[1] + along[i], sums[2] + moved[i]
@@ -183,8 +181,8 @@ def _half_tile(span, halves, a, b, c, key0, key1, next_step):  # type: ignore[no
     wide_vectors()
     zero = span.w.dtype.type(0)
     sums = zero, zero, zero
-    for i in range(_HALF * np.uintp(halves)):
-        sums = _column(span, i, i, _HALF, a, b, c, key0, key1, next_step, sums)
+    for i in range(_HALF_TILE * np.uintp(halves)):
+        sums = _eight(span, i, i, _HALF_TILE, a, b, c, key0, key1, next_step, sums)
     return sums
 
 
@@ -219,9 +217,9 @@ def _walk(block, neurons, steps, room, records):  # type: ignore[no-untyped-def]
                 next_step = steps.first + t + 1
                 after, along, moved = real(0), real(0), real(0)
                 if tiles:
-                    after, along, moved = _whole(whole, room.lanes, tiles, a, b, c, key0, key1, next_step)
+                    after, along, moved = _over_tiles(whole, room.lanes, tiles, a, b, c, key0, key1, next_step)
                 if halves:
-                    others = _half(rest, halves, a, b, c, key0, key1, next_step)
+                    others = _over_half_tile(rest, halves, a, b, c, key0, key1, next_step)
                     after, along, moved = after + others[0], along + others[1], moved + others[2]
                 sums[0, k], sums[1, k], sums[2, k], sums[3, k] = before, after, along, moved
                 before = np.float64(after)
@@ -241,7 +239,8 @@ def kernel(optimizer: type[Optimizer], gradient: type[Gradient], cautious: bool 
     bound = {"_update": update, "_sample": gradient.sample}
     move = _move_with_more if optimizer.memory_slots else _move
     bound["_coordinate"] = inlined(move, f"move_{name}", bound, **options)
-    bound["_column"] = inlined(_draw_and_move, f"column_{name}", bound, **options)
-    bound["_whole"] = inlined(_tiles, f"tiles_{name}", bound, interleave=1, **options)
-    bound["_half"] = inlined(_half_tile, f"half_tile_{name}", bound, interleave=1, **options)
+    bound["_two"] = inlined(_round_beside_two, f"two_{name}", bound, **options)
+    bound["_eight"] = inlined(_draw_and_move, f"eight_{name}", bound, **options)
+    bound["_over_tiles"] = inlined(_tiles, f"tiles_{name}", bound, interleave=1, **options)
+    bound["_over_half_tile"] = inlined(_half_tile, f"half_tile_{name}", bound, interleave=1, **options)
     return compiled(_walk, f"walk_{name}", bound, **options)

@@ -105,7 +105,7 @@ def _kernel(optimizer: type[Optimizer], real: str, threads: int, in_registers: b
     simulated = _simulated()
     scalar = {
         "_update": optimizer.update, "_angle": squared_angle, "_chord": squared_chord, "_words": noise.random_words,
-        "_normals": noise.box_muller,
+        "_normals": noise.box_muller, "_counters": noise.counters,
     }  # fmt: skip
     bound: dict[str, Any] = {
         "_cuda": cuda, "_real": getattr(numba, real), "_double": numba.float64, "_threads": threads,
@@ -116,9 +116,9 @@ def _kernel(optimizer: type[Optimizer], real: str, threads: int, in_registers: b
         bound["np"] = _numpy()
     bound |= scalar
     parts: dict[str, Callable[..., Any]] = {  # each may call those before it
-        "_moved": walks.moved_with_more if optimizer.memory_slots else walks.moved, "_block_sums": walks.block_sums,
-        "_total": walks.total, "_factors": walks.factors, "_coefficients": walks.coefficients_of, "_kept": walks.keep,
-        "_recorded": walks.recorded,
+        "_moved": walks.moved_with_more if optimizer.memory_slots else walks.moved, "_room": walks.room,
+        "_block_sums": walks.block_sums, "_total": walks.total, "_factors": walks.factors,
+        "_coefficients": walks.coefficients_of, "_recorded": walks.recorded, "_done": walks.done,
     }  # fmt: skip
     for name, part in parts.items():
         bound[name] = cuda.jit(device=True)(specialised(part, part.__name__, bound))

@@ -14,12 +14,25 @@ import numpy as np
 KEPT = 32  # steps whose norms and angles are recorded together, by as many threads
 
 # `rotsim.simulation.engines.cuda` binds these
-_cuda = _real = _double = _threads = _groups = _update = _words = _normals = _angle = _chord = None
-_moved = _block_sums = _total = _factors = _coefficients = _kept = _recorded = None
+_cuda = _real = _double = _threads = _groups = _update = _words = _normals = _counters = _angle = _chord = None
+_moved = _room = _block_sums = _total = _factors = _coefficients = _recorded = _done = None
+
+
+def room():  # type: ignore[no-untyped-def]
+    """What the threads of a block share.
+
+    Their sums (3, threads), these by groups (3, groups), what `recorded` needs of steps (4, KEPT), and the angles.
+    """
+    sums = _cuda.shared.array((3, _threads), _real)  # one a line: the simulator tells them apart by that
+    partial = _cuda.shared.array((3, _groups), _real)
+    kept = _cuda.shared.array((4, KEPT), _real)
+    angles = _cuda.shared.array(KEPT, _double)
+    _cuda.syncthreads()  # the first to leave would take the simulator's `_cuda` away from those that stay
+    return sums, partial, kept, angles
 
 
 def block_sums(sums, partial, me, number):  # type: ignore[no-untyped-def]
-    """Add the first `number` rows of `sums` (3, threads) up in groups: `total` of `partial` (3, groups) is the rest."""
+    """Add the first `number` rows of `sums` up by groups; `total` does the rest."""
     _cuda.syncthreads()
     if me < _groups:
         for k in range(number):
@@ -38,10 +51,11 @@ def total(partial, k):  # type: ignore[no-untyped-def]
     return found
 
 
-def factors(sums, partial, me, overlap, scale, dim, before, orthogonal):  # type: ignore[no-untyped-def]
+def factors(room, me, overlap, scale, dim, before, orthogonal):  # type: ignore[no-untyped-def]
     """a and b of the gradient a·z + b·w, from this thread's share of ⟨z, w⟩."""
     if not orthogonal:
         return scale, _real(0)
+    sums, partial, _, _ = room
     sums[0, me] = overlap
     _block_sums(sums, partial, me, 1)
     a = scale / np.sqrt(_real(dim) * before)
@@ -51,16 +65,6 @@ def factors(sums, partial, me, overlap, scale, dim, before, orthogonal):  # type
 def coefficients_of(table, t):  # type: ignore[no-untyped-def]
     """The optimizer's, of a step."""
     return table[t, 0], table[t, 1], table[t, 2], table[t, 3], table[t, 4], table[t, 5], table[t, 6]
-
-
-def keep(sums, partial, me, kept, s, before, after, along, distance):  # type: ignore[no-untyped-def]
-    """Add up the threads' shares of what a step did, into column s of `kept`; ‖w‖² after it."""
-    sums[0, me], sums[1, me], sums[2, me] = after, along, distance
-    _block_sums(sums, partial, me, 3)
-    after = _total(partial, 0)
-    if me == 0:
-        kept[0, s], kept[1, s], kept[2, s], kept[3, s] = before, after, _total(partial, 1), _total(partial, 2)
-    return after
 
 
 def recorded(kept, angles, count, me, first_step, window, first_window, records):  # type: ignore[no-untyped-def]
@@ -87,6 +91,25 @@ def recorded(kept, angles, count, me, first_step, window, first_window, records)
     _cuda.syncthreads()
 
 
+def done(  # type: ignore[no-untyped-def]
+    room, me, t, last, first_step, window, first_window, records, before, after, along, distance
+):
+    """Add up the threads' shares of what step t did, and record the steps that are kept if they are many or the last.
+
+    Returns ‖w‖² after it.
+    """
+    sums, partial, kept, angles = room
+    sums[0, me], sums[1, me], sums[2, me] = after, along, distance
+    _block_sums(sums, partial, me, 3)
+    after = _total(partial, 0)
+    s = t % KEPT
+    if me == 0:
+        kept[0, s], kept[1, s], kept[2, s], kept[3, s] = before, after, _total(partial, 1), _total(partial, 2)
+    if s == KEPT - 1 or last:
+        _recorded(kept, angles, s + 1, me, first_step + t - s, window, first_window, records)
+    return after
+
+
 def moved(w, m, v, more, j, g, c):  # type: ignore[no-untyped-def]
     """The change of one coordinate, whose moments are moved."""
     change, m[j], v[j] = _update(w[j], m[j], v[j], g, c)
@@ -104,14 +127,11 @@ def walk_in_registers(  # type: ignore[no-untyped-def]
 ):
     """Advance all neurons, each in the registers of a block's threads; ``z`` is not used."""
     i, me = _cuda.blockIdx.x, _cuda.threadIdx.x
-    sums = _cuda.shared.array((3, _threads), _real)  # one a line: the simulator tells them apart by that
-    partial = _cuda.shared.array((3, _groups), _real)
-    kept = _cuda.shared.array((4, KEPT), _real)
-    angles = _cuda.shared.array(KEPT, _double)
+    room = _room()
     w, m, v = _cuda.local.array(8, _real), _cuda.local.array(8, _real), _cuda.local.array(8, _real)
     more, noise = _cuda.local.array(8, _real), _cuda.local.array(8, _real)
     last_row, dim = state.shape[1] - 1, state.shape[2]
-    count = (dim + 63) // 64 * 8  # counters
+    count = _counters(dim)
     mine = (dim - me + count - 1) // count if me < count else 0  # coordinates of this thread: me, me + count, ...
     for k in range(8):
         j = me + k * count
@@ -129,7 +149,7 @@ def walk_in_registers(  # type: ignore[no-untyped-def]
         for k in range(8):
             noise[k] = noise[k] if k < mine else _real(0)
             overlap += noise[k] * w[k]
-        a, b = _factors(sums, partial, me, overlap, scale, dim, before, orthogonal)
+        a, b = _factors(room, me, overlap, scale, dim, before, orthogonal)
         c = _coefficients(coefficients, t)
         after, along, distance = _real(0), _real(0), _real(0)
         for k in range(8):
@@ -139,10 +159,9 @@ def walk_in_registers(  # type: ignore[no-untyped-def]
             after += w[k] * w[k]
             along += old * change
             distance += change * change
-        s = t % KEPT
-        before = _kept(sums, partial, me, kept, s, before, after, along, distance)
-        if s == KEPT - 1 or t == steps - 1:
-            _recorded(kept, angles, s + 1, me, first_step + t - s, window, first_window, records[i])
+        before = _done(
+            room, me, t, t == steps - 1, first_step, window, first_window, records[i], before, after, along, distance
+        )
     for k in range(8):
         j = me + k * count
         if k < mine:
@@ -157,12 +176,10 @@ def walk_in_memory(  # type: ignore[no-untyped-def]
 ):
     """The same with neurons in the GPU's memory; z : (neurons, places) scratch."""
     i, me = _cuda.blockIdx.x, _cuda.threadIdx.x
-    sums = _cuda.shared.array((3, _threads), _real)  # one a line: the simulator tells them apart by that
-    partial = _cuda.shared.array((3, _groups), _real)
-    kept = _cuda.shared.array((4, KEPT), _real)
-    angles = _cuda.shared.array(KEPT, _double)
+    room = _room()
     w, m, v, more = state[i, 0], state[i, 1], state[i, 2], state[i, state.shape[1] - 1]
-    dim, count = state.shape[2], z.shape[1] // 8
+    dim = state.shape[2]
+    count = _counters(dim)
     key0, key1 = keys[i, 0], keys[i, 1]
     scale, before = _real(parameters[i, 0]), _real(norm_squared[i])
     steps = coefficients.shape[0]
@@ -174,7 +191,7 @@ def walk_in_memory(  # type: ignore[no-untyped-def]
                 z[i, k * count + q], z[i, (4 + k) * count + q] = _normals(words[k])
             for j in range(q, dim, count):
                 overlap += z[i, j] * w[j]
-        a, b = _factors(sums, partial, me, overlap, scale, dim, before, orthogonal)
+        a, b = _factors(room, me, overlap, scale, dim, before, orthogonal)
         c = _coefficients(coefficients, t)
         after, along, distance = _real(0), _real(0), _real(0)
         for q in range(me, count, _threads):
@@ -185,9 +202,8 @@ def walk_in_memory(  # type: ignore[no-untyped-def]
                 after += w[j] * w[j]
                 along += old * change
                 distance += change * change
-        s = t % KEPT
-        before = _kept(sums, partial, me, kept, s, before, after, along, distance)
-        if s == KEPT - 1 or t == steps - 1:
-            _recorded(kept, angles, s + 1, me, first_step + t - s, window, first_window, records[i])
+        before = _done(
+            room, me, t, t == steps - 1, first_step, window, first_window, records[i], before, after, along, distance
+        )
     if me == 0:
         norm_squared[i] = np.float64(before)
