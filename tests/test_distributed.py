@@ -21,6 +21,7 @@ pytestmark = [
 STEPS, INPUTS = 20, 4
 SIZES = {"0.weight": 8, "2.weight": 6}  # neurons
 WORKER = """
+import os
 import sys
 from pathlib import Path
 
@@ -72,6 +73,8 @@ except InvalidInput as error:
     print(error)
 if processes > 1:
     distributed.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # after the last Python code PyTorch now and then aborts a process that was one of several
 """
 
 
