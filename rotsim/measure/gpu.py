@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def available(device: torch.device) -> bool:
             return True
         error = "a sum is wrong"
     except Exception as raised:  # what a compiler lacks shows in many ways
-        error = f"{type(raised).__name__}: {raised}".splitlines()[0]
+        error = _first_line(raised)
     warnings.warn(
         f"rotational optimizers and recorders take a slower way on {device}: Triton does not work there ({error})",
         stacklevel=2,
@@ -39,7 +40,7 @@ def available(device: torch.device) -> bool:
     return False
 
 
-def agrees(what: str, device: torch.device, there: torch.Tensor, here: torch.Tensor) -> bool:
+def agrees(what: str, device: torch.device, there: Callable[[], torch.Tensor], here: torch.Tensor) -> bool:
     """True if a kernel on a device has the numbers of the CPU, to six digits; else a warning says that it is not used.
 
     Parameters
@@ -47,14 +48,25 @@ def agrees(what: str, device: torch.device, there: torch.Tensor, here: torch.Ten
     what : str
         In words.
     device : torch.device
-    there, here : Tensor
-        Of the kernel, and of the CPU.
+    there : callable
+        Gives the kernel's numbers.
+    here : Tensor
+        The CPU's.
     """
-    far = float((there.cpu() - here).abs().max() / here.abs().max())
-    if far < LARGEST_DIFFERENCE:
-        return True
-    warnings.warn(f"{what} takes a slower way on {device}: a kernel of Triton is {far:.1g} off there", stacklevel=2)
+    try:
+        far = float((there().cpu() - here).abs().max() / here.abs().max())
+    except Exception as raised:  # whatever a compiler refuses
+        fault = f"fails there ({_first_line(raised)})"
+    else:
+        if far < LARGEST_DIFFERENCE:
+            return True
+        fault = f"is {far:.1g} off there"
+    warnings.warn(f"{what} takes a slower way on {device}: a kernel of Triton {fault}", stacklevel=2)
     return False
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def language() -> Any:
@@ -68,22 +80,30 @@ def constants(**values: Any) -> dict[str, Any]:
 
 
 def jitted(function: Callable[..., Any], bound: dict[str, Any]) -> Any:
-    """A function as Triton compiles it, with the global names in `bound` replaced.
+    """A function as Triton compiles it, and so all functions that it calls.
 
     Parameters
     ----------
     function : callable
-        Plain Python: a kernel, or what kernels call. ``tl`` and ``np`` are bound besides, the latter to what updates
-        of optimizers use of it.
+        Plain Python: a kernel, or an update of an optimizer.
     bound : dict
+        What replaces global names, of the functions that it calls too. ``tl`` and ``np`` are bound besides, the
+        latter to what updates use of it.
 
     Returns
     -------
     triton.JITFunction
     """
     triton, scope = import_module("triton"), {"tl": language(), **bound}
-    if function not in (_sqrt, _sign):
-        scope["np"] = _numpy()
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    for name in function.__code__.co_names:
+        value = scope.get(name, function.__globals__.get(name))
+        if value is np:
+            scope[name] = _numpy()
+        elif isinstance(value, FunctionType):
+            scope[name] = jitted(value, bound)
+        elif isinstance(value, np.generic):  # a constant less a tensor would be a constant to Triton's interpreter
+            scope[name] = value.item() if interpreted else language().constexpr(value.item())
     return triton.jit(specialised(function, function.__name__, scope))
 
 

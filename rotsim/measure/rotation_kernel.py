@@ -66,8 +66,8 @@ def _turns_right(device: torch.device) -> bool:
     """Whether the first turn on a GPU is that of the CPU; it is checked once, on three small vectors."""
     spec, draw = AdamW(1.0, 0.0), torch.Generator().manual_seed(0)
     start, gradient = torch.randn(2, 3, 40, generator=draw)
-    turned = []
-    for turn, place in ((turn_, torch.device("cpu")), (rotation_triton.turn_, device)):
+
+    def turned(turn: Callable[..., None], place: torch.device) -> torch.Tensor:
         weights = start.to(place, copy=True)
         state = {"norm": weights.norm(dim=1), "update_norm_squared": torch.zeros(3, device=place), "rotation_step": 0}
         averages = [torch.zeros_like(weights), torch.zeros_like(weights)]
@@ -76,8 +76,10 @@ def _turns_right(device: torch.device) -> bool:
             spec.coefficient_table(np.ones(1), np.ones(1), np.zeros(1)), 0.1,
             per_neuron=True, zero_mean=True, update_norm_decay=0.9,
         )  # fmt: skip
-        turned.append(weights)
-    return gpu.agrees("a rotational optimizer", device, turned[1], turned[0])
+        return weights
+
+    here = turned(turn_, torch.device("cpu"))
+    return gpu.agrees("a rotational optimizer", device, lambda: turned(rotation_triton.turn_, device), here)
 
 
 def turn_(

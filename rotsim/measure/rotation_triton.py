@@ -90,7 +90,7 @@ def _kernels(
     update: Callable[..., Any], averages: int, restore: bool, dtype: torch.dtype, block: int
 ) -> tuple[Any, Any]:
     real = getattr(gpu.language(), str(dtype).rpartition(".")[2])
-    bound = gpu.constants(
+    bound = {"_update": update} | gpu.constants(
         _averages=averages,
         _restore=restore,
         _real=real,
@@ -100,9 +100,6 @@ def _kernels(
         _tiny=torch.finfo(dtype).tiny * 1e6,
         _rounding=ROUNDING,
     )
-    bound["_update"] = gpu.jitted(update, bound)
-    for part in (_address, _coefficients, _read, _total):
-        bound[part.__name__] = gpu.jitted(part, bound)
     return gpu.jitted(_measure, bound), gpu.jitted(_turn, bound)
 
 

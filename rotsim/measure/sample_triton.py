@@ -21,7 +21,7 @@ _KINDS = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
 
 # `_kernel` binds these. A parameter has its dim, and address and both strides of four tensors; and four numbers
 tl: Any = None
-_real = _block = _load = None
+_real = _block = None
 
 
 def all_lengths(looks: Iterable[Look]) -> list[torch.Tensor]:
@@ -43,12 +43,14 @@ def all_lengths(looks: Iterable[Look]) -> list[torch.Tensor]:
 @cache
 def _measures_right(device: torch.device) -> bool:
     """Whether the first look on a GPU is that of the CPU; it is checked once, on three small vectors."""
-    before, after, gradient, square = torch.randn(4, 3, 40, generator=torch.Generator().manual_seed(0)).square()
-    rest = {"decay": 0.1, "filled": 0.5, "eps": 1e-3, "rank": 1.0}
-    [there] = launched([
-        (before.to(device), after.to(device), gradient.to(device), Averaged(square.to(device), **rest))
-    ])  # fmt: skip
-    return gpu.agrees("a recorder", device, there[:-1], lengths(before, after, gradient, Averaged(square, **rest))[:-1])
+    tensors = torch.randn(4, 3, 40, generator=torch.Generator().manual_seed(0)).square()
+
+    def look(place: torch.device) -> Look:
+        before, after, gradient, square = tensors.to(place)
+        return before, after, gradient, Averaged(square, decay=0.1, filled=0.5, eps=1e-3, rank=1.0)
+
+    here = lengths(*look(torch.device("cpu")))
+    return gpu.agrees("a recorder", device, lambda: launched([look(device)])[0][:-1], here[:-1])
 
 
 def _alike(look: Look) -> bool:
@@ -99,12 +101,10 @@ def _rows(counts: tuple[int, ...], device: torch.device) -> torch.Tensor:
 @cache
 def _kernel(dtype: torch.dtype, block: int) -> Any:
     real = getattr(gpu.language(), str(dtype).rpartition(".")[2])
-    bound = gpu.constants(_real=real, _block=block)
-    bound["_load"] = gpu.jitted(_load_part, bound)
-    return gpu.jitted(_measure, bound)
+    return gpu.jitted(_measure, gpu.constants(_real=real, _block=block))
 
 
-def _load_part(tensor, row, j, dim):  # type: ignore[no-untyped-def]
+def _load(tensor, row, j, dim):  # type: ignore[no-untyped-def]
     """Some numbers of a row in float64; `tensor` has an address, 0 for one that is not there, and two strides."""
     address, down, along = tl.load(tensor), tl.load(tensor + 1), tl.load(tensor + 2)
     places = address.to(tl.pointer_type(_real)) + row * down + j * along
