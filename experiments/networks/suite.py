@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -189,7 +190,8 @@ def write_report(suite: str, folder: Path, paths: Mapping[str, str], command: st
             parts.append(f"![{name}]({name}.png)\n")
         rows.append(_overview(name, trace, diagnosis))
     if rows:
-        head = ("run", "device", "layers claimed", "in agreement", "rotation, worst error", "norm, worst error")
+        head = ("run", "device", "layers claimed", "agree", "too noisy to tell", "fail", "rotation, worst error",
+                "norm, worst error")  # fmt: skip
         parts.insert(0, markdown.table(head, rows) + "\n")
     if scheduled:
         parts.append(_warmup_table(scheduled))
@@ -216,8 +218,9 @@ def _overview(name: str, trace: xr.Dataset, diagnosis: Diagnosis) -> list[object
         return f"{max(errors):.1%}" if errors else "-"
 
     device = _device(json.loads(trace.attrs["provenance"]))
-    agree = sum(layer.agrees for layer in claimed)
-    return [name, device, f"{len(claimed)} of {len(diagnosis.layers)}", agree, worst("rotation"), worst("norm")]
+    counts = Counter(layer.outcome for layer in claimed)
+    outcomes = [counts[outcome] for outcome in ("PASS", "UNRESOLVED", "FAIL")]
+    return [name, device, f"{len(claimed)} of {len(diagnosis.layers)}", *outcomes, worst("rotation"), worst("norm")]
 
 
 def _warmup_table(traces: dict[str, xr.Dataset]) -> str:
