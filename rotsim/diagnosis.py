@@ -122,7 +122,8 @@ class LayerDiagnosis(Evidence):
             if verdict == "UNRESOLVED":
                 could = "explain the miss" if abs(worst.error(quantity)) > allowed else "hide a miss"
                 note = (
-                    f"{which}: {STANDARD_ERRORS:g} standard errors are {STANDARD_ERRORS * noise:.0%}, which may {could}"
+                    f"{which}: {STANDARD_ERRORS:g} standard errors are {STANDARD_ERRORS * noise:.0%}, which may "
+                    f"{could}. A smaller `interval`, more neurons or a longer run lessens them."
                 )
             found = Estimate(worst.measured(quantity), noise * worst.predicted(quantity))
             yield Check.about(self.layer, quantity, worst.predicted(quantity), allowed, found, verdict, note)

@@ -44,6 +44,8 @@ class Evidence:
         Weights per row.
     neurons, dead, lost : int
         Rows recorded; those without a gradient in most samples; those with too few finite windows to count.
+    active : float
+        Share of the samples of the judged half in which a neuron has a gradient, the mean over neurons.
     lr, weight_decay : float
         In force at the end; the last that moved the weights.
     largest_lr : float
@@ -109,6 +111,7 @@ class Evidence:
     neurons: int
     dead: int
     lost: int
+    active: float
     lr: float
     weight_decay: float
     largest_lr: float
@@ -186,7 +189,8 @@ def _layer(
     half, dim = layer.sizes["step"] // 2, int(layer["fan_in"].values[0])
     finite = np.isfinite(values["norm"]) & np.isfinite(values["rotation"])
     whole = finite[:, first:].mean(axis=1) >= _COMPLETE
-    dead = whole & (np.nan_to_num(values["active"][:, max(half, first) :]).mean(axis=1) < ALIVE)
+    active = np.nan_to_num(values["active"][:, max(half, first) :]).mean(axis=1)
+    dead = whole & (active < ALIVE)
     rows = whole & ~dead
     used = finite[rows].all(axis=0) & rows.any()  # the windows that all these neurons have
     used[:first] = False
@@ -196,6 +200,7 @@ def _layer(
         "neurons": len(rows),
         "dead": int(dead.sum()),
         "lost": int((~whole).sum()),
+        "active": float(active.mean()),
         "lr": float(layer["lr"].values[0]),
         "weight_decay": float(layer["weight_decay"].values[0]),
         "largest_lr": float(max(layer["lr"].values[0], rates.lr.max(initial=0.0))),

@@ -23,6 +23,7 @@ Verdict = Literal[
     "not finite",
     "frozen",
     "dead",
+    "sparse",
     "changed outside",
     "no decay",
     "rounded",
@@ -88,7 +89,12 @@ def _known(e: Evidence, optimizer: Optimizer, spec: Mapping[str, Any], last: int
             "part of the loss. The optimizer leaves it as it is then, without decay."
         )
     if e.lost + e.dead == e.neurons:
-        return "dead", "No neuron has a gradient in most steps: nothing but decay and momentum moves them."
+        if not e.active > 0:
+            return "dead", "No neuron has a gradient: nothing but decay and momentum moves them."
+        return "sparse", (
+            f"No neuron has a gradient in most steps, the average one in {e.active:.1%} of them, as the rows of a "
+            "table that are looked up now and then. Theory is for gradients in every step."
+        )
     if e.layer in spec.get("products", ()):
         return (
             "no theory",
@@ -139,9 +145,9 @@ def _silent(e: Evidence) -> Finding | None:
     worst = max(e.quarters, key=lambda quarter: quarter.silent)
     if worst.silent <= ABSENT:
         return None
-    return "dead", (
+    return "sparse", (
         f"In {worst.silent:.0%} of the sampled steps from {worst.start + 1} to {worst.end} none of its neurons had a "
-        "gradient: what it feeds is dying. Its steps are then what averages remember of gradients that have ended."
+        "gradient: it was not used in them, or what it feeds is dying. Such a step is what averages remember of others."
     )
 
 

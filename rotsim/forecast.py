@@ -68,7 +68,8 @@ class Forecast:
         How far the same rule misses the last quarter of the first half, from the quarter before: the largest
         relative error, of rotation or norm, as what one misses the other may; NaN if there was none.
     undecided_rotation, undecided_norm : float
-        How far the course would be off if more of s were noise: 0 where the rate stays as it was.
+        How far the course would be off if more of s were noise: 0 where the rate stays as it was, and infinite where
+        nothing would be left of the weights.
     forbidden : str
         The measured quantity because of which nothing is claimed; empty if it is.
     step : ndarray or None, shape (windows,)
@@ -129,8 +130,15 @@ def foresee(trace: xr.Dataset, name: str, begun: int) -> Forecast:
     before = course.ahead(read - piece, read, middle, growth)
     missed = float(np.max([_missed(values[key][:, read:middle], before[key]) for key in FORESEEN]))
     theory, other = (course.ahead(read, middle, len(step), noise) for noise in (growth, more))
+    lasting = (theory["norm"] > 0).all(axis=1)
+    if lasting.mean() < 0.5:
+        return none(
+            "Gradients shortened the weights so fast in the second quarter of the run that nothing would be left of "
+            "them before its end: it does not last."
+        )
     undecided = {key: _missed(other[key], theory[key]) for key in FORESEEN}
-    late = {key: series[:, middle:] for key, series in values.items()}
+    theory = {key: series[lasting] for key, series in theory.items()}
+    late = {key: series[lasting, middle:] for key, series in values.items()}
     start = int(step[middle - 1])
     parts = parts_of(start, step[middle:], late, theory, _PARTS)
     found = Forecast(start, parts, missed, undecided["rotation"], undecided["norm"], forbidden="")
@@ -138,7 +146,7 @@ def foresee(trace: xr.Dataset, name: str, begun: int) -> Forecast:
         found,
         forbidden=_forbidden(found),
         step=step[middle:],
-        ratio={key: np.median(late[key] / theory[key], axis=0) for key in FORESEEN},
+        ratio={key: np.median(_over(late[key], theory[key]), axis=0) for key in FORESEEN},
     )
 
 
@@ -147,15 +155,19 @@ def _forbidden(found: Forecast) -> str:
     if not found.missed <= most:
         return (
             "What gradients did to the weights in the third eighth of the run misses rotation or norm in the fourth "
-            f"by {found.missed:.0%}, more than {most:.0%}: it did not last."
+            f"{_by(found.missed)}, more than {most:.0%}: it did not last."
         )
     for key, allowed in FORESEEN.items():
         if not found.declared(key) <= allowed:
             return (
-                f"The learning rate changes after the first half of the run. How what gradients add to the norm goes "
-                f"with it makes {getattr(found, f'undecided_{key}'):.0%} of the {key}: the first half does not tell."
+                "The learning rate changes after the first half of the run. How what gradients add to the norm goes "
+                f"with it changes the {key} {_by(getattr(found, f'undecided_{key}'))}: the first half does not tell."
             )
     return "" if found.quarters else "A quarter of the run has no window."
+
+
+def _by(error: float) -> str:
+    return f"by {error:.0%}" if np.isfinite(error) else "without bound"
 
 
 def _values(layer: xr.Dataset) -> dict[str, np.ndarray]:
@@ -166,7 +178,13 @@ def _values(layer: xr.Dataset) -> dict[str, np.ndarray]:
 def _missed(measured: np.ndarray, expected: np.ndarray) -> float:
     """Median over neurons of measured over expected, minus 1, in the half of the windows where that is larger."""
     halves = zip(np.array_split(measured, _PARTS, axis=1), np.array_split(expected, _PARTS, axis=1), strict=True)
-    return max(abs(median(rms(x) / rms(y)) - 1) for x, y in halves)
+    return max(abs(median(_over(rms(x), rms(y))) - 1) for x, y in halves)
+
+
+def _over(measured: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Their ratio: 1 where both are 0, infinite where nothing was expected of what is there."""
+    nothing = np.where(measured == expected, 1.0, np.inf)
+    return np.divide(measured, expected, out=nothing, where=expected != 0)
 
 
 def _growth(trace: xr.Dataset, name: str, spec: Optimizer) -> float:
@@ -234,5 +252,6 @@ class _Course:
             gain_mean = (1 - kept_mean) / twice if twice > 1e-6 else 0.5
             found.append(square * kept_mean + gained * gain_mean)
             square = square * kept + gained * kept_mean
-        norm = np.sqrt(np.maximum(np.array(found).T, np.finfo(float).tiny))
-        return {"norm": norm, "rotation": across[:, None] * (longer * rate)[now:] / norm}
+        norm = np.sqrt(np.maximum(np.array(found).T, 0.0))
+        step = across[:, None] * (longer * rate)[now:]
+        return {"norm": norm, "rotation": np.divide(step, norm, out=np.full_like(norm, np.inf), where=norm > 0)}

@@ -135,7 +135,8 @@ def parts_of(
     tuple of Part
         None if one has no window.
     """
-    shared = {key: scatter(kept[key] / theory[key]) for key in ("rotation", "norm")}
+    with np.errstate(divide="ignore", invalid="ignore"):  # nothing turns while the rate is 0
+        shared = {key: scatter(kept[key] / theory[key]) for key in ("rotation", "norm")}
     found = []
     for low, high, place in _places(start, step, count):
         measured, expected = ({key: of[key][:, place] for key in shared} for of in (kept, theory))

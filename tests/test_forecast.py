@@ -11,6 +11,7 @@ import rotsim
 from rotsim import dataset, forecast
 from rotsim.diagnosis import diagnose
 from rotsim.forecast import FORESEEN, REACH, _Course, foresee
+from rotsim.show.trace_tables import forecast_table
 from rotsim.theory.rates import Rates
 from tests.test_diagnosis import ADAM_L2, ADAMW, LION, RV, WHITE, made
 
@@ -235,3 +236,17 @@ def test_what_drifts_is_off_by_what_is_declared(pace):
     still = only(made(windows=MANY, **PULLED)).rest
     assert still.declared("rotation") < 0.5 * rest.declared("rotation") and list(rest.ratio) == list(FORESEEN)
     assert rest.step.tolist() == sorted(rest.step.tolist()) and len(rest.step) == len(rest.ratio["norm"])
+
+
+def test_no_forecast_has_weights_of_no_length():
+    """Where gradients shorten weights so fast that nothing would be left, nothing is foreseen, or no error declared."""
+    fall = np.append(np.ones(8), [0.7, 0.35])
+    rest = only(made(norm=lambda values: values * np.append(fall, np.full(WINDOWS - 10, 0.3)), **PULLED)).rest
+    assert not rest.quarters and "nothing would be left of them" in rest.forbidden
+    pulled = made(norm=lambda values: 0.4 * values, rotation=lambda values: values / 0.4, **PULLED)
+    diagnosis = diagnose(with_rates(pulled, lr=0.1))
+    (rest,) = (layer.rest for layer in diagnosis.layers)
+    assert rest.quarters and np.isinf(rest.declared("rotation")) and "without bound" in rest.forbidden
+    row = [cell for column in forecast_table(diagnosis).columns for cell in column.cells]
+    assert max(map(len, row)) < 20 and row.count("-") >= 1
+    assert diagnosis.to_dict()["layers"][0]["rest"]["declared_rotation"] is None

@@ -19,7 +19,7 @@ from rotsim.diagnosis import diagnose  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
 from rotsim.measure import Recorder  # noqa: E402
 from rotsim.optimizers import Unmodelled  # noqa: E402
-from rotsim.show.trace_tables import diagnosis_reasons  # noqa: E402
+from rotsim.show.trace_tables import _form, diagnosis_reasons  # noqa: E402
 from rotsim.theory.base import required_theory  # noqa: E402
 from tests.test_diagnosis import ADAMW, WHITE, made, only  # noqa: E402
 from tests.test_verdicts import noise  # noqa: E402
@@ -327,6 +327,7 @@ def test_reports_name_layers_in_full_merge_reasons_and_say_what_is_missing(tmp_p
     )
     both.attrs = {**trace.attrs, "spec": json.dumps(spec)}
     assert "λ_eff = λ + P = 0.75 to 1 instead of λ = 0.5" in diagnosis_reasons(diagnose(both))
+    assert _form("steps 1 to 9: 5% of it") == _form("steps 1 to 9: 7% of it") != _form("steps 1 to 5: 5% of it")
     path = dataset.save(both, tmp_path / "long.nc")
     assert main(["trace", "report", str(path)]) == 0
     printed = capsys.readouterr().out

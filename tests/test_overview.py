@@ -120,6 +120,10 @@ def test_a_recording_is_watched_while_it_grows(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "applies" in shown and "▄" in shown + "▄" * ("▅" in shown) and "step 9000" in " ".join(shown.split())
     assert main(["trace", "watch", str(tmp_path / "absent.nc"), "--once"]) == 2
+    monkeypatch.setattr("rotsim.diagnosis.STANDARD_ERRORS", 1e3)
+    for command in (["report"], ["watch", "--once"]):  # both say what cannot be told
+        main(["trace", *command, str(path)])
+        assert "UNRESOLVED" in capsys.readouterr().out and "UNRESOLVED" not in shown
 
 
 @pytest.mark.few(2)

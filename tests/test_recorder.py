@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ import rotsim  # noqa: E402
 import rotsim.measure  # noqa: E402
 from rotsim.dataset import load, optimizer_of, spec_of  # noqa: E402
 from rotsim.errors import InvalidInput  # noqa: E402
-from rotsim.measure import Lion, Recorder, optimizer_spec  # noqa: E402
+from rotsim.measure import Lion, Recorder, coordinates, optimizer_spec  # noqa: E402
 
 pytestmark = [pytest.mark.machine, pytest.mark.usefixtures("one_thread")]
 
@@ -185,6 +186,25 @@ def test_sparse_gradients_are_recorded_like_dense_ones():
         traces.append(recorder.dataset())
     for name in traces[0].data_vars:
         np.testing.assert_allclose(traces[1][name].values, traces[0][name].values, rtol=1e-6, err_msg=name)
+
+
+def test_coordinates_of_sparse_gradients_are_read_without_the_rest(monkeypatch):
+    """The whole of an embedding's gradient is as large as its table, and would be made at every step."""
+    draw = torch.Generator().manual_seed(0)
+    for shape, sparse_dims, entries in (((6, 4), 1, 5), ((6, 4), 2, 9), ((6, 4), 1, 0), ((3, 4, 2), 2, 7)):
+        indices = torch.stack([torch.randint(size, (entries,), generator=draw) for size in shape[:sparse_dims]])
+        values = torch.randn(entries, *shape[sparse_dims:], generator=draw)  # several may share a place
+        gradient = torch.sparse_coo_tensor(indices, values, shape, check_invariants=True)
+        places = torch.arange(0, math.prod(shape), 3)
+        torch.testing.assert_close(coordinates._at(gradient, places), gradient.to_dense().reshape(-1)[places])
+    model = nn.Embedding(5, 3, sparse=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monkeypatch.setattr(torch.Tensor, "to_dense", lambda self: pytest.fail("the whole gradient was made"))
+    with Recorder(model, optimizer, interval=4):
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.tensor([0, 3, 3])).square().sum().backward()
+            optimizer.step()
 
 
 def test_a_parameter_without_gradient_is_inactive_and_still():

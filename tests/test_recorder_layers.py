@@ -40,13 +40,17 @@ class Layers(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, 8))
         self.depthwise = nn.Conv1d(8, 8, 3, padding=1, groups=8)
         self.up = nn.ConvTranspose1d(8, 4, 2)
+        self.grouped = nn.ConvTranspose1d(8, 6, 2, groups=2)
+        self.pairs = nn.Bilinear(8, 8, 4)
         self.normed = torch.nn.utils.parametrizations.weight_norm(nn.Conv1d(8, 4, 1))
         self.rotated = nn.Linear(8, 7, bias=False)
 
     def forward(self, x):
         x = x + self.position + self.cls_token
         mixed = torch.einsum("btd,ekd->btek", x, self.experts).flatten(2)
-        convolved = self.up(self.depthwise(x.transpose(1, 2))).square().mean() + self.normed(x.transpose(1, 2)).mean()
+        across = x.transpose(1, 2)
+        convolved = self.up(self.depthwise(across)).square().mean() + self.normed(across).mean()
+        convolved = convolved + self.grouped(across).square().mean() + self.pairs(x, x).square().mean()
         return self.c_attn(x).square().mean() + mixed.square().mean() + convolved + self.rotated(x).square().mean()
 
 
@@ -77,6 +81,8 @@ ROWS = {
     "position": lambda w: w.reshape(6, 8),
     "depthwise.weight": lambda w: w.reshape(8, 3),
     "up.weight": lambda w: w.transpose(1, 0, 2).reshape(4, 16),
+    "grouped.weight": lambda w: w.reshape(2, 4, 3, 2).transpose(0, 2, 1, 3).reshape(6, 8),
+    "pairs.weight": lambda w: w.reshape(4, 64),
     "normed.parametrizations.weight.original1": lambda w: w.reshape(4, 8),
     "rotated.weight": lambda w: w,
 }

@@ -19,7 +19,7 @@ from rotsim.measure import coordinates as coordinates_module  # noqa: E402
 from rotsim.measure import recorded as recorded_module  # noqa: E402
 from rotsim.measure import scales as scales_module  # noqa: E402
 from rotsim.measure.coordinates import CoordinateSampler  # noqa: E402
-from rotsim.measure.neurons import Neurons, axes_of  # noqa: E402
+from rotsim.measure.neurons import Neurons, numbering_of  # noqa: E402
 from rotsim.measure.recorded import Recorded  # noqa: E402
 from rotsim.measure.running import Running  # noqa: E402
 from rotsim.measure.sample import (  # noqa: E402
@@ -452,10 +452,10 @@ def test_recorded_rows_are_evenly_spaced_from_the_first_to_the_last():
     assert Neurons(torch.Size([4, 2]), most=4).chosen is None
 
 
-@pytest.mark.parametrize(("name", "axes"), [("Conv1D", {"0.weight": (1,)}), ("Other", {})])
-def test_columns_are_neurons_in_what_transformers_calls_conv1d_alone(name, axes):
+@pytest.mark.parametrize(("name", "numbering"), [("Conv1D", {"0.weight": ((1,), 1)}), ("Other", {})])
+def test_columns_are_neurons_in_what_transformers_calls_conv1d_alone(name, numbering):
     kind = type(name, (nn.Linear,), {"nf": 3})
-    assert axes_of(nn.Sequential(kind(2, 3))) == axes
+    assert numbering_of(nn.Sequential(kind(2, 3))) == numbering
 
 
 class Kinds(nn.Module):

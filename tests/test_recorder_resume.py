@@ -97,6 +97,25 @@ def test_an_existing_file_is_never_replaced_unasked(tmp_path):
     assert load(tmp_path / "new.nc")["step"].values.tolist() == [5, 10]
 
 
+def test_without_a_count_of_steps_a_resumed_recorder_says_where_it_goes_on(tmp_path):
+    """SGD counts none, and a checkpoint may be older than the trace; so may one without the optimizer's state."""
+    sgd = lambda p: torch.optim.SGD(p, lr=0.1)  # noqa: E731
+    for number, make in enumerate((sgd, lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0.1))):
+        path = tmp_path / f"{number}.nc"
+        model, optimizer = training(make)
+        with Recorder(model, optimizer, 1, 5, path=path):
+            run(model, optimizer, 1, 20)
+        copies = path.read_bytes()
+        model, optimizer = training(make)
+        said = pytest.warns(UserWarning, match=r"counts no steps, so the recording goes on at step 20.*pass resume=N")
+        with said, Recorder(model, optimizer, 1, 5, path=path, resume=True):
+            run(model, optimizer, 11, 25)
+        path.write_bytes(copies)
+        with Recorder(model, optimizer, 1, 5, path=path, resume=10) as recorder:  # says it, and hears nothing
+            run(model, optimizer, 11, 25)
+        assert recorder.steps == 25
+
+
 def test_a_number_says_where_an_optimizer_without_a_counter_goes_on(tmp_path):
     model, optimizer = training(lambda p: torch.optim.SGD(p, lr=0.1))
     for resume in (False, 10):

@@ -30,8 +30,9 @@ AGREEING = Quarter(
 )  # fmt: skip
 QUARTERS = tuple(replace(AGREEING, start=2500 * k, end=2500 * (k + 1)) for k in range(4))
 PERFECT = Evidence(
-    layer=NAME, fan_in=64, neurons=10, dead=0, lost=0, lr=2e-3, weight_decay=0.5, largest_lr=2e-3, quarters=QUARTERS,
-    predicted_rotation=0.04, measured_rotation=0.04, rotation_error=1e-4, corrected_rotation=0.04, predicted_norm=2.0,
+    layer=NAME, fan_in=64, neurons=10, dead=0, lost=0, active=1.0, lr=2e-3, weight_decay=0.5, largest_lr=2e-3,
+    quarters=QUARTERS, predicted_rotation=0.04, measured_rotation=0.04, rotation_error=1e-4, corrected_rotation=0.04,
+    predicted_norm=2.0,
     measured_norm=2.0, corrected_norm=2.0, rotation_factor=1.0, spread=0.01, within=1.0, radial=0.0, radial_error=0.0,
     norm_change=1.0, cosine=0.0, along=0.0, burst=1.0, burst_rotation=nan, burst_norm=nan, burst_error=nan,
     overlap=nan, signal=0.0, stable_rank=nan, white_rank=nan, relaxation_steps=500.0, steps_needed=1000.0,
@@ -95,7 +96,8 @@ KNOWN_BURSTS = {"burst_rotation": 0.9, "burst_norm": 1.1, "burst_error": 0.0, "o
     [
         # was it there, and is there a theory?
         (ADAMW, {"lost": 9}, {"lost": 10}, "not finite", "NaN or infinite"),
-        (ADAMW, {"lost": 3, "dead": 6}, {"lost": 3, "dead": 7}, "dead", "No neuron has a gradient"),
+        (ADAMW, {"lost": 3, "dead": 6}, {"lost": 3, "dead": 7, "active": 0.0}, "dead", "No neuron has a gradient"),
+        (ADAMW, {"dead": 9, "active": 0.1}, {"dead": 10, "active": 0.1}, "sparse", "average one in 10.0% of them"),
         (ADAMW, {"fan_in": 2}, {"fan_in": 1}, "unknown", "no direction to turn in"),
         # a course?
         (ADAMW, {"lr": 1e-12}, {"lr": 0.0}, "unknown", "learning rate was 0 throughout"),

@@ -17,7 +17,7 @@ from rotsim.diagnosis import FORESEEABLE, Diagnosis, LayerDiagnosis, diagnose
 from rotsim.forecast import FORESEEN
 from rotsim.quarters import Part
 
-NOT_LIVE = ("no theory", "not finite", "frozen", "dead")
+NOT_LIVE = ("no theory", "not finite", "frozen", "dead", "sparse")
 
 
 @dataclass

@@ -50,7 +50,7 @@ def trace_report(file: str, output: str | None, as_json: bool, every: bool) -> N
             screen.print(trace_tables.diagnosis_table(diagnosis, title))
             if any(isfinite(layer.predicted_norm) for layer in diagnosis.layers):
                 screen.print(trace_tables.norm_table(diagnosis))
-            if any(layer.rest is not None for layer in diagnosis.layers):
+            if any(layer.rest and layer.rest.quarters for layer in diagnosis.layers):
                 screen.print(trace_tables.forecast_table(diagnosis))
             if reasons := trace_tables.diagnosis_reasons(diagnosis):
                 screen.print(reasons)

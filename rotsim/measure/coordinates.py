@@ -104,8 +104,7 @@ class CoordinateSampler:
                 continue
             if self._places[i].device != gradient.device:
                 self._places[i] = self._places[i].to(gradient.device)
-            dense = gradient if gradient.layout is torch.strided else gradient.to_dense()
-            parts.append(dense.reshape(-1)[self._places[i]].to(device, torch.float32))
+            parts.append(_at(gradient, self._places[i]).to(device, torch.float32))
         self._block.append(torch.cat(parts))
         self._rates.append(rates)
         self._steps += 1
@@ -246,6 +245,21 @@ class CoordinateSampler:
             total[: len(span.total)] += span.total
             count[: len(span.count)] += span.count
         return np.where(count > 0, total.T / np.maximum(count, 1), np.nan).T
+
+
+def _at(gradient: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """The coordinates at some places of the flattened gradient."""
+    if gradient.layout is not torch.sparse_coo:
+        dense = gradient if gradient.layout is torch.strided else gradient.to_dense()
+        return dense.reshape(-1)[places]
+    # of an embedding the whole would be as large as its table, at every step; here entries that share a place add up
+    indices, values = gradient._indices(), gradient._values()
+    inner = gradient.shape[len(indices) :].numel()
+    rows = torch.zeros(indices.shape[1], dtype=places.dtype, device=places.device)
+    for size, index in zip(gradient.shape, indices, strict=False):
+        rows = rows * size + index
+    there = values.reshape(len(rows), inner)[:, places % inner]
+    return torch.where(rows[:, None] == places // inner, there, 0.0).sum(dim=0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -84,6 +85,12 @@ class Earlier:
                 self._at = int(spec["steps"])
                 if counted and spec.get("counted"):
                     self._at = max(0, self._at + counted - int(spec["counted"]))
+                else:
+                    warnings.warn(
+                        f"the optimizer's state counts no steps, so the recording goes on at step {self._at}, where "
+                        "the trace ends; if the checkpoint is an earlier one, pass resume=N, the steps done there",
+                        stacklevel=2,
+                    )
             fits = self._at >= int(self.trace["step"][0])
             self.trace = until(self.trace, self._at) if fits else None
             window = int(spec["window"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import xarray as xr
 
 from rotsim.measure.assembly import averaging, with_samples, with_series
@@ -52,7 +51,9 @@ class EveryStep:
             return
         # of a product it would cost as much as of the whole matrix
         gradients = [
-            _dense(e.parameter.grad) if e.factors is None and local(e.parameter).shape == e.shape else None
+            local(e.parameter.grad)
+            if e.parameter.grad is not None and e.factors is None and local(e.parameter).shape == e.shape
+            else None
             for e in entries
         ]
         if self.coordinates is not None:
@@ -79,10 +80,3 @@ class EveryStep:
         """
         trace = with_series(trace, self.scales, self._last_tick)
         return trace if self.coordinates is None else with_samples(trace, self.coordinates, entries)
-
-
-def _dense(gradient: torch.Tensor | None) -> torch.Tensor | None:
-    if gradient is None:
-        return None
-    part = local(gradient)
-    return part if part.layout is torch.strided else part.to_dense()

@@ -141,6 +141,7 @@ def trace_of(
     else:
         del values["gradient_norm"]
     moved = {name: _last_moving(row, optimizer) for name, row in zip(names, rates["lr"], strict=True)}
+    declared = _matching(scale_invariant, names)
     trace = build(
         "trace",
         step=step,
@@ -153,7 +154,7 @@ def trace_of(
         spec={
             **(spec or {}),
             "steps": last,
-            "scale_invariant_layers": _matching(scale_invariant, names),
+            **({"scale_invariant_layers": declared} if declared else {}),
             **({} if "lr" in logged else {"schedule": schedule}),
         },
     ).assign_coords(

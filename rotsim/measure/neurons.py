@@ -1,7 +1,8 @@
 """Which numbers of a parameter are the weights of one neuron, and which of its neurons are recorded.
 
 A linear layer keeps a neuron in each row. Others do not: GPT-2's ``Conv1D`` keeps them in columns, a transposed
-convolution in its second axis, and experts are a stack of matrices. The axes that number the neurons say it all.
+convolution in its second axis, and experts are a stack of matrices. The axes that number the neurons say it all. Only
+the groups of a transposed convolution are parts of the first axis besides, with neurons of their own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from rotsim.errors import InvalidInput, is_a, shown
 from rotsim.measure.sharding import local
 
 Axes = Mapping[str, int | Sequence[int]]
-_CONVOLUTION, _TRANSPOSED = torch.nn.modules.conv._ConvNd, torch.nn.modules.conv._ConvTransposeNd
+_TRANSPOSED = torch.nn.modules.conv._ConvTransposeNd
+_NO_STACKS = torch.nn.modules.conv._ConvNd, torch.nn.Bilinear  # whatever dimensions their weights have
 _STACK_DIMS = 3  # dimensions of a stack of matrices
 _FUSED = ("in_proj_weight", "c_attn.weight", "qkv.weight", "Wqkv.weight")  # a third each of query, key and value
 
@@ -33,11 +35,14 @@ class Neurons:
         Whose indices number the neurons; the other axes are the weights of one.
     most : int
         Neurons that are recorded, at most: evenly spaced ones of more.
+    groups : int
+        Parts of the first axis whose neurons are different ones; each has as many.
     """
 
     shape: torch.Size
     axes: tuple[int, ...] = (0,)
     most: int = 1 << 62
+    groups: int = 1
     chosen: np.ndarray | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -47,7 +52,7 @@ class Neurons:
     @property
     def total(self) -> int:
         """Neurons of the parameter."""
-        return int(np.prod([self.shape[axis] for axis in self.axes]))
+        return self.groups * int(np.prod([self.shape[axis] for axis in self.axes]))
 
     @property
     def dim(self) -> int:
@@ -73,7 +78,8 @@ class Neurons:
         """
         tensor = local(tensor)
         dense = tensor if tensor.layout is torch.strided else tensor.to_dense()
-        table = dense.movedim(self.axes, tuple(range(len(self.axes)))).reshape(self.total, self.dim)
+        parts, axes = dense.unflatten(0, (self.groups, -1)), (0, *(axis + 1 for axis in self.axes))
+        table = parts.movedim(axes, tuple(range(len(axes)))).reshape(self.total, self.dim)
         return table if self.chosen is None else table[torch.from_numpy(self.chosen).to(table.device)]
 
     def labels(self, of_all: Sequence[str]) -> list[str]:
@@ -81,24 +87,23 @@ class Neurons:
         return list(of_all) if self.chosen is None else [of_all[i] for i in self.chosen]
 
 
-def axes_of(model: torch.nn.Module | Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    """The axes that number the neurons of each parameter, by name, where the first alone does not.
+def numbering_of(model: torch.nn.Module | Mapping[str, torch.Tensor]) -> dict[str, tuple[tuple[int, ...], int]]:
+    """The axes that number the neurons of each parameter, and its groups, by name, where the first axis alone does not.
 
     Tensors without modules say nothing.
     """
     if isinstance(model, Mapping):
         return {}
     modules = dict(model.named_modules())
-    found: dict[str, tuple[int, ...]] = {}
+    found: dict[str, tuple[tuple[int, ...], int]] = {}
     for name, parameter in model.named_parameters():
         owner = modules[name.partition(".parametrizations.")[0] if ".parametrizations." in name else _parent(name)]
         if isinstance(owner, _TRANSPOSED):
-            if owner.groups == 1:
-                found[name] = (1,)
-        elif parameter.ndim == _STACK_DIMS and not isinstance(owner, _CONVOLUTION):
-            found[name] = (0, 1)  # experts; positions, of which a batch of one is kept
+            found[name] = (1,), owner.groups
+        elif parameter.ndim == _STACK_DIMS and not isinstance(owner, _NO_STACKS):
+            found[name] = (0, 1), 1  # experts; positions, of which a batch of one is kept
         elif parameter.ndim == 2 and type(owner).__name__ == "Conv1D" and hasattr(owner, "nf"):  # of transformers
-            found[name] = (1,)
+            found[name] = (1,), 1
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rotsim.errors import InvalidInput, is_a, require, shown
-from rotsim.measure.neurons import Axes, Neurons, axes_of, checked_axes, fused
+from rotsim.measure.neurons import Axes, Neurons, checked_axes, fused, numbering_of
 from rotsim.measure.products import Factors, products_of
 from rotsim.measure.quantities import WINDOW_RATES as WINDOW_RATES
 from rotsim.measure.selection import (
@@ -164,10 +164,10 @@ class Recorded:
         """Append to the entries what the model and the optimizer now share and the selection names."""
         known, names = {id(entry.parameter) for entry in self.entries}, [entry.name for entry in self.entries]
         found, self.skipped = select(self._model, self._optimizer, self._selection)
-        axes = axes_of(unwrapped(self._model)) if any(id(p) not in known for p, _ in found.values()) else {}
+        numbering = numbering_of(unwrapped(self._model)) if any(id(p) not in known for p, _ in found.values()) else {}
         for name, (parameter, group) in found.items():
             if id(parameter) not in known:
-                whole = self._layout(name, parameter.shape, axes.get(name, (0,)))
+                whole = self._layout(name, parameter.shape, *numbering.get(name, ((0,), 1)))
                 split = self._split
                 if (blocks := fused(name, whole.total, whole.dim)) and not any(ends_in(name, key) for key in split):
                     split = {**split, name: blocks}
@@ -175,6 +175,9 @@ class Recorded:
                 layout, part = whole, local(parameter)
                 if part.shape != parameter.shape:
                     axis = whole.axes[0]
+                    if whole.groups > 1:
+                        self.skipped[name] = "sharded (DTensor), in groups of a transposed convolution"
+                        continue
                     layout = self._layout(name, part.shape, whole.axes)
                     if any(cut in whole.axes[1:] for cut in (axes_by_level(parameter) or {}).values()):
                         self.skipped[name] = "sharded (DTensor) across its neurons"
@@ -210,9 +213,12 @@ class Recorded:
                 )  # fmt: skip
                 self.entries.append(entry)
 
-    def _layout(self, name: str, shape: torch.Size, axes: tuple[int, ...]) -> Neurons:
-        given = next((value for key, value in self._axes.items() if ends_in(name, key)), axes)
-        return Neurons(shape, checked_axes(name, given, shape), self._most)
+    def _layout(self, name: str, shape: torch.Size, axes: tuple[int, ...], groups: int = 1) -> Neurons:
+        for key, given in self._axes.items():
+            if ends_in(name, key):
+                axes, groups = checked_axes(name, given, shape), 1
+                break
+        return Neurons(shape, axes, self._most, groups)
 
     def rates(self) -> np.ndarray:
         """The `WINDOW_RATES` of the running window, shape (len(WINDOW_RATES), parameters)."""

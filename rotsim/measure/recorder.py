@@ -101,8 +101,8 @@ class Recorder:
     -----
     A neuron is a row of the weight viewed as (shape[0], -1): an output feature of a linear layer, an
     output channel of a convolution, a row of an embedding. It is a column of the ``Conv1D`` of transformers, and the
-    second axis of a transposed convolution. A parameter of three dimensions outside convolutions is a stack of
-    matrices, one for each expert, with a neuron in every row. A weight shared by several modules is one entry.
+    second axis of a transposed convolution, in each group. Of three dimensions, but for convolutions and ``Bilinear``,
+    is a stack of matrices, one for each expert, with a neuron in every row. A weight shared by modules is one entry.
     Parameters with fewer dimensions, frozen ones and those of other optimizers are left out; `skipped` says which and
     why. A parameter that joins later (unfrozen, or `add_param_group`) is recorded from the next window on; before, it
     is NaN. So is one that left the optimizer or changed its shape, from then on; what takes its name is recorded as

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
 
     from rotsim.balance import Balance
     from rotsim.decay import DecayUsed
-    from rotsim.diagnosis import Diagnosis
+    from rotsim.diagnosis import Diagnosis, LayerDiagnosis
     from rotsim.evidence import Evidence
     from rotsim.overview import Group
 
 _SPARKS = "▁▂▃▄▅▆▇█"
 _SPARK_COLUMNS = 16
+_STEPS = re.compile(r"(steps \d+ to \d+)")
 
 
 def diagnosis_table(diagnosis: Diagnosis, title: str) -> Table:
@@ -33,11 +35,9 @@ def diagnosis_table(diagnosis: Diagnosis, title: str) -> Table:
     give_way(table)
     table.columns[1].min_width = max(len(layer.verdict) for layer in diagnosis.layers)
     for layer in diagnosis.layers:
-        doubtful = layer.outcome not in ("PASS", None)
-        color = "green" if layer.applies else "yellow"
         table.add_row(
             escape(layer_name(layer.layer)),
-            verdict_text(layer.outcome) if layer.outcome and doubtful else f"[{color}]{layer.verdict}[/]",
+            _verdict(layer),
             or_dash(layer.predicted_rotation, ".3g"),
             or_dash(layer.measured_rotation if layer.fan_in > 1 else np.nan, ".3g"),
             or_dash(layer.ratio, ".2f"),
@@ -52,6 +52,13 @@ def diagnosis_table(diagnosis: Diagnosis, title: str) -> Table:
         "±10 %: share of neurons within 10 %."
     )
     return table
+
+
+def _verdict(layer: LayerDiagnosis) -> str:
+    """What is said of a layer; of one that the prediction applies to, too, whether it fails or cannot be told."""
+    if layer.outcome is not None and layer.outcome != "PASS":
+        return verdict_text(layer.outcome)
+    return f"[{'green' if layer.applies else 'yellow'}]{layer.verdict}[/]"
 
 
 def overview_table(groups: Sequence[Group], title: str, first: str) -> Table:
@@ -88,7 +95,7 @@ def watch_table(diagnosis: Diagnosis, trace: xr.Dataset, title: str, most: int |
                 curves.predicted["norm"]] if curves else [np.array([np.nan])] * 4  # fmt: skip
         rotation, theory, norm, settled = (float(values[-1]) for values in last)
         table.add_row(
-            escape(layer_name(layer.layer)), layer.verdict, or_dash(rotation, ".3g"), or_dash(theory, ".3g"),
+            escape(layer_name(layer.layer)), _verdict(layer), or_dash(rotation, ".3g"), or_dash(theory, ".3g"),
             or_dash(rotation / theory if theory else np.nan, ".2f"), or_dash(norm, ".3g"), or_dash(settled, ".3g"),
             _sparkline(curves.ratio["rotation"]) if curves else "",
         )  # fmt: skip
@@ -206,11 +213,17 @@ def diagnosis_reasons(diagnosis: Diagnosis) -> str:
         if 0 < layer.lost < layer.neurons:
             reasons.append(f"{layer.lost} of {layer.neurons} neurons have numbers that are not finite; left out.")
         for reason in reasons:
-            found.setdefault(NUMBER.sub("#", reason), []).append((layer_name(layer.layer), reason))
+            found.setdefault(_form(reason), []).append((layer_name(layer.layer), reason))
     return "\n".join(
         f"[bold]{escape(', '.join(name for name, _ in group))}[/]: {escape(_merged([reason for _, reason in group]))}"
         for group in found.values()
     )
+
+
+def _form(sentence: str) -> str:
+    """A sentence without its numbers, but for the steps that it is about."""
+    parts = _STEPS.split(sentence)
+    return "".join(part if place % 2 else NUMBER.sub("#", part) for place, part in enumerate(parts))
 
 
 def _merged(sentences: Sequence[str]) -> str:

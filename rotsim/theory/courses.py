@@ -141,7 +141,8 @@ def course(
     upper, share = np.minimum(lower + 1, len(nodes) - 1), column % 1
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(table)
-        between = logs[lower] + share[:, None, None] * (logs[upper] - logs[lower])
+        rise = np.where(table[upper] > 0, logs[upper] - logs[lower], 0.0)  # nothing turns while the rate is 0
+        between = logs[lower] + share[:, None, None] * rise
     values = np.exp(between)
     values[:, [0, 2]] *= ((own[alive] / middle) ** power)[:, None, None]
     found[:, alive] = np.moveaxis(values, 0, 1)
