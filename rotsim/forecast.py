@@ -182,9 +182,9 @@ def _missed(measured: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _over(measured: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Their ratio: 1 where both are 0, infinite where nothing was expected of what is there."""
-    nothing = np.where(measured == expected, 1.0, np.inf)
-    return np.divide(measured, expected, out=nothing, where=expected != 0)
+    """Their ratio: 1 where they are the same, 0 or infinite, and infinite where nothing was expected."""
+    found = np.where(measured == expected, 1.0, np.inf)
+    return np.divide(measured, expected, out=found, where=(expected != 0) & (measured != expected))
 
 
 def _growth(trace: xr.Dataset, name: str, spec: Optimizer) -> float:

@@ -4,6 +4,7 @@ import json
 import os
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -15,7 +16,7 @@ from rotsim import dataset, netcdf
 from rotsim.balance import balance
 from rotsim.cli import main
 from rotsim.diagnosis import diagnose
-from rotsim.measure.shipped import load_shipped, shipped_traces
+from rotsim.measure.shipped import load_shipped
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +133,15 @@ def test_other_readers_see_the_same(walk, tmp_path):
         assert file["norm"].fletcher32 and file["step"].fletcher32
 
 
-def test_files_of_earlier_versions_load():
-    """The shipped traces have no digest."""
-    for name in ("digits_sgdm", "digits_lion"):
-        path = shipped_traces()[name]
-        assert netcdf._MARK not in path.read_bytes()
-        with xr.open_dataset(path, engine="h5netcdf") as handle:
-            assert load_shipped(name).identical(handle.load())
+def test_a_file_of_an_earlier_version_is_read_and_judged():
+    """This one has no digest, no norm before the first step, and no eras."""
+    path = Path(__file__).parent / "earlier.nc"
+    assert netcdf._MARK not in path.read_bytes()
+    found = dataset.load(path)
+    with xr.open_dataset(path, engine="h5netcdf") as handle:
+        assert found.identical(handle.load())
+    assert not {"initial_norm", "era"} & set(found.coords)
+    assert [layer.outcome for layer in diagnose(found).layers] == ["PASS"] * 3 + [None]
 
 
 def _grown(file, name, **options):

@@ -25,11 +25,9 @@ def layer_ratios(trace, rotation: float) -> dict[str, np.ndarray]:
     return {layer: measured[trace["layer"].values == layer] / rotation for layer in np.unique(trace["layer"].values)}
 
 
-def test_eight_traces_ship_in_little_more_than_a_megabyte():
+def test_eight_traces_ship_in_two_megabytes():
     assert sorted(shipped_traces()) == NAMES
-    assert (
-        sum(path.stat().st_size for path in shipped_traces().values()) < 1_200_000
-    )  # a fifth of it the courses of Lion's gradient norms
+    assert sum(path.stat().st_size for path in shipped_traces().values()) < 2_000_000
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,7 +46,8 @@ def test_a_shipped_trace_says_where_it_comes_from(name):
         kind_of = np.float64 if str(key).startswith("window_") else np.int16 if key == "gradient_log2" else np.float32
         assert variable.dtype == kind_of
         seen = trace["active"].values > 0 if key in ("gradient_cosine", "gradient_burst") else ...
-        assert np.isfinite(variable.values[seen]).all() or (key, kind) == ("radial", "lion")
+        absent = {"lion": ("radial",), "sgdm": ("window_beta2",)}.get(kind, ())
+        assert np.isfinite(variable.values[seen]).all() or key in absent
     assert {"radial", "gradient_cosine", "gradient_burst", "gradient_autocorrelation"} <= set(trace.data_vars)
     source = json.loads(trace.attrs["provenance"])
     assert source["command"] == f"python -m experiments.networks record --only {name} --seed 0"
@@ -61,7 +60,7 @@ def test_an_unknown_trace_is_answered_with_the_names():
         load_shipped("imagenet")
 
 
-# Medians over a layer's neurons, of the shipped run (seed 0): SGDM 0.997-1.004, AdamW 0.967-1.012, Lion 0.932-1.105.
+# Medians over a layer's neurons, of the shipped run (seed 0): SGDM 0.997-1.004, AdamW 0.968-1.013, Lion 0.959-1.067.
 # Against the paper's formula; for Lion, at these betas, it is 2.8 % below the exact one.
 GATES = {
     "digits_sgdm": (0.98, 1.02, sqrt(2 * 0.1 * 2e-3 / 1.9)),
