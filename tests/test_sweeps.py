@@ -79,6 +79,14 @@ def test_a_gradient_and_a_variant_are_swept_too():
     assert turned["rotation"].values[1] == rotsim.equilibrium(rotsim.Rotational(rotsim.AdamW(1e-2, 0.1)), 256).rotation
 
 
+def test_each_beta_is_swept_by_its_number():
+    found = rotsim.sweep(rotsim.AdEMAMix, {"beta1": [0.8, 0.9], "beta3": [0.99, 0.999]}, lr=0.1, weight_decay=0.1)
+    of = rotsim.AdEMAMix(0.1, 0.1, (0.8, 0.999, 0.999))
+    assert found["rotation"].values[0, 1] == pytest.approx(rotsim.equilibrium(of).rotation, rel=1e-12)
+    with pytest.raises(InvalidInput, match="beta3"):
+        rotsim.sweep(rotsim.AdamW, {**RATES, "beta3": [0.9]})
+
+
 def test_rows_of_a_matrix_are_swept_and_fixed():
     """By every measure; for an optimizer that knows no matrices the cells say so."""
     over = {"lr": [0.01, 0.02], "rows": [16, 32]}

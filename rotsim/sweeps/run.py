@@ -125,7 +125,7 @@ def sweep(
     spec : type of Optimizer, or Optimizer
         `rotsim.AdamW`, or ``rotsim.AdamW(lr=1e-3, weight_decay=0.1)`` whose values hold where `over` names none.
     over : mapping of str to list, or to (dimension, list)
-        Names are hyperparameters of the spec (``betas`` as ``beta1`` and ``beta2``), parameters of `gradient`, and
+        Names are hyperparameters of the spec (``betas`` as ``beta1``, ``beta2``), parameters of `gradient`, and
         settings of the measure such as ``dim``, ``steps`` or ``seed``. Lists make a grid. Names with one dimension, as
         in ``{"lr": ("rate", [...]), "weight_decay": ("rate", [...])}``, go together.
     measure : {"equilibrium", "leading", "predict", "simulate", "error"} or callable
