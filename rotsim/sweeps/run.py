@@ -72,8 +72,9 @@ class Estimate:
 
     def __str__(self) -> str:
         return (
-            f"{self.cells} cells, {self.finished} of them finished; {self.seconds_per_cell:.3g} s a cell, "
-            f"about {self.seconds:.3g} s on {self.workers} cores here; {self.memory_bytes / 2**20:.3g} MiB of memory"
+            f"{self.cells} cell{'s' * (self.cells != 1)}, {self.finished} of them finished; "
+            f"{self.seconds_per_cell:.3g} s a cell, about {self.seconds:.3g} s on {self.workers} cores here; "
+            f"{self.memory_bytes / 2**20:.3g} MiB of memory"
         )
 
 
