@@ -47,6 +47,14 @@ def refused(spec, x=0.0):
     return {"twice": 2 * x}
 
 
+def wordy(spec):
+    return "a"
+
+
+def echoing(spec):
+    return {"lr": spec.lr}
+
+
 def test_every_cell_is_what_the_function_returns():
     over = {"lr": [1e-3, 1e-2], "weight_decay": [0.1], "beta2": [0.9, 0.999]}
     found = rotsim.sweep(rotsim.AdamW, over, dim=128, eps=1e-3)
@@ -150,6 +158,13 @@ def test_simulated_error_is_within_its_standard_error():
         ({"over": {"lr": [-1.0], "weight_decay": [0.1]}}, "no cell of this sweep has a result: `lr`"),
         ({"over": {"lr": range(1, 10_000), "weight_decay": range(1, 10_000)}}, "at most 10,000,000 cells"),
         ({"over": {**RATES}, "steps": 3}, "takes lr, weight_decay, beta1"),
+        (
+            {"over": {**RATES}, "measure": wordy},
+            "`measure` must return numbers by name, or a Dataset; got no number: {'v",
+        ),
+        ({"over": {**RATES}, "measure": echoing}, "`measure` returns 'lr', which is swept; give its result another"),
+        ({"over": {"lr": ("norm", [1e-3]), "weight_decay": [0.1]}}, "names its dimension 'norm', as a result; rename"),
+        ({"over": {"lr": ("reason", [1e-3]), "weight_decay": [0.1]}}, "names its dimension 'reason', as a result"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message):

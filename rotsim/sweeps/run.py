@@ -190,10 +190,13 @@ def sweep(
     if flag("dry_run", dry_run):
         return _estimate(chosen, pending, len(recipes), workers)
 
+    for answer in answers:
+        _check_names(cells, answer)
     done = len(recipes) - len(pending)
     try:
         for found in run(chosen, pending, executor, workers):
             for number, answer in found:
+                _check_names(cells, answer)
                 answers[number] = answer
             if kept is not None:
                 kept.add({"key": keys[number], **answer} for number, answer in found)
@@ -209,6 +212,16 @@ def sweep(
     if kept is not None:
         kept.publish(result)
     return result
+
+
+def _check_names(cells: Grid, answer: Answer | None) -> None:
+    """Refuse a dimension or a swept name that is a result's: one of both would be lost."""
+    results = {"reason", *(answer["values"] if answer else ())}
+    for axis in cells.axes:
+        if axis.name in results:
+            raise InvalidInput(f"`measure` returns {axis.name!r}, which is swept; give its result another name")
+        if axis.dimension in results:
+            raise InvalidInput(f"`over[{axis.name!r}]` names its dimension {axis.dimension!r}, as a result; rename it")
 
 
 def _key(measure: str, defaults: Mapping[str, Any], recipe: Recipe) -> str:
