@@ -39,7 +39,7 @@ def _convert(
     from rotsim.theory.conversion import convert
 
     if output is not None:
-        check_writable(output)
+        check_writable(output, "JSON")
     units = {
         name: positive(option, value)
         for name, option, value in (

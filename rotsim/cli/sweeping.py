@@ -135,7 +135,7 @@ def _sweep(
     from rotsim.sweeps import sweep
 
     if output is not None:
-        files.check_writable(output)
+        files.check_writable(output, "NetCDF")
     if figure is not None:
         from rotsim.show.plotting import check_figure
 
