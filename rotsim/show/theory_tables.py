@@ -58,16 +58,18 @@ def equilibrium_table(optimizer: Optimizer, exact: Equilibrium, leading: Equilib
         f"Leading order: the paper's formulas. Relative error from what each neglects: "
         f"exact about {exact.model_error:.1g}, leading {leading.model_error:.1g}."
     )
+    if note := optimizer.plain.schedule_note:
+        table.caption += f"\n{note}"
     return table
 
 
-def conversion_table(found: Conversion, units: Mapping[str, float], gradients: str) -> Table:
-    """A setting beside its counterpart; `units` has steps per epoch, tokens per step."""
+def conversion_table(found: Conversion, units: Mapping[str, float], assumed: str) -> Table:
+    """A setting beside its counterpart; `units` has steps per epoch, tokens per step; `assumed` stands in the title."""
     source, target = found.source, found.target
     labels = (source.label, target.label if target.label != source.label else f"{target.label}, new")
     kept = ", ".join(name.replace("_", " ") for name in found.kept) or "nothing"
     told = (NUMBER.sub(lambda number: f"{float(number[0]):.6g}", spec.describe()) for spec in (source, target))
-    title = f"{' → '.join(told)} keeps {kept}; {gradients}"
+    title = f"{' → '.join(told)} keeps {kept}; {assumed}"
     table = plain_table(title, "quantity", *labels, "ratio", numbers=(*labels, "ratio"))
     ours, theirs = (found.to_dict()[side]["decays"] for side in ("source", "target"))
     rows: list[tuple[str, float, float]] = [("lr", source.lr, target.lr)]
@@ -87,6 +89,16 @@ def conversion_table(found: Conversion, units: Mapping[str, float], gradients: s
         "which the optimizer's hyperball turns as far. Decoupled is PyTorch's AdamW; --help explains other decays. "
         f"Relative error from what the formulas neglect: about {error:.1g}."
     )
+    specs = (source.plain, target.plain)
+    if any(spec.shape == "identity" or spec.decay == "coupled" for spec in specs):
+        table.caption += (
+            "\ngradient norm: of the gradients assumed above, at that norm. These rates depend on the gradients' scale "
+            "and on dim: --scale and --dim give yours."
+        )
+    if any(spec.acts_on == "matrix" for spec in specs):
+        table.caption += "\nMuon's rates are those of this shape: --shape gives another."
+    for note in dict.fromkeys(spec.schedule_note for spec in specs):
+        table.caption += f"\n{note}" if note else ""
     return table
 
 
