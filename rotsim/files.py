@@ -27,6 +27,8 @@ except ImportError:  # Windows
 _SEPARATORS = ("/", os.sep)
 _LONGEST_WRITE_SECONDS = 3600.0  # seconds; where there are no locks, an older temporary file has no writer
 _TEMPORARY = ".rotsim-*.tmp"  # the star stands for random digits: unique, and short enough for any file system
+#: Of the files that commands write, what their names end in; the first is what a message proposes.
+ENDINGS = {"NetCDF": (".nc", ".nc4", ".h5"), "JSON": (".json",)}
 _KINDS = {
     stat.S_ISDIR: "a directory; name a file in it",
     stat.S_ISFIFO: "a pipe; name a regular file",
@@ -36,13 +38,15 @@ _KINDS = {
 }
 
 
-def check_writable(path: str | os.PathLike[str]) -> Path:
+def check_writable(path: str | os.PathLike[str], kind: str = "") -> Path:
     """Say where writing to `path` would write, before long work starts.
 
     Parameters
     ----------
     path : str or Path
         A leading ``~`` is the home folder. A symbolic link stands for the file that it points to.
+    kind : {"", "NetCDF", "JSON"}
+        What will be written. A name with the ending of something else is refused; one without ending is not.
 
     Returns
     -------
@@ -53,7 +57,7 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     ------
     InvalidInput
         If no regular file can be written there: the name is empty or too long, the folder is absent or not writable,
-        or a directory, device, pipe, socket or protected file is there.
+        or a directory, device, pipe, socket or protected file is there. If the name ends as another `kind` does.
     """
     target = resolved(path)
     if str(path).endswith(_SEPARATORS):
@@ -69,15 +73,17 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
             raise InvalidInput(f"output {quoted(path)} is {what}")
     if mode is not None and not os.access(target, os.W_OK):
         raise InvalidInput(f"output {quoted(path)} is write-protected; choose another name or allow writing")
+    if kind and target.suffix.lower() not in ("", *ENDINGS[kind]):
+        raise InvalidInput(f"output {quoted(path)} would hold {kind}; give it a name that ends in {ENDINGS[kind][0]}")
     folder = target.parent
     if not folder.is_dir():
-        raise InvalidInput(f"output folder {str(folder)!r} does not exist; create it or choose another --output")
+        raise InvalidInput(f"output folder {str(folder)!r} does not exist; create it or name a file in another folder")
     try:
         with _temporary(folder, 0o600):
             pass
     except OSError as error:
         raise InvalidInput(
-            f"output folder {str(folder)!r} is not writable ({reason(error)}); choose another --output"
+            f"output folder {str(folder)!r} is not writable ({reason(error)}); name a file in another folder"
         ) from None
     return target
 

@@ -265,7 +265,9 @@ def equilibration(
     windows = len(step)
     drift_tolerance = nonnegative("drift_tolerance", drift_tolerance)
     if windows < _MIN_WINDOWS:
-        return Equilibration(False, 0, None, f"only {windows} record windows, at least {_MIN_WINDOWS} are needed")
+        return Equilibration(
+            False, 0, None, f"only {windows} record window{'s' * (windows != 1)}, at least {_MIN_WINDOWS} are needed"
+        )
     series = [_checked(f"series[{i}]", x) for i, x in enumerate(sequence("series", series))]
     if wrong := [x.shape for x in series if x.shape[1] != windows]:
         raise InvalidInput(f"`series` must have {windows} windows, as `step` has; got shape {wrong[0]}")

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 import rotsim
-from rotsim.cli import main
+from rotsim.cli import cli, main
 from rotsim.show.progress import progress_bar
 from rotsim.theory.schedules import cosine, warmup
 from tests.conftest import chunks_of, press_ctrl_c
@@ -158,6 +158,45 @@ def test_help_teaches(capsys):
     assert "--weight-decay" in capsys.readouterr().out
 
 
+def help_examples(command=cli):
+    """The commands that help texts show, those of the subcommands too."""
+    text = command.help or ""
+    shown = [" ".join(found.split()) for found in re.findall(r"Example: (rotsim .*?)(?:\n\n|\Z)", text, re.DOTALL)]
+    start = re.findall(r"^ *(rotsim .*)", text.partition("Start with:")[2], re.MULTILINE)
+    below = getattr(command, "commands", {}).values()
+    return [*start, *shown, *(line for each in below for line in help_examples(each))]
+
+
+EXAMPLES = list(dict.fromkeys(help_examples()))
+OF_YOUR_OWN = ("compare walk.nc", "trace.nc", "log.csv", "FOLDER", "runs/gpt")  # what examples take and do not make
+LONG = ("animate", "explore", "simulate adamw")
+
+
+def test_help_texts_show_examples():
+    assert len(EXAMPLES) > 20 and {line.split()[1] for line in EXAMPLES} == {*cli.commands}
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_an_example_of_a_help_text_can_be_read(line, monkeypatch):
+    monkeypatch.setattr("click.Command.invoke", lambda *_: None)  # of commands that are no group: options are parsed
+    assert main(shlex.split(line)[1:]) == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(line, marks=[pytest.mark.slow] * any(name in line for name in LONG))
+        for line in EXAMPLES
+        if not any(name in line for name in (*OF_YOUR_OWN, "verify"))  # tests/test_verify.py runs that
+    ],
+)
+def test_an_example_of_a_help_text_runs(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("webbrowser.open", lambda _: None)
+    (tmp_path / "lecture").mkdir()
+    assert main(shlex.split(line)[1:]) == 0, capsys.readouterr().err
+
+
 @pytest.mark.parametrize("style", ["text", "markdown"])
 def test_derive(style, capsys):
     assert main(["derive", "sgdm", "--style", style]) == 0
@@ -192,7 +231,16 @@ def test_derive(style, capsys):
         (["derive", "rmsprop"], "derivation 'rmsprop' is unknown"),
         (["verify", "--seed", "-1"], "`seed` must be >= 0"),
         (["predict", *ADAMW, "--warmup", "20000"], "`warmup` must be < 20000; got 20000"),
-        (["predict", *ADAMW, "--figure", "/no/such/folder/x.png"], "does not exist"),
+        (["predict", *ADAMW, "--figure", "/no/such/folder/x.png"], "create it or name a file in another folder"),
+        (["predict", *ADAMW, "--output", "x.csv"], "output 'x.csv' would hold NetCDF; give it a name that ends in .nc"),
+        (["simulate", *ADAMW, "--output", "x.json"], "output 'x.json' would hold NetCDF"),
+        (["sweep", *ADAMW, "--output", "x.zarr"], "output 'x.zarr' would hold NetCDF"),
+        (
+            ["equilibrium", *ADAMW, "--output", "x.nc"],
+            "output 'x.nc' would hold JSON; give it a name that ends in .json",
+        ),
+        (["convert", *ADAMW, "--to", "lion", "--output", "x.csv"], "output 'x.csv' would hold JSON"),
+        (["transfer", *ADAMW, "--new-momentum", "1"], "`momentum` must be in [0, 1); got 1.0"),
         (["plan", "adamw", "--rotation", "0.01"], "1 targets (rotation) cannot determine 2 unknowns"),
         (["plan", "sgdm", "--rotation", "0.01", "--norm", "1", "--betas", "0.9", "0.99"], "no hyperparameter 'betas'"),
         (["transfer", *ADAMW, "--batch-factor", "0"], "`batch_factor` must be finite and > 0; got 0.0"),

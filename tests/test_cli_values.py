@@ -121,6 +121,16 @@ def test_sweep_hands_on_ranges_and_single_values(handed):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "count"), [("adamw", 2), ("adam-l2", 2), ("nadamw", 2), ("lion", 2), ("ademamix", 3)]
+)
+def test_betas_are_numbers_of_a_sweep(optimizer, count, handed):
+    names = [f"beta{place}" for place in range(1, count + 1)]
+    given = [word for name in names for word in (f"--{name}", "0.5,0.75")]
+    seen = handed("rotsim.sweeps.sweep", ["sweep", optimizer, "--lr", "0.1", "--weight-decay", "0.1", *given])
+    assert seen.given[1] == {name: [0.5, 0.75] for name in names}
+
+
 def test_animate_hands_on_every_option(handed):
     words = "animate adamw sgdm --lr 0.2 --weight-decay 0.3 --set beta2=0.9 --set momentum=0.5 --rotational --dim 8"
     words += " --neurons 5 --steps 40 --frames 4 --fps 3 --initial-norm 2 --schedule cosine --warmup 9 --seed 6"

@@ -187,3 +187,20 @@ def test_the_command_hands_on_what_it_is_told(capsys):
     assert "betas=(0.95, 0.98)) keeps rotation" in shown and "weight decay, decoupled 0.1 " in shown
     assert main([*words.split(), "--set", "betas"]) == 2
     assert "`--set` takes NAME=VALUE" in capsys.readouterr().err
+
+
+def convert_prints(capsys, *words):
+    assert main(["convert", "adamw", "--lr", "3e-4", "--weight-decay", "0.1", *words]) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_a_conversion_says_what_it_assumed(capsys):
+    """Of the layer and of the gradients; and that the answer depends on it, where it does."""
+    shown = convert_prints(capsys, "--to", "sgdm", "--dim", "64", "--scale", "2")
+    assert "keeps rotation, norm; dim 64, scale-invariant gradients of scale 2" in shown
+    assert "These rates depend on the gradients' scale and on dim" in shown
+    shown = convert_prints(capsys, "--to", "lion", "--to-dim", "64")
+    assert "dim 1024 → dim 64, scale-invariant gradients of scale 1" in shown and "These rates depend" not in shown
+    shown = convert_prints(capsys, "--to", "muon")
+    assert "matrices of 1024 x 1024" in shown and "Muon's rates are those of this shape" in shown
+    assert "the last μ, 0.9" in convert_prints(capsys, "--to", "nadamw")

@@ -1,5 +1,9 @@
 """What the documents show is what their examples print; their links lead somewhere; their sentences are short."""
 
+import re
+import sys
+import tomllib
+
 import pytest
 
 from tests import documents, prose
@@ -80,6 +84,16 @@ def test_every_page_is_listed():
 @pytest.mark.parametrize("name", PROSE)
 def test_sentences_are_short(name):
     assert not prose.too_long(text(name))
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if "/lessons/" in name])
+def test_a_lesson_names_what_it_needs_beside_rotsim(name):
+    cells = re.findall(r"^```\{code-cell\}.*?\n(.*?)^```$", text(name), re.MULTILINE | re.DOTALL)
+    imported = set(re.findall(r"^(?:from|import) (\w+)", "\n".join(cells), re.MULTILINE)) - sys.stdlib_module_names
+    project = tomllib.loads((documents.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    own = {"rotsim", "derivations", *(re.split(r"\W", needed)[0] for needed in project["dependencies"])}
+    said = text(name).split("**Goal.**")[1].split("```")[0]
+    assert not [each for each in imported - own if each.lower() not in said.lower()]
 
 
 def test_a_long_sentence_is_counted():

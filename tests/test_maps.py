@@ -130,3 +130,57 @@ def test_a_sweep_is_drawn_over_one_two_or_three_names():
         plot_sweep(rotsim.sweep(rotsim.SGDM, {"of": ["leading"]}, "error", lr=0.1, weight_decay=0.1), "norm_error")
     with pytest.raises(InvalidInput, match="`quantity` must be"):
         plot_sweep(line, "speed")
+
+
+def sparse_figure():
+    """Contours of rotation between three values of a decay; three cells at a large lr have no result."""
+    over = {"lr": np.geomspace(1e-3, 10.0, 10), "weight_decay": [1e-4, 1e-2, 1.0], "momentum": [0.0, 0.9]}
+    found = rotsim.sweep(rotsim.SGDM, over)
+    return found, plot_sweep(found)
+
+
+def test_contours_between_sparse_cells_are_where_the_theory_has_them():
+    _, figure = sparse_figure()
+    ax = figure.axes[0]
+    (lines,) = [each for each in ax.collections if hasattr(each, "allsegs")]
+    (part,) = lines.allsegs[lines.levels.tolist().index(np.log(0.03))]
+    points = ax.transData.inverted().transform(lines.get_transform().transform(part))
+    assert len(points) > 10
+    for lr, weight_decay in points:
+        assert rotsim.equilibrium(rotsim.SGDM(lr, weight_decay, momentum=0.0)).rotation == pytest.approx(0.03, rel=0.02)
+
+
+def test_a_sweeps_figure_says_of_what_it_is_and_crosses_cells_without_a_result():
+    found, figure = sparse_figure()
+    assert figure.get_suptitle() == "SGDM, equilibrium: rotation, rad per step\ndim 1024"
+    crosses = [line.get_xydata() for ax in figure.axes for line in ax.lines if line.get_marker() == "x"]
+    assert sum(map(len, crosses)) == (found["reason"].values != "").sum() == 3
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["no result"]
+    line = rotsim.sweep(rotsim.SGDM(0.1, 0.1, momentum=0.5), {"lr": [0.1, 1.0, 100.0]}, dim=64)
+    figure = plot_sweep(line, "norm")
+    title = figure.get_suptitle()
+    assert title.startswith("SGDM, equilibrium: norm") and "dim 64" in title and "momentum 0.5" in title
+    assert figure.axes[0].lines[-1].get_xdata().tolist() == [100.0] and figure.legends
+    wrapped = rotsim.sweep(rotsim.Cautious(rotsim.AdamW(1e-3, 0.1)), {"lr": [1e-3, 1e-2], "beta2": [0.9, 0.95]})
+    title = plot_sweep(wrapped).get_suptitle()
+    assert title.startswith("Cautious AdamW") and "beta1 0.9" in title and "beta2" not in title and "lr" not in title
+    wide = rotsim.sweep(rotsim.SGDM, {"lr": [0.1, 0.2], "weight_decay": [0.1]})
+    assert "weight decay 0.1" in plot_sweep(wide).get_suptitle()
+
+
+def test_numbers_of_contours_are_whole_and_apart():
+    _, sparse = sparse_figure()
+    rates = {"lr": np.geomspace(1e-5, 0.1, 21), "weight_decay": np.geomspace(1e-4, 10, 21)}
+    for figure in (sparse, rotsim.plot_map([rotsim.AdamW, rotsim.Lion], rates, steps=10_000, points=[(3e-4, 0.1)])):
+        figure.draw_without_rendering()
+        for ax in figure.axes:
+            panel, boxes = ax.get_window_extent(), [text.get_window_extent() for text in ax.texts]
+            assert len(boxes) >= 5
+            assert all((box.min >= panel.min).all() and (box.max <= panel.max).all() for box in boxes)
+            assert not any(one.overlaps(other) for n, one in enumerate(boxes) for other in boxes[:n])
+
+
+def test_contours_of_what_may_be_negative_are_drawn_too():
+    found = rotsim.sweep(rotsim.SGDM, OVER, "error", dim=64)
+    assert (found["norm_error"].values < 0).any()
+    assert plot_sweep(found, "norm_error").axes[0].texts

@@ -1,6 +1,7 @@
 """NAdamW: its filter, its updates under random v by another quadrature, walks and courses; with wrong theories."""
 
 import functools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -239,3 +240,15 @@ def test_the_recorder_knows_it():
     assert optimizer_spec(torch.optim.NAdam(weight)).weight_decay == 0
     with pytest.raises(rotsim.InvalidInput, match="decoupled_weight_decay=True has it beside the update"):
         optimizer_spec(torch.optim.NAdam(weight, weight_decay=0.1))
+
+
+def test_the_equilibrium_of_a_schedule_says_when_it_is_reached(capsys):
+    spec = rotsim.NAdamW(0.05, 2.0, (0.8, 0.95))
+    command = ["--lr", "0.05", "--weight-decay", "2", "--betas", "0.8", "0.95"]
+    assert main(["equilibrium", "nadamw", *command]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    steps = int(re.search(r"the last μ, 0.8, which .* comes within 5% of after (\d+) steps", shown)[1])
+    assert scheduled(0.8, spec.momentum_decay, steps - 1) < 0.95 * 0.8 <= scheduled(0.8, spec.momentum_decay, steps)
+    assert steps == pytest.approx(rotsim.steps_to_equilibrium(spec, within=0.05), rel=0.1)
+    assert main(["equilibrium", "nadamw", *command, "--momentum-decay", "0"]) == 0
+    assert "μ" not in capsys.readouterr().out

@@ -114,6 +114,39 @@ def test_a_link_holds_a_view_and_nonsense_in_it_is_left_out():
 
 
 @needs_node
+def test_the_page_says_that_a_norm_settles_only_where_it_does():
+    """A rate that falls moves the balance; few weights are spoken of however they were chosen."""
+    function = """(changes) => changes.map((change) => {
+      const state = { ...freshState(), ...change };
+      return [outlook(state), spoken(state)];
+    })"""
+    changes = [
+        {}, {"schedule": "cosine"}, {"schedule": "cosine", "dim": 4}, {"schedule": "wsd", "final": 1.0}, {"dim": 4},
+        {"schedule": "linear", "noDecay": True}, {"schedule": "linear", "cautious": True, "departure": "mean"},
+    ]  # fmt: skip
+    said, spoken = zip(*answer(function, changes), strict=True)
+    words = ["settles" if "settles" in one else "falls" if "rate falls" in one else one for one in said]
+    assert words == ["settles", "falls", "falls", "settles", "", "", "falls"]
+    assert list(spoken) == [[], [], ["smallDim"], [], ["smallDim"], ["noDecay"], ["mean", "cautious"]]
+
+
+@needs_node
+def test_words_below_the_squares_stay_apart():
+    """Also where there is no growth; the number above says that it is their ratio."""
+    function = """(growths) => growths.map((growth) => {
+      const words = {};
+      const pen = { line() {}, text: (x, y, said) => (words[said] = x) };
+      drawGains(pen, 200, 100, { growth, decay: 0.01 }, {});
+      return words;
+    })"""
+    for share, words in zip(
+        (-0.04, 0.5, 1), answer(function, [-0.0004, 0.005, 0.01], core=text("panels.js")), strict=True
+    ):
+        assert words["decay"] - words["growth"] >= 42  # pixels: letters of 11 pixels are some 6 wide
+        assert f"ratio {share:.2f}".replace("-", "−") in words
+
+
+@needs_node
 def test_a_switch_of_an_optimizer_is_in_links_and_in_the_python_call():
     """No optimizer of today has one, so one is given it."""
     function = """() => {

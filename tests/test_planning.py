@@ -105,7 +105,7 @@ def test_what_allows_no_equilibrium_says_so():
         (dict(steps_factor=float("inf")), "`steps_factor` must be finite and > 0; got inf"),
         (dict(steps_factor="half"), "`steps_factor` must be a number; got 'half'"),
         (dict(batch_factor=1e9), "no AdamW reaches rotation=102.6.* Ask for a smaller rotation"),
-        (dict(momentum=1.0), r"`betas\[0\]` must be in \[0, 1\); got 1.0"),
+        (dict(momentum=1.0), r"`momentum` must be in \[0, 1\); got 1.0"),
         (dict(batch_factor=2, gradient=rotsim.Replay(np.ones((1, 1, 4)))), "got Replay, whose gradients follow no law"),
     ],
 )

@@ -47,6 +47,14 @@ def refused(spec, x=0.0):
     return {"twice": 2 * x}
 
 
+def wordy(spec):
+    return "a"
+
+
+def echoing(spec):
+    return {"lr": spec.lr}
+
+
 def test_every_cell_is_what_the_function_returns():
     over = {"lr": [1e-3, 1e-2], "weight_decay": [0.1], "beta2": [0.9, 0.999]}
     found = rotsim.sweep(rotsim.AdamW, over, dim=128, eps=1e-3)
@@ -77,6 +85,14 @@ def test_a_gradient_and_a_variant_are_swept_too():
     assert found["norm"].values[1] == alone.norm != found["norm"].values[0]
     turned = rotsim.sweep(rotsim.Rotational(rotsim.AdamW(1e-3, 0.1)), {"lr": [1e-3, 1e-2]}, dim=256)
     assert turned["rotation"].values[1] == rotsim.equilibrium(rotsim.Rotational(rotsim.AdamW(1e-2, 0.1)), 256).rotation
+
+
+def test_each_beta_is_swept_by_its_number():
+    found = rotsim.sweep(rotsim.AdEMAMix, {"beta1": [0.8, 0.9], "beta3": [0.99, 0.999]}, lr=0.1, weight_decay=0.1)
+    of = rotsim.AdEMAMix(0.1, 0.1, (0.8, 0.999, 0.999))
+    assert found["rotation"].values[0, 1] == pytest.approx(rotsim.equilibrium(of).rotation, rel=1e-12)
+    with pytest.raises(InvalidInput, match="beta3"):
+        rotsim.sweep(rotsim.AdamW, {**RATES, "beta3": [0.9]})
 
 
 def test_rows_of_a_matrix_are_swept_and_fixed():
@@ -142,6 +158,13 @@ def test_simulated_error_is_within_its_standard_error():
         ({"over": {"lr": [-1.0], "weight_decay": [0.1]}}, "no cell of this sweep has a result: `lr`"),
         ({"over": {"lr": range(1, 10_000), "weight_decay": range(1, 10_000)}}, "at most 10,000,000 cells"),
         ({"over": {**RATES}, "steps": 3}, "takes lr, weight_decay, beta1"),
+        (
+            {"over": {**RATES}, "measure": wordy},
+            "`measure` must return numbers by name, or a Dataset; got no number: {'v",
+        ),
+        ({"over": {**RATES}, "measure": echoing}, "`measure` returns 'lr', which is swept; give its result another"),
+        ({"over": {"lr": ("norm", [1e-3]), "weight_decay": [0.1]}}, "names its dimension 'norm', as a result; rename"),
+        ({"over": {"lr": ("reason", [1e-3]), "weight_decay": [0.1]}}, "names its dimension 'reason', as a result"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message):

@@ -150,6 +150,29 @@ def test_a_table_that_fits_stays_a_table():
     assert rows == ["walk", "", "two", "  number: 2.5", "  another number:", "123456789"]
 
 
+def test_a_number_that_heads_a_record_is_named(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["sweep", "sgdm", "--lr", "0.1", "--weight-decay", "0.1,0.2", "--dim", "64"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "weight_decay: 0.1" in lines and "weight_decay: 0.2" in lines
+
+
+def test_one_cell_is_no_cells(capsys):
+    command = ["sweep", "sgdm", "--lr", "0.1", "--weight-decay", "0.1"]
+    assert main(command) == 0 and main([*command, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "equilibrium, 1 cell " in printed and "1 cell, 0 of them finished" in printed
+
+
+def test_a_legend_has_the_verdicts_of_its_table_alone(capsys, tmp_path):
+    path = str(tmp_path / "short.nc")
+    assert main(["simulate", *SGDM, "--dim", "8", "--neurons", "2", "--steps", "100", "--output", path]) == 0
+    assert main(["compare", path]) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("only 1 record window, at least 8") == printed.count("NOT EQUILIBRATED: the walk") == 2
+    assert "PASS" not in printed and "FAIL" not in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

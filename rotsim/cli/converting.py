@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rotsim.cli.specs import PerOptimizer, gradients_of
+from rotsim.cli.specs import PerOptimizer, form_of, gradients_of
 from rotsim.cli.values import WHOLE, Named, Shape
 from rotsim.errors import InvalidInput
 
@@ -39,7 +39,7 @@ def _convert(
     from rotsim.theory.conversion import convert
 
     if output is not None:
-        check_writable(output)
+        check_writable(output, "JSON")
     units = {
         name: positive(option, value)
         for name, option, value in (
@@ -60,8 +60,7 @@ def _convert(
         rows=rows,
         **hyperparameters(given),
     )
-    of = "" if rows is None else f", matrices of {rows} x {dim}"
-    console().print(conversion_table(found, units, gradients_of(gradient) + of))
+    console().print(conversion_table(found, units, assumed(found, gradient, dim, to_dim or dim, rows)))
     if output is not None:
         content = {**found.to_dict(), "rows": rows, "dim": dim, "to_dim": to_dim or dim, "gradient": gradient.to_dict()}
         for name, per_step in units.items():
@@ -69,6 +68,15 @@ def _convert(
             content[f"ema_{name}"] = [n / per_step if name == "epochs" else n * per_step for n in steps]
         write_atomically(output, to_json({**content, "provenance": provenance()}))
         click.echo(f"saved {output}")
+
+
+def assumed(found: Any, gradient: Any, dim: int, to_dim: int, rows: int | None) -> str:
+    """What the rates depend on beside the settings: the shape of the weights and the size of the gradients."""
+    specs = (found.source, found.target)
+    matrix = next((spec for spec in specs if spec.acts_on == "matrix"), found.source)
+    form = form_of(matrix, dim, rows) + ("" if to_dim == dim else f" → dim {to_dim}")
+    scale = gradient.to_dict().get("scale")
+    return f"{form}, {gradients_of(gradient)}" + ("" if scale is None else f" of scale {scale:g}")
 
 
 def hyperparameters(given: Sequence[str]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def trace_import(
     from rotsim import dataset, files
     from rotsim.measure import read_log
 
-    files.check_writable(output)
+    files.check_writable(output, "NetCDF")
     sizes: int | dict[str, int] | None = None
     if fan_in:
         try:
@@ -146,7 +146,7 @@ def checkpoints(folder: str, optimizer: Optimizer, output: str | None, as_json: 
     from rotsim.show.trace_tables import checkpoints_table
 
     if output is not None:
-        files.check_writable(output)
+        files.check_writable(output, "NetCDF")
     trace = read_checkpoints(folder, optimizer, **options)
     if output is not None:
         dataset.save(trace, output)

@@ -21,7 +21,7 @@ def _equilibrium(optimizer: Any, dim: int, gradient: Any, output: str | None, ro
     from rotsim.theory.equilibrium import equilibrium
 
     if output is not None:
-        check_writable(output)
+        check_writable(output, "JSON")
     exact, leading = (equilibrium(optimizer, dim, gradient, method, rows) for method in ("exact", "leading"))
     title = f"{optimizer.describe()}, {form_of(optimizer, dim, rows)}, {gradients_of(gradient)}"
     console().print(equilibrium_table(optimizer, exact, leading, title))
@@ -71,7 +71,7 @@ def _predict(
     from rotsim.theory.prediction import predict, settling
 
     if output is not None:
-        files.check_writable(output)
+        files.check_writable(output, "NetCDF")
     if figure is not None:
         from rotsim.show.plotting import check_figure, course_figure, save_figure
 

@@ -31,7 +31,7 @@ def _simulate(
     from rotsim.theory.equilibrium import equilibrium
 
     if output is not None:
-        files.check_writable(output)
+        files.check_writable(output, "NetCDF")
     elif keep_state or checkpoint_seconds is not None:
         option = "--keep-state" if keep_state else "--checkpoint-seconds"
         raise InvalidInput(f"`{option}` needs --output FILE, the file to keep the state in")

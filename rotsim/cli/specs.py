@@ -22,6 +22,7 @@ HYPERPARAMETER_HELP = {
     "alpha": "α: what AdEMAMix's slow average counts.",
     "beta1": "β1 in [0, 1).",
     "beta2": "β2 in [0, 1).",
+    "beta3": "β3 of AdEMAMix's slow average, in [0, 1).",
     "dampening": "Share of a gradient that does not enter the momentum, in [0, 1).",
     "nesterov": "Nesterov momentum, as in torch.optim.SGD.",
     "eps": "ε in the denominator.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from math import isfinite
 from typing import Any
 
@@ -57,7 +57,7 @@ def values(name: str, given: str, kind: Callable[[str], Any]) -> list[Any]:
 
 
 def _kind(default: Any) -> Callable[[str], Any]:
-    """What makes a value of a hyperparameter, by its default."""
+    """What makes a value of a hyperparameter, by the default of its field; `MISSING` stands for a number."""
     if isinstance(default, bool):
         return _switch
     if isinstance(default, int):
@@ -86,7 +86,7 @@ class _Swept(PerOptimizer):
 
         spec = optimizer_class(name.replace("-", "_"))
         default = {field.name: field.default for field in fields(spec)}
-        own = {name: (_kind(default.get(name)), "") for name in hyperparameters(spec)}
+        own = {name: (_kind(default.get(name, MISSING)), "") for name in hyperparameters(spec)}
         settings = {name: one for name, one in _SETTINGS.items() if name != "rows" or spec.acts_on == "matrix"}
         ranges: dict[str, tuple[Callable[[str], Any], str]] = {**own, **settings}
         options: list[click.Parameter] = [
@@ -135,7 +135,7 @@ def _sweep(
     from rotsim.sweeps import sweep
 
     if output is not None:
-        files.check_writable(output)
+        files.check_writable(output, "NetCDF")
     if figure is not None:
         from rotsim.show.plotting import check_figure
 

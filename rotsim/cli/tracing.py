@@ -96,7 +96,7 @@ def trace_join(first: str, second: str, output: str, at: int | None) -> None:
     from rotsim import dataset, files
     from rotsim.measure import join
 
-    files.check_writable(output)
+    files.check_writable(output, "NetCDF")
     joined = join(dataset.load(first), dataset.load(second), at)
     written = dataset.save(joined, output)
     click.echo(f"wrote {written}: steps up to {int(joined['step'][-1])} in {joined.sizes['step']} windows")

@@ -95,6 +95,11 @@ class Optimizer(ABC):
         return 1 / (1 - max(self.averages))
 
     @property
+    def schedule_note(self) -> str:
+        """One sentence on a schedule of its own, whose end its equilibrium takes for granted; empty without one."""
+        return ""
+
+    @property
     def beta1(self) -> float:
         """Decay of the average that its update is made of: β1, or SGD's momentum."""
         return self.averages[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, log
+from math import ceil, inf, log
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from rotsim.optimizers.base import Optimizer
 from rotsim.optimizers.root import root_factors
 
 FADE = 0.96  # what Dozat's schedule keeps of the distance between μ and β1 in 1/momentum_decay steps
+_NEAR = 0.05  # share of the last μ at which the schedule counts as ended
 _LEAST_RATE = 1e-300  # of that schedule: at 0 its sums are those of the limit, not 0/0
 _TERMS = 54  # of a series in 1/2, the last of which is below a double's resolution
 
@@ -133,6 +134,16 @@ class NAdamW(Optimizer):
         """Those of the schedule of μ, where it is slower than the averages."""
         rate = -log(FADE) * self.momentum_decay
         return max(super().memory_steps, 1 / rate if rate > 0 else 0.0)
+
+    @property
+    def schedule_note(self) -> str:
+        if self.momentum_decay == 0:
+            return ""
+        near = ceil(log(2 * _NEAR) / (log(FADE) * self.momentum_decay))
+        return (
+            f"This is the rest at the last μ, {self.last_momentum:g}, which NAdamW's schedule comes within {_NEAR:.0%} "
+            f"of after {near} steps; rotsim predict follows it."
+        )
 
     def shares(self, step: Any) -> tuple[Any, Any]:
         """What the update takes of the newest gradient and of the average m_t, elementwise for t >= 1."""

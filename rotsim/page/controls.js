@@ -206,14 +206,11 @@ const DASHED = {
 
 function sayOf(view) {
   const { state } = view;
-  const flags = Object.keys(SENTENCES).filter((name) => state[name] === true);
-  const on = [state.departure, ...flags].filter(Boolean);
-  const said = on.map((name) => SENTENCES[name](state));
+  const said = spoken(state).map((name) => SENTENCES[name](state));
   const following = view.lab.walking.filter((run) => view.lab.pull(run) > 0).map(({ optimizer }) => optimizer.label);
   const counted = `The dashed lines of ${following.join(" and ")} count the pull as decay; the others are those of white noise.`;
   const dashed = { ...DASHED, radial: following.length > 0 ? counted : DASHED.bursts };
   const refused = view.lab.walking.filter((run) => run.refused).map((run) => `${run.optimizer.label}: no prediction here.`);
-  const plain = "Growth by noise and decay come into balance: the norm settles, and every step turns the weights by one angle.";
-  const words = [view.warning, ...said, ...(said.length > 0 ? [dashed[state.departure]] : [plain]), ...refused].filter(Boolean).join(" ");
+  const words = [view.warning, ...said, dashed[state.departure], outlook(state), ...refused].filter(Boolean).join(" ");
   if (element("sentence").textContent !== words) element("sentence").textContent = words;
 }

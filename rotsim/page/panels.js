@@ -220,6 +220,8 @@ function drawAngle(pen, origin, end, bottom, norm, look) {
   pen.text(middle[0], middle[1] - 5, "θ", { fill: look.ink, align: "center", size: 13 });
 }
 
+const WORD = 42; // pixels from the middle of one word below the squares to the next
+
 // Pythagoras: squares whose areas are what updates add to ‖w‖² and what decay takes, in the mean of the latest steps.
 function drawGains(pen, right, bottom, { growth, decay }, look) {
   const side = 30;
@@ -228,12 +230,13 @@ function drawGains(pen, right, bottom, { growth, decay }, look) {
   const largest = Math.min(Math.max(share * side, 2), 2 * side);
   const square = (x, size, fill) => pen.line([x, bottom - 14, x, bottom - 14 - size, x + size, bottom - 14 - size, x + size, bottom - 14], { fill });
   square(right - side - gap - largest, largest, look.growth);
-  pen.text(right - side - gap - largest / 2, bottom, "growth", { fill: look.growth, align: "center", size: 11 });
+  const middle = Math.min(right - side - gap - largest / 2, right - side / 2 - WORD); // of a small square, beside "decay"
+  pen.text(middle, bottom, "growth", { fill: look.growth, align: "center", size: 11 });
   if (decay > 0) square(right - side, side, look.decay);
   const words = { fill: look.decay, size: 11 };
   if (decay > 0) pen.text(right - side / 2, bottom, "decay", { ...words, align: "center" });
   else pen.text(right, bottom, "no decay", { ...words, align: "right" });
-  const ratio = decay > 0 ? `of ‖w‖²: ${(growth / decay).toFixed(2)}` : "of ‖w‖²";
+  const ratio = decay > 0 ? `ratio ${(growth / decay).toFixed(2).replace("-", "−")}` : "of ‖w‖²";
   pen.text(right, bottom - 18 - Math.max(largest, side), ratio, { fill: look.ink, align: "right", size: 11 });
 }
 

@@ -35,6 +35,7 @@ const DEPARTURES = {
   bursts: { label: "Bursts", field: "burst", low: 1.5, high: 20, initial: 5, spec: "Bursts" },
 };
 
+const FEW_WEIGHTS = 10; // below it theory errs by more than a tenth
 const FIRST_SHOWN = 4; // optimizers, so that each has room on a projector
 
 function freshState() {
@@ -102,6 +103,28 @@ function inForce(state) {
 function rowsOf({ neurons, rows }) {
   for (let count = Math.min(rows, neurons); count > 1; count -= 1) if (neurons % count === 0) return count;
   return neurons;
+}
+
+// What the sentence below the panels speaks of: switches that are on, and few weights by the slider too.
+function spoken(state) {
+  const few = state.smallDim || state.dim < FEW_WEIGHTS ? ["smallDim"] : [];
+  const switches = ["noDecay", ...Object.keys(TURNING), "cautious"].filter((name) => state[name]);
+  return [state.departure, ...few, ...switches].filter(Boolean);
+}
+
+// Where growth and decay lead, in words; empty where what is spoken of says it.
+function outlook(state) {
+  const on = spoken(state);
+  const held = on.some((name) => name === "noDecay" || name in TURNING); // there is no balance that could move
+  if (state.schedule !== "constant" && state.final < 1 && !held) {
+    return (
+      "The learning rate falls, and moves the balance of growth and decay: the norm follows ever later," +
+      " and the angle falls with the rate."
+    );
+  }
+  return on.length > 0
+    ? ""
+    : "Growth by noise and decay come into balance: the norm settles, and every step turns the weights by one angle.";
 }
 
 function specInForce(state, optimizer) {

@@ -80,6 +80,8 @@ class _Table(Table):
         headers = [str(column.header) for column in self.columns]
         for row in zip(*(column.cells for column in self.columns), strict=True):
             first, *others = map(str, row)
+            if self.columns[0].justify == "right":  # a number alone does not say what it is
+                first = f"{headers[0]}: {first}"
             yield f"[bold]{first}[/]" if first else ""
             yield from (f"  {header}: {cell}" for header, cell in zip(headers[1:], others, strict=True) if cell)
         if self.caption:

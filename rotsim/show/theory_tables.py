@@ -36,6 +36,13 @@ _PACE = {
     "gradient_norm": "gradient norm",
     "relative_lr": "hyperball lr",
 }
+#: What the verdicts of a comparison mean. A legend shows those that its table has: any other would look like a verdict.
+_MEANING = {
+    "PASS": "PASS: the error is within what is allowed and the noise of the measurement.",
+    "FAIL": "FAIL: the error is larger than what is allowed and the noise of the measurement.",
+    "UNRESOLVED": "UNRESOLVED: noise, or the error that the prediction declares, is too large for a verdict.",
+    "NOT EQUILIBRATED": "NOT EQUILIBRATED: the walk is not known to have settled, so its error says nothing.",
+}
 MOST_ROWS = 24  # rows of the table of a sweep, so that it fits a screen
 
 
@@ -51,16 +58,18 @@ def equilibrium_table(optimizer: Optimizer, exact: Equilibrium, leading: Equilib
         f"Leading order: the paper's formulas. Relative error from what each neglects: "
         f"exact about {exact.model_error:.1g}, leading {leading.model_error:.1g}."
     )
+    if note := optimizer.plain.schedule_note:
+        table.caption += f"\n{note}"
     return table
 
 
-def conversion_table(found: Conversion, units: Mapping[str, float], gradients: str) -> Table:
-    """A setting beside its counterpart; `units` has steps per epoch, tokens per step."""
+def conversion_table(found: Conversion, units: Mapping[str, float], assumed: str) -> Table:
+    """A setting beside its counterpart; `units` has steps per epoch, tokens per step; `assumed` stands in the title."""
     source, target = found.source, found.target
     labels = (source.label, target.label if target.label != source.label else f"{target.label}, new")
     kept = ", ".join(name.replace("_", " ") for name in found.kept) or "nothing"
     told = (NUMBER.sub(lambda number: f"{float(number[0]):.6g}", spec.describe()) for spec in (source, target))
-    title = f"{' → '.join(told)} keeps {kept}; {gradients}"
+    title = f"{' → '.join(told)} keeps {kept}; {assumed}"
     table = plain_table(title, "quantity", *labels, "ratio", numbers=(*labels, "ratio"))
     ours, theirs = (found.to_dict()[side]["decays"] for side in ("source", "target"))
     rows: list[tuple[str, float, float]] = [("lr", source.lr, target.lr)]
@@ -80,6 +89,16 @@ def conversion_table(found: Conversion, units: Mapping[str, float], gradients: s
         "which the optimizer's hyperball turns as far. Decoupled is PyTorch's AdamW; --help explains other decays. "
         f"Relative error from what the formulas neglect: about {error:.1g}."
     )
+    specs = (source.plain, target.plain)
+    if any(spec.shape == "identity" or spec.decay == "coupled" for spec in specs):
+        table.caption += (
+            "\ngradient norm: of the gradients assumed above, at that norm. These rates depend on the gradients' scale "
+            "and on dim: --scale and --dim give yours."
+        )
+    if any(spec.acts_on == "matrix" for spec in specs):
+        table.caption += "\nMuon's rates are those of this shape: --shape gives another."
+    for note in dict.fromkeys(spec.schedule_note for spec in specs):
+        table.caption += f"\n{note}" if note else ""
     return table
 
 
@@ -119,8 +138,9 @@ def report_table(report: Report, title: str, measured: str = "simulated") -> Tab
             verdict_text(check.verdict),
         )
         notes.add(f"{check.group}: {check.note}" if len({c.group for c in report}) > 1 else check.note)
-    explained = "PASS: the error is within what is allowed and the noise of the measurement."
-    table.caption = "\n".join([*sorted(notes), explained])
+    verdicts = {check.verdict for check in report}
+    explained = [meaning for verdict, meaning in _MEANING.items() if verdict in verdicts]
+    table.caption = "\n".join([*sorted(notes), *explained])
     return table
 
 
@@ -135,18 +155,20 @@ def sweep_table(result: xr.Dataset) -> Table:
     numbers = [str(name) for name in result.data_vars if name not in ("reason", "model_error")]
     reasons = result["reason"].values.ravel()
     without = {str(reason): int((reasons == reason).sum()) for reason in np.unique(reasons[reasons != ""])}
-    notes = [f"{count} of {len(reasons)} cells: {reason}" for reason, count in sorted(without.items())]
+    cells = f"{len(reasons)} cell{'s' * (len(reasons) != 1)}"
+    notes = [f"{count} of {cells}: {reason}" for reason, count in sorted(without.items())]
     axes = [str(name) for name in result.coords if set(result.coords[name].dims) <= set(grid)]
     notes += [f"{dim} {result[dim].values[-1]:g}" for dim in own if dim in result.coords]
-    title = f"{result.attrs['measure']}, {len(reasons)} cells: " + " x ".join(f"{d} {result.sizes[d]}" for d in grid)
+    over = " x ".join(f"{dim} {result.sizes[dim]}" for dim in grid)
+    title = f"{result.attrs['measure']}, {cells}: {over}" if grid else f"{result.attrs['measure']}, {cells}"
     if len(reasons) <= MOST_ROWS:
         table = plain_table(title, *axes, *numbers, numbers=(*axes, *numbers), caption="\n".join(notes[:3]))
         flat = {name: last[name].broadcast_like(last["reason"]).values.ravel() for name in [*axes, *numbers]}
         for place in range(len(reasons)):
-            cells = [
+            values = [
                 str(flat[name][place]) if flat[name].dtype.kind in "US" else f"{flat[name][place]:.4g}" for name in axes
             ]
-            table.add_row(*cells, *(or_dash(flat[name][place], ".4g") for name in numbers))
+            table.add_row(*values, *(or_dash(flat[name][place], ".4g") for name in numbers))
         return table
     extremes = "least", "median", "greatest"
     table = plain_table(title, "quantity", *extremes, numbers=extremes, caption="\n".join(notes[:3]))

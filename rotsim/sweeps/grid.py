@@ -139,15 +139,21 @@ def grid(
 
 
 def hyperparameters(kind: type[Optimizer], base: Optimizer | None = None) -> list[str]:
-    """Names of the numbers that a spec is made of; `betas` as `beta1` and `beta2`, those of a wrapped spec beside."""
+    """Names of the numbers that a spec is made of; `betas` as `beta1`, `beta2` ..., those of a wrapped spec beside."""
     names: list[str] = []
     for field in fields(kind):
         if field.name == "inner":
             inner = getattr(base, "inner", None)
             names = [*(hyperparameters(type(inner), inner) if inner is not None else []), *names]
         elif field.init:
-            names += ["beta1", "beta2"] if field.name == "betas" else [field.name]
+            names += _betas(kind) if field.name == "betas" else [field.name]
     return list(dict.fromkeys(names))
+
+
+def _betas(kind: type[Optimizer]) -> list[str]:
+    """Names of the entries of `betas`: `beta1`, `beta2`, and `beta3` where there are three."""
+    default: Any = next((field.default for field in fields(kind) if field.name == "betas"), ())
+    return [f"beta{place}" for place in range(1, len(default) + 1)]
 
 
 def _required(kind: type[Optimizer]) -> set[str]:
@@ -183,10 +189,10 @@ def _axis(name: str, given: Any) -> Axis:
 def with_values(kind: type[Optimizer], base: Optimizer | None, values: Mapping[str, Any]) -> Optimizer:
     """The spec with these hyperparameters."""
     given: dict[str, Any] = dict(values)
-    default: Any = next((field.default for field in fields(kind) if field.name == "betas"), None)
-    if default is not None and ("beta1" in given or "beta2" in given):
-        first, second = getattr(base, "betas", default)
-        given["betas"] = given.pop("beta1", first), given.pop("beta2", second)
+    names = _betas(kind)
+    if not given.keys().isdisjoint(names):
+        betas = (base or kind).betas  # type: ignore[union-attr]
+        given["betas"] = tuple(given.pop(name, beta) for name, beta in zip(names, betas, strict=True))
     if base is None:
         return constructed(kind, given, kind.__name__)
     if inner := getattr(base, "inner", None):

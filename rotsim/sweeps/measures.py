@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rotsim import dataset
-from rotsim.errors import INT64, InvalidInput, NoEquilibrium, choice, integer, registered
+from rotsim.errors import INT64, InvalidInput, NoEquilibrium, choice, integer, registered, shown
 from rotsim.gradients import Gradient
 from rotsim.optimizers import Optimizer
 
@@ -213,6 +213,8 @@ def described(result: Any) -> dict[str, tuple[tuple[str, ...], Any]]:
             raise InvalidInput(
                 f"`measure` must return numbers by name, or a Dataset; got {type(value).__name__} for {name!r}"
             ) from None
+    if not numbers:
+        raise InvalidInput(f"`measure` must return numbers by name, or a Dataset; got no number: {shown(result)}")
     return numbers
 
 

@@ -72,8 +72,9 @@ class Estimate:
 
     def __str__(self) -> str:
         return (
-            f"{self.cells} cells, {self.finished} of them finished; {self.seconds_per_cell:.3g} s a cell, "
-            f"about {self.seconds:.3g} s on {self.workers} cores here; {self.memory_bytes / 2**20:.3g} MiB of memory"
+            f"{self.cells} cell{'s' * (self.cells != 1)}, {self.finished} of them finished; "
+            f"{self.seconds_per_cell:.3g} s a cell, about {self.seconds:.3g} s on {self.workers} cores here; "
+            f"{self.memory_bytes / 2**20:.3g} MiB of memory"
         )
 
 
@@ -125,7 +126,7 @@ def sweep(
     spec : type of Optimizer, or Optimizer
         `rotsim.AdamW`, or ``rotsim.AdamW(lr=1e-3, weight_decay=0.1)`` whose values hold where `over` names none.
     over : mapping of str to list, or to (dimension, list)
-        Names are hyperparameters of the spec (``betas`` as ``beta1`` and ``beta2``), parameters of `gradient`, and
+        Names are hyperparameters of the spec (``betas`` as ``beta1``, ``beta2``), parameters of `gradient`, and
         settings of the measure such as ``dim``, ``steps`` or ``seed``. Lists make a grid. Names with one dimension, as
         in ``{"lr": ("rate", [...]), "weight_decay": ("rate", [...])}``, go together.
     measure : {"equilibrium", "leading", "predict", "simulate", "error"} or callable
@@ -189,10 +190,13 @@ def sweep(
     if flag("dry_run", dry_run):
         return _estimate(chosen, pending, len(recipes), workers)
 
+    for answer in answers:
+        _check_names(cells, answer)
     done = len(recipes) - len(pending)
     try:
         for found in run(chosen, pending, executor, workers):
             for number, answer in found:
+                _check_names(cells, answer)
                 answers[number] = answer
             if kept is not None:
                 kept.add({"key": keys[number], **answer} for number, answer in found)
@@ -208,6 +212,16 @@ def sweep(
     if kept is not None:
         kept.publish(result)
     return result
+
+
+def _check_names(cells: Grid, answer: Answer | None) -> None:
+    """Refuse a dimension or a swept name that is a result's: one of both would be lost."""
+    results = {"reason", *(answer["values"] if answer else ())}
+    for axis in cells.axes:
+        if axis.name in results:
+            raise InvalidInput(f"`measure` returns {axis.name!r}, which is swept; give its result another name")
+        if axis.dimension in results:
+            raise InvalidInput(f"`over[{axis.name!r}]` names its dimension {axis.dimension!r}, as a result; rename it")
 
 
 def _key(measure: str, defaults: Mapping[str, Any], recipe: Recipe) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rotsim import closed_forms
-from rotsim.errors import InvalidInput, NoEquilibrium, flag, is_a, positive, shown
+from rotsim.errors import InvalidInput, NoEquilibrium, flag, is_a, positive, share, shown
 from rotsim.gradients import Gradient, ScaleInvariant
 from rotsim.optimizers import Cautious, Hyperball, Rotational, optimizer_class
 from rotsim.optimizers.base import Optimizer
@@ -272,7 +272,7 @@ def transfer(
     """
     batch, length = positive("batch_factor", batch_factor), positive("steps_factor", steps_factor)
     now = equilibrium(optimizer, dim, gradient, rows=rows)
-    changed = optimizer if momentum is None else optimizer.with_beta1(momentum)
+    changed = optimizer if momentum is None else optimizer.with_beta1(share("momentum", momentum))
     rotation = float(closed_forms.transferred_rotation(now.rotation, batch, length))
     noise = (ScaleInvariant() if gradient is None else gradient).averaged(batch)
     if isinstance(changed, Hyperball):
