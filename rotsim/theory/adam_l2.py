@@ -116,6 +116,10 @@ class AdamL2Theory(Adam[AdamL2]):
         second = 1 + few_weights.SECOND_ORDER / dim  # its own is twice that of the rest
         return (2 * met - faster * second) / 3, wavers, bent
 
+    def in_free_noise(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
+        """Nothing: weights do not go with the length of their next step, since decay is in the momentum."""
+        return 0.0, 0.0, 0.0
+
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
         o = self.spec
         v = noise_variance(law, dim, state.norm_squared) + o.weight_decay**2 * state.norm_squared / dim

@@ -99,14 +99,14 @@ class Departing(Theory[Spec]):
     def few_weights(self, dim: Any, law: GradientPower, method: Method, state: SteadyState) -> Any:
         if method == "leading" or not law.white:
             return 1 / dim
-        shaped = self.in_few_weights(dim, law, state) if law.homogeneity else self.in_signs()
-        return few_weights.declared(dim, *shaped)
+        found = (self.in_few_weights if law.homogeneity else self.in_free_noise)(dim, law, state)
+        return few_weights.declared(dim, *found)
 
     def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
         """Q, f and ν of `rotsim.theory.few_weights` behind a normalisation layer, and F where it is not 1."""
         raise NotImplementedError
 
-    def in_signs(self) -> tuple[Any, Any, Any]:
+    def in_free_noise(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
         """The same under isotropic noise, where weights are Gaussian if steps are."""
         return 0.0, 0.0, 0.0
 

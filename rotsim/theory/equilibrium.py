@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rotsim.angle import spread_out
 from rotsim.errors import NoEquilibrium, choice, instance, integer
 from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
 from rotsim.optimizers.base import Optimizer
@@ -123,7 +124,7 @@ def quantities(
     else:
         rotation = 2 * np.arcsin(np.minimum(1.0, half_chord))
         if has_norm:
-            rotation = rotation * np.sqrt(spread) * state.angle_factor
+            rotation = spread_out(rotation, spread) * state.angle_factor
     moved = 2 * half_chord * norm if state.update_squared is None else np.sqrt(state.update_squared)
     relaxation, error = state.relaxation_steps, state.model_error + theory.few_weights(dim, law, method, state)
     if has_norm:  # signs that never change bring the weights to rest: then nothing moves

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rotsim import closed_forms, dataset
+from rotsim.angle import spread_out
 from rotsim.errors import InvalidInput, NoEquilibrium, array, instance, integer, positive, require
 from rotsim.gradients import Gradient, GradientPower, ScaleInvariant
 from rotsim.optimizers.base import Optimizer
@@ -207,7 +208,7 @@ def follow(
         raise FloatingPointError  # which `within_floats` puts into words
     if optimizer.decay != "none":  # else it turns by an angle, whatever the norm does
         young = _young(theory, dim, law, start, lr * weight_decay, rms[:, 0], last)
-        rms[:, 1] *= np.sqrt(gradient.angle_spread(dim) * young)
+        rms[:, 1] = spread_out(rms[:, 1], gradient.angle_spread(dim) * young)
     return last, rms, error, error + mean[:, 3:]
 
 
