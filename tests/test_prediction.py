@@ -145,6 +145,22 @@ def test_far_from_equilibrium(case):
     }
 
 
+@pytest.mark.parametrize("share", [0.1, 0.03])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgdm_from_short_weights_declares_that_neurons_differ(momentum, share):
+    """The first gradient makes the weights. 1/dim alone is a third of what rotation is off by after it."""
+    optimizer, dim = rotsim.SGDM(0.1, 0.1, momentum), 32
+    start = share * rotsim.equilibrium(optimizer, dim).norm
+    arguments = dict(dim=dim, steps=60, initial_norm=start, record_every=5)
+    walk = rotsim.simulate(optimizer, neurons=1024, seed=8, **arguments)
+    course = rotsim.predict(optimizer, **arguments)
+    report = rotsim.compare(walk, course, k=chance.errors(None, 4))
+    assert "FAIL" not in {check.verdict for check in report}, "\n" + report.table()
+    off = abs(np.sqrt((walk["rotation"].values ** 2).mean(axis=0)) / course["rotation"].values[0] - 1)
+    declared = course["rotation_model_error"].values[0]
+    assert off.max() > 2 / dim and declared.max() < 2 * off.max()
+
+
 @pytest.mark.parametrize("optimizer", [rotsim.SGDM(0.1, 0.02, 0.0), rotsim.Lion(0.01, 0.2)], ids=lambda o: o.name)
 def test_the_spread_of_the_norm_grows_from_a_fixed_start(optimizer):
     """At dim 16 the first steps of isotropic noise turn by 1/16 less than the spread of equilibrium would have it."""

@@ -83,6 +83,9 @@ def predict(
     SGDM, AdamW and Lion are exact but for differences between neurons of one dim, of relative size 1/dim in
     everything recorded. Where theory ends, each time declared from the state at the step:
 
+    * SGDM behind a normalisation from weights that are far too short: the first gradients make nearly all of the new
+      weights, and differ by √(2/dim) in their squares. Neurons with shorter weights turn by more, and the mean squared
+      angle grows by 6/dim. So rotation is off by 3/dim, norm and update by less.
     * AdamW and Adam+L2 with β1 > √β2 from weights that are far too short: v forgets the first large gradients, m
       does not, and the norm runs away until it does. Neurons then differ by more and more, and their mean is not
       the course of a mean neuron: at dim 16, from 0.01 times the equilibrium norm, 1.8 times as much after 60
