@@ -210,7 +210,7 @@ def follow(
     if not np.isfinite(mean).all() or not (rms[:, 0] > 0).all():
         raise FloatingPointError  # which `within_floats` puts into words
     if optimizer.decay != "none":  # else it turns by an angle, whatever the norm does
-        young = _young(theory, dim, law, start, lr * weight_decay, rms[:, 0], last)
+        young = _young(theory, dim, law, start, lr, weight_decay, rms[:, 0], last)
         rms[:, 1] = spread_out(rms[:, 1], gradient.angle_spread(dim) * young)
     return last, rms, error, error + mean[:, 3:]
 
@@ -327,19 +327,19 @@ def rotation_over(
 
 
 def _young(
-    theory: Theory[Any], dim: int, law: GradientPower, start: float, decay: np.ndarray, norm: np.ndarray,
-    last: np.ndarray,
+    theory: Theory[Any], dim: int, law: GradientPower, start: float, lr: np.ndarray, weight_decay: np.ndarray,
+    norm: np.ndarray, last: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
     """How much less than in equilibrium ‖w‖ spreads the angle while part of it is the given start.
 
     derivations.finite_dim.young_spread, with the share of the start in E‖w‖². Only isotropic noise has this spread.
-    Under Adam+L2, whose decay depends on v, and under a momentum whose decay overshoots, the share is taken as 0.
+    Where decay depends on more than rates and norm, as under cautious decay, the share is taken as 0.
     """
-    lasting = theory.lasting_decay(decay)
+    first = np.append(0, last[:-1])
+    lasting = theory.decay_in_time(dim, law, lr, weight_decay, np.repeat(norm, last - first))
     if law.homogeneity or lasting is None:
         return np.ones(len(norm))
     left = np.exp(2 * np.cumsum(np.log1p(-np.minimum(lasting, 1 - 1e-12))))
-    first = np.append(0, last[:-1])
     share = start**2 * np.add.reduceat(left, first) / (last - first) / norm**2
     return np.asarray(closed_forms.young_angle_spread(dim, np.minimum(1, share)))
 
