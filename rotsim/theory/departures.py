@@ -171,9 +171,13 @@ class Departing(Theory[Spec]):
 
     def _outward(self, law: GradientPower) -> NoEquilibrium:
         o = self.spec
+        if o.decay == "coupled":
+            against = f"a radial gradient of strength {law.radial:g}"
+        else:  # decay is in units of an update, which divides a gradient by the noise beside it
+            against = f"what {o.label} makes of a radial gradient of strength {law.radial:g} beside this noise"
         return NoEquilibrium(
             "weight decay and radial gradient together must pull inwards for an equilibrium to exist; "
-            f"strength {law.radial:g} outweighs weight_decay {o.weight_decay:g} in {o.describe()}. Raise weight_decay"
+            f"{against} outweighs weight_decay {o.weight_decay:g} in {o.describe()}. Raise weight_decay"
         )
 
     # --- persistent mean (derivations.signal) ---

@@ -32,8 +32,9 @@ class Equilibrium:
         Steps in which a small deviation of ‖w‖² shrinks by a factor e, while v follows it. Momentum and the slow
         average of AdEMAMix are taken as short. 0 for a rotational variant, whose norm never deviates.
     model_error : float
-        Declared relative error of the formulas: what they neglect, in order of magnitude. It is
-        kept apart from any statistical error. Infinite where nothing bounds it.
+        Declared relative error of the formulas: an estimate of what they neglect, by its causes. At the settings of
+        ``tests/declared.csv`` it is at least the error that walks show. Above a few per cent it is at most five times that.
+        `rotsim.compare` allows for it beside the statistical error. Infinite where nothing bounds what is neglected.
     method : {"exact", "leading"}
     """
 
