@@ -33,8 +33,9 @@ class Equilibrium:
         average of AdEMAMix are taken as short. 0 for a rotational variant, whose norm never deviates.
     model_error : float
         Declared relative error of the formulas: an estimate of what they neglect, by its causes. At the settings of
-        ``tests/declared.csv`` it is at least the error that walks show. Above a few per cent it is at most five times that.
-        `rotsim.compare` allows for it beside the statistical error. Infinite where nothing bounds what is neglected.
+        ``tests/declared.csv`` it is at least the error that walks show. Above a few per cent it is at most five
+        times that. `rotsim.compare` allows for it beside the statistical error. Infinite where nothing bounds what is
+        neglected.
     method : {"exact", "leading"}
     """
 
