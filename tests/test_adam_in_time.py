@@ -81,7 +81,7 @@ def test_update_power_while_the_gradient_falls(betas):
 
 
 def test_parts_are_a_standard_normal():
-    point, share, coarse = adam_parts.parts()
+    point, share, coarse = adam_parts.parts(float(DIM))
     for law, digits in ((share, 1e-6), (coarse, 1e-3)):
         assert law.sum() == pytest.approx(1, rel=digits)
         assert (law * point**2).sum() == pytest.approx(1, rel=digits)

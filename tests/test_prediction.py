@@ -358,3 +358,25 @@ def test_nan_never_passes(walks):
     broken["norm"].values[3, 7] = np.nan
     report = rotsim.compare(broken, course("sgdm", "isotropic", "constant"))
     assert [c.verdict for c in report] == ["FAIL", "PASS", "PASS"]
+
+
+LONG = {
+    "decay of 12 times the noise": (rotsim.AdamL2(0.05, 0.03, (0.5, 0.99)), 128, 20.0, 1.0),
+    "few weights": (rotsim.AdamL2(0.0358, 0.00325, (0.5, 0.99)), 32, 31.0, 1.0),
+    "long momentum": (rotsim.AdamL2(0.083, 0.004, (0.95, 0.95)), 128, 105.0, 10.0),
+}
+
+
+@pytest.mark.parametrize("free", [False, True], ids=["scale_invariant", "isotropic"])
+@pytest.mark.parametrize("case", LONG)
+def test_adam_l2_from_long_weights(case, free):
+    """All weights shrink by one length. The largest of the start remain, and few directions have such large ones."""
+    optimizer, dim, start, scale = LONG[case]
+    noise = rotsim.Isotropic(scale / start / np.sqrt(dim)) if free else rotsim.ScaleInvariant(scale)
+    arguments = dict(dim=dim, gradient=noise, steps=300, initial_norm=start, record_every=10)
+    walk = rotsim.simulate(optimizer, neurons=1024, seed=6, **arguments)
+    course = rotsim.predict(optimizer, **arguments)
+    report = rotsim.compare(walk, course, k=chance.errors(None, 6))
+    assert "FAIL" not in {check.verdict for check in report}, "\n" + report.table()
+    norm = np.sqrt((walk["norm"].values ** 2).mean(axis=0))
+    assert (abs(course["norm"].values[0] / norm - 1) < 0.03).all()  # by Gaussian weights it is up to 6 % off at dim 128

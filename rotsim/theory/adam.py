@@ -99,7 +99,7 @@ class Adam(Departing[AdamSpec]):
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         o, (beta1, beta2) = self.spec, self.betas
         adam_covariance(beta1, beta2)  # refuses betas at which the update has no variance
-        by: tuple[np.ndarray, ...] = parts() if self.splits else (np.zeros(1), np.ones(1), np.ones(1))
+        by: tuple[np.ndarray, ...] = parts(float(dim)) if self.splits else (np.zeros(1), np.ones(1), np.ones(1))
         strongest = np.maximum.accumulate(course.weight_decay[::-1])[::-1]
         fixed = (
             beta1, max(beta2, LEAST_BETA2), o.eps, self.fading(), self.second_average(), tables(), *by, strongest,

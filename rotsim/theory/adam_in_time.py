@@ -48,6 +48,7 @@ from rotsim.theory.adam_parts import (
     merge,
     remembered,
     split,
+    unlike_neurons,
 )
 from rotsim.theory.damped import GHOSTS, POINTS, SIDE, beside_eps, beyond, flatten, integral, lay, widen
 from rotsim.theory.mask import decaying, doubted, misjudged
@@ -350,13 +351,15 @@ def _adam(  # type: ignore[no-untyped-def]
         if _mixed:
             m_left = 1 - (1 - beta1 + ahead * (1 - beta3)) ** 2 * gradient / dim / rows[0, _NN, 0]
         respond(matrix, old, follows * (1 - m_left), follows * (1 - v_left), m_left, v_left)
-        unlike = 0.0
+        unlike, differ = 0.0, 0.0
         if _coupled:
             if parts == 1:
                 cumulant = kept**2 * cumulant + abs(made)
                 not_normal, started = cumulant / (3 * (w2 / dim) ** 2), 1.0
             else:
                 started = remembered(centres, share) * dim / w2
+                differ = max(unlike_neurons(rows, centres, share, point) / dim - covariance[0, 0], 0.0)
+                differ = np.expm1(min(differ, 9.0)) / 2  # the root of E[1/‖w‖²], less 1, as of a log-normal law
             unlike = 2 * (wild / update_power + (1 - gradient / pull_power) * not_normal * started)
         sampled = max(2.0, fourth / update_power**2 - 1) / dim
         carry(matrix, error, covariance, half)
@@ -378,8 +381,8 @@ def _adam(  # type: ignore[no-untyped-def]
             on_update += _OF_SHAPE * stopped
         elif stopped > 0.0:  # of a v of t gradients 1/√v, the weight of eps, has a logarithm at t = 1
             on_update += stopped * (1 - np.log(stopped) / (t + 1))
-        record[3] += on_norm + spread + abs(error[0]) / 2
-        record[4] += on_norm + on_angle + on_update * steeper + spread + abs(size_error - error[0]) / 2
+        record[3] += abs(homogeneity) * differ + on_norm + spread + abs(error[0]) / 2
+        record[4] += differ + on_norm + on_angle + on_update * steeper + spread + abs(size_error - error[0]) / 2
         record[5] += on_update + masked + max(spread, power_spread) + abs(size_error) / 2
     return (
         parts, w2, last_filled, m_total, v_total, cumulant, not_normal, ripple, left1, left2, distance, product, alike,

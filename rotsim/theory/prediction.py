@@ -91,8 +91,9 @@ def predict(
       the course of a mean neuron: at dim 16, from 0.01 times the equilibrium norm, 1.8 times as much after 60
       steps.
     * Adam+L2 whose decay fills v (weights far too long, or lr·weight_decay/√v above 0.1): the update is then like
-      the sign of a weight, and the shape of the distribution of weights matters. Rotation is up to 5 % off while
-      weights cross zero one after the other, and was 19 % off after a runaway. At rest, at lr·weight_decay/√v of
+      the sign of a weight, and the shape of the distribution of weights matters. While weights cross zero one after
+      the other, those that were largest at the start are what is left of the norm. Neurons then differ in it, by more
+      than 1/dim. Rotation was 19 % off after a runaway. At rest, at lr·weight_decay/√v of
       0.1, it is 0.4 % off with betas (0.98, 0.5), 0.03 % with (0.98, 0.9), less elsewhere. Above 0.3 with momentum
       and β2 of 0.5, predictions are wrong and what is declared is an order of magnitude.
     * Adam+L2 whose decay fills v, beside an ``eps`` of a hundredth of √v or more: declared is up to all that it takes.
