@@ -1,6 +1,26 @@
 """What a finite fan-in changes: the length of the weights wavers, and with it the angle of a step."""
 
-from sympy import Eq, Expr, Function, Rational, Symbol, exp, factor, gamma, integrate, oo, series, simplify, sqrt
+from sympy import (
+    Abs,
+    Eq,
+    Expr,
+    Function,
+    Poly,
+    Rational,
+    Symbol,
+    acos,
+    cos,
+    diff,
+    exp,
+    factor,
+    gamma,
+    integrate,
+    oo,
+    series,
+    simplify,
+    sin,
+    sqrt,
+)
 
 from derivations.algebra import geometric_sum, tidy, vanishes
 from derivations.formula import step
@@ -21,6 +41,7 @@ from derivations.symbols import (
     mu,
     sigma,
     varkappa,
+    vartheta,
     w_,
 )
 
@@ -75,6 +96,63 @@ def angle_spread() -> Eq:
     turned = mean_square().rhs.subs(_n, C - 1) * mean_inverse().rhs.subs(_n, C)
     plain = mean_square().rhs.subs(_n, C) / mean_square().rhs.subs(_n, C)
     return equation(E(_across / _length) * W / E(_moved), simplify(turned / plain))
+
+
+@step
+def sample_squares() -> tuple[Eq, ...]:
+    """An angle that is not small is the arccosine of x/√(ab): a, b of weights before and after a step, x of both.
+
+    Each is a mean over C coordinates, relative to E w². Coordinates are pairs of w and w' = w cos ϑ + u sin ϑ. Here u
+    is independent of w, and w has the excess kurtosis k. Since w' has it as well, u has what is left of it.
+    """
+    return tuple(equation(E(one * two), _together(*of)) for (one, two), of in zip(_NAMES, _PAIRS, strict=True))
+
+
+_before, _entering, _kurtosis = Symbol("w", real=True), Symbol("u", real=True), Symbol("k", real=True)
+_after = _before * cos(vartheta) + _entering * sin(vartheta)
+_A, _B, _X = (Symbol(f"delta_{letter}", real=True) for letter in "abx")
+_NAMES = ((_A, _A), (_B, _B), (_X, _X), (_A, _B), (_A, _X), (_B, _X))
+_PRODUCTS = {_A: _before**2, _B: _after**2, _X: _before * _after}
+_PAIRS = tuple((_PRODUCTS[one], _PRODUCTS[two]) for one, two in _NAMES)
+
+
+def _together(one: Expr, two: Expr) -> Expr:
+    """Covariance of the means of two products over C coordinates."""
+    return simplify((_moment(one * two) - _moment(one) * _moment(two)) / C)
+
+
+def _moment(product: Expr) -> Expr:
+    of_u = _kurtosis * (1 - cos(vartheta) ** 4) / sin(vartheta) ** 4
+    known = {0: 1, 2: 1}
+    total: Expr = Rational(0)
+    for (in_w, in_u), factor_ in Poly(product.expand(), _before, _entering).terms():
+        if in_w % 2 == 0 and in_u % 2 == 0:
+            fourth = 3 + _kurtosis if in_w == 4 else 3 + of_u if in_u == 4 else known[in_w] * known[in_u]
+            total += factor_ * fourth
+    return total
+
+
+@step
+def wide_angle() -> Eq:
+    """So E[angle²] is above ϑ² by the curvature of the arccosine, to first order in 1/C.
+
+    Gaussian weights have k = 0 and sin² ϑ/C: of a small angle that is the share 1/C of before, of a wide one less.
+    """
+    a_, b_, x_ = (Symbol(letter, positive=True) for letter in "abx")
+    square = acos(x_ / sqrt(a_ * b_)) ** 2
+    at = {a_: 1, b_: 1, x_: cos(vartheta)}
+    letters, total = {_A: a_, _B: b_, _X: x_}, Rational(0)
+    for known in sample_squares():
+        one, two = known.lhs.args[0].as_powers_dict(), known.rhs
+        first, *second = [letters[name] for name, times in one.items() for _ in range(int(times))]
+        other = second[0]
+        weight = Rational(1, 2) if first == other else 1
+        total += weight * diff(square, first, other).subs(at) * two
+    found = simplify(total.subs(acos(cos(vartheta)), vartheta)).replace(Abs, lambda sine: sine)  # below π it is > 0
+    return equation(E(_angle**2), vartheta**2 + found)
+
+
+_angle = Symbol("angle", positive=True)
 
 
 @step
@@ -245,7 +323,20 @@ def long_weights_decay_faster() -> Eq:
 
 _share = Symbol("s", positive=True)
 
-LOCAL = (_n, _q, mu, _since, _later, _linear, _twice, _held, _phi1, _phi2, _l)  # with meanings of their own here
+LOCAL = (
+    _n,
+    _q,
+    mu,
+    _since,
+    _later,
+    _linear,
+    _twice,
+    _held,
+    _phi1,
+    _phi2,
+    _l,
+    _kurtosis,
+)  # with meanings of their own here
 
 
 def checks() -> list[tuple[str, bool]]:
@@ -268,6 +359,10 @@ def checks() -> list[tuple[str, bool]]:
             _held, (1 - beta) * geometric_sum((beta * _q) ** _later, _later, 0))
             - (1 - beta) / (1 + beta) * (1 + 2 * geometric_sum((beta * _q) ** _later, _later, 1)))),
         ("long weights: decay is stronger by 1/C", vanishes(long_weights_decay_faster().rhs - 1 - 1 / C)),
+        ("Gaussian weights: E[angle²] is ϑ² + sin²ϑ/C", vanishes(
+            (wide_angle().rhs - vartheta**2).subs(_kurtosis, 0) - sin(vartheta) ** 2 / C)),
+        ("of small angles that is the share 1/C", vanishes(
+            (sin(vartheta) ** 2 / vartheta**2).series(vartheta, 0, 2).removeO() - 1)),
         ("young weights: 1 - 2ϰ²/C", vanishes(young_spread().rhs - 1 + 2 * varkappa**2 / C)),
     ]  # fmt: skip
 

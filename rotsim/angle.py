@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rotsim.compiled import kernel_part
@@ -26,3 +28,11 @@ def squared_chord(before, after, along, moved):  # type: ignore[no-untyped-def]
     radial = (2.0 * along + moved) / (norm_before + norm_after)
     across = moved - radial * radial
     return (across if across > 0.0 else 0.0) / (norm_before * norm_after)
+
+
+def spread_out(angle: Any, spread: Any) -> Any:
+    """RMS of an angle in [0, π] beside norms that waver, elementwise; `spread` is E[angle²] over its square if small.
+
+    The cosine wavers with the norms, and a wide angle follows it less (`derivations.finite_dim.wide_angle`).
+    """
+    return np.sqrt(angle**2 + (spread - 1) * np.sin(angle) ** 2)

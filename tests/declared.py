@@ -67,7 +67,7 @@ def cases() -> dict[str, Case]:
     for number, group in enumerate(GROUPS):
         corners = {name: case for name, case in _corners(number).items() if group != "new" or "lion" in name}
         found |= {f"{name}, {group}": Case(group, *case) for name, case in corners.items()}
-    found |= _kin() | _matrices() | _departing() | _slow()
+    found |= _kin() | _matrices() | _departing() | _slow() | _wide()
     found |= {f"kin drawn {seed}": _drawn(seed) for seed in range(9700, 9724)}
     found |= {f"memory adamw drawn {seed}": _remembered(seed) for seed in range(9800, 9816)}
     return found | {
@@ -217,6 +217,26 @@ def _slow() -> dict[str, Case]:
             optimizer = rotsim.AdEMAMix(0.01, decay / 0.01, betas, mix)
             found[f"kin ademamix slow {name} {dim}"] = Case("kin", optimizer, dim, ScaleInvariant())
     return found
+
+
+def _wide() -> dict[str, Case]:
+    """Isotropic noise, few weights: wide angles, and averages that outlast v, under which long steps last."""
+    settings: dict[str, tuple[Optimizer, int]] = {
+        "sgdm": (rotsim.SGDM(0.1, 5.0, momentum=0.0), 32),
+        "signum": (rotsim.Signum(0.1, 5.0, momentum=0.0), 12),
+        "adamw even": (rotsim.AdamW(0.1, 8.0, (0.0, 0.9)), 32),
+        "adamw strong": (rotsim.AdamW(0.01, 30.0, (0.95, 0.3)), 16),
+        "adamw": (rotsim.AdamW(0.01, 3.0, (0.95, 0.3)), 16),
+        "adamw many": (rotsim.AdamW(0.01, 3.0, (0.95, 0.3)), 64),
+        "adamw long": (rotsim.AdamW(0.01, 5.0, (0.99, 0.5)), 40),
+        "adamw spiky": (rotsim.AdamW(0.01, 5.0, (0.95, 0.05)), 24),
+        "adamw slight": (rotsim.AdamW(0.01, 20.0, (0.9, 0.6)), 12),
+        "adam_l2": (rotsim.AdamL2(0.01, 3.0, (0.95, 0.3)), 12),
+        "nadamw": (rotsim.NAdamW(0.01, 10.0, (0.95, 0.4), momentum_decay=FADING), 16),
+        "ademamix strong": (rotsim.AdEMAMix(0.01, 30.0, (0.95, 0.3, 0.98), 5.0), 16),
+        "ademamix": (rotsim.AdEMAMix(0.01, 3.0, (0.9, 0.5, 0.99), 1.0), 16),
+    }
+    return {f"wide {name}": Case("kin", *setting, Isotropic()) for name, setting in settings.items()}
 
 
 def _drawn(seed: int) -> Case:

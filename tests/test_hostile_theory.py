@@ -295,3 +295,23 @@ def test_a_pull_that_rounding_drowned_turns_as_in_equilibrium():
     given = L(5e-4, 1e-4, betas=(0.999, 0.95)), 10**6
     weak = rotsim.Isotropic(4e23)
     assert rotsim.rotation_over(*given, 1, weak) == pytest.approx(rotsim.equilibrium(*given, weak).rotation, rel=1e-5)
+
+
+def test_a_course_that_leaves_the_range_is_refused_by_its_own_name_and_shortly():
+    """`predict` asks another function, whose arguments are arrays that the caller never gave."""
+    schedule = np.repeat([0.1, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.1, 1.0], 6)
+    optimizer = rotsim.AdamL2(0.0658, 0.0043, betas=(0.95, 0.999))
+    given = dict(steps=60, initial_norm=0.0466, lr_schedule=schedule)
+    with pytest.raises(rotsim.InvalidInput, match=r"`predict` leaves the range of .*=an array of shape") as refused:
+        rotsim.predict(optimizer, 128, rotsim.ScaleInvariant(0.01), **given)
+    assert len(str(refused.value)) < 320
+
+
+def test_what_outweighs_weight_decay_is_said():
+    """A radial gradient is in units of its noise under Lion, and in those of weight decay under SGDM."""
+    with pytest.raises(rotsim.NoEquilibrium, match=r"what Lion makes of a radial gradient of strength -0.324 beside"):
+        rotsim.equilibrium(rotsim.Lion(0.013, 1.08, (0.95, 0.95)), 256, rotsim.Radial(-0.324))
+    with pytest.raises(
+        rotsim.NoEquilibrium, match=r"exist; a radial gradient of strength -1.3 outweighs weight_decay 1.1 "
+    ):
+        rotsim.equilibrium(rotsim.SGDM(0.013, 1.1, 0.9), 256, rotsim.Radial(-1.3))

@@ -379,3 +379,14 @@ def test_a_walk_is_compared_with_the_theory_of_its_own_matrices():
 
     assert compare_with_theory(walk).passed
     assert not rotsim.compare(walk, rotsim.equilibrium(o, 96, rows=96), k=chance.errors(96, 3)).passed
+
+
+@pytest.mark.parametrize(("rows", "dim"), [(2, 2), (2, 3), (3, 2)])
+def test_matrices_too_small_for_the_law_of_large_ones_are_refused(rows, dim):
+    """Their singular values would be above the norm in that law, where the polynomials make 1e57 of a norm of 0.4."""
+    for ask in (rotsim.equilibrium, rotsim.predict) if dim > 2 else (rotsim.equilibrium,):
+        with pytest.raises(
+            rotsim.InvalidInput, match=rf"`rows` and `dim` must be larger .* got {rows} rows of dim {dim}"
+        ):
+            ask(Muon(0.02, 1.0), dim, rows=rows)
+    assert 0.3 < rotsim.equilibrium(Muon(0.02, 1.0), 4, rows=2).norm < 0.5

@@ -145,6 +145,22 @@ def test_far_from_equilibrium(case):
     }
 
 
+@pytest.mark.parametrize("share", [0.1, 0.03])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgdm_from_short_weights_declares_that_neurons_differ(momentum, share):
+    """The first gradient makes the weights. 1/dim alone is a third of what rotation is off by after it."""
+    optimizer, dim = rotsim.SGDM(0.1, 0.1, momentum), 32
+    start = share * rotsim.equilibrium(optimizer, dim).norm
+    arguments = dict(dim=dim, steps=60, initial_norm=start, record_every=5)
+    walk = rotsim.simulate(optimizer, neurons=1024, seed=8, **arguments)
+    course = rotsim.predict(optimizer, **arguments)
+    report = rotsim.compare(walk, course, k=chance.errors(None, 4))
+    assert "FAIL" not in {check.verdict for check in report}, "\n" + report.table()
+    off = abs(np.sqrt((walk["rotation"].values ** 2).mean(axis=0)) / course["rotation"].values[0] - 1)
+    declared = course["rotation_model_error"].values[0]
+    assert off.max() > 2 / dim and declared.max() < 2 * off.max()
+
+
 @pytest.mark.parametrize("optimizer", [rotsim.SGDM(0.1, 0.02, 0.0), rotsim.Lion(0.01, 0.2)], ids=lambda o: o.name)
 def test_the_spread_of_the_norm_grows_from_a_fixed_start(optimizer):
     """At dim 16 the first steps of isotropic noise turn by 1/16 less than the spread of equilibrium would have it."""
@@ -342,3 +358,25 @@ def test_nan_never_passes(walks):
     broken["norm"].values[3, 7] = np.nan
     report = rotsim.compare(broken, course("sgdm", "isotropic", "constant"))
     assert [c.verdict for c in report] == ["FAIL", "PASS", "PASS"]
+
+
+LONG = {
+    "decay of 12 times the noise": (rotsim.AdamL2(0.05, 0.03, (0.5, 0.99)), 128, 20.0, 1.0),
+    "few weights": (rotsim.AdamL2(0.0358, 0.00325, (0.5, 0.99)), 32, 31.0, 1.0),
+    "long momentum": (rotsim.AdamL2(0.083, 0.004, (0.95, 0.95)), 128, 105.0, 10.0),
+}
+
+
+@pytest.mark.parametrize("free", [False, True], ids=["scale_invariant", "isotropic"])
+@pytest.mark.parametrize("case", LONG)
+def test_adam_l2_from_long_weights(case, free):
+    """All weights shrink by one length. The largest of the start remain, and few directions have such large ones."""
+    optimizer, dim, start, scale = LONG[case]
+    noise = rotsim.Isotropic(scale / start / np.sqrt(dim)) if free else rotsim.ScaleInvariant(scale)
+    arguments = dict(dim=dim, gradient=noise, steps=300, initial_norm=start, record_every=10)
+    walk = rotsim.simulate(optimizer, neurons=1024, seed=6, **arguments)
+    course = rotsim.predict(optimizer, **arguments)
+    report = rotsim.compare(walk, course, k=chance.errors(None, 6))
+    assert "FAIL" not in {check.verdict for check in report}, "\n" + report.table()
+    norm = np.sqrt((walk["norm"].values ** 2).mean(axis=0))
+    assert (abs(course["norm"].values[0] / norm - 1) < 0.03).all()  # by Gaussian weights it is up to 6 % off at dim 128

@@ -11,6 +11,7 @@ import rotsim
 from rotsim import closed_forms
 from rotsim.errors import InvalidInput, NoEquilibrium
 from rotsim.theory.base import required_theory
+from rotsim.theory.betas import mean_response
 from rotsim.theory.covariance import adam_covariance
 from rotsim.theory.prediction import _young, rotation_over, settling
 from rotsim.theory.sign import sign_covariance
@@ -149,6 +150,7 @@ def test_the_share_of_the_start_lessens_the_spread_of_the_angle():
     """
     law, start, last = rotsim.Isotropic(1.0).power(16), 0.7, np.array([2, 5])
     decay, norm = np.array([0.01, 0.02, 0.005, 0.03, 0.01]), np.array([1.5, 0.9])
+    rates = decay / 0.1, np.full(5, 0.1)
     for optimizer, momentum in ((rotsim.SGDM(0.1, 0.2, momentum=0.5), 0.5), (ADAMW, 0.0)):
         left, square = [], 1.0
         for d in decay:
@@ -157,12 +159,19 @@ def test_the_share_of_the_start_lessens_the_spread_of_the_angle():
         shares = [start**2 * np.mean(part) / n**2 for part, n in zip((left[:2], left[2:]), norm, strict=True)]
         expected = [closed_forms.young_angle_spread(16, min(1.0, share)) for share in shares]
         np.testing.assert_allclose(
-            _young(required_theory(optimizer), 16, law, start, decay, norm, last), expected, rtol=1e-12
+            _young(required_theory(optimizer), 16, law, start, *rates, norm, last), expected, rtol=1e-12
         )
-        whole = _young(required_theory(optimizer), 16, law, 9.0, decay, norm, last)  # no more than all of it
+        whole = _young(required_theory(optimizer), 16, law, 9.0, *rates, norm, last)  # no more than all of it
         assert whole[0] == pytest.approx(closed_forms.young_angle_spread(16, 1))
-    assert _young(required_theory(ADAMW), 16, FLAT.power(16), start, decay, norm, last).tolist() == [1.0, 1.0]
-    assert _young(required_theory(rotsim.AdamL2(0.1, 0.2)), 16, law, start, decay, norm, last).tolist() == [1.0, 1.0]
+    assert _young(required_theory(ADAMW), 16, FLAT.power(16), start, *rates, norm, last).tolist() == [1.0, 1.0]
+    cautious = required_theory(rotsim.Cautious(ADAMW))  # whose decay depends on more
+    assert _young(cautious, 16, law, start, *rates, norm, last).tolist() == [1.0, 1.0]
+    coupled = required_theory(rotsim.AdamL2(0.1, 0.2, eps=0.0))
+    found = _young(coupled, 16, law, start, *rates, norm, last)
+    v = 1 + (0.1 * norm / 4) ** 2  # whose root divides the pull
+    kept = np.cumprod(1 - decay * mean_response(*coupled.spec.betas)[0] / np.sqrt(np.repeat(v, (2, 3)))) ** 2
+    shares = [start**2 * np.mean(part) / n**2 for part, n in zip((kept[:2], kept[2:]), norm, strict=True)]
+    np.testing.assert_allclose(found, [closed_forms.young_angle_spread(16, min(1.0, share)) for share in shares])
 
 
 def test_isotropic_noise_spreads_the_angle_and_what_is_given_does_not():

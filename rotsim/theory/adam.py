@@ -16,7 +16,7 @@ from rotsim.theory import few_weights
 from rotsim.theory.adam_in_time import carried, state
 from rotsim.theory.adam_parts import parts
 from rotsim.theory.base import Course, Filling, Method
-from rotsim.theory.betas import adam_covariance, mean_inverse_root, mean_response
+from rotsim.theory.betas import adam_covariance, heaviest, mean_inverse_root, mean_response, uneven_pace
 from rotsim.theory.correlated_moment import correlated_update
 from rotsim.theory.damped import tables
 from rotsim.theory.departures import Departing
@@ -24,6 +24,7 @@ from rotsim.theory.fixed_point import noise_variance, settled
 from rotsim.theory.held import see_as
 from rotsim.theory.memory import CorrelatedUpdate, projection, remembering
 from rotsim.theory.own_second_moment import own_second_moment
+from rotsim.theory.rare_updates import fourth
 from rotsim.theory.record import in_parts
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance
@@ -98,7 +99,7 @@ class Adam(Departing[AdamSpec]):
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         o, (beta1, beta2) = self.spec, self.betas
         adam_covariance(beta1, beta2)  # refuses betas at which the update has no variance
-        by: tuple[np.ndarray, ...] = parts() if self.splits else (np.zeros(1), np.ones(1), np.ones(1))
+        by: tuple[np.ndarray, ...] = parts(float(dim)) if self.splits else (np.zeros(1), np.ones(1), np.ones(1))
         strongest = np.maximum.accumulate(course.weight_decay[::-1])[::-1]
         fixed = (
             beta1, max(beta2, LEAST_BETA2), o.eps, self.fading(), self.second_average(), tables(), *by, strongest,
@@ -150,6 +151,31 @@ class Adam(Departing[AdamSpec]):
         wavers = few_weights.wavering(self.held(decay), self.twice(decay), linear, 1 - decay)
         met, bent = self.met_and_bent()
         return met, wavers, bent
+
+    def in_free_noise(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
+        """Steps are long for a while in single weights: where the average is large, and where v is small."""
+        kept, beta2 = 1 - self.decay_of(dim, law, state), self.betas[1]
+        lasting = np.maximum.reduce([root / (1 - root) for root in self.momenta()])
+        if np.max(beta2) >= LEAST_BETA2:
+            return 0.0, few_weights.heavier_tails(dim, kept, self.noise(), lasting, self.uneven(), self.heaviest()), 0.0
+        if np.max(lasting) > 0:  # u has no variance without ε
+            return 0.0, dim * (1 - kept**2), 0.0
+        return 0.0, few_weights.lighter_tails(state.one_minus_cosine, kept), 0.0
+
+    def momenta(self) -> tuple[Any, ...]:
+        """Decay of each average that the update is made of."""
+        return (self.betas[0],)
+
+    def heaviest(self) -> Any:
+        """Bound of E u⁴/E[u²]², >= 3."""
+        beta2, roots = self.betas[1], self.momenta()
+        if np.ndim(beta2):
+            return np.maximum.reduce([heaviest(root, beta2) for root in roots])
+        return max(3.0, *(fourth(root, beta2, 0.0) for root in roots))
+
+    def uneven(self) -> Any:
+        """`rotsim.theory.second_moment.uneven_pace`."""
+        return uneven_pace(*self.betas)
 
     def met_and_bent(self) -> tuple[Any, Any]:
         return self.met_again(), 1 - self.response()[0] ** 2 * self.linear_power() / self.noise().lag_0

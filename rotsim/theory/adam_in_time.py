@@ -16,7 +16,8 @@ What is declared besides 1/dim, from the state at each step:
   in v. In the random part of the update it is its own cumulant, times the square of that share. The error is carried on
   to the norm, and from there through the gradient to m and v, by the same linear response.
 * Weights behind the mask of `Cautious` that are not Gaussian with their update (`rotsim.theory.mask`).
-* That eps is felt as by a v at its mean: a share of what it takes, larger over the first steps.
+* What eps leaves of an update is exact, but for the shape of the moments under e^(-ζv), which is nearly so. Coordinates
+  in parts feel it as by a v at its mean. Declared of that is a share of what it takes, larger over the first steps.
 * The sum over parts, by its distance to that over every second part. For the norm it is that of the moment. For the
   update it is the largest so far, since it goes up and down as one part after the other reaches 0.
 
@@ -47,14 +48,17 @@ from rotsim.theory.adam_parts import (
     merge,
     remembered,
     split,
+    unlike_neurons,
 )
-from rotsim.theory.damped import GHOSTS, POINTS, SIDE, beyond, integral, lay, widen
+from rotsim.theory.damped import GHOSTS, POINTS, SIDE, beside_eps, beyond, flatten, integral, lay, widen
 from rotsim.theory.mask import decaying, doubted, misjudged
 from rotsim.theory.record import kernel, record_step
 from rotsim.theory.slow_average import blend, entered, move, overlap
 
 _LEAST_EXPECTATION = 1e-14  # E e^(-ζv) below which a point is given up
 _MAX_RATIO = 4.0  # E e^(-ζv) falling by more from point to point is not resolved: ratios to it are held there
+_LEAST_FELT = 1e-4  # share of the update that eps takes, up to which it is felt as by a v at its mean
+_OF_SHAPE = 2e-4  # error that `flatten` leaves, of the share that eps takes: twice what courses at rest are off
 _NM, _NN = 6, 7  # of NAdamW and AdEMAMix, whose update is made of n in the place of m
 
 # The maps of one step, generated from derivations.damped.
@@ -134,6 +138,19 @@ def _read(rows, count, zeta, centre, coupled, tables, integrals, values, scratch
             beyond(values, zeta, count, root, weights, tables.ghosts, scratch, integrals[which])
     if not coupled:
         integrals[3, 0] = integral(rows[squared], zeta, count, False, tables.plain_tail)
+
+
+@kernel_part()
+def _felt(rows, count, zeta, eps, integrals, crossed, squared):  # type: ignore[no-untyped-def]
+    """What ε leaves of E[m²/√v], of E[w·m/√v] and of E[m²/v]: shares of the ``integrals[:, 0]`` that `_read` found.
+
+    Means are 0. The second is that of the first where nothing overlaps.
+    """
+    left = beside_eps(rows[crossed], zeta, count, True, eps) / integrals[2, 0]
+    met = left
+    if integrals[1, 0] != 0.0:
+        met = beside_eps(rows[WM], zeta, count, True, eps) / integrals[1, 0]
+    return left, met, beside_eps(rows[squared], zeta, count, False, eps) / integrals[3, 0]
 
 
 @kernel_part()
@@ -278,16 +295,29 @@ def _adam(  # type: ignore[no-untyped-def]
             felt = deviation / (deviation + eps)
             stopped = max(stopped, 1 - felt)
             one, two = integrals[1, 0] + centre[0] * integrals[0, 0], integrals[3, 0]
+            felt_along, felt_twice = felt, felt**2
+            evenly, beside = 0.0, eps * np.sqrt(1 - left2)
+            if 1 - felt > _LEAST_FELT and parts == 1:  # of many parts by a v at its mean
+                evenly = 1 - felt
+                felt, felt_along, felt_twice = _felt(of, count, zeta, beside, integrals, crossed, squared)
+                flatten(of[crossed], count, evenly, integrals[2])
+                if _coupled:  # in which the weight's square is moved by these as well
+                    flatten(of[WM], count, evenly, integrals[1])
+                    flatten(of[squared], count, evenly, integrals[3])
+                    for k in range(count + 1):
+                        integrals[1, k] *= felt_along / felt
+                        integrals[3, k] *= felt_twice / felt**2
             if _mixed:
-                one += ahead * overlap(of, zeta, count, tables)
+                slow = overlap(of, zeta, count, tables, beside if evenly > 0.0 else 0.0)
+                one += ahead * slow / (felt_along if evenly > 0.0 else 1.0)
             held = ahead if _nesterov else 1.0  # the newest gradient has no overlap with the weights
-            across, update_power = across + by * felt * held * one, update_power + by * felt**2 * two
+            across, update_power = across + by * felt_along * held * one, update_power + by * felt_twice * two
             four, central_four, central = fourth_moments(of, count, zeta, centre, squared)
-            fourth += by * felt**4 * four
+            fourth += by * felt_twice**2 * four
             if _coupled and central > 0.0:
                 about = inside**2 * max(of[WW, 0], 0.0)
                 about /= gradient / dim + about + (inside * centre[0]) ** 2
-                wild += by * felt**2 * about**2 * abs(central_four / (3 * central**2) - 1) * central
+                wild += by * felt_twice * about**2 * abs(central_four / (3 * central**2) - 1) * central
                 if parts == 1:
                     made = leaves_normal(of, count, zeta, step * felt, one, two)
             size = felt * _mean_size(of, count, zeta, squared, tables, values) if cautious > 0.0 else 1.0
@@ -297,11 +327,11 @@ def _adam(  # type: ignore[no-untyped-def]
             lasting, length = outside * of_weight, (step + lr[t] * outside * of_update) * felt
             _move(of, count, centre, _coupled, lr[t], lasting, length, integrals)
             if _mixed:
-                move(of, count, zeta, lr[t], lasting, length, tables, scratch, integrals[1])
+                move(of, count, zeta, lr[t], lasting, length, felt, evenly, beside, tables, scratch, integrals[1])
             counts[part] = count
             if parts > 1:
                 off_norm += (coarse[part] - share[part]) * (centre[0] ** 2 + of[WW, 0])
-                off_power += (coarse[part] - share[part]) * felt**2 * two
+                off_power += (coarse[part] - share[part]) * felt_twice * two
         before = w2
         along = closed_forms.walk_along(lr[t], outside, decayed, step, dim * across)
         moved = closed_forms.walk_moved(lr[t], outside, decayed, step, met, dim * update_power)
@@ -321,13 +351,15 @@ def _adam(  # type: ignore[no-untyped-def]
         if _mixed:
             m_left = 1 - (1 - beta1 + ahead * (1 - beta3)) ** 2 * gradient / dim / rows[0, _NN, 0]
         respond(matrix, old, follows * (1 - m_left), follows * (1 - v_left), m_left, v_left)
-        unlike = 0.0
+        unlike, differ = 0.0, 0.0
         if _coupled:
             if parts == 1:
                 cumulant = kept**2 * cumulant + abs(made)
                 not_normal, started = cumulant / (3 * (w2 / dim) ** 2), 1.0
             else:
                 started = remembered(centres, share) * dim / w2
+                differ = max(unlike_neurons(rows, centres, share, point) / dim - covariance[0, 0], 0.0)
+                differ = np.expm1(min(differ, 9.0)) / 2  # the root of E[1/‖w‖²], less 1, as of a log-normal law
             unlike = 2 * (wild / update_power + (1 - gradient / pull_power) * not_normal * started)
         sampled = max(2.0, fourth / update_power**2 - 1) / dim
         carry(matrix, error, covariance, half)
@@ -345,10 +377,12 @@ def _adam(  # type: ignore[no-untyped-def]
         power_spread = np.expm1(min(power_spread, 9.0)) / 2 - 1 / dim
         size_error = error[1] - error[2]
         on_norm, on_update = abs(off_norm) * dim / (2 * w2), ripple + unlike
-        if stopped > 0.0:  # of a v of t gradients 1/√v, the weight of eps, has a logarithm at t = 1
+        if stopped > _LEAST_FELT and parts == 1:
+            on_update += _OF_SHAPE * stopped
+        elif stopped > 0.0:  # of a v of t gradients 1/√v, the weight of eps, has a logarithm at t = 1
             on_update += stopped * (1 - np.log(stopped) / (t + 1))
-        record[3] += on_norm + spread + abs(error[0]) / 2
-        record[4] += on_norm + on_angle + on_update * steeper + spread + abs(size_error - error[0]) / 2
+        record[3] += abs(homogeneity) * differ + on_norm + spread + abs(error[0]) / 2
+        record[4] += differ + on_norm + on_angle + on_update * steeper + spread + abs(size_error - error[0]) / 2
         record[5] += on_update + masked + max(spread, power_spread) + abs(size_error) / 2
     return (
         parts, w2, last_filled, m_total, v_total, cumulant, not_normal, ripple, left1, left2, distance, product, alike,

@@ -116,6 +116,18 @@ class AdamL2Theory(Adam[AdamL2]):
         second = 1 + few_weights.SECOND_ORDER / dim  # its own is twice that of the rest
         return (2 * met - faster * second) / 3, wavers, bent
 
+    def decay_in_time(
+        self, dim: int, law: GradientPower, lr: np.ndarray, weight_decay: np.ndarray, norm: np.ndarray
+    ) -> np.ndarray:
+        """By the v of the step, which λw is part of."""
+        v = noise_variance(law, dim, norm**2) + weight_decay**2 * norm**2 / dim
+        response, _ = mean_response(*self.spec.betas)
+        return np.minimum(1.0, lr * weight_decay * response / (np.sqrt(v) + self.spec.eps))
+
+    def in_free_noise(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
+        """Nothing: weights do not go with the length of their next step, since decay is in the momentum."""
+        return 0.0, 0.0, 0.0
+
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
         o = self.spec
         v = noise_variance(law, dim, state.norm_squared) + o.weight_decay**2 * state.norm_squared / dim

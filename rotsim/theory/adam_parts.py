@@ -5,7 +5,7 @@ A part has moments about its own mean under every weight e^(-ζv), ζ on the gri
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import scipy
@@ -22,17 +22,19 @@ SHARE_TO_SPLIT, SHARE_TO_MERGE = 0.05, 1e-3
 WEIGHT, W, M, WW, WM, MM = range(6)  # rows: E e^(-ζv), and under it moments about the part's mean
 
 
-@cache
-def parts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+@lru_cache(maxsize=64)
+def parts(dim: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """|w| of parts over its deviation, dense near 0; probabilities; and those of every second part, 0 at the others.
 
-    A decay larger than the gradients moves all weights alike, but for those near 0
+    The weights that a walk starts from have a given norm and any direction. Of so many, dim > 2, a coordinate has the
+    density (1 - w²/dim)^((dim-3)/2), whose tails are lighter than a Gaussian's. They are what is left of the norm when
+    decay, which moves all weights alike but for those near 0, has shortened the others
     (`derivations.damped.gaussian_under_every_weight`).
     """
     node, by = scipy.special.roots_legendre(PARTS)
     unit = (node + 1) / 2
-    point, share = _MAX_DEVIATIONS * unit**1.5, by * np.sqrt(unit)
-    share *= np.exp(-(point**2) / 2)
+    point, share = min(_MAX_DEVIATIONS, float(np.sqrt(dim))) * unit**1.5, by * np.sqrt(unit)
+    share *= np.exp((dim - 3) / 2 * np.log1p(-(point**2) / dim))
     degrees = np.polynomial.legendre.legvander(node, PARTS // 2 - 1)
     coarse = np.zeros(PARTS)
     coarse[1::2] = np.linalg.solve(degrees[1::2].T, degrees.T @ share)
@@ -82,6 +84,22 @@ def merge(rows, counts, centres, v, share):  # type: ignore[no-untyped-def]
         v[0] += share[part] * v[part] if part else 0.0
         centres[part, 0], centres[part, 1] = 0.0, 0.0
         counts[0] = max(counts[0], counts[part])
+
+
+@kernel_part()
+def unlike_neurons(rows, centres, share, point):  # type: ignore[no-untyped-def]
+    """Variance of ‖w‖² among neurons that started with one norm, over its squared mean, times their dim.
+
+    Of the fourth moment of a coordinate, less what its second moment and the given norm know: w² at the start.
+    """
+    square, fourth, along, spread = 0.0, 0.0, 0.0, -1.0
+    for part in range(len(share)):
+        mean, rest, start = centres[part, 0] ** 2, max(rows[part, WW, 0], 0.0), point[part] ** 2
+        square += share[part] * (mean + rest)
+        fourth += share[part] * (mean**2 + 6 * mean * rest + 3 * rest**2)
+        along += share[part] * (mean + rest) * (start - 1)
+        spread += share[part] * start**2
+    return max(fourth - square**2 - along**2 / max(spread, 1e-12), 0.0) / square**2
 
 
 @kernel_part()

@@ -72,10 +72,6 @@ class AdamWTheory(Adam[AdamW]):
         late = np.maximum.reduce([few_weights.fed_back(kept, each, self.betas[1]) for each in self.momenta()])
         return met, wavers * late, bent, late
 
-    def momenta(self) -> tuple[Any, ...]:
-        """Decay of each average that the update is made of."""
-        return (self.betas[0],)
-
     def leading_norm(self, dim: Any) -> Any:
         """RMS norm to leading order."""
         return closed_forms.adamw_leading_norm(self.spec.lr, self.spec.weight_decay, dim)

@@ -147,6 +147,12 @@ class Theory(Generic[Spec]):
         """Share of ‖w‖ that a step at lr·weight_decay = `decay` takes in the long run; None if it depends on more."""
         return decay
 
+    def decay_in_time(
+        self, dim: int, law: GradientPower, lr: np.ndarray, weight_decay: np.ndarray, norm: np.ndarray
+    ) -> np.ndarray | None:
+        """The same at each step of a course, whose rates and norms these are; each of shape (steps,)."""
+        return self.lasting_decay(lr * weight_decay)
+
     def decay_of(self, dim: Any, law: GradientPower, state: SteadyState) -> Any:
         """Share of a weight that decay, or a norm that is held, takes in a step in the long run, at rest; below 1."""
         return float(self.lasting_decay(np.array(self.spec.lr * self.spec.weight_decay)))  # type: ignore[arg-type]

@@ -99,6 +99,11 @@ def heaviest(beta1: Any, beta2: Any) -> Any:
     return _numbers(beta1, beta2)[3] if np.ndim(beta1) else rare_updates.heaviest(beta1, beta2)
 
 
+def uneven_pace(beta1: Any, beta2: Any) -> Any:
+    """`second_moment.uneven_pace`, elementwise in betas too (`derivations.second_moment.root_as_integral`)."""
+    return _numbers(beta1, beta2)[4] if np.ndim(beta1) else second_moment.uneven_pace(beta2)
+
+
 def _numbers(beta1: np.ndarray, beta2: np.ndarray) -> Any:
     """What depends on betas alone, in rows; white theory asks for it of the same cells again and again."""
     global _last
@@ -113,7 +118,8 @@ _last: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 @lru_cache(maxsize=8192)
 def _scalars(beta1: float, beta2: float) -> np.ndarray:
     inverse_root = second_moment.mean_inverse_root(beta1, beta2)
-    return np.array([inverse_root, *second_moment.mean_response(beta1, beta2), rare_updates.heaviest(beta1, beta2)])
+    heaviest, uneven = rare_updates.heaviest(beta1, beta2), second_moment.uneven_pace(beta2)
+    return np.array([inverse_root, *second_moment.mean_response(beta1, beta2), heaviest, uneven])
 
 
 @lru_cache(maxsize=8192)

@@ -24,6 +24,10 @@ class _OutOfTime(Exception):
     """No error of one setting, which a search would pass over."""
 
 
+class _OutOfRange(InvalidInput):
+    """Of a public function inside another, whose own arguments the caller knows."""
+
+
 def check_time() -> None:
     """Stop a call that has taken too long, where its work has short parts: equilibria, steps of a search or course.
 
@@ -53,6 +57,11 @@ def within_floats(function: F) -> F:
         token = _began.set(_clock())
         try:
             return bounded(given, named)
+        except _OutOfRange as error:
+            raise InvalidInput(
+                f"`{function.__name__}` leaves the range of floating-point numbers at ({_listed(given, named)}); "
+                "use values nearer to those of a real training"
+            ) from error
         except _OutOfTime:
             raise InvalidInput(
                 f"`{function.__name__}` takes more than {MAX_SECONDS:g} s of processor time at "
@@ -70,10 +79,7 @@ def within_floats(function: F) -> F:
         except (InvalidInput, NoEquilibrium, DatasetError):
             raise
         except (ArithmeticError, ValueError) as error:  # LinAlgError and what solvers raise are ValueErrors
-            raise InvalidInput(
-                f"`{function.__name__}` leaves the range of floating-point numbers at ({_listed(given, named)}); "
-                "use values nearer to those of a real training"
-            ) from error
+            raise _OutOfRange(f"`{function.__name__}` leaves the range of floating-point numbers") from error
         except MemoryError as error:
             raise InvalidInput(f"`{function.__name__}` needs more memory than there is: {error}") from error
 
@@ -81,4 +87,8 @@ def within_floats(function: F) -> F:
 
 
 def _listed(given: tuple[Any, ...], named: dict[str, Any]) -> str:
-    return ", ".join([*map(shown, given), *(f"{name}={shown(value)}" for name, value in named.items())])
+    return ", ".join([*map(_brief, given), *(f"{name}={_brief(value)}" for name, value in named.items())])
+
+
+def _brief(value: Any) -> str:
+    return f"an array of shape {value.shape}" if isinstance(value, np.ndarray) and value.ndim else shown(value)

@@ -23,6 +23,7 @@ Against the double integral of `rotsim.theory.second_moment`, which shares no co
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import NamedTuple
 
@@ -37,6 +38,9 @@ SPACING = 0.3
 SIDE = 6  # points on either side of a cell that interpolation looks at
 GHOSTS = SIDE - 1  # of these lie below ζ_1
 MAX_FIRST_EXPONENT = 0.01  # ζ_1 v at most: a cubic through ζ = 0 and three points is then off by 1e-8
+_STRAIGHT = 20  # points under ζ_1 over which F is still straight, and constant below
+_UNFELT = 1e-3  # ε√ζ up to which ε changes no weight
+_FAR = 20.0  # from here on what ε leaves is its series, two terms of which are good to 1e-4
 _THREE = (1, 4, 7)  # these points
 _AT_ONCE = POINTS - 12  # new points that leave room for these beside them
 
@@ -144,6 +148,51 @@ def integral(values, zeta, count, root, tail):  # type: ignore[no-untyped-def]
         total += last / (before / last - 1.0)
     total *= SPACING / np.sqrt(np.pi) if root else SPACING
     return total + _cubic(tail, values[0], values[1], values[4], values[7]) * (np.sqrt(zeta[1]) if root else zeta[1])
+
+
+@kernel_part()
+def _left(x, root):  # type: ignore[no-untyped-def]
+    """What ε leaves of the weight of a point, x = ε√ζ >= 0: 1 - √π x erfcx(x), and of 1/v its slope in ε."""
+    if x > _FAR:
+        return (0.5 - 0.75 / x**2) / x**2 if root else (1.0 - 3.0 / x**2) / x**3 / math.sqrt(math.pi)
+    scaled = math.sqrt(math.pi) * math.exp(x * x) * math.erfc(x)
+    return 1.0 - x * scaled if root else ((1.0 + 2.0 * x * x) * scaled - 2.0 * x) / math.sqrt(math.pi)
+
+
+@kernel_part()
+def beside_eps(values, zeta, count, root, eps):  # type: ignore[no-untyped-def]
+    """E[f/(√v + ε)²], or with `root` E[f/(√v + ε)], of `values` that are E[f e^(-ζv)] (`integral`).
+
+    F is straight below ζ_1, where ε may still change the weight (`derivations.second_moment.eps_weight`).
+    """
+    total, before, last = 0.0, 0.0, 0.0
+    felt_from = max(eps * np.sqrt(zeta[1]) / _UNFELT, 1.0)
+    below = int(2.0 * np.log(felt_from) / SPACING) + _STRAIGHT  # points under ζ_1
+    for k in range(1 - below, count + 1):
+        if k > 0:
+            at, value = zeta[k], values[k]
+        else:
+            share = math.exp((k - 1) * SPACING)
+            at, value = zeta[1] * share, values[0] + (values[1] - values[0]) * share
+        before, last = last, value * _left(eps * np.sqrt(at), root) * (np.sqrt(at) if root else at)
+        total += last
+        if k == 1 - below:  # and all points further below, where nothing changes any more
+            total += last / (math.exp(0.5 * SPACING if root else SPACING) - 1.0)
+    if 0.0 < last < 0.99 * before or 0.0 > last > 0.99 * before:
+        total += last / (before / last - 1.0)
+    return total * SPACING / (np.sqrt(np.pi) if root else 1.0)
+
+
+@kernel_part()
+def flatten(values, count, evenly, out) -> None:  # type: ignore[no-untyped-def]
+    """Let ``out``, which `beyond` made of `values`, be flatter in v: as beside an ε that takes the share `evenly`.
+
+    1/(√v + ε) has the slope of a sum of 1/√v and a constant, with these shares. ``out[0]`` stays what it is.
+    """
+    if evenly > 0.0 and values[0] != 0.0:
+        scale = out[0] / values[0]
+        for k in range(1, count + 1):
+            out[k] = (1.0 - evenly) * out[k] + evenly * scale * values[k]
 
 
 @kernel_part()

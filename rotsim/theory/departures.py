@@ -99,14 +99,14 @@ class Departing(Theory[Spec]):
     def few_weights(self, dim: Any, law: GradientPower, method: Method, state: SteadyState) -> Any:
         if method == "leading" or not law.white:
             return 1 / dim
-        shaped = self.in_few_weights(dim, law, state) if law.homogeneity else self.in_signs()
-        return few_weights.declared(dim, *shaped)
+        found = (self.in_few_weights if law.homogeneity else self.in_free_noise)(dim, law, state)
+        return few_weights.declared(dim, *found)
 
     def in_few_weights(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
         """Q, f and ν of `rotsim.theory.few_weights` behind a normalisation layer, and F where it is not 1."""
         raise NotImplementedError
 
-    def in_signs(self) -> tuple[Any, Any, Any]:
+    def in_free_noise(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
         """The same under isotropic noise, where weights are Gaussian if steps are."""
         return 0.0, 0.0, 0.0
 
@@ -171,9 +171,13 @@ class Departing(Theory[Spec]):
 
     def _outward(self, law: GradientPower) -> NoEquilibrium:
         o = self.spec
+        if o.decay == "coupled":
+            against = f"a radial gradient of strength {law.radial:g}"
+        else:  # decay is in units of an update, which divides a gradient by the noise beside it
+            against = f"what {o.label} makes of a radial gradient of strength {law.radial:g} beside this noise"
         return NoEquilibrium(
             "weight decay and radial gradient together must pull inwards for an equilibrium to exist; "
-            f"strength {law.radial:g} outweighs weight_decay {o.weight_decay:g} in {o.describe()}. Raise weight_decay"
+            f"{against} outweighs weight_decay {o.weight_decay:g} in {o.describe()}. Raise weight_decay"
         )
 
     # --- persistent mean (derivations.signal) ---

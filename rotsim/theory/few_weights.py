@@ -1,7 +1,20 @@
 r"""What a finite fan-in C changes, to first order in 1/C and as ηλ → 0: declared, not corrected.
 
-Isotropic noise leaves weights Gaussian, and nothing at that order is missing, unless updates are signs. In front of a
-normalisation layer a neuron's own weights shape its gradient (`derivations.finite_dim.projected_variance` and after):
+Isotropic noise leaves weights Gaussian where steps are linear in gradients, and nothing at that order is missing. Where
+they are not, a weight's square and that of its next step go together, and the angle of a step is another mean:
+
+* Under Adam steps are long for a while where v is small: by V = E[1/v]/E[1/√v]² - 1 in their squares. The average m
+  that has led a weight far is still large then. For lags k, l >= 1, E[u_k u_l u_0²] - K_kl K_0 is 2(1+V) K_k K_l.
+  Summed over them with the S of `rotsim.theory.walk`, the squared angle has less by 2VS·2S/(1+2S)·(1-a²)/C. Half of
+  that is by ‖Δw‖²/‖w‖², half by what of Δw is along w. It is to first order in V, for a momentum longer than the memory
+  of v. Strong decay shortens S by less than it seems. So the mean of S with and without decay is taken, times 1.5.
+* A single long step has an excess kurtosis k, which its own ‖w‖² takes up: by k(1-a²)/C of the squared angle.
+* Where decay passes through the momentum, m and w are independent at rest, as momentum and place are. Nothing is
+  missing then.
+* Signs have less kurtosis than a Gaussian (`derivations.finite_dim.wide_angle`).
+
+In front of a normalisation layer a neuron's own weights shape its gradient
+(`derivations.finite_dim.projected_variance` and after):
 
 * A gradient's variance along coordinate i is 1 - ŵ_i². What a gradient moves w_i by is seen by the normalisation of
   later updates that still hold that gradient. So they overlap with w, and E‖w‖² grows by 2Q/C.
@@ -21,13 +34,18 @@ Below C = 25 (F - 1) rare long neurons make up E‖w‖², and nothing bounds it
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from rotsim.theory.walk import UpdateCovariance
 
 SECOND_ORDER = 3.0  # over the first, times C
 LEAST_DECAY = 1e-30  # of ‖w‖² in a step; a smaller one changes nothing, and would be divided by
 RUNAWAY = 25.0  # weights, times F - 1, below which a mean over neurons is that of few which ran away
+HEAVIER = 1.5  # times VS, S being the geometric mean of that without decay and with it: as walks show
+MOST_OF_ONE = 0.5  # share of a squared angle that single long steps take at most, as walks show
 SETTLED = 0.9  # F up to which two averages leave the second order as it is, as walks of AdEMAMix show
 MOST_WAVERING = 1e3  # times as much wavering, at most: a neuron's norm then runs away from the mean
 
@@ -54,6 +72,28 @@ def wavering(held: Any, twice: Any, linear: Any, kept: Any) -> Any:
     across = 1 - np.clip(linear, 0, 1) * np.clip(cosine, 0, 1)
     single = (1 - kept**2) / (1 + kept**2)  # of the squares of steps themselves, which no projection takes
     return across + (1 - across) * single
+
+
+def heavier_tails(dim: Any, kept: Any, noise: UpdateCovariance, lasting: Any, uneven: Any, heaviest: Any) -> Any:
+    """What the angle of a step of Adam has less under isotropic noise, times C; elementwise.
+
+    A step leaves `kept` of the weights. `noise` is the update's covariance, and `lasting` bounds VS. `uneven` is V of
+    the module docstring, and `heaviest` bounds E u⁴/(E u²)².
+    """
+    lags = np.sqrt(noise.discounted_sum(1.0) * noise.discounted_sum(kept))
+    met = np.minimum(HEAVIER * uneven * lags, lasting)
+    return (1 - kept**2) * (met + np.clip(heaviest - 3, 0, MOST_OF_ONE * dim) / 2)
+
+
+def lighter_tails(one_minus_cosine: Any, kept: Any) -> Any:
+    """What the angle of a step by independent signs has more than that of Gaussian steps, times C; elementwise.
+
+    `one_minus_cosine` is 1 - ρ > 0, and a step leaves `kept` of the weights. Their excess kurtosis is the -2 of a sign,
+    times (1 - a²)/(1 + a²) (`derivations.finite_dim.wide_angle`).
+    """
+    cosine = 1 - one_minus_cosine
+    angle = np.maximum(np.arccos(np.clip(cosine, -1, 1)), 1e-4)
+    return (1 - kept**2) / (1 + kept**2) * abs(cosine) * (angle / np.sin(angle) - cosine) / (2 * angle**2)
 
 
 def fed_back(kept: Any, momentum: Any, second: float | None) -> Any:

@@ -182,7 +182,7 @@ class LionTheory(Departing[Lion]):
         betas = self.spec.betas
         return met_again(*betas) / (1 + 2 * sign_covariance(*betas).discounted_sum(1.0)), 1 - 2 / pi
 
-    def in_signs(self) -> tuple[Any, Any, Any]:
+    def in_free_noise(self, dim: Any, law: GradientPower, state: SteadyState) -> tuple[Any, ...]:
         """Weights are no Gaussian where signs last: as if what they share with the next were a telegraph signal.
 
         Half of its excess kurtosis -6/(3 + 2/x) is what E 1/‖w‖² has less, x being the decay while signs last.
@@ -190,7 +190,8 @@ class LionTheory(Departing[Lion]):
         o = self.spec
         signs = sign_covariance(*o.betas)
         lasts = o.lr * o.weight_decay * (1 + 2 * signs.discounted_sum(1.0))
-        return 0.0, float(signs(1)) * 3 * lasts / (3 * lasts + 2), 0.0
+        lighter = few_weights.lighter_tails(state.one_minus_cosine, 1 - o.lr * o.weight_decay)
+        return 0.0, float(signs(1)) * 3 * lasts / (3 * lasts + 2) + lighter, 0.0
 
     # --- in time
 

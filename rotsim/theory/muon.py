@@ -5,11 +5,14 @@ from __future__ import annotations
 from math import inf, pi, sqrt
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rotsim import closed_forms
+from rotsim.errors import InvalidInput
 from rotsim.optimizers import Muon
 from rotsim.theory.base import Course, Filling, Method, Theory, theory_for
 from rotsim.theory.lion import filling_of_modes, follow_modes
-from rotsim.theory.spectral import Spectral, of_polynomials, row_response
+from rotsim.theory.spectral import Spectral, after, of_polynomials, row_response
 from rotsim.theory.steady import SteadyState
 from rotsim.theory.walk import UpdateCovariance, decoupled, fallen
 
@@ -20,6 +23,7 @@ FINITE_SIZE = 0.17  # of 1/√(pq): what matrices of p × q differ from large on
 ROWS = 0.25  # of 1/q: what rows change that set the size of their own gradients, as walks show
 APART = 0.06  # error of the updates' correlations where rows have drifted apart, as walks of hyperballs show
 DRIFTING = -1.8  # response of a row below which rows drift apart, in walks; -2 in large matrices
+MOST_BEYOND = 2.0  # times what the polynomials make of a singular value up to the norm
 LEAST_MOMENTUM = 1e-7  # continuous at 0, where 0^0 would be needed
 _FELT = 1e-13
 
@@ -69,7 +73,16 @@ class MuonTheory(Theory[Muon]):
 
     def _shape(self, dim: int) -> Spectral:
         rows = self._rows(dim)
-        return of_polynomials(self.spec.polynomials, min(rows, dim), max(rows, dim))
+        shorter, longer = min(rows, dim), max(rows, dim)
+        edge = (1 + sqrt(shorter / longer)) / sqrt(shorter)  # largest singular value over the norm, in large matrices
+        reached, within = (abs(after(self.spec.polynomials, x)) for x in (np.array([edge]), np.linspace(0, 1, 999)))
+        if not reached[0] < MOST_BEYOND * within.max():
+            raise InvalidInput(
+                f"`rows` and `dim` must be larger for a prediction of {self.spec.label}, whose theory is that of large "
+                f"matrices; got {rows} rows of dim {dim}, of which it expects singular values at which the polynomials "
+                "diverge. Simulate it instead"
+            )
+        return of_polynomials(self.spec.polynomials, shorter, longer)
 
     def _share(self, dim: int) -> float:
         """Singular values over rows."""

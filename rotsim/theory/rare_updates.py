@@ -19,12 +19,14 @@ grow with it: tan²θ = κu² with κ = η²/(a²‖w‖²), a = 1 - ηλ.
 
    .. math:: \arctan^2\sqrt x = \int_0^1 \frac{\log(1 + x) - \log(1 + x t^2)}{1 - t^2}\, dt.
 
-For small κu² all is as if nothing were done. Neglected is that ‖w‖² fluctuates, and that several coordinates may be
-large at once. Derivation: `derivations.rare_updates`.
+For small κu² all is as if nothing were done. Gaussian updates have an L and a mean angle as well. The exact norm and
+`derivations.finite_dim.wide_angle` have these already, so results are over those of Gaussian updates. Neglected is that
+‖w‖² fluctuates, and that several coordinates may be large at once. Derivation: `derivations.rare_updates`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import exp, inf, log
 from typing import Any
@@ -41,6 +43,7 @@ LEAST_CORRECTION = 1e-4  # relative correction of a squared angle that is left o
 LEAST_INTEGRAND = 1e-18  # P·S at which the grid ends
 _SHORT = 0.1  # β2 up to which fourth moments are not asked for by themselves
 _GAUSS = np.polynomial.legendre.leggauss(16)  # of the integral over t
+_HERMITE = np.polynomial.hermite_e.hermegauss(80)  # of a Gaussian update
 
 
 @lru_cache(maxsize=64)
@@ -140,10 +143,15 @@ def rare_updates(
 @lru_cache(maxsize=256)
 def heaviest(beta1: float, beta2: float) -> float:
     """Bound of E u⁴/E[u²]², which ε takes towards the 3 of a momentum; none where one gradient may make all of v."""
-    return max(3.0, _fourth(beta1, beta2, 0.0)) if beta2 > _SHORT else inf
+    return max(3.0, fourth(beta1, beta2, 0.0)) if beta2 > _SHORT else inf
 
 
-def _fourth(*law: float) -> float:
+@lru_cache(maxsize=256)
+def fourth(*law: float) -> float:
+    """E u⁴/E[u²]², however rare the updates that make it; arguments as in `log_growth` without its first.
+
+    It is `derivations.rare_updates.over_the_momentum`, expanded to the second order.
+    """
     s, weight, square = _grid(*law)
     second = _STEP * float((s * weight * square).sum())
     return 3 * _STEP * float((s**2 * weight * square**2).sum()) / second**2
@@ -151,20 +159,39 @@ def _fourth(*law: float) -> float:
 
 def _of_one(law: tuple[float, ...], exact: float, dim: float, lag_0: float, total: float) -> tuple[float, float]:
     """`rare_updates` for one κ, `exact`, of the exact norm, and one discounted sum `total` of the covariance."""
-    if exact * lag_0 * _fourth(*law) < LEAST_CORRECTION:
+    if exact * lag_0 * fourth(*law) < LEAST_CORRECTION:
         return 1.0, 1.0
     s, weight, square = _grid(*law)
     # The grid has v + ε² where updates have (√v + ε)²; in units of this share their mean square is exact.
     share = lag_0 / (_STEP * float((s * weight * square).sum()))
+    seen, turned = _solved(
+        lambda size: log_growth(size * share, *law), lambda size: squared_angle(size * share, *law),
+        exact, dim, lag_0, total,
+    )  # fmt: skip
+    node, by = _HERMITE  # what Gaussian updates of the same size have is known already, and no rare event
+    square, by = lag_0 * node**2, by / by.sum()
+    plain_seen, plain_turned = _solved(
+        lambda size: float(by @ np.log1p(size * square)),
+        lambda size: float(by @ np.arctan(np.sqrt(size * square)) ** 2),
+        exact, dim, lag_0, total,
+    )  # fmt: skip
+    return min(1.0, seen / plain_seen), min(1.0, turned / plain_turned)
+
+
+def _solved(
+    growth: Callable[[float], float], angle: Callable[[float], float],
+    exact: float, dim: float, lag_0: float, total: float,
+) -> tuple[float, float]:  # fmt: skip
+    """Squared norm and squared angle over those of the exact second moments, by L and E arctan² of κu²."""
     balance = exact * dim * lag_0 * (1 + 2 * total)
 
     def excess(log_size: float) -> float:
         size = exp(log_size)
-        return log(dim * (log_growth(size * share, *law) + 2 * size * lag_0 * total) / balance)
+        return log(dim * (growth(size) + 2 * size * lag_0 * total) / balance)
 
     low = log(exact)
     high = low + 1.0
     while excess(high) < 0:
         high += 2.0
     size = exp(bracketed_root(excess, low, high, xtol=1e-10))
-    return exact / size, squared_angle(size * share, *law) / (exact * lag_0)
+    return exact / size, angle(size) / (exact * lag_0)

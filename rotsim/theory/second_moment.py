@@ -272,6 +272,17 @@ def mean_inverse_root(beta1: float, beta2: float) -> float:
 
 
 @lru_cache(maxsize=256)
+def uneven_pace(beta2: float) -> float:
+    """E[1/v]/E[1/√v]² - 1 >= 0 for gradients of variance 1: how unequal the steps are that v makes of equal averages.
+
+    The integrals of `derivations.second_moment.root_as_integral` and `lag_zero` without an average; for β2 > 0.
+    """
+    s, weight = _nodes(0.0, beta2, STEP, 0.0)
+    left = weight * np.exp(log_product_and_sum(s, 0.0, beta2)[0])
+    return max(0.0, float(np.sqrt(np.pi) * (left @ np.sqrt(s)) / left.sum() ** 2) - 1)
+
+
+@lru_cache(maxsize=256)
 def mean_response(beta1: float, beta2: float) -> tuple[float, float]:
     """How a small lasting shift of the gradient moves u = m/√v: its size κ and the root of its geometric memory.
 

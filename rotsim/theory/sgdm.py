@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rotsim import closed_forms
+from rotsim.compiled import kernel_part
 from rotsim.errors import InvalidInput
 from rotsim.optimizers import SGDM
 from rotsim.optimizers.sgdm import entering_share
 from rotsim.theory import few_weights
+from rotsim.theory.adam_errors import carry
 from rotsim.theory.base import Course, Filling, Method, theory_for
 from rotsim.theory.departures import Departing
 from rotsim.theory.filters import led, led_filling
@@ -23,29 +25,76 @@ if TYPE_CHECKING:
     from rotsim.gradients import GradientPower
 
 
+@kernel_part()
+def _moments(rate, decay, momentum, ahead, overlap, m2, w2, noise):  # type: ignore[no-untyped-def]
+    """E[w·Δw], E‖Δw‖², and the new E[w·m] and E‖m‖²: linear in the last four numbers.
+
+    The maps are those of `derivations.transient` and `derivations.nesterov`.
+    """
+    across = closed_forms.sgdm_across(decay, momentum, w2, overlap)  # E[w_{t-1}·m_t]
+    m2_new = closed_forms.sgdm_momentum_power(decay, momentum, w2, overlap, noise, m2)
+    if ahead:
+        pull = closed_forms.damped_pull(decay, 1.0, noise, w2)
+        along = closed_forms.nesterov_along(rate, decay, momentum, w2, across)
+        moved = closed_forms.nesterov_moved(rate, decay, momentum, overlap, m2, pull)
+        after = closed_forms.nesterov_momentum_overlap(rate, decay, momentum, across, overlap, m2, pull)
+        return along, moved, after, m2_new
+    return -rate * across, rate**2 * m2_new, closed_forms.sgdm_momentum_overlap(rate, across, m2_new), m2_new
+
+
+@kernel_part()
+def _deviations(rate, decay, momentum, ahead, slope, matrix, entry):  # type: ignore[no-untyped-def]
+    """What a step leaves of small deviations of (w·m, ‖m‖², ‖w‖²) of a neuron, and what one of ‖g‖² adds.
+
+    `slope` is that of ‖g‖² in ‖w‖².
+    """
+    for k in range(4):
+        overlap, m2 = 1.0 if k == 0 else 0.0, 1.0 if k == 1 else 0.0
+        w2, noise = 1.0 if k == 2 else 0.0, slope if k == 2 else 1.0 if k == 3 else 0.0
+        along, moved, after, power = _moments(rate, decay, momentum, ahead, overlap, m2, w2, noise)
+        square = w2 + 2.0 * along + moved
+        if k == 3:
+            entry[0], entry[1], entry[2] = after, power, square
+        else:
+            matrix[0, k], matrix[1, k], matrix[2, k] = after, power, square
+
+
 @kernel
 def _sgdm(  # type: ignore[no-untyped-def]
-    carried, first, last, momentum, entering, ahead, power, homogeneity, lr, weight_decay, window, records
+    carried, first, last, momentum, entering, ahead, power, homogeneity, dim, arrays, lr, weight_decay, window, records
 ):
-    """The map of one step, generated from derivations.transient and derivations.nesterov, m over what enters of g."""
+    """Follow a course, m over what enters of g.
+
+    Neurons behind a normalisation layer differ in ‖w‖², which sets their own ‖g‖². Of that the covariance is followed
+    to first order (`derivations.damped.neurons_differ`). The mean of a convex function of it is declared.
+    """
     overlap, m2, w2 = carried  # E[w·m], E‖m‖², E‖w‖²
+    matrix, covariance, half, entry = arrays[0], arrays[1], arrays[2], arrays[3, 0]
     for t in range(first, last):
         rate, decay, noise = lr[t] * entering, weight_decay[t], power * w2**homogeneity
-        across = closed_forms.sgdm_across(decay, momentum, w2, overlap)  # E[w_{t-1}·m_t]
-        if ahead:
-            pull = closed_forms.damped_pull(decay, 1.0, noise, w2)
-            along = closed_forms.nesterov_along(rate, decay, momentum, w2, across)
-            moved = closed_forms.nesterov_moved(rate, decay, momentum, overlap, m2, pull)
-            after = closed_forms.nesterov_momentum_overlap(rate, decay, momentum, across, overlap, m2, pull)
-            m2 = closed_forms.sgdm_momentum_power(decay, momentum, w2, overlap, noise, m2)
-        else:
-            m2 = closed_forms.sgdm_momentum_power(decay, momentum, w2, overlap, noise, m2)
-            if t == 0:  # the first gradient enters whole
-                across, m2 = across / entering, m2 / entering**2
-            along, moved = -rate * across, rate**2 * m2
-            after = closed_forms.sgdm_momentum_overlap(rate, across, m2)
-        overlap = after
-        w2 = record_step(records[t // window], w2, along, moved)
+        along, moved, after, m2_new = _moments(rate, decay, momentum, ahead, overlap, m2, w2, noise)
+        if t == 0 and not ahead:  # the first gradient enters whole
+            across = -along / rate / entering if rate > 0.0 else 0.0
+            m2_new = m2_new / entering**2
+            along, moved = -rate * across, rate**2 * m2_new
+            after = closed_forms.sgdm_momentum_overlap(rate, across, m2_new)
+        if homogeneity != 0.0:
+            _deviations(rate, decay, momentum, ahead, homogeneity * noise / w2, matrix, entry)
+            carry(matrix, arrays[3, 1], covariance, half)
+            fresh = (2.0 * noise**2 + 4.0 * momentum**2 * max(m2 - overlap**2 / w2, 0.0) * noise) / dim
+            if t == 0 and not ahead:
+                fresh /= entering**4
+            for i in range(3):
+                for j in range(3):
+                    covariance[i, j] += fresh * entry[i] * entry[j]
+        overlap, m2 = after, m2_new
+        record = records[t // window]
+        w2 = record_step(record, w2, along, moved)
+        spread = min(covariance[2, 2] / w2**2, 3.0)  # of ‖w‖², taken for log-normal
+        on_size, on_angle = np.expm1(spread) / 2, np.expm1(3 * spread) / 2  # roots of E[1/‖w‖²] and E[1/‖w‖⁴], less 1
+        record[3] += max(on_size - 1 / dim, 0.0)
+        record[4] += max(on_angle - 1 / dim**2 / max(on_angle, 1 / dim), 0.0)  # nothing up to 1/dim, then all of it
+        record[5] += max(on_size - 1 / dim, 0.0)
     return overlap, m2, w2
 
 
@@ -143,7 +192,10 @@ class SGDMTheory(Departing[SGDM]):
     def advance(self, dim: int, law: GradientPower, course: Course) -> float:
         o = self.spec
         entering = entering_share(o.momentum, o.dampening)
-        fixed = (o.momentum, entering, o.nesterov, law.scale_squared, float(law.homogeneity), *course[1:])
+        fixed = (
+            o.momentum, entering, o.nesterov, law.scale_squared, float(law.homogeneity), float(dim),
+            np.zeros((4, 3, 3)), *course[1:],
+        )  # fmt: skip
         in_parts(lambda *part: _sgdm(*part, *fixed), (0.0, 0.0, course.norm_squared), course)
         return 0.0
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from rotsim import closed_forms
 from rotsim.compiled import kernel_part
-from rotsim.theory.damped import beyond, integral
+from rotsim.theory.damped import beside_eps, beyond, flatten, integral
 
 _WEIGHT, _WM, _MM, _NM, _NN, _WS, _MS, _SS, _NS = 0, 4, 5, 6, 7, 8, 9, 10, 11
 
@@ -41,18 +41,24 @@ def blend(rows, count, ahead) -> None:  # type: ignore[no-untyped-def]
 
 
 @kernel_part()
-def overlap(rows, zeta, count, tables):  # type: ignore[no-untyped-def]
-    """E w·s/√v (`derivations.damped.damped_moments`)."""
+def overlap(rows, zeta, count, tables, eps):  # type: ignore[no-untyped-def]
+    """E w·s/(√v + ε) (`derivations.damped.damped_moments`)."""
+    if eps > 0.0:
+        return beside_eps(rows[_WS], zeta, count, True, eps)
     return integral(rows[_WS], zeta, count, True, tables.root_tail)
 
 
 @kernel_part()
-def move(rows, count, zeta, lr, decay, step, tables, scratch, room) -> None:  # type: ignore[no-untyped-def]
+def move(rows, count, zeta, lr, decay, step, felt, evenly, eps, tables, scratch, room) -> None:  # type: ignore[no-untyped-def]
     """E w·s after a step of so much n/√v (`derivations.damped.overlap_after_the_step`).
 
-    `scratch` (points + GHOSTS,) and `room` (points,) are overwritten.
+    ε takes the share `evenly` of it, and of m²/√v it leaves `felt`, which `step` has already. `scratch`
+    (points + GHOSTS,) and `room` (points,) are overwritten.
     """
     room[0] = integral(rows[_NS], zeta, count, True, tables.root_tail)
     beyond(rows[_NS], zeta, count, True, tables.root, tables.ghosts, scratch, room)
+    if evenly > 0.0:
+        step *= beside_eps(rows[_NS], zeta, count, True, eps) / (room[0] * felt)
+        flatten(rows[_NS], count, evenly, room)
     for k in range(count + 1):
         rows[_WS, k] = closed_forms.moved_overlap(lr, decay, step, rows[_WS, k], room[k])
