@@ -5,7 +5,7 @@ A part has moments about its own mean under every weight e^(-ζv), ζ on the gri
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import scipy
@@ -22,7 +22,17 @@ SHARE_TO_SPLIT, SHARE_TO_MERGE = 0.05, 1e-3
 WEIGHT, W, M, WW, WM, MM = range(6)  # rows: E e^(-ζv), and under it moments about the part's mean
 
 
-@lru_cache(maxsize=64)
+@cache
+def _quadrature() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points of parts in (0, 1), weights of an integral over them, and what makes those of every second of them."""
+    node, by = scipy.special.roots_legendre(PARTS)
+    unit = (node + 1) / 2
+    degrees = np.polynomial.legendre.legvander(node, PARTS // 2 - 1)
+    halves = np.zeros((PARTS, PARTS))
+    halves[1::2] = np.linalg.solve(degrees[1::2].T, degrees.T)
+    return unit**1.5, by * np.sqrt(unit), halves
+
+
 def parts(dim: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """|w| of parts over its deviation, dense near 0; probabilities; and those of every second part, 0 at the others.
 
@@ -31,15 +41,16 @@ def parts(dim: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     decay, which moves all weights alike but for those near 0, has shortened the others
     (`derivations.damped.gaussian_under_every_weight`).
     """
-    node, by = scipy.special.roots_legendre(PARTS)
-    unit = (node + 1) / 2
-    point, share = min(_MAX_DEVIATIONS, float(np.sqrt(dim))) * unit**1.5, by * np.sqrt(unit)
-    share *= np.exp((dim - 3) / 2 * np.log1p(-(point**2) / dim))
-    degrees = np.polynomial.legendre.legvander(node, PARTS // 2 - 1)
-    coarse = np.zeros(PARTS)
-    coarse[1::2] = np.linalg.solve(degrees[1::2].T, degrees.T @ share)
-    coarse, share = coarse / share.sum(), share / share.sum()
-    return point / np.sqrt((share * point**2).sum()), share, coarse
+    place, by, halves = _quadrature()
+    point = min(_MAX_DEVIATIONS, np.sqrt(dim)) * place
+    share = by * np.exp((dim - 3) / 2 * np.log1p(-(point**2) / dim))
+    total, square, coarse = 0.0, 0.0, np.zeros(PARTS)
+    for part in range(PARTS):
+        total += share[part]
+        square += share[part] * point[part] ** 2
+        for other in range(PARTS):
+            coarse[part] += halves[part, other] * share[other]
+    return point / np.sqrt(square / total), share / total, coarse / total
 
 
 @kernel_part()

@@ -107,6 +107,11 @@ class Theory(Generic[Spec]):
 
     # --- at rest
 
+    def check_size(self, dim: int) -> None:
+        """Raise `InvalidInput` where so few weights have no theory."""
+        if self.spec.plain is not self.spec:  # behind a hyperball or a mask
+            required_theory(self.spec.plain, self.rows, dim).check_size(dim)
+
     def white(self, dim: int, law: GradientPower, method: Method) -> SteadyState:
         """Steady state for fan-in `dim` and white gradients with E‖g‖² = G·(E‖w‖²)^p."""
         raise NotImplementedError

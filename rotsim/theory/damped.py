@@ -23,7 +23,6 @@ Against the double integral of `rotsim.theory.second_moment`, which shares no co
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from typing import NamedTuple
 
@@ -40,6 +39,7 @@ GHOSTS = SIDE - 1  # of these lie below ζ_1
 MAX_FIRST_EXPONENT = 0.01  # ζ_1 v at most: a cubic through ζ = 0 and three points is then off by 1e-8
 _STRAIGHT = 20  # points under ζ_1 over which F is still straight, and constant below
 _UNFELT = 1e-3  # ε√ζ up to which ε changes no weight
+_TERMS, _FRACTIONS = 40, 80  # good to 1e-9
 _FAR = 20.0  # from here on what ε leaves is its series, two terms of which are good to 1e-4
 _THREE = (1, 4, 7)  # these points
 _AT_ONCE = POINTS - 12  # new points that leave room for these beside them
@@ -154,9 +154,18 @@ def integral(values, zeta, count, root, tail):  # type: ignore[no-untyped-def]
 def _left(x, root):  # type: ignore[no-untyped-def]
     """What ε leaves of the weight of a point, x = ε√ζ >= 0: 1 - √π x erfcx(x), and of 1/v its slope in ε."""
     if x > _FAR:
-        return (0.5 - 0.75 / x**2) / x**2 if root else (1.0 - 3.0 / x**2) / x**3 / math.sqrt(math.pi)
-    scaled = math.sqrt(math.pi) * math.exp(x * x) * math.erfc(x)
-    return 1.0 - x * scaled if root else ((1.0 + 2.0 * x * x) * scaled - 2.0 * x) / math.sqrt(math.pi)
+        return (0.5 - 0.75 / x**2) / x**2 if root else (1.0 - 3.0 / x**2) / x**3 / np.sqrt(np.pi)
+    if x > 2.0:  # √π erfcx(x) = 1/(x + rest), a continued fraction
+        rest = 0.0
+        for k in range(_FRACTIONS, 0, -1):
+            rest = 0.5 * k / (x + rest)
+        return rest / (x + rest) if root else (1.0 - 2.0 * x * rest) / (x + rest) / np.sqrt(np.pi)
+    term, total = x, x
+    for n in range(1, _TERMS):  # of erf(x) e^(x²)
+        term *= 2.0 * x * x / (2 * n + 1)
+        total += term
+    scaled = np.sqrt(np.pi) * np.exp(x * x) - 2.0 * total
+    return 1.0 - x * scaled if root else ((1.0 + 2.0 * x * x) * scaled - 2.0 * x) / np.sqrt(np.pi)
 
 
 @kernel_part()
@@ -172,12 +181,12 @@ def beside_eps(values, zeta, count, root, eps):  # type: ignore[no-untyped-def]
         if k > 0:
             at, value = zeta[k], values[k]
         else:
-            share = math.exp((k - 1) * SPACING)
+            share = np.exp((k - 1) * SPACING)
             at, value = zeta[1] * share, values[0] + (values[1] - values[0]) * share
         before, last = last, value * _left(eps * np.sqrt(at), root) * (np.sqrt(at) if root else at)
         total += last
         if k == 1 - below:  # and all points further below, where nothing changes any more
-            total += last / (math.exp(0.5 * SPACING if root else SPACING) - 1.0)
+            total += last / (np.exp(0.5 * SPACING if root else SPACING) - 1.0)
     if 0.0 < last < 0.99 * before or 0.0 > last > 0.99 * before:
         total += last / (before / last - 1.0)
     return total * SPACING / (np.sqrt(np.pi) if root else 1.0)

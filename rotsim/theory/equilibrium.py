@@ -118,6 +118,7 @@ def quantities(
     `spread` is `Gradient.angle_spread` at this `dim`, >= 1. The chord is that of
     `derivations.sgdm.exact_one_minus_cosine`; what spreads angles, `derivations.finite_dim`.
     """
+    theory.check_size(dim)
     state = theory.at_rest(dim, law, method)
     half_chord, norm = np.sqrt(state.one_minus_cosine / 2), np.sqrt(state.norm_squared)
     has_norm = theory.spec.decay != "none"  # else it keeps any norm, and turns by an angle whatever gradients do

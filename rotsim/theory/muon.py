@@ -56,6 +56,19 @@ class MuonTheory(Theory[Muon]):
         square, half = decoupled(o.lr, o.weight_decay, self._power(dim), total)
         return float(square), float(half)
 
+    def check_size(self, dim: int) -> None:
+        """The law of large matrices has singular values above the norm for very small ones."""
+        rows = self._rows(dim)
+        edge = (1 + sqrt(min(rows, dim) / max(rows, dim))) / sqrt(min(rows, dim))  # the largest, over the norm
+        values = np.append(np.linspace(0, 1, 999), edge)
+        shaped = abs(after(self.spec.polynomials, values))
+        if not shaped[-1] < MOST_BEYOND * shaped[:-1].max():
+            raise InvalidInput(
+                f"`rows` and `dim` must be larger for a prediction of {self.spec.label}, whose theory is that of large "
+                f"matrices; got {rows} rows of dim {dim}, of which it expects singular values at which the polynomials "
+                "diverge. Simulate it instead"
+            )
+
     # --- its three choices
 
     @property
@@ -73,16 +86,7 @@ class MuonTheory(Theory[Muon]):
 
     def _shape(self, dim: int) -> Spectral:
         rows = self._rows(dim)
-        shorter, longer = min(rows, dim), max(rows, dim)
-        edge = (1 + sqrt(shorter / longer)) / sqrt(shorter)  # largest singular value over the norm, in large matrices
-        reached, within = (abs(after(self.spec.polynomials, x)) for x in (np.array([edge]), np.linspace(0, 1, 999)))
-        if not reached[0] < MOST_BEYOND * within.max():
-            raise InvalidInput(
-                f"`rows` and `dim` must be larger for a prediction of {self.spec.label}, whose theory is that of large "
-                f"matrices; got {rows} rows of dim {dim}, of which it expects singular values at which the polynomials "
-                "diverge. Simulate it instead"
-            )
-        return of_polynomials(self.spec.polynomials, shorter, longer)
+        return of_polynomials(self.spec.polynomials, min(rows, dim), max(rows, dim))
 
     def _share(self, dim: int) -> float:
         """Singular values over rows."""

@@ -363,7 +363,9 @@ def _checked(
             "`gradient` must be Isotropic or ScaleInvariant to be predicted in time; "
             f"got {type(gradient).__name__}, for which rotsim.equilibrium gives the state it settles in"
         )
-    return required_theory(optimizer, rows, dim), dim, law
+    theory = required_theory(optimizer, rows, dim)
+    theory.check_size(dim)
+    return theory, dim, law
 
 
 def _countable(name: str, steps: int) -> int:
