@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import derivations
 import rotsim
@@ -17,6 +18,7 @@ from rotsim.cli import main
 from rotsim.measure.shipped import shipped_traces
 from rotsim.show.streams import prepare, readable
 from rotsim.show.terminal import console, plain_table
+from rotsim.show.theory_tables import settled_note
 
 ADAMW = ["adamw", "--lr", "1e-2", "--weight-decay", "0.1"]
 SGDM = ["sgdm", "--lr", "0.1", "--weight-decay", "0.1"]
@@ -329,3 +331,19 @@ def test_numbers_and_names_as_people_write_them(capsys):
         assert main(["equilibrium", *ADAMW, "--dim", dim, "--gradient", gradient]) == 0
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
+
+
+def test_a_schedule_is_said_to_rest_where_norm_and_rotation_do():
+    """Steps are those of the windows, and both quantities must be near; what is NaN, at a rate of 0, is not."""
+    settled = xr.Dataset({name: ("step", np.ones(8)) for name in ("norm", "rotation")})
+
+    def said(norm, rotation=None):
+        values = {"norm": norm, "rotation": np.ones(8) if rotation is None else rotation}
+        course = {name: (("neuron", "step"), np.asarray(each)[None]) for name, each in values.items()}
+        return settled_note(xr.Dataset(course, coords={"step": 10 * np.arange(1, 9)}), settled)
+
+    near = [1.2, 1.04, 0.96, 0.9, 1, 1, 1, np.nan]
+    assert said(near).endswith("within 5 % of the equilibrium in force in steps 11 to 30, 41 to 70.")
+    assert said(near, [1, 1, 1, 1, 2, 2, 2, 1]).endswith("in steps 11 to 30.")
+    assert said([2.0] * 8).endswith("in no step.")
+    assert said([1, 2] * 4).endswith("in steps 1 to 10, 21 to 30, 41 to 50, later ones.")

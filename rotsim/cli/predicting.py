@@ -66,7 +66,7 @@ def _predict(
     from rotsim.errors import integer
     from rotsim.schedules import named
     from rotsim.show.terminal import console
-    from rotsim.show.theory_tables import course_table
+    from rotsim.show.theory_tables import course_table, settled_note
     from rotsim.theory.approach import steps_to_equilibrium
     from rotsim.theory.prediction import predict, settling
 
@@ -95,6 +95,8 @@ def _predict(
                 note = f"At a constant learning rate it comes within 5 % of equilibrium after {first} steps."
             except InvalidInput as unknown:  # only the time to equilibrium is unknown, not the course
                 note = f"When it comes within 5 % of equilibrium is not known: {unknown}"
+            if schedule != "constant" or warmup_steps:
+                note = f"{note} {settled_note(course, in_force)}"
     form = form_of(optimizer, dim, rows)
     rise = f" after {warmup_steps} steps of warm-up" if warmup_steps else ""
     title = f"{optimizer.describe()}, {form}, {gradients_of(gradient)}, {schedule} schedule{rise}"
