@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -184,3 +185,16 @@ def test_contours_of_what_may_be_negative_are_drawn_too():
     found = rotsim.sweep(rotsim.SGDM, OVER, "error", dim=64)
     assert (found["norm_error"].values < 0).any()
     assert plot_sweep(found, "norm_error").axes[0].texts
+
+
+def test_a_marked_point_beyond_the_grid_has_room():
+    """A panel reaches to it, and contours stay where their values are; without a mark it ends with the grid."""
+    over = {"lr": [1e-3, 1e-2], "weight_decay": [0.01, 0.1]}
+    for points, right in (([(0.1, 0.05)], 0.1), ([], 1e-2)):
+        figure = rotsim.plot_map(rotsim.SGDM, over, dim=64, points=points, quantity="norm")
+        (ax,) = figure.axes
+        assert ax.get_xlim() == pytest.approx((1e-3, right)) and ax.get_ylim() == pytest.approx((0.01, 0.1))
+        (part,) = ax.collections[-1].get_paths()[:1]
+        drawn = ax.transData.inverted().transform(ax.collections[-1].get_transform().transform(part.vertices))
+        assert drawn[:, 0].min() > 0.999e-3 and drawn[:, 0].max() < 1.001e-2
+        plt.close(figure)

@@ -244,6 +244,7 @@ def _drawn(
             legend |= _missing(ax, data, quantities, axes_of)
             for x, y in marks:
                 ax.plot(x, y, "o", ms=9, mfc="white", mec="black", mew=2, clip_on=False, zorder=5)
+                _reach(ax, x, y)
             ax.set_title(name)
         axes[0, 0].set_ylabel(_axis_name(axes_of[1]))
         figure.suptitle(title)
@@ -253,6 +254,16 @@ def _drawn(
             )
         write_labels(figure, labels, [(ax, point) for ax in axes[0] for point in marks])
     return figure
+
+
+def _reach(ax: Axes, x: float, y: float) -> None:
+    """Let a panel hold a marked point, which would be drawn outside of it."""
+    for axis, limits, limit, value in (
+        (ax.xaxis, ax.get_xlim(), ax.set_xlim, x),
+        (ax.yaxis, ax.get_ylim(), ax.set_ylim, y),
+    ):
+        if np.isfinite(value) and (value > 0 or axis.get_scale() == "linear"):
+            limit(min(*limits, value), max(*limits, value))
 
 
 def _regions(ax: Axes, data: xr.Dataset, axes: list[str]) -> dict[str, Any]:

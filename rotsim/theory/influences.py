@@ -104,7 +104,8 @@ def signal_of(trace: xr.Dataset, layer: str) -> float:
 
 
 def _has_eras(trace: xr.Dataset, parameter: str) -> bool:
-    return "era" in trace.coords and trace.sizes["era"] > 0 and parameter in trace["parameter"].values
+    seen = "era_autocorrelation" in trace and trace.sizes["era"] > 0
+    return seen and parameter in trace["parameter"].values
 
 
 def _of_eras(trace: xr.Dataset, parameter: str) -> np.ndarray:
