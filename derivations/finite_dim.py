@@ -323,20 +323,8 @@ def long_weights_decay_faster() -> Eq:
 
 _share = Symbol("s", positive=True)
 
-LOCAL = (
-    _n,
-    _q,
-    mu,
-    _since,
-    _later,
-    _linear,
-    _twice,
-    _held,
-    _phi1,
-    _phi2,
-    _l,
-    _kurtosis,
-)  # with meanings of their own here
+# with meanings of their own here
+LOCAL = (_n, _q, mu, _since, _later, _linear, _twice, _held, _phi1, _phi2, _l, _kurtosis)
 
 
 def checks() -> list[tuple[str, bool]]:

@@ -14,7 +14,7 @@ from rotsim.gradients import ScaleInvariant
 from rotsim.optimizers.base import Optimizer
 from rotsim.quarters import Curves, Quarter, curves_of, drowned, quarters_of
 from rotsim.statistics import median_ratio, scatter
-from rotsim.theory.approach import steps_to_equilibrium
+from rotsim.theory.approach import CLOSE, steps_to_equilibrium
 from rotsim.theory.base import theory_of
 from rotsim.theory.equilibrium import equilibrium
 from rotsim.theory.influences import ALIVE, level, signal_of
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 WITHIN = 0.10
-CLOSE = 0.05  # of norm and rotation, where a run counts as in equilibrium
 SPACING = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23}  # of neighbouring numbers, over the lower
 COARSE = 2  # from so many spacings on, rounding up and down even out
 _SLOW = 0.9  # quantile of the gradient scales that sets the pace: large ones slow Adam+L2 and lengthen SGDM's way

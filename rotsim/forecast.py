@@ -35,6 +35,7 @@ from rotsim import dataset, facts
 from rotsim.facts import INVARIANT, median, rms
 from rotsim.optimizers.base import Optimizer
 from rotsim.quarters import Part, parts_of
+from rotsim.statistics import over
 from rotsim.theory.adam import Adam
 from rotsim.theory.base import theory_of
 from rotsim.theory.influences import ALIVE
@@ -146,7 +147,7 @@ def foresee(trace: xr.Dataset, name: str, begun: int) -> Forecast:
         found,
         forbidden=_forbidden(found),
         step=step[middle:],
-        ratio={key: np.median(_over(late[key], theory[key]), axis=0) for key in FORESEEN},
+        ratio={key: np.median(over(late[key], theory[key]), axis=0) for key in FORESEEN},
     )
 
 
@@ -178,13 +179,7 @@ def _values(layer: xr.Dataset) -> dict[str, np.ndarray]:
 def _missed(measured: np.ndarray, expected: np.ndarray) -> float:
     """Median over neurons of measured over expected, minus 1, in the half of the windows where that is larger."""
     halves = zip(np.array_split(measured, _PARTS, axis=1), np.array_split(expected, _PARTS, axis=1), strict=True)
-    return max(abs(median(_over(rms(x), rms(y))) - 1) for x, y in halves)
-
-
-def _over(measured: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Their ratio: 1 where they are the same, 0 or infinite, and infinite where nothing was expected."""
-    found = np.where(measured == expected, 1.0, np.inf)
-    return np.divide(measured, expected, out=found, where=(expected != 0) & (measured != expected))
+    return max(abs(median(over(rms(x), rms(y))) - 1) for x, y in halves)
 
 
 def _growth(trace: xr.Dataset, name: str, spec: Optimizer) -> float:

@@ -181,6 +181,22 @@ def running_mean(series: np.ndarray, windows: int) -> np.ndarray:
     return np.array([np.convolve(row, box, "same") for row in series]).reshape(series.shape) / count
 
 
+def over(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Their ratio, elementwise.
+
+    Parameters
+    ----------
+    one, other : ndarray, of one shape
+
+    Returns
+    -------
+    ndarray
+        1 where they are the same, 0 or infinite; infinite where `other` alone is 0.
+    """
+    same = np.where(one == other, 1.0, np.inf)
+    return np.divide(one, other, out=same, where=(other != 0) & (one != other))
+
+
 def scatter(ratio: np.ndarray) -> Estimate:
     """Standard deviation of the noise that all neurons of a network share in a window; its error is relative.
 

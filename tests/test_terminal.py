@@ -340,7 +340,7 @@ def test_a_schedule_is_said_to_rest_where_norm_and_rotation_do():
     def said(norm, rotation=None):
         values = {"norm": norm, "rotation": np.ones(8) if rotation is None else rotation}
         course = {name: (("neuron", "step"), np.asarray(each)[None]) for name, each in values.items()}
-        return settled_note(xr.Dataset(course, coords={"step": 10 * np.arange(1, 9)}), settled)
+        return settled_note(xr.Dataset(course, coords={"step": 10 * np.arange(1, 9)}), settled, 0.05)
 
     near = [1.2, 1.04, 0.96, 0.9, 1, 1, 1, np.nan]
     assert said(near).endswith("within 5 % of the equilibrium in force in steps 11 to 30, 41 to 70.")

@@ -67,7 +67,7 @@ def _predict(
     from rotsim.schedules import named
     from rotsim.show.terminal import console
     from rotsim.show.theory_tables import course_table, settled_note
-    from rotsim.theory.approach import steps_to_equilibrium
+    from rotsim.theory.approach import CLOSE, steps_to_equilibrium
     from rotsim.theory.prediction import predict, settling
 
     if output is not None:
@@ -88,15 +88,15 @@ def _predict(
         progress.update("2 of 3: the equilibria of the rates in force")
         in_force = settling(optimizer, dim, gradient, course["step"].values, factors, convention, rows)
         progress.update("3 of 3: the steps to equilibrium")
-        note = ""
+        note, near = "", f"{100 * CLOSE:g} %"
         if optimizer.settles:
             try:
-                first = steps_to_equilibrium(optimizer, dim, gradient, initial_norm, 0.05, rows)
-                note = f"At a constant learning rate it comes within 5 % of equilibrium after {first} steps."
+                first = steps_to_equilibrium(optimizer, dim, gradient, initial_norm, CLOSE, rows)
+                note = f"At a constant learning rate it comes within {near} of equilibrium after {first} steps."
             except InvalidInput as unknown:  # only the time to equilibrium is unknown, not the course
-                note = f"When it comes within 5 % of equilibrium is not known: {unknown}"
+                note = f"When it comes within {near} of equilibrium is not known: {unknown}"
             if schedule != "constant" or warmup_steps:
-                note = f"{note} {settled_note(course, in_force)}"
+                note = f"{note} {settled_note(course, in_force, CLOSE)}"
     form = form_of(optimizer, dim, rows)
     rise = f" after {warmup_steps} steps of warm-up" if warmup_steps else ""
     title = f"{optimizer.describe()}, {form}, {gradients_of(gradient)}, {schedule} schedule{rise}"

@@ -43,7 +43,6 @@ _MEANING = {
     "UNRESOLVED": "UNRESOLVED: noise, or the error that the prediction declares, is too large for a verdict.",
     "NOT EQUILIBRATED": "NOT EQUILIBRATED: the walk is not known to have settled, so its error says nothing.",
 }
-NEAR = 0.05  # relative distance from an equilibrium up to which a course counts as in it
 MOST_SPANS = 3  # stretches of steps that a sentence names
 MOST_ROWS = 24  # rows of the table of a sweep, so that it fits a screen
 
@@ -124,18 +123,18 @@ def course_table(course: xr.Dataset, in_force: xr.Dataset, title: str, note: str
     return table
 
 
-def settled_note(course: xr.Dataset, in_force: xr.Dataset) -> str:
+def settled_note(course: xr.Dataset, in_force: xr.Dataset, within: float) -> str:
     """In which steps of a schedule norm and rotation are near the equilibrium of the rates in force, in a sentence."""
     near = np.ones(course.sizes["step"], dtype=bool)
     for name in ("norm", "rotation"):
-        near &= abs(course[name].values[0] / in_force[name].values - 1) <= NEAR
+        near &= abs(course[name].values[0] / in_force[name].values - 1) <= within
     ends = np.append(0, course["step"].values)
     edges = np.flatnonzero(np.diff(near, prepend=False, append=False)).reshape(-1, 2)
     spans = [f"{ends[first] + 1} to {ends[last]}" for first, last in edges[:MOST_SPANS]]
     if len(edges) > MOST_SPANS:
         spans.append("later ones")
     where = f"in steps {', '.join(spans)}" if spans else "in no step"
-    return f"Under this schedule norm and rotation are within {100 * NEAR:g} % of the equilibrium in force {where}."
+    return f"Under this schedule norm and rotation are within {100 * within:g} % of the equilibrium in force {where}."
 
 
 def report_table(report: Report, title: str, measured: str = "simulated") -> Table:

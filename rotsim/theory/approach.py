@@ -26,6 +26,7 @@ from rotsim.theory.equilibrium import equilibrium
 from rotsim.theory.prediction import predict
 
 MAX_COURSE_STEPS = 500_000  # a second or two
+CLOSE = 0.05  # of norm and rotation, where a run counts as in equilibrium
 SHARPEST = 1e-6  # courses are no more exact than that
 _RECORDS = 20_000  # windows of a course, and so the resolution of a count
 RELAXATION_TIMES = 5.0  # relaxation times after which a course is over, apart from those that the wanted share takes

@@ -15,6 +15,7 @@ import numpy as np
 from rotsim import dataset
 from rotsim.gradients import ScaleInvariant
 from rotsim.optimizers.base import Optimizer
+from rotsim.statistics import over
 from rotsim.theory.base import theory_of
 from rotsim.theory.courses import Influence, course
 from rotsim.theory.influences import ALIVE, Bursts, bursts, memory, memory_known_from, of_bursts, radial
@@ -120,13 +121,8 @@ def predict_layer(trace: xr.Dataset, name: str) -> Prediction:
     course_of = follow(middle, own)[:2, 0]
     forgetful = follow(middle, of_bursts(parts, rates, ends) if theory.counts_bursts else Influence())[:2, 0]
     pulled = follow(middle, _both(own, radial(layer.isel(neuron=counted), theory, rates)))[:2, 0]
-    factors = _factor(pulled, course_of), _factor(course_of, forgetful)
+    factors = over(pulled, course_of), over(course_of, forgetful)  # 1 while the rate is 0
     return Prediction(spec, rates, first, start_norm, values, *factors, parts, matrix_rows)
-
-
-def _factor(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Their ratio; 1 of what does not turn, as while the rate is 0."""
-    return np.divide(one, other, out=np.ones_like(one), where=other != 0)
 
 
 def rows_of_matrix(trace: xr.Dataset, layer: str, spec: Optimizer) -> int | None:
